@@ -19,7 +19,7 @@ from ingle.serve.cards import card_of, rows_of
 from ingle.serve.service import Service
 
 PATH = "/account"
-_STYLE = f"""{STYLE}
+STYLE_OF_VIEWS = f"""{STYLE}
 body {{ background: #faf5ef }} h1, h2 {{ font-family: Georgia, "DejaVu Serif", serif; font-weight: 500 }} a {{ color: #b4481f }}
 select, button {{ font: inherit; padding: .2rem .5rem; max-width: 100% }}
 @media (prefers-color-scheme: dark) {{ body {{ background: #1d1a17 }} a {{ color: #e58a5f }} }}
@@ -66,8 +66,9 @@ def page(card: Card, names: Sequence[str], drifted: Drift) -> str:
     )
     links = " · ".join(f'<a href="{PATH}?{_query(card, name)}">as {label}</a>' for name, label in (("json", "JSON"), ("md", "Markdown")))
     head = "<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content='width=device-width'>"
-    title = f"<title>Account: {escape(card.model)}</title><style>{_STYLE}</style>"
-    body = f"<p><a href='/'>← Conversations</a></p><h1>Account</h1>{form}<h2>{escape(card.title)}</h2>{card_table(card)}<p>{links}</p>"
+    title = f"<title>Account: {escape(card.model)}</title><style>{STYLE_OF_VIEWS}</style>"
+    ways = "<p><a href='/'>← Conversations</a> · <a href='/federated'>Learned together</a></p>"
+    body = f"{ways}<h1>Account</h1>{form}<h2>{escape(card.title)}</h2>{card_table(card)}<p>{links}</p>"
     return f"{head}{title}{body}{drift_table(drifted)}</html>"
 
 

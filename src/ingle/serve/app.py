@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI, Request, Response
 
 from ingle import __version__
-from ingle.serve import account, cards, chat, completions, events, explain, feedback, guards, models, moderations, responses
+from ingle.serve import account, cards, chat, completions, events, explain, federations, feedback, guards, models, moderations, responses
 from ingle.serve.auth import KeyAuth
 from ingle.serve.document import ANSWERING, LOOKING, document, errors
 from ingle.serve.errors import add_handlers
@@ -42,7 +42,7 @@ def make_app(service: Service, mount: Mount | None = None) -> FastAPI:
     app.state.service, app.state.auth, app.state.health = service, KeyAuth(service), Health(service)
     for endpoints in (chat, completions, responses, explain, feedback, moderations, guards):
         app.include_router(endpoints.router, responses=errors(*ANSWERING))
-    for endpoints in (account, cards, models, events):
+    for endpoints in (account, cards, models, events, federations):
         app.include_router(endpoints.router, responses=errors(*LOOKING))
     app.openapi = lambda: document(app)  # type: ignore[method-assign]
     add_handlers(app)
