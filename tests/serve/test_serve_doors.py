@@ -129,7 +129,7 @@ def test_wrong_keys_are_slowed_and_told_once_and_good_ones_are_not(served_home: 
 
 def test_the_pages_form_counts_wrong_keys_too(served_home: Path) -> None:
     key = add(served_home, "ann")
-    quick = "import ingle.serve.wrong_keys as keys; keys.FREE, keys.MOST_WAIT_S = 3, 30"
+    quick = "import ingle.serve.wrong_keys as keys; keys.FREE, keys.PAUSE_S, keys.MOST_WAIT_S = 3, 100, 50"
     with serving(served_home, "--page", *NEEDS, before=quick) as server:
         codes = [httpx.post(f"{server.url}/sign-in", data={"key": f"ingle-{i}"}).status_code for i in range(5)]
         assert codes == [401] * 3 + [429] * 2
