@@ -42,7 +42,7 @@ def verify(folder, key=""):
     head, facts, public = found["predicate"]["head"], found["predicate"]["facts"], bytes.fromhex(files["ledger.pub"].decode())
     signed = canonical(["ingle.head", head["seq"], head["hash"], head["fingerprint"], head["root"]])
     ed25519.Ed25519PublicKey.from_public_bytes(public).verify(bytes.fromhex(head["signature"]), signed)
-    need(sha(public).hex().startswith(key), f"key {sha(public).hex()} begins with {key!r}, and signed a ledger of {head['seq']} facts")
+    need(sha(public).hex().startswith(key), f"key {sha(public).hex()}{' is the expected one, and' if key else ''} signed a ledger of {head['seq']} facts")
     for fact in facts:
         hashed = sha(canonical([fact[name] for name in ("seq", "at", "kind", "subject", "facts", "prev")]))
         top = root(sha(b"\0", hashed), fact["seq"] - 1, head["seq"], [bytes.fromhex(step) for step in fact["path"]])
