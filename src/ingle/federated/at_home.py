@@ -70,7 +70,9 @@ def node_of(taking: Taking, signer: Signer) -> HomeNode:
         lambda number, opened: keep_said(taking.home, taking.invitation, number, opened),
         lambda verdict, total: _settle(taking, verdict, total),
     )
-    return HomeNode(member, joined, standing.base, lambda _: taking.standing.length, work, settled=standing.settled)
+    return HomeNode(
+        member, joined, standing.base, lambda _: taking.standing.length, work, settled=standing.settled, suspicion=standing.suspicion
+    )
 
 
 def candidate_of(taking: Taking, standing: FederationStanding, factors: Tensors, name: str) -> Candidate:
