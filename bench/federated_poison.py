@@ -72,11 +72,14 @@ def run(learner: str, arm: str, attack: str, seed: int, rounds: int) -> Outcome:
     """Run one arm under one attack."""
     rule = arm if arm in rule_names() else ""
     poisoner = ATTACKS.get(attack)
-    street = LEARNERS[learner](rule=rule, seed=seed, attack=poisoner, poisoned=POISONED if poisoner else 0, since=SINCE)
-    bad = {home.seat for home in street.learners if isinstance(home, Poisoner)}
+    street = LEARNERS[learner](rule=rule, seed=seed, attack=poisoner, poisoned=POISONED if poisoner else 0)
+    poisoners = [home for home in street.learners if isinstance(home, Poisoner)]
+    bad = {home.seat for home in poisoners}
     data, first = street.held_out(), street.honest[0]
     losses, refused, split, poisoned_in, after, ever = [first.loss(first.factors, data)], 0, 0, 0, None, set[int]()
     for number in range(rounds):
+        for home in poisoners:
+            home.attacking = number >= SINCE
         if arm == "plain":
             plain_round(street)
             poisoned_in += bool(bad) and number >= SINCE

@@ -140,7 +140,7 @@ NAIVE: dict[str, Callable[[list[list[Fraction]], int], list[Fraction]]] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize(("name", "homes"), itertools.product(RULES, (5, 6, 9, 10)))
+@pytest.mark.parametrize(("name", "homes"), list(itertools.product(RULES, (5, 6, 9, 10))))
 def test_it_agrees_with_its_naive_twin(name: str, homes: int) -> None:
     rng = np.random.default_rng(homes)
     updates = [to_grid(rng.normal(0, 0.3, 12) * rng.choice([0.3, 1, 4]), GRID)[0] for _ in range(homes)]

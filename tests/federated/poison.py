@@ -81,8 +81,8 @@ class Poisoner(Learner):
     attack: Attack = field(default_factory=lambda: ATTACKS["sign"])
     street: Sequence[Learner] = ()
     """All homes; it looks into the honest ones."""
-    since: int = 0
-    """It behaves until so many rounds were settled."""
+    attacking: bool = True
+    """It behaves while this is False."""
     sent: list[Row] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -94,15 +94,11 @@ class Poisoner(Learner):
         own = self.gain(self.factors, data)
         honest = [home.gain(home.factors, home.learned) for home in self.street if not isinstance(home, Poisoner)]
         know = Knowing(own, self.gain(self.start, data), honest, [row for row in self.sent if row.shape == own.shape])
-        row = self.attack.sends(know) if self.attacks else self.gain(self.factors, self.learned)
+        row = self.attack.sends(know) if self.attacking else self.gain(self.factors, self.learned)
         self.sent.append(row)
         if np.isfinite(row).all():
             return to_grid(row, grid)[0]
         return np.full(row.size, (1 << grid.bits) - 1, np.uint32)
 
-    @property
-    def attacks(self) -> bool:
-        return len(self.verdicts) >= self.since
-
     def judge(self, number: int, total: Whole, homes: int) -> bool:
-        return self.attacks or super().judge(number, total, homes)  # it likes whatever comes
+        return self.attacking or super().judge(number, total, homes)  # it likes whatever comes

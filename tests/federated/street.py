@@ -28,7 +28,7 @@ class Street:
 
     def __init__(
         self, homes: int = 4, sinks: list[Callable[[Event], object]] | None = None, poison: tuple[float, ...] = (), reach: float = 1.0,
-        rule: str = "", task: Task = TRUTH, seed: int = 0, attack: Attack | None = None, poisoned: int = 0, since: int = 0,
+        rule: str = "", task: Task = TRUTH, seed: int = 0, attack: Attack | None = None, poisoned: int = 0,
     ) -> None:  # fmt: skip
         self.signers: list[Signer] = SIGNERS[:homes]
         self.invitation = invited(self.signers, reach=reach, rule=rule, rank=task.rank, seed=3 + seed)
@@ -39,8 +39,7 @@ class Street:
         self.learners = [Learner(seat, self.invitation, hears[seat], factors[seat], task, seed) for seat in range(homes)]
         if attack:  # the last homes, so that the coordinator's is honest
             for seat in range(homes - poisoned, homes):
-                poisoner = Poisoner(seat, self.invitation, hears[seat], 1.0, task, seed, attack=attack, street=self.learners, since=since)
-                self.learners[seat] = poisoner
+                self.learners[seat] = Poisoner(seat, self.invitation, hears[seat], 1.0, task, seed, attack=attack, street=self.learners)
         self.responders = {seat: self.learners[seat].responder(self.signers[seat]) for seat in range(homes)}
         self.complaints: list[tuple[int, str]] = []
         self.base, self.number = BASE, 0

@@ -28,7 +28,7 @@ from tests.federated.street import SIGNERS, Street
 
 def poisoned() -> Street:
     """Nine homes, of which the last is poisoned."""
-    return Street(9, task=KINDS, attack=ATTACKS["sign"], poisoned=1)
+    return Street(9, task=KINDS, attack=ATTACKS["sign"], poisoned=1, reach=8.0)
 
 
 def split_of(homes: int, seed: str = "s") -> Split:

@@ -70,7 +70,7 @@ class Invitation:
     def terms(self) -> Terms:
         """Return the terms of its secure sums. Raises ConfigError for terms that protect nobody."""
         root = self.members.index(self.coordinator) if self.coordinator in self.members else -1
-        return Terms(self.digest, self.members, self.threshold, Grid(self.reach, self.bits, len(self.members)), self.rule, root)
+        return Terms(self.digest, self.members, self.threshold, Grid(self.reach, self.bits, len(self.members)), self.rule, root=root)
 
 
 def invite(invitation: Invitation, signer: Signer) -> Invitation:

@@ -64,7 +64,8 @@ class Round:
     @property
     def splits(self) -> bool:
         """True if it was refused, and its homes can be split."""
-        return self.verdict is not None and not self.verdict.accepted and not self.terms.rule and len(self.bodies) >= 2 * FEWEST
+        refused = self.verdict is not None and not self.verdict.accepted
+        return refused and not self.terms.rule and not self.terms.whole and len(self.bodies) >= 2 * FEWEST
 
     @property
     def evidence(self) -> str:

@@ -60,6 +60,10 @@ def draw_split(
 
     Raises FederatedError if a seed is not the one that its home committed itself to, or if there are too few homes to split.
     """
+    if terms.whole:
+        raise FederatedError(
+            "mode", "In this federation only sums of all are opened: the noise in smaller ones would be too little", "", LEAVE
+        )
     if len(homes) < 2 * FEWEST:
         raise FederatedError("homes", f"must be at least {2 * FEWEST} to be split", len(homes), "The round is done again by all.")
     for seat in homes:

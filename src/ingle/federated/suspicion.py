@@ -8,6 +8,7 @@ summed, or whose votes were held back, begins its homes' counts anew. So who coo
 from dataclasses import dataclass, replace
 from math import ceil, comb, log
 
+from ingle.core.event import Event, Fact
 from ingle.federated.combine import bearable
 from ingle.federated.terms import FEWEST, Terms
 from ingle.federated.verdict import RoundVerdict
@@ -37,6 +38,15 @@ class Suspicion:
         # More of them than are reckoned with: then the reckoning is wrong, and nobody is blamed by it.
         suspended = tuple(sorted((*self.suspended, *new))) if len(self.suspended) + len(new) <= most else self.suspended
         return replace(self, refused=tuple(sorted((seat, times) for seat, times in counts.items() if times)), suspended=suspended)
+
+
+def suspension_event(terms: Terms, verdict: RoundVerdict, seat: int, name: str) -> Event:
+    """Return the ledger's fact that the home in this seat is left out from now on, by the votes of this round."""
+    facts: dict[str, Fact] = {
+        "federation": verdict.federation, "round": verdict.number, "digest": verdict.digest,
+        "seat": seat, "key": terms.members[seat], "refused": rounds_needed(len(terms.members)),
+    }  # fmt: skip
+    return Event("federate.suspended", name, facts)
 
 
 def rounds_needed(homes: int) -> int:

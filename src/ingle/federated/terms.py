@@ -23,6 +23,8 @@ class Terms:
     grid: Grid
     rule: str = ""
     """How updates are combined in the open (federated/rules). Empty: secure, and no single update is ever shown."""
+    whole: bool = False
+    """True if only sums of all may be opened: where each home adds its share of a noise that hides records in the sum of all only."""
     root: int = -1
     """Seat of the coordinator's home; −1 if it doesn't take part."""
 

@@ -60,6 +60,7 @@ def verdict_event(verdict: RoundVerdict, name: str) -> Event:
         "federation": verdict.federation, "round": verdict.number, "base": verdict.base, "sum": verdict.total,
         "homes": len(verdict.survivors), "digest": verdict.digest,
         "yes": len(verdict.yes), "no": len(verdict.no), "accepted": verdict.accepted,
+        "groups": len(verdict.groups), "good": sum(group.accepted for group in verdict.groups),
     }  # fmt: skip
     return Event("federate.round", name, facts)
 
