@@ -1,8 +1,8 @@
 """Homes that poison what is learned together: how far each way of combining holds, beside a street without them.
 
-Ten homes, of which the last two attack from the fourth round on; the attacks are those of tests/federated/poison.py, whose homes know all that
-the honest ones learned. Arms: the plain mean (float, no cut, no votes: what FedAvg does), the rules of open mode, and secure mode. Data of the
-homes is not alike (Dirichlet 0.5 over eight kinds). Every arm runs its real rounds: keys, masks, signatures, votes.
+Ten homes, of which the last two attack from the fourth round on; the attacks are those of tests/federated/poison.py. Attackers know all that
+the honest homes learned. Arms: the plain mean (no cut, no votes: what FedAvg does), the rules of open mode, and secure mode. The homes' data
+is not alike (Dirichlet 0.5 over eight kinds). Every arm but the plain one runs its real rounds: keys, masks, signatures, votes.
 
     right       share of the honest homes' held-out things that are told right, after all rounds; clean is the same arm with nobody poisoned
     door        with the attack `backdoor`: the share of things that bear the sign and are taken for the target
@@ -18,19 +18,20 @@ import argparse
 import statistics
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 
 from harness import ROOT, finish, show
 
 sys.path.insert(0, str(ROOT.parent))
-from ingle.federated.aggregate import added_gain  # noqa: E402
-from ingle.federated.combine import rule_names  # noqa: E402
-from ingle.federated.quantise import from_grid  # noqa: E402
-from tests.federated.homes import KINDS, Learner, right  # noqa: E402
-from tests.federated.poison import ATTACKS, Poisoner, opened  # noqa: E402
-from tests.federated.street import Street  # noqa: E402
+from ingle.core.errors import FederatedError
+from ingle.federated.aggregate import added_gain
+from ingle.federated.combine import rule_names
+from ingle.federated.quantise import from_grid
+from tests.federated.homes import KINDS, right
+from tests.federated.poison import ATTACKS, Poisoner, opened
+from tests.federated.street import Street
 
 HOMES, POISONED, SINCE = 10, 2, 3
 LEARNERS: Mapping[str, Callable[..., Street]] = {"kinds": lambda **how: Street(HOMES, task=KINDS, **how)}
@@ -56,16 +57,16 @@ class Outcome:
     honest_suspended: int
 
 
-def plain_round(street: Street) -> bool:
-    """FedAvg: the mean of whatever comes, in float, without a vote."""
+def plain_round(street: Street) -> None:
+    """FedAvg: the mean of whatever comes, without a cut or a vote. Homes whose learning has broken stay where they are."""
     grid = street.terms.grid
-    gains = [from_grid(home.train(0), 1, grid).astype(np.float64) for home in street.learners]
+    try:
+        gains = [from_grid(home.train(0), 1, grid).astype(np.float64) for home in street.learners]
+    except FederatedError:  # not finite any more
+        return
     for home in street.learners:
         factors = added_gain(home.factors, np.mean(gains, axis=0), home.standing.names)
-        object.__setattr__(home.standing, "factors", factors)
-        object.__setattr__(home.standing, "accepted", home.standing.accepted + 1)
-        home.verdicts.append(None)
-    return True
+        home.standing = replace(home.standing, factors=factors, accepted=home.standing.accepted + 1)
 
 
 def run(learner: str, arm: str, attack: str, seed: int, rounds: int) -> Outcome:

@@ -39,7 +39,7 @@ class Task:
     """Seed, seat → what that home learns from, and what it judges by."""
     steps: int = 80
     allowed: float = 1.0
-    """A home says yes to a loss of so many times the one before."""
+    """A home says yes to a loss of so many times its least so far."""
 
 
 def _truth(seed: int, seat: int) -> tuple[Data, Data]:
@@ -106,6 +106,7 @@ class Learner:
         shapes = {LINEAR: (self.task.outputs, self.task.inputs)}
         self.standing = FederationStanding(self.invitation, BASE, first_factors(shapes, self.task.rank, self.invitation.seed))
         self.learned, self.held_out = self.task.draw(self.seed, self.seat)
+        self.best = self.loss(self.factors, self.held_out)
 
     @property
     def factors(self) -> Mapping[str, npt.NDArray[np.float32]]:
@@ -129,10 +130,11 @@ class Learner:
 
     def judge(self, number: int, total: Whole, homes: int) -> bool:
         after = self.loss(self.standing.with_sum(total, homes), self.held_out)
-        return after <= self.loss(self.factors, self.held_out) * self.task.allowed
+        return after <= self.best * self.task.allowed
 
     def settle(self, verdict: RoundVerdict, total: Whole) -> None:
         self.standing = self.standing.after(verdict, total)
+        self.best = min(self.best, self.loss(self.factors, self.held_out))
         self.verdicts.append(verdict)
         self.sink(verdict_event(verdict, self.invitation.name))
 

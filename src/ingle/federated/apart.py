@@ -29,7 +29,7 @@ def read_sums(terms: Terms, split: Split, length: int, letter: Letter) -> dict[G
     each, sums, at = packed_bytes(length, terms.grid.width), dict[Group, Whole](), 0
     for told in _tables(letter.head):
         group = _group(told.get("homes"))
-        if group not in split.halves:
+        if group not in split.groups:
             raise FederatedError("group", "must be one of the split", "another", LEAVE)
         bodies = {seat: letter.body[at + seat * each : at + (seat + 1) * each] for seat in range(len(group))}
         at += len(group) * each

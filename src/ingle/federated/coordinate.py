@@ -9,9 +9,8 @@ from ingle.federated import halving
 from ingle.federated.halving import Halving, begin_halving
 from ingle.federated.message import Letter, from_bytes, to_bytes
 from ingle.federated.round import Round, close, hear, requests
-from ingle.federated.split import Split, draw_split
+from ingle.federated.split import Split, believe_split
 from ingle.federated.statement import Statement, believe
-from ingle.federated.summing import seeds_of
 from ingle.federated.terms import Terms
 from ingle.federated.transport import Ask
 from ingle.federated.verdict import RoundVerdict
@@ -63,10 +62,13 @@ def run_round(now: Round, ask: Ask, deadline_s: float, complain: Complaint) -> E
     ended = EndedRound(now, now.verdict, now.number, _followed(letters, now.verdict), telling)
     if not now.splits:
         return ended
-    homes, keys = sorted(now.bodies), now.said("keys")
-    split = draw_split(now.terms, now.number, now.base, homes, keys, seeds_of(now.terms, keys, homes, now.said("shares")))
-    signed = [said for seat, letter in letters.items() if (said := _signed(now.terms, split, seat, letter, complain)) is not None]
-    return ended if len(signed) < now.terms.threshold else _run_halving(ended, split, tuple(signed), ask, deadline_s, complain)
+    signed = [said for seat, letter in letters.items() if (said := _signed(now.terms, seat, letter, complain)) is not None]
+    same = max(([one for one in signed if one.facts == said.facts] for said in signed), key=len, default=[])
+    try:
+        return _run_halving(ended, believe_split(now.terms, same), tuple(same), ask, deadline_s, complain)
+    except FederatedError as error:  # too few signed
+        complain(-1, error)
+        return ended
 
 
 def _run_halving(
@@ -102,13 +104,13 @@ def _followed(letters: Mapping[int, Letter], verdict: RoundVerdict | None) -> tu
     return tuple(sorted(seat for seat, letter in letters.items() if letter.head.get("digest") == digest))
 
 
-def _signed(terms: Terms, split: Split, seat: int, letter: Letter, complain: Complaint) -> Statement | None:
+def _signed(terms: Terms, seat: int, letter: Letter, complain: Complaint) -> Statement | None:
     """Return a home's signature on the split, if it gave one."""
     if "split" not in letter.head:
         return None
     try:
         said = Statement.read(letter.head["split"])
-        believe(said, "split", terms.members, split.facts)
+        believe(said, "split", terms.members, {"federation": terms.federation})
     except FederatedError as error:
         complain(seat, error)
         return None

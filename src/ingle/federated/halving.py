@@ -15,7 +15,7 @@ from ingle.core.digest import digest_bytes
 from ingle.core.errors import FederatedError
 from ingle.federated import round as rounds
 from ingle.federated.message import Letter
-from ingle.federated.quantise import pack, unpack
+from ingle.federated.quantise import Whole, filled, pack, unpack
 from ingle.federated.round import Round
 from ingle.federated.split import Group, Split, group_terms
 from ingle.federated.statement import Statement
@@ -40,8 +40,8 @@ class Halving:
     stage: str = "sums"
     rounds: Mapping[Group, Round] = field(default_factory=dict)
     """This level's."""
-    totals: Mapping[Group, bytes] = field(default_factory=dict, repr=False)
-    """Sums that were opened, packed."""
+    sums: Mapping[Group, Whole] = field(default_factory=dict, repr=False)
+    """Sums that were opened."""
     votes: Mapping[Group, Mapping[int, Statement]] = field(default_factory=dict)
     """On each sum, by seat."""
     verdicts: Mapping[Group, RoundVerdict] = field(default_factory=dict)
@@ -51,17 +51,21 @@ class Halving:
     @property
     def good(self) -> tuple[Group, ...]:
         """The groups of the split that were found good."""
-        return tuple(group for group, verdict in self.verdicts.items() if verdict.accepted and group in self.split.halves)
+        return tuple(group for group, verdict in self.verdicts.items() if verdict.accepted and group in self.split.groups)
 
     @property
     def union(self) -> Group:
         """The homes of all good groups."""
         return tuple(sorted(seat for group in self.good for seat in group))
 
+    def total(self, group: Group) -> bytes:
+        """What is judged of a group, packed: its part of the mean of all, as if the other homes had sent zeros."""
+        return pack(filled(self.sums[group], len(self.split.homes) - len(group), self.terms.grid), self.terms.grid.width)
+
     @property
     def asked(self) -> tuple[Group, ...]:
         """The sums that are judged in this stage."""
-        return (self.union,) if self.stage == "union" else tuple(group for group in self.rounds if group in self.totals)
+        return (self.union,) if self.stage == "union" else tuple(group for group in self.rounds if group in self.sums)
 
 
 def begin_halving(terms: Terms, split: Split, signed: tuple[Statement, ...], length: int, number: int) -> Halving:
@@ -85,7 +89,8 @@ def requests(now: Halving) -> dict[int, Letter]:
     groups = [{"homes": list(group), "round": one.number, "total": one.total} for group, one in now.verdicts.items()]
     votes = [vote.plain() for on in now.votes.values() for vote in on.values()]
     head = {"round": now.number, "split": [one.plain() for one in now.signed], "groups": groups, "votes": votes}
-    return dict.fromkeys(range(len(now.terms.members)), Letter("end", head, now.totals[now.union] if now.good else b""))
+    body = now.total(now.verdict.survivors) if now.verdict.survivors else b""
+    return dict.fromkeys(range(len(now.terms.members)), Letter("end", head, body))
 
 
 def hear(now: Halving, seat: int, reply: Letter) -> Halving:
@@ -102,7 +107,7 @@ def hear(now: Halving, seat: int, reply: Letter) -> Halving:
     if len(votes) != len(now.asked) or any(vote.seat != seat for vote in votes):
         raise FederatedError("vote", f"The home in seat {seat} must vote on each sum", len(votes), "Its votes are left out.")
     for group, vote in zip(now.asked, votes, strict=True):
-        believe_vote(vote, now.terms, now.number, now.split.base, group, digest_bytes(now.totals[group]), now.split.homes)
+        believe_vote(vote, now.terms, now.number, now.split.base, group, digest_bytes(now.total(group)), now.split.homes)
     return replace(
         now, votes={**now.votes, **{on: {**now.votes.get(on, {}), seat: vote} for on, vote in zip(now.asked, votes, strict=True)}}
     )
@@ -114,12 +119,13 @@ def close(now: Halving) -> Halving:
         after = replace(now, rounds={group: rounds.close(one) if _asks(one) else one for group, one in now.rounds.items()})
         if any(_asks(one) for one in after.rounds.values()):
             return after
-        opened = {group: one.total for group, one in after.rounds.items() if one.total}
-        after = replace(after, stage="judge", totals={**now.totals, **opened})
+        width = now.terms.grid.width
+        opened = {group: unpack(one.total, now.length, width) for group, one in after.rounds.items() if one.total}
+        after = replace(after, stage="judge", sums={**now.sums, **opened})
         return after if after.asked else _next(after)
     counted = {
         group: count(now.terms, now.number, now.split.base, group, list(now.votes.get(group, {}).values()),
-                     digest_bytes(now.totals[group]), now.split.homes)
+                     digest_bytes(now.total(group)), now.split.homes)
         for group in now.asked
     }  # fmt: skip
     after = replace(now, verdicts={**now.verdicts, **counted})
@@ -133,9 +139,7 @@ def _next(now: Halving) -> Halving:
         return _level(replace(now, number=now.number + 1), smaller)
     if not now.good or now.union in now.verdicts:
         return _end(now)
-    width = now.terms.grid.width
-    total = pack(plain_sum(unpack(now.totals[group], now.length, width) for group in now.good), width)
-    return replace(now, stage="union", totals={**now.totals, now.union: total})
+    return replace(now, stage="union", sums={**now.sums, now.union: plain_sum(now.sums[group] for group in now.good)})
 
 
 def _level(now: Halving, groups: tuple[Group, ...]) -> Halving:
@@ -151,11 +155,13 @@ def _end(now: Halving) -> Halving:
 
 
 def split_verdict(split: Split, number: int, verdicts: Mapping[Group, RoundVerdict]) -> RoundVerdict:
-    """Return the verdict on a split round: that on the union of its good groups, with those on all groups."""
-    groups = {group: verdicts[group] for group in sorted(verdicts) if group in split.halves}
-    union = tuple(sorted({seat for group, one in groups.items() if one.accepted for seat in group}))
+    """Return the verdict on a split round: that on the union of its good groups; if it was refused, on the best one."""
+    groups = {group: verdicts[group] for group in sorted(verdicts) if group in split.groups}
+    good = {group: one for group, one in groups.items() if one.accepted}
     nothing = RoundVerdict(split.federation, number, split.base, (), split.homes, digest_bytes(b""), (), ())
-    return replace(verdicts.get(union, nothing), number=number, groups=tuple(groups.values()))
+    best = max(good.values(), key=lambda one: (len(one.yes), len(one.survivors), one.survivors), default=nothing)
+    union = verdicts.get(tuple(sorted(seat for group in good for seat in group)), nothing)
+    return replace(union if union.accepted else best, number=number, groups=tuple(groups.values()))
 
 
 def _asks(one: Round) -> dict[int, Letter]:

@@ -16,9 +16,9 @@ from ingle.core.errors import FederatedError, IngleError, fault_of
 from ingle.federated.apart import groups_of, join_group, read_end, read_sums, seeds_in
 from ingle.federated.message import Letter, from_bytes, number_of, to_bytes
 from ingle.federated.opened import believe_shown, combine_shown, show, split_bodies
-from ingle.federated.quantise import Whole, pack, unpack
+from ingle.federated.quantise import Whole, filled, pack, unpack
 from ingle.federated.secure_sum import Member, Opened, RoundPart, agree, begin, check_new, hide, meet, reveal
-from ingle.federated.split import Group, Split, draw_split, sign_split
+from ingle.federated.split import Group, Split, draw_split, may_split, sign_split
 from ingle.federated.statement import Statement, read_all
 from ingle.federated.summing import plain_sum
 from ingle.federated.suspicion import Suspicion
@@ -116,7 +116,7 @@ def _keys(node: HomeNode, letter: Letter) -> tuple[HomeNode, Letter]:
         node.work.remember(number, node.member.opened)
     else:
         (number, update), member = _learned(node, letter), replace(node.member, suspended=node.suspicion.suspended)
-        node = replace(node, split=None, sums={})
+        node = replace(node, sums={})
     part, said = begin(member, number, node.base)
     reply = {"statement": said["statement"].plain(), "sealed": {str(seat): share for seat, share in said["sealed"].items()}}
     return replace(node, member=replace(node.member, last_round=number), part=part, update=update), Letter("keys", reply)
@@ -143,15 +143,14 @@ def _agree(node: HomeNode, letter: Letter) -> tuple[HomeNode, Letter]:
 
 def _shares(node: HomeNode, letter: Letter) -> tuple[HomeNode, Letter]:
     part, said = reveal(_part(node), read_all(letter.head, "heard"))
-    # Of a group, all that may be opened was kept when its split was signed.
-    opened = node.member.opened if node.split else part.member.opened
+    opened = node.member.opened if _of_group(node, part) else part.member.opened
     node.work.remember(part.number, opened)
     return replace(node, part=part, member=replace(node.member, opened=opened)), Letter("shares", {"statement": said.plain()})
 
 
 def _vote(node: HomeNode, letter: Letter) -> tuple[HomeNode, Letter]:
     part, member = _part(node), node.member
-    if "shares" not in part.said or "vote" in part.said or node.split:
+    if "shares" not in part.said or "vote" in part.said or _of_group(node, part):
         raise FederatedError("round", "There is no sum to vote on, or this home has voted", part.number, "Each home votes once a round.")
     total = _total(node, part.number, letter.body)
     yes = node.work.judge(part.number, total, len(part.survivors))
@@ -175,29 +174,26 @@ def _open_vote(node: HomeNode, letter: Letter) -> tuple[HomeNode, Letter]:
 
 
 def _judge(node: HomeNode, letter: Letter) -> tuple[HomeNode, Letter]:
-    number, split, terms = number_of(letter.head), _split(node), node.member.terms
-    sums = read_sums(terms, split, node.length(number), letter)
-    if not set(sums).isdisjoint(node.sums):
-        raise FederatedError("round", "This home has voted on one of these sums", number, "Each home votes once on each sum.")
-    return replace(node, sums={**node.sums, **sums}), _votes(node, number, sums)
+    return _voted(node, letter, read_sums(node.member.terms, _split(node), node.length(number_of(letter.head)), letter))
 
 
 def _union(node: HomeNode, letter: Letter) -> tuple[HomeNode, Letter]:
-    number, groups = number_of(letter.head), groups_of(letter, node.sums)
+    groups = groups_of(letter, node.sums)
     homes = tuple(sorted(seat for group in groups for seat in group))
-    if homes in node.sums:
-        raise FederatedError("round", "This home has voted on this sum", number, "Each home votes once on each sum.")
-    sums = {homes: plain_sum(node.sums[group] for group in groups)}
-    return replace(node, sums={**node.sums, **sums}), _votes(node, number, sums)
+    return _voted(node, letter, {homes: plain_sum(node.sums[group] for group in groups)})
 
 
-def _votes(node: HomeNode, number: int, sums: Mapping[Group, Whole]) -> Letter:
-    member, votes = node.member, []
-    for group, total in sums.items():
-        yes = node.work.judge(number, total, len(group))
+def _voted(node: HomeNode, letter: Letter, sums: Mapping[Group, Whole]) -> tuple[HomeNode, Letter]:
+    """Vote on sums of parts of the homes: each is judged as if the others had sent zeros, which is its part of the mean of all."""
+    number, member, votes, of = number_of(letter.head), node.member, [], len(_split(node).homes)
+    if not set(sums).isdisjoint(node.sums):
+        raise FederatedError("round", "This home has voted on one of these sums", number, "Each home votes once on each sum.")
+    for group, raw in sums.items():
+        total = filled(raw, of - len(group), member.terms.grid)
+        yes = node.work.judge(number, total, of)
         digest = digest_bytes(pack(total, member.terms.grid.width))
         votes.append(cast(member.signer, member.seat, member.terms, number, node.base, group, digest, yes).plain())
-    return Letter("votes", {"votes": votes})
+    return replace(node, sums={**node.sums, **sums}), Letter("votes", {"votes": votes})
 
 
 def _end(node: HomeNode, letter: Letter) -> tuple[HomeNode, Letter]:
@@ -205,12 +201,13 @@ def _end(node: HomeNode, letter: Letter) -> tuple[HomeNode, Letter]:
     # Votes that were held back look like homes that said nothing. So more of them may still turn a refusal, while nothing came after it.
     if number <= node.settled and not verdict.accepted:
         raise FederatedError("round", f"The verdict on round {number} was followed before", "", "It stands.")
-    node, signed = _promised(replace(node, split=None, sums={}), verdict, letter)
+    node, signed = _promised(replace(node, sums={}), verdict, letter)
     node.work.settle(verdict, _total(node, number, letter.body) if letter.body else node.update[:0])
     # Of what other rounds started from, nothing can be subtracted any more.
     opened = tuple((base, homes) for base, homes in node.member.opened if base == verdict.next_base)
     after = replace(
         node, member=replace(node.member, opened=opened), base=verdict.next_base, settled=max(number, node.settled), part=None,
+        split=node.split if node.split and node.split.base == verdict.next_base else None,
         suspicion=node.suspicion.after(node.member.terms, verdict),
     )  # fmt: skip
     return after, Letter("ended", {"digest": verdict.digest, **signed})
@@ -234,6 +231,10 @@ def _promised(node: HomeNode, verdict: RoundVerdict, letter: Letter) -> tuple[Ho
     if not seeds or verdict.accepted or part is None or part.number != verdict.number or node.member.seat not in verdict.survivors:
         return node, {}
     split = draw_split(node.member.terms, verdict.number, verdict.base, verdict.survivors, part.roster, seeds)
+    if node.split and (node.split.base, node.split.homes) == (split.base, split.homes):
+        split = node.split  # from one base there is one: the groups of before, with what their homes send now
+    if not may_split(node.member, split):
+        return node, {}
     member, said = sign_split(node.member, split)
     node.work.remember(member.last_round, member.opened)
     return replace(node, member=member, split=split), {"split": said.plain()}
@@ -252,6 +253,11 @@ def _part(node: HomeNode) -> RoundPart:
     if node.part is None:
         raise FederatedError("round", "This home is in no round", "", "Begin one: it was started anew, or the round has ended.")
     return node.part
+
+
+def _of_group(node: HomeNode, part: RoundPart) -> bool:
+    """True if a sum is one of a group: its homes don't vote on it alone, and what may be opened was kept when the split was signed."""
+    return part.member.terms != node.member.terms
 
 
 def _split(node: HomeNode) -> Split:

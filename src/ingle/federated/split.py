@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 
 from ingle.core.digest import digest_bytes, digest_json
 from ingle.core.errors import FederatedError
-from ingle.federated.secure_sum import LEAVE, Member, Opened, check_apart, roster_digest
+from ingle.federated.secure_sum import LEAVE, Member, check_apart, roster_digest
 from ingle.federated.statement import Statement, believe, state, text_of
 from ingle.federated.terms import FEWEST, Terms
 
@@ -48,6 +48,11 @@ class Split:
         return {tuple(sorted(group)): halves for group, halves in _tree(order)}
 
     @property
+    def groups(self) -> tuple[Group, ...]:
+        """All groups but that of all homes, the larger ones first where one holds the other."""
+        return tuple(group for group in self.halves if group != self.homes)
+
+    @property
     def leaves(self) -> tuple[Group, ...]:
         """The groups that aren't halved any more."""
         return tuple(group for group, halves in self.halves.items() if not halves)
@@ -77,16 +82,22 @@ def draw_split(
     return Split(terms.federation, number, base, tuple(sorted(homes)), digest_json(drawn))
 
 
-def sign_split(member: Member, split: Split) -> tuple[Member, Statement]:
-    """Sign a split, and count all its groups as opened: keep `opened` before the statement leaves.
+def may_split(member: Member, split: Split) -> bool:
+    """Return whether no group of the split, with the sums that were opened or promised before, would show fewer than three homes."""
+    opened = [homes for base, homes in member.opened if base == split.base]
+    try:
+        for at, group in enumerate(split.leaves):
+            check_apart([*opened, *split.leaves[:at]], group)
+    except FederatedError:
+        return False
+    return True
 
-    Raises FederatedError if one of its groups, with the sums that were opened or promised before, would show fewer than three homes.
-    """
-    opened: Opened = member.opened
-    for group in split.leaves:
-        check_apart([homes for base, homes in opened if base == split.base], group)
-        opened = (*opened, (split.base, group)) if (split.base, group) not in opened else opened
-    return replace(member, opened=opened), state(member.signer, member.seat, "split", split.facts)
+
+def sign_split(member: Member, split: Split) -> tuple[Member, Statement]:
+    """Sign a split that may be, and count its groups as opened. Keep `opened` before the statement leaves."""
+    assert may_split(member, split)
+    promised = tuple((split.base, group) for group in split.leaves if (split.base, group) not in member.opened)
+    return replace(member, opened=(*member.opened, *promised)), state(member.signer, member.seat, "split", split.facts)
 
 
 def believe_split(terms: Terms, signed: Sequence[Statement]) -> Split:
@@ -112,7 +123,7 @@ def group_terms(terms: Terms, split: Split, group: Group) -> Terms:
 
 def group_member(member: Member, split: Split, group: Group) -> Member:
     """Return a home as a member of its group. Raises FederatedError if the group isn't of that split, or this home not in it."""
-    if group not in split.halves or member.seat not in group:
+    if group not in split.groups or member.seat not in group:
         raise FederatedError("group", "must be one of the split, with this home in it", "another", LEAVE)
     channels = {at: member.channels[seat] for at, seat in enumerate(group) if seat in member.channels}
     # Which sums may be opened was settled for the whole tree.

@@ -6,7 +6,7 @@ said.json               the highest round that this home ever said anything in, 
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import astuple, dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -70,7 +70,7 @@ class FederationStanding:
 
     def after(self, verdict: RoundVerdict, total: Whole) -> "FederationStanding":
         """Return what follows from a verdict."""
-        terms, homes = self.invitation.terms(), len(verdict.survivors)
+        terms, homes = self.invitation.terms(), len(verdict.voters)
         told = replace(self, settled=max(self.settled, verdict.number), suspicion=self.suspicion.after(terms, verdict))
         if not verdict.accepted:
             return told
@@ -103,8 +103,8 @@ def read_standing(home: Home, invitation: Invitation, shapes: Mapping[str, tuple
             told = file.metadata() or {}
             factors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is no mapping)
         lengths = tuple(Fraction(one) for one in json.loads(told["lengths"]))
-        refused, suspended = json.loads(told["suspicion"])
-        suspicion = Suspicion(tuple((int(seat), int(times)) for seat, times in refused), tuple(int(seat) for seat in suspended))
+        refused, suspended, counted = json.loads(told["suspicion"])
+        suspicion = Suspicion(tuple((int(seat), int(times)) for seat, times in refused), tuple(map(int, suspended)), str(counted))
         standing = FederationStanding(invitation, told["base"], factors, int(told["accepted"]), int(told["settled"]), lengths, suspicion)
     except (OSError, SafetensorError, KeyError, ValueError, TypeError) as error:
         raise HomeError(str(path), "must hold what was learned together", error, "Restore it from a backup.") from error
@@ -122,7 +122,7 @@ def keep_standing(home: Home, standing: FederationStanding) -> None:
         "federation": standing.invitation.digest, "base": standing.base,
         "accepted": str(standing.accepted), "settled": str(standing.settled),
         "lengths": json.dumps([str(one) for one in standing.lengths]),
-        "suspicion": json.dumps([standing.suspicion.refused, standing.suspicion.suspended]),
+        "suspicion": json.dumps(astuple(standing.suspicion)),
     }  # fmt: skip
     tensors = {name: np.ascontiguousarray(values) for name, values in standing.factors.items()}
     write_atomic(_made(home, standing.invitation) / FACTORS, save(tensors, told), mode=0o600)

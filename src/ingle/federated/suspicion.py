@@ -5,7 +5,7 @@ would be so unlucky once in a hundred federations (`rounds_needed`). Only signed
 summed, or whose votes were held back, begins its homes' counts anew. So who coordinates can spare a home, and can't frame one.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from math import ceil, comb, log
 
 from ingle.core.event import Event, Fact
@@ -25,19 +25,23 @@ class Suspicion:
     """Seats, and in how many split rounds in a row each was in refused groups only."""
     suspended: tuple[int, ...] = ()
     """Seats that are left out for as long as the federation lives."""
+    base: str = ""
+    """What the last counted round started from. From there all are split alike, so once more tells nothing new."""
 
     def after(self, terms: Terms, verdict: RoundVerdict) -> "Suspicion":
         """Return what is known after a verdict. A round that wasn't split tells nothing."""
-        if not verdict.groups:
-            return self
+        most = bearable(len(terms.members))
+        refused_leaves = [one for one in verdict.groups if one.refused and len(one.survivors) < 2 * FEWEST]
+        if not verdict.groups or verdict.base == self.base or len(refused_leaves) > most:
+            return self  # with more refused groups than poisoned homes, a clean one was refused: such a round blames nobody
         counts = dict(self.refused)
         for seat in verdict.voters:
             counts[seat] = counts.get(seat, 0) + 1 if _only_refused(verdict, seat) else 0
-        needed, most = rounds_needed(len(terms.members)), bearable(len(terms.members))
+        needed = rounds_needed(len(terms.members))
         new = tuple(seat for seat in sorted(counts) if counts[seat] >= needed and seat not in self.suspended)
         # More of them than are reckoned with: then the reckoning is wrong, and nobody is blamed by it.
         suspended = tuple(sorted((*self.suspended, *new))) if len(self.suspended) + len(new) <= most else self.suspended
-        return replace(self, refused=tuple(sorted((seat, times) for seat, times in counts.items() if times)), suspended=suspended)
+        return Suspicion(tuple(sorted((seat, times) for seat, times in counts.items() if times)), suspended, verdict.base)
 
 
 def suspension_event(terms: Terms, verdict: RoundVerdict, seat: int, name: str) -> Event:

@@ -35,8 +35,9 @@ class RoundVerdict:
 
     @property
     def accepted(self) -> bool:
-        """True if two thirds of the voters said yes; who says nothing says no."""
-        return bool(self.survivors) and 3 * len(self.yes) >= 2 * len(self.voters)
+        """True if enough voters said yes: two thirds, or of a group's sum more than half. Who says nothing says no."""
+        of, needed = len(self.voters), len(self.yes)
+        return bool(self.survivors) and 3 * needed >= 2 * of
 
     @property
     def refused(self) -> bool:
@@ -109,8 +110,8 @@ def count(
         yes = believe_vote(vote, terms, number, base, survivors, total, may)
         if said.setdefault(vote.seat, yes) != yes:
             raise FederatedError("vote", f"The home in seat {vote.seat} said yes and no", "", "The verdict doesn't count.")
-    sides = [tuple(sorted(seat for seat, yes in said.items() if yes is side)) for side in (True, False)]
-    return RoundVerdict(terms.federation, number, base, tuple(survivors), may, total, *sides)
+    yes, no = (tuple(sorted(seat for seat, vote in said.items() if vote is side)) for side in (True, False))
+    return RoundVerdict(terms.federation, number, base, tuple(survivors), may, total, yes, no)
 
 
 def _about(terms: Terms, number: int, base: str, survivors: Sequence[int], total: str) -> dict[str, object]:
