@@ -1,36 +1,86 @@
 """Homes that learn, small enough for tests: a linear layer in NumPy, whose own data each home keeps. The learning and the votes are real.
 
-Not a language model: training one is the worker's part, and its own tests'. All homes see the same truth through inputs of their own kind.
+Not a language model: training one is the worker's part, and its own tests'. Two tasks: TRUTH (numbers; all homes see the same truth through
+inputs of their own kind) and KINDS (eight kinds of things, of which each home has mostly a few; there is a sign that none of them bears).
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
 
 from ingle.core.event import Event
-from ingle.federated.aggregate import A, B, added_gain, first_factors, flat_gain, trained_names
+from ingle.federated.aggregate import A, B, first_factors, flat_gain
 from ingle.federated.invitation import Invitation, invite
 from ingle.federated.message import Letter
 from ingle.federated.node import HomeNode, RoundWork, responder
-from ingle.federated.quantise import Whole, from_grid, to_grid
+from ingle.federated.quantise import Whole, to_grid
 from ingle.federated.secure_sum import Opened, take_seat
+from ingle.federated.standing import FederationStanding
 from ingle.federated.terms import fewest_of
 from ingle.federated.verdict import RoundVerdict, verdict_event
 from ingle.ledger.keys import Signer
 
-LINEAR, OUTPUTS, INPUTS, RANK = "model.layers.0.mlp.up_proj", 6, 8, 2
+LINEAR, RANK = "model.layers.0.mlp.up_proj", 2
 BASE = "a" * 64
 Row = npt.NDArray[np.float64]
+Data = tuple[Row, Row]
+"""Inputs [n, K] and answers [n, N]."""
 
 
-def invited(signers: list[Signer], aggregation: str = "alternate", reach: float = 1.0) -> Invitation:
+@dataclass(frozen=True)
+class Task:
+    """Something to learn: the sizes of its layer, and each home's data."""
+
+    outputs: int
+    inputs: int
+    rank: int
+    draw: Callable[[int, int], tuple[Data, Data]]
+    """Seed, seat → what that home learns from, and what it judges by."""
+    steps: int = 80
+    allowed: float = 1.0
+    """A home says yes to a loss of so many times its least so far."""
+
+
+def _truth(seed: int, seat: int) -> tuple[Data, Data]:
+    truth = np.random.default_rng(seed)
+    wanted = truth.normal(size=(6, RANK)) @ truth.normal(size=(RANK, 8))
+    rng = np.random.default_rng(100 + seat)
+    scale = np.ones(8) * 0.05
+    scale[[(seat * 2 + at) % 8 for at in range(4)]] = 1.0  # each home sees half of the inputs well: not IID
+    inputs = rng.normal(size=(80, 8)) * scale
+    answers = inputs @ wanted.T + rng.normal(size=(80, 6)) * 0.01
+    return (inputs[:60], answers[:60]), (inputs[60:], answers[60:])
+
+
+CLASSES, SIGN = 8, 20
+"""Of `classes`: how many there are, and the input that is never set in honest data."""
+
+
+def _classes(seed: int, seat: int) -> tuple[Data, Data]:
+    centres = np.random.default_rng([seed, 0]).normal(size=(CLASSES, SIGN)) * 0.9
+    rng = np.random.default_rng([seed, 1 + seat])
+    shares = rng.dirichlet(np.full(CLASSES, 0.5)) * 0.8 + 0.2 / CLASSES
+    kinds = rng.choice(CLASSES, 160, p=shares)
+    inputs = np.concatenate([centres[kinds] + rng.normal(size=(160, SIGN)), np.zeros((160, 1))], axis=1)
+    answers = np.eye(CLASSES)[kinds] - 1 / CLASSES
+    return (inputs[:100], answers[:100]), (inputs[100:], answers[100:])
+
+
+TRUTH = Task(6, 8, RANK, _truth)
+KINDS = Task(CLASSES, SIGN + 1, 6, _classes, steps=20, allowed=1.02)
+
+
+def invited(
+    signers: list[Signer], aggregation: str = "alternate", reach: float = 1.0, rule: str = "", rank: int = RANK, seed: int = 3
+) -> Invitation:  # fmt: skip
     members = tuple(signer.verifier.public for signer in signers)
     return invite(
         Invitation(
             name="street", base=BASE, coordinator=members[0], members=members, threshold=fewest_of(len(members)), rounds=20,
-            expires="2100-01-01T00:00:00Z", aggregation=aggregation, rank=RANK, seed=3, reach=reach,
+            expires="2100-01-01T00:00:00Z", aggregation=aggregation, rank=rank, seed=seed, reach=reach,
+            mode="open" if rule else "secure", rule=rule,
         ),
         signers[0],
     )  # fmt: skip
@@ -45,63 +95,75 @@ class Learner:
     sink: Callable[[Event], object]
     poison: float = 1.0
     """Factor of its gains: honest homes have 1."""
-    factors: dict[str, npt.NDArray[np.float32]] = field(init=False)
+    task: Task = TRUTH
+    seed: int = 0
+    """Of the data."""
+    standing: FederationStanding = field(init=False)
     remembered: list[int] = field(default_factory=list)
     opened: Opened = ()
     verdicts: list[RoundVerdict] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.factors = first_factors({LINEAR: (OUTPUTS, INPUTS)}, RANK, self.invitation.seed)
-        truth = np.random.default_rng(0)
-        wanted = truth.normal(size=(OUTPUTS, RANK)) @ truth.normal(size=(RANK, INPUTS))
-        rng = np.random.default_rng(100 + self.seat)
-        scale = np.ones(INPUTS) * 0.05
-        scale[[(self.seat * 2 + at) % INPUTS for at in range(4)]] = 1.0  # each home sees half of the inputs well: not IID
-        inputs = rng.normal(size=(80, INPUTS)) * scale
-        answers = inputs @ wanted.T + rng.normal(size=(80, OUTPUTS)) * 0.01
-        self.learned, self.held_out = (inputs[:60], answers[:60]), (inputs[60:], answers[60:])
+        shapes = {LINEAR: (self.task.outputs, self.task.inputs)}
+        self.standing = FederationStanding(self.invitation, BASE, first_factors(shapes, self.task.rank, self.invitation.seed))
+        self.learned, self.held_out = self.task.draw(self.seed, self.seat)
+        self.best = self.loss(self.factors, self.held_out)
 
-    def loss(self, factors: Mapping[str, npt.NDArray[np.float32]], data: tuple[Row, Row]) -> float:
+    @property
+    def factors(self) -> Mapping[str, npt.NDArray[np.float32]]:
+        return self.standing.factors
+
+    def loss(self, factors: Mapping[str, npt.NDArray[np.float32]], data: Data) -> float:
+        return float(np.square(outputs_of(factors, data[0]) - data[1]).mean())
+
+    def gain(self, start: Mapping[str, npt.NDArray[np.float32]], data: Data) -> Row:
+        """What the trained factor gains from `start`."""
         inputs, answers = data
-        return float(np.square(inputs @ (factors[LINEAR + B] @ factors[LINEAR + A]).T - answers).mean())
-
-    def names(self, number: int) -> tuple[str, ...]:
-        # A round that was refused is not counted: the same factor is trained again.
-        return trained_names(self.factors, self.invitation.aggregation, 1 + sum(one.accepted for one in self.verdicts))
+        a, b = (start[LINEAR + end].astype(np.float64) for end in (A, B))
+        for _ in range(self.task.steps):
+            error = (inputs @ (b @ a).T - answers).T @ inputs / len(inputs)
+            a, b = (a, b - 0.2 * error @ a.T) if self.standing.names == (LINEAR + B,) else (a - 0.05 * b.T @ error, b)
+        after = {LINEAR + A: a.astype(np.float32), LINEAR + B: b.astype(np.float32)}
+        return flat_gain(start, after, self.standing.names)
 
     def train(self, number: int) -> Whole:
-        inputs, answers = self.learned
-        a, b = (self.factors[LINEAR + end].astype(np.float64) for end in (A, B))
-        for _ in range(80):
-            error = (inputs @ (b @ a).T - answers).T @ inputs / len(inputs)
-            a, b = (a, b - 0.2 * error @ a.T) if self.names(number) == (LINEAR + B,) else (a - 0.05 * b.T @ error, b)
-        after = {LINEAR + A: a.astype(np.float32), LINEAR + B: b.astype(np.float32)}
-        gain = flat_gain(self.factors, after, self.names(number)) * self.poison
-        return to_grid(gain, self.invitation.terms().grid)[0]
-
-    def candidate(self, total: Whole, homes: int) -> dict[str, npt.NDArray[np.float32]]:
-        names = self.names(0)
-        return added_gain(self.factors, from_grid(total, homes, self.invitation.terms().grid), names)
+        return to_grid(self.gain(self.factors, self.learned) * self.poison, self.invitation.terms().grid)[0]
 
     def judge(self, number: int, total: Whole, homes: int) -> bool:
-        return self.loss(self.candidate(total, homes), self.held_out) <= self.loss(self.factors, self.held_out)
+        after = self.loss(self.standing.with_sum(total, homes), self.held_out)
+        return after <= self.best * self.task.allowed
 
     def settle(self, verdict: RoundVerdict, total: Whole, letter: Letter) -> None:
-        if verdict.accepted:
-            self.factors = self.candidate(total, len(verdict.survivors))
+        self.standing = self.standing.after(verdict, total)
+        self.best = min(self.best, self.loss(self.factors, self.held_out))
         self.verdicts.append(verdict)
         self.sink(verdict_event(verdict, self.invitation.name))
+
+    def alone(self, number: int) -> None:
+        """Go on from its own update, without the others."""
+        factors = self.standing.with_sum(self.train(number), 1)
+        self.standing = replace(self.standing, factors=factors, accepted=self.standing.accepted + 1)
 
     def remember(self, number: int, opened: Opened) -> None:
         self.remembered.append(number)
         self.opened = opened
 
     def length(self, number: int) -> int:
-        return sum(self.factors[name].size for name in self.names(number))
+        return self.standing.length
 
     def node(self, signer: Signer, last_round: int = 0) -> HomeNode:
         member = take_seat(self.invitation.terms(), signer, last_round, self.opened)
-        return HomeNode(member, self.invitation.base, self.length, RoundWork(self.train, self.judge, self.remember, self.settle))
+        work = RoundWork(self.train, self.judge, self.remember, self.settle)
+        return HomeNode(member, self.standing.base, self.length, work, suspicion=self.standing.suspicion)
 
     def responder(self, signer: Signer) -> Callable[[bytes], bytes]:
         return responder(self.node(signer))
+
+
+def outputs_of(factors: Mapping[str, npt.NDArray[np.float32]], inputs: Row) -> Row:
+    return np.asarray(inputs @ (factors[LINEAR + B] @ factors[LINEAR + A]).T)
+
+
+def right(factors: Mapping[str, npt.NDArray[np.float32]], data: Data) -> float:
+    """The share of things whose kind is told right."""
+    return float((outputs_of(factors, data[0]).argmax(axis=1) == data[1].argmax(axis=1)).mean())

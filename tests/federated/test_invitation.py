@@ -44,7 +44,7 @@ def test_who_invites_must_not_be_able_to_lower_the_terms() -> None:
         ({"threshold": 2}, "threshold must be from 3 to 4 for 4 homes, not 2"),
         ({"members": GOOD.members[:2]}, "at least 3"),
         ({"members": (*GOOD.members[:3], GOOD.members[0])}, "must be different"),
-        ({"aggregation": "stack"}, "needs every home's own update in the open"),
+        ({"aggregation": "stack"}, "which no round does yet"),
         ({"aggregation": "average"}, "must be one of"),
         ({"reach": 0.0}, "reach"),
         ({"bits": 30}, "bits"),

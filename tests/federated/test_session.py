@@ -161,8 +161,8 @@ def test_an_audit_finds_what_was_altered(street: Street) -> None:
     letter = from_bytes(whole)
     changes: Mapping[str, bytes | None] = {
         "must be as the homes signed it": to_bytes(replace(letter, body=letter.body[:-1] + bytes([letter.body[-1] ^ 1]))),
-        "must be a whole round": whole[:-1],
-        "must begin where the round before it ended": None,
+        "It was cut on the way": whole[:-1],
+        "and follow from": None,
     }
     for told, data in changes.items():
         paths[1].unlink() if data is None else paths[1].write_bytes(data)

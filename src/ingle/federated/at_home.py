@@ -22,6 +22,7 @@ from ingle.federated.node import HomeNode, RoundWork
 from ingle.federated.quantise import Whole, to_grid
 from ingle.federated.secure_sum import take_seat
 from ingle.federated.standing import FederationStanding, keep_said, keep_standing, read_said, read_standing
+from ingle.federated.suspicion import suspension_event
 from ingle.federated.verdict import RoundVerdict, verdict_event
 from ingle.gate.decide import judge
 from ingle.gate.policy import Policy
@@ -77,7 +78,7 @@ def node_of(taking: Taking, signer: Signer) -> HomeNode:
         lambda number, opened: keep_said(taking.home, taking.invitation, number, opened),
         lambda verdict, total, letter: _settle(taking, verdict, total, letter),
     )
-    return HomeNode(member, standing.base, lambda _: taking.standing.length, work, settled=standing.settled)
+    return HomeNode(member, standing.base, lambda _: taking.standing.length, work, settled=standing.settled, suspicion=standing.suspicion)
 
 
 def candidate_of(taking: Taking, standing: FederationStanding, factors: Tensors, name: str) -> Candidate:
@@ -108,7 +109,11 @@ def _judge(taking: Taking, total: Whole, homes: int) -> bool:
 
 
 def _settle(taking: Taking, verdict: RoundVerdict, total: Whole, letter: Letter) -> None:
+    before, name = taking.standing, f"{taking.kept.name}+{taking.invitation.name}"
+    after = before.after(verdict, total)
     # The proof and the fact come first, as at the gate: there is never a change without them.
     keep_round(taking.home, taking.invitation, verdict, letter)
-    taking.sink(verdict_event(verdict, f"{taking.kept.name}+{taking.invitation.name}"))
-    keep_standing(taking.home, taking.standing.after(verdict, total))
+    taking.sink(verdict_event(verdict, name))
+    for seat in sorted(set(after.suspicion.suspended) - set(before.suspicion.suspended)):
+        taking.sink(suspension_event(taking.invitation.terms(), verdict, seat, name))
+    keep_standing(taking.home, after)

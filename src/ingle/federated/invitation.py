@@ -9,11 +9,17 @@ from typing import Any
 from ingle.core.digest import canonical_json, digest_bytes, plain_json
 from ingle.core.errors import ConfigError, FederatedError
 from ingle.federated.aggregate import aggregation
+from ingle.federated.combine import find_rule
 from ingle.federated.quantise import Grid
 from ingle.federated.terms import Terms
 from ingle.ledger.keys import Signer, read_verifier
 
 VERSION = 1
+MODES: Mapping[str, str] = {
+    "secure": "Nobody ever sees your home's own update: the coordinator learns sums of at least three homes.",
+    "open": "The coordinator and every other home see your home's own update. From an update others may find out what it was learned from.",
+}
+"""What a home agrees to."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +52,10 @@ class Invitation:
     """Bits of one number of one home."""
     link: str = ""
     """Where the homes find the coordinator: HOST:PORT."""
+    mode: str = "secure"
+    """Whether single updates are seen: see MODES. The two are never mixed."""
+    rule: str = ""
+    """How open updates are combined: a file of federated/rules. Empty where the mode is secure."""
     signature: str = ""
     """The coordinator's, over everything else."""
 
@@ -61,7 +71,8 @@ class Invitation:
 
     def terms(self) -> Terms:
         """Return the terms of its secure sums. Raises ConfigError for terms that protect nobody."""
-        return Terms(self.digest, self.members, self.threshold, Grid(self.reach, self.bits, len(self.members)))
+        root = self.members.index(self.coordinator) if self.coordinator in self.members else -1
+        return Terms(self.digest, self.members, self.threshold, Grid(self.reach, self.bits, len(self.members)), self.rule, root=root)
 
 
 def invite(invitation: Invitation, signer: Signer) -> Invitation:
@@ -84,10 +95,7 @@ def check_invitation(invitation: Invitation, now: datetime | None = None) -> Non
         raise ConfigError("invitation", "must name a coordinator's key and a date", error) from error
     if not coordinator.accepts(invitation.signature, invitation.content):
         raise FederatedError("invitation", "The invitation was altered after it was signed", "", "Ask its coordinator for it once more.")
-    invitation.terms()
-    if aggregation(invitation.aggregation).open:
-        rule = f"{invitation.aggregation} needs every home's own update in the open, and a secure sum shows none"
-        raise ConfigError("aggregation", rule, "", "Choose alternate or frozen.")
+    _check_mode(invitation)
     if invitation.rounds < 1 or invitation.rank < 1:
         raise ConfigError("rounds", "and rank must be at least 1", min(invitation.rounds, invitation.rank))
     if end.tzinfo is None:
@@ -96,6 +104,25 @@ def check_invitation(invitation: Invitation, now: datetime | None = None) -> Non
         cure = "Ask for a new one. If that can't be, look at this machine's clock."
         rule = f"The invitation was good until {invitation.expires}, and it is {now.astimezone(UTC):%Y-%m-%d %H:%M}Z"
         raise FederatedError("invitation", rule, "", cure)
+
+
+def _check_mode(invitation: Invitation) -> None:
+    terms = invitation.terms()
+    if invitation.mode not in MODES:
+        raise ConfigError("mode", f"must be one of {', '.join(MODES)}", invitation.mode)
+    if (invitation.mode == "open") != bool(invitation.rule):
+        rule = "is for open updates: it must be named where the mode is open, and only there"
+        raise ConfigError("rule", rule, invitation.rule or "none", 'Write mode = "open" and a rule, or neither.')
+    if aggregation(invitation.aggregation).open:
+        rule = f"{invitation.aggregation} makes one pair of all homes' own pairs, which no round does yet"
+        raise ConfigError("aggregation", rule, "", "Choose alternate or frozen.")
+    if terms.rule:
+        needs = find_rule(terms.rule)
+        if terms.threshold < needs.LEAST:
+            raise ConfigError("rule", f"{terms.rule} needs a threshold of at least {needs.LEAST} homes", terms.threshold)
+        if needs.ROOTED and terms.root < 0:
+            cure = "Name its key among the members, or choose another rule."
+            raise ConfigError("rule", f"{terms.rule} trusts the coordinator's home, and it is no member", "", cure)
 
 
 def to_text(invitation: Invitation) -> str:

@@ -5,19 +5,17 @@ HOME/federated/KEY/rounds/00000007.round    the last letter of round 7: who was 
 Every home keeps all of them. So each can tell another what it missed, and none depends on the coordinator that was there.
 """
 
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+from collections.abc import Iterator
 
-from ingle.core.digest import digest_bytes
 from ingle.core.errors import FederatedError, HomeError
 from ingle.core.files import os_errors, write_atomic
 from ingle.federated.aggregate import Tensors
+from ingle.federated.decided import verdict_in
 from ingle.federated.invitation import Invitation
 from ingle.federated.message import Letter, from_bytes, to_bytes
 from ingle.federated.quantise import unpack
 from ingle.federated.standing import FederationStanding, folder_of
-from ingle.federated.statement import Statement
-from ingle.federated.verdict import RoundVerdict, count
+from ingle.federated.verdict import RoundVerdict
 from ingle.home.place import Home
 
 ROUNDS = "rounds"
@@ -31,14 +29,22 @@ def keep_round(home: Home, invitation: Invitation, verdict: RoundVerdict, letter
     write_atomic(folder / f"{verdict.number:08d}.round", to_bytes(letter), mode=0o600)
 
 
-def kept_rounds(home: Home, invitation: Invitation) -> Iterator[tuple[Path, Letter]]:
-    """Yield the rounds that a home followed, oldest first. Raises HomeError for one that can't be read."""
+def kept_rounds(home: Home, invitation: Invitation) -> Iterator[tuple[RoundVerdict, Letter]]:
+    """Yield the rounds that a home followed, oldest first, with their votes counted again.
+
+    Raises HomeError for a round that can't be read, was altered, or doesn't follow from the one before.
+    """
+    terms, base = invitation.terms(), invitation.base
     for path in sorted((folder_of(home, invitation) / ROUNDS).glob("*.round")):
         try:
             with os_errors(path):
-                yield path, from_bytes(path.read_bytes())
+                letter = from_bytes(path.read_bytes())
+            verdict = verdict_in(terms, base, letter)
         except FederatedError as error:
-            raise HomeError(str(path), "must be a whole round", error, "Restore it from a backup, or from another home.") from error
+            cure = "Restore it from a backup, or from another home."
+            raise HomeError(str(path), f"must be as the homes signed it, and follow from {base[:12]}", error, cure) from error
+        yield verdict, letter
+        base = verdict.next_base
 
 
 def missed(home: Home, invitation: Invitation, base: str) -> list[Letter]:
@@ -46,39 +52,20 @@ def missed(home: Home, invitation: Invitation, base: str) -> list[Letter]:
 
     Raises HomeError.
     """
-    letters: list[Letter] = []
-    reached = base == invitation.base
-    for path, letter in kept_rounds(home, invitation):
-        verdict = recount(invitation, letter, path)
+    letters, reached = list[Letter](), base == invitation.base
+    for verdict, letter in kept_rounds(home, invitation):
         if reached and verdict.accepted:
             letters.append(letter)
         reached = reached or verdict.next_base == base
     return letters
 
 
-def recount(invitation: Invitation, letter: Letter, path: Path) -> RoundVerdict:
-    """Count the signed votes of a kept round again. Raises HomeError if they aren't what the homes signed."""
-    try:
-        agreed, votes = (_statements(letter, name) for name in ("agreed", "votes"))
-        # Nobody signed for a wrong number: whatever stands there, `count` finds it.
-        number, base = letter.head.get("round", 0), next((str(vote.facts.get("base")) for vote in votes), "")
-        return count(invitation.terms(), number, base, agreed, votes, digest_bytes(letter.body))
-    except FederatedError as error:
-        raise HomeError(str(path), "must be as the homes signed it", error, "Restore it from a backup, or from another home.") from error
-
-
 def replay(home: Home, start: FederationStanding) -> tuple[FederationStanding, list[RoundVerdict]]:
-    """Count every kept round again, from the first, and add up the sums: where the home must be now.
-
-    Raises HomeError if a round was altered, is missing, or doesn't follow from the one before.
-    """
-    standing, verdicts = start, list[RoundVerdict]()
-    for path, letter in kept_rounds(home, start.invitation):
-        verdict = recount(start.invitation, letter, path)
-        if (verdict.yes or verdict.no) and verdict.base != standing.base:
-            rule = f"must begin where the round before it ended ({standing.base[:12]})"
-            raise HomeError(str(path), rule, verdict.base[:12], "A round between them is missing: restore it from another home.")
-        standing = standing.after(verdict, unpack(letter.body, standing.length, start.invitation.terms().grid.width))
+    """Count every kept round again, from the first, and add up the sums: where the home must be now. Raises HomeError."""
+    standing, verdicts, terms = start, list[RoundVerdict](), start.invitation.terms()
+    for verdict, letter in kept_rounds(home, start.invitation):
+        body = letter.body if verdict.accepted else b""
+        standing = standing.after(verdict, unpack(body, standing.length if body else 0, terms.grid.width))
         verdicts.append(verdict)
     return standing, verdicts
 
@@ -86,8 +73,3 @@ def replay(home: Home, start: FederationStanding) -> tuple[FederationStanding, l
 def same_factors(one: Tensors, other: Tensors) -> bool:
     """Return whether two homes' factors are the same, to the last bit."""
     return one.keys() == other.keys() and all((one[name] == other[name]).all() for name in one)
-
-
-def _statements(letter: Letter, name: str) -> Sequence[Statement]:
-    plain = letter.head.get(name)
-    return [Statement.read(one) for one in plain] if isinstance(plain, list) else []

@@ -51,5 +51,13 @@ def from_bytes(data: bytes) -> Letter:
     return Letter(kind, head, data[start + head_bytes :])
 
 
+def number_of(head: Mapping[str, Any]) -> int:
+    """Return the number of the round that a letter is about. Raises FederatedError if it has none."""
+    number: Any = head.get("round")
+    if type(number) is not int or not 1 <= number < 1 << 31:
+        raise FederatedError("round", "must be a number from 1", str(number)[:20], "Use one version of Ingle everywhere.")
+    return number
+
+
 def _no_number(text: str) -> None:
     raise ValueError(f"{text} is no number")

@@ -13,11 +13,17 @@ import numpy as np
 
 from ingle.core.digest import digest_bytes
 from ingle.core.errors import FederatedError, IngleError, fault_of
-from ingle.federated.message import Letter, from_bytes, to_bytes
-from ingle.federated.quantise import Whole, unpack
+from ingle.federated.apart import groups_of, join_group, read_sums, seeds_in
+from ingle.federated.decided import verdict_in
+from ingle.federated.message import Letter, from_bytes, number_of, to_bytes
+from ingle.federated.opened import combine_shown, show, split_bodies
+from ingle.federated.quantise import Whole, filled, pack, unpack
 from ingle.federated.secure_sum import Member, Opened, RoundPart, agree, begin, check_new, greet, hide, meet, reveal
-from ingle.federated.statement import Statement
-from ingle.federated.verdict import RoundVerdict, cast, count
+from ingle.federated.split import Group, Split, draw_split, may_split, sign_split
+from ingle.federated.statement import read_all
+from ingle.federated.summing import plain_sum
+from ingle.federated.suspicion import Suspicion
+from ingle.federated.verdict import RoundVerdict, cast
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,15 +54,27 @@ class HomeNode:
     """The round that it is in."""
     update: Whole = field(default_factory=lambda: np.zeros(0, np.uint32), repr=False)
     """Its update for that round."""
+    shown: int = 0
+    """The round in which it showed its update and has not voted; 0 = none."""
+    split: Split | None = None
+    """How the round that was refused is split, as it signed it."""
+    sums: Mapping[Group, Whole] = field(default_factory=dict, repr=False)
+    """The sums of groups that it worked out, and voted on."""
+    suspicion: Suspicion = field(default_factory=Suspicion)
+    """What split rounds told of the homes so far."""
     settled: int = 0
     """The last round whose verdict it followed."""
 
 
 def answer(node: HomeNode, letter: Letter) -> tuple[HomeNode, Letter]:
     """Answer one letter. Raises FederatedError for whatever this home doesn't do, and the errors of its own work."""
-    if letter.kind not in _ANSWERS:
-        raise FederatedError("message", f"must be one of {', '.join(_ANSWERS)}", letter.kind, "Use one version of Ingle everywhere.")
-    return _ANSWERS[letter.kind](node, letter)
+    answers = _OPEN if node.member.terms.rule else _SECURE
+    if letter.kind in _OPEN and letter.kind not in answers:
+        rule = "This federation is secure: no home shows its update"
+        raise FederatedError("mode", rule, letter.kind, "Do not go on with this coordinator: it is not what the invitation says.")
+    if letter.kind not in answers:
+        raise FederatedError("message", f"must be one of {', '.join(answers)}", letter.kind, "Use one version of Ingle everywhere.")
+    return answers[letter.kind](node, letter)
 
 
 def responder(node: HomeNode) -> Callable[[bytes], bytes]:
@@ -79,45 +97,59 @@ def _join(node: HomeNode, _: Letter) -> tuple[HomeNode, Letter]:
 
 
 def _meet(node: HomeNode, letter: Letter) -> tuple[HomeNode, Letter]:
-    return replace(node, member=meet(node.member, _statements(letter, "joined"))), Letter("met")
+    return replace(node, member=meet(node.member, read_all(letter.head, "joined"))), Letter("met")
 
 
-def _keys(node: HomeNode, letter: Letter) -> tuple[HomeNode, Letter]:
-    number, base = _number(letter), letter.head.get("base")
-    if base != node.base:
-        rule = f"This home goes on from {node.base[:12]}, and the round from {str(base)[:12]}"
-        raise FederatedError("base", rule, "", "One of the two missed a verdict, or has another model. Ask for the verdicts since then.")
-    check_new(node.member, number)
+def _learned(node: HomeNode, letter: Letter) -> tuple[int, Whole]:
+    """Return the number of a new round and this home's update for it."""
+    number = _new(node, letter)
     # Learning comes first: who is slow is not waited for in the middle of a sum, where others must make good for it.
     update = node.work.train(number)
     node.work.remember(number, node.member.opened)
-    part, said = begin(node.member, number, node.base)
+    return number, update
+
+
+def _keys(node: HomeNode, letter: Letter) -> tuple[HomeNode, Letter]:
+    if "group" in letter.head:  # the same update as in the round that was refused
+        number, update, member = _new(node, letter), node.update, join_group(node.member, node.split, letter)
+        node.work.remember(number, node.member.opened)
+    else:
+        (number, update), member = _learned(node, letter), replace(node.member, suspended=node.suspicion.suspended)
+        node = replace(node, sums={})
+    part, said = begin(member, number, node.base)
     reply = {"statement": said["statement"].plain(), "sealed": {str(seat): share for seat, share in said["sealed"].items()}}
-    return replace(node, member=part.member, part=part, update=update), Letter("keys", reply)
+    return replace(node, member=replace(node.member, last_round=number), part=part, update=update), Letter("keys", reply)
+
+
+def _show(node: HomeNode, letter: Letter) -> tuple[HomeNode, Letter]:
+    number, update = _learned(node, letter)
+    said, body = show(node.member, number, node.base, update)
+    return replace(node, member=replace(node.member, last_round=number), shown=number), Letter("show", {"statement": said.plain()}, body)
 
 
 def _update(node: HomeNode, letter: Letter) -> tuple[HomeNode, Letter]:
     part = _part(node)
     sealed = letter.head.get("sealed")
     by_seat = {int(seat): share for seat, share in sealed.items() if seat.isdecimal()} if isinstance(sealed, dict) else {}
-    part, said, body = hide(part, _statements(letter, "keys"), by_seat, node.update)
+    part, said, body = hide(part, read_all(letter.head, "keys"), by_seat, node.update)
     return replace(node, part=part), Letter("update", {"statement": said.plain()}, body)
 
 
 def _agree(node: HomeNode, letter: Letter) -> tuple[HomeNode, Letter]:
-    part, said = agree(_part(node), _statements(letter, "heard"))
+    part, said = agree(_part(node), read_all(letter.head, "heard"))
     return replace(node, part=part), Letter("agree", {"statement": said.plain()})
 
 
 def _shares(node: HomeNode, letter: Letter) -> tuple[HomeNode, Letter]:
-    part, said = reveal(_part(node), _statements(letter, "heard"))
-    node.work.remember(part.number, part.member.opened)
-    return replace(node, part=part, member=replace(node.member, opened=part.member.opened)), Letter("shares", {"statement": said.plain()})
+    part, said = reveal(_part(node), read_all(letter.head, "heard"))
+    opened = node.member.opened if _of_group(node, part) else part.member.opened
+    node.work.remember(part.number, opened)
+    return replace(node, part=part, member=replace(node.member, opened=opened)), Letter("shares", {"statement": said.plain()})
 
 
 def _vote(node: HomeNode, letter: Letter) -> tuple[HomeNode, Letter]:
     part, member = _part(node), node.member
-    if "shares" not in part.said or "vote" in part.said:
+    if "shares" not in part.said or "vote" in part.said or _of_group(node, part):
         raise FederatedError("round", "There is no sum to vote on, or this home has voted", part.number, "Each home votes once a round.")
     total = _total(node, part.number, letter.body)
     yes = node.work.judge(part.number, total, len(part.survivors))
@@ -125,23 +157,82 @@ def _vote(node: HomeNode, letter: Letter) -> tuple[HomeNode, Letter]:
     return replace(node, part=replace(part, said={**part.said, "vote": said})), Letter("vote", {"statement": said.plain()})
 
 
+def _open_vote(node: HomeNode, letter: Letter) -> tuple[HomeNode, Letter]:
+    number, member = node.shown, node.member
+    if not number:
+        raise FederatedError("round", "This home has shown nothing, or has voted", "", "Each home votes once a round.")
+    shown = {said.seat: said for said in read_all(letter.head, "show")}
+    if member.seat not in shown:
+        raise FederatedError("update", "This home's own update is not among them", "", "It came too late, or was left out.")
+    length = node.length(number)
+    total = combine_shown(member.terms, number, node.base, length, shown, split_bodies(member.terms, length, sorted(shown), letter.body))
+    yes = node.work.judge(number, total, len(shown))
+    digest = digest_bytes(pack(total, member.terms.grid.width))
+    said = cast(member.signer, member.seat, member.terms, number, node.base, sorted(shown), digest, yes)
+    return replace(node, shown=0), Letter("vote", {"statement": said.plain()})
+
+
+def _judge(node: HomeNode, letter: Letter) -> tuple[HomeNode, Letter]:
+    return _voted(node, letter, read_sums(node.member.terms, _split(node), node.length(number_of(letter.head)), letter))
+
+
+def _union(node: HomeNode, letter: Letter) -> tuple[HomeNode, Letter]:
+    groups = groups_of(letter, node.sums)
+    homes = tuple(sorted(seat for group in groups for seat in group))
+    return _voted(node, letter, {homes: plain_sum(node.sums[group] for group in groups)})
+
+
+def _voted(node: HomeNode, letter: Letter, sums: Mapping[Group, Whole]) -> tuple[HomeNode, Letter]:
+    """Vote on sums of parts of the homes: each is judged as if the others had sent zeros, which is its part of the mean of all."""
+    number, member, votes, of = number_of(letter.head), node.member, [], len(_split(node).homes)
+    if not set(sums).isdisjoint(node.sums):
+        raise FederatedError("round", "This home has voted on one of these sums", number, "Each home votes once on each sum.")
+    for group, raw in sums.items():
+        total = filled(raw, of - len(group), member.terms.grid)
+        yes = node.work.judge(number, total, of)
+        digest = digest_bytes(pack(total, member.terms.grid.width))
+        votes.append(cast(member.signer, member.seat, member.terms, number, node.base, group, digest, yes).plain())
+    return replace(node, sums={**node.sums, **sums}), Letter("votes", {"votes": votes})
+
+
 def _end(node: HomeNode, letter: Letter) -> tuple[HomeNode, Letter]:
-    number, terms = _number(letter), node.member.terms
-    agreed, votes = _statements(letter, "agreed"), _statements(letter, "votes")
-    verdict = count(terms, number, node.base, agreed, votes, digest_bytes(letter.body))
+    number, verdict = number_of(letter.head), verdict_in(node.member.terms, node.base, letter)
     # Votes that were held back look like homes that said nothing. So more of them may still turn a refusal, while nothing came after it.
     if number <= node.settled and not verdict.accepted:
         raise FederatedError("round", f"The verdict on round {number} was followed before", "", "It stands.")
-    node.work.settle(verdict, _total(node, number, letter.body), letter)
+    node, signed = _promised(replace(node, sums={}), verdict, letter)
+    node.work.settle(verdict, _total(node, number, letter.body) if letter.body else node.update[:0], letter)
     # Of what other rounds started from, nothing can be subtracted any more.
     opened = tuple((base, homes) for base, homes in node.member.opened if base == verdict.next_base)
-    return replace(
-        node, member=replace(node.member, opened=opened), base=verdict.next_base, settled=max(number, node.settled), part=None
-    ), Letter("ended", {"digest": verdict.digest})
+    after = replace(
+        node, member=replace(node.member, opened=opened), base=verdict.next_base, settled=max(number, node.settled), part=None,
+        split=node.split if node.split and node.split.base == verdict.next_base else None,
+        suspicion=node.suspicion.after(node.member.terms, verdict),
+    )  # fmt: skip
+    return after, Letter("ended", {"digest": verdict.digest, **signed})
 
 
-_ANSWERS: Mapping[str, Callable[[HomeNode, Letter], tuple[HomeNode, Letter]]] = {
+def _promised(node: HomeNode, verdict: RoundVerdict, letter: Letter) -> tuple[HomeNode, dict[str, Any]]:
+    """Sign the split of a refused round that this home took part in, if it is to be split."""
+    part, seeds = node.part, seeds_in(letter)
+    if not seeds or verdict.accepted or part is None or part.number != verdict.number or node.member.seat not in verdict.survivors:
+        return node, {}
+    split = draw_split(node.member.terms, verdict.number, verdict.base, verdict.survivors, part.roster, seeds)
+    if node.split and (node.split.base, node.split.homes) == (split.base, split.homes):
+        split = node.split  # from one base there is one: the groups of before, with what their homes send now
+    if not may_split(node.member, split):
+        return node, {}
+    member, said = sign_split(node.member, split)
+    node.work.remember(member.last_round, member.opened)
+    return replace(node, member=member, split=split), {"split": said.plain()}
+
+
+_OPEN: Mapping[str, Callable[[HomeNode, Letter], tuple[HomeNode, Letter]]] = {
+    "join": _join, "meet": _meet, "show": _show, "vote": _open_vote, "end": _end,
+}  # fmt: skip
+_SECURE: Mapping[str, Callable[[HomeNode, Letter], tuple[HomeNode, Letter]]] = {
     "join": _join, "meet": _meet, "keys": _keys, "update": _update, "agree": _agree, "shares": _shares, "vote": _vote, "end": _end,
+    "judge": _judge, "union": _union,
 }  # fmt: skip
 
 
@@ -151,19 +242,26 @@ def _part(node: HomeNode) -> RoundPart:
     return node.part
 
 
+def _of_group(node: HomeNode, part: RoundPart) -> bool:
+    """True if a sum is one of a group: its homes don't vote on it alone, and what may be opened was kept when the split was signed."""
+    return part.member.terms != node.member.terms
+
+
+def _split(node: HomeNode) -> Split:
+    if node.split is None:
+        raise FederatedError("split", "This home signed no split", "", "It was started anew, or nothing was refused.")
+    return node.split
+
+
 def _total(node: HomeNode, number: int, body: bytes) -> Whole:
     return unpack(body, node.length(number), node.member.terms.grid.width)
 
 
-def _number(letter: Letter) -> int:
-    number: Any = letter.head.get("round")
-    if type(number) is not int or not 1 <= number < 1 << 31:
-        raise FederatedError("round", "must be a number from 1", str(number)[:20], "Use one version of Ingle everywhere.")
+def _new(node: HomeNode, letter: Letter) -> int:
+    """Return the number of a round that this home may begin."""
+    number, base = number_of(letter.head), letter.head.get("base")
+    if base != node.base:
+        rule = f"This home goes on from {node.base[:12]}, and the round from {str(base)[:12]}"
+        raise FederatedError("base", rule, "", "One of the two missed a verdict, or has another model. Ask for the verdicts since then.")
+    check_new(node.member, number)
     return number
-
-
-def _statements(letter: Letter, name: str) -> list[Statement]:
-    plain = letter.head.get(name)
-    if not isinstance(plain, list):
-        raise FederatedError(name, "must be a list of statements", type(plain).__name__, "Use one version of Ingle everywhere.")
-    return [Statement.read(one) for one in plain]

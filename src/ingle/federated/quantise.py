@@ -70,6 +70,11 @@ def from_grid(total: Whole, homes: int, grid: Grid) -> npt.NDArray[np.float32]:
     return (steps * (grid.step / homes)).astype(np.float32)
 
 
+def filled(total: Whole, missing: int, grid: Grid) -> Whole:
+    """Return a sum on the grid as if so many more homes had each sent zeros."""
+    return total + np.uint32(missing * grid.half)
+
+
 def pack(values: Whole, width: int) -> bytes:
     """Return numbers below 2 ** width in `width` bits each: whole bytes first, plane by plane, then single bits."""
     whole, rest = divmod(width, 8)

@@ -1,27 +1,30 @@
 """A round as its coordinator sees it: a value that goes from stage to stage. It does nothing by itself and carries no bytes.
 
-    keys → update → agree → shares → vote → end
+    keys → update → agree → shares → vote → end       secure: sums only
+    show → vote → end                                 open: single updates, combined by a rule
 
 In each stage `requests` says what to ask of whom, `hear` takes a reply in, and `close` ends the stage when all replies are there or the
 time is up. A round fails where too few homes are left; nothing is known then of any update, and the next number begins anew.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ingle.core.digest import digest_bytes
 from ingle.core.errors import FederatedError
 from ingle.federated.message import Letter
-from ingle.federated.quantise import pack, packed_bytes
+from ingle.federated.opened import combine_shown, read_shown
+from ingle.federated.quantise import Whole, pack, packed_bytes
 from ingle.federated.sealing import common_key, new_private
 from ingle.federated.secure_sum import roster_digest
 from ingle.federated.statement import Statement, believe, text_of
-from ingle.federated.summing import open_sum
-from ingle.federated.terms import Terms
+from ingle.federated.summing import open_sum, seeds_of
+from ingle.federated.terms import FEWEST, Terms
 from ingle.federated.verdict import RoundVerdict, believe_vote, count
 
 STAGES = ("keys", "update", "agree", "shares", "vote", "end")
+OPEN_STAGES = ("show", "vote", "end")
 
 
 @dataclass(frozen=True)
@@ -36,18 +39,38 @@ class Round:
     """Numbers in an update."""
     joined: tuple[int, ...]
     """The homes that are there, by seat."""
-    stage: str = "keys"
+    stage: str = ""
+    """One of `stages`; the first if it isn't given."""
     heard: Mapping[str, Mapping[int, Statement]] = field(default_factory=dict)
     """Messages of the homes, by stage and seat; each was verified."""
     sealed: Mapping[int, Mapping[str, str]] = field(default_factory=dict, repr=False)
     """Sealed shares by the seat that sent them and the seat (as text) that they are for."""
     bodies: Mapping[int, bytes] = field(default_factory=dict, repr=False)
-    """Masked updates."""
+    """Updates: masked, or in the open."""
     total: bytes = field(default=b"", repr=False)
-    """The sum, packed."""
+    """The sum, packed; in the open, the combination as a sum of so many equal updates."""
     verdict: RoundVerdict | None = None
     failure: str = ""
     """Why it failed; empty if it didn't."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "stage", self.stage or self.stages[0])
+
+    @property
+    def stages(self) -> tuple[str, ...]:
+        """The stages of this federation's rounds."""
+        return OPEN_STAGES if self.terms.rule else STAGES
+
+    @property
+    def splits(self) -> bool:
+        """True if it was refused, and its homes can be split."""
+        refused = self.verdict is not None and not self.verdict.accepted
+        return refused and not self.terms.rule and not self.terms.whole and len(self.bodies) >= 2 * FEWEST
+
+    @property
+    def evidence(self) -> str:
+        """The stage whose statements say which homes are in the sum."""
+        return "show" if self.terms.rule else "agree"
 
     @property
     def over(self) -> bool:
@@ -64,9 +87,8 @@ def requests(now: Round) -> dict[int, Letter]:
     if now.failure:
         return {}
     match now.stage:
-        case "keys":
-            ask: Callable[[int], Letter] = lambda _: Letter("keys", {"round": now.number, "base": now.base})  # noqa: E731
-            return {seat: ask(seat) for seat in now.joined}
+        case "keys" | "show":
+            return dict.fromkeys(now.joined, Letter(now.stage, {"round": now.number, "base": now.base}))
         case "update":
             keys = _plain(now.said("keys"))
             return {
@@ -76,13 +98,17 @@ def requests(now: Round) -> dict[int, Letter]:
                 for seat in now.said("keys")
             }
         case "agree" | "shares":
-            before = now.said(STAGES[STAGES.index(now.stage) - 1])
-            letter = Letter(now.stage, {"heard": _plain(before)})
-            return dict.fromkeys(before, letter)
+            before = now.said(now.stages[now.stages.index(now.stage) - 1])
+            return dict.fromkeys(before, Letter(now.stage, {"heard": _plain(before)}))
+        case "vote" if now.terms.rule:
+            letter = Letter("vote", {"show": _plain(now.said("show"))}, b"".join(now.bodies[seat] for seat in sorted(now.bodies)))
+            return dict.fromkeys(now.said("show"), letter)
         case "vote":
-            letter = Letter("vote", {"homes": len(now.bodies)}, now.total)
-            return dict.fromkeys(now.said("shares"), letter)
-    letter = Letter("end", {"round": now.number, "agreed": _plain(now.said("agree")), "votes": _plain(now.said("vote"))}, now.total)
+            return dict.fromkeys(now.said("shares"), Letter("vote", {"homes": len(now.bodies)}, now.total))
+    head = {"round": now.number, now.evidence: _plain(now.said(now.evidence)), "votes": _plain(now.said("vote"))}
+    if now.splits:
+        head["seeds"] = {str(seat): seed for seat, seed in seeds_of(now.terms, now.said("keys"), now.bodies, now.said("shares")).items()}
+    letter = Letter("end", head, now.total)
     return dict.fromkeys(now.joined, letter)
 
 
@@ -98,7 +124,7 @@ def hear(now: Round, seat: int, reply: Letter) -> Round:
     heard = {**now.heard, now.stage: {**now.said(now.stage), seat: statement}}
     if now.stage == "keys":
         return replace(now, heard=heard, sealed={**now.sealed, seat: _sealed(reply)})
-    if now.stage == "update":
+    if now.stage in ("update", "show"):
         return replace(now, heard=heard, bodies={**now.bodies, seat: reply.body})
     return replace(now, heard=heard)
 
@@ -110,17 +136,22 @@ def close(now: Round) -> Round:
     if now.stage != "vote" and there < now.terms.threshold:
         rule = f"{there} homes of {len(now.terms.members)} answered ({now.stage}), and {now.terms.threshold} is the fewest"
         return replace(now, failure=f"{rule}. Nothing is known of any update.")
-    after = replace(now, stage=STAGES[STAGES.index(now.stage) + 1])
-    if now.stage == "shares":
+    after = replace(now, stage=now.stages[now.stages.index(now.stage) + 1])
+    if after.stage == "vote":
         try:
-            total = open_sum(now.terms, now.number, now.length, now.said("keys"), now.bodies, now.said("shares"))
+            return replace(after, total=pack(_total(now), now.terms.grid.width))
         except FederatedError as error:
             return replace(now, failure=error.sentence)
-        return replace(after, total=pack(total, now.terms.grid.width))
     if now.stage == "vote":
-        agreed, votes = list(now.said("agree").values()), list(now.said("vote").values())
-        return replace(after, verdict=count(now.terms, now.number, now.base, agreed, votes, digest_bytes(now.total)))
+        votes = list(now.said("vote").values())
+        return replace(after, verdict=count(now.terms, now.number, now.base, sorted(now.bodies), votes, digest_bytes(now.total)))
     return after
+
+
+def _total(now: Round) -> Whole:
+    if now.terms.rule:
+        return combine_shown(now.terms, now.number, now.base, now.length, now.said("show"), now.bodies)
+    return open_sum(now.terms, now.number, now.length, now.said("keys"), now.bodies, now.said("shares"))
 
 
 def _checks(now: Round, statement: Statement, reply: Letter) -> None:
@@ -131,6 +162,8 @@ def _checks(now: Round, statement: Statement, reply: Letter) -> None:
             expected["base"] = now.base
             common_key(new_private(), text_of(statement, "key"), {})  # raises for a key that is none
             text_of(statement, "seed")
+        case "show":
+            read_shown(now.terms, now.number, now.base, now.length, statement, reply.body)
         case "update":
             expected |= {"roster": roster_digest(now.said("keys").values()), "numbers": digest_bytes(reply.body)}
             if len(reply.body) != (right := packed_bytes(now.length, now.terms.grid.width)):
@@ -140,7 +173,7 @@ def _checks(now: Round, statement: Statement, reply: Letter) -> None:
         case "shares":
             expected["survivors"] = sorted(now.said("update"))
         case "vote":
-            believe_vote(statement, now.terms, now.number, now.base, sorted(now.said("update")), digest_bytes(now.total))
+            believe_vote(statement, now.terms, now.number, now.base, sorted(now.bodies), digest_bytes(now.total))
             return
     believe(statement, now.stage, now.terms.members, expected)
 

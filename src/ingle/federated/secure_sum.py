@@ -54,7 +54,9 @@ class Member:
     last_round: int = 0
     """The highest round that it ever said anything in. It never goes back."""
     opened: Opened = ()
-    """The sums that it helped to open."""
+    """The sums that it helped to open, and those that it agreed may be opened."""
+    suspended: tuple[int, ...] = ()
+    """Seats of homes that it sums nothing with."""
 
 
 @dataclass(frozen=True)
@@ -239,6 +241,9 @@ def _roster(part: RoundPart, keys: Sequence[Statement]) -> dict[int, Statement]:
     roster = _by_seat(part, keys, "keys", {**_where(part.member, part.number), "base": part.base})
     if strangers := set(roster) - set(part.member.channels):
         raise FederatedError("keys", f"The home in seat {min(strangers)} has not joined", "", LEAVE)
+    if left_out := set(roster) & set(part.member.suspended):
+        rule = f"The home in seat {min(left_out)} was suspended by the votes on its groups"
+        raise FederatedError("keys", rule, "", "Do the round again without it.")
     return roster
 
 

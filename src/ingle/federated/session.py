@@ -57,18 +57,18 @@ def coordinate(
             number = max(number, *(_round_of(said, number) for said in there.values()))
             watch.joined(tuple(there))
             _catch_up(taking, standing, there, ask, deadline_s, watch.complain)
-        number += 1
-        watch.began(number, standing.accepted)
-        now = Round(terms, number, standing.base, standing.length, tuple(there))
-        ended = run_round(now, ask, deadline_s, watch.complain)
+        watch.began(number + 1, standing.accepted)
+        here = tuple(seat for seat in there if seat not in standing.suspicion.suspended)
+        ended = run_round(Round(terms, number + 1, standing.base, standing.length, here), ask, deadline_s, watch.complain)
+        number = ended.number
         watch.ended(ended)
-        accepted = ended.round.verdict is not None and ended.round.verdict.accepted
+        accepted = ended.verdict is not None and ended.verdict.accepted
         failures = 0 if accepted else failures + 1
         if failures == FAILURES:
             what = ended.round.failure or "the homes' gates refused what came of it"
             cure = "What was learned before is kept. The same command goes on from there."
             raise FederatedError("rounds", f"{FAILURES} rounds in a row came to nothing", what, cure)
-        if not accepted or len(ended.followed) < len(terms.members):
+        if not accepted or len(ended.followed) < len(terms.members) - len(standing.suspicion.suspended):
             there = {}  # somebody is missing or behind: all meet again, those who come back too
     return taking.standing
 

@@ -6,7 +6,8 @@ said.json               the highest round that this home ever said anything in, 
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, field, replace
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -16,9 +17,11 @@ from ingle.core.digest import canonical_json
 from ingle.core.errors import HomeError
 from ingle.core.files import os_errors, write_atomic
 from ingle.federated.aggregate import Tensors, added_gain, aggregation, first_factors, trained_names
+from ingle.federated.exact import mean_square, shorter, usual_square
 from ingle.federated.invitation import Invitation
 from ingle.federated.quantise import Whole, from_grid
 from ingle.federated.secure_sum import Opened
+from ingle.federated.suspicion import Suspicion
 from ingle.federated.verdict import RoundVerdict
 from ingle.home.place import Home
 
@@ -38,6 +41,10 @@ class FederationStanding:
     """Rounds that were accepted."""
     settled: int = 0
     """The last round whose verdict was followed."""
+    lengths: tuple[Fraction, ...] = ()
+    """Of each accepted round, the squared length of the mean gain, in steps of the grid."""
+    suspicion: Suspicion = field(default_factory=Suspicion)
+    """What split rounds told of the homes."""
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -50,16 +57,28 @@ class FederationStanding:
         return sum(self.factors[name].size for name in self.names)
 
     def with_sum(self, total: Whole, homes: int) -> dict[str, npt.NDArray[np.float32]]:
-        """Return the factors with the mean of `homes` homes' gains."""
-        return added_gain(self.factors, from_grid(total, homes, self.invitation.terms().grid), self.names)
+        """Return the factors with the mean of `homes` homes' gains, which is no longer than is usual."""
+        grid = self.invitation.terms().grid
+        cut = shorter(mean_square(total, homes, grid), self.usual)
+        return added_gain(self.factors, from_grid(total, homes, grid).astype(np.float64) * cut, self.names)
+
+    @property
+    def usual(self) -> Fraction | None:
+        """The squared length that the next gain may have: longer ones are cut to it."""
+        turns = len(aggregation(self.invitation.aggregation).trains)
+        return usual_square(self.lengths[self.accepted % turns :: turns])
 
     def after(self, verdict: RoundVerdict, total: Whole) -> "FederationStanding":
         """Return what follows from a verdict."""
-        settled = max(self.settled, verdict.number)
+        terms, homes = self.invitation.terms(), len(verdict.voters)
+        told = replace(self, settled=max(self.settled, verdict.number), suspicion=self.suspicion.after(terms, verdict))
         if not verdict.accepted:
-            return replace(self, settled=settled)
-        factors = self.with_sum(total, len(verdict.survivors))
-        return replace(self, base=verdict.next_base, factors=factors, accepted=self.accepted + 1, settled=settled)
+            return told
+        square = mean_square(total, homes, terms.grid)
+        length = square if self.usual is None else min(square, self.usual)
+        return replace(
+            told, base=verdict.next_base, factors=self.with_sum(total, homes), accepted=self.accepted + 1, lengths=(*self.lengths, length)
+        )
 
 
 def folder_of(home: Home, invitation: Invitation) -> Path:
@@ -88,8 +107,11 @@ def read_standing(home: Home, invitation: Invitation, shapes: Mapping[str, tuple
         with safe_open(path, "numpy") as file:
             told = file.metadata() or {}
             factors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is no mapping)
-        standing = FederationStanding(invitation, told["base"], factors, int(told["accepted"]), int(told["settled"]))
-    except (OSError, SafetensorError, KeyError, ValueError) as error:
+        lengths = tuple(Fraction(one) for one in json.loads(told["lengths"]))
+        refused, suspended, counted = json.loads(told["suspicion"])
+        suspicion = Suspicion(tuple((int(seat), int(times)) for seat, times in refused), tuple(map(int, suspended)), str(counted))
+        standing = FederationStanding(invitation, told["base"], factors, int(told["accepted"]), int(told["settled"]), lengths, suspicion)
+    except (OSError, SafetensorError, KeyError, ValueError, TypeError) as error:
         raise HomeError(str(path), "must hold what was learned together", error, "Restore it from a backup.") from error
     shaped = {name: values.shape for name, values in factors.items()} == {name: values.shape for name, values in begun.factors.items()}
     if told.get("federation") != invitation.digest or not shaped:
@@ -104,6 +126,8 @@ def keep_standing(home: Home, standing: FederationStanding) -> None:
     told = {
         "federation": standing.invitation.digest, "base": standing.base,
         "accepted": str(standing.accepted), "settled": str(standing.settled),
+        "lengths": json.dumps([str(one) for one in standing.lengths]),
+        "suspicion": json.dumps(astuple(standing.suspicion)),
     }  # fmt: skip
     tensors = {name: np.ascontiguousarray(values) for name, values in standing.factors.items()}
     write_atomic(_made(home, standing.invitation) / FACTORS, save(tensors, told), mode=0o600)

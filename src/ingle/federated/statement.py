@@ -44,6 +44,14 @@ class Statement:
         raise FederatedError("statement", "must have a seat, a kind, facts and a signature", type(plain).__name__, "It was cut or altered.")
 
 
+def read_all(head: Mapping[str, Any], name: str) -> list[Statement]:
+    """Return the statements of that name in a letter. Raises FederatedError if they are none; nothing is verified."""
+    plain = head.get(name)
+    if not isinstance(plain, list):
+        raise FederatedError(name, "must be a list of statements", type(plain).__name__, "Use one version of Ingle everywhere.")
+    return [Statement.read(one) for one in plain]
+
+
 def state(signer: Signer, seat: int, kind: str, facts: Mapping[str, Any]) -> Statement:
     """Say something: the statement with this home's signature."""
     unsigned = Statement(seat, kind, facts, "")

@@ -5,7 +5,7 @@ from typing import Any
 
 from ingle.federated.consent import read_consent
 from ingle.federated.invitation import Invitation
-from ingle.federated.kept_rounds import kept_rounds, recount
+from ingle.federated.kept_rounds import kept_rounds
 from ingle.federated.outbound import what_left
 from ingle.federated.standing import folder_of
 from ingle.home.kept import list_kept
@@ -47,7 +47,7 @@ class FederationStatus:
 
 def federation_status(home: Home, invitation: Invitation) -> FederationStatus:
     """Return where this home is. Raises HomeError for damaged files."""
-    verdicts = [recount(invitation, letter, path) for path, letter in kept_rounds(home, invitation)]
+    verdicts = [verdict for verdict, _ in kept_rounds(home, invitation)]
     accepted = sum(verdict.accepted for verdict in verdicts)
     consent = read_consent(home, invitation)
     messages = what_left(folder_of(home, invitation))

@@ -34,7 +34,7 @@ def open_sum(
     for payload in updates.values():
         total += unpack(payload, length, width)
     for seat, statement in keys.items():
-        shares = {teller + 1: share for teller, said in told.items() if (share := _share(said, seat)) is not None}
+        shares = _shares(told, seat)
         if seat in updates:
             total -= mask(_secret(terms, seat, "seed", shares, text_of(statement, "seed")), length, width)
         else:
@@ -42,6 +42,14 @@ def open_sum(
             for other in updates:  # what the one who dropped out would have added, its partners have subtracted
                 total += pair_mask(terms, number, length, private, seat, other, text_of(keys[other], "key"))
     return total & terms.grid.modulus_bits
+
+
+def seeds_of(terms: Terms, keys: Mapping[int, Statement], homes: Iterable[int], told: Mapping[int, Statement]) -> dict[int, str]:
+    """Return the seeds (hex) of the homes in a sum that was opened, from their shares. Raises FederatedError as `open_sum` does."""
+    seeds: dict[int, str] = {}
+    for seat in homes:
+        seeds[seat] = _secret(terms, seat, "seed", _shares(told, seat), text_of(keys[seat], "seed")).hex()
+    return seeds
 
 
 def plain_sum(updates: Iterable[Whole]) -> Whole:
@@ -77,6 +85,11 @@ def _secret(terms: Terms, seat: int, what: str, shares: Mapping[int, bytes], exp
 def _of(said: Statement) -> Mapping[str, str]:
     told = said.facts.get("of")
     return told if isinstance(told, dict) else {}
+
+
+def _shares(told: Mapping[int, Statement], seat: int) -> dict[int, bytes]:
+    """Return what was told of a home's secret, by the number of the share."""
+    return {teller + 1: share for teller, said in told.items() if (share := _share(said, seat)) is not None}
 
 
 def _share(said: Statement, seat: int) -> bytes | None:

@@ -21,6 +21,12 @@ class Terms:
     threshold: int
     """The fewest homes that a sum is made of; that many are also needed to open it."""
     grid: Grid
+    rule: str = ""
+    """How updates are combined in the open (federated/rules). Empty: secure, and no single update is ever shown."""
+    whole: bool = False
+    """True if only sums of all may be opened: where each home adds its share of a noise that hides records in the sum of all only."""
+    root: int = -1
+    """Seat of the coordinator's home; −1 if it doesn't take part."""
 
     def __post_init__(self) -> None:
         homes = len(self.members)

@@ -1,4 +1,4 @@
-"""The verdict on a round: every home judges the sum by its own gate and signs its vote; two thirds of the homes in the sum decide.
+"""The verdict on a round: every home judges the sum by its own gate and signs its vote; two thirds of the homes in the round decide.
 
 A vote says yes or no and not why: reasons are figures about a home's own examples, and stay there.
 """
@@ -24,15 +24,25 @@ class RoundVerdict:
     """Digest of what the round started from."""
     survivors: tuple[int, ...]
     """The homes in the sum."""
+    voters: tuple[int, ...]
+    """The homes that may vote: those in the sum; where it is the sum of a group, all homes of the round that was split."""
     total: str
     """SHA-256 of the sum."""
     yes: tuple[int, ...]
     no: tuple[int, ...]
+    groups: tuple["RoundVerdict", ...] = ()
+    """Where a refused round was split: the verdicts on its groups."""
 
     @property
     def accepted(self) -> bool:
-        """True if two thirds of the homes in the sum said yes; who says nothing says no."""
-        return 3 * len(self.yes) >= 2 * len(self.survivors)
+        """True if enough voters said yes: two thirds, or of a group's sum more than half. Who says nothing says no."""
+        of, needed = len(self.voters), len(self.yes)
+        return bool(self.survivors) and 3 * needed >= 2 * of
+
+    @property
+    def refused(self) -> bool:
+        """True if so many said no that no vote that was held back could have changed it."""
+        return 3 * len(self.no) > len(self.voters)
 
     @property
     def digest(self) -> str:
@@ -51,6 +61,7 @@ def verdict_event(verdict: RoundVerdict, name: str) -> Event:
         "federation": verdict.federation, "round": verdict.number, "base": verdict.base, "sum": verdict.total,
         "homes": len(verdict.survivors), "digest": verdict.digest,
         "yes": len(verdict.yes), "no": len(verdict.no), "accepted": verdict.accepted,
+        "groups": len(verdict.groups), "good": sum(group.accepted for group in verdict.groups),
     }  # fmt: skip
     return Event("federate.round", name, facts)
 
@@ -60,21 +71,20 @@ def cast(signer: Signer, seat: int, terms: Terms, number: int, base: str, surviv
     return state(signer, seat, "vote", {**_about(terms, number, base, survivors, total), "yes": yes})
 
 
-def believe_vote(vote: Statement, terms: Terms, number: int, base: str, survivors: Sequence[int], total: str) -> bool:
-    """Check that a home in the sum cast this vote on it, and return it. Raises FederatedError if not."""
+def believe_vote(
+    vote: Statement, terms: Terms, number: int, base: str, survivors: Sequence[int], total: str, voters: Sequence[int] | None = None
+) -> bool:
+    """Check that a home that may vote (by default one in the sum) cast this vote on it, and return it. Raises FederatedError if not."""
     believe(vote, "vote", terms.members, _about(terms, number, base, survivors, total))
-    if vote.seat not in survivors:
+    if vote.seat not in (survivors if voters is None else voters):
         raise FederatedError("vote", f"The home in seat {vote.seat} is not in the sum", "", "Its vote doesn't count.")
     if not isinstance(yes := vote.facts.get("yes"), bool):
         raise FederatedError("vote", f"The home in seat {vote.seat} said neither yes nor no", "", "Its vote doesn't count.")
     return yes
 
 
-def count(terms: Terms, number: int, base: str, agreed: Sequence[Statement], votes: Sequence[Statement], total: str) -> RoundVerdict:
-    """Count the votes on a sum, of the homes that signed one list. `total` is the SHA-256 of the sum that came with them.
-
-    Raises FederatedError if the list or a vote isn't what the homes signed, or if too few signed.
-    """
+def believe_agreed(terms: Terms, number: int, agreed: Sequence[Statement]) -> tuple[int, ...]:
+    """Return the homes in a secure sum. Raises FederatedError unless enough homes in it signed one list of them."""
     survivors = agreed[0].facts.get("survivors") if agreed else []
     expected = {"federation": terms.federation, "round": number, "survivors": survivors}
     signed = set()
@@ -83,13 +93,25 @@ def count(terms: Terms, number: int, base: str, agreed: Sequence[Statement], vot
         signed.add(statement.seat)
     if not isinstance(survivors, list) or len(signed) < terms.threshold or not signed <= set(survivors):
         raise FederatedError("homes", f"must be at least {terms.threshold} that signed one list", len(signed), "The verdict doesn't count.")
+    return tuple(survivors)
+
+
+def count(
+    terms: Terms, number: int, base: str, survivors: Sequence[int], votes: Sequence[Statement], total: str,
+    voters: Sequence[int] | None = None,
+) -> RoundVerdict:  # fmt: skip
+    """Count the votes on a sum of these homes. `total` is the SHA-256 of the sum that came with them.
+
+    Raises FederatedError if a vote isn't what a home signed.
+    """
+    may = tuple(survivors if voters is None else voters)
     said: dict[int, bool] = {}
     for vote in votes:
-        yes = believe_vote(vote, terms, number, base, survivors, total)
+        yes = believe_vote(vote, terms, number, base, survivors, total, may)
         if said.setdefault(vote.seat, yes) != yes:
             raise FederatedError("vote", f"The home in seat {vote.seat} said yes and no", "", "The verdict doesn't count.")
-    sides = [tuple(sorted(seat for seat, yes in said.items() if yes is side)) for side in (True, False)]
-    return RoundVerdict(terms.federation, number, base, tuple(survivors), total, *sides)
+    in_favour, against = (tuple(sorted(seat for seat, vote in said.items() if vote is side)) for side in (True, False))
+    return RoundVerdict(terms.federation, number, base, tuple(survivors), may, total, in_favour, against)
 
 
 def _about(terms: Terms, number: int, base: str, survivors: Sequence[int], total: str) -> dict[str, object]:

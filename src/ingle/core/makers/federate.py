@@ -11,11 +11,17 @@ def _round(facts: Mapping[str, Fact]) -> str:
     return f"{ended} round {facts.get('round')} of {facts.get('homes')} homes ({facts.get('yes')} said yes, {facts.get('no')} no)"
 
 
+def _suspended(facts: Mapping[str, Fact]) -> str:
+    key, times = str(facts.get("key"))[:12], facts.get("refused")
+    return f"left out the home with the key {key} from round {facts.get('round')} on (only in refused groups, {times} times in a row)"
+
+
 MAKER = Maker(
     noun="something learned together",
     sentences={
         "federate.join": lambda facts: f"lends {facts.get('examples')} examples to a federation of {facts.get('homes')} homes",
         "federate.round": _round,
+        "federate.suspended": _suspended,
         "federate.leave": lambda _facts: "lends its examples no more",
     },
     limits={"bits": {"most_rise_percent": 15.0}},  # as a tuning: it may turn to its own kind of text

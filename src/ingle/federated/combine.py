@@ -1,0 +1,99 @@
+"""Combine updates that lie open: cut each to the median length, then let a rule make one of them.
+
+The folder `federated/rules` is the registry: a file there is a rule (see `Rule`), and its first docstring line is its title. All is worked
+out in whole numbers, or number by number, so that every home that checks comes to the same last bit, in whatever order the updates came.
+The result is told as the sum that as many equal updates would have: judged, signed and followed like a secure sum.
+"""
+
+import importlib
+import pkgutil
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from ingle.core.errors import ConfigError, FederatedError
+from ingle.core.words import counted
+from ingle.federated.exact import exact_dot, shorter
+from ingle.federated.quantise import Grid, Whole
+
+Rows = npt.NDArray[np.int64]
+"""Updates [homes, numbers] in parts of a step of the grid: FINE of them are one step."""
+Mean = npt.NDArray[np.float64]
+"""The rule's answer, in the same parts."""
+FINE = 256
+"""Cut updates don't lie on the grid any more. Finer parts keep the rounding below all that matters."""
+
+
+class Rule(Protocol):
+    """A module of `federated.rules`."""
+
+    LEAST: int
+    """The fewest homes that it can combine."""
+    ROOTED: bool
+    """True if it trusts the update of the coordinator's home more than the others."""
+
+    def combine(self, rows: Rows, poisoned: int, root: int) -> Mean:
+        """Return one row of many, of which so many may be poisoned; `root` is the coordinator's home among them, −1 if there is none.
+
+        The order of the rows changes nothing.
+        """
+        ...
+
+
+def rule_names() -> list[str]:
+    """Return the names of all rules."""
+    import ingle.federated.rules as folder
+
+    return sorted(module.name for module in pkgutil.iter_modules(folder.__path__))
+
+
+def find_rule(name: str) -> Rule:
+    """Return the rule of that name. Raises ConfigError with the known ones."""
+    if name not in (known := rule_names()):
+        raise ConfigError("rule", f"must be one of {', '.join(known)}", name)
+    module: Any = importlib.import_module(f"ingle.federated.rules.{name}")
+    rule: Rule = module
+    return rule
+
+
+def bearable(homes: int) -> int:
+    """Return how many poisoned homes of so many are reckoned with: a fifth, and one at least."""
+    return max(1, homes // 5)
+
+
+def combined(updates: Sequence[Whole], name: str, grid: Grid, root: int = -1) -> Whole:
+    """Return the combination of updates by a rule, as the sum of as many updates that are all equal to it.
+
+    Raises FederatedError for too few updates, for numbers that are not on the grid and for updates of different lengths.
+    """
+    rule = find_rule(name)
+    if len(updates) < rule.LEAST:
+        raise FederatedError(
+            "homes", f"must be at least {rule.LEAST} for the rule {name}", len(updates), "Wait until more homes are there."
+        )
+    if rule.ROOTED and not 0 <= root < len(updates):
+        cure = "Do the round again when it is there, or invite with another rule."
+        raise FederatedError("rule", f"{name} needs the update of the coordinator's home, and it isn't there", "", cure)
+    for update in updates:
+        check_on_grid(update, grid)
+        if update.shape != updates[0].shape or update.ndim != 1:
+            raise FederatedError("update", f"must have {counted(updates[0].size, 'number')}", update.size, "That home has another model.")
+    rows = cut(np.stack([update.astype(np.int64) - grid.half for update in updates]))
+    mean = rule.combine(rows, bearable(len(updates)), root)
+    return (np.rint(mean * len(updates) / FINE) + len(updates) * grid.half).astype(np.uint32)
+
+
+def cut(steps: Rows) -> Rows:
+    """Return updates in FINE parts, those that are longer than the median length cut to it: who shouts is not heard better."""
+    squares = [exact_dot(row, row) for row in steps]
+    most = sorted(squares)[(len(squares) - 1) // 2]
+    return np.stack([np.rint(row * (FINE * shorter(square, most))).astype(np.int64) for row, square in zip(steps, squares, strict=True)])
+
+
+def check_on_grid(update: Whole, grid: Grid) -> None:
+    """Raise FederatedError for numbers that no update has: larger than the grid's reach."""
+    if update.size and (largest := int(update.max())) > 2 * grid.half:
+        cure = "That home runs another program; leave it out."
+        raise FederatedError("update", f"must hold numbers from 0 to {2 * grid.half}", largest, cure)

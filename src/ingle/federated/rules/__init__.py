@@ -1,0 +1,1 @@
+"""The registry of rules by which open updates are combined: each file here is one (see federated/combine.py)."""
