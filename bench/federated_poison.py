@@ -1,8 +1,8 @@
 """Homes that poison what is learned together: how far each way of combining holds, beside a street without them.
 
-Ten homes, of which the last two attack from the fourth round on; the attacks are those of tests/federated/poison.py. Attackers know all that
-the honest homes learned. Arms: the plain mean (no cut, no votes: what FedAvg does), the rules of open mode, and secure mode. The homes' data
-is not alike (Dirichlet 0.5 over eight kinds). Every arm but the plain one runs its real rounds: keys, masks, signatures, votes.
+Ten homes, of which the last two attack from the fourth round on; the attacks are those of tests/federated/poison.py. Attackers know all
+that the honest homes learned. Arms: the plain mean (no cut, no votes: what FedAvg does), the rules of open mode, and secure mode. Homes'
+data is not alike (Dirichlet 0.5 over eight kinds). Every arm but the plain one runs its real rounds: keys, masks, signatures, votes.
 
     right       share of the honest homes' held-out things that are told right, after all rounds; clean is the same arm with nobody poisoned
     door        with the attack `backdoor`: the share of things that bear the sign and are taken for the target
@@ -103,7 +103,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--learner", default="kinds", choices=sorted(LEARNERS))
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--rounds", type=int, default=20)
+    parser.add_argument("--rounds", type=int, default=24)
     parser.add_argument("--arms", default=",".join(("plain", *rule_names(), "secure")))
     parser.add_argument("--attacks", default=",".join(("none", *ATTACKS)))
     args = parser.parse_args()

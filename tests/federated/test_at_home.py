@@ -142,6 +142,33 @@ def test_rounds_votes_rows_and_one_delta(town: Town) -> None:
     assert all(ledger.verify().problem is None for ledger in town.ledgers)
 
 
+def test_a_home_votes_by_its_own_examples_too(town: Town) -> None:
+    """General texts cost no more than the gate allows, and yet a home's own do: it says no, and goes by the least that it has seen."""
+
+    def loss(factors: Tensors) -> float:
+        return 1.0 + float(
+            sum(np.square(values, dtype=np.float64).sum() for name, values in factors.items() if name.endswith(".lora_B.weight"))
+        )
+
+    town.nodes(0.01)
+    plain, before = town.takings, town.takings[0].standing
+    town.takings = [replace(taking, loss=loss, policy=Policy()) for taking in plain]
+    town.nodes(0.3)
+    while not town.takings[0].standing.names[0].endswith(".lora_B.weight"):
+        assert town.round().round.verdict is not None
+        town.nodes(0.3)
+    verdict = town.round().round.verdict
+    assert verdict is not None and (verdict.yes, verdict.no) == ((), (0, 1, 2))
+    town.nodes(1e-6)
+    assert town.round().round.verdict.accepted  # type: ignore[union-attr]
+    for taking in town.takings:
+        assert taking.standing.least <= loss(before.factors) * 1.02 and taking.standing.accepted > before.accepted
+    town.takings = [replace(taking, loss=lambda _: float("nan")) for taking in town.takings]
+    town.nodes(1e-6)
+    assert not town.round().round.verdict.accepted  # type: ignore[union-attr]
+    town.takings = plain
+
+
 def test_a_full_disk_at_a_verdict_leaves_a_home_behind_until_it_is_told_again(town: Town, monkeypatch: pytest.MonkeyPatch) -> None:
     town.nodes(0.01)
     full = folder_of(town.takings[1].home, town.takings[1].invitation)

@@ -4,7 +4,8 @@ Nothing is held in memory between two letters but the round's own secrets: a hom
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from math import isfinite
 
 import numpy as np
 import numpy.typing as npt
@@ -31,6 +32,9 @@ from ingle.home.staging import discard
 from ingle.ledger.keys import Signer
 
 MAKER = "federate"
+MOST_RISE = 0.02
+"""The share by which a home's own loss may rise over its least so far. The gate compares with the model of the beginning: by its limits
+alone, poison could undo all that was learned since."""
 Learn = Callable[[Tensors, Sequence[str], int], Mapping[str, npt.NDArray[np.float32]]]
 """Factors, which of them may change, round → the factors after learning from this home's own examples."""
 
@@ -47,6 +51,8 @@ class Taking:
     policy: Policy
     """The owner's limits: the gate votes by them."""
     sink: Sink
+    loss: Callable[[Tensors], float] | None = None
+    """Factors → the loss on examples that this home keeps apart. A home without it votes by its gate alone."""
 
     @property
     def standing(self) -> FederationStanding:
@@ -95,7 +101,12 @@ def _train(taking: Taking, number: int) -> Whole:
 
 def _judge(taking: Taking, total: Whole, homes: int) -> bool:
     standing = taking.standing
-    candidate = candidate_of(taking, standing, standing.with_sum(total, homes), taking.invitation.name)
+    factors = standing.with_sum(total, homes)
+    if taking.loss is not None:
+        least = standing.least if isfinite(standing.least) else taking.loss(standing.factors)
+        if not taking.loss(factors) <= least * (1 + MOST_RISE):  # not a number is no
+            return False
+    candidate = candidate_of(taking, standing, factors, taking.invitation.name)
     trial = Trial(taking.home, taking.kept, candidate)
     findings = judge(trial, taking.policy, MAKER)
     if trial.packed_alone:
@@ -106,6 +117,8 @@ def _judge(taking: Taking, total: Whole, homes: int) -> bool:
 def _settle(taking: Taking, verdict: RoundVerdict, total: Whole) -> None:
     before, name = taking.standing, f"{taking.kept.name}+{taking.invitation.name}"
     after = before.after(verdict, total)
+    if taking.loss is not None and verdict.accepted:
+        after = replace(after, least=min(before.least, taking.loss(before.factors), taking.loss(after.factors)))
     # The fact comes first, as at the gate: there is never a change without one.
     taking.sink(verdict_event(verdict, name))
     for seat in sorted(set(after.suspicion.suspended) - set(before.suspicion.suspended)):

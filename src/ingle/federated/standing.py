@@ -45,6 +45,8 @@ class FederationStanding:
     """Of each accepted round, the squared length of the mean gain, in steps of the grid."""
     suspicion: Suspicion = field(default_factory=Suspicion)
     """What split rounds told of the homes."""
+    least: float = float("inf")
+    """The least loss of accepted factors on this home's own examples; it stays here."""
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -105,7 +107,9 @@ def read_standing(home: Home, invitation: Invitation, shapes: Mapping[str, tuple
         lengths = tuple(Fraction(one) for one in json.loads(told["lengths"]))
         refused, suspended, counted = json.loads(told["suspicion"])
         suspicion = Suspicion(tuple((int(seat), int(times)) for seat, times in refused), tuple(map(int, suspended)), str(counted))
-        standing = FederationStanding(invitation, told["base"], factors, int(told["accepted"]), int(told["settled"]), lengths, suspicion)
+        standing = FederationStanding(
+            invitation, told["base"], factors, int(told["accepted"]), int(told["settled"]), lengths, suspicion, float(told["least"])
+        )
     except (OSError, SafetensorError, KeyError, ValueError, TypeError) as error:
         raise HomeError(str(path), "must hold what was learned together", error, "Restore it from a backup.") from error
     shaped = {name: values.shape for name, values in factors.items()} == {name: values.shape for name, values in start.items()}
@@ -122,7 +126,7 @@ def keep_standing(home: Home, standing: FederationStanding) -> None:
         "federation": standing.invitation.digest, "base": standing.base,
         "accepted": str(standing.accepted), "settled": str(standing.settled),
         "lengths": json.dumps([str(one) for one in standing.lengths]),
-        "suspicion": json.dumps(astuple(standing.suspicion)),
+        "suspicion": json.dumps(astuple(standing.suspicion)), "least": str(standing.least),
     }  # fmt: skip
     tensors = {name: np.ascontiguousarray(values) for name, values in standing.factors.items()}
     write_atomic(_made(home, standing.invitation) / FACTORS, save(tensors, told), mode=0o600)
