@@ -11,12 +11,14 @@ if TYPE_CHECKING:
     from ingle.home.kept import Kept
     from ingle.home.place import Home
     from ingle.safety.policy import GuardPolicy
+    from ingle.serve.app import Mount
     from ingle.serve.service import Service
 
 EXAMPLES = """
 ingle serve
 ingle serve smollm2 --port 8080 --no-open
 ingle serve smollm2+terse   (a model with a delta)
+ingle serve --small   (on a machine with little memory)
 ingle key add laptop && ingle serve --host 0.0.0.0   (every request then needs that key, from this machine too)
 curl http://127.0.0.1:4645/v1/chat/completions -H 'Content-Type: application/json' -d '{"messages": [{"role": "user", "content": "Hi"}]}'
 """
@@ -28,6 +30,7 @@ def command(
     ] = None,
     host: Annotated[str | None, typer.Option(help="Address to listen on; every one but 127.0.0.1 needs a key.")] = None,
     port: Annotated[int | None, typer.Option(help="Port; by default 4645, 0 = any free one.")] = None,
+    small: Annotated[bool | None, typer.Option(help="Take little memory: one model, no page, no learner, fewer answers at once.")] = None,
     page: Annotated[bool | None, typer.Option(help="Serve the page beside the API.")] = None,
     open_: Annotated[bool | None, typer.Option("--open/--no-open", help="Open the page in a browser; by default at a terminal.")] = None,
     format_: Annotated[str | None, typer.Option("--format", help="Format of the weights: auto, int4, int8, bf16, fp32.")] = None,
@@ -41,30 +44,32 @@ def command(
     """
     from ingle.cli.choose import choose_or_pull
     from ingle.cli.house import enter
-    from ingle.cli.settings import read_settings
+    from ingle.cli.settings import serve_settings
+    from ingle.core.limits import share_heap
     from ingle.engine.team import Cores
-    from ingle.page.mount import add_page
     from ingle.safety.registry import guard_policy
     from ingle.serve.learner import learner_beside
     from ingle.serve.server import address, listen, serve
 
+    share_heap()
     home = enter()
     options = {"chat.format": format_, "chat.cache": cache, "chat.threads": threads}
-    options |= {"serve.host": host, "serve.port": port, "serve.page": page}
-    settings = read_settings(home, overrides or (), options)
+    options |= {"serve.host": host, "serve.port": port, "serve.small": small, "serve.page": page}
+    settings = serve_settings(home, overrides or (), options)
     default = choose_or_pull(home, models[0] if models else settings.chat.model, settings.chat.format)
+    only = tuple(models or ((default.name,) if settings.serve.small else ()))
     policy = guard_policy(home.policy)
     _check_home(home, settings, policy)
     bound = listen(settings.serve)
     cores = Cores(settings.chat.threads)
-    service = _service(home, settings, policy, default, tuple(models or ()), cores)
+    service = _service(home, settings, policy, default, only, cores)
     url = address(bound)
-    _tell(url, settings)
+    _tell(url, settings, only)
     opens = open_ if open_ is not None else sys.stdout.isatty()
     if opens and settings.serve.page:
         _open_later(url)
     with learner_beside(service, settings.learn, cores, overrides or ()):
-        came_up = serve(service, bound, add_page if settings.serve.page else None)
+        came_up = serve(service, bound, _page() if settings.serve.page else None)
     if not came_up:
         raise typer.Exit(1)
 
@@ -112,11 +117,23 @@ def _check_home(home: "Home", settings: "Settings", policy: "GuardPolicy") -> No
         engine.dispose()
 
 
-def _tell(at: str, settings: "Settings") -> None:
-    """Print the address, for people and for scripts that read the first line."""
+def _page() -> "Mount":
+    """Return what adds the page. Its rooms take memory, so they are imported where there is one."""
+    from ingle.page.mount import add_page
+
+    return add_page
+
+
+def _tell(at: str, settings: "Settings", only: tuple[str, ...]) -> None:
+    """Print the address, for people and for scripts that read the first line, and what a small server does without."""
     from ingle.cli.output import size
 
     print(f"Ingle is at {at}" + ("" if settings.serve.page else "  (API only)"), flush=True)
+    if settings.serve.small:
+        chat, limits, learns = settings.chat, settings.serve, settings.learn.worker
+        facts = [f"models {', '.join(only)}", *(text for text, off in (("no page", not limits.page), ("no learner", not learns)) if off)]
+        facts += [f"keys and values in {chat.cache}", f"threads {chat.threads}", f"{limits.places} answers at once, {limits.queue} waiting"]
+        print(f"Small: {'; '.join(facts)}.", flush=True)
     print(f"Conversations may take {size(settings.serve.state_bytes)} of memory (serve.state_mb).", flush=True)
     print(f"OpenAI's clients: base_url {at}/v1    In the terminal instead: ingle chat    Ctrl-C stops.", flush=True)
 

@@ -5,8 +5,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ingle.core.config import from_table, load_config, to_table
+from ingle.core.config import from_table, load_config, read_table
 from ingle.core.errors import ConfigError
+from ingle.engine.team import usable_cores
 from ingle.home.place import Home
 from ingle.learn.settings import LearnSettings
 from ingle.serve.settings import SamplingSettings, ServeSettings
@@ -65,19 +66,48 @@ def read_settings(home: Home, overrides: Sequence[str] = (), options: Mapping[st
 
     `options` is by `section.key`. Raises ConfigError that names the file and the key.
     """
+    return from_table(Settings, _read(home, overrides, options or {}))
+
+
+def serve_settings(home: Home, overrides: Sequence[str] = (), options: Mapping[str, object] | None = None) -> Settings:
+    """Return the settings of `ingle serve`: as `read_settings` does, but where `serve.small` holds, `small_defaults` are the defaults.
+
+    Raises ConfigError that names the file and the key.
+    """
+    table = _read(home, overrides, options or {})
+    settings = from_table(Settings, table)
+    return from_table(Settings, _over(small_defaults(), table)) if settings.serve.small else settings
+
+
+def small_defaults() -> dict[str, dict[str, Any]]:
+    """Return the defaults of a server on a small machine, by section. What the owner names himself holds all the same."""
+    return {
+        "chat": {"cache": "int8", "threads": min(2, usable_cores())},
+        "serve": {"page": False, "places": 4, "queue": 16, "prefill_tokens": 128, "state_mb": 64},
+        "learn": {"worker": False},
+    }
+
+
+def _read(home: Home, overrides: Sequence[str], options: Mapping[str, object]) -> dict[str, Any]:
+    """Return what the file, `--set` and the options say, by section. Raises ConfigError for whatever no `Settings` may hold."""
     path: Path | None = home.root / FILE
     if path is None or not path.is_file():
         path = None
     try:
-        settings = load_config(Settings, path)
+        load_config(Settings, path)
     except ConfigError as error:
         where = str(path) if str(path) in error.field else f"{path}: {error.field}"
         raise ConfigError(where, error.rule, error.got, error.cure) from error
-    if overrides:
-        settings = load_config(Settings, path, overrides)
-    table: dict[str, Any] = to_table(settings)
-    for name, value in (options or {}).items():
+    table = read_table(path, overrides)
+    from_table(Settings, table)
+    for name, value in options.items():
         if value is not None:
             section, _, key = name.partition(".")
-            table[section][key] = value
-    return from_table(Settings, table)
+            table.setdefault(section, {})[key] = value
+    return table
+
+
+def _over(defaults: Mapping[str, Any], table: Mapping[str, Any]) -> dict[str, Any]:
+    """Return `table` with `defaults` where it says nothing."""
+    filled = {key: _over(value, table.get(key, {})) if isinstance(value, Mapping) else value for key, value in defaults.items()}
+    return {**filled, **{key: value for key, value in table.items() if not isinstance(defaults.get(key), Mapping)}}

@@ -100,8 +100,8 @@ def _open_weights(
     try:
         if known is None:
             check_pack(folder, info, {TOKENIZER_FILE, FACTS_FILE})
+        backend = CpuBackend(folder, info, cores, cache_dtype(cache, format_))  # first: it lets the compiler's memory go
         tokenizer = known or (_open_apart(folder) if apart else open_tokenizer(folder))
-        backend = CpuBackend(folder, info, cores, cache_dtype(cache, format_))
     finally:
         checking.join()
     if fault:

@@ -9,6 +9,7 @@ import ctypes
 import hashlib
 import os
 import platform
+import re
 import subprocess
 import sys
 import tempfile
@@ -32,6 +33,8 @@ from ingle.kernels.cpu import name as cpu_name
 _MAGIC = b"ingle-kernel-1\n"
 _Arguments = TypeVarTuple("_Arguments")
 _Result = TypeVar("_Result")
+_ENTRY = re.compile(r"^(?P<place>[0-9a-f]+-[0-9a-f]+) r-\S+ \S+ \S+ \S+ +(?P<file>/.*)$(?:\n[A-Z].*)*?\nAnonymous: +(?P<own>\d+) kB", re.M)
+"""A mapped file that can't be written to, in `/proc/self/smaps`, and how much of it is not the file's."""
 _LLVM = Lock()
 """LLVM has one context for all threads."""
 
@@ -164,15 +167,14 @@ def _give_symbols() -> None:
 
 
 def _forget_compiler() -> None:
-    """Release the memory of LLVM's own code once kernels are loaded: some 50 MB, read again from its file if ever needed."""
-    maps = Path("/proc/self/maps")
+    """Release the memory of LLVM's own code and constants once kernels are loaded: some 65 MB, read again from its file if ever needed."""
+    maps = Path("/proc/self/smaps")
     if not maps.exists():
         return
     madvise, dont_need = ctypes.CDLL(None).madvise, 4
-    for line in maps.read_text().splitlines():
-        place, rights, *_, file = line.split()
-        if rights == "r-xp" and "llvmlite" in file:  # code alone: it is never written, so nothing is lost
-            start, end = (int(part, 16) for part in place.split("-"))
+    for entry in _ENTRY.finditer(maps.read_text()):
+        start, end = (int(part, 16) for part in entry["place"].split("-"))
+        if "llvmlite" in entry["file"] and entry["own"] == "0":  # what nobody has written to, not even the loader: nothing is lost
             madvise(ctypes.c_void_p(start), ctypes.c_size_t(end - start), dont_need)
 
 

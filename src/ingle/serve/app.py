@@ -5,7 +5,7 @@ import gc
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
-from fastapi import FastAPI, Request, Response
+from fastapi import FastAPI, HTTPException, Request, Response
 
 from ingle import __version__
 from ingle.serve import account, cards, chat, completions, events, explain, federations, feedback, guards, models, moderations, responses
@@ -47,10 +47,17 @@ def make_app(service: Service, mount: Mount | None = None) -> FastAPI:
     app.openapi = lambda: document(app)  # type: ignore[method-assign]
     add_handlers(app)
     app.add_exception_handler(ClientGone, _gone)
-    if mount is not None:
+    if mount is None:
+        app.add_api_route("/", _no_page, include_in_schema=False)
+    else:
         mount(app, service)
     app.add_middleware(Gateway, settings=service.settings, count=service.metrics.request)
     return app
+
+
+async def _no_page() -> Response:
+    """Say that there is no page, to whoever opens the address in a browser."""
+    raise HTTPException(404, "This server has no page. Its API is below /v1; `ingle serve --page` serves the page, too.")
 
 
 async def _gone(_request: Request, _error: Exception) -> Response:

@@ -39,6 +39,7 @@ def learner_beside(service: Service, settings: LearnSettings, cores: Cores, over
         lambda text: log("learner", {"says": text}),
     )
     supervisor.start()
+    service.learns = True
     try:
         yield
     finally:

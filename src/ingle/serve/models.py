@@ -31,12 +31,13 @@ async def model(name: str, service: Service = Depends(service_of), _who: str = D
 
 @router.get("/health", tags=["operation"])
 async def health(request: Request, response: Response, service: Service = Depends(service_of)) -> dict[str, Any]:  # noqa: B008
-    """Return the server's status (503 where every answer fails), its load, and how many models are damaged."""
+    """Return the server's status (503 where every answer fails), its load, what it has, and how many models are damaged."""
     checks: Health = request.app.state.health
     scheduler, status = service.scheduler, await checks.status()
     response.status_code = 200 if status == "ok" else 503
     busy = {"running": scheduler.running, "queued": scheduler.queued}
     busy |= {"state_bytes": scheduler.cached_bytes, "most_state_bytes": scheduler.capacity.state_bytes}
+    busy |= {"small": service.settings.small, "page": service.settings.page, "learner": service.learns}
     return {"status": status, "version": __version__, **busy, "damaged_models": await asyncio.to_thread(service.models.damaged)}
 
 

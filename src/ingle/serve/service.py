@@ -110,11 +110,11 @@ class Service:
     ) -> None:  # fmt: skip
         """policy: settings of the guards; see safety/policy.py."""
         self.home, self.settings, self.sampling, self.models = home, settings, sampling, models
-        self.metrics = Metrics()
-        self.policy = policy
+        self.metrics, self.policy = Metrics(), policy
         self.recorder = Recorder(home)
         self.wrong_keys = WrongKeys(self.recorder.add, self.metrics.wrong_key)
-        self.key = b""
+        self.key, self.learns = b"", False
+        """Key of the answers' digests, and whether a learner runs beside."""
         self._key_names: dict[str, str] = {}
         self._scheduler: Scheduler | None = None
         self._database: Engine | None = None
