@@ -150,9 +150,7 @@ def over_killed_flower(
 
         def kill() -> None:
             while killed.total() < kills and not done.wait(draw.uniform(*pause_s)):
-                pids = [
-                    pid for pid in (os.getpid(), *(home.pid for home in now.homes.values())) for pid in children(pid, "federated.flower")
-                ]
+                pids = [pid for pid in (os.getpid(), *(home.pid for home in now.homes.values())) for pid in children(pid, "flower.super")]
                 if pids:
                     pid = draw.choice(pids)
                     killed["link" if pid in children(os.getpid(), "superlink") else "node"] += 1
@@ -161,7 +159,7 @@ def over_killed_flower(
         killer = threading.Thread(target=kill)
         killer.start()
         try:
-            course = rounds(invitation, now.link.ask, lambda so_far: so_far < 3 or killer.is_alive(), 300.0)
+            course = rounds(invitation, now.link.ask, lambda so_far: so_far < 3 or killer.is_alive(), 120.0)
         finally:
             done.set()
             killer.join()

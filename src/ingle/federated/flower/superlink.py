@@ -239,8 +239,8 @@ async def _serve(config: dict[str, Any], reads: BinaryIO, writes: BinaryIO) -> N
     for work in (lambda: link.listen(reads), link.watch):
         threading.Thread(target=work, daemon=True).start()
     options = uvicorn.Config(
-        link.door, interface="asgi3", proxy_headers=False, log_level="warning", access_log=False, ssl_certfile=config["certificate"], ssl_keyfile=config["key"],
-        timeout_keep_alive=int(6 * WAIT_S), server_header=False,
+        link.door, interface="asgi3", proxy_headers=False, server_header=False, log_level="warning", access_log=False,
+        ssl_certfile=config["certificate"], ssl_keyfile=config["key"], timeout_keep_alive=int(6 * WAIT_S),
     )  # fmt: skip
     link.say({"kind": "up", "port": listening.getsockname()[1]})
     await uvicorn.Server(options).serve(sockets=[listening])
