@@ -1,4 +1,4 @@
-"""What Flower costs: memory while nobody asks, seconds a message and a round, bytes on the wire beside bytes of letters.
+"""What Flower costs: memory while nobody asks and after the largest letters, seconds a message and a round, bytes on the wire beside bytes of letters.
 
 A link and its nodes on one machine, which has no network but its own loop (`unshare -rn`): what goes over the loop is all that goes over
 the wire, TLS included. Homes learn in NumPy (tests/federated/homes.py), so that a round is the transport's time. A letter of the size of
@@ -34,13 +34,42 @@ def main() -> None:
     if args.alone:
         print(json.dumps(measured(args.alone)))
         return
-    rows, found = [("homes", "link PSS MB", "node PSS MB", "idle CPU %", "up s", "message s", "round s", "wire / letters")], {}
+    rows, found = (
+        [
+            (
+                "homes",
+                "link PSS MB",
+                "after",
+                "node PSS MB",
+                "after",
+                "idle CPU %",
+                "CPU ms a letter",
+                "up s",
+                "message s",
+                "round s",
+                "wire / letters",
+            )
+        ],
+        {},
+    )
     for homes in args.homes:
         command = ["unshare", "-rn", "sh", "-c", 'ip link set lo up && exec "$@"', "sh", sys.executable, __file__, "--alone", str(homes)]
         got = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[-1])
         found[str(homes)] = got
         message, round_s = (Figure(tuple(got[name])) for name in ("message_s", "round_s"))
-        rows.append((homes, got["link_mb"], max(got["node_mb"]), got["idle_percent"], got["up_s"], str(message), str(round_s), got["wire"]))
+        rows.append(
+            (
+                homes,
+                *got["link_mb"],
+                *(max(some) for some in got["node_mb"]),
+                got["idle_percent"],
+                got["letter_cpu_ms"],
+                got["up_s"],
+                str(message),
+                str(round_s),
+                got["wire"],
+            )
+        )
     show("Flower", rows)
     finish("federated_flower", found)
 
@@ -76,6 +105,7 @@ def measured(homes: int) -> dict[str, Any]:
         up_s = time.perf_counter() - begun
         pids = {name: children(os.getpid(), name) for name in ("superlink", "supernode")}
         time.sleep(5)
+        idle_mb = memory(pids)
         busy, begun = cpu_s(pids), time.perf_counter()
         time.sleep(20)
         idle = 100 * (cpu_s(pids) - busy) / (time.perf_counter() - begun)
@@ -89,16 +119,17 @@ def measured(homes: int) -> dict[str, Any]:
             assert ended.round.verdict is not None and len(ended.followed) == homes
             base = ended.round.verdict.next_base
         echo[0] = True
-        message_s = []
+        message_s, busy = [], cpu_s(pids)
         for _ in range(20):
             begun = time.perf_counter()
             assert len(list(link.ask(dict.fromkeys(range(homes), b"x" * 300), 30.0))) == homes
             message_s.append(time.perf_counter() - begun)
+        letter_cpu_ms = 1000 * (cpu_s(pids) - busy) / (20 * homes)
         letter, before = random.Random(0).randbytes(UPDATE_BYTES), wire()
         assert len(list(link.ask(dict.fromkeys(range(homes), letter), 120.0))) == homes
         return {
-            "link_mb": pss_mb(pids["superlink"][0]), "node_mb": [pss_mb(pid) for pid in pids["supernode"]], "up_s": round(up_s, 1),
-            "idle_percent": round(idle, 1), "message_s": message_s, "round_s": round_s,
+            "link_mb": [idle_mb[0], memory(pids)[0]], "node_mb": [idle_mb[1:], memory(pids)[1:]], "up_s": round(up_s, 1),
+            "idle_percent": round(idle, 1), "letter_cpu_ms": round(letter_cpu_ms, 1), "message_s": message_s, "round_s": round_s,
             "wire": round((wire() - before) / (2 * homes * UPDATE_BYTES), 3),
         }  # fmt: skip
 
@@ -111,6 +142,11 @@ def cpu_s(pids: dict[str, list[int]]) -> float:
 def pss_mb(pid: int) -> float:
     lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
     return round(next(int(line.split()[1]) for line in lines if line.startswith("Pss:")) / 1024, 1)
+
+
+def memory(pids: dict[str, list[int]]) -> list[float]:
+    """MB of the link, then of each node."""
+    return [pss_mb(pid) for some in pids.values() for pid in some]
 
 
 def wire() -> int:

@@ -3,12 +3,12 @@
 import json
 import struct
 from collections.abc import Mapping
-from typing import Any, BinaryIO
+from typing import IO, Any
 
 _SIZES = struct.Struct(">QQ")
 
 
-def write_frame(pipe: BinaryIO, head: Mapping[str, Any], body: bytes = b"") -> None:
+def write_frame(pipe: IO[bytes], head: Mapping[str, Any], body: bytes = b"") -> None:
     """Write one frame. Raises OSError if nobody reads any more."""
     plain = json.dumps(head).encode()
     pipe.write(_SIZES.pack(len(plain), len(body)) + plain)
@@ -16,7 +16,7 @@ def write_frame(pipe: BinaryIO, head: Mapping[str, Any], body: bytes = b"") -> N
     pipe.flush()
 
 
-def read_frame(pipe: BinaryIO) -> tuple[dict[str, Any], bytes] | None:
+def read_frame(pipe: IO[bytes]) -> tuple[dict[str, Any], bytes] | None:
     """Return the next frame; None at the end, also where it was cut."""
     sizes = pipe.read(_SIZES.size)
     if len(sizes) < _SIZES.size:

@@ -14,6 +14,7 @@ import socket
 import sys
 import threading
 import time
+import traceback
 from base64 import b64encode
 from collections.abc import Awaitable, Callable, MutableMapping
 from contextlib import suppress
@@ -76,8 +77,8 @@ class SuperLink:
         self.arrived = threading.Event()
         self.run = self.state.create_run("ingle/federated", "1", BUNDLE, {}, NOOP_FEDERATION_ID, None, NOOP_FLWR_AID, TaskType.SERVER_APP)
         self.task = self.state.get_run_info(run_ids=[self.run])[0].primary_task_id
-        assert self.state.claim_task(self.task)
-        assert self.state.activate_task(self.task)
+        done = self.state.claim_task(self.task) and self.state.activate_task(self.task)
+        assert done
         TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = self.run, SUPERLINK_NODE_ID, self.task
 
     def say(self, head: dict[str, Any], body: bytes = b"") -> None:
@@ -101,7 +102,7 @@ class SuperLink:
         seated = self.seats.get(head["seat"])
         if seated is None:
             return  # it is told again when that home takes its seat
-        ttl = head["wait_s"] + LATE_S
+        ttl, now = head["wait_s"] + LATE_S, time.monotonic()
         message = Message(record_of(body), seated.node, "query", ttl=ttl, group_id=head["ask"])
         message.metadata.__dict__["_message_id"] = name = message.object_id
         plain = message_from_proto(message_to_proto(remove_content_from_message(message)))
@@ -112,7 +113,7 @@ class SuperLink:
         for at, part in get_all_nested_objects(message).items():
             if at in missing:
                 self.state.store_object(self.run, session, at, part.deflate())
-        self.sent[name] = _Sent(head["ask"], time.monotonic() + ttl - 1)
+        self.sent[name] = _Sent(head["ask"], now + ttl - 1)
         self.loop.call_soon_threadsafe(seated.letters.release)
 
     # What homes send
@@ -143,8 +144,8 @@ class SuperLink:
         while more and len(data) <= MOST_STATEMENT_BYTES:
             event = await receive()
             data, more = data + event.get("body", b""), event.get("more_body", False)
-        if more or len(self.at_door) >= MOST_AT_THE_DOOR:
-            return 413 if more else 503, {}
+        if len(data) > MOST_STATEMENT_BYTES or len(self.at_door) >= MOST_AT_THE_DOOR:
+            return 413 if len(data) > MOST_STATEMENT_BYTES else 503, {}
         try:
             statement = json.loads(data)
             key = statement["facts"]["key"]
@@ -174,7 +175,7 @@ class SuperLink:
         """Register a node of Flower for a seat; a node that had it before has none any more."""
         raw = key.encode()
         node = self.state.create_node(NOOP_FLWR_AID, NOOP_ACCOUNT_NAME, raw, HEARTBEAT_INTERVAL_INF)
-        assert self.state.activate_node(node, HEARTBEAT_INTERVAL_INF)
+        self.state.activate_node(node, HEARTBEAT_INTERVAL_INF)
         seated = _Seated(node, seat, asyncio.Semaphore(0))
         self.by_key = {name: other for name, other in self.by_key.items() if other.seat != seat}
         self.by_key[b64encode(raw).decode()] = self.seats[seat] = seated
@@ -188,15 +189,16 @@ class SuperLink:
         while True:
             self.arrived.wait(1.0)
             self.arrived.clear()
-            now = time.monotonic()
-            self.sent = {name: sent for name, sent in self.sent.items() if sent.until > now}
+            now, sent = time.monotonic(), dict(self.sent)  # a copy: letters are added meanwhile
             if now > beat:
                 self.state.acknowledge_task_heartbeat(self.task)
                 beat = now + 10
-            if waiting := {name for name, sent in self.sent.items() if sent.reply is None}:
+            for name in [name for name, one in sent.items() if one.until <= now]:
+                del self.sent[name], sent[name]
+            if waiting := {name for name, one in sent.items() if one.reply is None}:
                 for reply in self.state.get_message_res(waiting, self.run):
                     self._replied(reply)
-            for name in [name for name, sent in self.sent.items() if sent.reply is not None]:
+            for name in [name for name, one in sent.items() if one.reply is not None]:
                 self._hand_on(name)
 
     def _replied(self, reply: Message) -> None:
@@ -227,6 +229,16 @@ async def _respond(send: Send, status: int, plain: dict[str, Any]) -> None:
     await send({"type": "http.response.body", "body": json.dumps(plain).encode()})
 
 
+def _to_the_end(work: Callable[[], None]) -> None:
+    """Do a work without which this process is of no use."""
+    try:
+        work()
+    except BaseException:
+        traceback.print_exc()
+        sys.stderr.flush()
+        os._exit(1)
+
+
 async def _serve(config: dict[str, Any], reads: BinaryIO, writes: BinaryIO) -> None:
     link = SuperLink(asyncio.get_running_loop(), writes)
     try:
@@ -237,7 +249,7 @@ async def _serve(config: dict[str, Any], reads: BinaryIO, writes: BinaryIO) -> N
         link.say({"kind": "failed", "errno": error.errno, "text": str(error)})
         return
     for work in (lambda: link.listen(reads), link.watch):
-        threading.Thread(target=work, daemon=True).start()
+        threading.Thread(target=_to_the_end, args=(work,), daemon=True).start()
     options = uvicorn.Config(
         link.door, interface="asgi3", proxy_headers=False, server_header=False, log_level="warning", access_log=False,
         ssl_certfile=config["certificate"], ssl_keyfile=config["key"], timeout_keep_alive=int(6 * WAIT_S),
