@@ -1,4 +1,4 @@
-"""What Flower costs: memory while nobody asks and after the largest letters, seconds a message and a round, bytes on the wire beside bytes of letters.
+"""What Flower costs: memory at rest and after large letters, seconds a message and a round, bytes on the wire beside bytes of letters.
 
 A link and its nodes on one machine, which has no network but its own loop (`unshare -rn`): what goes over the loop is all that goes over
 the wire, TLS included. Homes learn in NumPy (tests/federated/homes.py), so that a round is the transport's time. A letter of the size of
@@ -24,6 +24,10 @@ from harness import Figure, finish, show
 ROOT = Path(__file__).parent.parent
 sys.path.append(str(ROOT))
 UPDATE_BYTES = 2_490_000 * 15 // 8
+HEADS = (
+    "homes", "link PSS MB", "after", "node PSS MB", "after", "idle CPU %", "CPU ms a letter", "up s", "message s", "round s",
+    "wire / letters",
+)  # fmt: skip
 
 
 def main() -> None:
@@ -34,24 +38,8 @@ def main() -> None:
     if args.alone:
         print(json.dumps(measured(args.alone)))
         return
-    rows, found = (
-        [
-            (
-                "homes",
-                "link PSS MB",
-                "after",
-                "node PSS MB",
-                "after",
-                "idle CPU %",
-                "CPU ms a letter",
-                "up s",
-                "message s",
-                "round s",
-                "wire / letters",
-            )
-        ],
-        {},
-    )
+    rows: list[tuple[object, ...]] = [HEADS]
+    found: dict[str, Any] = {}
     for homes in args.homes:
         command = ["unshare", "-rn", "sh", "-c", 'ip link set lo up && exec "$@"', "sh", sys.executable, __file__, "--alone", str(homes)]
         got = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[-1])
@@ -96,7 +84,7 @@ def measured(homes: int) -> dict[str, Any]:
             stack.enter_context(
                 flower_node(
                     Path(place) / str(seat), signer, invitation, link.address,
-                    lambda data, seat=seat: data if echo[0] else responders[seat](data),
+                    lambda data, seat=seat: data[::-1] if echo[0] else responders[seat](data),
                 )
             )
             for seat, signer in enumerate(signers)
@@ -125,8 +113,8 @@ def measured(homes: int) -> dict[str, Any]:
             assert len(list(link.ask(dict.fromkeys(range(homes), b"x" * 300), 30.0))) == homes
             message_s.append(time.perf_counter() - begun)
         letter_cpu_ms = 1000 * (cpu_s(pids) - busy) / (20 * homes)
-        letter, before = random.Random(0).randbytes(UPDATE_BYTES), wire()
-        assert len(list(link.ask(dict.fromkeys(range(homes), letter), 120.0))) == homes
+        letters, before = {seat: random.Random(seat).randbytes(UPDATE_BYTES) for seat in range(homes)}, wire()
+        assert len(list(link.ask(letters, 120.0))) == homes
         return {
             "link_mb": [idle_mb[0], memory(pids)[0]], "node_mb": [idle_mb[1:], memory(pids)[1:]], "up_s": round(up_s, 1),
             "idle_percent": round(idle, 1), "letter_cpu_ms": round(letter_cpu_ms, 1), "message_s": message_s, "round_s": round_s,
