@@ -1,0 +1,64 @@
+"""A link's certificate: signed by the ledger's key of the coordinator, which every home knows from the invitation."""
+
+import ssl
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+from ingle.core.digest import digest_bytes
+from ingle.core.errors import FederatedError
+from ingle.core.files import write_atomic
+from ingle.ledger.keys import Signer, read_verifier
+
+CERTIFICATE, KEY = "certificate.pem", "certificate.key"
+LONGEST = timedelta(days=90)
+
+
+def make_certificate(folder: Path, signer: Signer, federation: str) -> str:
+    """Write a new key and its certificate into a folder. Returns the certificate's digest."""
+    key, now = ec.generate_private_key(ec.SECP256R1()), datetime.now(UTC)
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, federation)])
+    builder = x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key())
+    builder = builder.serial_number(x509.random_serial_number()).not_valid_before(now - timedelta(days=1)).not_valid_after(now + LONGEST)
+    certificate = builder.sign(signer.key, None)
+    plain = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    write_atomic(folder / KEY, plain, mode=0o600)
+    write_atomic(folder / CERTIFICATE, certificate.public_bytes(serialization.Encoding.PEM))
+    return digest_bytes(certificate.public_bytes(serialization.Encoding.DER))
+
+
+def trust(host: str, port: int, coordinator: str, federation: str) -> tuple[ssl.SSLContext, str]:
+    """Return what accepts this link's certificate and no other, and the certificate's digest.
+
+    Raises OSError where no link answers, FederatedError if its certificate isn't the coordinator's.
+    """
+    text = ssl.get_server_certificate((host, port), timeout=10)
+    certificate = x509.load_pem_x509_certificate(text.encode())
+    check_certificate(certificate, coordinator, federation)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    # It is this very certificate: its name need not be the host's, and nobody stands above it.
+    context.check_hostname = False
+    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+    context.load_verify_locations(cadata=text)
+    return context, digest_bytes(certificate.public_bytes(serialization.Encoding.DER))
+
+
+def check_certificate(certificate: x509.Certificate, coordinator: str, federation: str) -> None:
+    """Raise FederatedError if a certificate isn't this coordinator's for this federation, or not of today."""
+    names = certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
+    try:
+        read_verifier(coordinator).key.verify(certificate.signature, certificate.tbs_certificate_bytes)
+    except InvalidSignature:
+        cure = "Ask the coordinator for the address. If it is right, somebody stands between; nothing was told."
+        raise FederatedError("certificate", "The link's certificate is not the coordinator's of this invitation", "", cure) from None
+    if [name.value for name in names] != [federation]:
+        raise FederatedError("certificate", "The link is for another federation", "", "Ask the coordinator for the address of this one.")
+    start, end, now = certificate.not_valid_before_utc, certificate.not_valid_after_utc, datetime.now(UTC)
+    if not start <= now <= end:
+        rule = f"The link's certificate is good from {start:%Y-%m-%d} to {end:%Y-%m-%d}, and it is {now:%Y-%m-%d %H:%M}Z here"
+        raise FederatedError("clock", rule, "", "Set this machine's clock, or start the link anew.")
