@@ -3,35 +3,34 @@
 Nothing is held in memory between two letters but the round's own secrets: a home that is killed reads where it was.
 """
 
-from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-import numpy.typing as npt
-
 from ingle.core.candidate import Candidate
-from ingle.core.errors import FederatedError
+from ingle.core.errors import ConfigError, FederatedError
 from ingle.core.event import Sink
 from ingle.engine.adapter import linear_shapes
 from ingle.engine.source import open_weights
-from ingle.federated.aggregate import Tensors, flat_gain
+from ingle.federated.aggregate import Tensors, aggregation, flat_gain, trained_names
+from ingle.federated.homework import Learn, drop_own, read_own
 from ingle.federated.invitation import Invitation, check_invitation
 from ingle.federated.node import HomeNode, RoundWork
+from ingle.federated.promise import with_noise
 from ingle.federated.quantise import Whole, to_grid
 from ingle.federated.secure_sum import take_seat
+from ingle.federated.spending import spend
 from ingle.federated.standing import FederationStanding, keep_said, keep_standing, read_said, read_standing
 from ingle.federated.verdict import RoundVerdict, verdict_event
 from ingle.gate.decide import judge
 from ingle.gate.policy import Policy
+from ingle.gate.probes import Probes
 from ingle.gate.trial import Trial
 from ingle.home.kept import Kept
 from ingle.home.place import Home
 from ingle.home.staging import discard
 from ingle.ledger.keys import Signer
+from ingle.tuning.linears import chosen_layers, chosen_linears
 
 MAKER = "federate"
-Learn = Callable[[Tensors, Sequence[str], int], Mapping[str, npt.NDArray[np.float32]]]
-"""Factors, which of them may change, round → the factors after learning from this home's own examples."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +49,10 @@ class Taking:
     @property
     def standing(self) -> FederationStanding:
         """Where it is, read from the home."""
-        return read_standing(self.home, self.invitation, linear_shapes(open_weights(self.home, self.kept).config))
+        config, learning = open_weights(self.home, self.kept).config, self.invitation.learning
+        shapes = linear_shapes(config)
+        chosen = chosen_linears(chosen_layers(config, learning.layers), learning.targets)
+        return read_standing(self.home, self.invitation, {name: shapes[name] for name in chosen})
 
 
 def node_of(taking: Taking, signer: Signer) -> HomeNode:
@@ -63,6 +65,9 @@ def node_of(taking: Taking, signer: Signer) -> HomeNode:
         rule = f"The invitation is about model {taking.invitation.base[:12]}, and {taking.kept.name} here is {taking.kept.digest[:12]}"
         raise FederatedError("base", rule, "", "Pull the same model, without deltas of your own.")
     standing = taking.standing
+    if (most := most_numbers(standing)) > taking.invitation.privacy.numbers and taking.invitation.privacy.unit:
+        rule = f"must be at least {most:,}, as many as a round trains of this model"
+        raise ConfigError("privacy.numbers", rule, taking.invitation.privacy.numbers, "Its coordinator has counted wrongly.")
     member, joined = take_seat(taking.invitation.terms(), signer, *read_said(taking.home, taking.invitation))
     work = RoundWork(
         lambda number: _train(taking, number),
@@ -84,16 +89,31 @@ def candidate_of(taking: Taking, standing: FederationStanding, factors: Tensors,
     return Candidate(name, "lora", taking.kept.digest, factors, origin)
 
 
+def most_numbers(standing: FederationStanding) -> int:
+    """Return the most numbers that a round trains."""
+    name = standing.invitation.aggregation
+    rounds = range(1, 1 + len(aggregation(name).trains))
+    return max(sum(standing.factors[one].size for one in trained_names(standing.factors, name, number)) for number in rounds)
+
+
 def _train(taking: Taking, number: int) -> Whole:
-    standing = taking.standing
+    standing, terms = taking.standing, taking.invitation.terms()
+    if taking.invitation.privacy.unit:
+        # Paid before anything is learned, so that nothing can leave unpaid.
+        taking.sink(spend(taking.home, taking.invitation))
     after = taking.learn(standing.factors, standing.names, number)
-    return to_grid(flat_gain(standing.factors, after, standing.names), taking.invitation.terms().grid)[0]
+    gain = flat_gain(standing.factors, after, standing.names)
+    if taking.invitation.privacy.unit:
+        gain = with_noise(gain, taking.invitation, terms)
+    return to_grid(gain, terms.grid)[0]
 
 
 def _judge(taking: Taking, total: Whole, homes: int) -> bool:
     standing = taking.standing
-    candidate = candidate_of(taking, standing, standing.with_sum(total, homes), taking.invitation.name)
-    trial = Trial(taking.home, taking.kept, candidate)
+    name = taking.invitation.name
+    candidate = candidate_of(taking, standing, standing.with_sum(total, homes), name)
+    so_far = candidate_of(taking, standing, standing.factors, name) if standing.accepted else None
+    trial = Trial(taking.home, taking.kept, candidate, Probes(own=read_own(taking.home, taking.invitation)), so_far=so_far)
     findings = judge(trial, taking.policy, MAKER)
     if trial.packed_alone:
         discard(taking.home, trial.source.packs)
@@ -104,3 +124,4 @@ def _settle(taking: Taking, verdict: RoundVerdict, total: Whole) -> None:
     # The fact comes first, as at the gate: there is never a change without one.
     taking.sink(verdict_event(verdict, f"{taking.kept.name}+{taking.invitation.name}"))
     keep_standing(taking.home, taking.standing.after(verdict, total))
+    drop_own(taking.home, taking.invitation)

@@ -2,16 +2,18 @@
 
 import tomllib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
 from ingle.core.digest import canonical_json, digest_bytes, plain_json
 from ingle.core.errors import ConfigError, FederatedError
 from ingle.federated.aggregate import aggregation
+from ingle.federated.promise import Privacy, check_promise
 from ingle.federated.quantise import Grid
 from ingle.federated.terms import Terms
 from ingle.ledger.keys import Signer, read_verifier
+from ingle.tuning.homework import Learning, check_learning
 
 VERSION = 1
 
@@ -31,7 +33,7 @@ class Invitation:
     threshold: int
     """The fewest homes in a sum."""
     rounds: int
-    """Rounds at the most, failed ones not counted."""
+    """Rounds at the most; failed ones count only where privacy is promised, for they cost as much."""
     expires: str
     """Until when homes may join and rounds may begin, in UTC: 2026-12-31T00:00:00Z."""
     aggregation: str = "alternate"
@@ -44,6 +46,10 @@ class Invitation:
     """The largest gain of one number in one round; what is larger is cut."""
     bits: int = 11
     """Bits of one number of one home."""
+    learning: Learning = field(default_factory=Learning)
+    """How every home learns in a round."""
+    privacy: Privacy = field(default_factory=Privacy)
+    """What is promised about privacy beside the secure sum."""
     signature: str = ""
     """The coordinator's, over everything else."""
 
@@ -82,12 +88,14 @@ def check_invitation(invitation: Invitation, now: datetime | None = None) -> Non
         raise ConfigError("invitation", "must name a coordinator's key and a date", error) from error
     if not coordinator.accepts(invitation.signature, invitation.content):
         raise FederatedError("invitation", "The invitation was altered after it was signed", "", "Ask its coordinator for it once more.")
-    invitation.terms()
+    terms = invitation.terms()
     if aggregation(invitation.aggregation).open:
         rule = f"{invitation.aggregation} needs every home's own update in the open, and a secure sum shows none"
         raise ConfigError("aggregation", rule, "", "Choose alternate or frozen.")
     if invitation.rounds < 1 or invitation.rank < 1:
         raise ConfigError("rounds", "and rank must be at least 1", min(invitation.rounds, invitation.rank))
+    check_learning(invitation.learning)
+    check_promise(invitation, terms)
     if end.tzinfo is None:
         raise ConfigError("expires", "must say its time zone", invitation.expires, "Write Z behind it for UTC.")
     if now is not None and now >= end:
@@ -98,27 +106,41 @@ def check_invitation(invitation: Invitation, now: datetime | None = None) -> Non
 
 def to_text(invitation: Invitation) -> str:
     """Return it as TOML, for people and `from_text`."""
-    # A JSON string, number or list of strings is TOML too.
-    lines = [f"{name} = {plain_json(value).decode()}" for name, value in asdict(invitation).items()]
-    return "\n".join((f"# An invitation to learn together with Ingle (version {VERSION}).", *lines, ""))
+    lines, tables = [f"# An invitation to learn together with Ingle (version {VERSION})."], list[str]()
+    for name, value in asdict(invitation).items():
+        if isinstance(value, dict):
+            tables += ["", f"[{name}]", *(_line(*pair) for pair in value.items())]
+        else:
+            lines.append(_line(name, value))
+    return "\n".join((*lines, *tables, ""))
 
 
 def from_text(text: str) -> Invitation:
     """Read an invitation. Raises FederatedError if it is none; nothing is verified: `check_invitation` does."""
     try:
-        return _typed(tomllib.loads(text))
+        return Invitation(**_typed(Invitation, tomllib.loads(text)))
     except (tomllib.TOMLDecodeError, TypeError) as error:
         cure = "It was cut or altered; ask its coordinator for it once more."
         raise FederatedError("invitation", "can't be read", error, cure) from error
 
 
-def _typed(values: Mapping[str, Any]) -> Invitation:
-    known = {field.name: list if field.name == "members" else field.type for field in fields(Invitation)}
+def _line(name: str, value: object) -> str:
+    # A JSON string, number or list of strings is TOML too.
+    return f"{name} = {plain_json(value).decode()}"
+
+
+def _typed(cls: Any, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the values of a dataclass as its fields' types have them. Raises TypeError for more, fewer, or others."""
+    known: dict[str, Any] = {one.name: one.type for one in fields(cls)}
     if wrong := sorted(set(values) ^ set(known)):
         raise TypeError(f"{wrong[0]} is {'unknown' if wrong[0] not in known else 'missing'}")
+    typed = dict[str, Any]()
     for name, kind in known.items():
-        if type(values[name]) is not kind:
-            raise TypeError(f"{name} is a {type(values[name]).__name__}")
-    if not all(type(member) is str for member in values["members"]):
+        value = values[name]
+        plain = dict if is_dataclass(kind) else list if name == "members" else kind
+        if type(value) is not plain:
+            raise TypeError(f"{name} is a {type(value).__name__}")
+        typed[name] = kind(**_typed(kind, value)) if plain is dict else tuple(value) if plain is list else value
+    if not all(type(member) is str for member in typed.get("members", ())):
         raise TypeError("members are keys")
-    return Invitation(**{**values, "members": tuple(values["members"])})
+    return typed

@@ -11,8 +11,13 @@ def _round(facts: Mapping[str, Fact]) -> str:
     return f"{ended} round {facts.get('round')} of {facts.get('homes')} homes ({facts.get('yes')} said yes, {facts.get('no')} no)"
 
 
+def _spent(facts: Mapping[str, Fact]) -> str:
+    whom = "a record's" if facts.get("unit") == "record" else "this home's"
+    return f"spent {whom} privacy: ε {facts.get('epsilon')} of {facts.get('of_epsilon')} in {facts.get('rounds')} rounds"
+
+
 MAKER = Maker(
     noun="something learned together",
-    sentences={"federate.round": _round},
+    sentences={"federate.round": _round, "federate.spent": _spent},
     limits={"bits": {"most_rise_percent": 15.0}},  # as a tuning: it may turn to its own kind of text
 )
