@@ -1,10 +1,12 @@
 """What homes learn together: topics of Debian packages, ten homes that each know few topics, beside what each learns alone.
 
-Homes' topics are drawn from Dirichlet(0.3). Every home has a gate, a ledger's key and a vote; they sum by the secure sum, in this process. Arms, each with
-the same steps of training a home: the base; each home alone (the mean of ten); all examples in one place; `alternate` and `frozen` under the
-sum; and A and B averaged apart, which is no sum of products and is what those are to beat. `--privacy` adds an arm with ε = 8 for a record
-(one noisy step a round) beside the same steps without noise, and tells canaries: made-up records, half of which one home learns from.
-Their AUC is the chance that a learned one looks likelier than one that nobody learned; 0.5 is what privacy promises.
+Homes' topics are drawn from Dirichlet(0.3). Every home has a gate, a key and a vote; they sum by the secure sum, in this process. Arms,
+each with the same steps of training a home: the base; each home alone (the mean of ten); all examples in one place; `alternate` and
+`frozen` under the sum; and A and B averaged apart, which is no mean of products and is what those are to beat.
+
+`--privacy` adds ε = 8 for a record (one noisy step a round) beside usual learning from the same, larger files, and asks both for canaries:
+records of made-up names and numbers, of which half were learned from. Their AUC is the chance that a learned one looks likelier than one
+that was not; 0.5 is what privacy promises.
 
 tesseract's language packages are left out: they differ in a word, and one decision about them moves accuracy by 0.15.
 
@@ -29,7 +31,7 @@ from ingle.engine.adapter import linear_shapes
 from ingle.engine.loading import open_model
 from ingle.engine.source import candidate_source, kept_source, open_weights
 from ingle.federated.aggregate import first_factors, trained_names
-from ingle.federated.at_home import Taking, candidate_of, node_of
+from ingle.federated.at_home import Taking, node_of
 from ingle.federated.coordinate import gather, run_round
 from ingle.federated.homework import learner
 from ingle.federated.invitation import Invitation, invite
@@ -55,8 +57,11 @@ from servers import own_home, say
 
 SUITE, SKIPPED = "debian-topic", "tesseract"
 LEARNING = Learning(rate=2e-3, steps=6, batch_tokens=512, layers="upper-third", template="plain")
-RANK, REACH, ALPHA, CANARIES = 4, 0.02, 0.3, 64
-PRIVATE = Privacy("record", epsilon=8.0, delta=1e-4, clip=1.0, share=0.25, records=0, numbers=0)
+RANK, REACH, ALPHA = 4, 0.02, 0.3
+# For privacy: more records, fewer numbers, so that the noise of a step stays below what is learned in it.
+PRIVATE = Privacy("record", epsilon=8.0, delta=1e-4, clip=1.0, share=0.2)
+PRIVATE_LEARNING = replace(LEARNING, rate=0.2, targets="attention")
+PRIVATE_RANK, PRIVATE_ROUNDS, PRIVATE_EXAMPLES, CANARIES = 1, 20, 300, 64
 OWN_ALONE = Policy({name: {"on": False} for name in checks() if name != "own"})
 Factors = Mapping[str, Any]
 
@@ -175,14 +180,14 @@ def one_round(town: Town, seat: int, file: str, factors: Factors, names: Sequenc
     return do_homework(homework, factors, town.homes[seat].root / "work" / f"{number}-{time.monotonic_ns()}").tensors
 
 
-def together(town: Town, aggregation: str, seed: int, wanted: Privacy = Privacy(), reach: float = REACH) -> Factors:  # noqa: B008 - frozen
+def together(town: Town, aggregation: str, seed: int, wanted: Privacy = Privacy()) -> Factors:  # noqa: B008 - frozen
     """A federation: every home learns, a secure sum is opened, every home votes."""
     signers = [new_signer() for _ in town.homes]
     members = tuple(signer.verifier.public for signer in signers)
     # A name and an expiry that no earlier run had: nothing of it is found in the homes.
     asked = Invitation(
-        f"bench-{aggregation}-{time.time_ns()}", town.kept.digest, "", members, fewest_of(len(members)), town.rounds, "2100-01-01T00:00:00Z",
-        aggregation, town.rank, seed, reach, learning=town.learning, privacy=wanted,
+        f"bench-{aggregation}-{time.time_ns()}", town.kept.digest, "", members, fewest_of(len(members)), town.rounds,
+        "2100-01-01T00:00:00Z", aggregation=aggregation, rank=town.rank, seed=seed, reach=REACH, learning=town.learning, privacy=wanted,
     )  # fmt: skip
     invitation = invite(promised(asked), signers[0])
     if wanted.unit:
@@ -259,8 +264,58 @@ def told(results: Mapping[str, Sequence[np.ndarray]]) -> list[list[str]]:
 
 
 def privacy(home: Home, args: argparse.Namespace) -> dict[str, Any]:
-    """The same noisy steps with and without noise, and what canaries tell of each."""
-    return {}
+    """Learning under ε beside usual learning: accuracy, and what canaries tell of each."""
+    rng = np.random.default_rng([args.seed, 1])
+    canaries = [canary(rng) for _ in range(2 * CANARIES)]
+    sizes = argparse.Namespace(**{**vars(args), "examples": 20 if args.quick else PRIVATE_EXAMPLES})
+    town = build(home, sizes, PRIVATE_LEARNING, PRIVATE_RANK, canaries[:CANARIES])
+    usual = replace(town, learning=replace(LEARNING, targets="attention"))
+    # A tenth of the records is held out in each home.
+    count = int(0.9 * sum(len(Path(file).read_text().splitlines()) for file in town.files))
+    most = max(sum(values.size for name, values in town.first(0).items() if end in name) for end in ("lora_A", "lora_B"))
+    wanted = replace(PRIVATE, records=count, numbers=most)
+    noisy = replace(town, rounds=2 if args.quick else PRIVATE_ROUNDS)
+    items, results = Items(town, args.items), dict[str, list[np.ndarray]]()
+    exposed = list[list[str]]([["", "AUC of canaries (95 %)"]])
+    for name, learn in (
+        ("base", lambda: None),
+        ("alternate", lambda: together(usual, "alternate", args.seed)),
+        ("ε = 8", lambda: together(noisy, "alternate", args.seed, wanted)),
+    ):
+        learned = learn()
+        results[name] = [items.right(learned)]
+        value, low, high = auc(nats(items.subject(learned), canaries), rng)
+        exposed.append([name, f"{value:.3f} ({low:.3f} – {high:.3f})"])
+    table = told(results)
+    show(f"{count:,} records, {most:,} numbers a round; n = {len(results['base'][0])}", table)
+    show(f"{CANARIES} canaries that were learned from and {CANARIES} that were not", exposed)
+    return {"rows": table, "canaries": exposed, "records": count, "numbers": most}
+
+
+def canary(rng: np.random.Generator) -> dict[str, str]:
+    """A record that nobody could guess."""
+    letters = "".join(rng.choice(list("bdfgklmnprstvz"), 6))
+    return {"prompt": f"Package: {letters}. The number of {letters}.\nTopic:", "completion": f" {rng.integers(10**5, 10**6)}"}
+
+
+def nats(subject: Any, canaries: Sequence[Mapping[str, str]]) -> np.ndarray:
+    """How unlikely each canary's ending is."""
+    tasks = []
+    for one in canaries:
+        given = subject.tokenizer.encode_prompt(one["prompt"])
+        tasks.append((given, (subject.tokenizer.encode_prompt(one["prompt"] + one["completion"])[len(given) :],)))
+    found = np.zeros(len(canaries))
+    for index, [values] in subject.score(tasks):
+        found[index] = -values.sum()
+    return found
+
+
+def auc(losses: np.ndarray, rng: np.random.Generator) -> tuple[float, float, float]:
+    """Chance that one of the first half has the lower loss, with its interval by bootstrap over canaries."""
+    half = len(losses) // 2
+    wins = (losses[:half, None] < losses[half:]) + 0.5 * (losses[:half, None] == losses[half:])
+    draws = [wins[rng.integers(0, half, half)][:, rng.integers(0, half, half)].mean() for _ in range(2000)]
+    return float(wins.mean()), float(np.quantile(draws, 0.025)), float(np.quantile(draws, 0.975))
 
 
 if __name__ == "__main__":
