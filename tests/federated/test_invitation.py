@@ -82,6 +82,8 @@ def test_pages_that_are_none() -> None:
         (page.replace("rank = 2", 'rank = "2"'), "rank is a str"),
         (page.replace("reach = 1.0", "reach = 1"), "reach is a int"),
         (page.replace("[learning]\n", "[learning]\nhaste = 1\n"), "haste is unknown"),
+        (page.replace("reach = 1.0", "reach = nan"), "reach is no number"),
+        (page.replace("clip = 0.0", "clip = inf"), "clip is no number"),
         (page.replace("[privacy]", "[secrecy]"), "privacy is missing"),
         (page.replace("steps = 8", "steps = 8.5"), "steps is a float"),
         (page.split("[learning]")[0] + "learning = 3\nprivacy = 4\n", "learning is a int"),

@@ -1,5 +1,6 @@
 """The invitation: what a federation is, on one page that people hand to each other. Whoever altered it is found by its signature."""
 
+import math
 import tomllib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
@@ -140,6 +141,8 @@ def _typed(cls: Any, values: Mapping[str, Any]) -> dict[str, Any]:
         plain = dict if is_dataclass(kind) else list if name == "members" else kind
         if type(value) is not plain:
             raise TypeError(f"{name} is a {type(value).__name__}")
+        if plain is float and not math.isfinite(value):
+            raise TypeError(f"{name} is no number")
         typed[name] = kind(**_typed(kind, value)) if plain is dict else tuple(value) if plain is list else value
     if not all(type(member) is str for member in typed.get("members", ())):
         raise TypeError("members are keys")

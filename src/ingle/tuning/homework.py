@@ -181,7 +181,7 @@ def _run(command: Sequence[str], log: Path) -> tuple[bytes, int]:
 
 
 def _empty(folder: Path) -> None:
-    with suppress(FileNotFoundError), os_errors(folder):
+    with os_errors(folder), suppress(FileNotFoundError):
         shutil.rmtree(folder)
 
 
