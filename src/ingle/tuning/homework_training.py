@@ -1,5 +1,6 @@
 """A homework by PyTorch: the factors are put into the model, and trained, or their records' gradients are cut and summed."""
 
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -80,6 +81,7 @@ def _trained(
     module: CausalLM, parameters: Mapping[str, nn.Parameter], data: Data, homework: Homework, folder: Path
 ) -> Mapping[str, torch.Tensor]:
     run = folder / "run"
+    shutil.rmtree(run, ignore_errors=True)  # of an earlier round
     report = train(module, parameters, Data(data.corpus, data.train), course_of_round(homework.learning, homework.seed), run)
     if report.stopped == "interrupted":
         raise interrupted(f"after step {report.steps}")
