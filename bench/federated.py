@@ -93,7 +93,7 @@ def main() -> None:
     smollm2()
     home = own_home(args.home)
     town = build(home, args, LEARNING)
-    items = Items(town, args.items)
+    items = Items(home, town, args.items)
     results: dict[str, list[np.ndarray]] = {"base": [items.right(None)]}
     seconds: dict[str, float] = {}
     arms: dict[str, Callable[[], list[Factors]]] = {
@@ -145,7 +145,7 @@ def build(home: Home, args: argparse.Namespace, learning: Learning, rank: int = 
         for topic, count in zip(sorted(by_topic), rng.multinomial(args.examples, shares), strict=True):
             own += [by_topic[topic].pop() for _ in range(min(count, len(by_topic[topic])))]
         place = Home(folder / str(seat)).create()
-        for part in ("bases", "deltas", "models", "packs"):
+        for part in ("bases", "models", "packs"):
             if not (place.root / part).is_symlink():
                 (place.root / part).rmdir() if (place.root / part).is_dir() else None
                 (place.root / part).symlink_to(real.root / part)
@@ -232,8 +232,8 @@ def one_after_another(answers: Sequence[Callable[[bytes], bytes | None]]) -> Any
 class Items:
     """Held-out questions, asked of whatever was learned, as it is served."""
 
-    def __init__(self, town: Town, count: int) -> None:
-        self._town, self._count = town, count
+    def __init__(self, home: Home, town: Town, count: int) -> None:
+        self._home, self._town, self._count = home, town, count
 
     def subject(self, factors: Factors | None) -> Any:
         """A model with these factors."""
@@ -245,7 +245,7 @@ class Items:
 
     def right(self, factors: Factors | None) -> np.ndarray:
         """[items] 1 where the answer is right."""
-        outcome = run_suite(self._town.homes[0], find_suite(SUITE), self.subject(factors), Options(self._count))
+        outcome = run_suite(self._home, find_suite(SUITE), self.subject(factors), Options(self._count))
         return np.array([float(row[outcome.main.name]) for row in outcome.rows if SKIPPED not in row["id"]])
 
 
@@ -275,7 +275,7 @@ def privacy(home: Home, args: argparse.Namespace) -> dict[str, Any]:
     most = max(sum(values.size for name, values in town.first(0).items() if end in name) for end in ("lora_A", "lora_B"))
     wanted = replace(PRIVATE, records=count, numbers=most)
     noisy = replace(town, rounds=2 if args.quick else PRIVATE_ROUNDS)
-    items, results = Items(town, args.items), dict[str, list[np.ndarray]]()
+    items, results = Items(home, town, args.items), dict[str, list[np.ndarray]]()
     exposed = list[list[str]]([["", "AUC of canaries (95 %)"]])
     for name, learn in (
         ("base", lambda: None),

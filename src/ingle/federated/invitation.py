@@ -137,8 +137,8 @@ def _typed(cls: Any, values: Mapping[str, Any]) -> dict[str, Any]:
         raise TypeError(f"{wrong[0]} is {'unknown' if wrong[0] not in known else 'missing'}")
     typed = dict[str, Any]()
     for name, kind in known.items():
-        value = values[name]
-        plain = dict if is_dataclass(kind) else list if name == "members" else kind
+        value: Any = values[name]
+        plain: type = dict if is_dataclass(kind) else list if name == "members" else kind
         if type(value) is not plain:
             raise TypeError(f"{name} is a {type(value).__name__}")
         if plain is float and not math.isfinite(value):

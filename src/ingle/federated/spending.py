@@ -7,7 +7,7 @@ import json
 
 from ingle.core.digest import canonical_json
 from ingle.core.errors import FederatedError, HomeError
-from ingle.core.event import Event
+from ingle.core.event import Event, Fact
 from ingle.core.files import os_errors, write_atomic
 from ingle.federated.invitation import Invitation
 from ingle.federated.promise import spent_epsilon
@@ -44,7 +44,7 @@ def spend(home: Home, invitation: Invitation) -> Event:
     with os_errors(path):
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     write_atomic(path, canonical_json({"rounds": rounds}), mode=0o600)
-    facts = {
+    facts: dict[str, Fact] = {
         "federation": invitation.digest, "unit": of.unit, "rounds": rounds, "epsilon": round(spent_epsilon(invitation, rounds), 4),
         "delta": of.delta, "of_epsilon": of.epsilon,
     }  # fmt: skip
