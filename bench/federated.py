@@ -56,7 +56,7 @@ from model import smollm2
 from servers import own_home, say
 
 SUITE, SKIPPED = "debian-topic", "tesseract"
-LEARNING = Learning(rate=2e-3, steps=6, batch_tokens=512, layers="upper-third", template="plain")
+LEARNING = Learning(rate=1e-3, steps=6, batch_tokens=512, layers="upper-third", precision="bf16", template="plain")
 RANK, REACH, ALPHA = 4, 0.02, 0.3
 # For privacy: more records, fewer numbers, so that the noise of a step stays below what is learned in it.
 PRIVATE = Privacy("record", epsilon=8.0, delta=1e-4, clip=1.0, share=0.2)
@@ -94,8 +94,8 @@ def main() -> None:
     home = own_home(args.home)
     town = build(home, args, LEARNING)
     items = Items(home, town, args.items)
-    results: dict[str, list[np.ndarray]] = {"base": [items.right(None)]}
-    seconds: dict[str, float] = {}
+    results: dict[str, list[np.ndarray]] = {"base": [items.asked(None)]}
+    seconds, table = dict[str, float](), list[list[str]]()
     arms: dict[str, Callable[[], list[Factors]]] = {
         "alone": lambda: [alone(town, seat, file) for seat, file in enumerate(town.files)],
         "central": lambda: [alone(town, 0, town.whole)],
@@ -107,10 +107,9 @@ def main() -> None:
         began = time.perf_counter()
         learned = arms[name]()
         seconds[name] = time.perf_counter() - began
-        results[name] = [items.right(one) for one in learned]
-        say(f"{name}: {np.mean(results[name]):.3f} after {seconds[name]:.0f} s")
-    table = told(results)
-    show(f"{SUITE}, {town.rounds} rounds of {town.learning.steps} steps, n = {len(results['base'][0])}", table)
+        results[name] = [items.asked(one) for one in learned]
+        table = told(results)
+        show(f"{SUITE}, {town.rounds} rounds of {town.learning.steps} steps, n = {len(results['base'][0])}; {seconds[name]:.0f} s", table)
     private = privacy(home, args) if args.privacy else {}
     finish("federated", {"rows": table, "seconds": seconds, "settings": vars(args) | {"home": ""}, "privacy": private})
 
@@ -243,23 +242,29 @@ class Items:
         candidate = Candidate("learned", "lora", kept.digest, dict(factors), {"command": "bench"})
         return subject_of(open_model(candidate_source(home, kept, candidate)), lambda: False)
 
-    def right(self, factors: Factors | None) -> np.ndarray:
-        """[items] 1 where the answer is right."""
+    def asked(self, factors: Factors | None) -> np.ndarray:
+        """[items, 2]: 1 where the answer is right; nats of the right one among the eight."""
         outcome = run_suite(self._home, find_suite(SUITE), self.subject(factors), Options(self._count))
-        return np.array([float(row[outcome.main.name]) for row in outcome.rows if SKIPPED not in row["id"]])
+        rows = [row for row in outcome.rows if SKIPPED not in row["id"]]
+        scores, gold = np.array([row["nats"] for row in rows]), np.array([row["gold"] for row in rows])
+        among = np.log(np.exp(scores - scores.max(1, keepdims=True)).sum(1)) + scores.max(1)
+        right = [float(row[outcome.main.name]) for row in rows]
+        return np.stack([right, among - scores[np.arange(len(rows)), gold]], axis=1)
 
 
 def told(results: Mapping[str, Sequence[np.ndarray]]) -> list[list[str]]:
-    """Accuracy of each arm with its interval over items, and its difference from the mean of homes alone and from the base, paired."""
-    columns = {name: np.stack([np.mean(sides, axis=0), np.ones(len(sides[0]))], axis=1) for name, sides in results.items()}
-    table = [["", "accuracy (95 %)", "over base", "over alone"]]
-    for name, rows in columns.items():
-        interval = bootstrap(rows)
-        cells = [f"{rows[:, 0].mean():.3f} ({interval.low:.3f} – {interval.high:.3f})"]
-        for other in ("base", "alone"):
-            found = paired_bootstrap(columns[other], rows) if other in columns and other != name else None
-            cells.append(f"{found.value:+.3f} ({found.interval.low:+.3f} – {found.interval.high:+.3f})" if found else "")
-        table.append([name, *cells])
+    """Figures of each arm with their intervals over items, and differences from the mean of homes alone and from the base, paired."""
+    table = [["", "figure", "value (95 %)", "over base", "over alone"]]
+    for name, sides in results.items():
+        for at, figure in enumerate(("accuracy", "nats")):
+            columns = {arm: np.stack([np.mean(own, axis=0)[:, at], np.ones(len(own[0]))], axis=1) for arm, own in results.items()}
+            rows = columns[name]
+            interval = bootstrap(rows)
+            cells = [f"{rows[:, 0].mean():.3f} ({interval.low:.3f} – {interval.high:.3f})"]
+            for other in ("base", "alone"):
+                found = paired_bootstrap(columns[other], rows) if other in columns and other != name else None
+                cells.append(f"{found.value:+.3f} ({found.interval.low:+.3f} – {found.interval.high:+.3f})" if found else "")
+            table.append([name, figure, *cells])
     return table
 
 
@@ -283,7 +288,7 @@ def privacy(home: Home, args: argparse.Namespace) -> dict[str, Any]:
         ("ε = 8", lambda: together(noisy, "alternate", args.seed, wanted)),
     ):
         learned = learn()
-        results[name] = [items.right(learned)]
+        results[name] = [items.asked(learned)]
         value, low, high = auc(nats(items.subject(learned), canaries), rng)
         exposed.append([name, f"{value:.3f} ({low:.3f} – {high:.3f})"])
     table = told(results)
