@@ -255,7 +255,7 @@ class Items:
 def told(results: Mapping[str, Sequence[np.ndarray]]) -> list[list[str]]:
     """Figures of each arm with their intervals over items, and differences from the mean of homes alone and from the base, paired."""
     table = [["", "figure", "value (95 %)", "over base", "over alone"]]
-    for name, sides in results.items():
+    for name in results:
         for at, figure in enumerate(("accuracy", "nats")):
             columns = {arm: np.stack([np.mean(own, axis=0)[:, at], np.ones(len(own[0]))], axis=1) for arm, own in results.items()}
             rows = columns[name]

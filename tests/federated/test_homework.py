@@ -12,6 +12,7 @@ import pytest
 
 from ingle.core.errors import ConfigError
 from ingle.core.event import Event
+from ingle.federated import promise
 from ingle.federated.at_home import Taking, candidate_of, node_of
 from ingle.federated.coordinate import EndedRound, gather, run_round
 from ingle.federated.homework import OWN, learner, read_own
@@ -163,19 +164,35 @@ def test_with_privacy_of_a_record_a_round_is_one_noisy_step(street: Street) -> N
         street.round(takings, 3)
 
 
-def test_a_kill_while_learning_costs_the_round_that_was_paid(street: Street) -> None:
+def test_a_kill_costs_what_may_have_left_and_nothing_before(street: Street, monkeypatch: pytest.MonkeyPatch) -> None:
     wanted = Privacy("record", epsilon=8.0, delta=1e-3, clip=1.0, share=0.8, records=40_000, numbers=4_000)
     invitation = street.invitation(privacy=wanted)
 
     def killed(_homework: Homework, _factors: Any, _folder: Path) -> HomeworkDone:
-        assert read_spent(street.homes[0], invitation) == 1, "it is paid before it is learned"
+        raise KeyboardInterrupt
+
+    def drawn(_count: int) -> Any:
+        assert read_spent(street.homes[0], invitation) == 1, "it is paid before there is anything that could leave"
         raise KeyboardInterrupt
 
     home, kept = street.homes[0], street.kept[0]
     taking = Taking(home, kept, invitation, learner(home, kept, invitation, [street.files[0]], killed), OWN_ALONE, street.events[0].append)
     with pytest.raises(KeyboardInterrupt):
         node_of(taking, street.signers[0]).work.train(1)
-    assert read_spent(home, invitation) == 1 and read_own(home, invitation) == ()
+    assert read_spent(home, invitation) == 0 and read_own(home, invitation) == ()
+    monkeypatch.setattr(promise, "secret_normal", drawn)
+    with pytest.raises(KeyboardInterrupt):
+        node_of(street.takings(invitation)[0], street.signers[0]).work.train(1)
+    assert read_spent(home, invitation) == 1 and read_own(home, invitation)
+
+
+def test_a_home_learns_by_another_process_unless_told_otherwise(street: Street) -> None:
+    home, invitation = street.homes[0], street.invitation()
+    standing = street.takings(invitation)[0].standing
+    after = learner(home, street.kept[0], invitation, [street.files[0]])(standing.factors, standing.names, 1)
+    assert after.keys() == standing.factors.keys()
+    assert {name for name in after if (after[name] != standing.factors[name]).any()} == set(standing.names)
+    assert len(read_own(home, invitation)) == 12 and not (folder_of(home, invitation) / "homework").exists()
 
 
 def test_a_promise_counted_for_a_smaller_model_is_refused(street: Street) -> None:

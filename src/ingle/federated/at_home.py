@@ -17,7 +17,7 @@ from ingle.federated.node import HomeNode, RoundWork
 from ingle.federated.promise import with_noise
 from ingle.federated.quantise import Whole, to_grid
 from ingle.federated.secure_sum import take_seat
-from ingle.federated.spending import spend
+from ingle.federated.spending import next_round, spend
 from ingle.federated.standing import FederationStanding, keep_said, keep_standing, read_said, read_standing
 from ingle.federated.verdict import RoundVerdict, verdict_event
 from ingle.gate.decide import judge
@@ -97,13 +97,13 @@ def most_numbers(standing: FederationStanding) -> int:
 
 
 def _train(taking: Taking, number: int) -> Whole:
-    standing, terms = taking.standing, taking.invitation.terms()
-    if taking.invitation.privacy.unit:
-        # Paid before anything is learned, so that nothing can leave unpaid.
-        taking.sink(spend(taking.home, taking.invitation))
+    standing, terms, promises = taking.standing, taking.invitation.terms(), bool(taking.invitation.privacy.unit)
+    if promises:
+        next_round(taking.home, taking.invitation)  # raises if there is none: then nothing is learned
     after = taking.learn(standing.factors, standing.names, number)
     gain = flat_gain(standing.factors, after, standing.names)
-    if taking.invitation.privacy.unit:
+    if promises:
+        taking.sink(spend(taking.home, taking.invitation))
         gain = with_noise(gain, taking.invitation, terms)
     return to_grid(gain, terms.grid)[0]
 

@@ -1,6 +1,7 @@
 """Privacy that a home has spent in a federation, kept in HOME/federated/KEY/spent.json: it is written before anything leaves.
 
-A round counts when its noisy update is made, whatever becomes of it. So after a kill it may be counted too high, never too low.
+A round counts when its noisy update is made, whatever becomes of it. So after a kill it may be counted too high, never too low. Learning
+that fails before costs nothing: nothing of it leaves.
 """
 
 import json
@@ -33,13 +34,18 @@ def read_spent(home: Home, invitation: Invitation) -> int:
         raise HomeError(str(path), "must say how much privacy was spent", error, cure) from error
 
 
+def next_round(home: Home, invitation: Invitation) -> int:
+    """Return which round will be paid for next. Raises FederatedError where all was spent, HomeError."""
+    rounds = read_spent(home, invitation) + 1
+    if rounds > invitation.rounds:
+        rule = f"All of the privacy that was promised is spent: {invitation.rounds} rounds, ε {invitation.privacy.epsilon:g}"
+        raise FederatedError("privacy", rule, "", "Go on under a new invitation; what both spend adds up.")
+    return rounds
+
+
 def spend(home: Home, invitation: Invitation) -> Event:
     """Pay for one more round, on the disk. Returns the fact of it. Raises FederatedError where all was spent, HomeError."""
-    rounds = read_spent(home, invitation) + 1
-    of = invitation.privacy
-    if rounds > invitation.rounds:
-        rule = f"All of the privacy that was promised is spent: {invitation.rounds} rounds, ε {of.epsilon:g}"
-        raise FederatedError("privacy", rule, "", "Go on under a new invitation; what both spend adds up.")
+    rounds, of = next_round(home, invitation), invitation.privacy
     path = folder_of(home, invitation) / SPENT
     with os_errors(path):
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -56,7 +56,7 @@ def alone() -> AbstractContextManager[None]:
 
 def _end_with_input() -> None:
     """End this process when the one that asked is gone, or wants no answer any more."""
-    while sys.stdin.buffer.read(4096):
+    while os.read(0, 4096):  # not by sys.stdin, whose lock this thread would hold at the end of the process
         pass
     os._exit(1)
 
