@@ -19,6 +19,7 @@ from ingle.federated.promise import (
     check_promise,
     home_deviation,
     longest_part,
+    promise_in_words,
     promised,
     secret_normal,
     spent_epsilon,
@@ -45,6 +46,10 @@ def test_the_invitation_says_what_the_accountant_says() -> None:
     again = from_text(to_text(GOOD))
     assert again == GOOD and "[privacy]" in to_text(GOOD)
     check_invitation(again)
+    assert promise_in_words(GOOD).startswith(
+        "Noise hides whether one of this home's examples had a part in the sums: ε 8, δ 1e-05, over 20 rounds"
+    )
+    assert "promises no differential privacy" in promise_in_words(invited(SIGNERS))
     assert promised(invited(SIGNERS)) == invited(SIGNERS), "nothing is promised where nothing was asked for"
 
 

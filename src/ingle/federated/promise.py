@@ -115,6 +115,18 @@ def promised(invitation: "Invitation") -> "Invitation":
     return replace(noisy, reach=float(f"{(MOST_DEVIATIONS + USUAL_ROOM) * deviation:.3g}"))
 
 
+def promise_in_words(invitation: "Invitation") -> str:
+    """Return what is promised beside the secure sum, as a sentence for the owner who is asked."""
+    of = invitation.privacy
+    if not of.unit:
+        return "What the sums say about single examples is not bounded: the invitation promises no differential privacy."
+    whom = "one of this home's examples" if of.unit == "record" else "anything that this home has"
+    return (
+        f"Noise hides whether {whom} had a part in the sums: ε {of.epsilon:g}, δ {of.delta:g}, over {invitation.rounds} rounds, "
+        "with failed ones. This home's votes are outside of it."
+    )
+
+
 def spent_epsilon(invitation: "Invitation", steps: int) -> float:
     """Return ε of so many rounds; 0 for none. Raises ConfigError if nothing was promised."""
     return _epsilon(replace(plan_of(invitation), steps=steps)) if steps else 0.0
