@@ -199,7 +199,7 @@ def together(town: Town, aggregation: str, seed: int, wanted: Privacy = Privacy(
     answers = [responder(node) for node in nodes]
     ask = one_after_another(answers)
     terms, base = invitation.terms(), nodes[0].base
-    joined = gather(terms, ask, 3600.0, lambda seat, error: say(f"home {seat}: {error}"))
+    joined = tuple(gather(terms, ask, 3600.0, lambda seat, error: say(f"home {seat}: {error}")))
     for number in range(1, town.rounds + 1):
         standing = takings[0].standing
         ended = run_round(

@@ -84,7 +84,7 @@ class Street:
         nodes = [node_of(taking, signer) for taking, signer in zip(takings, self.signers, strict=True)]
         ask, complaints = local({seat: responder(node) for seat, node in enumerate(nodes)}), list[str]()
         terms = takings[0].invitation.terms()
-        joined = gather(terms, ask, 300.0, lambda _, error: complaints.append(str(error)))
+        joined = tuple(gather(terms, ask, 300.0, lambda _, error: complaints.append(str(error))))
         now = Round(terms, number, nodes[0].base, takings[0].standing.length, joined)
         ended = run_round(now, ask, 300.0, lambda _, error: complaints.append(str(error)))
         assert not complaints, complaints
