@@ -69,7 +69,8 @@ def naive(pupil: Pupil, file: Corrections) -> list[float]:
     from ingle.model.module import load_module
     from ingle.train.encode import Encoder
     from ingle.train.examples import Record
-    from ingle.tuning.method import chosen_layers, find_method
+    from ingle.tuning.linears import chosen_layers
+    from ingle.tuning.method import find_method
 
     if made := _made(pupil, "naive"):
         return list(made["seconds"])

@@ -56,7 +56,7 @@ from ingle.train.schedules import Schedule
 from ingle.train.settings import TrainSettings
 from ingle.train.sketches import Sketcher
 from ingle.train.through import through_training
-from ingle.tuning.method import chosen_layers, chosen_linears
+from ingle.tuning.linears import chosen_layers, chosen_linears
 
 Floats = npt.NDArray[np.float64]
 LEFT_OUT = 0.25

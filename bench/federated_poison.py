@@ -1,7 +1,7 @@
 """Homes that poison what is learned together: how far each way of combining holds, beside a street without them.
 
 Ten homes, of which the last two attack from the fourth round on; the attacks are those of tests/federated/poison.py. Attackers know all
-that the honest homes learned. Arms: the plain mean (no cut, no votes: what FedAvg does), the rules of open mode, and secure mode. The homes'
+that the honest homes learned. Arms: the plain mean (no cut, no votes: what FedAvg does), the rules of open mode, and secure mode. Homes'
 data is not alike (Dirichlet 0.5 over eight kinds). Every arm but the plain one runs its real rounds: keys, masks, signatures, votes.
 
     right       share of the honest homes' held-out things that are told right, after all rounds; clean is the same arm with nobody poisoned

@@ -73,7 +73,8 @@ def ours(spec: dict[str, Any]) -> dict[str, Any]:
     from ingle.train.packing import Data
     from ingle.train.schedules import Schedule
     from ingle.train.settings import TrainSettings, TrainWatch
-    from ingle.tuning.method import chosen_layers, find_method
+    from ingle.tuning.linears import chosen_layers
+    from ingle.tuning.method import find_method
 
     documents, out = Documents(spec["data"]), Path(spec["out"])
     count = len(documents.bounds) - 1

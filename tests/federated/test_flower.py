@@ -16,9 +16,11 @@ from pathlib import Path
 
 import httpx
 import pytest
+from cryptography import x509
 
 from ingle.core.errors import ConfigError, FederatedError
 from ingle.federated.flower import child
+from ingle.federated.flower.certificate import CERTIFICATE, check_certificate, make_certificate
 from ingle.federated.flower.link import FlowerLink, flower_link, split_address
 from ingle.federated.flower.node import flower_node
 from ingle.federated.invitation import Invitation
@@ -132,14 +134,20 @@ def _certificate_digest(link: FlowerLink) -> str:
     return digest_bytes(ssl.PEM_cert_to_DER_cert(ssl.get_server_certificate((host, port))))
 
 
-def test_a_home_refuses_a_link_that_is_not_its_coordinators(tmp_path: Path, invitation: Invitation) -> None:
+def test_a_home_refuses_a_link_of_another_federation_or_a_stranger(tmp_path: Path, invitation: Invitation) -> None:
     other = invited([SIGNERS[1], SIGNERS[0], SIGNERS[2]])
     with (
         flower_link(tmp_path / "link", SIGNERS[1], other) as link,
         flower_node(tmp_path / "node", SIGNERS[0], invitation, link.address, bytes) as connected,
-        pytest.raises(FederatedError, match="certificate is not the coordinator's"),
+        pytest.raises(FederatedError, match="The link is for another federation"),
     ):
         connected(60)
+    make_certificate(tmp_path, new_signer(), invitation.digest)
+    certificate = x509.load_pem_x509_certificate((tmp_path / CERTIFICATE).read_bytes())
+    with pytest.raises(FederatedError, match="certificate is not of a home of this invitation"):
+        check_certificate(certificate, invitation.members, invitation.digest)
+    make_certificate(tmp_path, SIGNERS[2], invitation.digest)  # another home goes on in the coordinator's place
+    check_certificate(x509.load_pem_x509_certificate((tmp_path / CERTIFICATE).read_bytes()), invitation.members, invitation.digest)
 
 
 def test_a_home_refuses_a_run_that_brings_a_program(tmp_path: Path, invitation: Invitation, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -192,17 +200,17 @@ def test_a_port_that_is_taken_and_an_address_that_is_none_are_said(tmp_path: Pat
             up(text)
 
 
-def test_only_the_coordinator_opens_a_link_and_without_flower_nobody(
+def test_only_a_member_opens_a_link_and_without_flower_nobody(
     tmp_path: Path, invitation: Invitation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def up(signer: Signer) -> None:
         with flower_link(tmp_path / "link", signer, invitation):
             pass
 
-    with pytest.raises(FederatedError, match="not the coordinator"):
-        up(SIGNERS[1])
+    with pytest.raises(FederatedError, match="This home is not in the invitation"):
+        up(new_signer())
     monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
-    with pytest.raises(ConfigError, match="pip install 'ingle\\[federate\\]'"):
+    with pytest.raises(ConfigError, match="flwr"):
         up(SIGNERS[0])
 
 

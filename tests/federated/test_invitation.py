@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 from ingle.core.errors import ConfigError, FederatedError, IngleError
 from ingle.federated.invitation import Invitation, check_invitation, from_text, invite, to_text
 from ingle.federated.message import MARK, Letter, from_bytes, to_bytes
+from ingle.federated.promise import Privacy
 from ingle.ledger.keys import new_signer
+from ingle.tuning.homework import Learning
 from tests.federated.homes import invited
 
 SIGNERS = [new_signer() for _ in range(4)]
@@ -31,8 +33,10 @@ def test_it_comes_back_from_its_page_and_is_good() -> None:
 def test_whatever_is_altered_is_found(name: str) -> None:
     value = getattr(GOOD, name)
     texts = {"coordinator": SIGNERS[1].verifier.public, "expires": "2101-01-01T00:00:00Z"}
-    if isinstance(value, str):
-        other: object = texts.get(name, value[:-1] + ("1" if value.endswith("0") else "0"))
+    if isinstance(value, Learning | Privacy):
+        other: object = replace(value, **{"steps" if name == "learning" else "records": 7})
+    elif isinstance(value, str):
+        other = texts.get(name, value[:-1] + ("1" if value.endswith("0") else "0"))
     else:
         other = value[::-1] if isinstance(value, tuple) else value * 2 + 1
     with pytest.raises(FederatedError, match="was altered after it was signed"):
@@ -51,6 +55,9 @@ def test_who_invites_must_not_be_able_to_lower_the_terms() -> None:
         ({"rounds": 0}, "rounds"),
         ({"expires": "2100-01-01T00:00:00"}, "time zone"),
         ({"expires": "soon"}, "a date"),
+        ({"learning": Learning(precision="auto")}, "learning.precision must be fp32 or bf16"),
+        ({"learning": Learning(rate=0.0)}, "learning.rate"),
+        ({"privacy": Privacy(epsilon=8.0)}, "privacy.unit must be record or home if anything is promised"),
     ):
         with pytest.raises(ConfigError, match=match):
             invite(replace(GOOD, **change), SIGNERS[0])  # type: ignore[arg-type]
@@ -74,6 +81,12 @@ def test_pages_that_are_none() -> None:
         (page + "surprise = 1\n", "surprise is unknown"),
         (page.replace("rank = 2", 'rank = "2"'), "rank is a str"),
         (page.replace("reach = 1.0", "reach = 1"), "reach is a int"),
+        (page.replace("[learning]\n", "[learning]\nhaste = 1\n"), "haste is unknown"),
+        (page.replace("reach = 1.0", "reach = nan"), "reach is no number"),
+        (page.replace("clip = 0.0", "clip = inf"), "clip is no number"),
+        (page.replace("[privacy]", "[secrecy]"), "privacy is missing"),
+        (page.replace("steps = 8", "steps = 8.5"), "steps is a float"),
+        (page.split("[learning]")[0] + "learning = 3\nprivacy = 4\n", "learning is a int"),
         (page.replace('members = ["', 'members = [1, "'), "members are keys"),
     ):
         with pytest.raises(FederatedError, match=match):

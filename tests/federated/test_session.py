@@ -215,7 +215,7 @@ def test_the_list_of_what_left_survives_a_crash_and_refuses_what_is_no_message(t
 
 
 def test_the_model_must_be_there(street: Street) -> None:
-    assert shapes_of(street.takings[0].home, street.takings[0].kept)
+    assert shapes_of(street.takings[0].home, street.takings[0].kept, street.takings[0].invitation)
     other = invite(replace(street.takings[0].invitation, base="c" * 64), street.signers[0])
     with pytest.raises(HomeError, match="is not kept here"):
         audit(street.takings[0].home, other, street.ledgers[0])

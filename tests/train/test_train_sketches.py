@@ -5,6 +5,7 @@ import pytest
 import torch
 from torch import nn
 
+from ingle.train.by_document import summed_loss
 from ingle.train.packing import make_batch
 from ingle.train.sketches import SIZE, Sketcher
 from tests.engine.tiny import tiny_config
@@ -34,7 +35,7 @@ def test_their_products_are_the_gradients_cosines() -> None:
     parameters = {name: one for name, one in parameters.items() if name.startswith("model.layers.2.")}  # the upper third of three
     sketches = sketcher.of_corpus(data.corpus, range(40)).astype(np.float64)
     for number in range(40):
-        loss = sketcher._loss(make_batch(data.corpus, [number]))
+        loss = summed_loss(module, make_batch(data.corpus, [number]))
         whole.append(torch.cat([one.flatten() for one in torch.autograd.grad(loss, list(parameters.values()))]))
     wanted = nn.functional.normalize(torch.stack(whole), dim=1).double()
     assert len(whole[0]) > 2 * SIZE, "it is folded several times"

@@ -3,38 +3,37 @@
 Nothing is held in memory between two letters but the round's own secrets: a home that is killed reads where it was.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-
-import numpy as np
-import numpy.typing as npt
+from dataclasses import dataclass, replace
 
 from ingle.core.candidate import Candidate
-from ingle.core.errors import FederatedError
+from ingle.core.errors import ConfigError, FederatedError
 from ingle.core.event import Sink
 from ingle.engine.adapter import linear_shapes
 from ingle.engine.source import open_weights
-from ingle.federated.aggregate import Tensors, flat_gain
+from ingle.federated.aggregate import Tensors, aggregation, flat_gain, trained_names
+from ingle.federated.homework import Learn, drop_own, read_own
 from ingle.federated.invitation import Invitation, check_invitation
 from ingle.federated.kept_rounds import keep_round
 from ingle.federated.message import Letter
 from ingle.federated.node import HomeNode, RoundWork
+from ingle.federated.promise import with_noise
 from ingle.federated.quantise import Whole, to_grid
 from ingle.federated.secure_sum import take_seat
-from ingle.federated.standing import FederationStanding, keep_said, keep_standing, read_said, read_standing
+from ingle.federated.spending import next_round, spend
+from ingle.federated.standing import FederationStanding, first_standing, keep_said, keep_standing, read_said, read_standing
 from ingle.federated.suspicion import suspension_event
 from ingle.federated.verdict import RoundVerdict, verdict_event
 from ingle.gate.decide import judge
 from ingle.gate.policy import Policy
+from ingle.gate.probes import Probes
 from ingle.gate.trial import Trial
 from ingle.home.kept import Kept
 from ingle.home.place import Home
 from ingle.home.staging import discard
 from ingle.ledger.keys import Signer
+from ingle.tuning.linears import chosen_layers, chosen_linears
 
 MAKER = "federate"
-Learn = Callable[[Tensors, Sequence[str], int], Mapping[str, npt.NDArray[np.float32]]]
-"""Factors, which of them may change, round → the factors after learning from this home's own examples."""
 
 
 @dataclass(frozen=True)
@@ -53,12 +52,14 @@ class Taking:
     @property
     def standing(self) -> FederationStanding:
         """Where it is, read from the home."""
-        return read_standing(self.home, self.invitation, shapes_of(self.home, self.kept))
+        return read_standing(self.home, self.invitation, shapes_of(self.home, self.kept, self.invitation))
 
 
-def shapes_of(home: Home, kept: Kept) -> dict[str, tuple[int, int]]:
+def shapes_of(home: Home, kept: Kept, invitation: Invitation) -> dict[str, tuple[int, int]]:
     """Return the shapes [N, K] of the linears that a federation trains."""
-    return linear_shapes(open_weights(home, kept).config)
+    config, learning = open_weights(home, kept).config, invitation.learning
+    shapes = linear_shapes(config)
+    return {name: shapes[name] for name in chosen_linears(chosen_layers(config, learning.layers), learning.targets)}
 
 
 def node_of(taking: Taking, signer: Signer) -> HomeNode:
@@ -71,6 +72,9 @@ def node_of(taking: Taking, signer: Signer) -> HomeNode:
         rule = f"The invitation is about model {taking.invitation.base[:12]}, and {taking.kept.name} here is {taking.kept.digest[:12]}"
         raise FederatedError("base", rule, "", "Pull the same model, without deltas of your own.")
     standing = taking.standing
+    if (most := most_numbers(standing)) > taking.invitation.privacy.numbers and taking.invitation.privacy.unit:
+        rule = f"must be at least {most:,}, as many as a round trains of this model"
+        raise ConfigError("privacy.numbers", rule, taking.invitation.privacy.numbers, "Its coordinator has counted wrongly.")
     member = take_seat(taking.invitation.terms(), signer, *read_said(taking.home, taking.invitation))
     work = RoundWork(
         lambda number: _train(taking, number),
@@ -92,16 +96,39 @@ def candidate_of(taking: Taking, standing: FederationStanding, factors: Tensors,
     return Candidate(name, "lora", taking.kept.digest, factors, origin)
 
 
+def most_numbers(standing: FederationStanding) -> int:
+    """Return the most numbers that a round trains."""
+    name = standing.invitation.aggregation
+    rounds = range(1, 1 + len(aggregation(name).trains))
+    return max(sum(standing.factors[one].size for one in trained_names(standing.factors, name, number)) for number in rounds)
+
+
+def counted_numbers(home: Home, kept: Kept, invitation: Invitation) -> Invitation:
+    """Return an invitation that names how many numbers a round trains of this model, if it promises privacy."""
+    if not invitation.privacy.unit:
+        return invitation
+    numbers = most_numbers(first_standing(invitation, shapes_of(home, kept, invitation)))
+    return replace(invitation, privacy=replace(invitation.privacy, numbers=numbers))
+
+
 def _train(taking: Taking, number: int) -> Whole:
-    standing = taking.standing
+    standing, terms, promises = taking.standing, taking.invitation.terms(), bool(taking.invitation.privacy.unit)
+    if promises:
+        next_round(taking.home, taking.invitation)  # raises if there is none: then nothing is learned
     after = taking.learn(standing.factors, standing.names, number)
-    return to_grid(flat_gain(standing.factors, after, standing.names), taking.invitation.terms().grid)[0]
+    gain = flat_gain(standing.factors, after, standing.names)
+    if promises:
+        taking.sink(spend(taking.home, taking.invitation))
+        gain = with_noise(gain, taking.invitation, terms)
+    return to_grid(gain, terms.grid)[0]
 
 
 def _judge(taking: Taking, total: Whole, homes: int) -> bool:
     standing = taking.standing
-    candidate = candidate_of(taking, standing, standing.with_sum(total, homes), taking.invitation.name)
-    trial = Trial(taking.home, taking.kept, candidate)
+    name = taking.invitation.name
+    candidate = candidate_of(taking, standing, standing.with_sum(total, homes), name)
+    so_far = candidate_of(taking, standing, standing.factors, name) if standing.accepted else None
+    trial = Trial(taking.home, taking.kept, candidate, Probes(own=read_own(taking.home, taking.invitation)), so_far=so_far)
     findings = judge(trial, taking.policy, MAKER)
     if trial.packed_alone:
         discard(taking.home, trial.source.packs)
@@ -117,3 +144,4 @@ def _settle(taking: Taking, verdict: RoundVerdict, total: Whole, letter: Letter)
     for seat in sorted(set(after.suspicion.suspended) - set(before.suspicion.suspended)):
         taking.sink(suspension_event(taking.invitation.terms(), verdict, seat, name))
     keep_standing(taking.home, after)
+    drop_own(taking.home, taking.invitation)

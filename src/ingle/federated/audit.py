@@ -49,7 +49,7 @@ def audit(home: Home, invitation: Invitation, ledger: Ledger) -> FederationAudit
     except FederatedError as error:
         problems.append(error.sentence)
     kept = _model(home, invitation)
-    shapes = shapes_of(home, kept)
+    shapes = shapes_of(home, kept, invitation)
     start = first_standing(invitation, shapes)
     try:
         reached, verdicts = replay(home, start)

@@ -15,7 +15,8 @@ from ingle.core.errors import ConfigError, FederatedError, HomeError
 from ingle.core.event import Event, Fact
 from ingle.core.files import os_errors, write_atomic
 from ingle.core.words import counted
-from ingle.federated.invitation import Invitation, from_text, to_text
+from ingle.federated.invitation import MODES, Invitation, from_text, to_text
+from ingle.federated.promise import promise_in_words
 from ingle.federated.standing import folder_of
 from ingle.home.place import Home
 
@@ -49,6 +50,8 @@ def lent(paths: Mapping[Path, int]) -> Consent:
     """Return a consent to learn from these files with so many examples each. Raises HomeError for a file that can't be read."""
     files = []
     for path, examples in paths.items():
+        if path.is_dir():
+            raise ConfigError("--data", "must name files, so that each is known to be lent", str(path), "Name the files in it.")
         with os_errors(path):
             files.append(LentFile(str(path.absolute()), examples, digest_bytes(path.read_bytes())))
     if not sum(file.examples for file in files):
@@ -56,16 +59,16 @@ def lent(paths: Mapping[Path, int]) -> Consent:
     return Consent(tuple(files), datetime.now(UTC).isoformat(timespec="seconds"))
 
 
-def terms_in_words(invitation: Invitation, examples: int) -> list[str]:
-    """Return what an owner is asked to agree to, a sentence a line."""
+def terms_in_words(invitation: Invitation, examples: int = 0) -> list[str]:
+    """Return what an owner is asked to agree to, a sentence a line; `examples` are those that it would lend."""
     homes, rounds = len(invitation.members), counted(invitation.rounds, "round")
+    lines = [f"{invitation.name}: {homes} homes learn together, in {rounds} at the most, until {invitation.expires}."]
+    if examples:
+        lines.append(f"This home would learn from {counted(examples, 'example')}. They stay here; what is learned from them is sent.")
     return [
-        f"{invitation.name}: {homes} homes learn together, in {rounds} at the most, until {invitation.expires}.",
-        f"This home would learn from {counted(examples, 'example')}. They stay here; sums of what is learned leave, and signed votes.",
-        f"Nobody sees one home's part of a sum, unless more than {invitation.terms().traitors} homes tell the coordinator all they know.",
-        "What the sums say about single examples is not bounded: the invitation promises no differential privacy.",
+        *lines, MODES[invitation.mode], promise_in_words(invitation),
         "What was learned together can't be taken out for one home afterwards. `ingle federate leave` ends it for what comes.",
-    ]
+    ]  # fmt: skip
 
 
 def keep_consent(home: Home, invitation: Invitation, consent: Consent) -> Event:

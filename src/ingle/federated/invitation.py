@@ -1,8 +1,9 @@
 """The invitation: what a federation is, on one page that people hand to each other. Whoever altered it is found by its signature."""
 
+import math
 import tomllib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -10,9 +11,11 @@ from ingle.core.digest import canonical_json, digest_bytes, plain_json
 from ingle.core.errors import ConfigError, FederatedError
 from ingle.federated.aggregate import aggregation
 from ingle.federated.combine import find_rule
+from ingle.federated.promise import Privacy, check_promise
 from ingle.federated.quantise import Grid
 from ingle.federated.terms import Terms
 from ingle.ledger.keys import Signer, read_verifier
+from ingle.tuning.homework import Learning, check_learning
 
 VERSION = 1
 MODES: Mapping[str, str] = {
@@ -37,7 +40,7 @@ class Invitation:
     threshold: int
     """The fewest homes in a sum."""
     rounds: int
-    """Rounds at the most, failed ones not counted."""
+    """Rounds at the most; failed ones count only where privacy is promised, for they cost as much."""
     expires: str
     """Until when homes may join and rounds may begin, in UTC: 2026-12-31T00:00:00Z."""
     aggregation: str = "alternate"
@@ -56,6 +59,10 @@ class Invitation:
     """Whether single updates are seen: see MODES. The two are never mixed."""
     rule: str = ""
     """How open updates are combined: a file of federated/rules. Empty where the mode is secure."""
+    learning: Learning = field(default_factory=Learning)
+    """How every home learns in a round."""
+    privacy: Privacy = field(default_factory=Privacy)
+    """What is promised about privacy beside the secure sum."""
     signature: str = ""
     """The coordinator's, over everything else."""
 
@@ -72,7 +79,9 @@ class Invitation:
     def terms(self) -> Terms:
         """Return the terms of its secure sums. Raises ConfigError for terms that protect nobody."""
         root = self.members.index(self.coordinator) if self.coordinator in self.members else -1
-        return Terms(self.digest, self.members, self.threshold, Grid(self.reach, self.bits, len(self.members)), self.rule, root=root)
+        grid = Grid(self.reach, self.bits, len(self.members))
+        # Of a promised noise each home adds its share only, and a group of a few has too little of it.
+        return Terms(self.digest, self.members, self.threshold, grid, self.rule, whole=bool(self.privacy.unit), root=root)
 
 
 def invite(invitation: Invitation, signer: Signer) -> Invitation:
@@ -98,6 +107,8 @@ def check_invitation(invitation: Invitation, now: datetime | None = None) -> Non
     _check_mode(invitation)
     if invitation.rounds < 1 or invitation.rank < 1:
         raise ConfigError("rounds", "and rank must be at least 1", min(invitation.rounds, invitation.rank))
+    check_learning(invitation.learning)
+    check_promise(invitation, invitation.terms())
     if end.tzinfo is None:
         raise ConfigError("expires", "must say its time zone", invitation.expires, "Write Z behind it for UTC.")
     if now is not None and now >= end:
@@ -113,6 +124,9 @@ def _check_mode(invitation: Invitation) -> None:
     if (invitation.mode == "open") != bool(invitation.rule):
         rule = "is for open updates: it must be named where the mode is open, and only there"
         raise ConfigError("rule", rule, invitation.rule or "none", 'Write mode = "open" and a rule, or neither.')
+    if terms.rule and invitation.privacy.unit:
+        cure = "Promise it in the mode secure, or nothing."
+        raise ConfigError("privacy.unit", "is for sums: an open update has only its own home's share of the noise", "", cure)
     if aggregation(invitation.aggregation).open:
         rule = f"{invitation.aggregation} makes one pair of all homes' own pairs, which no round does yet"
         raise ConfigError("aggregation", rule, "", "Choose alternate or frozen.")
@@ -127,27 +141,43 @@ def _check_mode(invitation: Invitation) -> None:
 
 def to_text(invitation: Invitation) -> str:
     """Return it as TOML, for people and `from_text`."""
-    # A JSON string, number or list of strings is TOML too.
-    lines = [f"{name} = {plain_json(value).decode()}" for name, value in asdict(invitation).items()]
-    return "\n".join((f"# An invitation to learn together with Ingle (version {VERSION}).", *lines, ""))
+    lines, tables = [f"# An invitation to learn together with Ingle (version {VERSION})."], list[str]()
+    for name, value in asdict(invitation).items():
+        if isinstance(value, dict):
+            tables += ["", f"[{name}]", *(_line(*pair) for pair in value.items())]
+        else:
+            lines.append(_line(name, value))
+    return "\n".join((*lines, *tables, ""))
 
 
 def from_text(text: str) -> Invitation:
     """Read an invitation. Raises FederatedError if it is none; nothing is verified: `check_invitation` does."""
     try:
-        return _typed(tomllib.loads(text))
+        return Invitation(**_typed(Invitation, tomllib.loads(text)))
     except (tomllib.TOMLDecodeError, TypeError) as error:
         cure = "It was cut or altered; ask its coordinator for it once more."
         raise FederatedError("invitation", "can't be read", error, cure) from error
 
 
-def _typed(values: Mapping[str, Any]) -> Invitation:
-    known = {field.name: list if field.name == "members" else field.type for field in fields(Invitation)}
+def _line(name: str, value: object) -> str:
+    # A JSON string, number or list of strings is TOML too.
+    return f"{name} = {plain_json(value).decode()}"
+
+
+def _typed(cls: Any, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the values of a dataclass as its fields' types have them. Raises TypeError for more, fewer, or others."""
+    known: dict[str, Any] = {one.name: one.type for one in fields(cls)}
     if wrong := sorted(set(values) ^ set(known)):
         raise TypeError(f"{wrong[0]} is {'unknown' if wrong[0] not in known else 'missing'}")
+    typed = dict[str, Any]()
     for name, kind in known.items():
-        if type(values[name]) is not kind:
-            raise TypeError(f"{name} is a {type(values[name]).__name__}")
-    if not all(type(member) is str for member in values["members"]):
+        value: Any = values[name]
+        plain: type = dict if is_dataclass(kind) else list if name == "members" else kind
+        if type(value) is not plain:
+            raise TypeError(f"{name} is a {type(value).__name__}")
+        if isinstance(value, float) and not math.isfinite(value):
+            raise TypeError(f"{name} is no number")
+        typed[name] = kind(**_typed(kind, value)) if isinstance(value, dict) else tuple(value) if isinstance(value, list) else value
+    if not all(type(member) is str for member in typed.get("members", ())):
         raise TypeError("members are keys")
-    return Invitation(**{**values, "members": tuple(values["members"])})
+    return typed

@@ -9,7 +9,7 @@ et al. 2021, Doroshenko et al. 2022). So ε is never too low; it is too high by 
 `bench/federated_privacy.py` compares with Google's dp-accounting, which is no dependency: it asks for SciPy, and for versions older than
 other parts have.
 
-Not counted: noise that is rounded to a grid of whole numbers is not quite Gaussian. Who adds it must keep the step far below it.
+Noise is put on a grid afterwards, which costs nothing: promise.py says why, and how homes share it.
 """
 
 import math

@@ -9,6 +9,7 @@ from typing import Any
 
 from ingle.core.message import Message, Request
 from ingle.measure.items import Pair
+from ingle.tuning.homework import HeldOutExample
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +47,8 @@ class Probes:
     asked."""
     taught: tuple[ProbeQuestion, ...] = ()
     """Questions as they were taught, with their answers; checked for whether they should have been taught."""
+    own: tuple[HeldOutExample, ...] = ()
+    """The owner's own examples that nobody learned from."""
 
 
 @dataclass(frozen=True, slots=True)

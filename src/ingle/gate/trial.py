@@ -40,6 +40,8 @@ class Trial:
     """Opens the models; one that has the incumbent open already saves a second."""
     stopped: Callable[[], bool] = never
     progress: Progress = silent
+    so_far: Candidate | None = None
+    """What the candidate goes on from, where that is more than the incumbent; it was judged earlier and is kept nowhere."""
 
     @property
     def private(self) -> bool:
@@ -81,6 +83,14 @@ class Trial:
     def challenger(self) -> Subject:
         """The candidate, as a subject of measurements."""
         return subject_of(self.candidate_model, self.stopped)
+
+    @cached_property
+    def earlier(self) -> Subject:
+        """What the candidate goes on from, as a subject of measurements."""
+        if self.so_far is None:
+            return self.incumbent
+        model = self.opener.open(candidate_source(self.home, self.kept, self.so_far), self.progress)
+        return subject_of(model, self.stopped)
 
     def fits(self, request: Request) -> bool:
         """Return whether the models can read a request, and have room for its whole answer."""

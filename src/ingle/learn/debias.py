@@ -44,7 +44,7 @@ from ingle.train.precision import keep_few_programs
 from ingle.train.report import training_facts
 from ingle.train.settings import TrainReport
 from ingle.train.trouble import memory_errors, smaller_batches
-from ingle.tuning.method import chosen_layers
+from ingle.tuning.linears import chosen_layers
 
 METHOD = "equalised counterfactuals"
 TEXTS = ("wiki-bits", "xsum-bits")

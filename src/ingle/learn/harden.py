@@ -48,7 +48,7 @@ from ingle.train.report import training_facts
 from ingle.train.settings import TrainReport, TrainSettings
 from ingle.train.trouble import memory_errors, smaller_batches
 from ingle.tuning.kept_model import subject_of
-from ingle.tuning.method import chosen_layers
+from ingle.tuning.linears import chosen_layers
 
 METHOD = "refusals under attack"
 VERSION = 1

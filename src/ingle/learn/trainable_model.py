@@ -30,8 +30,9 @@ from ingle.train.low_rank import LowRankLinear, all_tensors, kaiming
 from ingle.train.optimisers import OptimiserSettings, Trained
 from ingle.train.shared import SharedRow, final_states_of, lower_states_of, make_row, sharing
 from ingle.train.writing import write_all
+from ingle.tuning.linears import chosen_layers
 from ingle.tuning.low_rank import LowRankSettings, attach_low_rank
-from ingle.tuning.method import check_touched, chosen_layers
+from ingle.tuning.method import check_touched
 
 _ROW_TOKENS = 2048  # most tokens whose lower layers are run at once
 Turns = tuple[tuple[str, str], ...]

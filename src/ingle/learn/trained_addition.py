@@ -20,8 +20,9 @@ from ingle.train.objectives import Objective, Predictions
 from ingle.train.packing import Data
 from ingle.train.settings import TrainReport, TrainSettings, TrainWatch
 from ingle.tuning.kept_model import subject_of
+from ingle.tuning.linears import chosen_layers
 from ingle.tuning.low_rank import LowRankSettings
-from ingle.tuning.method import Attached, check_touched, chosen_layers, find_method
+from ingle.tuning.method import Attached, check_touched, find_method
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,8 @@ from ingle.model.tokenizer import Tokenizer
 from ingle.train.making import DeltaJob
 from ingle.tuning.data import Learnt, bring, learn_from
 from ingle.tuning.judge import Standing, sample, stand
-from ingle.tuning.method import Method, chosen_layers
+from ingle.tuning.linears import chosen_layers
+from ingle.tuning.method import Method
 from ingle.tuning.settings import TuneSettings
 
 

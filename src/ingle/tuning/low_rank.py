@@ -8,7 +8,8 @@ import torch
 from ingle.core.errors import ConfigError
 from ingle.model.module import CausalLM
 from ingle.train.low_rank import LowRankLinear, added_parameters, all_tensors, kaiming, put_low_rank
-from ingle.tuning.method import Attached, attached, chosen_linears
+from ingle.tuning.linears import chosen_linears
+from ingle.tuning.method import Attached, attached
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,7 +32,8 @@ from ingle.tuning.data import Learnt
 from ingle.tuning.job import Begun, TuneJob
 from ingle.tuning.judge import Standing, judge, sample
 from ingle.tuning.keeping import keep_examples
-from ingle.tuning.method import Attached, check_touched, chosen_layers
+from ingle.tuning.linears import chosen_layers
+from ingle.tuning.method import Attached, check_touched
 from ingle.tuning.origin import read_origin, write_origin
 from ingle.tuning.samples import Sample, samples
 from ingle.tuning.settings import method_settings, plain

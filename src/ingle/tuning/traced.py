@@ -29,7 +29,8 @@ from ingle.train.packing import Batch, Data, make_batch
 from ingle.train.precision import device_of
 from ingle.train.settings import TrainReport, TrainWatch
 from ingle.tuning.data import SUITE
-from ingle.tuning.method import Attached, chosen_layers, find_method
+from ingle.tuning.linears import chosen_layers
+from ingle.tuning.method import Attached, find_method
 from ingle.tuning.settings import TuneSettings, method_settings
 from ingle.tuning.virtual import with_virtual
 

@@ -16,11 +16,17 @@ def _suspended(facts: Mapping[str, Fact]) -> str:
     return f"left out the home with the key {key} from round {facts.get('round')} on (only in refused groups, {times} times in a row)"
 
 
+def _spent(facts: Mapping[str, Fact]) -> str:
+    whom = "a record's" if facts.get("unit") == "record" else "this home's"
+    return f"spent {whom} privacy: ε {facts.get('epsilon')} of {facts.get('of_epsilon')} in {facts.get('rounds')} rounds"
+
+
 MAKER = Maker(
     noun="something learned together",
     sentences={
         "federate.join": lambda facts: f"lends {facts.get('examples')} examples to a federation of {facts.get('homes')} homes",
         "federate.round": _round,
+        "federate.spent": _spent,
         "federate.suspended": _suspended,
         "federate.leave": lambda _facts: "lends its examples no more",
     },

@@ -1,6 +1,10 @@
-"""A link's certificate: signed by the ledger's key of the coordinator, which every home knows from the invitation."""
+"""A link's certificate: signed by the ledger's key of a member, all of which every home knows from the invitation.
+
+Any member may hold the link, so that another goes on where a coordinator is gone.
+"""
 
 import ssl
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -32,14 +36,14 @@ def make_certificate(folder: Path, signer: Signer, federation: str) -> str:
     return digest_bytes(certificate.public_bytes(serialization.Encoding.DER))
 
 
-def trust(host: str, port: int, coordinator: str, federation: str) -> tuple[ssl.SSLContext, str]:
+def trust(host: str, port: int, members: Sequence[str], federation: str) -> tuple[ssl.SSLContext, str]:
     """Return what accepts this link's certificate and no other, and the certificate's digest.
 
-    Raises OSError where no link answers, FederatedError if its certificate isn't the coordinator's.
+    Raises OSError where no link answers, FederatedError if its certificate isn't a member's.
     """
     text = ssl.get_server_certificate((host, port), timeout=10)
     certificate = x509.load_pem_x509_certificate(text.encode())
-    check_certificate(certificate, coordinator, federation)
+    check_certificate(certificate, members, federation)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     # It is this very certificate: its name need not be the host's, and nobody stands above it.
     context.check_hostname = False
@@ -48,17 +52,23 @@ def trust(host: str, port: int, coordinator: str, federation: str) -> tuple[ssl.
     return context, digest_bytes(certificate.public_bytes(serialization.Encoding.DER))
 
 
-def check_certificate(certificate: x509.Certificate, coordinator: str, federation: str) -> None:
-    """Raise FederatedError if a certificate isn't this coordinator's for this federation, or not of today."""
+def check_certificate(certificate: x509.Certificate, members: Sequence[str], federation: str) -> None:
+    """Raise FederatedError if a certificate isn't a member's for this federation, or not of today."""
     names = certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
-    try:
-        read_verifier(coordinator).key.verify(certificate.signature, certificate.tbs_certificate_bytes)
-    except InvalidSignature:
+    if not any(_signed_by(certificate, member) for member in members):
         cure = "Ask the coordinator for the address. If it is right, somebody stands between; nothing was told."
-        raise FederatedError("certificate", "The link's certificate is not the coordinator's of this invitation", "", cure) from None
+        raise FederatedError("certificate", "The link's certificate is not of a home of this invitation", "", cure)
     if [name.value for name in names] != [federation]:
         raise FederatedError("certificate", "The link is for another federation", "", "Ask the coordinator for the address of this one.")
     start, end, now = certificate.not_valid_before_utc, certificate.not_valid_after_utc, datetime.now(UTC)
     if not start <= now <= end:
         rule = f"The link's certificate is good from {start:%Y-%m-%d} to {end:%Y-%m-%d}, and it is {now:%Y-%m-%d %H:%M}Z here"
         raise FederatedError("clock", rule, "", "Set this machine's clock, or start the link anew.")
+
+
+def _signed_by(certificate: x509.Certificate, member: str) -> bool:
+    try:
+        read_verifier(member).key.verify(certificate.signature, certificate.tbs_certificate_bytes)
+    except InvalidSignature:
+        return False
+    return True

@@ -12,6 +12,7 @@ from typing import Any
 
 from ingle.core.errors import ConfigError, FederatedError, fault_of
 from ingle.core.files import os_errors
+from ingle.core.installing import how_to_install
 from ingle.federated.flower.frames import read_frame, write_frame
 
 Tell = Callable[..., None]
@@ -31,7 +32,7 @@ def child(module: str, folder: Path, config: Mapping[str, Any], hear: Hear) -> I
     Raises ConfigError without Flower, HomeError if its folder can't be made.
     """
     if importlib.util.find_spec("flwr") is None:
-        raise ConfigError("flower", "is not installed", "", "Run: pip install 'ingle[federate]'")
+        raise ConfigError("flower", "is not installed", "", how_to_install("federate"))
     with os_errors(folder):
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     keeper = _Keeper(module, folder, config, hear)
@@ -60,7 +61,8 @@ class _Keeper:
             self.hear({"kind": "died"}, b"")
             self.ending.wait(0.2 * 2**ends)
         if not self.ending.is_set():
-            fault = FederatedError("flower", f"{self.command[-1]} ended {ends} times", _last_line(self.folder), _CURE)
+            cure = f"Look into its log. If Flower was updated, take the version that Ingle names. {how_to_install('federate')}"
+            fault = FederatedError("flower", f"{self.command[-1]} ended {ends} times", _last_line(self.folder), cure)
             self.hear({"kind": "failed", "fault": fault_of(fault)}, b"")
 
     def _one(self) -> tuple[str, int]:
@@ -117,7 +119,6 @@ class _Keeper:
             process.kill()
 
 
-_CURE = "Look into its log; if Flower was updated, install the version that Ingle names: pip install 'ingle[federate]'"
 _KEPT = {"PATH", "PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "LD_LIBRARY_PATH", "LANG", "LC_ALL", "TZ", "SYSTEMROOT", "TEMP", "TMP"}
 
 

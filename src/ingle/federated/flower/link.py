@@ -39,10 +39,12 @@ class FlowerLink:
 def flower_link(folder: Path, signer: Signer, invitation: Invitation, listen: str = "127.0.0.1:0") -> Iterator[FlowerLink]:
     """Be reached by the homes of a federation, until the block ends. `folder` is for the link's own files; port 0 is any that is free.
 
-    Raises FederatedError if `signer` isn't the coordinator's or the port is taken, ConfigError without Flower or for no address.
+    Raises FederatedError if `signer` isn't a member's or the port is taken, ConfigError without Flower or for no address.
     """
-    if signer.verifier.public != invitation.coordinator:
-        raise FederatedError("coordinator", "This home is not the coordinator of the invitation", "", "Run this in the home that invited.")
+    if signer.verifier.public not in (invitation.coordinator, *invitation.members):
+        raise FederatedError(
+            "coordinator", "This home is not in the invitation", "", "Run this in the home that invited, or in another of it."
+        )
     host, port = split_address(listen)
     with os_errors(folder):
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -35,7 +35,7 @@ def flower_node(
         raise FederatedError("member", "This home is not in the invitation", public[:12], "Ask for one that names its key.")
     host, port = split_address(address)
     post = _Post(invitation, signer, respond)
-    config = {"host": host, "port": port, "coordinator": invitation.coordinator, "federation": invitation.digest}
+    config = {"host": host, "port": port, "members": [invitation.coordinator, *invitation.members], "federation": invitation.digest}
     with child(MODULE, folder, config, post.hear) as post.tell:
         threading.Thread(target=post.work, daemon=True, name="answers").start()
         try:

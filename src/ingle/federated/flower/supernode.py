@@ -49,7 +49,7 @@ class SuperNode:
 
     def __init__(self, config: dict[str, Any], pipe: BinaryIO) -> None:
         self.host, self.port = config["host"], config["port"]
-        self.coordinator, self.federation = config["coordinator"], config["federation"]
+        self.members, self.federation = config["members"], config["federation"]
         self.pipe, self.writing = pipe, threading.Lock()
         self.signed: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
         self.session: _Session | None = None
@@ -90,7 +90,7 @@ class SuperNode:
             pause_s = min(LONGEST_PAUSE_S, pause_s * 2)
 
     def _begin(self) -> "_Session":
-        context, digest = trust(self.host, self.port, self.coordinator, self.federation)
+        context, digest = trust(self.host, self.port, self.members, self.federation)
         keys = generate_key_pairs()
         self.say({"kind": "sign", "key": public_key_to_bytes(keys[1]).decode(), "link": digest})
         statement = self.signed.get(timeout=30)

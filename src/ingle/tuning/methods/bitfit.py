@@ -7,7 +7,8 @@ from torch import Tensor, nn
 
 from ingle.model.module import CausalLM
 from ingle.train.low_rank import plain_linear
-from ingle.tuning.method import Attached, attached, chosen_linears
+from ingle.tuning.linears import chosen_linears
+from ingle.tuning.method import Attached, attached
 
 KIND = "bias"
 RATE = 2e-3

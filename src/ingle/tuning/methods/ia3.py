@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from ingle.core.errors import ConfigError
 from ingle.model.module import CausalLM
 from ingle.train.low_rank import plain_linear, replace_module
-from ingle.tuning.method import Attached, attached, chosen_linears
+from ingle.tuning.linears import chosen_linears
+from ingle.tuning.method import Attached, attached
 
 KIND = "ia3"
 RATE = 1e-2

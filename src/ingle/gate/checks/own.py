@@ -1,0 +1,74 @@
+"""Whether the owner's own examples cost no more than before: those that nobody learned from, paired by example.
+
+Before is what the candidate goes on from, not the model below: a round that loses half of what earlier rounds learned is a loss. Nothing
+about an example is kept or recorded but these figures.
+"""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from ingle.core.errors import ConfigError, KernelError
+from ingle.core.report import NO_INTERVAL, Report
+from ingle.gate.finding import Finding
+from ingle.gate.trial import Trial
+from ingle.measure.finished import Passing, Row
+from ingle.measure.gather import ItemPlan, gather
+from ingle.measure.intervals import paired_bootstrap, percent_change
+from ingle.measure.subject import Subject
+from ingle.tuning.homework import HeldOutExample
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Limits of the loss on the owner's own examples."""
+
+    on: bool = True
+    """Whether this check is run."""
+    most_rise_percent: float = 1.0
+    """Most by which nats a token may rise, in percent of those before."""
+
+    def __post_init__(self) -> None:
+        if self.most_rise_percent < 0:
+            raise ConfigError("policy own.most_rise_percent", "must not be negative", self.most_rise_percent)
+
+
+def check(trial: Trial, limits: Limits) -> Finding | None:
+    """See `gate.check.Check`; does not apply without examples that fit into the model's context."""
+    most = trial.incumbent_model.backend.config.context_length
+    examples = [one for one in trial.probes.own if any(one.counted) and len(one.ids) <= most]
+    if not examples:
+        return None
+    before, after = (_nats(subject, examples) for subject in (trial.earlier, trial.challenger))
+    change = paired_bootstrap(before, after, percent_change)
+    rise, n, digest = change.value, len(examples), trial.challenger.digest
+    low, high = (rise, rise) if change.interval.method == NO_INTERVAL else (change.interval.low, change.interval.high)
+    reports = [Report("rise_percent", rise, "%", low, high, n, digest, "", change.interval.method, 0)]
+    for name, side, of in (("before", before, trial.earlier.digest), ("after", after, digest)):
+        value = float(side[:, 0].sum() / side[:, 1].sum())
+        reports.append(Report(name, value, "nats/token", value, value, n, of, "", "of these examples"))
+    most_rise = limits.most_rise_percent
+    reason = f"own examples that nobody learned from cost {rise:+.2f} % nats a token (n = {n}); at most {most_rise:+.2f} % are allowed"
+    return Finding("own", rise <= most_rise, reason, tuple(reports), asdict(limits))
+
+
+def _nats(subject: Subject, examples: Sequence[HeldOutExample]) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """[examples, 2]: nats and tokens of each. Nothing is cached: these are an owner's words."""
+    rows = gather(subject, [_plan(number, one) for number, one in enumerate(examples)], Passing())
+    return np.array([[row["nats"], row["tokens"]] for row in rows], np.float64)
+
+
+def _plan(number: int, example: HeldOutExample) -> ItemPlan:
+    first = example.counted.index(True)
+    counted = np.array(example.counted[first:])
+
+    def scored(parts: Sequence[Sequence[Any]]) -> Row:
+        [[nats]] = parts
+        total = -float(nats[counted].sum())
+        if not np.isfinite(total):
+            raise KernelError("log-probability", "must be a finite number", total, "The model computes NaN.")
+        return {"nats": total, "tokens": int(counted.sum())}
+
+    return ItemPlan(str(number), str(number), "", ((example.ids[:first], (example.ids[first:],)),), scored)

@@ -1,0 +1,41 @@
+"""Layers and linears by the words that people name them with. Imports no PyTorch."""
+
+from ingle.core.errors import ConfigError
+from ingle.core.spec import ModelConfig
+from ingle.engine.adapter import LINEARS
+
+TARGETS = {"all": LINEARS, "attention": LINEARS[:4], "mlp": LINEARS[4:]}
+"""Short words for linears of a layer; single linears are named as in `q_proj,v_proj`."""
+
+
+def chosen_layers(config: ModelConfig, text: str) -> tuple[int, ...]:
+    """Return the layers that a text names: `all`, `upper-third`, `upper-half`, or numbers: `20-29`, `0,5,10-12`.
+
+    Raises ConfigError for anything else, or layers that aren't there.
+    """
+    count = len(config.layers)
+    words = {"all": 0, "upper-third": count - max(1, count // 3), "upper-half": count - max(1, count // 2)}
+    if text in words:
+        return tuple(range(words[text], count))
+    numbers: set[int] = set()
+    for part in text.split(","):
+        first, _, last = part.strip().partition("-")
+        if not first.isdecimal() or (last and not last.isdecimal()):
+            raise ConfigError("layers", "must be all, upper-third, upper-half, or numbers like 20-29", text)
+        numbers.update(range(int(first), int(last or first) + 1))
+    if not numbers or max(numbers) >= count:
+        raise ConfigError("layers", f"must be between 0 and {count - 1}", text)
+    return tuple(sorted(numbers))
+
+
+def chosen_linears(layers: tuple[int, ...], targets: str) -> tuple[str, ...]:
+    """Return the linears of these layers that `targets` names: `all`, `attention`, `mlp`, or single ones. Raises ConfigError."""
+    chosen: list[str] = []
+    for word in targets.split(","):
+        word = word.strip()
+        matching = TARGETS.get(word) or tuple(name for name in LINEARS if name in (word, f"self_attn.{word}", f"mlp.{word}"))
+        if not matching:
+            known = ", ".join(name.split(".")[1] for name in LINEARS)
+            raise ConfigError("targets", f"must be all, attention, mlp, or some of {known}", word)
+        chosen += [name for name in matching if name not in chosen]
+    return tuple(f"model.layers.{layer}.{name}" for layer in layers for name in LINEARS if name in chosen)
