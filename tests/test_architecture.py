@@ -20,7 +20,7 @@ STOREYS = {
 }  # fmt: skip
 REGISTRIES = (
     "core/makers/", "tuning/methods/", "gate/checks/", "compress/quantisers/", "compress/pruners/", "robustness/attacks/",
-    "explain/methods/", "ethics/cards/",
+    "explain/methods/", "ethics/cards/", "federated/rules/",
 )  # fmt: skip
 """Folders in a room in which every file is one of a kind."""
 MAX_FILE_LINES = 300

@@ -110,8 +110,8 @@ def count(
         yes = believe_vote(vote, terms, number, base, survivors, total, may)
         if said.setdefault(vote.seat, yes) != yes:
             raise FederatedError("vote", f"The home in seat {vote.seat} said yes and no", "", "The verdict doesn't count.")
-    yes, no = (tuple(sorted(seat for seat, vote in said.items() if vote is side)) for side in (True, False))
-    return RoundVerdict(terms.federation, number, base, tuple(survivors), may, total, yes, no)
+    for_it, against = (tuple(sorted(seat for seat, vote in said.items() if vote is side)) for side in (True, False))
+    return RoundVerdict(terms.federation, number, base, tuple(survivors), may, total, for_it, against)
 
 
 def _about(terms: Terms, number: int, base: str, survivors: Sequence[int], total: str) -> dict[str, object]:
