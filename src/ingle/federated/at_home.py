@@ -5,7 +5,6 @@ Nothing is held in memory between two letters but the round's own secrets: a hom
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from math import isfinite
 
 import numpy as np
 import numpy.typing as npt
@@ -103,8 +102,10 @@ def _judge(taking: Taking, total: Whole, homes: int) -> bool:
     standing = taking.standing
     factors = standing.with_sum(total, homes)
     if taking.loss is not None:
-        least = standing.least if isfinite(standing.least) else taking.loss(standing.factors)
-        if not taking.loss(factors) <= least * (1 + MOST_RISE):  # not a number is no
+        now = taking.loss(standing.factors)
+        least = min(now, standing.least)
+        # What is better than now is welcome, also where poison went in before: the way back takes several rounds.
+        if not taking.loss(factors) <= max(now, least * (1 + MOST_RISE)):  # not a number is no
             return False
     candidate = candidate_of(taking, standing, factors, taking.invitation.name)
     trial = Trial(taking.home, taking.kept, candidate)
