@@ -15,6 +15,7 @@ python bench/federated_poison.py [--seeds 3] [--rounds 20] [--arms plain,mean,â€
 """
 
 import argparse
+import itertools
 import statistics
 import sys
 from collections.abc import Callable, Mapping
@@ -108,7 +109,10 @@ def main() -> None:
     parser.add_argument("--attacks", default=",".join(("none", *ATTACKS)))
     args = parser.parse_args()
     arms, attacks = args.arms.split(","), args.attacks.split(",")
-    outcomes = [run(args.learner, arm, attack, seed, args.rounds) for arm in arms for attack in attacks for seed in range(args.seeds)]
+    outcomes = []
+    for arm, attack, seed in itertools.product(arms, attacks, range(args.seeds)):
+        outcomes.append(run(args.learner, arm, attack, seed, args.rounds))
+        print(outcomes[-1], file=sys.stderr, flush=True)
     table(arms, attacks, outcomes)
     finish("federated_poison", {"runs": [asdict(one) for one in outcomes]})
 

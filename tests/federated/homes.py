@@ -40,7 +40,7 @@ class Task:
     """Seed, seat → what that home learns from, and what it judges by."""
     steps: int = 80
     allowed: float = 1.0
-    """A home says yes to a loss of so many times its least so far."""
+    """A home says yes to a loss of so many times its least so far, and to any that is no higher than now."""
 
 
 def _truth(seed: int, seat: int) -> tuple[Data, Data]:
@@ -131,7 +131,7 @@ class Learner:
 
     def judge(self, number: int, total: Whole, homes: int) -> bool:
         after = self.loss(self.standing.with_sum(total, homes), self.held_out)
-        return after <= self.best * self.task.allowed
+        return after <= max(self.loss(self.factors, self.held_out), self.best * self.task.allowed)
 
     def settle(self, verdict: RoundVerdict, total: Whole, letter: Letter) -> None:
         self.standing = self.standing.after(verdict, total)

@@ -201,6 +201,8 @@ def test_homes_work_out_the_sums_of_groups_themselves() -> None:
         (lambda body, groups: (bytes([body[0] ^ 1]) + body[1:], groups), "speaks of another numbers"),
         (lambda body, groups: (body, [{**groups[0], "shares": groups[0]["shares"][:2]}, *groups[1:]]), "must be said by every home"),
         (lambda body, groups: (body, [{**groups[0], "homes": groups[1]["homes"]}, *groups[1:]]), ""),
+        (lambda body, groups: (body + b"more", groups), "bytes for these groups"),
+        (lambda body, groups: (body[:-1], groups), "speaks of another numbers"),
         (lambda body, groups: (body, 7), "must be a list of groups"),
     ):
         street = poisoned()

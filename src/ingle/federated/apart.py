@@ -31,10 +31,12 @@ def read_sums(terms: Terms, split: Split, length: int, letter: Letter) -> dict[G
         group = _group(told.get("homes"))
         if group not in split.groups:
             raise FederatedError("group", "must be one of the split", "another", LEAVE)
-        bodies = {seat: letter.body[at + seat * each : at + (seat + 1) * each] for seat in range(len(group))}
-        at += len(group) * each
+        bodies = {seat: letter.body[(at + seat) * each : (at + seat + 1) * each] for seat in range(len(group))}
+        at += len(group)
         said = {kind: read_all(told, kind) for kind in SAID}
         sums[group] = witnessed_sum(group_terms(terms, split, group), number_of(letter.head), split.base, length, said, bodies)
+    if at * each != len(letter.body):
+        raise FederatedError("update", f"must have {at * each} bytes for these groups", len(letter.body), "It was cut on the way.")
     return sums
 
 

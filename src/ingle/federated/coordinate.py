@@ -67,11 +67,9 @@ def run_round(now: Round, ask: Ask, deadline_s: float, complain: Complaint) -> E
         return ended
     signed = [said for seat, letter in letters.items() if (said := _signed(now.terms, seat, letter, complain)) is not None]
     same = max(([one for one in signed if one.facts == said.facts] for said in signed), key=len, default=[])
-    try:
-        return _run_halving(ended, believe_split(now.terms, same), tuple(same), ask, deadline_s, complain)
-    except FederatedError as error:  # too few signed
-        complain(-1, error)
+    if len(same) < now.terms.threshold:
         return ended
+    return _run_halving(ended, believe_split(now.terms, same), tuple(same), ask, deadline_s, complain)
 
 
 def _run_halving(
