@@ -26,7 +26,7 @@ SEATS = 6
 def flower(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Connect]:
     """Six nodes at a link, processes of their own; each test puts other homes behind them."""
     if importlib.util.find_spec("flwr") is None:
-        pytest.skip("Flower is not installed: pip install 'ingle[federate]'")
+        pytest.skip("Flower is not here: it has an environment of its own, see `make test`")
     folder, signers, behind = tmp_path_factory.mktemp("flower"), [new_signer() for _ in range(SEATS)], dict[int, Respond]()
 
     def passed_on(seat: int) -> Respond:

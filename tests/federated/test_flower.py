@@ -27,7 +27,9 @@ from ingle.ledger.keys import Signer, new_signer
 from tests.federated.flower_homes import children, founded, over_killed_flower, over_local
 from tests.federated.homes import invited
 
-pytestmark = pytest.mark.skipif(importlib.util.find_spec("flwr") is None, reason="Flower is not installed: pip install 'ingle[federate]'")
+pytestmark = pytest.mark.skipif(
+    importlib.util.find_spec("flwr") is None, reason="Flower is not here: it has an environment of its own, see `make test`"
+)
 ALONE = ["unshare", "-rn", "sh", "-c", 'ip link set lo up && exec "$@"', "sh"]
 """Runs a command on a machine without any network but its own loop."""
 OTHERWISE = "import runpy, sys\n{change}\nrunpy.run_module(sys.argv[1], run_name='__main__')"
@@ -201,9 +203,10 @@ def test_only_the_coordinator_opens_a_link_and_without_flower_nobody(
 
     with pytest.raises(FederatedError, match="not the coordinator"):
         up(SIGNERS[1])
-    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
-    with pytest.raises(ConfigError, match="pip install 'ingle\\[federate\\]'"):
-        up(SIGNERS[0])
+    for version in ("", "1.43.0"):
+        monkeypatch.setattr(child, "installed", lambda _, version=version: version)
+        with pytest.raises(ConfigError, match=r"Flower 1\.42\.x, which is not installed.*Run: .* install .*flwr"):
+            up(SIGNERS[0])
 
 
 def test_nothing_of_a_link_is_left_when_it_ends(tmp_path: Path, invitation: Invitation) -> None:
