@@ -4,6 +4,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+FEDERATE := $(VENV)/federate
 SHELL := /bin/sh
 .DELETE_ON_ERROR:
 .PHONY: run test quick slow check lock sbom clean
@@ -16,9 +17,10 @@ run: $(VENV)/.stamp-run
 	$(BIN)/ingle pull smollm2
 	@exec $(BIN)/ingle serve
 
-# Two processes, a file to each in turn: most tests keep one core busy.
-test: $(VENV)/.stamp-test
+# Two processes, a file to each in turn: most tests keep one core busy. Then those that need Flower, in its own environment.
+test: $(VENV)/.stamp-test $(VENV)/.stamp-federate
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
+	$(FEDERATE)/bin/python -m pytest tests/federated/test_flower.py tests/contracts/test_transports.py
 
 # Style, types, and the fastest tests: before every commit, in less than 90 seconds.
 quick: $(VENV)/.stamp-test
@@ -60,6 +62,12 @@ $(VENV)/.stamp-test: pyproject.toml locks/test.lock $(VENV)/.stamp-venv
 	$(LOCKED) locks/test.lock --no-deps
 	$(PIP) --no-build-isolation --editable '.[dev]'
 	@touch $@ $(VENV)/.stamp-run
+
+$(VENV)/.stamp-federate: pyproject.toml locks/federate.lock $(VENV)/.stamp-venv
+	$(PYTHON) -m venv --clear $(FEDERATE)
+	PIP_PYTHON=$(FEDERATE)/bin/python $(LOCKED) locks/federate.lock --no-compile
+	PIP_PYTHON=$(FEDERATE)/bin/python $(PIP) --no-deps --no-build-isolation --editable .
+	@touch $@
 
 lock sbom: $(VENV)/.stamp-lock
 	.ci/$@ $(VENV)/lock/bin

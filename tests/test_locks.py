@@ -18,6 +18,7 @@ ASKED = {
     "run": PROJECT["project"]["dependencies"],
     "test": PROJECT["project"]["dependencies"] + PROJECT["project"]["optional-dependencies"]["dev"],
     "install": PROJECT["dependency-groups"]["install"],
+    "federate": PROJECT["project"]["dependencies"] + PROJECT["project"]["optional-dependencies"]["federate"],
 }
 UNLOCKED = {"torch"}
 
@@ -64,7 +65,7 @@ def test_everything_that_runs_is_tested() -> None:
     assert pins("run").keys() <= pins("test").keys()
 
 
-@pytest.mark.parametrize(("target", "lock"), [("run", "run"), ("test", "test"), ("venv", "install")])
+@pytest.mark.parametrize(("target", "lock"), [("run", "run"), ("test", "test"), ("venv", "install"), ("federate", "federate")])
 def test_make_installs_from_the_lock(target: str, lock: str) -> None:
     makefile = (ROOT / "Makefile").read_text("utf-8")
     recipe = re.search(rf"^\$\(VENV\)/\.stamp-{target}:.*\n((?:[\t#].*\n)+)", makefile, re.M)

@@ -9,9 +9,10 @@ import socket
 import ssl
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import httpx
@@ -29,7 +30,9 @@ from ingle.ledger.keys import Signer, new_signer
 from tests.federated.flower_homes import children, founded, over_killed_flower, over_local
 from tests.federated.homes import invited
 
-pytestmark = pytest.mark.skipif(importlib.util.find_spec("flwr") is None, reason="Flower is not installed: pip install 'ingle[federate]'")
+pytestmark = pytest.mark.skipif(
+    importlib.util.find_spec("flwr") is None, reason="Flower is not here: it has an environment of its own, see `make test`"
+)
 ALONE = ["unshare", "-rn", "sh", "-c", 'ip link set lo up && exec "$@"', "sh"]
 """Runs a command on a machine without any network but its own loop."""
 OTHERWISE = "import runpy, sys\n{change}\nrunpy.run_module(sys.argv[1], run_name='__main__')"
@@ -55,8 +58,8 @@ def at(link: FlowerLink, folder: Path, invitation: Invitation, seats: tuple[int,
     if not seats:
         yield
         return
-    with flower_node(folder / f"node{seats[0]}", SIGNERS[seats[0]], invitation, link.address, respond) as connected:
-        assert connected(60)
+    with flower_node(folder / f"node{seats[0]}", SIGNERS[seats[0]], invitation, link.address, respond) as hindrance:
+        assert not hindrance(60)
         with at(link, folder, invitation, seats[1:], respond):
             yield
 
@@ -94,6 +97,51 @@ def test_a_deadline_is_ours_and_a_late_home_is_not_waited_for(tmp_path: Path, in
         finally:
             os.kill(node, signal.SIGCONT)
         assert sorted(link.ask({0: b"a", 1: b"b"}, 60.0)) == [(0, b"a"), (1, b"b")], "it is there again"
+
+
+class Cut:
+    """A wire between homes and a link, which breaks once after so many bytes."""
+
+    def __init__(self, address: str, after: int) -> None:
+        self.target, self.left, self.cuts = split_address(address), after, 0
+        self.listening = socket.create_server(("127.0.0.1", 0))
+        self.address = f"127.0.0.1:{self.listening.getsockname()[1]}"
+        threading.Thread(target=self.accept, daemon=True).start()
+
+    def accept(self) -> None:
+        with suppress(OSError):
+            while True:
+                near, far = self.listening.accept()[0], socket.create_connection(self.target)
+                for pair in ((near, far), (far, near)):
+                    threading.Thread(target=self.carry, args=pair, daemon=True).start()
+
+    def carry(self, here: socket.socket, there: socket.socket) -> None:
+        with suppress(OSError), here, there:
+            while data := here.recv(65536):
+                self.left -= len(data)
+                if self.left < 0 and not self.cuts:
+                    self.cuts += 1
+                    here.shutdown(socket.SHUT_RDWR)
+                    there.shutdown(socket.SHUT_RDWR)
+                    return
+                there.sendall(data)
+
+
+@pytest.mark.parametrize("after", [2_000_000, 7_000_000], ids=["on the way there", "on the way back"])
+def test_a_wire_that_breaks_in_the_middle_of_a_letter_loses_nothing(tmp_path: Path, invitation: Invitation, after: int) -> None:
+    data, heard = random.Random(1).randbytes(5_000_000), []
+
+    def respond(letter: bytes) -> bytes:
+        heard.append(letter)
+        return letter[::-1]
+
+    with flower_link(tmp_path / "link", SIGNERS[0], invitation) as link:
+        wire = Cut(link.address, after)
+        with wire.listening, flower_node(tmp_path / "node", SIGNERS[0], invitation, wire.address, respond) as hindrance:
+            assert not hindrance(60)
+            assert list(link.ask({0: data}, 60.0)) == [(0, data[::-1])]
+            assert wire.cuts == 1
+            assert heard == [data], "it was answered once"
 
 
 def test_letters_of_fifty_megabytes_pass(tmp_path: Path, invitation: Invitation) -> None:
@@ -138,10 +186,10 @@ def test_a_home_refuses_a_link_of_another_federation_or_a_stranger(tmp_path: Pat
     other = invited([SIGNERS[1], SIGNERS[0], SIGNERS[2]])
     with (
         flower_link(tmp_path / "link", SIGNERS[1], other) as link,
-        flower_node(tmp_path / "node", SIGNERS[0], invitation, link.address, bytes) as connected,
+        flower_node(tmp_path / "node", SIGNERS[0], invitation, link.address, bytes) as hindrance,
         pytest.raises(FederatedError, match="The link is for another federation"),
     ):
-        connected(60)
+        hindrance(60)
     make_certificate(tmp_path, new_signer(), invitation.digest)
     certificate = x509.load_pem_x509_certificate((tmp_path / CERTIFICATE).read_bytes())
     with pytest.raises(FederatedError, match="certificate is not of a home of this invitation"):
@@ -156,11 +204,11 @@ def test_a_home_refuses_a_run_that_brings_a_program(tmp_path: Path, invitation: 
         opened = flower_link(tmp_path / "link", SIGNERS[0], invitation)
         link = opened.__enter__()
     try:
-        with flower_node(tmp_path / "node", SIGNERS[0], invitation, link.address, asked.append) as connected:  # type: ignore[arg-type]
-            assert connected(60)
+        with flower_node(tmp_path / "node", SIGNERS[0], invitation, link.address, asked.append) as hindrance:  # type: ignore[arg-type]
+            assert not hindrance(60)
             assert list(link.ask({0: b"a letter"}, 3.0)) == []
             with pytest.raises(FederatedError, match="a program that is not Ingle's"):
-                connected(60)
+                hindrance(60)
     finally:
         opened.__exit__(None, None, None)
     assert not asked, "no letter of it was read"
@@ -170,19 +218,19 @@ def test_clocks_that_differ_are_said(tmp_path: Path, invitation: Invitation, mon
     with (
         flower_link(tmp_path / "link", SIGNERS[0], invitation) as link,
         started_otherwise(monkeypatch, "import time; now = time.time; time.time = lambda: now() + 40"),
-        flower_node(tmp_path / "node", SIGNERS[0], invitation, link.address, bytes) as connected,
+        flower_node(tmp_path / "node", SIGNERS[0], invitation, link.address, bytes) as hindrance,
         pytest.raises(FederatedError, match=r"clock is (39|40) s ahead"),
     ):
-        connected(60)
+        hindrance(60)
 
 
 def test_a_home_waits_for_a_link_that_is_not_there_yet(tmp_path: Path, invitation: Invitation) -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    with flower_node(tmp_path / "node", SIGNERS[0], invitation, f"127.0.0.1:{port}", lambda data: data) as connected:
-        assert not connected(5.0)
+    with flower_node(tmp_path / "node", SIGNERS[0], invitation, f"127.0.0.1:{port}", lambda data: data) as hindrance:
+        assert "No link answers" in hindrance(5.0)
         with flower_link(tmp_path / "link", SIGNERS[0], invitation, f"127.0.0.1:{port}") as link:
-            assert connected(60)
+            assert not hindrance(60)
             assert list(link.ask({0: b"at last"}, 30.0)) == [(0, b"at last")]
 
 
@@ -209,9 +257,10 @@ def test_only_a_member_opens_a_link_and_without_flower_nobody(
 
     with pytest.raises(FederatedError, match="This home is not in the invitation"):
         up(new_signer())
-    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
-    with pytest.raises(ConfigError, match="flwr"):
-        up(SIGNERS[0])
+    for version in ("", "1.43.0"):
+        monkeypatch.setattr(child, "installed", lambda _, version=version: version)
+        with pytest.raises(ConfigError, match=r"Flower 1\.42\.x, which is not installed.*Run: .* install .*flwr"):
+            up(SIGNERS[0])
 
 
 def test_nothing_of_a_link_is_left_when_it_ends(tmp_path: Path, invitation: Invitation) -> None:

@@ -180,11 +180,14 @@ def _follow(taking: "Taking", address: str, stopped: Callable[[], bool], watch: 
 
     rounds, folder, (_, respond) = taking.invitation.rounds, folder_of(taking.home, taking.invitation), _answering(taking)
     logged = logged_answers(respond, folder)
-    with flower_node(folder / NODE, _signer(taking.home), taking.invitation, address, logged) as connected:
+    with flower_node(folder / NODE, _signer(taking.home), taking.invitation, address, logged) as hindrance:
         watch.say(f"asking at {address}; Ctrl-C to stop, the same command goes on")
+        told = ""
         while (standing := taking.standing).accepted < rounds and not stopped():
             watch.pieces("rounds", standing.accepted, rounds)
-            connected(_LOOK_EVERY_S)
+            if (trouble := hindrance(_LOOK_EVERY_S)) != told:
+                told = trouble
+                watch.say(trouble or "this home has its seat")
             time.sleep(_LOOK_EVERY_S)
         if standing.accepted == rounds:
             time.sleep(_LINGER_S)  # the last answer is on its way

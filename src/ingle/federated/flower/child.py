@@ -1,6 +1,5 @@
 """A child: a process that works for this one, ends when this one ends, and is started again when it dies."""
 
-import importlib.util
 import os
 import subprocess
 import sys
@@ -12,13 +11,15 @@ from typing import Any
 
 from ingle.core.errors import ConfigError, FederatedError, fault_of
 from ingle.core.files import os_errors
-from ingle.core.installing import how_to_install
+from ingle.core.installing import how_to_install, installed
 from ingle.federated.flower.frames import read_frame, write_frame
 
 Tell = Callable[..., None]
 """Head, bytes → says it to the child. What is said while none is up is lost: who hears `died` says it again."""
 Hear = Callable[[Mapping[str, Any], bytes], object]
 """Hears what a child says, and two heads more: `died`, and `failed` with a fault when it won't be started again."""
+FLOWER = "1.42."
+"""The children use what Flower doesn't promise to keep from one minor version to the next."""
 LOG = "log.txt"
 MOST_ENDS = 5
 """How often a child may end by itself without a word, before no other is tried. Who is killed doesn't count."""
@@ -31,8 +32,9 @@ def child(module: str, folder: Path, config: Mapping[str, Any], hear: Hear) -> I
 
     Raises ConfigError without Flower, HomeError if its folder can't be made.
     """
-    if importlib.util.find_spec("flwr") is None:
-        raise ConfigError("flower", "is not installed", "", how_to_install("federate"))
+    if not (version := installed("flwr")).startswith(FLOWER):
+        rule = f"Homes meet over Flower {FLOWER}x, which is not installed"
+        raise ConfigError("flower", rule, version, how_to_install("federate"))
     with os_errors(folder):
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     keeper = _Keeper(module, folder, config, hear)
@@ -61,8 +63,7 @@ class _Keeper:
             self.hear({"kind": "died"}, b"")
             self.ending.wait(0.2 * 2**ends)
         if not self.ending.is_set():
-            cure = f"Look into its log. If Flower was updated, take the version that Ingle names. {how_to_install('federate')}"
-            fault = FederatedError("flower", f"{self.command[-1]} ended {ends} times", _last_line(self.folder), cure)
+            fault = FederatedError("flower", f"{self.command[-1]} ended {ends} times", _last_line(self.folder), "Its log says more.")
             self.hear({"kind": "failed", "fault": fault_of(fault)}, b"")
 
     def _one(self) -> tuple[str, int]:

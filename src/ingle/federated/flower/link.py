@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ingle.core.errors import FederatedError, fault_of, raised
+from ingle.core.errors import ConfigError, FederatedError, fault_of, raised
 from ingle.core.files import os_errors
 from ingle.federated.flower.certificate import CERTIFICATE, KEY, make_certificate
 from ingle.federated.flower.child import Tell, child
@@ -56,13 +56,11 @@ def flower_link(folder: Path, signer: Signer, invitation: Invitation, listen: st
         if not desk.port:
             raise desk.failure or FederatedError("link", f"must be up within {START_S:.0f} s", "", f"Look into {folder}.")
         config["port"] = desk.port  # one that is started again is where homes look for it
-        yield FlowerLink(desk.ask, f"{host}:{desk.port}", desk.seats)
+        yield FlowerLink(desk.ask, f"[{host}]:{desk.port}" if ":" in host else f"{host}:{desk.port}", desk.seats)
 
 
 def split_address(text: str) -> tuple[str, int]:
     """Return host and port of "host:port" or "[host]:port". Raises ConfigError."""
-    from ingle.core.errors import ConfigError
-
     host, _, port = text.rpartition(":")
     host = host.removeprefix("[").removesuffix("]")
     if not host or not port.isdecimal() or int(port) > 65535:

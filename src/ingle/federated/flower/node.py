@@ -17,14 +17,14 @@ from ingle.federated.statement import state
 from ingle.ledger.keys import Signer
 
 MODULE = "ingle.federated.flower.supernode"
-Connected = Callable[[float], bool]
-"""Seconds → whether this home has its seat, waiting so long for it. Raises FederatedError if it won't get one, with the reason."""
+Hindrance = Callable[[float], str]
+"""Seconds → what keeps this home from its seat, waiting so long for it; empty when it has it. Raises FederatedError if it won't get it."""
 
 
 @contextmanager
 def flower_node(
     folder: Path, signer: Signer, invitation: Invitation, address: str, respond: Callable[[bytes], bytes | None]
-) -> Iterator[Connected]:
+) -> Iterator[Hindrance]:
     """Take this home's seat at a link, and answer its letters one after the other, until the block ends.
 
     A link that is away is tried again and again, and an answer that was lost with it is given again, not made again.
@@ -39,7 +39,7 @@ def flower_node(
     with child(MODULE, folder, config, post.hear) as post.tell:
         threading.Thread(target=post.work, daemon=True, name="answers").start()
         try:
-            yield post.connected
+            yield post.hindrance
         finally:
             post.letters.put(None)
 
@@ -49,15 +49,15 @@ class _Post:
         self.invitation, self.signer, self.respond = invitation, signer, respond
         self.tell: Tell = lambda *_: None
         self.letters: queue.SimpleQueue[tuple[str, bytes, float] | None] = queue.SimpleQueue()
-        self.changed, self.there = threading.Condition(), False
+        self.changed, self.trouble = threading.Condition(), "It is being started"
         self.failure: IngleError | None = None
 
-    def connected(self, timeout_s: float) -> bool:
+    def hindrance(self, timeout_s: float) -> str:
         with self.changed:
-            self.changed.wait_for(lambda: self.there or self.failure, timeout_s)
+            self.changed.wait_for(lambda: not self.trouble or self.failure, timeout_s)
             if self.failure is not None:
                 raise self.failure
-            return self.there
+            return self.trouble
 
     def hear(self, head: Mapping[str, Any], body: bytes) -> None:
         match head["kind"]:
@@ -69,7 +69,7 @@ class _Post:
                 self.letters.put((head["ask"], body, time.monotonic() + head["wait_s"]))
             case kind:
                 with self.changed:
-                    self.there = kind == "connected"
+                    self.trouble = "" if kind == "connected" else str(head.get("text", "It is being started again"))
                     self.failure = raised(head["fault"]) if kind == "failed" else None
                     self.changed.notify_all()
 

@@ -85,7 +85,9 @@ class SuperNode:
             except Exception as error:
                 # Whatever it is, and whoever's fault: the letters that were not answered come again to a new session.
                 traceback.print_exc()
-                self.say({"kind": "lost", "text": f"{type(error).__name__}: {error}"[:300]})
+                away = isinstance(error, OSError | httpx.TransportError)
+                what = "No link answers" if away else "There was trouble with the link"
+                self.say({"kind": "lost", "text": f"{what} at {self.host}:{self.port} ({error})"[:300]})
             time.sleep(pause_s)
             pause_s = min(LONGEST_PAUSE_S, pause_s * 2)
 
