@@ -79,8 +79,8 @@ def stages(server: Server) -> dict[str, Any]:
 def speeds(server: Server, turn: int) -> dict[str, float]:
     """Tokens/s of a new prompt of 1,000 tokens, and of 96 that are written."""
     took = answered(server, [{"role": "user", "content": words(970, f"speed {turn}")}], 96)
-    times, usage = took.last("ingle"), took.last("usage")
-    return {"reading": usage["prompt_tokens"] / times["prefill_s"], "writing": (usage["completion_tokens"] - 1) / times["decode_s"]}
+    seconds, usage = took.last("ingle")["seconds"][0], took.last("usage")
+    return {"reading": usage["prompt_tokens"] / seconds["prefill"], "writing": (usage["completion_tokens"] - 1) / seconds["decode"]}
 
 
 def report(memory: dict[str, dict[str, Any]], speed: dict[str, dict[str, Figure]]) -> None:

@@ -83,7 +83,7 @@ def small_defaults() -> dict[str, dict[str, Any]]:
     """Return the defaults of a server on a small machine, by section. What the owner names himself holds all the same."""
     return {
         "chat": {"cache": "int8", "threads": min(2, usable_cores())},
-        "serve": {"page": False, "places": 4, "queue": 16, "prefill_tokens": 128, "state_mb": 64},
+        "serve": {"page": False, "places": 4, "queue": 16, "state_mb": 64},
         "learn": {"worker": False},
     }
 

@@ -8,8 +8,6 @@ from ingle.core.message import Sampling
 from ingle.engine.job import Capacity
 
 _PENALTY, _REPEAT_LIMIT = 1.1, 160
-_READ_BESIDE = 96
-"""Prompt tokens of one step beside answers that are being written."""
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
@@ -66,8 +64,6 @@ class ServeSettings:
     """Answers written at once."""
     queue: int = 64
     """Answers that may wait for a place; beyond that, requests get 429. Every answer waits at least a moment."""
-    prefill_tokens: int = 256
-    """Prompt tokens of one step while nobody is writing."""
     state_mb: int | None = None
     """Memory for the states of running answers and earlier prompts; none = a quarter of the machine's or container's up to 512 MB, beyond
     that a sixteenth, 1 GB at most."""
@@ -89,7 +85,7 @@ class ServeSettings:
     def __post_init__(self) -> None:
         limits = {
             "port": (0, 65535), "requests_per_minute": (0, 10**6), "body_bytes": (1024, 1 << 30), "places": (1, 1024), "queue": (1, 10**5),
-            "max_tokens": (1, 10**7), "prefill_tokens": (1, 256),
+            "max_tokens": (1, 10**7),
             "deadline_s": (0.1, 86400.0), "grace_s": (0.0, 3600.0), "saved_mb": (0, 10**6), "keep_states_s": (0.0, 10**6),
         }  # fmt: skip
         for name, (low, high) in limits.items():
@@ -111,8 +107,7 @@ class ServeSettings:
     def capacity(self) -> Capacity:
         """Return the scheduler's settings."""
         places, queue = (self.places, max(1, self.places * 3 // 4)), (self.queue, max(1, self.queue * 3 // 4))
-        reading = self.prefill_tokens, min(self.prefill_tokens, _READ_BESIDE)
-        return Capacity(*places, *queue, self.state_bytes, *reading, drafts=self.drafts, keep_s=self.keep_states_s)
+        return Capacity(*places, *queue, self.state_bytes, drafts=self.drafts, keep_s=self.keep_states_s)
 
     @property
     def state_bytes(self) -> int:
