@@ -124,4 +124,5 @@ def _settle(taking: Taking, verdict: RoundVerdict, total: Whole) -> None:
     # The fact comes first, as at the gate: there is never a change without one.
     taking.sink(verdict_event(verdict, f"{taking.kept.name}+{taking.invitation.name}"))
     keep_standing(taking.home, taking.standing.after(verdict, total))
-    drop_own(taking.home, taking.invitation)
+    if verdict.accepted:
+        drop_own(taking.home, taking.invitation)
