@@ -137,7 +137,7 @@ def test_homes_learn_together_and_refuse_what_hurts_their_own_examples(street: S
     learned = [street.own_loss(taking) for taking in takings]
     assert all(after < 0.9 * first for after, first in zip(learned, before, strict=True)), "held-out examples of every home got likelier"
     assert len({taking.standing.base for taking in takings}) == 1
-    assert not (folder_of(street.homes[0], takings[0].invitation) / OWN).exists(), "words of the home are kept for one verdict"
+    assert not (folder_of(street.homes[0], takings[0].invitation) / OWN).exists(), "words of the home are kept for the votes on one update"
 
     poisoned = street.takings(takings[0].invitation, {0: -6.0})
     verdict = street.round(poisoned, 3).round.verdict

@@ -144,4 +144,5 @@ def _settle(taking: Taking, verdict: RoundVerdict, total: Whole, letter: Letter)
     for seat in sorted(set(after.suspicion.suspended) - set(before.suspicion.suspended)):
         taking.sink(suspension_event(taking.invitation.terms(), verdict, seat, name))
     keep_standing(taking.home, after)
-    drop_own(taking.home, taking.invitation)
+    if verdict.accepted:
+        drop_own(taking.home, taking.invitation)

@@ -17,7 +17,7 @@ from ingle.home.place import Home
 from ingle.tuning.homework import Arrays, HeldOutExample, Homework, HomeworkDone, do_apart, read_done, write_done
 
 WORK, OWN = "homework", "own.safetensors"
-"""In the federation's folder: a round's learning, which is gone afterwards; and held-out examples, until the round's verdict."""
+"""In the federation's folder: a round's learning, which is gone afterwards; and held-out examples, until a round is accepted."""
 Learn = Callable[[Tensors, Sequence[str], int], Mapping[str, npt.NDArray[np.floating]]]
 """Factors, which of them may change, round → the factors after learning from this home's own examples."""
 Do = Callable[[Homework, Arrays, Path], HomeworkDone]
@@ -52,7 +52,7 @@ def read_own(home: Home, invitation: Invitation) -> tuple[HeldOutExample, ...]:
 
 
 def drop_own(home: Home, invitation: Invitation) -> None:
-    """Delete them: they are of use for one verdict. Raises HomeError."""
+    """Delete them: they are of use for votes on one update. Raises HomeError."""
     path = folder_of(home, invitation) / OWN
     with os_errors(path):
         path.unlink(missing_ok=True)

@@ -171,10 +171,10 @@ def _typed(cls: Any, values: Mapping[str, Any]) -> dict[str, Any]:
         raise TypeError(f"{wrong[0]} is {'unknown' if wrong[0] not in known else 'missing'}")
     typed = dict[str, Any]()
     for name, kind in known.items():
-        value: Any = values[name]
         plain: type = dict if is_dataclass(kind) else list if name == "members" else kind
-        if type(value) is not plain:
-            raise TypeError(f"{name} is a {type(value).__name__}")
+        if type(values[name]) is not plain:
+            raise TypeError(f"{name} is a {type(values[name]).__name__}")
+        value: Any = values[name]
         if isinstance(value, float) and not math.isfinite(value):
             raise TypeError(f"{name} is no number")
         typed[name] = kind(**_typed(kind, value)) if isinstance(value, dict) else tuple(value) if isinstance(value, list) else value

@@ -41,7 +41,7 @@ def check(trial: Trial, limits: Limits) -> Finding | None:
     examples = [one for one in trial.probes.own if any(one.counted) and len(one.ids) <= most]
     if not examples:
         return None
-    before, after = (_nats(subject, examples) for subject in (trial.earlier, trial.challenger))
+    before, after = (nats(subject, examples) for subject in (trial.earlier, trial.challenger))
     change = paired_bootstrap(before, after, percent_change)
     rise, n, digest = change.value, len(examples), trial.challenger.digest
     low, high = (rise, rise) if change.interval.method == NO_INTERVAL else (change.interval.low, change.interval.high)
@@ -54,7 +54,7 @@ def check(trial: Trial, limits: Limits) -> Finding | None:
     return Finding("own", rise <= most_rise, reason, tuple(reports), asdict(limits))
 
 
-def _nats(subject: Subject, examples: Sequence[HeldOutExample]) -> np.ndarray[Any, np.dtype[np.float64]]:
+def nats(subject: Subject, examples: Sequence[HeldOutExample]) -> np.ndarray[Any, np.dtype[np.float64]]:
     """[examples, 2]: nats and tokens of each. Nothing is cached: these are an owner's words."""
     rows = gather(subject, [_plan(number, one) for number, one in enumerate(examples)], Passing())
     return np.array([[row["nats"], row["tokens"]] for row in rows], np.float64)
@@ -65,8 +65,8 @@ def _plan(number: int, example: HeldOutExample) -> ItemPlan:
     counted = np.array(example.counted[first:])
 
     def scored(parts: Sequence[Sequence[Any]]) -> Row:
-        [[nats]] = parts
-        total = -float(nats[counted].sum())
+        [[found]] = parts
+        total = -float(found[counted].sum())
         if not np.isfinite(total):
             raise KernelError("log-probability", "must be a finite number", total, "The model computes NaN.")
         return {"nats": total, "tokens": int(counted.sum())}
