@@ -129,6 +129,7 @@ def _environment(folder: Path) -> dict[str, str]:
     return ours | {
         "HOME": str(folder), "FLWR_HOME": str(folder), "FLWR_TELEMETRY_ENABLED": "0", "FLWR_DISABLE_UPDATE_CHECK": "1",
         "FLWR_LOG_LEVEL": "WARNING",
+        "MALLOC_ARENA_MAX": "2",  # large letters go through many threads, each of which would keep its own memory
     }  # fmt: skip
 
 

@@ -194,7 +194,8 @@ class SuperLink:
                 self.state.acknowledge_task_heartbeat(self.task)
                 beat = now + 10
             for name in [name for name, one in sent.items() if one.until <= now]:
-                del self.sent[name], sent[name]
+                self._forget(name)
+                del sent[name]
             if waiting := {name for name, one in sent.items() if one.reply is None}:
                 for reply in self.state.get_message_res(waiting, self.run):
                     self._replied(reply)
@@ -219,9 +220,14 @@ class SuperLink:
                 return
             whole = inflate_object_from_contents(sent.reply.metadata.message_id, parts)
             self.say({"kind": "reply", "ask": sent.ask, "none": False}, letter_of(whole))
-            self.state.object_store.delete(sent.reply.metadata.message_id)
+        self._forget(name)
+
+    def _forget(self, name: str) -> None:
+        """Keep nothing of a letter, nor of its reply, whether it was fetched or not."""
+        reply = self.sent.pop(name).reply
+        for one in (name, reply.metadata.message_id if reply is not None and not reply.has_error() else ""):
+            self.state.object_store.delete(one)
         self.state.delete_messages({name})
-        del self.sent[name]
 
 
 async def _respond(send: Send, status: int, plain: dict[str, Any]) -> None:
