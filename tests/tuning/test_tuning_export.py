@@ -27,6 +27,7 @@ from ingle.model.module import load_module
 from ingle.model.tokenizer import Tokenizer, TokenizerFacts, make_facts
 from ingle.model.tokenizer_gguf import tokenizer_from_gguf
 from ingle.tuning.exporting import check_type, export, merge, new_folder
+from tests.homes import lent
 from tests.model.tiny_models import interleave, random_weights, tiny_config
 from tests.model.tiny_tokenizers import TEXTS, byte_level, pieces
 from tests.tuning.place import kept
@@ -154,6 +155,22 @@ def llama_cpp_logits(path: Path, ids: list[int]) -> np.ndarray:
     return np.array(model.scores[: len(ids)])
 
 
+def ik_llama_cpp_logits(path: Path, ids: list[int]) -> np.ndarray:
+    """llama.cpp's fork for CPUs, whose wheel needs no compiler; token by token, as its own sampling reads them."""
+    ik = pytest.importorskip("ik_llama_cpp")
+    from ik_llama_cpp import _ctypes_api as c
+    from ik_llama_cpp._internals import make_batch_range
+
+    model, rows = ik.IkLlama(str(path), n_ctx=256, n_threads=1, verbose=False), []
+    size = c.llama_vocab_n_tokens(c.llama_model_get_vocab(model._model.model))
+    for at, token in enumerate(ids):
+        batch = make_batch_range([token], pos_start=at, logits_last=True)
+        assert c.llama_decode(model.ctx, batch) == 0
+        c.llama_batch_free(batch)
+        rows.append(np.ctypeslib.as_array(c.llama_get_logits_ith(model.ctx, -1), (size,)).copy())
+    return np.array(rows)
+
+
 @pytest.mark.parametrize("name", MODELS)
 def test_llama_cpp_computes_the_same(tmp_path: Path, name: str) -> None:
     pytest.importorskip("llama_cpp")
@@ -214,6 +231,23 @@ def test_a_model_with_a_delta_as_a_folder_or_a_file(with_deltas: Home, tmp_path:
     np.testing.assert_allclose(theirs, expected, atol=1e-4)
     words = transformers.AutoTokenizer.from_pretrained(out)
     assert words.encode("hello") == open_model(kept_source(with_deltas, kept(with_deltas))).tokenizer.encode("hello")
+
+
+@pytest.mark.parametrize("theirs", [llama_cpp_logits, ik_llama_cpp_logits])
+def test_llama_cpp_computes_a_model_with_its_delta(smollm2_home: Home, tmp_path: Path, theirs: Any) -> None:
+    """What was learned here, alone or with others, runs where llama.cpp does. It rounds keys and values to float16, so nearly the same."""
+    home, draw = lent(smollm2_home, tmp_path / "home"), np.random.default_rng(0)
+    linears = [f"model.layers.{layer}.self_attn.q_proj" for layer in (10, 20)]
+    shapes = {"lora_A": (8, 576), "lora_B": (576, 8)}
+    change = {f"{one}.{part}.weight": draw.normal(0, 0.15, shape).astype(np.float32) for one in linears for part, shape in shapes.items()}
+    put_delta(home, "learned", "lora", kept(home, "smollm2").digest, change, {})
+    out = export(home, kept(home, "smollm2+learned"), "gguf", tmp_path / "out", "f16")
+    ids = open_model(kept_source(home, kept(home, "smollm2"))).tokenizer.encode("The hearth is the place where the fire")
+    expected, before = (model_logits(home, name, ids) for name in ("smollm2+learned", "smollm2"))
+    got = theirs(out, ids)
+    out.unlink()  # 270 MB
+    assert np.abs(expected - before).max() > 0.5 > 4 * np.abs(got - expected).max()
+    assert (got.argmax(1) == expected.argmax(1)).all()
 
 
 def test_kinds_that_a_format_can_not_hold_say_why(with_deltas: Home, tmp_path: Path) -> None:
