@@ -182,9 +182,11 @@ def _follow(taking: "Taking", address: str, stopped: Callable[[], bool], watch: 
     logged = logged_answers(respond, folder)
     with flower_node(folder / NODE, _signer(taking.home), taking.invitation, address, logged) as hindrance:
         watch.say(f"asking at {address}; Ctrl-C to stop, the same command goes on")
-        told = ""
+        told, done = "", -1
         while (standing := taking.standing).accepted < rounds and not stopped():
-            watch.pieces("rounds", standing.accepted, rounds)
+            if standing.accepted != done:
+                done = standing.accepted
+                watch.pieces("rounds", done, rounds)
             if (trouble := hindrance(_LOOK_EVERY_S)) != told:
                 told = trouble
                 watch.say(trouble or "this home has its seat")
