@@ -50,16 +50,16 @@ class Clock:
 
     def __init__(self, watch: Watcher) -> None:
         self._watch = watch
-        self._began: tuple[float, int] | None = None
+        self._began: tuple[str, float, int] | None = None
         self._said = time.monotonic()
 
     def pieces(self, label: str, done: int, total: int) -> None:
         """See `Watcher`."""
         self._watch.pieces(label, done, total)
         now = time.monotonic()
-        if self._began is None:
-            self._began = now, done  # items that were finished before took no time
-        since, before = self._began
+        if self._began is None or self._began[0] != label:
+            self._began = label, now, done  # items that were finished before took no time
+        _, since, before = self._began
         if done > before and now - self._said > _SAY_LEFT_EVERY_S and not colourful(sys.stderr):
             self._said = now
             left_s = (now - since) / (done - before) * (total - done)
