@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from ingle.core.digest import digest_bytes
 from ingle.core.errors import FederatedError, HomeError
 from ingle.core.event import Event
 from ingle.federated.at_home import Taking, node_of, shapes_of
@@ -101,6 +102,30 @@ def test_rounds_go_on_until_all_are_done_and_every_home_can_count_them_again(str
         assert {"join", "keys", "update", "agree", "shares", "vote", "ended"} <= {one.kind for one in messages}
         assert all(one.kind in TO_COORDINATOR for one in messages if one.to == "coordinator")
     assert coordinate(street.takings[0], street.ask(0), 60.0, never) is not None, "all done: nobody is asked"
+
+
+def test_the_list_of_what_left_is_what_went_over_the_wire(street: Street) -> None:
+    """A recorder between transport and homes sees the same messages, byte for byte, in both directions."""
+    seen: dict[str, list[tuple[int, str]]] = {f"seat {seat}": [] for seat in range(HOMES)} | {f"from {seat}": [] for seat in range(HOMES)}
+    homes = {}
+    for seat, taking in enumerate(street.takings):
+        respond = logged_answers(responder(node_of(taking, street.signers[seat])), folder_of(taking.home, taking.invitation))
+
+        def recorded(data: bytes, seat: int = seat, respond: Callable[[bytes], bytes] = respond) -> bytes:
+            reply = respond(data)
+            seen[f"seat {seat}"].append((len(data), digest_bytes(data)))
+            seen[f"from {seat}"].append((len(reply), digest_bytes(reply)))
+            return reply
+
+        homes[seat] = recorded
+    leading = street.takings[0]
+    coordinate(leading, logged_requests(local(homes), folder_of(leading.home, leading.invitation)), 60.0, never)
+    for seat, taking in enumerate(street.takings):
+        told = what_left(folder_of(taking.home, taking.invitation))
+        assert [(one.bytes, one.sha256) for one in told if one.to == "coordinator"] == seen[f"from {seat}"]
+    led = what_left(folder_of(leading.home, leading.invitation))
+    for seat in range(HOMES):
+        assert [(one.bytes, one.sha256) for one in led if one.to == f"seat {seat}"] == seen[f"seat {seat}"]
 
 
 def test_a_home_that_was_away_is_told_what_it_missed(street: Street) -> None:
