@@ -16,7 +16,7 @@ from ingle.ledger.chain import Ledger
 
 @dataclass(frozen=True, slots=True)
 class FederationAudit:
-    """What an audit found."""
+    """Findings of an audit."""
 
     verdicts: tuple[RoundVerdict, ...]
     problems: tuple[str, ...]

@@ -34,7 +34,7 @@ class LentFile:
 
 @dataclass(frozen=True, slots=True)
 class Consent:
-    """What an owner agreed to."""
+    """An owner's agreement: which files are lent, and since when."""
 
     files: tuple[LentFile, ...]
     at: str

@@ -32,7 +32,7 @@ class EndedRound:
     followed: tuple[int, ...]
     """The homes that came to the same verdict; the others must be told again before they can take part."""
     telling: Mapping[int, Letter]
-    """What tells a home the verdict."""
+    """Letters that tell the homes the verdict, by seat."""
 
 
 def gather(terms: Terms, ask: Ask, deadline_s: float, complain: Complaint) -> dict[int, Statement]:

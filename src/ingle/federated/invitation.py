@@ -22,7 +22,7 @@ MODES: Mapping[str, str] = {
     "secure": "Nobody ever sees your home's own update: the coordinator learns sums of at least three homes.",
     "open": "The coordinator and every other home see your home's own update. From an update others may find out what it was learned from.",
 }
-"""What a home agrees to."""
+"""The modes, in the words that an owner agrees to."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +62,7 @@ class Invitation:
     learning: Learning = field(default_factory=Learning)
     """How every home learns in a round."""
     privacy: Privacy = field(default_factory=Privacy)
-    """What is promised about privacy beside the secure sum."""
+    """The promise of privacy beside the secure sum."""
     signature: str = ""
     """The coordinator's, over everything else."""
 

@@ -1,4 +1,4 @@
-"""What an invitation promises about privacy, what keeps the promise in each home, and what it costs.
+"""The privacy that an invitation promises, what keeps the promise in each home, and what it costs.
 
 | unit | in a round, a home | what is one unit's part in the sum at most |
 |---|---|---|
@@ -49,7 +49,7 @@ ROOM, USUAL_ROOM = 1.0, 3.0
 
 @dataclass(frozen=True, slots=True)
 class Privacy:
-    """What is promised, and by which noise. All of it empty: nothing is, but for what the secure sum hides."""
+    """Who is protected, and by which noise. All of it empty: nothing is, but for what the secure sum hides."""
 
     unit: str = ""
     """For whom: `record`, one example of one home; `home`, all that a home has; empty: for nobody."""

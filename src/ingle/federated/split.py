@@ -37,7 +37,7 @@ class Split:
 
     @property
     def facts(self) -> dict[str, object]:
-        """What homes sign."""
+        """The facts that homes sign."""
         about = {"federation": self.federation, "round": self.number, "base": self.base}
         return {**about, "homes": list(self.homes), "seed": self.seed}
 

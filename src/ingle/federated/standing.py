@@ -44,7 +44,7 @@ class FederationStanding:
     lengths: tuple[Fraction, ...] = ()
     """Of each accepted round, the squared length of the mean gain, in steps of the grid."""
     suspicion: Suspicion = field(default_factory=Suspicion)
-    """What split rounds told of the homes."""
+    """Findings of split rounds about the homes."""
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -19,14 +19,14 @@ MISTAKE = 0.01
 
 @dataclass(frozen=True, slots=True)
 class Suspicion:
-    """What split rounds tell of the homes."""
+    """Findings of split rounds about the homes."""
 
     refused: tuple[tuple[int, int], ...] = ()
     """Seats, and in how many split rounds in a row each was in refused groups only."""
     suspended: tuple[int, ...] = ()
     """Seats that are left out for as long as the federation lives."""
     base: str = ""
-    """What the last counted round started from. From there all are split alike, so once more tells nothing new."""
+    """Digest of the start of the last counted round. From there all are split alike, so once more tells nothing new."""
 
     def after(self, terms: Terms, verdict: RoundVerdict) -> "Suspicion":
         """Return what is known after a verdict. A round that wasn't split tells nothing."""

@@ -1,4 +1,4 @@
-"""What both children of Flower agree on: the paths that nodes use, the bundle, and how a letter lies in a message."""
+"""Agreements of both children of Flower: the paths that nodes use, the bundle, and how a letter lies in a message."""
 
 from typing import Any
 

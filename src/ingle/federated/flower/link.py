@@ -77,7 +77,7 @@ class _Asked:
 
 
 class _Desk:
-    """What was asked and not answered yet, whatever happens to the link in between."""
+    """The requests that are not answered yet, whatever happens to the link in between."""
 
     def __init__(self, invitation: Invitation, link: str) -> None:
         self.members, self.expected = invitation.members, {"federation": invitation.digest, "link": link}
