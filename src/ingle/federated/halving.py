@@ -27,7 +27,7 @@ from ingle.federated.witness import SAID
 
 @dataclass(frozen=True)
 class Halving:
-    """What follows a refused round."""
+    """The rounds after a refused one."""
 
     terms: Terms
     split: Split
@@ -59,7 +59,7 @@ class Halving:
         return tuple(sorted(seat for group in self.good for seat in group))
 
     def total(self, group: Group) -> bytes:
-        """What is judged of a group, packed: its part of the mean of all, as if the other homes had sent zeros."""
+        """The judged sum of a group, packed: its part of the mean of all, as if the other homes had sent zeros."""
         return pack(filled(self.sums[group], len(self.split.homes) - len(group), self.terms.grid), self.terms.grid.width)
 
     @property

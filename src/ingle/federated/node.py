@@ -61,7 +61,7 @@ class HomeNode:
     sums: Mapping[Group, Whole] = field(default_factory=dict, repr=False)
     """The sums of groups that it worked out, and voted on."""
     suspicion: Suspicion = field(default_factory=Suspicion)
-    """What split rounds told of the homes so far."""
+    """Findings of split rounds about the homes so far."""
     settled: int = 0
     """The last round whose verdict it followed."""
 

@@ -31,7 +31,7 @@ class LeftMessage:
     to: str
     """To whom: `coordinator`, or `seat N`."""
     kind: str
-    """What it was: a name of TO_HOMES or TO_COORDINATOR."""
+    """Its kind: a name of TO_HOMES or TO_COORDINATOR."""
     bytes: int
     sha256: str
 

@@ -68,7 +68,7 @@ def check_learning(learning: Learning) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Homework:
-    """What is to be learned, by which model, from which examples."""
+    """A task: what is to be learned, by which model, from which examples."""
 
     home: str
     """Root of the home."""
