@@ -28,7 +28,7 @@ SHAPES = {LINEAR: (6, 8)}
 def test_what_is_kept_comes_back(tmp_path: Path) -> None:
     home = Home(tmp_path)
     suspicion = Suspicion(((1, 2), (5, 6)), (4,), "b" * 64)
-    standing = replace(START, base="c" * 64, accepted=2, settled=5, lengths=(Fraction(1, 3), Fraction(7)), suspicion=suspicion, least=0.25)
+    standing = replace(START, base="c" * 64, accepted=2, settled=5, lengths=(Fraction(1, 3), Fraction(7)), suspicion=suspicion)
     keep_standing(home, standing)
     again = read_standing(home, INVITATION, SHAPES)
     assert replace(again, factors={}) == replace(standing, factors={})
