@@ -48,7 +48,7 @@ def command(
     deadline: Annotated[float, typer.Option(help="With start: seconds that homes have for each stage of a round.")] = 600.0,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
-    """Learn together with other homes, while every home keeps its texts.
+    """Learn together with other homes; every home keeps its texts.
 
     Homes train on their own examples and send sums in which no single home's part can be seen. Each home's gate votes on what comes of
     it. In the end every home has the same delta. Nothing starts by itself, and `left` lists whatever left this machine.

@@ -42,7 +42,7 @@ GROUPS = {
         "tune": "Fine-tune a model on your own examples.",
         "harden": "Teach a model to refuse harmful requests, also under attack.",
         "debias": "Teach a model not to judge people by their group.",
-        "federate": "Learn together with other homes, while every home keeps its texts.",
+        "federate": "Learn together with other homes; every home keeps its texts.",
         "hybridize": "Turn a transformer into a hybrid: less memory for long texts.",
         "quantise": "Store a model's weights in fewer bits.",
         "prune": "Make a model smaller by removing parts of it.",
