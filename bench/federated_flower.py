@@ -98,7 +98,7 @@ def measured(homes: int) -> dict[str, Any]:
         time.sleep(20)
         idle = 100 * (cpu_s(pids) - busy) / (time.perf_counter() - begun)
         terms = invitation.terms()
-        joined = gather(terms, link.ask, 60.0, print)
+        joined = tuple(gather(terms, link.ask, 60.0, print))
         base, round_s = BASE, []
         for number in range(1, 7):
             begun = time.perf_counter()

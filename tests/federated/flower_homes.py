@@ -24,6 +24,7 @@ from ingle.federated.coordinate import EndedRound, gather, run_round
 from ingle.federated.flower.link import FlowerLink, flower_link
 from ingle.federated.flower.node import flower_node
 from ingle.federated.invitation import Invitation, from_text, to_text
+from ingle.federated.quantise import unpack
 from ingle.federated.round import Round
 from ingle.federated.transport import Ask, local
 from ingle.ledger.keys import KeyRing, Signer, load_ring, new_signer, save_ring
@@ -76,7 +77,7 @@ class Course:
 def rounds(invitation: Invitation, ask: Ask, more: Callable[[int], bool], deadline_s: float = DEADLINE_S) -> Course:
     """Run rounds over a transport while there should be more, which is asked with how many there were."""
     course, terms = Course(), invitation.terms()
-    joined = gather(terms, ask, deadline_s, course.complain)
+    joined = tuple(gather(terms, ask, deadline_s, course.complain))
     base, probe = BASE, Learner(0, invitation, lambda _: None)
     while more(len(course.ended)):
         number = len(course.ended) + 1
@@ -85,7 +86,8 @@ def rounds(invitation: Invitation, ask: Ask, more: Callable[[int], bool], deadli
         if ended.round.verdict is None:
             break
         base = ended.round.verdict.next_base
-        probe.verdicts.append(ended.round.verdict)
+        total = unpack(ended.round.total, probe.length(number), terms.grid.width)
+        probe.standing = probe.standing.after(ended.round.verdict, total)
     return course
 
 
