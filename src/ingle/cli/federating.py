@@ -182,11 +182,11 @@ def _follow(taking: "Taking", address: str, stopped: Callable[[], bool], watch: 
     logged = logged_answers(respond, folder)
     with flower_node(folder / NODE, _signer(taking.home), taking.invitation, address, logged) as hindrance:
         watch.say(f"asking at {address}; Ctrl-C to stop, the same command goes on")
-        told, done = "", -1
-        while (standing := taking.standing).accepted < rounds and not stopped():
-            if standing.accepted != done:
-                done = standing.accepted
-                watch.pieces("rounds", done, rounds)
+        told, mark, standing = "", -1, taking.standing
+        while standing.accepted < rounds and not stopped():
+            if (changed := _changed_ns(folder)) != mark:  # reading it all is not for every half second
+                mark, standing = changed, taking.standing
+                watch.pieces("rounds", standing.accepted, rounds)
             if (trouble := hindrance(_LOOK_EVERY_S)) != told:
                 told = trouble
                 watch.say(trouble or "this home has its seat")
@@ -194,6 +194,14 @@ def _follow(taking: "Taking", address: str, stopped: Callable[[], bool], watch: 
         if standing.accepted == rounds:
             time.sleep(_LINGER_S)  # the last answer is on its way
     return standing
+
+
+def _changed_ns(folder: Path) -> int:
+    """Return when it was last written down where this home is; 0 before the first round."""
+    from ingle.federated.standing import FACTORS
+
+    path = folder / FACTORS
+    return path.stat().st_mtime_ns if path.exists() else 0
 
 
 def _answering(taking: "Taking") -> "tuple[int, Callable[[bytes], bytes]]":
