@@ -92,9 +92,8 @@ class Homes:
 
     def end(self) -> None:
         """Ctrl-C for all, and wait."""
-        for process in self.running.values():
+        for process in self.running.values():  # the coordinator first: who is gone can't be told how a round ended
             process.send_signal(signal.SIGINT)
-        for process in self.running.values():
             process.wait(120)
 
     def accepted(self) -> int:

@@ -1,5 +1,7 @@
 """A coordinator leads real homes through all rounds; homes drop out, miss verdicts and come back, and another home takes over."""
 
+import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -102,6 +104,22 @@ def test_rounds_go_on_until_all_are_done_and_every_home_can_count_them_again(str
         assert {"join", "keys", "update", "agree", "shares", "vote", "ended"} <= {one.kind for one in messages}
         assert all(one.kind in TO_COORDINATOR for one in messages if one.to == "coordinator")
     assert coordinate(street.takings[0], street.ask(0), 60.0, never) is not None, "all done: nobody is asked"
+
+
+def test_nobody_is_waited_for_once_it_is_stopped(street: Street) -> None:
+    begun, asked = time.monotonic(), threading.Event()
+
+    def away(seat: int, kind: str) -> bool:
+        if seat == 2 and kind == "keys":
+            asked.set()
+            time.sleep(20)
+        return False
+
+    leading = street.takings[0]
+    ask = beside(street.ask(0, away), 9, lambda data: data, asked.is_set)
+    assert coordinate(leading, ask, 60.0, asked.is_set).accepted < ROUNDS_ASKED
+    assert time.monotonic() - begun < 15, "its deadline is a minute away"
+    assert coordinate(leading, street.ask(0), 60.0, never).accepted == ROUNDS_ASKED
 
 
 def test_the_list_of_what_left_is_what_went_over_the_wire(street: Street) -> None:

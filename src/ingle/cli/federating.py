@@ -153,7 +153,7 @@ def _lead(taking: "Taking", address: str, stopped: Callable[[], bool], deadline_
         _wait(lambda: len(link.here()) + 1, len(invitation.members), invitation.threshold, stopped, watch)
         if stopped():
             return taking.standing
-        return coordinate(taking, logged_requests(beside(link.ask, seat, respond), folder), deadline_s, stopped, heard)
+        return coordinate(taking, logged_requests(beside(link.ask, seat, respond, stopped), folder), deadline_s, stopped, heard)
 
 
 def _wait(here: Callable[[], int], all_: int, fewest: int, stopped: Callable[[], bool], watch: "Watcher") -> None:

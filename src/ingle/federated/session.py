@@ -64,7 +64,7 @@ def coordinate(
         watch.ended(ended)
         accepted = ended.verdict is not None and ended.verdict.accepted
         failures = 0 if accepted else failures + 1
-        if failures == FAILURES:
+        if failures == FAILURES and not stopped():
             what = ended.round.failure or "the homes' gates refused what came of it"
             cure = "What was learned before is kept. The same command goes on from there."
             raise FederatedError("rounds", f"{FAILURES} rounds in a row came to nothing", what, cure)

@@ -13,6 +13,9 @@ Ask = Callable[[Mapping[int, bytes], float], Iterator[tuple[int, bytes]]]
 """Requests by seat, seconds → replies with their seats, as they come, at most one of each home. Who doesn't answer in time, or can't, is
 left out; what comes later is dropped."""
 
+LOOK_S = 0.2
+"""How often it is looked whether somebody asked to stop."""
+
 
 def local(homes: Mapping[int, Callable[[bytes], bytes | None]]) -> Ask:
     """Return the transport between homes of this process: by seat, what answers a request (or None). Each has its own thread."""
@@ -41,8 +44,16 @@ def local(homes: Mapping[int, Callable[[bytes], bytes | None]]) -> Ask:
     return ask
 
 
-def beside(ask: Ask, seat: int, respond: Callable[[bytes], bytes | None]) -> Ask:
-    """Return a transport that answers for one seat in this process, and asks all others by `ask`, at the same time."""
+def never() -> bool:
+    """Say that nobody asked to stop."""
+    return False
+
+
+def beside(ask: Ask, seat: int, respond: Callable[[bytes], bytes | None], stopped: Callable[[], bool] = never) -> Ask:
+    """Return a transport that answers for one seat in this process, and asks all others by `ask`, at the same time.
+
+    Once `stopped` is true nobody is waited for any more.
+    """
     own = local({seat: respond})
 
     def ask_all(requests: Mapping[int, bytes], deadline_s: float) -> Iterator[tuple[int, bytes]]:
@@ -58,8 +69,17 @@ def beside(ask: Ask, seat: int, respond: Callable[[bytes], bytes | None]) -> Ask
         parts = ((own, {seat: requests[seat]} if seat in requests else {}), (ask, {at: one for at, one in requests.items() if at != seat}))
         for part, some in parts:
             threading.Thread(target=drain, args=(part, some), daemon=True, name="asking").start()
-        for _ in parts:
-            while (reply := replies.get()) is not None:
+        asking = len(parts)
+        while asking:
+            try:
+                reply = replies.get(timeout=LOOK_S)
+            except queue.Empty:
+                if stopped():
+                    return
+                continue
+            if reply is None:
+                asking -= 1
+            else:
                 yield reply
 
     return ask_all
