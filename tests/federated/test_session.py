@@ -58,7 +58,7 @@ class Street:
         homes = {seat: answering(seat) for seat in range(HOMES)}
         own = homes.pop(by)
         taking = self.takings[by]
-        return logged_requests(beside(local(homes), by, own), folder_of(taking.home, taking.invitation))
+        return beside(logged_requests(local(homes), folder_of(taking.home, taking.invitation)), by, own)
 
     def bases(self) -> list[str]:
         return [taking.standing.base for taking in self.takings]

@@ -153,7 +153,8 @@ def _lead(taking: "Taking", address: str, stopped: Callable[[], bool], deadline_
         _wait(lambda: len(link.here()) + 1, len(invitation.members), invitation.threshold, stopped, watch)
         if stopped():
             return taking.standing
-        return coordinate(taking, logged_requests(beside(link.ask, seat, respond, stopped), folder), deadline_s, stopped, heard)
+        ask = beside(logged_requests(link.ask, folder), seat, respond, stopped)  # what goes to itself leaves nothing
+        return coordinate(taking, ask, deadline_s, stopped, heard)
 
 
 def _wait(here: Callable[[], int], all_: int, fewest: int, stopped: Callable[[], bool], watch: "Watcher") -> None:
