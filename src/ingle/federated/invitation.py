@@ -19,7 +19,7 @@ from ingle.tuning.homework import Learning, check_learning
 
 VERSION = 1
 MODES: Mapping[str, str] = {
-    "secure": "Nobody ever sees your home's own update: the coordinator learns sums of at least three homes.",
+    "secure": "Nobody ever sees your home's own update, unless all other homes of a sum tell theirs. Sums are of at least three homes.",
     "open": "The coordinator and every other home see your home's own update. From an update others may find out what it was learned from.",
 }
 """The modes, in the words that an owner agrees to."""

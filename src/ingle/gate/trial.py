@@ -41,7 +41,7 @@ class Trial:
     stopped: Callable[[], bool] = never
     progress: Progress = silent
     so_far: Candidate | None = None
-    """What the candidate goes on from, where that is more than the incumbent; it was judged earlier and is kept nowhere."""
+    """The start of the candidate, where that is more than the incumbent; it was judged earlier and is kept nowhere."""
 
     @property
     def private(self) -> bool:
@@ -86,7 +86,7 @@ class Trial:
 
     @cached_property
     def earlier(self) -> Subject:
-        """What the candidate goes on from, as a subject of measurements."""
+        """The start of the candidate, as a subject of measurements."""
         if self.so_far is None:
             return self.incumbent
         model = self.opener.open(candidate_source(self.home, self.kept, self.so_far), self.progress)
