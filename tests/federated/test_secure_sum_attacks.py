@@ -1,5 +1,6 @@
 """Attacks of a coordinator, or of a home that helps it, on a secure sum: each is refused by the honest homes themselves."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import combinations, product
 
@@ -12,8 +13,8 @@ from ingle.core.errors import FederatedError
 from ingle.federated.sealing import common_key, mask, new_private, public_of, seal, unseal
 from ingle.federated.secure_sum import _channel, _letter, agree, begin, check_apart, greet, hide, meet, reveal, take_seat
 from ingle.federated.shamir import PRIME, SHARE_BYTES
-from ingle.federated.statement import Statement, believe, state
-from ingle.federated.summing import agreed_list, plain_sum
+from ingle.federated.statement import Statement, believe, state, text_of
+from ingle.federated.summing import plain_sum
 from tests.federated.summed import BASE, Round, drawn, joined, signers, started, terms_of, whole_round
 
 KEYS = signers(10)
@@ -49,6 +50,18 @@ def test_no_round_is_begun_twice_and_none_before_the_last() -> None:
             begin(member, number, BASE)
     part, _ = begin(member, 6, BASE)
     assert part.private != now.parts[0].private and part.seed != now.parts[0].seed, "each round has secrets of its own"
+
+
+def agreed_list(agreed: Sequence[Statement], threshold: int) -> tuple[int, ...] | None:
+    """The list of updates that at least `threshold` homes signed; None if there is none."""
+    counts: dict[tuple[str, tuple[int, ...]], int] = {}
+    for statement in agreed:
+        survivors = statement.facts.get("survivors")
+        if not isinstance(survivors, list) or not all(type(seat) is int for seat in survivors):
+            continue
+        signed = text_of(statement, "roster"), tuple(survivors)
+        counts[signed] = counts.get(signed, 0) + 1
+    return next((survivors for (_, survivors), homes in counts.items() if homes >= threshold), None)
 
 
 def test_a_coordinator_that_tells_two_stories_of_who_dropped_out_opens_nothing() -> None:

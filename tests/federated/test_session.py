@@ -262,3 +262,13 @@ def test_the_model_must_be_there(street: Street) -> None:
     other = invite(replace(street.takings[0].invitation, base="c" * 64), street.signers[0])
     with pytest.raises(HomeError, match="is not kept here"):
         audit(street.takings[0].home, other, street.ledgers[0])
+
+
+def test_threads_that_send_at_once_lose_no_line(tmp_path: Path) -> None:
+    respond = logged_answers(lambda data: data, tmp_path)
+    threads = [threading.Thread(target=lambda: [respond(to_bytes(Letter("vote"))) for _ in range(20)]) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(what_left(tmp_path)) == 80

@@ -1,5 +1,6 @@
 """Where a home is: what it keeps comes back, and a gain that is longer than is usual is cut."""
 
+import shutil
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -12,10 +13,11 @@ from ingle.core.makers.federate import MAKER
 from ingle.federated.aggregate import A, B
 from ingle.federated.exact import mean_square
 from ingle.federated.quantise import filled, from_grid, to_grid
-from ingle.federated.standing import FACTORS, FederationStanding, folder_of, keep_standing, read_standing
+from ingle.federated.standing import FACTORS, FederationStanding, folder_of, keep_said, keep_standing, read_said, read_standing
 from ingle.federated.summing import plain_sum
 from ingle.federated.suspicion import Suspicion, suspension_event
 from ingle.federated.verdict import RoundVerdict
+from ingle.home.archive import KEPT, MADE_AGAIN
 from ingle.home.place import Home
 from tests.federated.homes import BASE, LINEAR, Learner, invited
 from tests.federated.street import SIGNERS
@@ -82,3 +84,15 @@ def test_a_suspension_is_a_sentence_in_the_ledger() -> None:
     assert event.kind == "federate.suspended" and event.facts["key"] == INVITATION.members[4]
     told = MAKER.sentences[event.kind](event.facts)
     assert told == f"left out the home with the key {INVITATION.members[4][:12]} from round 9 on (only in refused groups, 7 times in a row)"
+
+
+def test_who_came_out_of_a_backup_does_not_take_part_again(tmp_path: Path) -> None:
+    """It would not know what it said after the backup: the same round twice, and privacy paid for once, would be somebody's gain."""
+    home = Home(tmp_path / "home")
+    keep_said(home, START.invitation, 7, ((BASE, (0, 1, 2)),))
+    assert read_said(home, START.invitation) == (7, ((BASE, (0, 1, 2)),))
+    restored = Home(tmp_path / "restored")
+    shutil.copytree(home.federated, restored.federated)
+    assert "federated" in KEPT and "locks" in MADE_AGAIN
+    with pytest.raises(HomeError, match="came out of a backup"):
+        read_said(restored, START.invitation)

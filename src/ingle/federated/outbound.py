@@ -5,6 +5,7 @@ HOME/federated/KEY/left.jsonl    a line a message, written before the message go
 
 import json
 import os
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -20,6 +21,8 @@ LEFT = "left.jsonl"
 TO_HOMES = ("join", "meet", "keys", "update", "agree", "shares", "vote", "end")
 TO_COORDINATOR = ("join", "met", "keys", "update", "agree", "shares", "vote", "ended", "refused")
 """The kinds of messages that there are. Nothing else leaves."""
+_WRITING = threading.Lock()
+"""A home answers and asks from several threads; that only one process does is the federation's own lock's part."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +81,7 @@ def _add(folder: Path, to: str, data: bytes, kinds: tuple[str, ...]) -> None:
         raise FederatedError("message", f"must be one of {', '.join(kinds)}", kind, "It was not sent.")
     row = LeftMessage(datetime.now(UTC).isoformat(timespec="milliseconds"), to, kind, len(data), digest_bytes(data))
     path = folder / LEFT
-    with os_errors(path):
+    with _WRITING, os_errors(path):
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
         with os.fdopen(descriptor, "r+b") as file:

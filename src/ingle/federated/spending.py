@@ -21,7 +21,7 @@ SPENT = "spent.json"
 def read_spent(home: Home, invitation: Invitation) -> int:
     """Return how many rounds were paid for. Raises HomeError for a file that is damaged, or gone although this home took part."""
     path = folder_of(home, invitation) / SPENT
-    cure = "Restore it from a backup; or leave this federation: without it nobody knows what was promised already."
+    cure = "Leave this federation: without it nobody knows what was promised already. A new invitation begins anew."
     if not path.exists():
         if read_said(home, invitation)[0]:
             raise HomeError(str(path), "must say how much privacy was spent", "no such file", cure)

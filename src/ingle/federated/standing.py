@@ -134,23 +134,39 @@ def keep_standing(home: Home, standing: FederationStanding) -> None:
 
 
 def read_said(home: Home, invitation: Invitation) -> tuple[int, Opened]:
-    """Return the highest round that this home ever said anything in, and the sums that it helped to open. Raises HomeError if damaged."""
+    """Return the highest round that this home ever said anything in, and the sums that it helped to open.
+
+    Raises HomeError if that is damaged, or came out of a backup.
+    """
     path = folder_of(home, invitation) / SAID
     if not path.exists():
         return 0, ()
+    if not _here(home, invitation).exists():
+        rule = "must be of this very home, and it came out of a backup: since then more may have been said than stands there"
+        raise HomeError(str(path), rule, "", "Take part under a new invitation; what both spend of privacy adds up.")
     with os_errors(path):
         data = path.read_bytes()
     try:
         told = json.loads(data)
         return int(told["round"]), tuple((str(base), tuple(int(seat) for seat in homes)) for base, homes in told["opened"])
     except (ValueError, KeyError, TypeError) as error:
-        cure = "Restore it from a backup; or leave this federation: without it others could find out what this home sent."
+        cure = "Leave this federation: without it others could find out what this home sent. A new invitation begins anew."
         raise HomeError(str(path), "must say in which rounds this home took part", error, cure) from error
 
 
 def keep_said(home: Home, invitation: Invitation, number: int, opened: Opened) -> None:
     """Keep in which rounds this home took part, before it says a word. Raises HomeError."""
-    write_atomic(_made(home, invitation) / SAID, canonical_json({"round": number, "opened": opened}), mode=0o600)
+    folder, here = _made(home, invitation), _here(home, invitation)
+    with os_errors(here):
+        here.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if not here.exists():
+        write_atomic(here, b"", mode=0o600)
+    write_atomic(folder / SAID, canonical_json({"round": number, "opened": opened}), mode=0o600)
+
+
+def _here(home: Home, invitation: Invitation) -> Path:
+    """The file that says that this home has not come out of a backup since it took part: backups leave this folder out."""
+    return home.root / "locks" / f"federated-{invitation.digest[:16]}.here"
 
 
 def _made(home: Home, invitation: Invitation) -> Path:

@@ -1,6 +1,6 @@
 """The coordinator's side of a secure sum: from masked updates and shares to the sum, whoever dropped out on the way."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from itertools import combinations, islice
 
 import numpy as np
@@ -56,18 +56,6 @@ def plain_sum(updates: Iterable[Whole]) -> Whole:
     """Return the sum of updates that lie open: what a secure sum must be equal to."""
     total = np.stack(list(updates)).astype(np.uint64).sum(axis=0)
     return np.asarray(total, np.uint32)
-
-
-def agreed_list(agreed: Sequence[Statement], threshold: int) -> tuple[int, ...] | None:
-    """Return the list of updates that at least `threshold` homes signed; None if there is none."""
-    counts: dict[tuple[str, tuple[int, ...]], int] = {}
-    for statement in agreed:
-        survivors = statement.facts.get("survivors")
-        if not isinstance(survivors, list) or not all(type(seat) is int for seat in survivors):
-            continue
-        signed = text_of(statement, "roster"), tuple(survivors)
-        counts[signed] = counts.get(signed, 0) + 1
-    return next((survivors for (_, survivors), homes in counts.items() if homes >= threshold), None)
 
 
 def _secret(terms: Terms, seat: int, what: str, shares: Mapping[int, bytes], expected: str) -> bytes:
