@@ -1,0 +1,1 @@
+"""One file an eye: an encoder that turns a picture into numbers."""
