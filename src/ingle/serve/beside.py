@@ -114,10 +114,11 @@ class Beside:
         return "".join(words), tap
 
     async def _engine(self, model: LanguageModel, request: Request) -> AsyncIterator[Chunk]:
-        ids, grammar = await asyncio.to_thread(lambda: (model.encode(request), model.grammar(request)))
+        prompt, grammar = await asyncio.to_thread(lambda: (model.prompt(request), model.grammar(request)))
         inbox: asyncio.Queue[Any] = asyncio.Queue()
         # Nothing of it is remembered: it holds what was taught, or lacks it, and nobody goes on from here.
-        job = Job(model, request, ids, inbox.put_nowait, grammar, self.asker, lasting=0, deadline=self.deadline)
+        deadline, vectors = self.deadline, prompt.vectors
+        job = Job(model, request, prompt.ids, inbox.put_nowait, grammar, self.asker, lasting=0, deadline=deadline, vectors=vectors)
         self.service.scheduler.submit(job)
         finished = False
         try:

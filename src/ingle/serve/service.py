@@ -22,6 +22,7 @@ from ingle.engine.language_model import LanguageModel
 from ingle.engine.prefix_cache import PrefixCache
 from ingle.engine.saved_states import SavedStates, forgotten
 from ingle.engine.scheduler import Scheduler
+from ingle.engine.seeing import Prompt
 from ingle.home.api_keys import list_keys
 from ingle.home.examples import mend_index
 from ingle.home.kept import Kept
@@ -263,12 +264,13 @@ class Service:
         """Return the innermost handler, which the guards wrap."""
 
         async def engine(request: Request) -> AsyncIterator[Chunk]:
-            ids, grammar = await _prepare(run.model, request)
+            prompt, grammar = await _prepare(run.model, request)
             inbox: asyncio.Queue[Chunk | IngleError] = asyncio.Queue()
             ask = run.ask
             deadline = time.perf_counter() + self.settings.deadline_s
             label = "" if run.choice.lessons else ask.label  # states made with lessons are not saved: they would outlive the lessons
-            job = Job(run.model, request, ids, inbox.put_nowait, grammar, ask.asker, label, run.choice.lasting, deadline)
+            lasting, vectors = run.choice.lasting, prompt.vectors
+            job = Job(run.model, request, prompt.ids, inbox.put_nowait, grammar, ask.asker, label, lasting, deadline, vectors=vectors)
             self.scheduler.submit(job)
             finished, run.writing = False, True
             try:
@@ -338,14 +340,14 @@ class Service:
         return replace(event, facts={**event.facts, **run.choice.facts})
 
 
-async def _prepare(model: LanguageModel, request: Request) -> tuple[list[int], Grammar | None]:
-    """Return the prompt's ids and the answer's grammar. Runs in a thread: templates come with models and may be slow."""
+async def _prepare(model: LanguageModel, request: Request) -> tuple[Prompt, Grammar | None]:
+    """Return the prompt and the answer's grammar. Runs in a thread: templates come with models and may be slow, and pictures take time."""
 
     size = model.backend.config.vocab_size
     if any(token >= size for token, _ in request.sampling.logit_bias):
         raise RequestError("logit_bias", f"must map token ids below {size}", max(token for token, _ in request.sampling.logit_bias))
 
-    def prepare() -> tuple[list[int], Grammar | None]:
-        return model.encode(request), model.grammar(request)
+    def prepare() -> tuple[Prompt, Grammar | None]:
+        return model.prompt(request), model.grammar(request)
 
     return await asyncio.to_thread(prepare)
