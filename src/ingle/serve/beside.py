@@ -19,6 +19,7 @@ from ingle.explain.cause import TOP, Nats, OutOfTime, Reader
 from ingle.safety.middleware import close, wrap
 from ingle.safety.registry import make_guards
 from ingle.serve.limits import limits_of
+from ingle.serve.prepare import prepare
 from ingle.serve.service import Service
 from ingle.serve.why import Tap
 
@@ -114,7 +115,7 @@ class Beside:
         return "".join(words), tap
 
     async def _engine(self, model: LanguageModel, request: Request) -> AsyncIterator[Chunk]:
-        prompt, grammar = await asyncio.to_thread(lambda: (model.prompt(request), model.grammar(request)))
+        prompt, grammar = await prepare(model, request)
         inbox: asyncio.Queue[Any] = asyncio.Queue()
         # Nothing of it is remembered: it holds what was taught, or lacks it, and nobody goes on from here.
         deadline, vectors = self.deadline, prompt.vectors

@@ -16,13 +16,11 @@ from ingle.adapt.choosing import Choice, Chooser
 from ingle.core.errors import HomeError, IngleError, RequestError
 from ingle.core.event import Event
 from ingle.core.message import Chunk, Finish, Message, Request, Usage, Verdict
-from ingle.engine.grammar import Grammar
 from ingle.engine.job import Job, Outcome, post_directly
 from ingle.engine.language_model import LanguageModel
 from ingle.engine.prefix_cache import PrefixCache
 from ingle.engine.saved_states import SavedStates, forgotten
 from ingle.engine.scheduler import Scheduler
-from ingle.engine.seeing import Prompt
 from ingle.home.api_keys import list_keys
 from ingle.home.examples import mend_index
 from ingle.home.kept import Kept
@@ -36,6 +34,7 @@ from ingle.serve.limits import limits_of
 from ingle.serve.logs import log
 from ingle.serve.metrics import Metrics
 from ingle.serve.model_registry import ModelRegistry
+from ingle.serve.prepare import prepare
 from ingle.serve.record import Recorder, answer_event, new_seed, refusal_event, told_events
 from ingle.serve.replay import parameters
 from ingle.serve.rooms import open_rooms
@@ -264,7 +263,7 @@ class Service:
         """Return the innermost handler, which the guards wrap."""
 
         async def engine(request: Request) -> AsyncIterator[Chunk]:
-            prompt, grammar = await _prepare(run.model, request)
+            prompt, grammar = await prepare(run.model, request)
             inbox: asyncio.Queue[Chunk | IngleError] = asyncio.Queue()
             ask = run.ask
             deadline = time.perf_counter() + self.settings.deadline_s
@@ -338,16 +337,3 @@ class Service:
         ask, text = run.ask, "".join(run.words)
         event = answer_event(self.key, run.model.name, ask.request, text, finish, usage, run.verdicts, ask.id, ask.asker)
         return replace(event, facts={**event.facts, **run.choice.facts})
-
-
-async def _prepare(model: LanguageModel, request: Request) -> tuple[Prompt, Grammar | None]:
-    """Return the prompt and the answer's grammar. Runs in a thread: templates come with models and may be slow, and pictures take time."""
-
-    size = model.backend.config.vocab_size
-    if any(token >= size for token, _ in request.sampling.logit_bias):
-        raise RequestError("logit_bias", f"must map token ids below {size}", max(token for token, _ in request.sampling.logit_bias))
-
-    def prepare() -> tuple[Prompt, Grammar | None]:
-        return model.prompt(request), model.grammar(request)
-
-    return await asyncio.to_thread(prepare)
