@@ -336,4 +336,5 @@ class Service:
     def _event(self, run: AnswerRun, finish: Finish, usage: Usage) -> Event:
         ask, text = run.ask, "".join(run.words)
         event = answer_event(self.key, run.model.name, ask.request, text, finish, usage, run.verdicts, ask.id, ask.asker)
-        return replace(event, facts={**event.facts, **run.choice.facts})
+        sight = {"sight": run.model.seer.sight.digest} if usage.image_tokens and run.model.seer is not None else {}
+        return replace(event, facts={**event.facts, **run.choice.facts, **sight})
