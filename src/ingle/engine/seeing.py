@@ -20,7 +20,7 @@ _KEPT_BYTES = 64 << 20
 
 
 @dataclass(frozen=True, slots=True)
-class Prompt:
+class ReadyPrompt:
     """A request, ready to be read."""
 
     ids: list[int]
@@ -64,7 +64,9 @@ class Seer:
             return seen
 
 
-def prompt_of(tokenizer: Tokenizer, pieces: Sequence[str | ControlToken], seen: Sequence[Seen], sight: Sight, vocab_size: int) -> Prompt:
+def prompt_of(
+    tokenizer: Tokenizer, pieces: Sequence[str | ControlToken], seen: Sequence[Seen], sight: Sight, vocab_size: int
+) -> ReadyPrompt:
     """Return the ids of a rendered conversation, with the pictures in their places, and the vectors behind these ids.
 
     Raises TemplateError for a template that doesn't write every picture once, CheckpointError for a sight that writes a control token which
@@ -95,7 +97,7 @@ def prompt_of(tokenizer: Tokenizer, pieces: Sequence[str | ControlToken], seen: 
                 flat += [PICTURE] * len(part)
     after = iter(rows)
     ids = [next(after) if id_ == HOLE else id_ for id_ in tokenizer.encode_pieces(_joined(flat))]
-    return Prompt(ids, vectors)
+    return ReadyPrompt(ids, vectors)
 
 
 def _control(tokenizer: Tokenizer, name: str) -> ControlToken:
