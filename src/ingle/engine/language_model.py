@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from ingle.core.digest import digest_json
 from ingle.core.errors import ContextError, RequestError
+from ingle.core.media import PictureLook
 from ingle.core.message import ImagePart, Request
 from ingle.engine.backend import Backend
 from ingle.engine.seeing import ReadyPrompt, Seer, prompt_of
@@ -62,6 +63,11 @@ class LanguageModel:
             )
             raise ContextError("prompt", rule, "", "Shorten the conversation, or start a new one.")
         return prompt
+
+    def look(self, request: Request) -> PictureLook | None:
+        """Return the look of the picture that was shown last; None if there is none, or the model can't see. Raises as `prompt` does."""
+        shown = [part for message in request.messages for part in message.parts if isinstance(part, ImagePart)]
+        return self.seer.see(shown[-1], "messages").look if shown and self.seer is not None else None
 
     def _read_chat(self, request: Request) -> ReadyPrompt:
         messages, tools = request.messages, request.tools

@@ -10,7 +10,7 @@ import numpy as np
 
 from ingle.core.digest import digest_bytes
 from ingle.core.errors import CheckpointError, TemplateError
-from ingle.core.media import ControlName, Sight, SightPiece
+from ingle.core.media import ControlName, PictureLook, Sight, SightPiece
 from ingle.core.message import ImagePart
 from ingle.core.vectors import NO_VECTORS, Vectors, vector_id
 from ingle.media.picture import read_picture
@@ -35,6 +35,7 @@ class Seen:
     content: str
     """Digest of the picture."""
     pieces: tuple[SightPiece, ...]
+    look: PictureLook
 
     @property
     def nbytes(self) -> int:
@@ -58,7 +59,8 @@ class Seer:
                 self._seen.move_to_end(key)
                 return self._seen[key]
             picture = read_picture(part.data, at)
-            seen = self._seen[key] = Seen(picture.digest, self.sight.see(picture))
+            look = PictureLook(picture.digest, self.sight.digest, self.sight.fingerprint(picture))
+            seen = self._seen[key] = Seen(picture.digest, self.sight.see(picture), look)
             while len(self._seen) > 1 and sum(one.nbytes for one in self._seen.values()) > self._budget:
                 self._seen.popitem(last=False)
             return seen

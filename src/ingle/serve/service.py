@@ -330,6 +330,8 @@ class Service:
         times = {name: getattr(usage, name) for name in ("queued_s", "prefill_s", "decode_s")}
         facts = {**event.facts, **times, "model_name": run.model.name, "request": parameters(ask.request, system=bool(keep.conversation))}
         facts |= {} if keep.learn else {"learn": False}
+        if usage.image_tokens and (look := run.model.look(ask.request)):
+            facts["look"] = look.text()
         history = () if keep.conversation else ask.request.messages
         keep_answer(self.engine, ask.asker, keep.parent, message, ask.id, facts, history, keep.conversation)
 
