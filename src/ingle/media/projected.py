@@ -5,14 +5,15 @@ The vectors carry what words leave out; the words carry what a small projector h
 
 Tensors of a delta of the kind `sight`, f the eye's numbers (views.pooled), k numbers after the reduction:
 
-    reduce.mean float16 [f], reduce.weight, .scale [k, f]          z = (x − mean) · Wᵀ, brought to length √k
-    names.lines, names.weight, .scale [N, k], names.bias float16   a score for each name
-    tags.lines, tags.weight, .scale [V, k], tags.bias float16      the same for words
-    inner.weight, .scale [h, k], inner.bias float16                h = GELU(z · Wᵀ + b)
-    outer.weight, .scale [n · hidden, h + k + 1]                   vectors = [h, z, 1] · Wᵀ
+    reduce.mean float16 [f], reduce.weight, .scale [k, f]    z = (x − mean) · Wᵀ, brought to length √k
+    names.lines, tags.lines uint8                            N names, and the words that go with each, a line each
+    names.weight, .scale [N, k]                              where each name lies; its score is the cosine
+    inner.weight, .scale [h, k], inner.bias float16 [h]      h = GELU(z · Wᵀ + b)
+    outer.weight, .scale [n · hidden, h + k + 1]             vectors = [h, z, 1] · Wᵀ
+    outer.places float16 [1]                                 n
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from threading import Lock
 from typing import Any
@@ -22,19 +23,23 @@ import numpy.typing as npt
 
 from ingle.core.delta import Delta
 from ingle.core.digest import digest_json
-from ingle.core.errors import DeltaError, NotKept
+from ingle.core.errors import DeltaError
 from ingle.core.media import Picture, SightPiece
-from ingle.home.catalogue import EYES
+from ingle.home.part_catalogue import PARTS
+from ingle.home.parts import find_part
 from ingle.home.place import Home
+from ingle.media.colours import colours
 from ingle.media.eyes.efficientnet import FEATURES, SIDE, Eye
 from ingle.media.packed_rows import unpack_lines, unpack_rows
-from ingle.media.views import PARTS, pooled, square
+from ingle.media.views import POOLED, pooled, square
 
 Array = npt.NDArray[Any]
 Floats = npt.NDArray[np.float32]
 EYE = "efficientnet-lite0"
-NAMES, TAGS = 3, 5
-"""How many names, and how many words, stand in a picture's line."""
+NAMES, TAGS = 3, 6
+"""How many names, and at the most how many other words, stand in a picture's line."""
+_NEAR, _SHARPNESS, _LEAST = 24, 25.0, 0.3
+"""Names that vote for words, how much more the nearer ones count, and the share of votes that a word needs."""
 
 
 class Heads:
@@ -42,20 +47,18 @@ class Heads:
 
     def __init__(self, tensors: Mapping[str, Array], hidden: int = 0) -> None:
         """`hidden`: numbers of the model's vectors; 0 = as the tensors say. Raises DeltaError for tensors that don't fit together."""
-        self.mean = _row(tensors, "reduce.mean", PARTS * FEATURES)
+        self.mean = _row(tensors, "reduce.mean", POOLED * FEATURES)
         self.reduce = unpack_rows("reduce", tensors)
         k = len(self.reduce)
-        self.names_weight, self.tags_weight = unpack_rows("names", tensors), unpack_rows("tags", tensors)
-        self.names_bias = _row(tensors, "names.bias", len(self.names_weight))
-        self.tags_bias = _row(tensors, "tags.bias", len(self.tags_weight))
-        self.names = unpack_lines("names.lines", tensors, len(self.names_weight))
-        self.tags = unpack_lines("tags.lines", tensors, len(self.tags_weight))
+        self.near = unpack_rows("names", tensors)
+        self.names = unpack_lines("names.lines", tensors, len(self.near))
+        self.tags = tuple(tuple(line.split()) for line in unpack_lines("tags.lines", tensors, len(self.near)))
         self.inner, self.outer = unpack_rows("inner", tensors), unpack_rows("outer", tensors)
         self.inner_bias = _row(tensors, "inner.bias", len(self.inner))
         places = _row(tensors, "outer.places", 1)
         self.places = int(places[0])
-        shapes = (self.reduce.shape[1], self.names_weight.shape[1], self.tags_weight.shape[1], self.inner.shape[1], self.outer.shape[1])
-        if shapes != (PARTS * FEATURES, k, k, k, len(self.inner) + k + 1) or self.places < 1 or len(self.outer) % self.places:
+        shapes = (self.reduce.shape[1], self.near.shape[1], self.inner.shape[1], self.outer.shape[1])
+        if shapes != (POOLED * FEATURES, k, k, len(self.inner) + k + 1) or self.places < 1 or len(self.outer) % self.places:
             raise DeltaError("sight", "must hold matrices that fit together", shapes, "The delta is incomplete; make it again.")
         self.hidden = len(self.outer) // self.places
         if hidden not in (0, self.hidden):
@@ -72,11 +75,22 @@ class Heads:
         return (self.outer @ np.concatenate([h, z, np.ones(1, np.float32)])).reshape(self.places, self.hidden).astype(np.float32)
 
     def words(self, z: Floats) -> tuple[list[str], list[str]]:
-        """Return the best names, the best first, and the best other words."""
-        names = [self.names[i] for i in best(self.names_weight @ z + self.names_bias, NAMES)]
-        said = {word for name in names for word in name.split()}
-        tags = [self.tags[i] for i in best(self.tags_weight @ z + self.tags_bias, TAGS + len(said))]
-        return names, [tag for tag in tags if tag not in said][:TAGS]
+        """Return the best names, the best first, and the words that go with what it looks like."""
+        return said(self.near @ z / len(z) ** 0.5, self.names, self.tags)
+
+
+def said(cosines: Floats, names: Sequence[str], tags: Sequence[Sequence[str]]) -> tuple[list[str], list[str]]:
+    """Return the best names, and other words: the nearest names vote for theirs, each by how near it is."""
+    near = best(cosines, _NEAR)
+    votes = np.exp(_SHARPNESS * (cosines[near] - cosines[near[0]]))
+    shares: dict[str, float] = {}
+    for i, vote in zip(near, votes / votes.sum(), strict=True):
+        for word in tags[i]:
+            shares[word] = shares.get(word, 0.0) + float(vote)
+    chosen = [names[i] for i in near[:NAMES]]
+    spoken = {word for name in chosen[:1] for word in name.lower().split()}
+    order = sorted((word for word in shares if word not in spoken), key=lambda word: (-shares[word], word))
+    return chosen, [word for word in order if shares[word] >= _LEAST][:TAGS]
 
 
 def gelu(x: Floats) -> Floats:
@@ -97,10 +111,11 @@ def best(scores: Floats, count: int) -> list[int]:
     return order
 
 
-def line_of(names: list[str], tags: list[str]) -> str:
+def line_of(names: Sequence[str], tags: Sequence[str], colours: Sequence[str]) -> str:
     """Return the words that stand behind a picture's vectors."""
-    tagged = f"; {', '.join(tags)}" if tags else ""
-    return f" (looks like: {', '.join(names)}{tagged})\n"
+    said = ((names, "looks like"), (tags, "words"), (colours, "colours"))
+    parts = [f"{label}: {', '.join(words)}" for words, label in said if words]
+    return f" ({'; '.join(parts)})\n"
 
 
 class ProjectedSight:
@@ -110,26 +125,32 @@ class ProjectedSight:
 
     def __init__(self, home: Home, delta: Delta, tensors: Mapping[str, Array]) -> None:
         """Raises DeltaError for tensors that don't fit together."""
-        self._heads, self._entry, self._lock = Heads(tensors), EYES[EYE], Lock()
-        self._path = home.base_folder(self._entry.digest) / self._entry.file.name
-        self.digest = digest_json([delta.digest, self._entry.digest])
+        Heads(tensors)  # to see whether they fit; as matrices they take four times as much memory
+        self._tensors, self._home, self._lock = tensors, home, Lock()
+        self.digest = digest_json([delta.digest, PARTS[EYE].digest])
 
     def see(self, picture: Picture) -> tuple[SightPiece, ...]:
         """See `core.media.Sight.see`."""
-        z = self._heads.reduced(look(self.eye, picture))
-        return self._heads.vectors(z), line_of(*self._heads.words(z))
+        with self._lock:
+            eye, heads = self.eye, self.heads
+        z = heads.reduced(look(eye, picture))
+        return heads.vectors(z), line_of(*heads.words(z), colours(picture))
+
+    @cached_property
+    def heads(self) -> Heads:
+        """The delta's matrices."""
+        return Heads(self._tensors)
 
     @cached_property
     def eye(self) -> Eye:
         """The eye. Raises NotKept where its weights aren't in this home."""
-        return open_eye(self._path)
+        return open_eye(self._home)
 
 
-def open_eye(path: Any) -> Eye:
-    """Open an eye's weights. Raises NotKept with the command that brings them."""
-    if not path.exists():
-        raise NotKept("the eye", "is not in this home", path.name, "Run: ingle pull sight")
-    return Eye(path)
+def open_eye(home: Home, threads: int | None = None) -> Eye:
+    """Open the eye's weights. Raises NotKept with the command that brings them, HomeError for a damaged file."""
+    folder = find_part(home, EYE)
+    return Eye(folder / PARTS[EYE].files[0].file.name, threads)
 
 
 def look(eye: Eye, picture: Picture) -> Floats:

@@ -6,7 +6,7 @@ import numpy.typing as npt
 from ingle.core.media import Picture
 
 Floats = npt.NDArray[np.float32]
-PARTS = 5
+POOLED = 5
 """The whole, and its four quarters."""
 
 
