@@ -57,7 +57,7 @@ SightPiece = str | ControlName | npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True, eq=False)
-class Look:
+class PictureLook:
     """A picture as far as it is remembered: enough to know it, and its like, again."""
 
     content: str
@@ -73,15 +73,16 @@ class Look:
         return json.dumps([self.content, self.sight, kept])
 
     @staticmethod
-    def of(text: str) -> "Look":
+    def of(text: str) -> "PictureLook":
         """Return the look that was written as text. Raises ValueError for anything else."""
         try:
             content, sight, kept = json.loads(text)
-            return Look(str(content), str(sight), np.frombuffer(base64.b64decode(kept, validate=True), np.float16).astype(np.float32))
+            fingerprint = np.frombuffer(base64.b64decode(kept, validate=True), np.float16).astype(np.float32)
+            return PictureLook(str(content), str(sight), fingerprint)
         except (TypeError, ValueError) as error:
             raise ValueError("this is no look of a picture") from error
 
-    def is_like(self, other: "Look", likeness: float) -> bool:
+    def is_like(self, other: "PictureLook", likeness: float) -> bool:
         """Return whether both show the same picture, or such as the sight can hardly tell apart (see `Sight.likeness`)."""
         if self.content == other.content:
             return True
