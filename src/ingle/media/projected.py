@@ -8,6 +8,7 @@ Tensors of a delta of the kind `sight`, f the eye's numbers (views.pooled), k nu
     reduce.mean float16 [f], reduce.weight, .scale [k, f]    z = (x − mean) · Wᵀ, brought to length √k
     names.lines, tags.lines uint8                            N names, and the words that go with each, a line each
     names.weight, .scale [N, k]                              where each name lies; its score is the cosine
+    names.likeness float16 [1]                               cosine of two pictures from which on they count as alike
     inner.weight, .scale [h, k], inner.bias float16 [h]      h = GELU(z · Wᵀ + b)
     outer.weight, .scale [n · hidden, h + k + 1]             vectors = [h, z, 1] · Wᵀ
     outer.places float16 [1]                                 n
@@ -55,8 +56,7 @@ class Heads:
         self.tags = tuple(tuple(line.split()) for line in unpack_lines("tags.lines", tensors, len(self.near)))
         self.inner, self.outer = unpack_rows("inner", tensors), unpack_rows("outer", tensors)
         self.inner_bias = _row(tensors, "inner.bias", len(self.inner))
-        places = _row(tensors, "outer.places", 1)
-        self.places = int(places[0])
+        self.places, self.likeness = int(_row(tensors, "outer.places", 1)[0]), float(_row(tensors, "names.likeness", 1)[0])
         shapes = (self.reduce.shape[1], self.near.shape[1], self.inner.shape[1], self.outer.shape[1])
         if shapes != (POOLED * FEATURES, k, k, len(self.inner) + k + 1) or self.places < 1 or len(self.outer) % self.places:
             raise DeltaError("sight", "must hold matrices that fit together", shapes, "The delta is incomplete; make it again.")
@@ -127,14 +127,31 @@ class ProjectedSight:
         """Raises DeltaError for tensors that don't fit together."""
         Heads(tensors)  # to see whether they fit; as matrices they take four times as much memory
         self._tensors, self._home, self._lock = tensors, home, Lock()
+        self._last: tuple[str, Floats] = "", np.zeros(0, np.float32)
         self.digest = digest_json([delta.digest, PARTS[EYE].digest])
 
     def see(self, picture: Picture) -> tuple[SightPiece, ...]:
         """See `core.media.Sight.see`."""
         with self._lock:
-            eye, heads = self.eye, self.heads
-        z = heads.reduced(look(eye, picture))
+            z, heads = self._reduced(picture), self.heads
         return heads.vectors(z), line_of(*heads.words(z), colours(picture))
+
+    @property
+    def likeness(self) -> float:
+        """See `core.media.Sight.likeness`."""
+        return self.heads.likeness
+
+    def fingerprint(self, picture: Picture) -> Floats:
+        """See `core.media.Sight.fingerprint`."""
+        with self._lock:
+            z = self._reduced(picture)
+        return z / np.linalg.norm(z)
+
+    def _reduced(self, picture: Picture) -> Floats:
+        """Return the k numbers of a picture; the last one's are remembered, for it is asked for twice."""
+        if self._last[0] != picture.digest:
+            self._last = picture.digest, self.heads.reduced(look(self.eye, picture))
+        return self._last[1]
 
     @cached_property
     def heads(self) -> Heads:

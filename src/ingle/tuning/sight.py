@@ -188,6 +188,7 @@ def tensors_of(heads: Fitted, projector: Projector) -> dict[str, Array]:
         "reduce.mean": heads.mean.astype(np.float16),
         **pack_rows("reduce", heads.reduce),
         **pack_rows("names", heads.places),
+        "names.likeness": np.array([heads.likeness], np.float16),
         "names.lines": pack_lines([name.replace("\n", " ") for name in heads.names]),
         "tags.lines": pack_lines([" ".join(words) for words in heads.tags]),
         **pack_rows("inner", parts["inner"]),

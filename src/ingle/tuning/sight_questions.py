@@ -3,8 +3,9 @@
 from collections.abc import Sequence
 
 import numpy as np
+import numpy.typing as npt
 
-from ingle.core.media import Picture
+from ingle.core.media import Picture, PictureLook
 from ingle.core.message import ImagePart, Message, TextPart
 from ingle.engine.seeing import Seen, prompt_of
 from ingle.media.projected import line_of
@@ -53,17 +54,22 @@ def questions_of(one: Shown, colours: Sequence[str], count: int, draw: np.random
 class Marks:
     """A sight that only marks its places: the ids of a picture's vectors can be told by their order."""
 
-    marker, digest = "", "marks"
+    marker, digest, likeness = "", "marks", 1.0
 
     def see(self, picture: Picture) -> tuple[str, ...]:
-        """Nothing is ever shown to it."""
-        raise NotImplementedError(picture.digest)
+        """Return nothing: no picture is ever shown to it."""
+        return ()
+
+    def fingerprint(self, picture: Picture) -> npt.NDArray[np.float32]:
+        """Return nothing, too."""
+        return np.zeros(0, np.float32)
 
 
 def document_of(tokenizer: Tokenizer, vocab_size: int, view: int, places: int, line: str, question: str, answer: str) -> Document:
     """Return a question about a picture with its answer, as the engine would ask it. `view`: the number of the picture's view."""
     told = Message("user", (ImagePart(b"", "image/png"), TextPart(question)))
-    seen = [Seen(str(view), (np.zeros((places, 1), np.float32), line))]
+    look = PictureLook("", "", np.zeros(0, np.float32))
+    seen = [Seen(str(view), (np.zeros((places, 1), np.float32), line), look)]
     ends = next(iter(tokenizer.facts.eos_ids), None)
     prompt = prompt_of(tokenizer, render(tokenizer, [told], True), seen, Marks(), vocab_size).ids
     place, ids = 0, list[int]()
