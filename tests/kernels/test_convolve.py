@@ -20,7 +20,9 @@ def expected(convolutions: list[Convolution], picture: np.ndarray) -> np.ndarray
     return pictures[-1]
 
 
-def drawn(draw: np.random.Generator, out: int, into: int, size: int, step: int = 1, depthwise: bool = False, **rest: bool | int) -> Convolution:
+def drawn(
+    draw: np.random.Generator, out: int, into: int, size: int, step: int = 1, depthwise: bool = False, **rest: bool | int
+) -> Convolution:
     weight = draw.standard_normal((out, 1 if depthwise else into, size, size)) / size
     return Convolution(weight.astype(np.float32), draw.standard_normal(out).astype(np.float32), step, depthwise=depthwise, **rest)  # type: ignore[arg-type]
 

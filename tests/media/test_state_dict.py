@@ -31,7 +31,8 @@ def file_of(path: Path, *pickles: bytes) -> Path:
 def test_tensors_are_as_pytorch_reads_them(tmp_path: Path) -> None:
     whole = torch.arange(60, dtype=torch.float32).reshape(3, 4, 5)
     tensors = {
-        "a.weight": whole, "a.turned": whole.permute(2, 0, 1), "a.part": whole[1:, 2], "a.nothing": torch.zeros(0), "a.one": torch.tensor(7),
+        "a.weight": whole, "a.turned": whole.permute(2, 0, 1), "a.part": whole[1:, 2], "a.nothing": torch.zeros(0),
+        "a.one": torch.tensor(7),
     }  # fmt: skip
     path = saved(tmp_path / "x.pth", tensors)
     got, expected = read_state_dict(path), torch.load(path, weights_only=True)
@@ -79,7 +80,9 @@ def test_a_program_that_makes_no_sense_is_refused(tmp_path: Path, program: bytes
 
 @settings(max_examples=150, deadline=None)
 @given(place=st.floats(0, 1), byte=st.integers(0, 255), length=st.floats(0, 1))
-def test_a_damaged_file_is_refused_or_holds_tensors(tmp_path_factory: pytest.TempPathFactory, place: float, byte: int, length: float) -> None:
+def test_a_damaged_file_is_refused_or_holds_tensors(
+    tmp_path_factory: pytest.TempPathFactory, place: float, byte: int, length: float
+) -> None:
     path = saved(tmp_path_factory.mktemp("damaged") / "x.pth", {"a": torch.ones(3, 2), "b": torch.ones(1)})
     data = bytearray(path.read_bytes())
     data[int(place * (len(data) - 1))] = byte

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ingle.cli.gating import Force, Overrides
+from ingle.cli.sight import tune_to_see
 
 if TYPE_CHECKING:
     from ingle.core.event import Sink
@@ -22,6 +23,7 @@ ingle tune smollm2 letters.jsonl notes/ --method dora --rank 8 --layers upper-th
 ingle tune smollm2 suite:sst2 --name sentiment --max-examples 500 --set train.patience=2
 ingle tune smollm2+hybrid suite:xsum-bits --teacher smollm2 --name closer   (a hybrid follows what it was made of)
 ingle tune --recipe recipes/classify.toml
+ingle tune sight smollm2 --from photos/   (it learns to see, by pictures with captions; without a folder by free drawings)
 """
 
 
@@ -55,6 +57,9 @@ def command(
     overrides: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Set any setting, e.g. options.alpha=16.")
     ] = None,
+    pictures: Annotated[
+        Path | None, typer.Option("--from", metavar="FOLDER", help="`tune sight`: a folder of pictures with captions.")
+    ] = None,
     force: Force = False,
     policy: Overrides = None,
     out: Annotated[Path | None, typer.Option(help="Write the report to this file too.")] = None,
@@ -69,6 +74,8 @@ def command(
     if listing or (model is None and recipe is None):
         _list(as_json)
         return
+    if model == "sight":
+        return tune_to_see(list(data or ()), pictures, name, overrides, policy, force, as_json, epochs, seed)
     from ingle.core.config import assignments
 
     options = {

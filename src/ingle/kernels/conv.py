@@ -14,13 +14,30 @@ from numba import njit, types
 from numba.extending import intrinsic
 
 from ingle.kernels.conv_layout import (
-    BIAS, CHANNELS, CLIPPED, COLUMNS, DEPTHWISE, HEIGHT, LINE, OUT_CHANNELS, PAD, PIXEL, RECORD, RESIDUAL, ROWS, SIZE, SOURCE, STEP,
-    TARGET, WEIGHTS, WIDTH,
+    BIAS,
+    CHANNELS,
+    CLIPPED,
+    COLUMNS,
+    DEPTHWISE,
+    HEIGHT,
+    LINE,
+    OUT_CHANNELS,
+    PAD,
+    PIXEL,
+    RECORD,
+    RESIDUAL,
+    ROWS,
+    SIZE,
+    SOURCE,
+    STEP,
+    TARGET,
+    WEIGHTS,
+    WIDTH,
 )  # fmt: skip
 from ingle.kernels.cpu import tile_rows
 from ingle.kernels.simd import ADDRESS, VECTOR, VF, at_address, call, fma_of, get, load_f32
 from ingle.kernels.sync import barrier, take
-from ingle.kernels.tiles import rows_of, tile_of, load_tile, outer, store_tile, summed, zeros_f
+from ingle.kernels.tiles import load_tile, outer, rows_of, store_tile, summed, tile_of, zeros_f
 
 CHUNK = 96
 """About how many pixels of a line a task covers: weights are read again for each, so that a line's pixels stay in the cache."""

@@ -63,8 +63,8 @@ def addition(x: Array, a: Array, b: Array, bias: Array | None = None) -> Array:
 def convolution(x: Array, weight: Array, bias: Array, step: int = 1, depthwise: bool = False) -> Array:
     """Return the convolution of a picture [height, width, channels in] → [⌈height / step⌉, ⌈width / step⌉, channels out].
 
-    weight: [channels out, channels in, size, size], depthwise [channels, 1, size, size]. The border holds zeros; its larger half lies behind
-    (TensorFlow's SAME).
+    weight: [channels out, channels in, size, size], depthwise [channels, 1, size, size]. The border holds zeros; its larger half lies
+    behind (TensorFlow's SAME).
     """
     size, after = weight.shape[-1], [-(-side // step) for side in x.shape[:2]]
     wide = [max((to - 1) * step + size - side, 0) for to, side in zip(after, x.shape, strict=False)]

@@ -1,4 +1,4 @@
-"""Matrices in eight bits, for what ships: each row has a scale of its own. The bytes are numbers + 128, because deltas hold no signed ones."""
+"""Matrices in eight bits, for what ships: each row has a scale. The bytes are numbers + 128, because deltas hold no signed ones."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -200,7 +200,14 @@ _CONSTANTS: Mapping[str, Callable[[], Any]] = {
     "NEWFALSE": lambda: False,
 }  # fmt: skip
 _ACTS: Mapping[str, Callable[[list[Any]], None]] = {
-    "TUPLE": lambda stack: stack.append(tuple(_since_mark(stack))), "TUPLE1": _tuple_of(1), "TUPLE2": _tuple_of(2), "TUPLE3": _tuple_of(3),
-    "SETITEMS": lambda stack: _set_items(stack, _since_mark(stack)), "SETITEM": lambda stack: _set_items(stack, [stack.pop(-2), stack.pop()]),
-    "APPENDS": _append, "BINPERSID": _storage, "REDUCE": _call, "BUILD": _ignore_attributes,
-}  # fmt: skip
+    "TUPLE": lambda stack: stack.append(tuple(_since_mark(stack))),
+    "TUPLE1": _tuple_of(1),
+    "TUPLE2": _tuple_of(2),
+    "TUPLE3": _tuple_of(3),
+    "SETITEMS": lambda stack: _set_items(stack, _since_mark(stack)),
+    "SETITEM": lambda stack: _set_items(stack, [stack.pop(-2), stack.pop()]),
+    "APPENDS": _append,
+    "BINPERSID": _storage,
+    "REDUCE": _call,
+    "BUILD": _ignore_attributes,
+}

@@ -57,14 +57,14 @@ Job = DeltaJob[SightSettings]
 
 
 def tune_sight(
-    home: Home, kept: Kept, folder: Path | None, name: str, settings: SightSettings, admit: Admit,
+    folder: Path | None, home: Home, kept: Kept, name: str, settings: SightSettings, admit: Admit,
     watch: RunWatch = RunWatch(), command: str = "", sink: Sink = nobody,  # noqa: B008 - frozen
 ) -> MadeDelta:  # fmt: skip
     """Make a delta called `name` with which a kept model sees, and keep it if `admit` takes it.
 
     `folder`: of pictures with captions; None = the drawings that anyone may learn from. Raises ConfigError for a name or a folder that
-    can't be used, NotKept where the eye isn't here, the errors of opening the model and fetching pictures, TrainError, HomeError, Refused if
-    `admit` refuses it, and Interrupted after Ctrl-C or SIGTERM; the same call then goes on where it was.
+    can't be used, NotKept where the eye isn't here, the errors of opening the model and fetching pictures, TrainError, HomeError,
+    Refused if `admit` refuses it, and Interrupted after Ctrl-C or SIGTERM; the same call then goes on where it was.
     """
     open_eye(home, 1)
     pictures = from_folder(folder) if folder is not None else free_drawings(home, watch.bytes)
@@ -79,12 +79,17 @@ def tune_sight(
 def _make(pictures: Sequence[Shown], source: str, digest: str, job: Job) -> Candidate:
     settings = job.settings
     keep_few_programs()
-    numbers, pictures = _looked(job, pictures, digest)
+    numbers, pictures = _looked(job, pictures)
     out = _held_out(pictures, settings)
     learnt, kept_out = [i for i in range(len(pictures)) if i not in out], sorted(out)
     job.watch.say(f"fitting heads to {len(learnt)} pictures")
     heads, words = fit(
-        numbers[learnt], [pictures[i] for i in learnt], settings.width, settings.ridge, job.check, partial(job.watch.pieces, "fitting heads")
+        numbers[learnt],
+        [pictures[i] for i in learnt],
+        settings.width,
+        settings.ridge,
+        job.check,
+        partial(job.watch.pieces, "fitting heads"),
     )
     checkpoint = open_weights(job.home, job.kept)
     tokenizer = checkpoint_tokenizer(checkpoint, job.home.base_folder(job.kept.base))
@@ -96,7 +101,11 @@ def _make(pictures: Sequence[Shown], source: str, digest: str, job: Job) -> Cand
         said[i] = [heads.said(view) for view in z[i]]
     projector, trained = _trained(job, checkpoint, tokenizer, pictures, z, said, (learnt, kept_out))
     candidate = Candidate(
-        job.name, "sight", job.kept.digest, tensors_of(heads, projector), {**job.origin(METHOD), "eye": EYE, "data": source, "data_digest": digest}
+        job.name,
+        "sight",
+        job.kept.digest,
+        tensors_of(heads, projector),
+        {**job.origin(METHOD), "eye": EYE, "data": source, "data_digest": digest},
     )
     before, after = held_out_of(trained, settings.train.patience)
     report = {
@@ -110,10 +119,11 @@ def _make(pictures: Sequence[Shown], source: str, digest: str, job: Job) -> Cand
     return replace(candidate, report=report)
 
 
-def _looked(job: Job, pictures: Sequence[Shown], digest: str) -> tuple[Array, list[Shown]]:
+def _looked(job: Job, pictures: Sequence[Shown]) -> tuple[Array, list[Shown]]:
     """Return the eye's numbers of the pictures that can be read."""
     settings, eye = job.settings, open_eye(job.home)
-    folder = job.home.root / "cache" / "sight" / digest_json([digest, eye.digest, settings.views, settings.seed])[:32]
+    key = digest_json([[digest_bytes(one.data) for one in pictures], eye.digest, settings.views, settings.seed])
+    folder = job.home.root / "cache" / "sight" / key[:32]
     numbers, kept = features(eye, pictures, settings.views, folder, settings.seed, job.check, partial(job.watch.pieces, "looking"))
     if len(kept) < len(pictures):
         job.watch.say(f"{len(pictures) - len(kept)} of {len(pictures)} pictures can't be read, and are left out")
@@ -199,7 +209,9 @@ def tensors_of(heads: Fitted, projector: Projector) -> dict[str, Array]:
 
 
 def _events(report: Mapping[str, Any], delta: Delta) -> Iterator[Event]:
-    facts: dict[str, Fact] = {"delta": delta.digest} | {key: report[key] for key in ("base", "method", "pictures", "names", "data", "data_digest")}
+    facts: dict[str, Fact] = {"delta": delta.digest} | {
+        key: report[key] for key in ("base", "method", "pictures", "names", "data", "data_digest")
+    }
     if told := report["described"]:
         facts |= {f"described_{key}": told[key] for key in ("n", "named", "words", "blank_words", "changed")}
     yield Event("sight", report["model"], facts | training_facts(report))

@@ -30,7 +30,8 @@ _SIDE = 256
 
 
 def features(
-    eye: Eye, pictures: Sequence[Shown], views: int, folder: Path, seed: int, check: Callable[[], None], progress: Callable[[int, int], None]
+    eye: Eye, pictures: Sequence[Shown], views: int, folder: Path, seed: int, check: Callable[[], None],
+    progress: Callable[[int, int], None],
 ) -> tuple[Array, list[int]]:  # fmt: skip
     """Return the numbers, float16 [pictures, 1 + views, n], and which pictures they are of: damaged ones are left out.
 

@@ -1,7 +1,8 @@
 """The heads of a sight, in closed form: which directions of the eye's numbers tell names apart, and where each name lies in them.
 
 The numbers are first taken to the 1,024 directions in which they differ most (randomised PCA, arXiv 0909.4061). A ridge regression from
-there to names gives the directions; the first k principal ones of what it predicts are kept (reduced-rank regression). In these k numbers, brought to one length, a name lies at the mean of its pictures; its score is the cosine.
+there to names gives the directions; the first k principal ones of what it predicts are kept (reduced-rank regression). In these k
+numbers, brought to one length, a name lies at the mean of its pictures; its score is the cosine.
 
 Shapes: n pictures with v views each, f numbers of a view, N names.
 """

@@ -16,21 +16,26 @@ from ingle.home.place import Home
 
 ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp")
 _CLIPART = (
-    "animals", "buildings", "containers", "education", "electronics", "food", "office", "people", "plants", "recreation", "science", "tools",
-    "transportation",
+    "animals", "buildings", "containers", "education", "electronics", "food", "office", "people", "plants", "recreation", "science",
+    "tools", "transportation",
 )  # fmt: skip
 """Folders of clip art whose pictures show things; the others are icons, patterns and playing cards by the hundred."""
-_SMALL = frozenset("a an and as at by for from in into is it its of on or the to with".split())
-_KINDS = {
-    "smileys-emotion": "a face or a feeling", "people-body": "a person", "component": "a part", "animals-nature": "an animal or a plant",
-    "food-drink": "food or drink", "travel-places": "a place, a vehicle or the sky", "activities": "a game, a sport or a feast",
-    "objects": "an object", "symbols": "a symbol", "flags": "a flag",
-    "animals": "an animal", "buildings": "a building", "containers": "a container", "education": "something for school",
-    "electronics": "an electric device", "food": "food or drink", "office": "something for the office", "people": "a person",
-    "plants": "a plant", "recreation": "a game, a sport or a feast", "science": "something of science", "tools": "a tool",
-    "transportation": "a vehicle",
-}  # fmt: skip
-"""What a category is called in an answer."""
+_SMALL = frozenset(
+    ["a", "an", "and", "as", "at", "by", "for", "from", "in", "into", "is", "it", "its", "of", "on", "or", "the", "to", "with"]
+)
+_KINDS = (
+    ("animal, cat-face, monkey-face", "an animal"), ("plant", "a plant"), ("food, drink", "food or drink"),
+    ("transport-sign", "a sign"), ("transport", "a vehicle"), ("place, hotel, building", "a place or a building"),
+    ("sky", "something of the sky"), ("time", "a clock"), ("sport, award", "something for sport"), ("game", "a game"),
+    ("event, arts, recreation", "something for a feast"), ("clothing", "something to wear"), ("musical", "a musical instrument"),
+    ("music, sound", "something of music"), ("phone, computer, light, electronics", "an electric device"),
+    ("book, writing, office, mail, education", "something for the office"), ("money", "money"), ("lock", "a lock or a key"),
+    ("tool", "a tool"), ("science, medical", "something of science"),
+    ("household, dishware, furniture, container", "something for the house"),
+    ("face, emotion, heart", "a face or a feeling"), ("hand, body", "a part of the body"), ("person, people, family", "a person"),
+    ("other-object", "an object"),
+)  # fmt: skip
+"""Beginnings of a subcategory's name, and what such a thing is called in an answer; the first that fits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +61,15 @@ def words_of(text: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(word for word in re.findall(r"[^\W\d_]+", text.lower()) if word not in _SMALL and len(word) > 1))
 
 
+def kind_of(*folders: str) -> str:
+    """Return the sort of thing that subcategories or folders stand for, the innermost that says it; `a symbol` if none does."""
+    for folder in reversed(folders):
+        for beginnings, kind in _KINDS:
+            if folder.startswith(tuple(beginnings.split(", "))):
+                return kind
+    return "a symbol"
+
+
 def digest_of(pictures: Sequence[Shown]) -> str:
     """Digest of all that is learnt from."""
     rows = [[digest_bytes(one.data), one.name, list(one.tags), one.kind, one.group, one.family] for one in pictures]
@@ -66,7 +80,9 @@ def drawn_by(home: Home, artists: Collection[str], progress: FetchProgress) -> l
     """Return the drawings of these artists that have words. Raises the errors of fetching."""
     found: list[Shown] = []
     drawings = {artist: illustrations(home, artist, progress) for artist in artists}
-    known = {word for artist, some in drawings.items() if artist != "openclipart" for one in some for word in (*words_of(one.name), *one.tags)}
+    known = {
+        word for artist, some in drawings.items() if artist != "openclipart" for one in some for word in (*words_of(one.name), *one.tags)
+    }
     for artist, some in drawings.items():
         for one in some:
             shown = _clipart(one, known) if artist == "openclipart" else _emoji(one)
@@ -79,7 +95,7 @@ def _emoji(one: Illustration) -> Shown | None:
     if one.category in ("flags", "component"):
         return None  # nobody can tell 270 flags at 64 pixels, and a patch of skin is nothing
     tags = tuple(tag for tag in dict.fromkeys(one.tags) if re.fullmatch(r"[a-z]{2,}", tag))
-    return Shown(one.data, one.name, tags, _KINDS.get(one.category, ""), one.artist, one.subcategory)
+    return Shown(one.data, one.name, tags, kind_of(one.subcategory), one.artist, one.subcategory)
 
 
 def _clipart(one: Illustration, known: Collection[str]) -> Shown | None:
@@ -90,7 +106,9 @@ def _clipart(one: Illustration, known: Collection[str]) -> Shown | None:
     tags = [word for tag in one.tags for word in words_of(tag)]
     if not name:
         return None
-    return Shown(one.data, " ".join(name), tuple(dict.fromkeys((*name, *tags))), _KINDS.get(one.category, ""), one.artist, one.category)
+    return Shown(
+        one.data, " ".join(name), tuple(dict.fromkeys((*name, *tags))), kind_of(one.category, *one.tags[1:]), one.artist, one.category
+    )
 
 
 def free_drawings(home: Home, progress: FetchProgress) -> list[Shown]:
@@ -115,7 +133,11 @@ def from_folder(folder: Path) -> list[Shown]:
             beside = path.with_suffix(".txt")
             if name not in captions and beside.is_file():
                 captions[name] = " ".join(beside.read_text("utf-8", "replace").split())
-        shown = [Shown(files[name].read_bytes(), text, words_of(text), group=str(i % 4)) for i, (name, text) in enumerate(captions.items()) if text]
+        shown = [
+            Shown(files[name].read_bytes(), text, words_of(text), group=str(i % 4))
+            for i, (name, text) in enumerate(captions.items())
+            if text
+        ]
     if len(shown) < 8:
         cure = "Put a table captions.csv (file,caption), captions.jsonl, or a .txt with the same name beside each picture."
         raise ConfigError("--from", "must hold at least eight pictures with captions", len(shown), cure)
@@ -125,7 +147,11 @@ def from_folder(folder: Path) -> list[Shown]:
 def _rows(table: Path, files: Mapping[str, Path]) -> Iterator[tuple[str, str]]:
     text = table.read_text("utf-8", "replace")
     try:
-        rows = list(csv.DictReader(text.splitlines())) if table.suffix.lower() == ".csv" else [json.loads(line) for line in text.splitlines() if line.strip()]
+        rows = (
+            list(csv.DictReader(text.splitlines()))
+            if table.suffix.lower() == ".csv"
+            else [json.loads(line) for line in text.splitlines() if line.strip()]
+        )
     except ValueError as error:
         raise ConfigError(str(table), "must hold a JSON object a line", error) from error
     for number, row in enumerate(rows, 1):

@@ -33,6 +33,7 @@ def listed(words: Sequence[str]) -> str:
 
 def questions_of(one: Shown, colours: Sequence[str], count: int, draw: np.random.Generator) -> list[tuple[str, str]]:
     """Return a picture's questions with their answers: its name is asked first, then `count` − 1 others."""
+
     def pick(texts: Sequence[str]) -> str:
         return texts[int(draw.integers(len(texts)))]
 

@@ -22,9 +22,9 @@ class SightSettings:
 
     places: int = 4
     """Vectors that stand for a picture, each in the place of a token."""
-    width: int = 384
+    width: int = 320
     """Directions of the eye's numbers that are kept."""
-    inner: int = 384
+    inner: int = 320
     """Units of the projector's hidden layer."""
     ridge: float = 1.0
     """Ridge of the regression from the eye's numbers to names."""
