@@ -11,7 +11,7 @@ from ingle.train.settings import TrainSettings
 
 def _course() -> TrainSettings:
     return TrainSettings(
-        epochs=1, batch_tokens=4096, optimiser=OptimiserSettings(learning_rate=2e-3), schedule=Schedule("cosine", warm_up=0.05),
+        epochs=1, batch_tokens=1024, optimiser=OptimiserSettings(learning_rate=2e-3), schedule=Schedule("cosine", warm_up=0.05),
         checkpoint_minutes=3.0,
     )  # fmt: skip
 
@@ -34,11 +34,11 @@ class SightSettings:
     """Questions about each picture in an epoch: its name, and others."""
     noise: float = 0.3
     """Noise on the numbers that the projector reads in training; they have a size of about 1."""
-    held_out: float = 0.03
+    held_out: float = 0.01
     """Share of the pictures that is never trained on."""
     without: tuple[str, ...] = ()
     """Families of pictures that are left out: for figures on what was never seen."""
-    measured: int = 60
+    measured: int = 24
     """Held-out pictures that are described as the model is served; 0 = none."""
     train: TrainSettings = field(default_factory=_course)
     """Settings of the projector's training."""
