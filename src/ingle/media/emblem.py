@@ -1,66 +1,48 @@
-"""Emblems: pictures of 64×64 pixels on white, as bytes and as arrays. Pillow reads and writes the files."""
+"""Emblems: pictures of 64×64 pixels on white, which a painter learns from and paints, and sheets of several."""
 
-import io
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from ingle.core.errors import ConfigError, RequestError
-from ingle.core.installing import how_to_install
+from ingle.core.media import Picture
 
 SIDE = 64
 """Pixels of a side."""
-_MOST_PIXELS = 4_000_000
+
+Pixels = npt.NDArray[np.uint8]
 
 
-def on_white(data: bytes) -> npt.NDArray[np.uint8]:
-    """Return an image file as [64, 64, 3] pixels: on white, whole, in the middle. Raises RequestError for what is no image."""
-    image = _pillow()
-    try:
-        with image.open(io.BytesIO(data)) as opened:
-            if opened.width * opened.height > _MOST_PIXELS:
-                raise RequestError("picture", f"must have at most {_MOST_PIXELS:,} pixels", f"{opened.width}×{opened.height}")
-            picture = opened.convert("RGBA")
-        picture.thumbnail((SIDE, SIDE), image.Resampling.LANCZOS)
-        if max(picture.size) < SIDE:  # small ones grow
-            scale = SIDE / max(picture.size)
-            picture = picture.resize([max(1, round(side * scale)) for side in picture.size], image.Resampling.BICUBIC)
-    except (OSError, ValueError, SyntaxError, image.DecompressionBombError) as error:
-        raise RequestError("picture", "must be a readable image", error) from error
-    ground = image.new("RGBA", (SIDE, SIDE), "white")
-    ground.alpha_composite(picture, ((SIDE - picture.width) // 2, (SIDE - picture.height) // 2))
-    pixels: npt.NDArray[np.uint8] = np.asarray(ground.convert("RGB"), np.uint8)
-    return pixels
+def emblem_of(picture: Picture) -> Pixels:
+    """Return a picture as [64, 64, 3]: whole, in the middle of white."""
+    from PIL import Image
 
-
-def png_of(pixels: npt.NDArray[np.uint8], side: int = SIDE) -> bytes:
-    """Return pixels [h, w, 3] as a PNG whose longer side has so many pixels."""
-    image = _pillow()
-    picture = image.fromarray(pixels)
-    scale = side / max(picture.size)
+    image = Image.fromarray(picture.pixels)
+    scale = SIDE / max(image.size)
     if scale != 1:
-        picture = picture.resize([max(1, round(length * scale)) for length in picture.size], image.Resampling.BICUBIC)
-    out = io.BytesIO()
-    picture.save(out, "PNG", optimize=True)
-    return out.getvalue()
+        size = max(1, round(image.width * scale)), max(1, round(image.height * scale))
+        image = image.resize(size, Image.Resampling.LANCZOS)
+    ground = Image.new("RGB", (SIDE, SIDE), "white")
+    ground.paste(image, ((SIDE - image.width) // 2, (SIDE - image.height) // 2))
+    return np.array(ground)
 
 
-def sheet(pixels: npt.NDArray[np.uint8], columns: int, gap: int = 4) -> npt.NDArray[np.uint8]:
-    """Return pictures [n, h, w, 3] side by side, in rows of so many, as one picture."""
+def sheet(pixels: Pixels, columns: int, gap: int = 4) -> Picture:
+    """Return pictures [n, h, w, 3] side by side, in rows of so many, as one."""
     n, height, width, _ = pixels.shape
     columns = min(columns, n)
     rows = -(-n // columns)
-    whole = np.full((rows * (height + gap) - gap, columns * (width + gap) - gap, 3), 255, np.uint8)
-    for i, picture in enumerate(pixels):
+    whole: npt.NDArray[Any] = np.full((rows * (height + gap) - gap, columns * (width + gap) - gap, 3), 255, np.uint8)
+    for i, one in enumerate(pixels):
         top, left = i // columns * (height + gap), i % columns * (width + gap)
-        whole[top : top + height, left : left + width] = picture
-    return whole
+        whole[top : top + height, left : left + width] = one
+    return Picture(whole)
 
 
-def _pillow() -> Any:
-    try:
-        from PIL import Image
-    except ImportError as error:
-        raise ConfigError("pictures", "need Pillow, which is not installed", "", how_to_install("sight")) from error
-    return Image
+def enlarged(picture: Picture, times: float) -> Picture:
+    """Return a picture so many times as large, smoothly; exactly as it is for 1."""
+    from PIL import Image
+
+    image = Image.fromarray(picture.pixels)
+    size = max(1, round(image.width * times)), max(1, round(image.height * times))
+    return picture if size == image.size else Picture(np.array(image.resize(size, Image.Resampling.BICUBIC)))

@@ -101,7 +101,9 @@ class EmblemNet(nn.Module):
             codes = self.nearest(vectors)
             count = torch.bincount(codes, minlength=CODES).float()
             sums = torch.zeros_like(book).index_add_(0, codes, vectors)
-            book = torch.where(count[:, None] > 0, sums / count.clamp(min=1)[:, None], vectors[torch.randint(len(vectors), (CODES,), generator=generator)])  # noqa: E501
+            book = torch.where(
+                count[:, None] > 0, sums / count.clamp(min=1)[:, None], vectors[torch.randint(len(vectors), (CODES,), generator=generator)]
+            )
         self.codebook.copy_(book)
         self.counts.copy_(count.clamp(min=1) * (64 * 32 / len(vectors)))
         self.sums.copy_(book * self.counts[:, None])

@@ -15,31 +15,10 @@ import torch
 from torch import Tensor
 
 from ingle.core.digest import digest_bytes, digest_json
-from ingle.core.errors import ConfigError
 from ingle.train.checkpoints import TrainingState, load_checkpoint, save_checkpoint
 from ingle.tuning.emblem_net import EmblemNet, loss_of
+from ingle.tuning.emblem_settings import EmblemSettings
 from ingle.tuning.emblems import ARTISTS, COLOURS, FAMILIES, Emblem, is_unseen, is_unseen_colour, recoloured, stacked
-
-
-@dataclass(frozen=True, slots=True)
-class EmblemSettings:
-    """Settings of the autoencoder's training."""
-
-    steps: int = 5000
-    batch: int = 32
-    """Pictures of a step."""
-    rate: float = 2e-3
-    """Learning rate at its highest; it falls to a hundredth."""
-    free_steps: int = 400
-    """Steps before the codebook begins."""
-    seed: int = 0
-    save_every: int = 250
-    """Steps between checkpoints."""
-
-    def __post_init__(self) -> None:
-        for name in ("steps", "batch", "free_steps", "save_every"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"painter.{name}", "must be at least 1", getattr(self, name))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -71,9 +50,12 @@ def train_emblems(
 ) -> EmblemNet | None:
     """Train the autoencoder; None if it was stopped. `folder` keeps its checkpoints. Raises HomeError, CheckpointError."""
     torch.manual_seed(settings.seed)
-    net = EmblemNet().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    net = EmblemNet()
+    net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimiser = torch.optim.AdamW(net.parameters(), settings.rate, betas=(0.9, 0.98), weight_decay=1e-4)
-    run = digest_json([1, settings.steps, settings.batch, settings.rate, settings.free_steps, settings.seed, digest_bytes(what.pixels.tobytes())])
+    run = digest_json(
+        [1, settings.steps, settings.batch, settings.rate, settings.free_steps, settings.seed, digest_bytes(what.pixels.tobytes())]
+    )
     begun = load_checkpoint(folder)
     step = 0
     if begun and begun[0].run == run:
@@ -103,7 +85,8 @@ def train_emblems(
             used = int((net.counts > 1).sum())
             say(f"step {step}: loss {float(torch.stack(recent).mean()):.4f}, {used} codes in use, {time.monotonic() - started:.0f} s")
     save_checkpoint(folder, TrainingState(run, "bf16", step, stopped="done"), net.state_dict(), _memory(optimiser, net))
-    return net.eval()
+    net.eval()
+    return net
 
 
 def as_input(pixels: npt.NDArray[np.uint8]) -> Tensor:

@@ -17,7 +17,8 @@ from ingle.core.errors import RequestError
 from ingle.home.fetch import FetchProgress, silent
 from ingle.home.pictures import FREE, Illustration, illustrations
 from ingle.home.place import Home
-from ingle.media.emblem import on_white
+from ingle.media.emblem import Pixels, emblem_of
+from ingle.media.picture import read_picture
 
 ARTISTS = FREE[:3]
 """Emoji artists: each drew nearly every concept."""
@@ -28,8 +29,6 @@ COLOURS = {"red": 0, "orange": 28, "yellow": 52, "green": 120, "blue": 220, "pur
 """Hues that have a name, in degrees."""
 _UNSEEN_CONCEPTS, _UNSEEN_PAIRS, _UNSEEN_COLOURS = 4, 12, 25
 """Per cent."""
-
-Pixels = npt.NDArray[np.uint8]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -50,7 +49,7 @@ def emblems(home: Home, artist: str, progress: FetchProgress = silent) -> list[E
     made = []
     for one in wanted:
         with suppress(RequestError):  # some clip art is posters of a hundred million pixels
-            made.append(Emblem(one, on_white(one.data)))
+            made.append(Emblem(one, emblem_of(read_picture(one.data))))
     return made
 
 
