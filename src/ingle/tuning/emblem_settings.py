@@ -10,10 +10,11 @@ class EmblemSettings:
     """Settings of the autoencoder's training."""
 
     steps: int = 5000
+    """Steps of the run. It may be given others later, as long as the last quarter has not begun."""
     batch: int = 32
     """Pictures of a step."""
     rate: float = 2e-3
-    """Learning rate at its highest; it falls to a hundredth."""
+    """Learning rate at its highest; it falls to nothing over the last quarter."""
     free_steps: int = 400
     """Steps before the codebook begins."""
     seed: int = 0

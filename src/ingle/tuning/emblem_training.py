@@ -3,7 +3,6 @@
 Every step draws its pictures from the seed and its own number; stopped at any moment, the same call goes on from its last checkpoint.
 """
 
-import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -54,7 +53,7 @@ def train_emblems(
     net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimiser = torch.optim.AdamW(net.parameters(), settings.rate, betas=(0.9, 0.98), weight_decay=1e-4)
     run = digest_json(
-        [1, settings.steps, settings.batch, settings.rate, settings.free_steps, settings.seed, digest_bytes(what.pixels.tobytes())]
+        [1, settings.batch, settings.rate, settings.free_steps, settings.seed, digest_bytes(what.pixels.tobytes())]
     )
     begun = load_checkpoint(folder)
     step = 0
@@ -109,8 +108,9 @@ def _vectors(net: EmblemNet, what: Shown, settings: EmblemSettings) -> Tensor:
 
 
 def _share(step: int, steps: int) -> float:
-    """Share of the highest learning rate: up within 100 steps, then down as a cosine."""
-    return min(1, (step + 1) / 100) * (0.01 + 0.99 * (1 + math.cos(math.pi * step / steps)) / 2)
+    """Share of the highest learning rate: up within 100 steps, then level, and down to nothing over the last quarter. So a run that is
+    given more steps before that quarter is the same run."""
+    return min(1, (step + 1) / 100, (steps - step) / (steps / 4))
 
 
 def _memory(optimiser: torch.optim.Optimizer, net: EmblemNet) -> dict[str, Tensor]:
