@@ -129,9 +129,9 @@ def _shapes() -> dict[str, tuple[int, ...]]:
     def convolution(name: str, inputs: int, outputs: int, side: int) -> None:
         shapes[f"{DECODER}{name}weight"], shapes[f"{DECODER}{name}bias"] = (outputs, inputs, side, side), (outputs,)
 
-    for name, inputs, outputs, side in (("0.", 16, 128, 3), ("3.0.", 128, 384, 1), ("6.0.", 96, 192, 1), ("8.", 48, 12, 3)):
+    for name, inputs, outputs, side in (("0.", 16, 96, 3), ("3.0.", 96, 256, 1), ("6.0.", 64, 128, 1), ("8.", 32, 12, 3)):
         convolution(name, inputs, outputs, side)
-    for name, width in (("1.", 128), ("2.", 128), ("4.", 96), ("5.", 96), ("7.", 48)):
+    for name, width in (("1.", 96), ("2.", 96), ("4.", 64), ("5.", 64), ("7.", 32)):
         shapes[f"{DECODER}{name}norm.weight"] = shapes[f"{DECODER}{name}norm.bias"] = (width,)
         convolution(f"{name}wide.", width, width, 3)
         convolution(f"{name}narrow.", width, width, 1)

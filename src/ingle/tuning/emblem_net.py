@@ -39,7 +39,7 @@ def _twice(inputs: int, outputs: int) -> nn.Module:
 
 
 class EmblemNet(nn.Module):
-    """Encoder, codebook and decoder: 1.31 million parameters."""
+    """Encoder, codebook and decoder: 0.68 million parameters."""
 
     codebook: Tensor
     sums: Tensor
@@ -48,12 +48,12 @@ class EmblemNet(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.encoder = nn.Sequential(
-            nn.PixelUnshuffle(4), nn.Conv2d(48, 96, 3, padding=1), Residual(96), nn.Conv2d(96, 128, 4, stride=2, padding=1),
-            Residual(128), Residual(128), nn.Conv2d(128, WIDTH, 1),
+            nn.PixelUnshuffle(4), nn.Conv2d(48, 64, 3, padding=1), Residual(64), nn.Conv2d(64, 96, 4, stride=2, padding=1),
+            Residual(96), Residual(96), nn.Conv2d(96, WIDTH, 1),
         )  # fmt: skip
         self.decoder = nn.Sequential(
-            nn.Conv2d(WIDTH, 128, 3, padding=1), Residual(128), Residual(128), _twice(128, 96), Residual(96), Residual(96),
-            _twice(96, 48), Residual(48), nn.Conv2d(48, 12, 3, padding=1), nn.PixelShuffle(2),
+            nn.Conv2d(WIDTH, 96, 3, padding=1), Residual(96), Residual(96), _twice(96, 64), Residual(64), Residual(64),
+            _twice(64, 32), Residual(32), nn.Conv2d(32, 12, 3, padding=1), nn.PixelShuffle(2),
         )  # fmt: skip
         self.register_buffer("codebook", torch.zeros(CODES, WIDTH))
         self.register_buffer("sums", torch.zeros(CODES, WIDTH))

@@ -52,9 +52,7 @@ def train_emblems(
     net = EmblemNet()
     net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimiser = torch.optim.AdamW(net.parameters(), settings.rate, betas=(0.9, 0.98), weight_decay=1e-4)
-    run = digest_json(
-        [1, settings.batch, settings.rate, settings.free_steps, settings.seed, digest_bytes(what.pixels.tobytes())]
-    )
+    run = digest_json([1, settings.batch, settings.rate, settings.free_steps, settings.seed, digest_bytes(what.pixels.tobytes())])
     begun = load_checkpoint(folder)
     step = 0
     if begun and begun[0].run == run:
