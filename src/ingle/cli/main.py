@@ -29,6 +29,7 @@ GROUPS = {
         "pull": "Download a model, check it and make it ready.",
         "chat": "Chat with a model in the terminal.",
         "run": "Answer one prompt, from the command line or a pipe.",
+        "draw": "Draw a small picture from words.",
         "serve": "Serve the page and an API like OpenAI's.",
     },
     "Teach": {

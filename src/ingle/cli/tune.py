@@ -22,6 +22,7 @@ ingle tune smollm2 letters.jsonl notes/ --method dora --rank 8 --layers upper-th
 ingle tune smollm2 suite:sst2 --name sentiment --max-examples 500 --set train.patience=2
 ingle tune smollm2+hybrid suite:xsum-bits --teacher smollm2 --name closer   (a hybrid follows what it was made of)
 ingle tune --recipe recipes/classify.toml
+ingle tune painter smollm2   (it learns to paint, by pictures that it fetches)
 """
 
 
@@ -68,6 +69,11 @@ def command(
     """
     if listing or (model is None and recipe is None):
         _list(as_json)
+        return
+    if model == "painter":
+        from ingle.cli.painter import tune_by_pictures
+
+        tune_by_pictures(list(data or ()), name, overrides, policy, force, as_json, epochs, seed)
         return
     from ingle.core.config import assignments
 

@@ -8,7 +8,7 @@ from ingle.core.digest import digest_json
 from ingle.core.errors import ContextError, RequestError
 from ingle.core.message import ImagePart, Request
 from ingle.engine.backend import Backend
-from ingle.engine.painting import Painter
+from ingle.engine.painting import NO_PAINTER, Painter
 from ingle.engine.seeing import Prompt, Seer, prompt_of
 from ingle.model.template import encode_chat, render
 from ingle.model.tokenizer import Tokenizer
@@ -49,8 +49,7 @@ class LanguageModel:
         if request.modalities != ("image",) or self.paints:
             return self
         if self.painter is None:
-            cure = "Run: ingle pull painter, and ask smollm2+painter."
-            raise RequestError("modalities", f"{self.name} can't paint", "", cure)
+            raise RequestError("modalities", f"{self.name} can't paint", "", NO_PAINTER)
         return self._painting
 
     @cached_property

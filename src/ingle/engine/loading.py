@@ -16,7 +16,7 @@ from ingle.engine.delta_kinds import MEDIA, VIRTUAL, additions_of, virtual_of
 from ingle.engine.language_model import LanguageModel
 from ingle.engine.packing import WEIGHTS, cache_dtype, check_pack, read_pack
 from ingle.engine.packing_worker import warm_apart
-from ingle.engine.painting import Painter, painter_of
+from ingle.engine.painting import Painter
 from ingle.engine.prefixed import Prefixed
 from ingle.engine.seeing import Seer
 from ingle.engine.source import Progress, Source, kept_source, merged_checkpoint, silent, warm
@@ -140,8 +140,8 @@ def _painter(source: Source, runner: CpuBackend) -> Painter | None:
     taught = [delta for delta in source.media if delta.kind == "painter"]
     if not taught:
         return None
-    digests = [delta.digest for delta in (*source.beside, taught[-1])]
-    return painter_of(taught[-1].name, digests, runner, lambda: (source.changes(taught[-1:])[0].tensors, source.changes(source.beside)))
+    digest = digest_json([delta.digest for delta in (*source.beside, taught[-1])])
+    return Painter(taught[-1].name, digest, runner, lambda: (source.changes(taught[-1:])[0].tensors, source.changes(source.beside)))
 
 
 def _with_deltas(source: Source, runner: CpuBackend, tokenizer: Tokenizer, seer: Seer | None = None) -> LanguageModel:

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from ingle.core.digest import digest_json
 from ingle.core.errors import DeltaError, RequestError
 from ingle.core.media import Picture
 from ingle.core.message import Constraint, Request, Sampling
@@ -25,6 +24,7 @@ if TYPE_CHECKING:
     from ingle.engine.language_model import LanguageModel
 
 _LINEARS = "model.layers."
+NO_PAINTER = "Run: ingle pull painter, and name a model that paints, like smollm2+painter."
 _MOST_WORDS = 200
 """Most characters of what is to be painted."""
 USUAL = Sampling(temperature=0.8, top_p=0.95)
@@ -69,23 +69,23 @@ class Painter:
         return Constraint("lark", f"start: <[{','.join(map(str, self.hand.palette))}]>{{{WORDS}}}")
 
 
-def painter_of(name: str, digests: Sequence[str], runner: CpuBackend, read: Callable[[], tuple[Any, Sequence[Change]]]) -> Painter:
-    """Return the painter of a delta. `digests`: of the deltas beside the weights and, last, its own."""
-    return Painter(name, digest_json(list(digests)), runner, read)
-
-
-def painting_request(painter: Painter, what: str, style: str = "", sampling: Sampling = USUAL) -> Request:
-    """Return the request for one picture. Raises RequestError for a wish that is too long, and the errors of reading the painter."""
+def painting_request(model: "LanguageModel", what: str, style: str = "", sampling: Sampling = USUAL) -> Request:
+    """Return the request for one picture. Raises RequestError for a model without a painter, or a wish that is empty or too long; and the
+    errors of reading the painter."""
+    if model.painter is None:
+        raise RequestError("model", f"{model.name} can't paint", "", NO_PAINTER)
+    if not what.strip():
+        raise RequestError("prompt", "must name what to draw", "nothing", "For example: a red apple.")
     if len(what) > _MOST_WORDS:
         raise RequestError("prompt", f"must have at most {_MOST_WORDS} characters to be painted", len(what), "Name one thing.")
     prompt = prompt_of(what, style)
-    return Request(prompt=prompt, constraint=painter.grammar, max_tokens=WORDS, modalities=("image",), sampling=sampling)
+    return Request(prompt=prompt, constraint=model.painter.grammar, max_tokens=WORDS, modalities=("image",), sampling=sampling)
 
 
 def painted(model: "LanguageModel", text: str) -> Picture:
     """Return the picture that an answer of a painting model is. Raises DeltaError for a text that is none, RequestError for no painter."""
     if model.painter is None:
-        raise RequestError("model", f"{model.name} can't paint")
+        raise RequestError("model", f"{model.name} can't paint", "", NO_PAINTER)
     return model.painter.hand.paint(model.tokenizer.encode(text))
 
 

@@ -8,6 +8,7 @@
 | model.layers.… | a low-rank addition that acts while the model paints, and only then: as in the kind `lora` |
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -30,6 +31,20 @@ PALETTE, CODEBOOK, DECODER = "painter.palette", "painter.codebook", "painter.dec
 _GROUPS, _EPSILON = 8, 1e-5
 
 Array = npt.NDArray[np.float32]
+
+
+_BEGINS = re.compile(r"(?:(?:please|draw|paint|sketch|me|a|an|the|some|(?:picture|drawing|emoji|icon) of)[\s:]+)*", re.IGNORECASE)
+_STYLE = re.compile(rf"[\s,;]*(?:in the )?(?:style of|manner of)?\s*({'|'.join(STYLES)})(?:\s+style)?[\s.!]*$", re.IGNORECASE)
+
+
+def wish_of(text: str) -> tuple[str, str]:
+    """Return what is to be painted and in whose style, from what people say: `Draw a red apple, noto` gives (red apple, noto)."""
+    words = " ".join(text.split())
+    found = _STYLE.search(words)
+    style = found[1].lower() if found else ""
+    what = words[: found.start()] if found else words
+    begun = _BEGINS.match(what)
+    return what[begun.end() if begun else 0 :].strip(" .!?,"), style
 
 
 def prompt_of(what: str, style: str = "") -> str:
