@@ -16,7 +16,7 @@ from ingle.home.pictures import Illustration
 from ingle.media.painter import CODES, WORDS, prompt_of
 from ingle.model.tokenizer import Tokenizer, TokenizerFacts
 from ingle.tuning.emblem_settings import EmblemSettings
-from ingle.tuning.emblem_training import Shown, train_emblems
+from ingle.tuning.emblem_training import ShownEmblems, train_emblems
 from ingle.tuning.emblems import (
     ARTISTS,
     COLOURS,
@@ -145,7 +145,7 @@ def test_near_codes_get_near_rows() -> None:
 
 def test_the_autoencoder_goes_on_where_it_was_stopped(tmp_path: Path) -> None:
     pixels = np.stack([emblem("A", rgb=tuple(np.random.default_rng(i).integers(0, 255, 3))).pixels for i in range(40)])  # type: ignore[arg-type]
-    what = Shown(pixels, np.full(40, 1 / 40))
+    what = ShownEmblems(pixels, np.full(40, 1 / 40))
     settings = EmblemSettings(steps=10, batch=4, free_steps=4, save_every=3)
     said: list[str] = []
     whole = train_emblems(what, settings, tmp_path / "a", said.append)

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ingle.cli.gating import Force, Overrides
+from ingle.cli.painter import tune_by_pictures
+from ingle.core.config import assignments
 
 if TYPE_CHECKING:
     from ingle.core.event import Sink
@@ -68,15 +70,9 @@ def command(
     moment, or refused and now with --force, the same command goes on.
     """
     if listing or (model is None and recipe is None):
-        _list(as_json)
-        return
+        return _list(as_json)
     if model == "painter":
-        from ingle.cli.painter import tune_by_pictures
-
-        tune_by_pictures(list(data or ()), name, overrides, policy, force, as_json, epochs, seed)
-        return
-    from ingle.core.config import assignments
-
+        return tune_by_pictures(list(data or ()), name, overrides, policy, force, as_json, epochs, seed)
     options = {
         "method": method, "options.rank": rank, "options.targets": targets, "layers": layers, "max_examples": max_examples,
         "train.epochs": epochs, "train.optimiser.learning_rate": rate, "train.seed": seed, "data.seed": seed,

@@ -77,7 +77,9 @@ class PictureLook:
         """Return the look that was written as text. Raises ValueError for anything else."""
         try:
             content, sight, kept = json.loads(text)
-            return PictureLook(str(content), str(sight), np.frombuffer(base64.b64decode(kept, validate=True), np.float16).astype(np.float32))
+            return PictureLook(
+                str(content), str(sight), np.frombuffer(base64.b64decode(kept, validate=True), np.float16).astype(np.float32)
+            )
         except (TypeError, ValueError) as error:
             raise ValueError("this is no look of a picture") from error
 

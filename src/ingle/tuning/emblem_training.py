@@ -21,7 +21,7 @@ from ingle.tuning.emblems import ARTISTS, COLOURS, FAMILIES, Emblem, is_unseen, 
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Shown:
+class ShownEmblems:
     """Pictures to train on, with their weights."""
 
     pixels: npt.NDArray[np.uint8]
@@ -30,7 +30,7 @@ class Shown:
     """Chance of each to be drawn; they add up to 1."""
 
 
-def shown(emblems: Sequence[Emblem]) -> Shown:
+def shown(emblems: Sequence[Emblem]) -> ShownEmblems:
     """Return what may be shown: things worth drawing most often, a third of the pictures in another colour."""
     free = [one for one in emblems if not is_unseen(one.of.concept, one.of.artist)]
     turned = [
@@ -41,11 +41,11 @@ def shown(emblems: Sequence[Emblem]) -> Shown:
     ]  # fmt: skip
     natural = [1.0 if one.of.artist in ARTISTS and one.of.category in FAMILIES else 0.25 for one in free]
     weights = np.concatenate([np.array(natural) / sum(natural) * 0.67, np.full(len(turned), 0.33 / max(1, len(turned)))])
-    return Shown(stacked([*free, *turned]), weights / weights.sum())
+    return ShownEmblems(stacked([*free, *turned]), weights / weights.sum())
 
 
 def train_emblems(
-    what: Shown, settings: EmblemSettings, folder: Path, say: Callable[[str], None], stopped: Callable[[], bool] = lambda: False
+    what: ShownEmblems, settings: EmblemSettings, folder: Path, say: Callable[[str], None], stopped: Callable[[], bool] = lambda: False
 ) -> EmblemNet | None:
     """Train the autoencoder; None if it was stopped. `folder` keeps its checkpoints. Raises HomeError, CheckpointError."""
     torch.manual_seed(settings.seed)
@@ -91,7 +91,7 @@ def as_input(pixels: npt.NDArray[np.uint8]) -> Tensor:
     return torch.from_numpy(pixels).permute(0, 3, 1, 2).float().div(255).contiguous(memory_format=torch.channels_last)
 
 
-def _batch(what: Shown, settings: EmblemSettings, step: int) -> Tensor:
+def _batch(what: ShownEmblems, settings: EmblemSettings, step: int) -> Tensor:
     rng = np.random.default_rng([settings.seed, step])
     pixels = what.pixels[rng.choice(len(what.pixels), settings.batch, p=what.weights)]
     mirrored = rng.random(settings.batch) < 0.25
@@ -100,7 +100,7 @@ def _batch(what: Shown, settings: EmblemSettings, step: int) -> Tensor:
 
 
 @torch.no_grad()
-def _vectors(net: EmblemNet, what: Shown, settings: EmblemSettings) -> Tensor:
+def _vectors(net: EmblemNet, what: ShownEmblems, settings: EmblemSettings) -> Tensor:
     with torch.autocast("cpu", torch.bfloat16):
         return torch.cat([net.seen(_batch(what, settings, -1 - i & 0xFFFF)) for i in range(30)])
 

@@ -45,7 +45,7 @@ from ingle.tuning.emblem_net import EmblemNet
 from ingle.tuning.emblem_training import as_input, shown, train_emblems
 from ingle.tuning.emblems import Emblem, emblems, stacked
 from ingle.tuning.low_rank import attach_low_rank
-from ingle.tuning.painter_examples import Asked, data_of, learnable, to_learn, unseen_pairs
+from ingle.tuning.painter_examples import PaintingExample, data_of, learnable, to_learn, unseen_pairs
 from ingle.tuning.painter_settings import PainterSettings
 from ingle.tuning.palette import choose_palette
 
@@ -114,7 +114,7 @@ def _rows(checkpoint: Checkpoint) -> npt.NDArray[np.float32]:
     return checkpoint.tensor("model.embed_tokens.weight").to_float32()
 
 
-def _codes(net: EmblemNet, asked: Sequence[Asked]) -> npt.NDArray[np.int64]:
+def _codes(net: EmblemNet, asked: Sequence[PaintingExample]) -> npt.NDArray[np.int64]:
     """Return the codes [n, 64] of emblems."""
     pixels = stacked([one.emblem for one in asked])
     return encoded(net, pixels)
@@ -146,7 +146,7 @@ def _trained(
 
 
 def _report(
-    job: Job, drawn: Sequence[Emblem], learnt: Sequence[Asked], data: Data, trained: TrainReport, net: EmblemNet
+    job: Job, drawn: Sequence[Emblem], learnt: Sequence[PaintingExample], data: Data, trained: TrainReport, net: EmblemNet
 ) -> dict[str, Any]:  # fmt: skip
     return {
         "version": VERSION, "model": job.model, "base": job.kept.digest, "kind": KIND, "method": METHOD,

@@ -22,7 +22,7 @@ _WATCHED = 48
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Asked:
+class PaintingExample:
     """A prompt, and the emblem that answers it."""
 
     prompt: str
@@ -35,30 +35,30 @@ def learnable(emblems: Sequence[Emblem], families: Sequence[str]) -> list[Emblem
     return [one for one in emblems if one.of.artist in ARTISTS and wanted & {one.of.category, one.of.subcategory}]
 
 
-def to_learn(emblems: Sequence[Emblem], colours: int, seed: int) -> list[Asked]:
+def to_learn(emblems: Sequence[Emblem], colours: int, seed: int) -> list[PaintingExample]:
     """Return what is learnt: each emblem by its name and artist; some by a tag, without an artist, by colour, or by nothing at all."""
     counts = Counter(tag for concept, tags in {one.of.concept: one.of.tags for one in emblems}.items() for tag in set(tags))
     return [asked for one in emblems if not is_unseen(one.of.concept, one.of.artist) for asked in _prompts(one, counts, colours, seed)]
 
 
-def unseen_pairs(emblems: Sequence[Emblem]) -> list[Asked]:
+def unseen_pairs(emblems: Sequence[Emblem]) -> list[PaintingExample]:
     """Return the emblems whose concept was learnt from other artists only."""
     return [
-        Asked(prompt_of(one.of.name, one.of.artist), one)
+        PaintingExample(prompt_of(one.of.name, one.of.artist), one)
         for one in emblems
         if is_unseen(one.of.concept, one.of.artist) and not is_unseen_concept(one.of.concept)
     ]
 
 
-def unseen_concepts(emblems: Sequence[Emblem]) -> list[Asked]:
+def unseen_concepts(emblems: Sequence[Emblem]) -> list[PaintingExample]:
     """Return the emblems whose concept was never shown."""
-    return [Asked(prompt_of(one.of.name, one.of.artist), one) for one in emblems if is_unseen_concept(one.of.concept)]
+    return [PaintingExample(prompt_of(one.of.name, one.of.artist), one) for one in emblems if is_unseen_concept(one.of.concept)]
 
 
-def unseen_colours(emblems: Sequence[Emblem]) -> list[Asked]:
+def unseen_colours(emblems: Sequence[Emblem]) -> list[PaintingExample]:
     """Return emblems in colours in which their concept was never shown, though in its own."""
     return [
-        Asked(prompt_of(f"{colour} {bare(one)}", one.of.artist), other)
+        PaintingExample(prompt_of(f"{colour} {bare(one)}", one.of.artist), other)
         for one in emblems if not is_unseen(one.of.concept, one.of.artist)
         for colour in COLOURS if is_unseen_colour(one.of.concept, colour)
         if (other := recoloured(one, colour)) is not None
@@ -71,28 +71,32 @@ def bare(emblem: Emblem) -> str:
     return " ".join(words) or emblem.of.name
 
 
-def _prompts(one: Emblem, counts: Mapping[str, int], colours: int, seed: int) -> Iterator[Asked]:
+def _prompts(one: Emblem, counts: Mapping[str, int], colours: int, seed: int) -> Iterator[PaintingExample]:
     name, artist = one.of.name, one.of.artist
     rng = np.random.default_rng([seed, int(digest_bytes(f"{artist} {one.of.concept}".encode())[:8], 16)])
-    yield Asked(prompt_of(name, artist), one)
+    yield PaintingExample(prompt_of(name, artist), one)
     if rng.random() < 0.3:
-        yield Asked(prompt_of(name), one)
+        yield PaintingExample(prompt_of(name), one)
     if rng.random() < 0.1:
-        yield Asked(prompt_of(""), one)
+        yield PaintingExample(prompt_of(""), one)
     rare = [tag for tag in one.of.tags if counts[tag] <= _RARE and tag not in name.split()]
     if rare and rng.random() < 0.4:
-        yield Asked(prompt_of(str(rng.choice(rare)), artist), one)
+        yield PaintingExample(prompt_of(str(rng.choice(rare)), artist), one)
     own = main_colour(one.pixels)
     turned = [(colour, other) for colour in COLOURS if not is_unseen_colour(one.of.concept, colour) and (other := recoloured(one, colour))]
     if own and turned and rng.random() < 0.4:
-        yield Asked(prompt_of(f"{own} {bare(one)}", artist), one)
+        yield PaintingExample(prompt_of(f"{own} {bare(one)}", artist), one)
     for i in rng.permutation(len(turned))[:colours]:
         colour, other = turned[i]
-        yield Asked(prompt_of(f"{colour} {bare(one)}", artist), other)
+        yield PaintingExample(prompt_of(f"{colour} {bare(one)}", artist), other)
 
 
 def data_of(
-    tokenizer: Tokenizer, learnt: Sequence[Asked], held_out: Sequence[Asked], codes: npt.NDArray[np.int64], palette: Sequence[int]
+    tokenizer: Tokenizer,
+    learnt: Sequence[PaintingExample],
+    held_out: Sequence[PaintingExample],
+    codes: npt.NDArray[np.int64],
+    palette: Sequence[int],
 ) -> Data:
     """Return the documents; `codes` [learnt + held out, 64] of their emblems. Of the held-out ones only some are kept."""
     tokens = np.array(palette, np.int32)[codes]
