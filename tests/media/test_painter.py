@@ -1,5 +1,6 @@
 """The painter's hand: NumPy's decoder against PyTorch's, tensors that don't fit, and what people say when they want a picture."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -16,13 +17,13 @@ from ingle.tuning.emblem_net import EmblemNet
 TOKENS = [7 * code + 3 for code in range(CODES)]
 
 
-def random_hand_tensors(seed: int = 0) -> dict[str, npt.NDArray[Any]]:
+def random_hand_tensors(seed: int = 0, palette: Sequence[int] = TOKENS) -> dict[str, npt.NDArray[Any]]:
     """Tensors of a hand that paints noise."""
     torch.manual_seed(seed)
     net = EmblemNet()
     net.codebook.copy_(torch.randn(CODES, net.codebook.shape[1]))
     tensors = {DECODER + name: values.numpy() for name, values in net.decoder.state_dict().items()}
-    return {**tensors, CODEBOOK: net.codebook.numpy(), PALETTE: palette_tensor(TOKENS)}
+    return {**tensors, CODEBOOK: net.codebook.numpy(), PALETTE: palette_tensor(palette)}
 
 
 def test_the_hand_paints_what_the_net_paints() -> None:
