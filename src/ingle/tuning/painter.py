@@ -44,6 +44,7 @@ from ingle.train.trouble import memory_errors, smaller_batches
 from ingle.tuning.emblem_net import EmblemNet
 from ingle.tuning.emblem_training import as_input, shown, train_emblems
 from ingle.tuning.emblems import Emblem, emblems, stacked
+from ingle.tuning.linears import chosen_layers
 from ingle.tuning.low_rank import attach_low_rank
 from ingle.tuning.painter_examples import PaintingExample, data_of, learnable, to_learn, unseen_pairs
 from ingle.tuning.painter_settings import PainterSettings
@@ -67,7 +68,9 @@ def tune_painter(
     HomeError, Refused if `admit` refuses it, and Interrupted after Ctrl-C or SIGTERM; the same call then goes on where it was.
     """
     job = delta_job("painter", VERSION, home, kept, name, settings, watch, command)
-    return make_delta(job, Steps(partial(_make, open_weights(home, kept)), _events), admit, sink)
+    checkpoint = open_weights(home, kept)
+    chosen_layers(checkpoint.config, settings.layers)
+    return make_delta(job, Steps(partial(_make, checkpoint), _events), admit, sink)
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +137,7 @@ def _trained(
     with memory_errors(smaller_batches(settings.train.batch_tokens, settings.train.recompute)):
         module = load_module(checkpoint)
         options = settings.low_rank
-        layers = tuple(range(len(checkpoint.config.layers)))
+        layers = chosen_layers(checkpoint.config, settings.layers)
         attached, _ = attach_low_rank(module, layers, options, options.alpha / options.rank, settings.seed)
         watch = TrainWatch(job.watch.train, job.watch.say)
         folder = job.folder / "words"

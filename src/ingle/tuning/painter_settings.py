@@ -19,6 +19,8 @@ class PainterSettings:
     """Other colours in which each emblem is learnt, where it has a main colour."""
     emblems: EmblemSettings = field(default_factory=EmblemSettings)
     """Training of the autoencoder: first of two."""
+    layers: str = "all"
+    """Layers that get the addition: all, upper-half, upper-third, or numbers like 20-29. With fewer, `train.cache_mb` saves time."""
     low_rank: LowRankSettings = field(default_factory=LowRankSettings)
     """The addition that acts while the model paints."""
     train: TrainSettings = field(
