@@ -2,6 +2,7 @@
 
 import base64
 import binascii
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, get_args
 
@@ -60,6 +61,15 @@ def part_of(content: TextContent | ImageContent | AudioContent, at: str) -> Part
     if not comma or not head.startswith("data:image/") or not head.endswith(";base64"):
         raise RequestError(where, "must be a data: URL of an image in base64", head[:40], "Put the image into the request.")
     return ImagePart(_decoded(data, where), head.removeprefix("data:").removesuffix(";base64"), content.origin)
+
+
+def recording_of(part: Mapping[str, Any], at: str) -> AudioPart:
+    """Return a recording as the Responses API sends it. Raises RequestError for another shape."""
+    table = part.get("input_audio")
+    if not isinstance(table, Mapping) or not isinstance(table.get("data"), str):
+        raise RequestError(f"{at}.input_audio", "must be a table with data and format", type(table).__name__)
+    data = _decoded(table["data"], f"{at}.input_audio.data")
+    return AudioPart(data, f"audio/{table.get('format', 'wav')}", origin_of(part.get("origin"), f"{at}.origin"))
 
 
 def origin_of(value: Any, at: str) -> Origin | None:
