@@ -65,10 +65,12 @@ def answer(
     Raises ContextError for a prompt that doesn't fit; TemplateError, RequestError for one that can't be encoded.
     """
     backend, span = model.backend, Span(open_meter())
-    ids = model.encode(request)
+    prompt = model.prompt(request)
+    ids = prompt.ids
     lasting, session = session is not None, session or Session(backend.new_state())
     session.resume(ids[:1] if request.echo else ids, backend.new_state)
-    decoding = Decoding(model, request, ids, session.state, model.grammar(request), pace=session.pace if drafts else None)
+    pace = session.pace if drafts else None
+    decoding = Decoding(model, request, ids, session.state, model.grammar(request), pace=pace, vectors=prompt.vectors)
     if lasting and decoding.checkpoints.needed:
         session.keep(session.ids)  # where the last answer ended
     fresh = decoding.unread

@@ -15,9 +15,12 @@
     y + up(relu(down(y))), y the linear's output (arXiv 1902.00751) |
 | prefix, prompt | prefix.keys, prefix.values [layers, groups, n, D], keys turned by RoPE for positions 0 … n − 1 |
     n tokens that stand before every text (arXiv 2101.00190, 2104.08691) |
+| sight | see media/sight.py | what the model reads in the place of a picture |
+| painter | see media/painter.py | how an answer becomes a picture |
 
-{linear} is a linear of a layer, N rows by K columns, for example `model.layers.0.self_attn.q_proj`. The last three can't be merged
-into weights, so they come last in a stack.
+{linear} is a linear of a layer, N rows by K columns, for example `model.layers.0.self_attn.q_proj`. `bottleneck`, `prefix` and
+`prompt` can't be merged into weights, so they come last in a stack. `sight` and `painter` leave the answers to words as they are, to the
+bit, and stand anywhere.
 """
 
 from collections.abc import Mapping, Sequence
@@ -50,7 +53,9 @@ MERGED = ("lora", "dora", "ia3", "bias", "full", hybrid.KIND, quantised.KIND, ma
 """Kinds that can be merged into the weights."""
 VIRTUAL = ("prefix", "prompt")
 """Kinds that put virtual tokens before every text."""
-KINDS = (*MERGED, "bottleneck", *VIRTUAL)
+MEDIA = ("sight", "painter")
+"""Kinds that leave the weights alone: they act on pictures only."""
+KINDS = (*MERGED, "bottleneck", *VIRTUAL, *MEDIA)
 """Every kind."""
 _BY_PARAMETER = ("full", hybrid.KIND)
 _BIASES = {"self_attn.o_proj": "output_bias", "self_attn": "qkv_bias", "mlp": "mlp_bias"}
@@ -147,6 +152,8 @@ def merged(checkpoint: Checkpoint, changes: Sequence[Change]) -> Checkpoint:
     """
     config, steps = checkpoint.config, list[_Step]()
     for change in changes:
+        if change.kind in MEDIA:
+            continue
         if change.kind in KINDS and change.kind not in MERGED:
             rule = f"is of the kind {change.kind}, which can't become part of the weights"
             raise DeltaError(f"delta {change.name}", rule, "", "Serve it with Ingle: there it works beside the weights.")

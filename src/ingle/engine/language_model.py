@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 from ingle.core.digest import digest_json
 from ingle.core.errors import ContextError, RequestError
-from ingle.core.message import Request
+from ingle.core.message import ImagePart, Request
 from ingle.engine.backend import Backend
-from ingle.model.template import encode_chat
+from ingle.engine.seeing import Prompt, Seer, prompt_of
+from ingle.model.template import encode_chat, render
 from ingle.model.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
@@ -26,24 +27,32 @@ class LanguageModel:
     """The adapter of this model, from `backend.adapter`; None = the backend's own weights."""
     adapter_digest: str = ""
     """Digest of the deltas behind the adapter."""
+    seer: Seer | None = None
+    """The model's sight; None = it reads words alone."""
 
     @cached_property
     def digest(self) -> str:
-        """Digest of all that the answer depends on beside the request: weights, their format, and deltas."""
+        """Digest of all that the answer depends on beside the request: weights, their format, and deltas. A sight is no part of it: what it
+        makes of a picture shows in the ids of the prompt."""
         return digest_json([self.backend.digest, self.adapter_digest]) if self.adapter_digest else self.backend.digest
 
     def encode(self, request: Request) -> list[int]:
-        """Return the token ids of a request.
+        """Return the token ids of a request. Raises as `prompt` does."""
+        return self.prompt(request).ids
 
-        Raises RequestError if there are none, or for an answer other than text; TemplateError if the template fails, ContextError if they
-        leave no room for an answer.
+    def prompt(self, request: Request) -> Prompt:
+        """Return the token ids of a request, and the vectors that stand for its pictures.
+
+        Raises RequestError if there are none, for an answer other than text, and for a picture that can't be read or that the model can't
+        see; TemplateError if the template fails, ContextError if they leave no room for an answer.
         """
         if beyond := [name for name in request.modalities if name != "text"]:
             raise RequestError("modalities", f"must be text alone: {self.name} can't answer in {beyond[0]}", ", ".join(request.modalities))
         if request.prompt is None:
-            ids = self._encode_chat(request)
+            prompt = self._read_chat(request)
         else:
-            ids = self.tokenizer.encode_prompt(request.prompt) if isinstance(request.prompt, str) else list(request.prompt)
+            prompt = Prompt(self.tokenizer.encode_prompt(request.prompt) if isinstance(request.prompt, str) else list(request.prompt))
+        ids = prompt.ids
         if not ids:
             raise RequestError("prompt", "must hold at least one token", "an empty text", "Give some text to go on from.")
         context = self.backend.config.context_length
@@ -52,15 +61,28 @@ class LanguageModel:
                 f"The prompt has {len(ids)} tokens and leaves no room for an answer within the maximum context length of {context} tokens"
             )
             raise ContextError("prompt", rule, "", "Shorten the conversation, or start a new one.")
-        return ids
+        return prompt
 
-    def _encode_chat(self, request: Request) -> list[int]:
+    def _read_chat(self, request: Request) -> Prompt:
         messages, tools = request.messages, request.tools
         if tools or any(message.tool_calls or message.role == "tool" for message in messages):
             from ingle.engine.tools import with_tools
 
             messages, tools = with_tools(self.tokenizer, messages, tools)
-        return encode_chat(self.tokenizer, messages, tools=tools)
+        shown = [
+            (part, f"messages[{i}].content[{j}]")
+            for i, message in enumerate(messages)
+            for j, part in enumerate(message.parts)
+            if isinstance(part, ImagePart)
+        ]
+        if not shown:
+            return Prompt(encode_chat(self.tokenizer, messages, tools=tools))
+        if self.seer is None:
+            cure = "Run: ingle pull sight, and ask smollm2+sight."
+            raise RequestError("messages", f"{self.name} can't see pictures", "", cure)
+        seen = [self.seer.see(part, at) for part, at in shown]
+        pieces = render(self.tokenizer, messages, tools=tools)
+        return prompt_of(self.tokenizer, pieces, seen, self.seer.sight, self.backend.config.vocab_size)
 
     def grammar(self, request: Request) -> "Grammar | None":
         """Return the grammar that constrains the answer, or None. Takes 0.2 s the first time, then milliseconds.

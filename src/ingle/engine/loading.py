@@ -12,11 +12,12 @@ from ingle.core.errors import DeltaError, IngleError
 from ingle.core.limits import release_memory
 from ingle.engine.backend import Backend
 from ingle.engine.cpu import CpuBackend
-from ingle.engine.delta_kinds import VIRTUAL, additions_of, virtual_of
+from ingle.engine.delta_kinds import MEDIA, VIRTUAL, additions_of, virtual_of
 from ingle.engine.language_model import LanguageModel
 from ingle.engine.packing import WEIGHTS, cache_dtype, check_pack, read_pack
 from ingle.engine.packing_worker import warm_apart
 from ingle.engine.prefixed import Prefixed
+from ingle.engine.seeing import Seer
 from ingle.engine.source import Progress, Source, kept_source, merged_checkpoint, silent, warm
 from ingle.engine.team import Cores
 from ingle.engine.tools import style_of
@@ -24,6 +25,7 @@ from ingle.home.catalogue import CATALOGUE
 from ingle.home.deltas import get_delta
 from ingle.home.kept import Kept
 from ingle.home.place import Home
+from ingle.media.sight import base_sight, open_sight
 from ingle.model.tokenizer import FACTS_FILE, TOKENIZER_FILE, Tokenizer
 from ingle.model.tokenizer_apart import TokenizerApart
 from ingle.model.tokenizer_hf import open_tokenizer
@@ -34,7 +36,7 @@ def open_model(
 ) -> LanguageModel:
     """Return the model on the CPU backend. Raises as `warm` does, CheckpointError for packed weights that have changed, and HomeError or
     DeltaError for deltas that are damaged or don't fit."""
-    return _with_deltas(source, *_open_weights(source, format_, Cores(threads), cache, progress))
+    return _with_deltas(source, *_open_weights(source, format_, Cores(threads), cache, progress), _seer(source))
 
 
 _KNOWN = frozenset(entry.digest for entry in CATALOGUE.values())
@@ -54,6 +56,7 @@ class Opener:
         self._settings, self._apart = (format_, cores or Cores(), cache), apart
         self._backends: WeakValueDictionary[str, CpuBackend] = WeakValueDictionary()
         self._tokenizers: WeakValueDictionary[str, Tokenizer] = WeakValueDictionary()
+        self._seers: WeakValueDictionary[str, Seer] = WeakValueDictionary()
         self._locks: dict[str, Lock] = {}
         self._words = Lock()
 
@@ -78,7 +81,10 @@ class Opener:
                 self._backends[source.digest] = backend
                 with self._words:  # other weights of this base may have been opened meanwhile: the first tokenizer serves all
                     tokenizer = self._tokenizers.setdefault(base, tokenizer)
-        return _with_deltas(source, backend, tokenizer)
+        seer = _seer(source)
+        if seer is not None:
+            seer = self._seers.setdefault(seer.sight.digest, seer)  # models that see alike share what was seen
+        return _with_deltas(source, backend, tokenizer, seer)
 
 
 def _open_weights(
@@ -117,19 +123,30 @@ def _open_apart(folder: Path) -> Tokenizer:
     return tokenizer
 
 
-def _with_deltas(source: Source, runner: CpuBackend, tokenizer: Tokenizer) -> LanguageModel:
+def _seer(source: Source) -> Seer | None:
+    """Return how the model sees: the last delta that teaches it to, else what its base brings; None for a model of words alone."""
+    taught = [delta for delta in source.media if delta.kind == "sight"]
+    if not taught:
+        sight = base_sight(source.folder)
+        return Seer(sight) if sight is not None else None
+    [change] = source.changes(taught[-1:])
+    assert source.home is not None, "deltas lie in a home"
+    return Seer(open_sight(source.home, taught[-1], change.tensors))
+
+
+def _with_deltas(source: Source, runner: CpuBackend, tokenizer: Tokenizer, seer: Seer | None = None) -> LanguageModel:
     """Return the model with `runner`'s weights and the deltas that stay beside them."""
     backend: Backend = runner
     if source.virtual is not None:
         [change] = source.changes([source.virtual])
         backend = Prefixed(runner, *virtual_of(runner.config, change), source.virtual.digest)
     if not source.beside:
-        return LanguageModel(source.name, backend, tokenizer)
+        return LanguageModel(source.name, backend, tokenizer, seer=seer)
     changes, digest = source.changes(source.beside), digest_json([delta.digest for delta in source.beside])
     # A low-rank addition is the same whatever it is added to; others are computed from the weights, which takes a moment to open.
     low_rank = all(change.kind == "lora" for change in changes)
     additions = additions_of(runner.config, changes, None if low_rank else merged_checkpoint(source))
-    return LanguageModel(source.name, backend, tokenizer, runner.adapter(additions, digest), digest)
+    return LanguageModel(source.name, backend, tokenizer, runner.adapter(additions, digest), digest, seer)
 
 
 def beside(home: Home, kept: Kept, model: LanguageModel, delta: Delta) -> LanguageModel:
@@ -147,7 +164,7 @@ def beside(home: Home, kept: Kept, model: LanguageModel, delta: Delta) -> Langua
 
 def can_stand_beside(home: Home, kept: Kept, kind: str = "lora") -> None:
     """Raise DeltaError if a delta of that kind can't be served beside this model's weights."""
-    kinds = [get_delta(home, digest).kind for digest in kept.deltas]
+    kinds = [kind for kind in (get_delta(home, digest).kind for digest in kept.deltas) if kind not in MEDIA]
     if kind != "lora" or (kinds and kinds[-1] in ("bottleneck", *VIRTUAL)):
         rule = "can't have a lesson beside it: its last delta must come last"
         got, cure = (kinds[-1], "Teach the model without that delta.") if kind == "lora" else (kind, "Lessons are of the kind lora.")

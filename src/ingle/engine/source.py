@@ -16,7 +16,7 @@ from ingle.core.candidate import Candidate
 from ingle.core.delta import Delta
 from ingle.core.files import sweep_unfinished
 from ingle.core.lock import file_lock
-from ingle.engine.delta_kinds import Change, merged, parted
+from ingle.engine.delta_kinds import MEDIA, Change, merged, parted
 from ingle.engine.packing import WEIGHTS, PackInfo, cache_dtype, pack_checkpoint, read_pack, unreached
 from ingle.home.deltas import delta_tensors, get_delta, manifest_of, stack_digest
 from ingle.home.kept import Kept
@@ -53,6 +53,8 @@ class Source:
     """Deltas after these that stay beside the weights; models that differ only in them share a backend."""
     virtual: Delta | None = None
     """The delta of virtual tokens before every text."""
+    media: tuple[Delta, ...] = ()
+    """Deltas that act on pictures only."""
     given: Mapping[str, Mapping[str, npt.NDArray[Any]]] = field(default_factory=lambda: MappingProxyType({}))
     """Tensors of deltas that no home holds yet, by the delta's digest."""
 
@@ -89,12 +91,13 @@ def _stacked(home: Home, kept: Kept, deltas: Sequence[Delta]) -> Source:
     digests = [delta.digest for delta in deltas]
     for at, delta in enumerate(deltas):
         delta.check_base(stack_digest(kept.base, digests[:at]))
-    into, beside = parted(kept.name, [delta.kind for delta in deltas])
-    digest = stack_digest(kept.base, digests[:into])
-    rest = deltas[into + beside :]
+    of_text = [delta for delta in deltas if delta.kind not in MEDIA]
+    into, beside = parted(kept.name, [delta.kind for delta in of_text])
+    digest = stack_digest(kept.base, [delta.digest for delta in of_text[:into]])
+    rest = of_text[into + beside :]
     return Source(
-        kept.name, home.base_folder(kept.base), digest, home.pack_folder(digest), home, tuple(deltas[:into]),
-        tuple(deltas[into : into + beside]), rest[0] if rest else None,
+        kept.name, home.base_folder(kept.base), digest, home.pack_folder(digest), home, tuple(of_text[:into]),
+        tuple(of_text[into : into + beside]), rest[0] if rest else None, tuple(delta for delta in deltas if delta.kind in MEDIA),
     )  # fmt: skip
 
 

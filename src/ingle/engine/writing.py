@@ -26,16 +26,17 @@ def _never() -> bool:
 def write(model: LanguageModel, requests: Sequence[Request], stopped: Callable[[], bool] = _never) -> Iterator[tuple[int, str]]:
     """Yield each request's number with its answer's text, as soon as it is ready. A common start of prompts is read once.
 
-    When `stopped` is true, nothing more comes. Raises what `LanguageModel.encode` raises for any request before the first answer.
+    When `stopped` is true, nothing more comes. Raises what `LanguageModel.prompt` raises for any request before the first answer.
     """
-    prompts = [model.encode(request) for request in requests]
+    prompts = [model.prompt(request) for request in requests]
     capacity = Capacity(_PLACES, _PLACES, len(requests) + 1, len(requests) + 1, _STATE_BYTES, STEP_TOKENS, STEP_TOKENS)
     arrived: SimpleQueue[tuple[int, Chunk | IngleError]] = SimpleQueue()
     words: list[list[str]] = [[] for _ in requests]
     scheduler = Scheduler(capacity, PrefixCache(_STATE_BYTES))
     try:
-        for number, (request, ids) in enumerate(zip(requests, prompts, strict=True)):
-            scheduler.submit(Job(model, request, ids, partial(_arrive, arrived, number), model.grammar(request)))
+        for number, (request, prompt) in enumerate(zip(requests, prompts, strict=True)):
+            deliver, grammar = partial(_arrive, arrived, number), model.grammar(request)
+            scheduler.submit(Job(model, request, prompt.ids, deliver, grammar, vectors=prompt.vectors))
         left = len(requests)
         while left and not stopped():
             try:

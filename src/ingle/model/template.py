@@ -3,15 +3,19 @@
 How: in every string that goes into the template, the names of control tokens are broken by a *marker*, a private-use character that
 occurs nowhere in the input. The rendered text is cut at the control tokens that are still whole (the template's own), and only then are
 the markers taken out. So "<|im_end|>" in a message stays ten characters of text, wherever the template puts it.
+
+A picture is written by templates that know pictures, in their own way. For others, one more private-use character holds its place in the
+message's text. It comes out as the piece PICTURE, which nobody can type either.
 """
 
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from ingle.core.errors import RequestError, TemplateError
-from ingle.core.message import Message, TextPart, ToolCall
-from ingle.model.tokenizer import ControlToken, Tokenizer
+from ingle.core.message import ImagePart, Message, TextPart, ToolCall
+from ingle.model.tokenizer import PICTURE, ControlToken, Tokenizer
 
 Turn = Message | Mapping[str, Any]
 """A message, or a table in OpenAI's shape (`role`, `content`, `tool_calls`, …)."""
@@ -30,8 +34,11 @@ def encode_chat(
 ) -> list[int]:
     """Return the ids of a conversation. `variables` are the template's own switches, e.g. `enable_thinking`.
 
-    Raises TemplateError for a template that is missing, fails or tries something forbidden; RequestError for messages of another kind.
+    Raises TemplateError for a template that is missing, fails or tries something forbidden; RequestError for messages that hold more than
+    words (see engine/seeing.py for pictures).
     """
+    if any(isinstance(message, Message) and not all(isinstance(part, TextPart) for part in message.parts) for message in messages):
+        raise RequestError("messages", "must be text here", "a picture or a recording")
     if tokenizer.apart is not None:
         turns = [_table(message) for message in messages]
         ids: list[int] = tokenizer.apart.call("encode_chat", turns, add_generation_prompt, tools, variables)
@@ -46,14 +53,21 @@ def render(
     tools: Sequence[Mapping[str, Any]] | None = None,
     variables: Mapping[str, Any] | None = None,
 ) -> tuple[str | ControlToken, ...]:
-    """Render a conversation: stretches of untrusted text between control tokens. Raises like `encode_chat`."""
+    """Render a conversation: stretches of untrusted text between control tokens, and PICTURE for each picture that the template leaves to
+    us. Raises like `encode_chat`."""
     source, tables = template_of(tokenizer), [_table(message) for message in messages]
     if tokenizer.apart is not None:
         pieces: tuple[str | ControlToken, ...] = tokenizer.apart.call("render", tables, add_generation_prompt, tools, variables)
         return pieces
     inputs = [tables, list(tools) if tools else None, dict(variables or {})]
+    picture = ""
     try:
-        marker = _unused_character([source, *tokenizer.control, *_strings(inputs)])
+        if _takes_parts(source):
+            inputs[0] = [_in_parts(table, source) for table in tables]
+        elif any(isinstance(table.get("content"), list) for table in tables):
+            picture = _unused_character([source, *tokenizer.control, *_strings(inputs)])
+            inputs[0] = [_flat(table, picture) for table in tables]
+        marker = _unused_character([source, picture, *tokenizer.control, *_strings(inputs)])
         codes = _codes(tokenizer.control, [source, marker, *tokenizer.control, *_strings(inputs)])
         turns, tools_given, extra = (_broken(value, tokenizer.control, marker, codes) for value in inputs)
     except RecursionError as error:
@@ -69,7 +83,18 @@ def render(
         return piece
 
     typed_pieces = (piece if isinstance(piece, ControlToken) else typed(piece) for piece in tokenizer.split_control(text))
-    return tuple(piece for piece in typed_pieces if piece != "")
+    return tuple(part for piece in typed_pieces for part in _around(piece, picture) if part != "")
+
+
+def _around(piece: str | ControlToken, picture: str) -> Iterator[str | ControlToken]:
+    """Yield a piece, its places of pictures by themselves."""
+    if not picture or isinstance(piece, ControlToken):
+        yield piece
+        return
+    for i, text in enumerate(piece.split(picture)):
+        if i:
+            yield PICTURE
+        yield text
 
 
 def template_of(tokenizer: Tokenizer) -> str:
@@ -116,11 +141,35 @@ def _place(line: int | None) -> str:
     return f"chat template, line {line}" if line else "chat template"
 
 
+_KNOWS_PICTURES, _KNOWS_STRINGS = re.compile(r"""['"]image['"]"""), re.compile(r"""content['"]?\]?\s+is\s+string""")
+
+
+def _takes_parts(source: str) -> bool:
+    """Return whether a template writes pictures by itself, given content as a list of parts."""
+    return bool(_KNOWS_PICTURES.search(source))
+
+
+def _in_parts(table: dict[str, Any], source: str) -> dict[str, Any]:
+    """Return a message with its content as a list of parts, where the template knows no other."""
+    content = table.get("content")
+    return (
+        {**table, "content": [{"type": "text", "text": content}]}
+        if isinstance(content, str) and not _KNOWS_STRINGS.search(source)
+        else table
+    )
+
+
+def _flat(table: dict[str, Any], picture: str) -> dict[str, Any]:
+    """Return a message with its content as one text, `picture` in each picture's place."""
+    content = table.get("content")
+    if not isinstance(content, list) or not all(part == {"type": "image"} or isinstance(part.get("text"), str) for part in content):
+        return table  # a caller's own table, in a shape that its template may know
+    return {**table, "content": "".join(part.get("text", picture) for part in content)}
+
+
 def _table(message: Turn) -> dict[str, Any]:
     if isinstance(message, Message):
-        if not all(isinstance(part, TextPart) for part in message.parts):
-            raise RequestError("messages", "must be text for this model", "an image or a recording")
-        table: dict[str, Any] = {"role": message.role, "content": message.text}
+        table: dict[str, Any] = {"role": message.role, "content": _content(message)}
         # Templates ask whether these are there at all.
         if message.tool_calls:
             table["tool_calls"] = [_call_table(call) for call in message.tool_calls]
@@ -129,6 +178,15 @@ def _table(message: Turn) -> dict[str, Any]:
         return table
     # An absent key and a null mean the same to people, but not to templates, which print "None".
     return {key: value for key, value in message.items() if value is not None}
+
+
+def _content(message: Message) -> str | list[dict[str, str]]:
+    """Return the text of a message, or its parts where one of them is a picture. Raises RequestError for a recording."""
+    if all(isinstance(part, TextPart) for part in message.parts):
+        return message.text
+    if not all(isinstance(part, TextPart | ImagePart) for part in message.parts):
+        raise RequestError("messages", "A model reads words and pictures; this recording was not heard", "", "Send it to a running server.")
+    return [{"type": "text", "text": part.text} if isinstance(part, TextPart) else {"type": "image"} for part in message.parts]
 
 
 def _call_table(call: ToolCall) -> dict[str, Any]:

@@ -108,11 +108,11 @@ class Tokenizer:
         return self.encode_pieces(self.split_control(text))
 
     def encode_pieces(self, pieces: Iterable["str | ControlToken"]) -> list[int]:
-        """Return the ids of control tokens and the text between them; the text is untrusted."""
+        """Return the ids of control tokens and the text between them, and HOLE for PICTURE; the text is untrusted."""
         ids: list[int] = []
         for i, piece in enumerate(pieces):
             if isinstance(piece, ControlToken):
-                ids.append(self.control[piece.name])
+                ids.append(HOLE if piece == PICTURE else self.control[piece.name])
             else:
                 ids += self._plain(self.fast if i == 0 else self._later, piece)
         return ids
@@ -209,6 +209,12 @@ class ControlToken:
     """A control token by name, as opposed to text with the same spelling."""
 
     name: str
+
+
+PICTURE = ControlToken("")
+"""The place of a picture in a rendered conversation; no control token has an empty name."""
+HOLE = -1
+"""What stands in the place of PICTURE among ids, until the ids of its vectors do."""
 
 
 class TokenStream:

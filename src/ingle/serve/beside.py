@@ -19,6 +19,7 @@ from ingle.explain.cause import TOP, Nats, OutOfTime, Reader
 from ingle.safety.middleware import close, wrap
 from ingle.safety.registry import make_guards
 from ingle.serve.limits import limits_of
+from ingle.serve.prepare import prepare
 from ingle.serve.service import Service
 from ingle.serve.why import Tap
 
@@ -114,10 +115,11 @@ class Beside:
         return "".join(words), tap
 
     async def _engine(self, model: LanguageModel, request: Request) -> AsyncIterator[Chunk]:
-        ids, grammar = await asyncio.to_thread(lambda: (model.encode(request), model.grammar(request)))
+        prompt, grammar = await prepare(model, request)
         inbox: asyncio.Queue[Any] = asyncio.Queue()
         # Nothing of it is remembered: it holds what was taught, or lacks it, and nobody goes on from here.
-        job = Job(model, request, ids, inbox.put_nowait, grammar, self.asker, lasting=0, deadline=self.deadline)
+        deadline, vectors = self.deadline, prompt.vectors
+        job = Job(model, request, prompt.ids, inbox.put_nowait, grammar, self.asker, lasting=0, deadline=deadline, vectors=vectors)
         self.service.scheduler.submit(job)
         finished = False
         try:

@@ -16,7 +16,6 @@ from ingle.adapt.choosing import Choice, Chooser
 from ingle.core.errors import HomeError, IngleError, RequestError
 from ingle.core.event import Event
 from ingle.core.message import Chunk, Finish, Message, Request, Usage, Verdict
-from ingle.engine.grammar import Grammar
 from ingle.engine.job import Job, Outcome, post_directly
 from ingle.engine.language_model import LanguageModel
 from ingle.engine.prefix_cache import PrefixCache
@@ -35,6 +34,7 @@ from ingle.serve.limits import limits_of
 from ingle.serve.logs import log
 from ingle.serve.metrics import Metrics
 from ingle.serve.model_registry import ModelRegistry
+from ingle.serve.prepare import prepare
 from ingle.serve.record import Recorder, answer_event, new_seed, refusal_event, told_events
 from ingle.serve.replay import parameters
 from ingle.serve.rooms import open_rooms
@@ -263,12 +263,13 @@ class Service:
         """Return the innermost handler, which the guards wrap."""
 
         async def engine(request: Request) -> AsyncIterator[Chunk]:
-            ids, grammar = await _prepare(run.model, request)
+            prompt, grammar = await prepare(run.model, request)
             inbox: asyncio.Queue[Chunk | IngleError] = asyncio.Queue()
             ask = run.ask
             deadline = time.perf_counter() + self.settings.deadline_s
             label = "" if run.choice.lessons else ask.label  # states made with lessons are not saved: they would outlive the lessons
-            job = Job(run.model, request, ids, inbox.put_nowait, grammar, ask.asker, label, run.choice.lasting, deadline)
+            lasting, vectors = run.choice.lasting, prompt.vectors
+            job = Job(run.model, request, prompt.ids, inbox.put_nowait, grammar, ask.asker, label, lasting, deadline, vectors=vectors)
             self.scheduler.submit(job)
             finished, run.writing = False, True
             try:
@@ -336,16 +337,3 @@ class Service:
         ask, text = run.ask, "".join(run.words)
         event = answer_event(self.key, run.model.name, ask.request, text, finish, usage, run.verdicts, ask.id, ask.asker)
         return replace(event, facts={**event.facts, **run.choice.facts})
-
-
-async def _prepare(model: LanguageModel, request: Request) -> tuple[list[int], Grammar | None]:
-    """Return the prompt's ids and the answer's grammar. Runs in a thread: templates come with models and may be slow."""
-
-    size = model.backend.config.vocab_size
-    if any(token >= size for token, _ in request.sampling.logit_bias):
-        raise RequestError("logit_bias", f"must map token ids below {size}", max(token for token, _ in request.sampling.logit_bias))
-
-    def prepare() -> tuple[list[int], Grammar | None]:
-        return model.encode(request), model.grammar(request)
-
-    return await asyncio.to_thread(prepare)
