@@ -1,4 +1,4 @@
-"""The sight that a model of several parts brings with it (Idefics3, SmolVLM): its settings are read now, its weights with the first picture.
+"""The sight that a model of several parts brings with it (Idefics3, SmolVLM): settings are read now, weights with the first picture.
 
 Sizes that a `config.json` leaves out are transformers' defaults, as SmolVLM's files rely on.
 """
@@ -117,7 +117,7 @@ def _check(folder: Path, shape: SiglipShape, joined: int, settings: TileSettings
 
 
 def _reader(checkpoint: Checkpoint, folder: Path, shape: SiglipShape, joined: int) -> Callable[[str], npt.NDArray[np.float32]]:
-    """Return a function that reads a weight of the eye by its whole name. Raises CheckpointError unless exactly the right ones are there."""
+    """Return a function that reads a weight by its whole name. Raises CheckpointError unless exactly the right ones are there."""
     expected = {_EYE + name: size for name, size in siglip_tensors(shape).items()}
     expected[_CONNECTION] = (checkpoint.config.hidden_size, shape.encoder.hidden * joined**2)
     for name, size in expected.items():

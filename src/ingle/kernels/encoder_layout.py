@@ -4,8 +4,8 @@ from ingle.kernels import layout as at
 
 LAYERS, HIDDEN, HIDDEN_PADDED, HEADS, DIM, WIDTH, EPS, NORM, NORM_BIAS, LAYER = range(10)
 TOWER = 10
-"""int64 of an encoder: its sizes (WIDTH: a head's DIM padded to 16), the addresses of the norms' epsilon (float32), of the last norm's weight
-and bias, and of the first layer."""
+"""int64 of an encoder: its sizes (WIDTH: a head's DIM padded to 16), the addresses of the norms' epsilon (float32), of the last norm's
+weight and bias, and of the first layer."""
 
 NORM_1, NORM_1_BIAS, NORM_2, NORM_2_BIAS = range(4)
 LINEAR_Q, LINEAR_K, LINEAR_V, LINEAR_O, LINEAR_UP, LINEAR_DOWN = (4 + at.DESCRIPTOR * i for i in range(6))
@@ -21,8 +21,8 @@ queries, values and heads' outputs [HEADS, ROWS, WIDTH], and of keys [HEADS, WID
 SOURCE, SOURCE_BYTES, COLUMNS = range(2, 5)
 PROJECTED, ONTO, COUNTER, PROJECT_DESKS = range(5, 9)
 PROJECTION = 9
-"""int64 of a linear over many rows: ROWS and BLOCK_ROWS as above; the address of the input float32, the bytes from a row to the next, and its
-columns; the address of the output [ROWS, padded rows of the linear]; whether it is added to; a counter; the threads' desks."""
+"""int64 of a linear over many rows: ROWS and BLOCK_ROWS as above; the address of the input float32, the bytes from a row to the next, and
+its columns; the address of the output [ROWS, padded rows of the linear]; whether it is added to; a counter; the threads' desks."""
 
 WIDE, SCORES = at.ACTIVATIONS, at.ACTIVATIONS + 1
 DESK = at.ACTIVATIONS + 2

@@ -1,4 +1,4 @@
-"""From an eye's features to the language model's vectors: neighbours are laid side by side, then one linear (Idefics3, arXiv 2408.12637)."""
+"""From an eye's features to the language model's vectors: neighbours are joined, then comes one linear (Idefics3, arXiv 2408.12637)."""
 
 from typing import Any
 

@@ -189,7 +189,8 @@ def _zeros(shape: tuple[int, ...], dtype: Any = np.float32) -> Array:
     size = int(np.prod(shape)) * np.dtype(dtype).itemsize
     raw = np.zeros(size + _ALIGNMENT, np.uint8)
     first = -raw.ctypes.data % _ALIGNMENT
-    return raw[first : first + size].view(dtype).reshape(shape)
+    zeros: Array = raw[first : first + size].view(dtype).reshape(shape)
+    return zeros
 
 
 def _line_up(plane: Array) -> Array:

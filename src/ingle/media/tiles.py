@@ -67,10 +67,12 @@ class Tiles:
 def cut(picture: Picture, settings: TileSettings) -> Tiles:
     """Cut a picture. Raises ConfigError where Pillow is missing."""
     size = settings.tile_px
-    pixels = _resized(picture.pixels, *_longest(*picture.pixels.shape[:2], settings.longest_px), settings.filter)
+    height, width, _ = picture.pixels.shape
+    pixels = _resized(picture.pixels, *_longest(height, width, settings.longest_px), settings.filter)
     if not settings.splits:
         return Tiles(0, 0, (_resized(pixels, size, size, settings.filter),))
-    pixels = _resized(pixels, *_whole_tiles(*pixels.shape[:2], size), settings.filter)
+    height, width, _ = pixels.shape
+    pixels = _resized(pixels, *_whole_tiles(height, width, size), settings.filter)
     rows, columns = pixels.shape[0] // size, pixels.shape[1] // size
     if rows == columns == 1:
         return Tiles(0, 0, (pixels,))

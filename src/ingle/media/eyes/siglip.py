@@ -98,4 +98,5 @@ def positions(rows: int, columns: int, side: int) -> npt.NDArray[np.int64]:
         np.searchsorted(boundaries, np.minimum(np.arange(count, dtype=np.float32) * (np.float32(1) / np.float32(count)), 1 - 1e-6), "right")
         for count in (rows, columns)
     )
-    return (down[:, None] * side + across[None, :]).reshape(-1)
+    numbers: npt.NDArray[np.int64] = (down[:, None] * side + across[None, :]).reshape(-1)
+    return numbers
