@@ -7,6 +7,10 @@ from typing import Any
 
 import numpy as np
 
+from ingle.core.state_layout import STEP_TOKENS
+from ingle.engine.backend import Backend, Segment
+from ingle.engine.seeing import Prompt
+
 CONTROL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<fake_token_around_image>", "<image>", "<end_of_utterance>", "<global-img>"]
 CONTROL += [f"<row_{row}_col_{column}>" for row in range(1, 7) for column in range(1, 7)]
 TEMPLATE = (
@@ -117,3 +121,12 @@ def picture(shape: str) -> np.ndarray:
     waves = np.stack([127 + 90 * np.sin(x / (3 + i) + y / (5 - i)) for i in range(3)], axis=2)
     pixels: np.ndarray = (waves + draw.normal(0, 20, waves.shape)).clip(0, 255).astype(np.uint8)
     return pixels
+
+
+def all_logits(backend: Backend, prompt: Prompt) -> np.ndarray:
+    """Logits of every place of a prompt."""
+    rows, state = list[np.ndarray](), backend.new_state()
+    for start in range(0, len(prompt.ids), STEP_TOKENS):
+        segment = Segment(state, prompt.ids[start : start + STEP_TOKENS], "all", vectors=prompt.vectors)
+        rows.append(backend.forward([segment])[0].copy())
+    return np.concatenate(rows)

@@ -5,7 +5,7 @@ import pytest
 
 from ingle.kernels import naive, packed
 from ingle.kernels import pack as packing
-from ingle.media.encoder import Encoder, EncoderShape, EyeFormat, PackedProduct, encoder_tensors
+from ingle.media.encoder import EncoderShape, EyeFormat, PackedProduct, PictureEncoder, encoder_tensors
 
 CLOSE = 2e-5
 """Largest difference allowed, beside numbers of about 1."""
@@ -45,7 +45,7 @@ def test_an_encoder_equals_the_naive_one(format_: EyeFormat, rows: int, hidden: 
     draw = np.random.default_rng(1)
     norm = (1 + 0.1 * draw.standard_normal(hidden)).astype(np.float32), 0.1 * draw.standard_normal(hidden).astype(np.float32)
     x = draw.standard_normal((rows, hidden)).astype(np.float32)
-    got = Encoder(shape, weights.__getitem__, norm, format_)(x, threads)
+    got = PictureEncoder(shape, weights.__getitem__, norm, format_)(x, threads)
     rounded = {name: seen_by_kernels(w, format_) if w.ndim == 2 else w for name, w in weights.items()}
     expected = naive.layer_norm(naive.encoder(x, rounded, 2, heads, 1e-6, format_ == "int8"), *norm, 1e-6)
     check_close(got, expected, format_)
@@ -55,7 +55,7 @@ def test_more_keys_than_a_run_holds_and_any_number_of_threads_give_the_same_bits
     shape = EncoderShape(32, 32, 1, 2, 1e-6)
     weights, norm = random_weights(shape), (np.ones(32, np.float32), np.zeros(32, np.float32))
     x = np.random.default_rng(2).standard_normal((packed.RUN + 45, 32)).astype(np.float32)
-    encoder = Encoder(shape, weights.__getitem__, norm, "fp32")
+    encoder = PictureEncoder(shape, weights.__getitem__, norm, "fp32")
     got = encoder(x, 1)
     expected = naive.layer_norm(naive.encoder(x, weights, 1, 2, 1e-6, False), *norm, 1e-6)
     check_close(got, expected)

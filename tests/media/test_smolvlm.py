@@ -8,8 +8,6 @@ import pytest
 from PIL import Image
 
 from ingle.core.media import Picture
-from ingle.core.state_layout import STEP_TOKENS
-from ingle.engine.backend import Segment
 from ingle.engine.composite_sight import composite_sight
 from ingle.engine.seeing import Seen, prompt_of
 from ingle.media.connector import neighbours_joined
@@ -19,7 +17,7 @@ from ingle.media.tiles import TileSettings, cut, normalised
 from ingle.model.checkpoint import open_checkpoint
 from ingle.model.tokenizer_hf import open_tokenizer
 from tests.engine.tiny import backend_of
-from tests.media.smolvlm import SHAPES, TILE, picture, processor, save
+from tests.media.smolvlm import SHAPES, TILE, all_logits, picture, processor, save
 
 CLOSE = 1e-4
 
@@ -137,8 +135,4 @@ def test_ids_are_the_processors_and_logits_the_models(both: Opened, shape: str) 
     assert [image if id_ >= size else id_ for id_ in prompt.ids] == inputs["input_ids"][0].tolist()
     with torch.no_grad():
         expected = both.theirs(**inputs).logits[0].numpy()
-    got, state = list[np.ndarray](), both.backend.new_state()
-    for start in range(0, len(prompt.ids), STEP_TOKENS):
-        segment = Segment(state, prompt.ids[start : start + STEP_TOKENS], "all", vectors=prompt.vectors)
-        got.append(both.backend.forward([segment])[0].copy())
-    assert np.abs(np.concatenate(got) - expected).max() < CLOSE
+    assert np.abs(all_logits(both.backend, prompt) - expected).max() < CLOSE

@@ -91,7 +91,7 @@ class PackedProduct:
         return out[:, : self.rows]
 
 
-class Encoder:
+class PictureEncoder:
     """Packed layers, ready to run."""
 
     def __init__(self, shape: EncoderShape, read: Read, norm: tuple[Array, Array], format_: EyeFormat) -> None:
