@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from ingle.core.errors import HomeError, NotKept, RequestError
+from ingle.core.errors import DamagedError, HomeError, NotKept, RequestError
 from ingle.core.message import AudioPart, ImagePart, Message, TextPart, ToolCall
 from ingle.home.conversations import create_conversation, delete_conversation, get_conversation, move_leaf
 from ingle.home.database import open_database, scrub, writing_for
-from ingle.home.turns import MIGRATIONS, Turn, children, drop, find_any_completion, find_completion, keep, keep_answer, path
+from ingle.home.turns import MIGRATIONS, Turn, altered_turns, children, drop, find_any_completion, find_completion, keep, keep_answer, path
 
 SYSTEM, HELLO, HI = Message.of("system", "Be brief."), Message.of("user", "Hello"), Message.of("assistant", "Hi!")
 
@@ -97,8 +97,6 @@ def test_history_and_answer_are_kept_together_or_not_at_all(engine: sa.Engine) -
 @pytest.mark.parametrize(
     "message",
     [
-        Message("user", (TextPart("see"), ImagePart(b"png", "image/png"))),
-        Message("user", (AudioPart(b"wav", "audio/wav"),)),
         Message.of("user", "half \ud83d of a character"),
         Message("assistant", (), (ToolCall("c", "f", "\udc00"),)),
     ],
@@ -107,6 +105,28 @@ def test_what_cannot_be_kept_is_refused_whole(engine: sa.Engine, message: Messag
     with pytest.raises(RequestError, match="messages"):
         keep(engine, "a", (HELLO, message))
     assert count(engine) == 0
+
+
+def test_pictures_and_recordings_are_kept_with_their_words_and_go_with_them(engine: sa.Engine) -> None:
+    shown = Message(
+        "user", (TextPart("see "), ImagePart(b"\x89png", "image/png"), TextPart(" and "), AudioPart(b"wav", "audio/wav", "tool"))
+    )
+    turn = keep_answer(engine, "a", "", HI, "chatcmpl-1", {}, history=(shown,))
+    kept = path(engine, "a", turn)[0]
+    assert kept.message == shown
+    assert not altered_turns(engine)
+    assert keep(engine, "a", (shown,)) == kept.id, "the same picture is the same turn"
+    other = keep(engine, "a", (Message("user", (*shown.parts[:1], ImagePart(b"\x89pnG", "image/png"), *shown.parts[2:])),))
+    assert other != kept.id
+    with engine.begin() as connection:
+        connection.execute(sa.text("UPDATE turns SET media = REPLACE(media, 'audio/wav', 'audio/mp3') WHERE id = :id"), {"id": other})
+    assert altered_turns(engine) == [other]
+    with engine.begin() as connection:
+        connection.execute(sa.text("UPDATE turns SET media = '[]' WHERE id = :id"), {"id": other})
+    with pytest.raises(DamagedError, match="can't be read"):
+        path(engine, "a", other)
+    drop(engine, "a", turn)
+    assert count(engine) == 1
 
 
 @pytest.mark.parametrize("name", ["nowhere", "0" * 64, "", "half \ud83d", "\0", "' OR 1=1 --", "x" * 100_000])

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from ingle.core.errors import NotKept
+from ingle.core.message import Message
 from ingle.home.conversations import create_conversation, delete_conversation
 from ingle.home.place import Home
 from ingle.page.conversation import OpenConversation, StoredConversation, TemporaryConversation, title_of
@@ -29,13 +30,13 @@ def shown(conversation: OpenConversation) -> list[tuple[str, int, int]]:
 
 def test_branches(conversation: OpenConversation) -> None:
     async def talk() -> tuple[str, str]:
-        one = await conversation.ask("one", "")
+        one = await conversation.ask(Message.of("user", "one"), "")
         await conversation.answered(one, "a", "c1", {"seed": 1})
         await conversation.stand(one, deep=False)
         assert [said.turn.message.text for said in await conversation.path()] == ["one"]
         await conversation.answered(one, "b", "c2", {"seed": 2})
         first, second = await conversation.following(one)
-        two = await conversation.ask("two", second)
+        two = await conversation.ask(Message.of("user", "two"), second)
         await conversation.answered(two, "c", "c3", {})
         return one, first
 
@@ -45,7 +46,7 @@ def test_branches(conversation: OpenConversation) -> None:
     assert shown(conversation) == [("one", 0, 1), ("a", 0, 2)]
     asyncio.run(conversation.stand(one))
     assert shown(conversation) == [("one", 0, 1), ("b", 1, 2), ("two", 0, 1), ("c", 0, 1)], "on to the end of the newest branch"
-    asyncio.run(conversation.ask("another", ""))
+    asyncio.run(conversation.ask(Message.of("user", "another"), ""))
     assert shown(conversation) == [("another", 1, 2)]
     assert [message.text for message in asyncio.run(conversation.said(first))] == ["one", "a"]
     with pytest.raises(NotKept):

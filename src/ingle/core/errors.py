@@ -175,6 +175,12 @@ class ServeError(IngleError):
     exit_code = 12
 
 
+class MediaError(IngleError):
+    """A sound or picture that can't be made or read, because the program for it broke off."""
+
+    exit_code, http_status = 15, 500
+
+
 class Interrupted(IngleError):
     """A long task that was told to stop. Finished work is kept, and the same call continues from there."""
 

@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 from ingle.core.digest import digest_json
 from ingle.core.errors import ContextError, RequestError
+from ingle.core.media import PictureLook
 from ingle.core.message import ImagePart, Request
 from ingle.engine.backend import Backend
-from ingle.engine.seeing import Prompt, Seer, prompt_of
+from ingle.engine.seeing import ReadyPrompt, Seer, prompt_of
 from ingle.model.template import encode_chat, render
 from ingle.model.tokenizer import Tokenizer
 
@@ -40,7 +41,7 @@ class LanguageModel:
         """Return the token ids of a request. Raises as `prompt` does."""
         return self.prompt(request).ids
 
-    def prompt(self, request: Request) -> Prompt:
+    def prompt(self, request: Request) -> ReadyPrompt:
         """Return the token ids of a request, and the vectors that stand for its pictures.
 
         Raises RequestError if there are none, for an answer other than text, and for a picture that can't be read or that the model can't
@@ -51,7 +52,7 @@ class LanguageModel:
         if request.prompt is None:
             prompt = self._read_chat(request)
         else:
-            prompt = Prompt(self.tokenizer.encode_prompt(request.prompt) if isinstance(request.prompt, str) else list(request.prompt))
+            prompt = ReadyPrompt(self.tokenizer.encode_prompt(request.prompt) if isinstance(request.prompt, str) else list(request.prompt))
         ids = prompt.ids
         if not ids:
             raise RequestError("prompt", "must hold at least one token", "an empty text", "Give some text to go on from.")
@@ -63,7 +64,12 @@ class LanguageModel:
             raise ContextError("prompt", rule, "", "Shorten the conversation, or start a new one.")
         return prompt
 
-    def _read_chat(self, request: Request) -> Prompt:
+    def look(self, request: Request) -> PictureLook | None:
+        """Return the look of the picture that was shown last; None if there is none, or the model can't see. Raises as `prompt` does."""
+        shown = [part for message in request.messages for part in message.parts if isinstance(part, ImagePart)]
+        return self.seer.see(shown[-1], "messages").look if shown and self.seer is not None else None
+
+    def _read_chat(self, request: Request) -> ReadyPrompt:
         messages, tools = request.messages, request.tools
         if tools or any(message.tool_calls or message.role == "tool" for message in messages):
             from ingle.engine.tools import with_tools
@@ -76,7 +82,7 @@ class LanguageModel:
             if isinstance(part, ImagePart)
         ]
         if not shown:
-            return Prompt(encode_chat(self.tokenizer, messages, tools=tools))
+            return ReadyPrompt(encode_chat(self.tokenizer, messages, tools=tools))
         if self.seer is None:
             cure = "Run: ingle pull sight, and ask smollm2+sight."
             raise RequestError("messages", f"{self.name} can't see pictures", "", cure)

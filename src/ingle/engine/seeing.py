@@ -10,7 +10,7 @@ import numpy as np
 
 from ingle.core.digest import digest_bytes
 from ingle.core.errors import CheckpointError, TemplateError
-from ingle.core.media import ControlName, Sight, SightPiece
+from ingle.core.media import ControlName, PictureLook, Sight, SightPiece
 from ingle.core.message import ImagePart
 from ingle.core.vectors import NO_VECTORS, Vectors, vector_id
 from ingle.media.picture import read_picture
@@ -20,7 +20,7 @@ _KEPT_BYTES = 64 << 20
 
 
 @dataclass(frozen=True, slots=True)
-class Prompt:
+class ReadyPrompt:
     """A request, ready to be read."""
 
     ids: list[int]
@@ -35,6 +35,7 @@ class Seen:
     content: str
     """Digest of the picture."""
     pieces: tuple[SightPiece, ...]
+    look: PictureLook
 
     @property
     def nbytes(self) -> int:
@@ -58,13 +59,16 @@ class Seer:
                 self._seen.move_to_end(key)
                 return self._seen[key]
             picture = read_picture(part.data, at)
-            seen = self._seen[key] = Seen(picture.digest, self.sight.see(picture))
+            look = PictureLook(picture.digest, self.sight.digest, self.sight.fingerprint(picture))
+            seen = self._seen[key] = Seen(picture.digest, self.sight.see(picture), look)
             while len(self._seen) > 1 and sum(one.nbytes for one in self._seen.values()) > self._budget:
                 self._seen.popitem(last=False)
             return seen
 
 
-def prompt_of(tokenizer: Tokenizer, pieces: Sequence[str | ControlToken], seen: Sequence[Seen], sight: Sight, vocab_size: int) -> Prompt:
+def prompt_of(
+    tokenizer: Tokenizer, pieces: Sequence[str | ControlToken], seen: Sequence[Seen], sight: Sight, vocab_size: int
+) -> ReadyPrompt:
     """Return the ids of a rendered conversation, with the pictures in their places, and the vectors behind these ids.
 
     Raises TemplateError for a template that doesn't write every picture once, CheckpointError for a sight that writes a control token which
@@ -95,7 +99,7 @@ def prompt_of(tokenizer: Tokenizer, pieces: Sequence[str | ControlToken], seen: 
                 flat += [PICTURE] * len(part)
     after = iter(rows)
     ids = [next(after) if id_ == HOLE else id_ for id_ in tokenizer.encode_pieces(_joined(flat))]
-    return Prompt(ids, vectors)
+    return ReadyPrompt(ids, vectors)
 
 
 def _control(tokenizer: Tokenizer, name: str) -> ControlToken:

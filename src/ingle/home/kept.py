@@ -20,6 +20,7 @@ from ingle.core.files import os_errors, sync_folder, write_atomic
 from ingle.home.base import Base, read_base, verify_base
 from ingle.home.deltas import LESSON, LOCK, find_delta, get_delta, stack_digest, tree
 from ingle.home.names import NAME, check_name
+from ingle.home.parts import list_parts
 from ingle.home.place import Home
 from ingle.home.staging import bytes_in, discard, idle_days
 
@@ -317,6 +318,7 @@ def sweep_packs(home: Home, days: float = 7) -> list[str]:
 
 
 def _unused(home: Home, used: set[str]) -> tuple[str, ...]:
+    used |= {part.base for part in list_parts(home)}
     return tuple(sorted(path.name for path in home.bases.iterdir() if path.name not in used)) if home.bases.is_dir() else ()
 
 

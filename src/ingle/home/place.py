@@ -2,6 +2,7 @@
 
 bases/DIGEST/         original files of a model, never written again, and base.json
 models/NAME.json      a kept model: a base and its deltas
+parts/NAME.json       a kept part: a base that hears, speaks or sees
 deltas/DIGEST/        a delta: delta.json, tensors.safetensors and its report
 packs/DIGEST/         packed weights, one folder per base (with merged deltas); may be deleted at any time
 tuning/               unfinished training

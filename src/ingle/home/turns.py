@@ -2,12 +2,14 @@
 
 A tree belongs to a conversation of the page, or, with conversation "", to the answers that one owner kept through the API. A turn
 hangs on the one that it follows, so a conversation that was regenerated or edited branches. The id of a turn is the SHA-256 of
-[owner, conversation, parent, role, content, completion]: the same history stored twice is the same rows. The conversation is
+[owner, conversation, parent, role, content, completion], and of its pictures and recordings, if any: the same history stored twice is the
+same rows. The conversation is
 part of it, so that no deletion has to ask which of two conversations that begin alike a branch belonged to.
 
 Every query names the owner, and so do the foreign keys: nothing can be attached to another owner's turn.
 """
 
+import base64
 import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,8 +17,8 @@ from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
 from ingle.core.digest import digest_bytes
-from ingle.core.errors import NotKept, RequestError
-from ingle.core.message import ORIGINS, Message, TextPart, ToolCall
+from ingle.core.errors import NotKept
+from ingle.core.message import ORIGINS, AudioPart, ImagePart, Message, Part, TextPart, ToolCall
 from ingle.home.database import Migrations, as_written, json_text, now, scrub, writing_for
 from ingle.home.quoting import seeker
 
@@ -58,12 +60,14 @@ MIGRATIONS: Migrations = (
             "CREATE INDEX explanations_turn ON explanations (turn, owner)",
         ),
     ),
+    (3, ("ALTER TABLE turns ADD COLUMN media TEXT",)),  # pictures and recordings lie beside the words, which alone are searched
 )
 """The room "turns": (number, statements), oldest first."""
 
 _INSERT = """
-    INSERT INTO turns (id, owner, conversation, parent, role, content, completion, facts, at)
-    VALUES (:id, :owner, :conversation, :parent, :role, :content, :completion, :facts, :at) ON CONFLICT DO NOTHING"""
+    INSERT INTO turns (id, owner, conversation, parent, role, content, media, completion, facts, at)
+    VALUES (:id, :owner, :conversation, :parent, :role, :content, :media, :completion, :facts, :at) ON CONFLICT DO NOTHING"""
+_MEDIA: dict[str, type[ImagePart] | type[AudioPart]] = {"image": ImagePart, "audio": AudioPart}
 _PATH = """
     WITH RECURSIVE up (up_id, up_parent, depth) AS (
         SELECT id, parent, 0 FROM turns WHERE owner = :owner AND id = :id
@@ -104,8 +108,7 @@ class Turn:
 def keep(engine: "Engine", owner: str, messages: Sequence[Message], parent: str = "", conversation: str = "") -> str:
     """Keep messages, each attached to the one before and the first to `parent`; the conversation then stands at the last.
 
-    Returns the id of the last (or `parent`, if there are none). Raises NotKept if the owner has no such parent or conversation,
-    RequestError for anything but text.
+    Returns the id of the last (or `parent`, if there are none). Raises NotKept if the owner has no such parent or conversation.
     """
     return _store(engine, owner, conversation, parent, _rows(owner, conversation, parent, messages))
 
@@ -193,7 +196,8 @@ def altered_turns(engine: "Engine") -> list[str]:
     import sqlalchemy as sa
 
     def altered(row: "Row[Any]") -> bool:
-        return bool(row.id != _id(row.owner, row.conversation or "", row.parent or "", row.role, row.content, row.completion or ""))
+        media = [row.media] if row.media else []
+        return bool(row.id != _id(row.owner, row.conversation or "", row.parent or "", row.role, row.content, row.completion or "", *media))
 
     with engine.connect().execution_options(yield_per=_AT_ONCE) as connection:
         return [str(row.id) for row in connection.execute(sa.text("SELECT * FROM turns")) if altered(row)]
@@ -239,17 +243,17 @@ def drop(engine: "Engine", owner: str, turn_id: str) -> int:
 
 
 def _id(*parts: str) -> str:
-    """Return the id of a turn: owner, conversation, parent, role, content, completion."""
+    """Return the id of a turn: owner, conversation, parent, role, content, completion, and media if there are any."""
     return digest_bytes(json_text("id", parts).encode())
 
 
 def _rows(owner: str, conversation: str, parent: str, messages: Sequence[Message], completion: str = "") -> list[dict[str, Any]]:
     rows, at = [], now()
     for message in messages:
-        content = _content(message)
-        name = _id(owner, conversation, parent, message.role, content, completion)
+        content, media = _content(message), _media(message)
+        name = _id(owner, conversation, parent, message.role, content, completion, *([media] if media else []))
         row = {"id": name, "owner": owner, "conversation": conversation or None, "parent": parent or None, "role": message.role}
-        rows.append({**row, "content": content, "completion": completion or None, "facts": None, "at": at})
+        rows.append({**row, "content": content, "media": media, "completion": completion or None, "facts": None, "at": at})
         parent = name
     return rows
 
@@ -297,18 +301,34 @@ def _turn(row: "Row[Any]") -> Turn:
     with as_written(f"turn {str(row.id)[:12]}"):
         texts, calls, call_id, *origins = json.loads(row.content)
         places = origins[0] if origins else [None] * len(texts)
-        parts = tuple(TextPart(text, None if at is None else ORIGINS[at]) for text, at in zip(texts, places, strict=True))
+        media = iter(json.loads(row.media) if row.media else ())
+        parts = tuple(_part(next(media, None) if text is None else text, at) for text, at in zip(texts, places, strict=True))
         message = Message(row.role, parts, tuple(ToolCall(*call) for call in calls), call_id)
         facts = json.loads(row.facts) if row.facts else None
     return Turn(row.id, row.owner, row.conversation or "", row.parent or "", message, row.completion or "", facts, row.at)
 
 
+def _part(stored: Any, at: int | None) -> Part:
+    """Return a part from its words, or from kind, media type and base64."""
+    origin = None if at is None else ORIGINS[at]
+    if isinstance(stored, str):
+        return TextPart(stored, origin)
+    kind, media_type, data = stored
+    return _MEDIA[kind](base64.b64decode(data, validate=True), media_type, origin)
+
+
+def _media(message: Message) -> str | None:
+    kinds = {of: kind for kind, of in _MEDIA.items()}
+    media = [part for part in message.parts if not isinstance(part, TextPart)]
+    rows = [[kinds[type(part)], part.media_type, base64.b64encode(part.data).decode()] for part in media]
+    return json_text("messages", rows) if rows else None
+
+
 def _content(message: Message) -> str:
-    # No keys, and origins by their numbers: a search in this text finds words of the conversation only.
-    parts = [part for part in message.parts if isinstance(part, TextPart)]
-    texts, origins = [part.text for part in parts], [None if part.origin is None else ORIGINS.index(part.origin) for part in parts]
-    if len(texts) < len(message.parts):
-        raise RequestError("messages", "can be kept only where they are text", "an image or a recording")
+    # No keys, and origins by their numbers: a search in this text finds words of the conversation only. null = a picture or a recording.
+    parts = message.parts
+    texts = [part.text if isinstance(part, TextPart) else None for part in parts]
+    origins = [None if part.origin is None else ORIGINS.index(part.origin) for part in parts]
     calls = [[call.id, call.name, call.arguments] for call in message.tool_calls]
     return json_text("messages", [texts, calls, message.tool_call_id, *([origins] if any(part.origin for part in parts) else [])])
 

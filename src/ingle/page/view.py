@@ -9,7 +9,8 @@ from nicegui import background_tasks
 from nicegui.client import Client
 
 from ingle.adapt.guards import guards_taught
-from ingle.core.errors import Busy, ConfigError, IngleError, NotKept, RequestError
+from ingle.core.errors import Busy, ConfigError, IngleError, NotKept
+from ingle.core.message import ImagePart, Message
 from ingle.home import conversations
 from ingle.home.turns import Turn
 from ingle.page.acts import acts_of, correct
@@ -20,15 +21,13 @@ from ingle.page.learning import LearningTab
 from ingle.page.list import Listing
 from ingle.page.panel import Panel
 from ingle.page.room import Room
+from ingle.page.sent import message_of
 from ingle.page.session import Visitor
 from ingle.page.tab import Deed
 from ingle.page.taught import TaughtNotes, look_up
 from ingle.page.thread import Thread
 from ingle.page.why import WhyTab
 from ingle.serve.service import Ask, Service
-
-MOST_TEXT = 400_000
-"""Most characters of one message."""
 
 
 class View:
@@ -184,22 +183,22 @@ class View:
 
     async def send(self, argument: Any) -> None:
         """Sends a message. It is stored first, and only then leaves the composer."""
-        text = _checked(argument)
-        if not text or self._sending or self.thread.pending is not None:
+        message = message_of(argument)
+        if not message.parts or self._sending or self.thread.pending is not None:
             return
         self._sending = True  # until it is stored: a second click finds the answer being written
         try:
-            await self._send(argument, text)
+            await self._send(argument, message)
         finally:
             self._sending = False
 
-    async def _send(self, argument: Any, text: str) -> None:
+    async def _send(self, argument: Any, message: Message) -> None:
         before, choices = self.conversation, self.choices  # whoever goes elsewhere while it is stored is neither brought back nor mixed up
-        conversation = before or await self._begin(text)
-        turn = await conversation.ask(text, self.thread.leaf if before is conversation else "")
+        conversation = before or await self._begin(message.text)
+        turn = await conversation.ask(message, self.thread.leaf if before is conversation else "")
         if self.conversation is before:
             self.conversation = conversation
-        self.parts.composer.do("taken", argument)
+        self.parts.composer.do("taken", argument["text"] if isinstance(argument, dict) else argument)
         self.parts.scroll.do("end")
         await self.answer(conversation, turn, choices)
 
@@ -227,8 +226,10 @@ class View:
 
     async def edit(self, turn: Turn, text: str) -> None:
         """Asks an edited question, beside the first one. Raises Busy while an answer is being written."""
-        conversation, choices, question = self.conversation, self.choices, _checked(text)
-        if conversation is None or not question:
+        conversation, choices = self.conversation, self.choices
+        pictures = tuple(part for part in turn.message.parts if isinstance(part, ImagePart))
+        question = message_of(text, pictures)
+        if conversation is None or not question.parts:
             return
         if self.thread.pending is not None:
             raise Busy("question", "An answer is being written", "", "Stop it first, or let it end.")
@@ -326,11 +327,3 @@ class View:
         self.room.views.discard(self)
         self.why.close()
         await self._forget_temporary()
-
-
-def _checked(argument: Any) -> str:
-    """Return the message that a browser sent. Raises RequestError if it is too long."""
-    text = argument.strip() if isinstance(argument, str) else ""
-    if len(text) > MOST_TEXT:
-        raise RequestError("message", f"must have at most {MOST_TEXT:,} characters", f"{len(text):,}", "Send it in parts.")
-    return text

@@ -55,11 +55,16 @@ def part_of(content: TextContent | ImageContent | AudioContent, at: str) -> Part
     if isinstance(content, AudioContent):
         sound = _decoded(content.input_audio.data, f"{at}.input_audio.data")
         return AudioPart(sound, f"audio/{content.input_audio.format}", content.origin)
-    where = f"{at}.image_url.url"
-    head, comma, data = content.image_url.url.partition(",")
+    return image_of(content.image_url.url, f"{at}.image_url.url", content.origin)
+
+
+def image_of(url: str, at: str, origin: Origin | None = None) -> ImagePart:
+    """Return the picture in a data: URL. Raises RequestError for any other URL: nothing is fetched."""
+    head, comma, data = url.partition(",")
     if not comma or not head.startswith("data:image/") or not head.endswith(";base64"):
-        raise RequestError(where, "must be a data: URL of an image in base64", head[:40], "Put the image into the request.")
-    return ImagePart(_decoded(data, where), head.removeprefix("data:").removesuffix(";base64"), content.origin)
+        cure = "Put the picture into the request; Ingle fetches nothing."
+        raise RequestError(at, "must be a data: URL of an image in base64", head[:40], cure)
+    return ImagePart(_decoded(data, at), head.removeprefix("data:").removesuffix(";base64"), origin)
 
 
 def origin_of(value: Any, at: str) -> Origin | None:

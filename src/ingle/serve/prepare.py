@@ -6,10 +6,10 @@ from ingle.core.errors import RequestError
 from ingle.core.message import Request
 from ingle.engine.grammar import Grammar
 from ingle.engine.language_model import LanguageModel
-from ingle.engine.seeing import Prompt
+from ingle.engine.seeing import ReadyPrompt
 
 
-async def prepare(model: LanguageModel, request: Request) -> tuple[Prompt, Grammar | None]:
+async def prepare(model: LanguageModel, request: Request) -> tuple[ReadyPrompt, Grammar | None]:
     """Return the prompt and the answer's grammar. Raises RequestError and its subclasses for a request that can't be answered."""
     size = model.backend.config.vocab_size
     if any(token >= size for token, _ in request.sampling.logit_bias):

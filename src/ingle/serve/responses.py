@@ -14,12 +14,12 @@ from fastapi.responses import JSONResponse
 
 from ingle.core.energy import energy_in
 from ingle.core.errors import NotKept, RequestError
-from ingle.core.message import Chunk, Finish, Message, Request, TextPart, ToolCall
+from ingle.core.message import Chunk, Finish, Message, Part, Request, TextPart, ToolCall
 from ingle.engine.language_model import LanguageModel
 from ingle.engine.tools import check_tools, style_of, tool_constraint
 from ingle.home.turns import Turn, drop, find_completion, path
 from ingle.serve.auth import Keyed, asker, service_of
-from ingle.serve.convert import constraint_of, origin_of, sampling_of
+from ingle.serve.convert import constraint_of, image_of, origin_of, sampling_of
 from ingle.serve.document import STREAMED
 from ingle.serve.reply import FINISH, GrowingReply, account_of, calls_in, choice_id, most_calls, usage_of
 from ingle.serve.schema import MOST_CHOICES, Drawing, JsonSchema, ResponseFormat, ResponsesBody, ResponsesItem
@@ -263,13 +263,17 @@ def _item(item: ResponsesItem, at: str) -> Message:
     role = "system" if item.role == "developer" else item.role
     if isinstance(item.content, str):
         return Message.of(role, item.content)
-    texts = []
-    for i, part in enumerate(item.content):
-        if part.get("type") not in ("input_text", "output_text", "text") or not isinstance(part.get("text"), str):
-            rule = "must be text, because images, files and recordings are not understood here yet"
-            raise RequestError(f"{at}.content[{i}]", rule, str(part.get("type"))[:40])
-        texts.append(TextPart(part["text"], origin_of(part.get("origin"), f"{at}.content[{i}].origin")))
-    return Message(role, tuple(texts))
+    return Message(role, tuple(_part(part, f"{at}.content[{i}]") for i, part in enumerate(item.content)))
+
+
+def _part(part: dict[str, Any], at: str) -> Part:
+    """Return one part of an item's content. Raises RequestError for another kind."""
+    kind, origin = part.get("type"), origin_of(part.get("origin"), f"{at}.origin")
+    if kind in ("input_text", "output_text", "text") and isinstance(part.get("text"), str):
+        return TextPart(part["text"], origin)
+    if kind == "input_image" and isinstance(part.get("image_url"), str):
+        return image_of(part["image_url"], f"{at}.image_url", origin)
+    raise RequestError(at, "must be text or a picture in a data: URL, because files are not understood here", str(kind)[:40])
 
 
 def _tools(flat: list[dict[str, Any]]) -> tuple[dict[str, Any], ...]:

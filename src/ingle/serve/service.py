@@ -330,10 +330,13 @@ class Service:
         times = {name: getattr(usage, name) for name in ("queued_s", "prefill_s", "decode_s")}
         facts = {**event.facts, **times, "model_name": run.model.name, "request": parameters(ask.request, system=bool(keep.conversation))}
         facts |= {} if keep.learn else {"learn": False}
+        if usage.image_tokens and (look := run.model.look(ask.request)):
+            facts["look"] = look.text()
         history = () if keep.conversation else ask.request.messages
         keep_answer(self.engine, ask.asker, keep.parent, message, ask.id, facts, history, keep.conversation)
 
     def _event(self, run: AnswerRun, finish: Finish, usage: Usage) -> Event:
         ask, text = run.ask, "".join(run.words)
         event = answer_event(self.key, run.model.name, ask.request, text, finish, usage, run.verdicts, ask.id, ask.asker)
-        return replace(event, facts={**event.facts, **run.choice.facts})
+        sight = {"sight": run.model.seer.sight.digest} if usage.image_tokens and run.model.seer is not None else {}
+        return replace(event, facts={**event.facts, **run.choice.facts, **sight})

@@ -1,6 +1,28 @@
-// The message box. What was typed stays here until the server has stored it, and survives a reload.
+// The message box. What was typed stays here until the server has stored it, and survives a reload. Pictures come by the button, by
+// pasting and by dropping; they are made small here, because the way to the server takes a megabyte at a time.
 
+const [MOST, SIDE, BYTES] = [4, 1024, 150_000]; // pictures of a message, pixels of a longer side, and bytes of each
 const TEMPORARY = "ingle.temporary"; // set while this tab shows a temporary chat
+
+// A picture as a data: URL of at most BYTES bytes, upright, on white.
+async function small(file) {
+  const whole = await createImageBitmap(file);
+  for (let side = SIDE; ; side *= 0.75) {
+    const scale = Math.min(1, side / Math.max(whole.width, whole.height));
+    const canvas = Object.assign(document.createElement("canvas"), {
+      width: Math.max(1, Math.round(whole.width * scale)), height: Math.max(1, Math.round(whole.height * scale)),
+    });
+    const draw = canvas.getContext("2d");
+    draw.fillStyle = "#fff";
+    draw.fillRect(0, 0, canvas.width, canvas.height);
+    draw.imageSmoothingQuality = "high";
+    draw.drawImage(whole, 0, 0, canvas.width, canvas.height);
+    for (const [type, quality] of [["image/png"], ["image/jpeg", 0.92], ["image/jpeg", 0.8]]) {
+      const url = canvas.toDataURL(type, quality);
+      if (url.length * 0.75 <= BYTES) return url;
+    }
+  }
+}
 
 export default {
   props: {
@@ -13,18 +35,28 @@ export default {
   template: `
     <div class="composer">
       <p class="note" role="status" aria-live="polite">{{ trouble || note }}</p>
-      <form @submit.prevent="send" @click.self="focus">
+      <ul v-if="pictures.length" class="pictures" aria-label="Pictures to send">
+        <li v-for="(picture, at) in pictures" :key="picture">
+          <img :src="picture" :alt="'Picture ' + (at + 1)">
+          <button type="button" :aria-label="'Remove picture ' + (at + 1)" @click="pictures.splice(at, 1)"><svg class="i" aria-hidden="true"><use href="#i-close"></use></svg></button>
+        </li>
+      </ul>
+      <form :class="{ over }" @submit.prevent="send" @click.self="focus" @paste="paste" @dragover.prevent="over = true" @dragleave="over = false" @drop.prevent="dropped">
+        <input ref="file" type="file" accept="image/*" multiple hidden aria-label="Pictures" @change="picked">
+        <button class="quiet add" type="button" aria-label="Add a picture" title="Add a picture" @click="$refs.file.click()">
+          <svg class="i" aria-hidden="true"><use href="#i-picture"></use></svg>
+        </button>
         <textarea ref="box" v-model="text" rows="1" aria-label="Your message" dir="auto" placeholder="Ask anything …" enterkeyhint="enter"
                   autocomplete="off" @keydown="key" @input="changed"></textarea>
         <button v-if="writing" class="round" type="button" aria-label="Stop" title="Stop (Esc)" @click="$emit('stop')">
           <svg class="i" aria-hidden="true"><use href="#i-stop"></use></svg>
         </button>
-        <button v-else class="round" aria-label="Send" title="Send (Enter)" :disabled="!text.trim() || busy">
+        <button v-else class="round" aria-label="Send" title="Send (Enter)" :disabled="!(text.trim() || pictures.length) || busy">
           <svg class="i" aria-hidden="true"><use href="#i-send"></use></svg>
         </button>
       </form>
     </div>`,
-  data: () => ({ text: "", trouble: "", busy: false }),
+  data: () => ({ text: "", pictures: [], over: false, trouble: "", busy: false }),
   watch: {
     begun: "mark",
     place(now, before) {
@@ -86,13 +118,13 @@ export default {
       }
     },
     send() {
-      if (!this.text.trim() || this.writing || this.busy) return;
+      if (!(this.text.trim() || this.pictures.length) || this.writing || this.busy) return;
       if (!window.socket?.connected) {
         this.trouble = "Ingle can't be reached right now. Your message stays here.";
         return;
       }
       [this.busy, this.sent, this.from] = [true, this.text, this.place];
-      this.$emit("send", this.text);
+      this.$emit("send", { text: this.text, pictures: [...this.pictures] });
       setTimeout(() => (this.busy = false), 10000);
     },
     taken(text) {
@@ -100,6 +132,7 @@ export default {
         if (this.from !== null) sessionStorage.removeItem(`ingle.draft.${this.from}`);
         this.beginning = this.from === "" && this.place === "";
         this.text = this.text.startsWith(text) ? this.text.slice(text.length) : "";
+        this.pictures = [];
       } else {
         this.beginning = this.place === ""; // a sample: what was half typed stays
       }
@@ -107,7 +140,33 @@ export default {
       this.$nextTick(this.changed);
     },
     drop() {
-      this.text = "";
+      [this.text, this.pictures] = ["", []];
+    },
+    picked(event) {
+      this.add([...event.target.files]);
+      event.target.value = "";
+    },
+    paste(event) {
+      const files = [...event.clipboardData.files].filter((file) => file.type.startsWith("image/"));
+      if (!files.length) return;
+      event.preventDefault();
+      this.add(files);
+    },
+    dropped(event) {
+      this.over = false;
+      this.add([...event.dataTransfer.files]);
+    },
+    async add(files) {
+      this.trouble = "";
+      for (const file of files) {
+        if (this.pictures.length >= MOST) return void (this.trouble = `A message takes ${MOST} pictures at most.`);
+        try {
+          this.pictures.push(await small(file));
+        } catch {
+          this.trouble = `“${file.name}” is no picture that this browser can read.`;
+        }
+      }
+      this.focus();
     },
     refused() {
       this.busy = false;

@@ -21,6 +21,7 @@ export default {
   props: {
     role: { type: String, default: "assistant" },
     text: { type: String, default: "" },
+    pictures: { type: Array, default: () => [] }, // data: URLs
     html: { type: String, default: "" },
     state: { type: String, default: "" }, // "" = it stands; opening, reading, writing, failed
     note: { type: String, default: "" },
@@ -46,7 +47,8 @@ export default {
           <button class="main" :disabled="!draft.trim() || (role !== 'user' && draft.trim() === text.trim())">{{ role === "user" ? "Ask again" : "Save" }}</button>
         </div>
       </form>
-      <div v-else-if="role === 'user'" class="said" dir="auto">{{ text }}</div>
+      <div v-else-if="role === 'user'" class="said" dir="auto"><img v-for="picture in pictures" :src="picture" alt="Picture that you sent">{{ text }}</div>
+      <img v-if="role !== 'user'" v-for="picture in pictures" class="drawn" :src="picture" alt="Picture that the model drew">
       <div v-if="role !== 'user'" v-show="!editing" class="prose" @click="click"><div ref="done"></div><div ref="open"></div></div>
       <div v-if="correction && !editing" class="correction" role="group" aria-label="Your correction">
         <p dir="auto">{{ correction.text }}</p>

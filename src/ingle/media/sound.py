@@ -1,0 +1,225 @@
+"""Bytes → sound, and back. WAV is read and written here; FLAC, Ogg (Vorbis, Opus) and MP3 by the library soundfile.
+
+The first bytes say what a file is, and its name doesn't matter. Length, rate and channels are checked in the header, before anything is
+decoded; a header that says less than follows is caught while decoding.
+"""
+
+import io
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from math import gcd
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ingle.core.errors import ConfigError, RequestError
+from ingle.core.installing import how_to_install
+from ingle.core.media import Sound
+
+MAX_S = 2 * 3600
+MAX_CHANNELS = 8
+MIN_RATE, MAX_RATE = 4_000, 192_000
+_KINDS = "WAV, FLAC, Ogg (Vorbis or Opus) or MP3"
+_BLOCK = 1 << 20
+_UNKNOWN_SIZE = (0, 0xFFFFFFFF, 0x7FFFFFFF)
+"""Sizes that programs write into the header of a WAV before they know it."""
+_PCM, _FLOAT, _EXTENSIBLE = 1, 3, 0xFFFE
+_HALF_WIDTH = 24
+"""Zero crossings of the resampling filter on each side."""
+FORMATS = {"wav": "audio/wav", "pcm": "audio/pcm", "flac": "audio/flac", "opus": "audio/ogg", "mp3": "audio/mpeg"}
+"""Formats that can be written, with their media types."""
+_OPUS_RATES = (8_000, 12_000, 16_000, 24_000, 48_000)
+
+
+@dataclass(frozen=True, slots=True)
+class _WavHeader:
+    format: int
+    channels: int
+    rate: int
+    bits: int
+    start: int
+    """Where the samples begin."""
+    size: int | None
+    """Their bytes; None = to the end of the file."""
+
+
+def read_sound(data: bytes) -> Sound:
+    """Return a recording, its channels mixed into one.
+
+    Raises RequestError for what is no sound, is empty, damaged, too long or of a rate that we don't read; ConfigError where soundfile is
+    needed and missing.
+    """
+    if not data:
+        raise _fault("must not be empty", "0 bytes")
+    if data[:4] == b"RIFF" and data[8:12] == b"WAVE":
+        sound = _read_wav(data)
+    elif data[:4] in (b"fLaC", b"OggS") or data[:3] == b"ID3" or (data[0] == 0xFF and data[1:2] and data[1] & 0xE0 == 0xE0):
+        sound = _read_other(data)
+    else:
+        raise _fault(f"must be {_KINDS}", f"bytes that begin with {data[:8]!r}", "Convert it first, for example to WAV.")
+    if not np.isfinite(sound.samples).all():
+        raise _fault("must hold numbers only", "NaN or infinity", "The file is damaged; export it again.")
+    return Sound(np.clip(sound.samples, -1.0, 1.0), sound.rate)
+
+
+def _fault(rule: str, got: object, cure: str = "") -> RequestError:
+    return RequestError("sound", rule, got, cure)
+
+
+def _check(channels: int, rate: int, frames: int) -> None:
+    if not 1 <= channels <= MAX_CHANNELS:
+        raise _fault(f"must have 1 to {MAX_CHANNELS} channels", channels)
+    if not MIN_RATE <= rate <= MAX_RATE:
+        raise _fault(f"must have {MIN_RATE:,} to {MAX_RATE:,} samples per second", f"{rate:,}")
+    if frames <= 0:
+        raise _fault("must have sound in it", "0 seconds")
+    if frames > MAX_S * rate:
+        raise _fault(f"must be at most {MAX_S // 3600} hours long", f"{frames / rate / 3600:.1f} hours", "Cut it into parts.")
+
+
+def _read_wav(data: bytes) -> Sound:
+    header = _wav_header(data)
+    width = header.bits // 8
+    if (header.format, header.bits) not in {(_PCM, 8), (_PCM, 16), (_PCM, 24), (_PCM, 32), (_FLOAT, 32), (_FLOAT, 64)}:
+        raise _fault("must be PCM of 8, 16, 24 or 32 bits, or floats of 32 or 64", f"WAV format {header.format}, {header.bits} bits")
+    frame = width * max(1, header.channels)
+    there = len(data) - header.start
+    size = there if header.size is None else header.size
+    _check(header.channels, header.rate, size // frame)
+    if size > there + 1:  # some programs leave out the last byte, which fills up to an even number
+        raise _fault("must be whole", f"{there:,} of {size:,} bytes", "The file was cut off; get it again.")
+    raw = np.frombuffer(data, np.uint8, min(size, there) // frame * frame, header.start)
+    return Sound(_samples(raw, header.format, width).reshape(-1, header.channels).mean(axis=1, dtype=np.float32), header.rate)
+
+
+def _wav_header(data: bytes) -> _WavHeader:
+    about: tuple[int, ...] | None = None
+    place = 12
+    while place + 8 <= len(data):
+        name, size = data[place : place + 4], struct.unpack_from("<I", data, place + 4)[0]
+        place += 8
+        if name == b"fmt " and size >= 16 and place + 16 <= len(data):
+            about = struct.unpack_from("<HHIIHH", data, place)
+            if about[0] == _EXTENSIBLE and size >= 26 and place + 26 <= len(data):
+                about = (struct.unpack_from("<H", data, place + 24)[0], *about[1:])
+        if name == b"data" and about is not None:
+            kind, channels, rate, _, _, bits = about
+            return _WavHeader(kind, channels, rate, bits, place, None if size in _UNKNOWN_SIZE and len(data) > place else size)
+        place += size + size % 2
+    raise _fault("must be a whole WAV file", "a header without samples", "The file is damaged or was cut off; get it again.")
+
+
+def _samples(raw: npt.NDArray[np.uint8], kind: int, width: int) -> npt.NDArray[np.float32]:
+    if kind == _FLOAT:
+        with np.errstate(over="ignore", invalid="ignore"):
+            return raw.view(f"<f{width}").astype(np.float32)
+    if width == 1:
+        return (raw.astype(np.float32) - 128.0) / 128.0
+    if width == 3:
+        wide = np.zeros((len(raw) // 3, 4), np.uint8)
+        wide[:, 1:] = raw.reshape(-1, 3)
+        return wide.view("<i4").reshape(-1).astype(np.float32) / 2.0**31
+    return raw.view(f"<i{width}").astype(np.float32) / np.float32(2.0 ** (8 * width - 1))
+
+
+def _read_other(data: bytes) -> Sound:
+    library = _library()
+    try:
+        with library.SoundFile(io.BytesIO(data)) as file:
+            rate, most = int(file.samplerate), MAX_S * int(file.samplerate)
+            # MP3 without a table of contents has no length in its header; then its blocks are counted.
+            _check(int(file.channels), rate, file.frames if 0 < file.frames < 1 << 50 else 1)
+            blocks, frames = list[npt.NDArray[np.float32]](), 0
+            while len(block := file.read(_BLOCK, dtype="float32", always_2d=True)):
+                frames += len(block)
+                _check(int(file.channels), rate, min(frames, most + 1))
+                blocks.append(block.mean(axis=1, dtype=np.float32))
+    except library.LibsndfileError as error:
+        raise _fault(f"must be whole {_KINDS}", error, "The file is damaged, was cut off or is of another kind.") from error
+    _check(1, rate, frames)
+    return Sound(np.concatenate(blocks), rate)
+
+
+def _library() -> Any:
+    try:
+        import soundfile
+    except (ImportError, OSError) as error:
+        rule = "Sound other than WAV needs soundfile, which is not installed"
+        raise ConfigError("soundfile", rule, "", f"Send WAV, or install it. {how_to_install('speech')}") from error
+    return soundfile
+
+
+def resampled(sound: Sound, rate: int) -> Sound:
+    """Return a sound at another rate, by a windowed sinc: what lies above half the lower rate is taken away first."""
+    if sound.rate == rate:
+        return sound
+    common = gcd(sound.rate, rate)
+    up, down = rate // common, sound.rate // common
+    count = -(-len(sound.samples) * up // down)
+    filters, half = _filters(up, down)
+    taps = filters.shape[1]
+    padded = np.pad(sound.samples, (half, half + down + taps))
+    windows = np.lib.stride_tricks.sliding_window_view(padded, taps)
+    out = np.empty(count, np.float32)
+    for phase in range(min(up, count)):
+        places = out[phase::up]
+        begin = phase * down // up
+        places[:] = windows[begin::down][: len(places)] @ filters[phase]
+    return Sound(out, rate)
+
+
+@cache
+def _filters(up: int, down: int) -> tuple[npt.NDArray[np.float32], int]:
+    """Return one filter for each of `up` places between two samples, and how many samples each begins before its own."""
+    cut = min(1.0, up / down) * 0.95
+    half = int(np.ceil(_HALF_WIDTH / cut))
+    offsets = (np.arange(up) * down % up / up)[:, None] - (np.arange(2 * half + 1) - half)[None, :]
+    window = np.i0(9.0 * np.sqrt(np.clip(1.0 - (offsets / (half + 1)) ** 2, 0.0, 1.0))) / np.i0(9.0)
+    filters = cut * np.sinc(cut * offsets) * window
+    return (filters / filters.sum(axis=1, keepdims=True)).astype(np.float32), half
+
+
+def pcm16_of(sound: Sound) -> bytes:
+    """Return the samples as whole numbers of 16 bits, little-endian."""
+    return np.round(np.clip(sound.samples, -1.0, 1.0) * 32767.0).astype("<i2").tobytes()
+
+
+def wav_header(rate: int, nbytes: int | None = None) -> bytes:
+    """Return the head of a WAV file with `nbytes` of 16-bit samples; None = as many as will follow."""
+    size = 0xFFFFFFFF if nbytes is None else nbytes
+    return struct.pack(
+        "<4sI4s4sIHHIIHH4sI", b"RIFF", min(0xFFFFFFFF, size + 36), b"WAVE", b"fmt ", 16, _PCM, 1, rate, 2 * rate, 2, 16, b"data", size
+    )
+
+
+def wav_of(sound: Sound) -> bytes:
+    """Return a WAV file of 16-bit samples."""
+    samples = pcm16_of(sound)
+    return wav_header(sound.rate, len(samples)) + samples
+
+
+def encoded(sound: Sound, format_: str) -> bytes:
+    """Return a file of one of FORMATS. Raises RequestError for another one, ConfigError where soundfile is needed and missing."""
+    if format_ not in FORMATS:
+        raise RequestError("format", f"must be one of {', '.join(FORMATS)}", format_)
+    if format_ == "pcm":
+        return pcm16_of(sound)
+    if format_ == "wav":
+        return wav_of(sound)
+    library, file = _library(), io.BytesIO()
+    if format_ == "opus" and sound.rate not in _OPUS_RATES:
+        sound = resampled(sound, 24_000)
+    kind, coding = {"flac": ("FLAC", "PCM_16"), "opus": ("OGG", "OPUS"), "mp3": ("MP3", "MPEG_LAYER_III")}[format_]
+    library.write(file, sound.samples, sound.rate, format=kind, subtype=coding)
+    return file.getvalue()
+
+
+def joined(sounds: Iterator[Sound]) -> Sound:
+    """Return sounds of one rate as one. Raises RequestError if there are none."""
+    pieces = [sound for sound in sounds if len(sound.samples)]
+    if not pieces:
+        raise RequestError("text", "must hold something that can be spoken", "nothing")
+    return Sound(np.concatenate([piece.samples for piece in pieces]), pieces[0].rate)
