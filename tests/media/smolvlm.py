@@ -1,15 +1,18 @@
 """Tiny random models of SmolVLM's kind in transformers' own files, with its processor and a small tokenizer."""
 
+import io
 import json
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
+from ingle.core.message import ImagePart
 from ingle.core.state_layout import STEP_TOKENS
 from ingle.engine.backend import Backend, Segment
-from ingle.engine.seeing import Prompt
+from ingle.engine.seeing import ReadyPrompt
 
 CONTROL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<fake_token_around_image>", "<image>", "<end_of_utterance>", "<global-img>"]
 CONTROL += [f"<row_{row}_col_{column}>" for row in range(1, 7) for column in range(1, 7)]
@@ -123,7 +126,14 @@ def picture(shape: str) -> np.ndarray:
     return pixels
 
 
-def all_logits(backend: Backend, prompt: Prompt) -> np.ndarray:
+def png(pixels: np.ndarray) -> ImagePart:
+    """A picture as one sends it."""
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "PNG")
+    return ImagePart(file.getvalue(), "image/png")
+
+
+def all_logits(backend: Backend, prompt: ReadyPrompt) -> np.ndarray:
     """Logits of every place of a prompt."""
     rows, state = list[np.ndarray](), backend.new_state()
     for start in range(0, len(prompt.ids), STEP_TOKENS):

@@ -9,7 +9,7 @@ from PIL import Image
 
 from ingle.core.media import Picture
 from ingle.engine.composite_sight import composite_sight
-from ingle.engine.seeing import Seen, prompt_of
+from ingle.engine.seeing import Seer, prompt_of
 from ingle.media.connector import neighbours_joined
 from ingle.media.eyes.siglip import Siglip, patches_of, positions
 from ingle.media.tiled_sight import TiledSight
@@ -17,7 +17,7 @@ from ingle.media.tiles import TileSettings, cut, normalised
 from ingle.model.checkpoint import open_checkpoint
 from ingle.model.tokenizer_hf import open_tokenizer
 from tests.engine.tiny import backend_of
-from tests.media.smolvlm import SHAPES, TILE, all_logits, picture, processor, save
+from tests.media.smolvlm import SHAPES, TILE, all_logits, picture, png, processor, save
 
 CLOSE = 1e-4
 
@@ -72,8 +72,20 @@ def test_features_and_vectors_are_transformers(both: Opened) -> None:
     got = gaze.eye(pixels, 2)
     assert np.abs(eye).max() > 0.5
     assert np.abs(got - eye).max() < CLOSE
-    assert np.abs(gaze(pixels, 2) - joined).max() < CLOSE
+    assert np.abs(gaze.connect(got, 2) - joined).max() < CLOSE
     assert np.abs(gaze.connection(neighbours_joined(eye, gaze.joined), 1) - joined).max() < CLOSE
+
+
+def test_a_fingerprint_is_of_length_one_and_costs_no_second_look(both: Opened, monkeypatch: pytest.MonkeyPatch) -> None:
+    looks = list[int]()
+    monkeypatch.setattr(both.sight, "_look", lambda pixels: looks.append(1) or TiledSight._look(both.sight, pixels))
+    shown, other = Picture(picture("square")), Picture(picture("tall"))
+    mark = both.sight.fingerprint(shown)
+    pieces = both.sight.see(shown)
+    assert len(looks) == sum(isinstance(piece, np.ndarray) for piece in pieces)
+    assert abs(np.linalg.norm(mark) - 1) < 1e-5
+    assert np.array_equal(mark, both.sight.fingerprint(shown))
+    assert not np.array_equal(mark, both.sight.fingerprint(other))
 
 
 @pytest.mark.parametrize(("height", "width"), [(TILE, 12), (8, TILE), (20, 20), (4, 4)])
@@ -127,8 +139,7 @@ def test_ids_are_the_processors_and_logits_the_models(both: Opened, shape: str) 
     pixels = picture(shape)
     text = "<|im_start|>User:<image>What is in this picture?<end_of_utterance>\nAssistant:"
     inputs = both.inputs(text, pixels)
-    shown = Picture(pixels)
-    seen = Seen(shown.digest, both.sight.see(shown))
+    seen = Seer(both.sight).see(png(pixels), "picture")
     size = both.backend.config.vocab_size
     prompt = prompt_of(both.tokenizer, both.tokenizer.split_control(text), [seen], both.sight, size)
     image = both.tokenizer.control["<image>"]
