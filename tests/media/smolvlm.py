@@ -1,12 +1,15 @@
 """Tiny random models of SmolVLM's kind in transformers' own files, with its processor and a small tokenizer."""
 
+import io
 import json
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
+from ingle.core.message import ImagePart
 from ingle.core.state_layout import STEP_TOKENS
 from ingle.engine.backend import Backend, Segment
 from ingle.engine.seeing import ReadyPrompt
@@ -121,6 +124,13 @@ def picture(shape: str) -> np.ndarray:
     waves = np.stack([127 + 90 * np.sin(x / (3 + i) + y / (5 - i)) for i in range(3)], axis=2)
     pixels: np.ndarray = (waves + draw.normal(0, 20, waves.shape)).clip(0, 255).astype(np.uint8)
     return pixels
+
+
+def png(pixels: np.ndarray) -> ImagePart:
+    """A picture as one sends it."""
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "PNG")
+    return ImagePart(file.getvalue(), "image/png")
 
 
 def all_logits(backend: Backend, prompt: ReadyPrompt) -> np.ndarray:

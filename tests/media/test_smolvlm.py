@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ingle.core.media import Picture, PictureLook
+from ingle.core.media import Picture
 from ingle.engine.composite_sight import composite_sight
-from ingle.engine.seeing import Seen, prompt_of
+from ingle.engine.seeing import Seer, prompt_of
 from ingle.media.connector import neighbours_joined
 from ingle.media.eyes.siglip import Siglip, patches_of, positions
 from ingle.media.tiled_sight import TiledSight
@@ -17,7 +17,7 @@ from ingle.media.tiles import TileSettings, cut, normalised
 from ingle.model.checkpoint import open_checkpoint
 from ingle.model.tokenizer_hf import open_tokenizer
 from tests.engine.tiny import backend_of
-from tests.media.smolvlm import SHAPES, TILE, all_logits, picture, processor, save
+from tests.media.smolvlm import SHAPES, TILE, all_logits, picture, png, processor, save
 
 CLOSE = 1e-4
 
@@ -76,6 +76,16 @@ def test_features_and_vectors_are_transformers(both: Opened) -> None:
     assert np.abs(gaze.connection(neighbours_joined(eye, gaze.joined), 1) - joined).max() < CLOSE
 
 
+def test_a_fingerprint_is_of_length_one_and_tells_pictures_apart(both: Opened) -> None:
+    def mark(shape: str) -> np.ndarray:
+        shown = Picture(picture(shape))
+        return both.sight.fingerprint(shown, both.sight.see(shown))
+
+    assert abs(np.linalg.norm(mark("square")) - 1) < 1e-5
+    assert np.array_equal(mark("square"), mark("square"))
+    assert not np.array_equal(mark("square"), mark("tall"))
+
+
 @pytest.mark.parametrize(("height", "width"), [(TILE, 12), (8, TILE), (20, 20), (4, 4)])
 def test_a_partial_picture_has_transformers_positions(both: Opened, height: int, width: int) -> None:
     import torch
@@ -127,9 +137,7 @@ def test_ids_are_the_processors_and_logits_the_models(both: Opened, shape: str) 
     pixels = picture(shape)
     text = "<|im_start|>User:<image>What is in this picture?<end_of_utterance>\nAssistant:"
     inputs = both.inputs(text, pixels)
-    shown = Picture(pixels)
-    pieces = both.sight.see(shown)
-    seen = Seen(PictureLook(shown.digest, both.sight.digest, both.sight.fingerprint(shown, pieces)), pieces)
+    seen = Seer(both.sight).see(png(pixels), "picture")
     size = both.backend.config.vocab_size
     prompt = prompt_of(both.tokenizer, both.tokenizer.split_control(text), [seen], both.sight, size)
     image = both.tokenizer.control["<image>"]

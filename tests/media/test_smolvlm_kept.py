@@ -1,6 +1,5 @@
 """A model that brings its own sight, pulled, asked about a picture, and refused where its files are damaged or don't go together."""
 
-import io
 import json
 import shutil
 from collections.abc import Callable
@@ -15,7 +14,7 @@ from safetensors.numpy import load_file, save_file
 from ingle.cli.bringing import bring
 from ingle.cli.progress import Lines
 from ingle.core.errors import CheckpointError, IngleError
-from ingle.core.message import ImagePart, Message, Request, Sampling, TextPart
+from ingle.core.message import Message, Request, Sampling, TextPart
 from ingle.core.vectors import kind_of
 from ingle.engine.answer import answer
 from ingle.engine.composite_sight import check_composite, composite_sight
@@ -26,7 +25,7 @@ from ingle.home.place import Home
 from ingle.media.tiled_sight import TiledSight
 from ingle.model.checkpoint import check_finite, open_checkpoint
 from ingle.model.tokenizer_hf import open_tokenizer
-from tests.media.smolvlm import all_logits, picture, processor, save
+from tests.media.smolvlm import all_logits, picture, png, processor, save
 
 WEIGHTS = "model.safetensors"
 
@@ -42,12 +41,6 @@ def kept(folder: tuple[Path, Any], tmp_path_factory: pytest.TempPathFactory) -> 
     home = Home(tmp_path_factory.mktemp("home"))
     brought = bring(home, str(folder[0]), Lines(), "tiny", "fp32")
     return Opener("fp32", Cores(2, gives_way=False))(home, brought.kept)
-
-
-def png(pixels: np.ndarray) -> ImagePart:
-    file = io.BytesIO()
-    Image.fromarray(pixels).save(file, "PNG")
-    return ImagePart(file.getvalue(), "image/png")
 
 
 def turns(*pictures: np.ndarray) -> tuple[tuple[Message, ...], list[dict[str, Any]]]:
