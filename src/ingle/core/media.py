@@ -2,6 +2,7 @@
 
 import base64
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Protocol
@@ -77,9 +78,8 @@ class PictureLook:
         """Return the look that was written as text. Raises ValueError for anything else."""
         try:
             content, sight, kept = json.loads(text)
-            return PictureLook(
-                str(content), str(sight), np.frombuffer(base64.b64decode(kept, validate=True), np.float16).astype(np.float32)
-            )
+            fingerprint = np.frombuffer(base64.b64decode(kept, validate=True), np.float16).astype(np.float32)
+            return PictureLook(str(content), str(sight), fingerprint)
         except (TypeError, ValueError) as error:
             raise ValueError("this is no look of a picture") from error
 
@@ -115,6 +115,6 @@ class Sight(Protocol):
         different hands, beside pictures of different things."""
         ...
 
-    def fingerprint(self, picture: Picture) -> npt.NDArray[np.float32]:
-        """Return features float32 [n] of length 1 by which pictures of alike things are found. Raises as `see` does."""
+    def fingerprint(self, picture: Picture, pieces: Sequence[SightPiece]) -> npt.NDArray[np.float32]:
+        """Return features float32 [n] of length 1 by which pictures of alike things are found. `pieces`: of `see`. Raises as `see` does."""
         ...

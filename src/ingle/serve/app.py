@@ -10,6 +10,7 @@ from fastapi import FastAPI, HTTPException, Request, Response
 from ingle import __version__
 from ingle.serve import (
     account,
+    audio,
     cards,
     chat,
     completions,
@@ -21,6 +22,7 @@ from ingle.serve import (
     images,
     models,
     moderations,
+    realtime,
     responses,
 )
 from ingle.serve.auth import KeyAuth
@@ -54,8 +56,10 @@ def make_app(service: Service, mount: Mount | None = None) -> FastAPI:
     # The documentation pages that come with the library load scripts from elsewhere; /openapi.json is all there is.
     app = FastAPI(title="Ingle", version=__version__, lifespan=life, docs_url=None, redoc_url=None)
     app.state.service, app.state.auth, app.state.health = service, KeyAuth(service), Health(service)
-    for endpoints in (chat, completions, responses, explain, feedback, moderations, guards, images):
+    for endpoints in (audio, chat, completions, responses, explain, feedback, moderations, guards, images):
         app.include_router(endpoints.router, responses=errors(*ANSWERING))
+    app.state.talks = set()
+    app.include_router(realtime.router)
     for endpoints in (account, cards, models, events, federations):
         app.include_router(endpoints.router, responses=errors(*LOOKING))
     app.openapi = lambda: document(app)  # type: ignore[method-assign]
