@@ -11,11 +11,9 @@ that occur most, and a blank picture. Intervals are 95 %, paired bootstrap over 
 """
 
 import argparse
-import io
 import json
 import random
 import re
-import tarfile
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -26,19 +24,24 @@ import numpy as np
 from ingle.core.message import Request
 from ingle.engine.loading import Opener
 from ingle.home.archives import archive_file, members
+from ingle.home.catalogue import Archive
 from ingle.home.deltas import delta_tensors, get_delta
 from ingle.home.kept import Kept, get_kept
 from ingle.home.pictures import FREE, HELD_OUT
 from ingle.home.place import Home, find_home
-from ingle.measure.intervals import wilson
 from ingle.media.picture import read_picture
 from ingle.media.projected import Heads, look, open_eye
+from ingle.tuning.sight_features import features, features_folder
 from ingle.tuning.sight_judge import answers, ask, blank, f1, plain, wanted_words
 from ingle.tuning.sight_pictures import Shown, drawn_by, words_of
 from ingle.tuning.sight_questions import KIND, NAME, WORDS
 
 Floats = np.ndarray[Any, np.dtype[np.float32]]
 ROUNDS = 2000
+TUX_PAINT = Archive(
+    "tuxpaint-stamps-default", "2025.03.31-1", "tuxpaint-stamps-default_2025.03.31-1_all.deb", 80872956,
+    "6312d03a37d0220b10fc91a7467bf2a2a2336e08c2f416de04311d25fd7aeacb",
+)  # fmt: skip
 STAMPS = {
     "an animal": ("animals",), "food or drink": ("food",), "a vehicle": ("vehicles",), "something to wear": ("clothes",),
     "a plant": ("plants",), "a person": ("people",), "something for sport": ("sports",), "something of the sky": ("space",),
@@ -46,40 +49,20 @@ STAMPS = {
 """Tux Paint's folders, as the sight calls what they hold."""
 
 
-def numbers_of(home: Home, pictures: Sequence[Shown]) -> Floats:
-    """The eye's numbers of pictures: [n, f]; kept in the home's cache by content."""
-    from ingle.core.digest import digest_bytes, digest_json
-
+def looked_at(home: Home, pictures: Sequence[Shown], views: int = 0) -> tuple[list[Shown], Floats]:
+    """The pictures that can be read, and the eye's numbers of each, [n, f]; as `ingle tune sight` keeps them in the home's cache."""
     eye = open_eye(home)
-    path = home.root / "cache" / "sight-bench" / f"{digest_json([digest_bytes(one.data) for one in pictures])[:24]}.npy"
-    if path.exists():
-        return np.load(path).astype(np.float32)
-    found = np.stack([look(eye, read_picture(one.data)) for one in pictures]).astype(np.float16)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    np.save(path, found)
-    return found.astype(np.float32)
-
-
-def readable(pictures: Sequence[Shown]) -> list[Shown]:
-    """Those whose files can be read."""
-    from ingle.core.errors import RequestError
-
-    found = []
-    for one in pictures:
-        try:
-            read_picture(one.data)
-        except RequestError:
-            continue
-        found.append(one)
-    return found
+    found, kept = features(eye, pictures, views, features_folder(home, eye, pictures, views, 0), 0, silent, silent)
+    return [pictures[i] for i in kept], found[:, 0].astype(np.float32)
 
 
 class Neighbours:
     """The training pictures, by their numbers."""
 
     def __init__(self, home: Home, without: Sequence[str] = ()) -> None:
-        self.pictures = [one for one in readable(drawn_by(home, FREE, silent)) if one.family not in without]
-        numbers = numbers_of(home, self.pictures)
+        pictures, numbers = looked_at(home, drawn_by(home, FREE, silent), 1)
+        chosen = [i for i, one in enumerate(pictures) if one.family not in without]
+        self.pictures, numbers = [pictures[i] for i in chosen], numbers[chosen]
         self.mean = numbers.mean(axis=0)
         self.rows = _unit(numbers - self.mean)
 
@@ -143,13 +126,10 @@ def named(home: Home, kept: Kept, items: int) -> list[dict[str, Any]]:
     told, near, heads = [], Neighbours(home), heads_of(home, kept)
     known = {one.name for one in near.pictures if one.group != "openclipart"}
     for artist in HELD_OUT:
-        pictures = some([one for one in readable(drawn_by(home, (artist,), silent)) if one.name in known], items, 0)
-        numbers = numbers_of(home, pictures)
+        pictures, numbers = looked_at(home, some([one for one in drawn_by(home, (artist,), silent) if one.name in known], items, 0))
         print(f"\n{artist}: the exact name, {len(pictures)} pictures, {len(known)} concepts")
         found = near.nearest(numbers, 1)
         first = [float(plain(some_[0].name) == plain(one.name)) for some_, one in zip(found, pictures, strict=True)]
-        emoji = Neighbours.__new__(Neighbours)
-        emoji.__dict__ |= near.__dict__
         told.append({"artist": artist} | row("nearest training picture (4 artists)", first))
         z = heads.reduced(numbers)
         head = [float(plain(heads.words(one)[0][0]) == plain(shown.name)) for one, shown in zip(z, pictures, strict=True)]
@@ -158,7 +138,8 @@ def named(home: Home, kept: Kept, items: int) -> list[dict[str, Any]]:
         said = [float(plain(answer) == plain(one.name)) for answer, one in zip(got, pictures, strict=True)]
         told.append({"artist": artist} | row(f"{kept.name}, as served", said, first))
         [nothing] = served(home, kept, [ask(blank(), NAME)])
-        told.append({"artist": artist} | row("the same, of a blank picture", [float(plain(nothing) == plain(one.name)) for one in pictures]))
+        unseen_ = [float(plain(nothing) == plain(one.name)) for one in pictures]
+        told.append({"artist": artist} | row("the same, of a blank picture", unseen_))
         for answer, one in list(zip(got, pictures, strict=True))[:6]:
             print(f"    {one.name} → {answer!r}")
     return told
@@ -167,9 +148,9 @@ def named(home: Home, kept: Kept, items: int) -> list[dict[str, Any]]:
 def unseen(home: Home, kept: Kept, items: int) -> list[dict[str, Any]]:
     """Unseen concepts by unseen artists, whole families of them: words."""
     without = json.loads(get_delta(home, kept.deltas[-1]).origin["settings"])["without"]
-    near, pool = Neighbours(home, without), [one for one in readable(drawn_by(home, HELD_OUT, silent)) if one.family in without]
-    pictures = some(pool, items, 0)
-    numbers, wanted = numbers_of(home, pictures), [wanted_words(one) for one in pictures]
+    near, pool = Neighbours(home, without), [one for one in drawn_by(home, HELD_OUT, silent) if one.family in without]
+    pictures, numbers = looked_at(home, some(pool, items, 0))
+    wanted = [wanted_words(one) for one in pictures]
     print(f"\nwords (F1) of {len(pictures)} pictures of {len(without)} families that it never learnt: {', '.join(without)}")
     found = near.nearest(numbers, 5)
     first = [f1(wanted_words(some_[0]), one) for some_, one in zip(found, wanted, strict=True)]
@@ -197,11 +178,12 @@ def _voted(pictures: Sequence[Shown]) -> list[str]:
 
 def stamps(home: Home, kept: Kept, items: int) -> list[dict[str, Any]]:
     """Tux Paint's stamps, mostly photographs: which of eight sorts of things."""
-    pictures = some(readable(tux_paint(home)), items, 0)
-    numbers, near = numbers_of(home, pictures), Neighbours(home)
+    pictures, numbers = looked_at(home, some(tux_paint(home), items, 0))
+    near = Neighbours(home)
     print(f"\nTux Paint's stamps: which of {len(STAMPS)} sorts, {len(pictures)} pictures")
     found = near.nearest(numbers, 40)
-    first = [float(next((one.kind for one in some_ if one.kind in STAMPS), "") == one.kind) for some_, one in zip(found, pictures, strict=True)]
+    sorts = [next((one.kind for one in some_ if one.kind in STAMPS), "") for some_ in found]
+    first = [float(sort == one.kind) for sort, one in zip(sorts, pictures, strict=True)]
     told = [row("nearest training picture of one of the eight", first)]
     choice = f"{KIND} Choose one of these: {'; '.join(STAMPS)}."
     got = served(home, kept, [ask(one.data, choice) for one in pictures])
@@ -221,10 +203,8 @@ def _chose(answer: str, kind: str) -> float:
 
 def tux_paint(home: Home) -> list[Shown]:
     """Tux Paint's stamps of the eight sorts (Debian's package, GPL: for figures only)."""
-    from ingle.home import archives
-
     found = []
-    for name, data in stamp_files(home, archives):
+    for name, data in members(archive_file(home, TUX_PAINT, silent)):
         folder = name.partition("/stamps/")[2].partition("/")[0]
         kind = next((one for one, folders in STAMPS.items() if folder in folders), "")
         if kind and name.endswith(".png"):
@@ -234,7 +214,7 @@ def tux_paint(home: Home) -> list[Shown]:
 
 def looking(home: Home, kept: Kept, items: int) -> list[dict[str, Any]]:
     """Does it look? Answers with the picture swapped, and blank; and what a picture costs."""
-    pictures = some(readable(drawn_by(home, ("facebook",), silent)), items or 100, 1)
+    pictures, _ = looked_at(home, some(drawn_by(home, ("facebook",), silent), items or 100, 1))
     told = []
     [nothing] = served(home, kept, [ask(blank(), WORDS)])
     for question in (NAME, WORDS, "Describe the picture."):

@@ -11,6 +11,7 @@ from ingle.core.errors import CheckpointError
 from ingle.media.eyes.efficientnet import FEATURES, SIDE, Eye, convolutions
 from tests.media.eye import BLOCKS, random_weights
 
+
 @torch.no_grad()
 def by_pytorch(tensors: dict[str, torch.Tensor], pixels: np.ndarray) -> np.ndarray:
     def layer(x: torch.Tensor, conv: str, norm: str, step: int = 1, groups: int = 1) -> torch.Tensor:

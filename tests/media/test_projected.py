@@ -122,7 +122,7 @@ def test_a_sight_sees_the_same_in_the_same_pixels_and_says_what_it_lacks(tmp_pat
     assert line == same_line
     assert isinstance(other, np.ndarray)
     assert not np.array_equal(vectors, other)
-    fingerprint = sight.fingerprint(first)
+    fingerprint = sight.fingerprint(first, (vectors, line))
     assert np.linalg.norm(fingerprint) == pytest.approx(1, abs=1e-5)
     assert sight.likeness == 0.5
 

@@ -31,7 +31,7 @@ from ingle.tuning.sight_heads import fit, names_of, parting
 from ingle.tuning.sight_judge import ask, f1, plain
 from ingle.tuning.sight_pictures import Shown, from_folder, kind_of, words_of
 from ingle.tuning.sight_projector import PictureAnswers, Projector, attach
-from ingle.tuning.sight_questions import NAME, document_of, questions_of
+from ingle.tuning.sight_questions import NAME, asked, document_of, questions_of
 from ingle.tuning.sight_settings import SightSettings
 from tests.media.eye import give_eye
 from tests.tuning.place import admitting
@@ -182,7 +182,7 @@ def test_a_shared_beginning_changes_no_loss(tiny_home: Home) -> None:
     z = torch.randn(4, 8, generator=torch.Generator().manual_seed(1))
     projector.begin(z.numpy(), np.random.default_rng(0).standard_normal((4, 3 * checkpoint.config.hidden_size)).astype(np.float32))
     parameters = attach(module, projector, z, 0.0)
-    documents = [document_of(tokenizer, vocabulary, i, 3, f" (line {i})\n", NAME, f"answer {i}") for i in range(4)]
+    documents = [document_of(tokenizer, vocabulary, i, 3, f" (line {i})\n", asked(tokenizer, NAME), f"answer {i}") for i in range(4)]
     corpus = corpus_of("answers", [(str(i), -1, (document,)) for i, document in enumerate(documents)])
     loss = PictureAnswers(corpus)(module, lambda: torch.zeros(0), make_batch(corpus, [0, 1, 2, 3]))
     loss.total.backward()  # type: ignore[no-untyped-call]
@@ -206,10 +206,10 @@ def test_a_shared_beginning_changes_no_loss(tiny_home: Home) -> None:
 
 def test_questions_and_their_answers() -> None:
     one = Shown(b"", "red apple", ("fruit", "food"), "food or drink")
-    asked = questions_of(one, ("red", "green"), 5, np.random.default_rng(0))
-    said = dict(asked)
-    assert len(asked) == 5
-    assert asked[0][1] in ("red apple", "The picture shows: red apple.")
+    found = questions_of(one, ("red", "green"), 5, np.random.default_rng(0))
+    said = dict(found)
+    assert len(found) == 5
+    assert found[0][1] in ("red apple", "The picture shows: red apple.")
     assert {"It is food or drink.", "It is red and green.", "red, apple, fruit, food"} <= set(said.values())
     assert questions_of(Shown(b"", "x"), (), 1, np.random.default_rng(1))[0][1] in ("x", "The picture shows: x.")
 

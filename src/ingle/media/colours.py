@@ -21,7 +21,7 @@ def colours(picture: Picture) -> tuple[str, ...]:
     """Return the names of up to three colours, the largest first. The ground (the border's most frequent colour) is left out."""
     pixels = picture.pixels
     step = max(1, max(pixels.shape[:2]) // _SAMPLE)
-    small = pixels[::step, ::step].astype(np.float32) / 255
+    small = pixels[::step, ::step].astype(np.float32) / np.float32(255)
     names = _named(small)
     edge = np.concatenate([small[0], small[-1], small[:, 0], small[:, -1]])
     ground = np.median(edge, axis=0)
@@ -45,7 +45,7 @@ def _named(pixels: npt.NDArray[np.float32]) -> npt.NDArray[np.str_]:
     brown = (hue >= 10) & (hue < 45) & (high < 0.68)
     names[brown] = "brown"
     grey = spread < np.maximum(0.1, 0.18 * high)
-    for name, last in reversed(_GREYS):
-        names[grey & (high < last)] = name
+    for name, lightest in reversed(_GREYS):
+        names[grey & (high < lightest)] = name
     names[high < _GREYS[0][1]] = "black"
     return names

@@ -141,7 +141,7 @@ class ProjectedSight:
         """See `core.media.Sight.likeness`."""
         return self.heads.likeness
 
-    def fingerprint(self, picture: Picture) -> Floats:
+    def fingerprint(self, picture: Picture, pieces: Sequence[SightPiece]) -> Floats:
         """See `core.media.Sight.fingerprint`."""
         with self._lock:
             z = self._reduced(picture)

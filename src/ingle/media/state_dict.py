@@ -101,7 +101,7 @@ def _tensor(view: _View, numbers: Array) -> Array:
 
 def _value(file: BinaryIO) -> Any:
     """Read the next pickle of the file, as far as it speaks of plain values and tensors."""
-    stack, memo = list[Any](), dict[int, Any]()
+    stack, memo = list[Any](), dict[Any, Any]()
     for word, argument, _ in pickletools.genops(file):
         if word.name == "PROTO":
             continue

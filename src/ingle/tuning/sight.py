@@ -9,7 +9,7 @@ HOME/tuning/KEY/training/        the projector's training, as `train` writes it
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -41,12 +41,12 @@ from ingle.train.precision import keep_few_programs
 from ingle.train.report import held_out_of, training_facts
 from ingle.train.settings import TrainReport, TrainWatch
 from ingle.train.trouble import memory_errors, smaller_batches
-from ingle.tuning.sight_features import features
+from ingle.tuning.sight_features import features, features_folder
 from ingle.tuning.sight_heads import Fitted, Words, fit
 from ingle.tuning.sight_judge import described
 from ingle.tuning.sight_pictures import Shown, digest_of, free_drawings, from_folder
 from ingle.tuning.sight_projector import PictureAnswers, Projector, attach, name_targets
-from ingle.tuning.sight_questions import document_of, line_for, questions_of
+from ingle.tuning.sight_questions import asked, document_of, line_for, questions_of
 from ingle.tuning.sight_settings import SightSettings
 
 METHOD = "ridge heads and a projector"
@@ -122,8 +122,7 @@ def _make(pictures: Sequence[Shown], source: str, digest: str, job: Job) -> Cand
 def _looked(job: Job, pictures: Sequence[Shown]) -> tuple[Array, list[Shown]]:
     """Return the eye's numbers of the pictures that can be read."""
     settings, eye = job.settings, open_eye(job.home)
-    key = digest_json([[digest_bytes(one.data) for one in pictures], eye.digest, settings.views, settings.seed])
-    folder = job.home.root / "cache" / "sight" / key[:32]
+    folder = features_folder(job.home, eye, pictures, settings.views, settings.seed)
     numbers, kept = features(eye, pictures, settings.views, folder, settings.seed, job.check, partial(job.watch.pieces, "looking"))
     if len(kept) < len(pictures):
         job.watch.say(f"{len(pictures) - len(kept)} of {len(pictures)} pictures can't be read, and are left out")
@@ -176,6 +175,7 @@ def _corpus(
 ) -> tuple[Corpus, tuple[list[int], list[int]]]:  # fmt: skip
     """Return the questions about all pictures, and which to learn from and which are held out."""
     settings, members, where = job.settings, list[Member](), list[int]()
+    written = cache(partial(asked, tokenizer))
     for i, one in enumerate(pictures):
         job.check()
         draw = np.random.default_rng([settings.seed, i])
@@ -183,7 +183,7 @@ def _corpus(
         for question, answer in questions_of(one, named, settings.questions, draw):
             view = int(draw.integers(views))
             line = line_for(said[i][view], named)
-            document = document_of(tokenizer, vocab_size, i * views + view, settings.places, line, question, answer)
+            document = document_of(tokenizer, vocab_size, i * views + view, settings.places, line, written(question), answer)
             members.append((digest_bytes(one.data)[:16], -1, (document,)))
             where.append(i)
     out = set(sides[1])

@@ -1,6 +1,6 @@
 """An eye's numbers of the pictures to learn from, each also altered a little: turned, moved, on another ground, paler or darker.
 
-FOLDER/features-00000.safetensors, …    256 pictures each; a folder that was stopped goes on where it was
+HOME/cache/sight/DIGEST/features-00000.safetensors, …    256 pictures each; a folder that was stopped goes on where it was
 """
 
 import io
@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from ingle.core.digest import digest_bytes
+from ingle.core.digest import digest_bytes, digest_json
 from ingle.core.errors import RequestError
 from ingle.core.files import os_errors
 from ingle.core.media import Picture
+from ingle.home.place import Home
 from ingle.media.eyes.efficientnet import Eye
 from ingle.media.picture import read_picture
 from ingle.media.projected import look
@@ -27,6 +28,12 @@ Array = npt.NDArray[Any]
 EACH = 256
 """Pictures of a file."""
 _SIDE = 256
+
+
+def features_folder(home: Home, eye: Eye, pictures: Sequence[Shown], views: int, seed: int) -> Path:
+    """Return where the numbers of these pictures are kept, whatever is said of them."""
+    key = digest_json([[digest_bytes(one.data) for one in pictures], eye.digest, views, seed])
+    return home.root / "cache" / "sight" / key[:32]
 
 
 def features(

@@ -5,12 +5,12 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from ingle.core.media import Picture, PictureLook
+from ingle.core.media import Picture, PictureLook, SightPiece
 from ingle.core.message import ImagePart, Message, TextPart
 from ingle.engine.seeing import Seen, prompt_of
 from ingle.media.projected import line_of
 from ingle.model.template import render
-from ingle.model.tokenizer import Tokenizer
+from ingle.model.tokenizer import ControlToken, Tokenizer
 from ingle.train.encode import Document
 from ingle.tuning.sight_pictures import Shown
 
@@ -37,8 +37,8 @@ def questions_of(one: Shown, colours: Sequence[str], count: int, draw: np.random
     def pick(texts: Sequence[str]) -> str:
         return texts[int(draw.integers(len(texts)))]
 
-    asked = pick(_NAMES)
-    first = (asked, one.name if asked == NAME else f"The picture shows: {one.name}.")
+    called = pick(_NAMES)
+    first = (called, one.name if called == NAME else f"The picture shows: {one.name}.")
     words = list(dict.fromkeys((*one.name.lower().split(), *one.tags)))[:_MOST_WORDS]
     others = [(pick(_WORDS), ", ".join(words))]
     if one.kind:
@@ -61,18 +61,23 @@ class Marks:
         """Return nothing: no picture is ever shown to it."""
         return ()
 
-    def fingerprint(self, picture: Picture) -> npt.NDArray[np.float32]:
+    def fingerprint(self, picture: Picture, pieces: Sequence[SightPiece]) -> npt.NDArray[np.float32]:
         """Return nothing, too."""
         return np.zeros(0, np.float32)
 
 
-def document_of(tokenizer: Tokenizer, vocab_size: int, view: int, places: int, line: str, question: str, answer: str) -> Document:
-    """Return a question about a picture with its answer, as the engine would ask it. `view`: the number of the picture's view."""
-    told = Message("user", (ImagePart(b"", "image/png"), TextPart(question)))
-    look = PictureLook("", "", np.zeros(0, np.float32))
-    seen = [Seen(str(view), (np.zeros((places, 1), np.float32), line), look)]
+def asked(tokenizer: Tokenizer, question: str) -> tuple[str | ControlToken, ...]:
+    """Return a question about a picture as the model's template writes it."""
+    return render(tokenizer, [Message("user", (ImagePart(b"", "image/png"), TextPart(question)))], True)
+
+
+def document_of(
+    tokenizer: Tokenizer, vocab_size: int, view: int, places: int, line: str, question: Sequence[str | ControlToken], answer: str
+) -> Document:
+    """Return a question about a picture (see `asked`) with its answer, as the engine would ask it. `view`: the number of the view."""
+    seen = [Seen(PictureLook(str(view), "", np.zeros(0, np.float32)), (np.zeros((places, 1), np.float32), line))]
     ends = next(iter(tokenizer.facts.eos_ids), None)
-    prompt = prompt_of(tokenizer, render(tokenizer, [told], True), seen, Marks(), vocab_size).ids
+    prompt = prompt_of(tokenizer, question, seen, Marks(), vocab_size).ids
     place, ids = 0, list[int]()
     for id_ in prompt:
         if id_ >= vocab_size:
