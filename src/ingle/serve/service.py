@@ -217,8 +217,7 @@ class Service:
         Raises NotKept for an unknown model, RequestError and its subclasses for a request that can't be answered, Busy at too much load,
         HomeError or LedgerError if the fact can't be written: the answer then has no last chunk.
         """
-        kept, words = await self.models.find(ask.model)
-        model = await asyncio.to_thread(words.answering, ask.request)  # the first picture reads the painter
+        kept, model = await self.models.find(ask.model)
         sampling = ask.request.sampling
         request = replace(ask.request, sampling=replace(sampling, seed=new_seed() if sampling.seed is None else sampling.seed))
         try:
@@ -259,7 +258,7 @@ class Service:
 
     def _choose(self, ask: Ask, model: LanguageModel, kept: Kept, request: Request) -> Choice:
         """Choose the memories and lessons of the asker that act on this request."""
-        choice = self.chooser.choose(ask.asker, model, kept, request, ask.memory)
+        choice = self.chooser.choose(ask.asker, model.answering(request), kept, request, ask.memory)
         for fault in choice.faults:
             log("lesson", {"model": model.name, "fault": fault})
         return choice
