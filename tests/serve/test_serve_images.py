@@ -7,43 +7,21 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from PIL import Image
-from safetensors.numpy import save_file
 
 from ingle.home.deltas import put_delta
 from ingle.home.kept import get_kept
 from ingle.home.place import Home
 from ingle.media.painter import CODES
-from ingle.model.checkpoint import expected_shapes, open_checkpoint
-from ingle.model.config import config_from_hf
+from ingle.model.checkpoint import open_checkpoint
 from tests.cli.place import ingle
 from tests.engine.test_delta_kinds import random_change
 from tests.media.test_painter import random_hand_tensors
 from tests.serve.servers import Server, error_of, serving
-from tests.tuning.test_tuning_painter import worded_tokenizer
+from tests.tuning.test_tuning_painter import write_worded_model
 
 Q, DOWN = "model.layers.0.self_attn.q_proj", "model.layers.1.mlp.down_proj"
-
-
-def write_worded_model(folder: Path) -> Path:
-    """A tiny Llama whose vocabulary has some hundred words, as a Hugging Face folder."""
-    folder.mkdir(parents=True)
-    fast = worded_tokenizer().fast
-    fast.save(str(folder / "tokenizer.json"))
-    template = "{% for message in messages %}{{ message['content'] }}\n{% endfor %}"
-    (folder / "tokenizer_config.json").write_text(json.dumps({"eos_token": "<end>", "chat_template": template}))
-    table: dict[str, Any] = {
-        "architectures": ["LlamaForCausalLM"], "model_type": "llama", "vocab_size": fast.get_vocab_size(), "hidden_size": 64,
-        "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 16,
-        "max_position_embeddings": 2048, "hidden_act": "silu", "rms_norm_eps": 1e-5, "tie_word_embeddings": True, "rope_theta": 10000.0,
-    }  # fmt: skip
-    (folder / "config.json").write_text(json.dumps(table))
-    random, shapes = np.random.default_rng(0), expected_shapes(config_from_hf(table))
-    weights = {name: (0.1 * random.standard_normal(shape) + ("norm" in name)).astype(np.float32) for name, shape in shapes.items()}
-    save_file(weights, folder / "model.safetensors")
-    return folder
 
 
 def put_painter(home: Home, model: str, name: str = "painter") -> None:

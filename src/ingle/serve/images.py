@@ -9,7 +9,7 @@ from typing import Any
 from fastapi import APIRouter, Depends
 from fastapi import Request as HttpRequest
 
-from ingle.core.errors import RequestError
+from ingle.core.errors import DeltaError, RequestError
 from ingle.core.message import Chunk
 from ingle.engine.language_model import LanguageModel
 from ingle.engine.painting import USUAL, painted, painting_request
@@ -70,8 +70,12 @@ def side_of(size: str | None) -> int:
 
 
 def picture_of(model: LanguageModel, text: str, side: int) -> bytes:
-    """Return the picture that an answer is, as a PNG of so many pixels a side."""
-    return png_of(enlarged(painted(model, text), side / SIDE))
+    """Return the picture that an answer is, as a PNG of so many pixels a side. Raises RequestError for words that a guard has changed."""
+    try:
+        picture = painted(model, text)
+    except DeltaError as error:
+        raise RequestError("prompt", "A guard changed the words of this picture, so there is none", "", "Ask for something else.") from error
+    return png_of(enlarged(picture, side / SIDE))
 
 
 async def _written(service: Service, asks: Sequence[Ask]) -> tuple[list[str], list[Chunk]]:

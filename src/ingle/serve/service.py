@@ -166,15 +166,14 @@ class Service:
         Raises NotKept for an unknown model, RequestError and its subclasses for a request that can't be answered, Busy at too much load,
         HomeError or LedgerError if the fact can't be written: the answer then has no last chunk.
         """
-        kept, words = await self.models.find(ask.model)
-        request = as_drawing(words, ask.request)
-        model = await asyncio.to_thread(words.answering, request)  # the first picture reads the painter
+        kept, model = await self.models.find(ask.model)
+        request = as_drawing(model, ask.request)
         seed = request.sampling.seed
         request = replace(request, sampling=replace(request.sampling, seed=new_seed() if seed is None else seed))
         try:
             run = AnswerRun(replace(ask, request=request), await asyncio.to_thread(self._choose, ask, model, kept, request))
             async with aclosing(self._guarded(run)) as chunks:
-                async for chunk in drawn(model, chunks) if is_drawing(model, request) else chunks:
+                async for chunk in drawn(run.model, chunks) if is_drawing(run.model, request) else chunks:
                     yield chunk
         except RequestError as error:
             if error.guard:
@@ -209,7 +208,7 @@ class Service:
 
     def _choose(self, ask: Ask, model: LanguageModel, kept: Kept, request: Request) -> Choice:
         """Choose the memories and lessons of the asker that act on this request."""
-        if model.paints:
+        if (model := model.answering(request)).paints:
             return Choice(model, request)
         choice = self.chooser.choose(ask.asker, model, kept, request, ask.memory)
         for fault in choice.faults:
