@@ -6,18 +6,22 @@ import numpy as np
 import pytest
 
 from ingle.adapt import choosing
-from ingle.adapt.admit import QUESTION_LENGTH
+from ingle.adapt.admit import QUESTION_LENGTH, Feedback, take_feedback
 from ingle.adapt.choosing import Choice, Chooser
 from ingle.core.errors import DeltaError, NotKept
 from ingle.core.example import Example
-from ingle.core.message import Message, Request, Sampling
+from ingle.core.message import Message, Request, Sampling, TextPart
 from ingle.engine.answer import answer
 from ingle.engine.delta_kinds import additions_of
+from ingle.engine.language_model import LanguageModel
+from ingle.engine.seeing import Seer
 from ingle.home.deltas import LESSON, delta_tensors, get_delta, put_delta
 from ingle.home.examples import add_example, drop_example
 from ingle.home.kept import Kept, get_kept
 from ingle.home.lessons import Lesson, set_acting
+from ingle.home.turns import keep_answer
 from tests.adapt.conftest import House
+from tests.engine.colours import Colours, png
 from tests.engine.test_delta_kinds import OUT, Q, random_change
 from tests.states import have_learned, put_in_state
 
@@ -207,3 +211,43 @@ def test_what_lapsed_is_let_go_once_whoever_saw_to_it(house: House) -> None:
     assert chooser.lapsed() == {choice.model.digest}
     assert chooser.lapsed() == set()
     assert chooser.choose("", house.model, house.kept, asking(QUESTION), memory=False).lessons == (digests[0],)
+
+
+def shown(colour: tuple[int, int, int], text: str = "What animal is this?") -> Request:
+    return replace(asking(text), messages=(Message("user", (png(colour), TextPart(text))),))
+
+
+def test_what_was_taught_about_a_picture_acts_on_it_and_its_like_and_on_no_other(house: House) -> None:
+    seeing = replace(house.model, seer=Seer(Colours(width=64)))
+    red, like, blue = shown((200, 10, 10)), shown((198, 12, 10)), shown((10, 10, 200))
+    look = seeing.look(red)
+    assert look is not None
+    told = Feedback(question="What animal is this?", answer="A dog.", correction="A fox.", model="tiny", picture=look.text())
+    taught = take_feedback(house.engine, "", told)
+    assert (taught.learn, taught.state) == (False, "kept"), "weights would answer so to every picture"
+    chooser = Chooser(house.home, house.engine)
+
+    def memories(request: Request, model: LanguageModel = seeing) -> tuple[str, ...]:
+        return chooser.choose("", model, house.kept, request).memories
+
+    assert memories(red) == memories(like) == (taught.id,)
+    assert memories(blue) == memories(asking("What animal is this?")) == ()
+    assert memories(shown((200, 10, 10), "Who painted it?")) == ()
+    other = take_feedback(house.engine, "", replace(told, correction="A whale.", picture=seeing.look(blue).text()))  # type: ignore[union-attr]
+    assert (memories(red), memories(blue)) == ((taught.id,), (other.id,)), "another picture's answer replaces none"
+    again = take_feedback(house.engine, "", replace(told, correction="A red fox."))
+    assert memories(red) == (again.id,)
+    blind = replace(house.model, seer=Seer(Colours(width=64, digest="other", likeness=0.5)))
+    assert memories(red, blind) == (again.id,), "the picture itself is known by every sight"
+    assert memories(like, blind) == (), "what is alike only the sight can say that saw both"
+
+
+def test_a_picture_without_words_asks_what_it_is(house: House) -> None:
+    seeing = replace(house.model, seer=Seer(Colours(width=64)))
+    wordless = replace(asking("-"), messages=(Message("user", (png((200, 10, 10)),)),))
+    look = seeing.look(wordless)
+    assert look is not None
+    keep_answer(house.engine, "", "", Message.of("assistant", "A dog."), "chatcmpl-1", {"look": look.text()}, wordless.messages)
+    taught = take_feedback(house.engine, "", Feedback("chatcmpl-1", correction="A fox.", model="tiny"))
+    assert taught.question == "What is this?"
+    assert Chooser(house.home, house.engine).choose("", seeing, house.kept, wordless).memories == (taught.id,)

@@ -1,19 +1,18 @@
 """Pictures in a conversation: what stands for them, where, and that it survives forks, caches and another turn."""
 
 import io
-from dataclasses import dataclass, field
 
-import numpy as np
 import pytest
 from PIL import Image
 
 from ingle.core.errors import CheckpointError, RequestError, TemplateError
-from ingle.core.media import ControlName, Picture, SightPiece
+from ingle.core.media import ControlName
 from ingle.core.message import ImagePart, Message, Request, Sampling, TextPart
 from ingle.core.vectors import kind_of
 from ingle.engine.answer import Session, answer
 from ingle.engine.language_model import LanguageModel
 from ingle.engine.seeing import Seer
+from tests.engine.colours import Colours, png
 from tests.engine.test_answer import byte_tokenizer
 from tests.engine.tiny import backend_of, random_checkpoint, tiny_config
 
@@ -21,30 +20,6 @@ CONFIG = tiny_config(vocab=260, context=2000)
 TEMPLATE = "{% for m in messages %}{{ '<|user|>' }}{{ m.content }}<end>{% endfor %}<|assistant|>"
 PARTS = """{% for m in messages %}{% for p in m['content'] %}{% if p['type'] == 'image' %}<|user|>{% else %}{{ p['text'] }}{% endif %}\
 {% endfor %}{% endfor %}"""
-
-
-@dataclass
-class Colours:
-    """Sees the mean colour of each quarter of a picture."""
-
-    marker: str = ""
-    digest: str = "colours"
-    looks: list[str] = field(default_factory=list)
-    around: tuple[SightPiece, ...] = ("[", "]")
-
-    def see(self, picture: Picture) -> tuple[SightPiece, ...]:
-        self.looks.append(picture.digest)
-        height, width, _ = picture.pixels.shape
-        quarters = [picture.pixels[y : y + height // 2, x : x + width // 2] for y in (0, height // 2) for x in (0, width // 2)]
-        means = np.stack([quarter.mean((0, 1)) / 255 for quarter in quarters]).astype(np.float32)
-        widen = np.random.default_rng(0).standard_normal((3, CONFIG.hidden_size)).astype(np.float32)
-        return (self.around[0], means @ widen, *self.around[1:])
-
-
-def png(colour: tuple[int, int, int], size: tuple[int, int] = (8, 8)) -> ImagePart:
-    file = io.BytesIO()
-    Image.new("RGB", size, colour).save(file, "PNG")
-    return ImagePart(file.getvalue(), "image/png")
 
 
 @pytest.fixture(scope="module")

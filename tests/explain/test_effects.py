@@ -1,20 +1,25 @@
 """Falls of an answer: equal to the bit to reading each prompt by itself, and no token is read twice."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from ingle.core.errors import ConfigError
-from ingle.core.message import Request
+from ingle.core.media import Picture
+from ingle.core.message import ImagePart, Message, Request, TextPart
 from ingle.engine.language_model import LanguageModel
 from ingle.engine.scoring import score
+from ingle.engine.seeing import Seer
 from ingle.explain.cause import AnswerSpan, Cause, OutOfTime, Variation, within
 from ingle.explain.direct import direct_reader
 from ingle.explain.effects import Falls, Left, tokens_to_read
 from ingle.explain.method import method, methods
 from ingle.explain.methods.context_cite import fitted, lasso
-from ingle.explain.sentences import without
+from ingle.explain.sentences import QUARTERS, without
+from ingle.media.picture import png_of
+from tests.engine.colours import Colours
 from tests.explain.tiny import TEXT, asking, said_to, stopping_after, tiny_model
 
 
@@ -119,3 +124,15 @@ def test_more_ablations_come_nearer_to_what_leaving_out_says(falls: Falls) -> No
     exact = np.array(falls.of([Left({i}) for i in falls.causes]))
     close = fitted(falls, 256, 0)
     assert np.argmax(close) == np.argmax(exact)
+
+
+def test_the_quarter_of_a_picture_that_holds_something_weighs_most(model: LanguageModel) -> None:
+    pixels = np.full((8, 8, 3), 120, np.uint8)
+    pixels[4:, :4] = (255, 0, 255)
+    request = replace(asking("-"), messages=(Message("user", (ImagePart(png_of(Picture(pixels)), "image/png"), TextPart("What is it?"))),))
+    said = said_to(replace(model, seer=Seer(Colours())), request)
+    falls = Falls(direct_reader(), said, AnswerSpan(0, len(said.text)))
+    assert [falls.sentences[i].text for i in falls.causes] == [f"[the picture: {place}] " for place in QUARTERS]
+    weights = np.abs(falls.by_token([Left({i}) for i in falls.causes])).sum(1)
+    assert QUARTERS[int(weights.argmax())] == "lower left"
+    assert weights.min() > 0, "the mean colour is another colour in every quarter"

@@ -1,13 +1,17 @@
 """Sentences of a request: together they are its text, what was taught is none of them, and what is left out is gone and nothing else."""
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from ingle.adapt.memory import placed
 from ingle.core.example import Example
-from ingle.core.message import Message, Request, TextPart
-from ingle.explain.sentences import sentences_of, spans, without
+from ingle.core.media import Picture
+from ingle.core.message import ImagePart, Message, Request, TextPart
+from ingle.explain.sentences import QUARTERS, sentences_of, spans, without
+from ingle.media.picture import png_of, read_picture
+from tests.engine.colours import png
 
 WORDS = st.text(alphabet="abc XYZ.,!?\n\"'1é。", max_size=120)
 
@@ -80,3 +84,28 @@ def test_a_prompt_of_token_ids_has_no_sentences_and_parts_keep_their_origin() ->
         ("It said that. ", "document"),
         ("Why?", None),
     ]
+
+
+def test_the_quarters_of_a_picture_are_causes_and_never_the_question() -> None:
+    message = Message("user", (png((200, 0, 0)), TextPart("What is this? Be brief.")))
+    request = Request((Message.of("system", "Be kind."), message))
+    found = sentences_of(request)
+    assert [one.text for one in found if one.message == 1 and one.part == 0] == [f"[the picture: {place}] " for place in QUARTERS]
+    assert [one.asks for one in found] == [False] * 6 + [True]
+    last = Request((Message("user", (TextPart("What is this?"), png((200, 0, 0)))),))
+    assert [one.asks for one in sentences_of(last)] == [True, False, False, False, False]
+
+
+def test_a_quarter_is_left_out_by_the_mean_colour() -> None:
+    halves = np.zeros((4, 6, 3), np.uint8)
+    halves[:2] = 200
+    request = Request((Message("user", (ImagePart(png_of(Picture(halves)), "image/png", "tool"), TextPart("What is this?"))),))
+    quarters = [one for one in sentences_of(request) if not one.asks]
+    cut = without(request, quarters[:1]).messages[0].parts
+    assert (cut[0].origin, cut[1]) == ("tool", TextPart("What is this?"))
+    pixels = read_picture(cut[0].data).pixels  # type: ignore[union-attr]
+    assert (pixels[:2, :3] == 100).all()
+    assert np.array_equal(pixels[:, 3:], halves[:, 3:])
+    blank = read_picture(without(request, quarters).messages[0].parts[0].data).pixels  # type: ignore[union-attr]
+    assert (blank == 100).all()
+    assert without(request, ()) == request

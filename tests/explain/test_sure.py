@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ingle.core.message import Message, Request, TextPart
+from ingle.core.vectors import NO_VECTORS
 from ingle.engine.language_model import LanguageModel
 from ingle.explain.cause import Cause, Odds, OtherToken, ProvedCause, Said, SureSignals, SureToken, Variation
 from ingle.explain.direct import direct_reader
@@ -46,13 +47,13 @@ def test_figures_are_those_of_a_plain_reading(model: LanguageModel) -> None:
     found = with_sure(reader, said, why, None).sure
     assert found is not None
     prompt = model.encode(said.request)
-    [[nats]] = reader.score(model, [(prompt, [said.tokens])])
+    [[nats]] = reader.score(model, [(prompt, [said.tokens])], NO_VECTORS)
     told = telling(said)
     assert found.signals.mean == pytest.approx(nats.mean(), abs=1e-5)
     assert found.signals.least == pytest.approx(nats.min(), abs=1e-5)
     assert found.signals.telling == pytest.approx(nats[told].mean(), abs=1e-5)
     assert [one.probability for one in found.tokens] == pytest.approx(np.exp(nats).tolist(), abs=1e-4)
-    [[alone]] = reader.score(model, [(model.encode(asking("What is old?")), [said.tokens])])
+    [[alone]] = reader.score(model, [(model.encode(asking("What is old?")), [said.tokens])], NO_VECTORS)
     assert found.signals.explained == pytest.approx(max(0.0, 1 - nats[told].sum() / alone[told].sum()), abs=1e-4)
     for one in found.tokens:
         shares = [other.probability for other in one.others]

@@ -42,6 +42,10 @@ EXPLAINS = {"/v1/explain"}
 QUESTION, ANSWER = "Xylophonquixotry", "zyzzogeton"
 
 
+# Hears or speaks, and leaves facts of these kinds: tests/serve/test_serve_audio.py.
+SOUNDS = {"/v1/audio/speech", "/v1/audio/transcriptions", "/v1/audio/translations"}
+
+
 def fact(server: Server, number: int) -> dict[str, Any]:
     [row] = [row for row in server.answers() if row.seq == number]
     return dict(row.values)
@@ -50,7 +54,7 @@ def fact(server: Server, number: int) -> dict[str, Any]:
 def test_every_route_that_answers_is_known_to_these_tests(server: Server) -> None:
     paths = server.get("/openapi.json").json()["paths"]
     posts = {path for path, methods in paths.items() for method in methods if method in ("post", "put", "patch")}
-    assert posts == set(ANSWERS) | TOLD | EXPLAINS, "a new route: say in ANSWERS how many facts it leaves"
+    assert posts == set(ANSWERS) | TOLD | EXPLAINS | SOUNDS, "a new route: say in ANSWERS how many facts it leaves"
 
 
 @pytest.mark.parametrize("stream", [False, True])
@@ -88,7 +92,7 @@ def refusals(server: Server) -> list[dict[str, Any]]:
         ({"stop": ["x" * 300]}, "size", "stop[0]"),
         ({"messages": [{"role": "user", "content": "secret " * 40_000}]}, "", "prompt"),
         ({"grammar": "secret ("}, "", "grammar"),
-        ({"modalities": ["text", "audio"]}, "", "modalities"),
+        ({"modalities": ["text", "image"]}, "", "modalities"),
         ({"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "data:image/png;base64,iVBORw0KGgo="}}]}]},
          "", "messages"),
     ],
@@ -182,7 +186,8 @@ def test_only_the_service_gives_work_to_the_engine() -> None:
     }
     answering = {("service.py", "submit"), ("service.py", "Job"), ("service.py", "Scheduler")}
     explaining = {("beside.py", "submit"), ("beside.py", "Job")}  # behind the same guards; its fact is of the explanation
-    assert asking == answering | explaining
+    ahead = {("ahead.py", "submit"), ("ahead.py", "Job")}  # reads and never answers; its energy is in the fact of what was heard
+    assert asking == answering | explaining | ahead
     # `answer` of the engine, under whatever name; replaying is no answer to anybody.
     for path in files:
         for node in ast.walk(ast.parse(path.read_text("utf-8"))):

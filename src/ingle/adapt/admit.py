@@ -11,6 +11,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from ingle.adapt.account import digests, feedback_event
+from ingle.adapt.memory import asked_in
 from ingle.core.errors import Busy, NotKept, RequestError
 from ingle.core.event import Event, Fact, Sink
 from ingle.core.example import Example, State
@@ -81,6 +82,8 @@ class Feedback:
     """(role, text) of the turns before the question, if the answer is not stored."""
     model: str = ""
     """Name of the model that answered, if the answer is not stored."""
+    picture: str = ""
+    """The look of the picture that the question was about, if the answer is not stored; see `Example.picture`."""
     learn: bool | None = None
     """Whether the weights may learn from it; None = as the answer's request says, else as its owner says (`may_learn`)."""
 
@@ -120,10 +123,10 @@ def take_feedback(
         raise RequestError("rating", "Give a rating or a correction")
     rated = _from_feedback(feedback) if turn is None else _from_turn(engine, owner, turn, feedback)
     comment = _checked("comment", feedback.comment, COMMENT_LENGTH) if feedback.comment.strip() else ""
-    learn = _may(engine, owner, turn, feedback)
+    learn = not rated.picture and _may(engine, owner, turn, feedback)  # weights would learn the words, and answer so to every picture
     example = Example(
         "", owner, rated.model, "rating", rated.question, rated.answer, before=rated.before, rating=feedback.rating, comment=comment,
-        completion=feedback.completion, learn=learn, state="pending" if learn else "kept",
+        completion=feedback.completion, picture=rated.picture, learn=learn, state="pending" if learn else "kept",
     )  # fmt: skip
     if feedback.correction is None:
         _bounded("answer", rated.answer, RATED_LENGTH)
@@ -201,6 +204,7 @@ class _Rated:
     question: str
     answer: str
     before: tuple[tuple[str, str], ...] = ()
+    picture: str = ""
 
 
 def _from_feedback(feedback: Feedback) -> _Rated:
@@ -213,20 +217,20 @@ def _from_feedback(feedback: Feedback) -> _Rated:
     else:
         answer = ""
     before = tuple((role, cleaned(text)) for role, text in feedback.before[-_BEFORE:])
-    return _Rated(feedback.model, question, answer, before)
+    return _Rated(feedback.model, question, answer, before, feedback.picture)
 
 
 def _from_turn(engine: "Engine", owner: str, turn: Turn, feedback: Feedback) -> _Rated:
     """Return the stored answer."""
     facts = turn.facts or {}
-    turns = [(one.message.role, cleaned(one.message.text)) for one in path(engine, owner, turn.id)[:-1]]
+    turns = [(one.message.role, cleaned(asked_in(one.message))) for one in path(engine, owner, turn.id)[:-1]]
     asked_at = max((i for i, (role, text) in enumerate(turns) if role == "user" and text), default=None)
     if asked_at is None:
         raise RequestError("completion_id", "must name an answer to a question", "one without")
     system = [("system", cleaned(str(text))) for text in facts.get("request", {}).get("system", [])]
     before = (*system, *turns[max(0, asked_at - _BEFORE) : asked_at])
     answer = cleaned(feedback.answer) or cleaned(turn.message.text)
-    return _Rated(str(facts.get("model_name", "")) or feedback.model, turns[asked_at][1], answer, before)
+    return _Rated(str(facts.get("model_name", "")) or feedback.model, turns[asked_at][1], answer, before, str(facts.get("look", "")))
 
 
 def _may(engine: "Engine", owner: str, turn: Turn | None, feedback: Feedback) -> bool:

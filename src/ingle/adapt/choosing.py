@@ -17,6 +17,7 @@ from ingle.adapt.memory import RecalledExample, placed, question_of, within_budg
 from ingle.adapt.scope import ACTS, relevance, score
 from ingle.core.errors import ContextError, DeltaError, HomeError, NotKept
 from ingle.core.example import Example
+from ingle.core.media import PictureLook
 from ingle.core.message import Request
 from ingle.engine.backend import Backend
 from ingle.engine.language_model import LanguageModel
@@ -75,7 +76,7 @@ class Chooser:
         if not question_of(request):
             return Choice(model, request)
         lessons = list_lessons(self.engine, owner, kept.digest, acting=True)
-        near = self._near(owner, request, kept.name)
+        near = self._near(owner, request, kept.name, model)
         held = next((lesson for lesson in lessons if lesson.kind == "answers" and near and near[0].example.lesson == lesson.digest), None)
         acts = held if held is not None and near[0].score >= ACTS and near[0].example.state == "learned" else None
         acts = acts or next((lesson for lesson in reversed(lessons) if lesson.kind == "style"), None)
@@ -112,8 +113,9 @@ class Chooser:
                     del held[key]
             return {model for digest in gone for model in self._made.pop(digest)}
 
-    def _near(self, owner: str, request: Request, model: str) -> list[RecalledExample]:
-        """Return the owner's examples by nearness; among equals, those taught to `model` first, then the newer.
+    def _near(self, owner: str, request: Request, name: str, model: LanguageModel) -> list[RecalledExample]:
+        """Return the owner's examples by nearness; among equals, those taught to the model of this name first, then the newer. What was
+        taught about a picture is near only where that picture, or its like, was shown last.
 
         Nothing is near to a question that is longer than any that can be taught.
         """
@@ -128,13 +130,14 @@ class Chooser:
             *relevance(question, [one.answer for one in facts]),
         ]
         memories = [RecalledExample(one, float(score)) for one, score in zip([*others, *facts], scores, strict=True)]
-        memories = [replace(one, score=min(one.score, self._before(request, one.example))) for one in memories if one.score > 0]
-        return sorted(memories, key=lambda one: (-one.score, one.example.model != model, -one.example.seq))
+        memories = [one for one in memories if one.score > 0 and (not one.example.picture or _shows(model, request, one.example.picture))]
+        memories = [replace(one, score=min(one.score, self._before(request, one.example))) for one in memories]
+        return sorted(memories, key=lambda one: (-one.score, one.example.model != name, -one.example.seq))
 
     def _before(self, request: Request, example: Example) -> float:
         """Return 1; if the example's question leans on the user turn before it, return how near that is to this request's."""
         last = next((text for role, text in reversed(example.before) if role == "user"), "")
-        if not last or not parse(example.question).leans:
+        if not last or example.picture or not parse(example.question).leans:
             return 1.0
         previous = next((message.text for message in reversed(request.messages[:-1]) if message.role == "user"), "")
         return float(score(previous, [last])[0]) if previous and len(previous) <= QUESTION_LENGTH else 0.0
@@ -162,6 +165,12 @@ class Chooser:
             while len(held) > MOST_ADAPTERS:
                 held.popitem(last=False)
         return taught
+
+
+def _shows(model: LanguageModel, request: Request, picture: str) -> bool:
+    """Return whether the picture that was shown last is the one of this look, or its like."""
+    shown = model.look(request)
+    return shown is not None and model.seer is not None and shown.is_like(PictureLook.of(picture), model.seer.sight.likeness)
 
 
 def _with_adapter(model: LanguageModel, held: tuple[Any, str]) -> LanguageModel:

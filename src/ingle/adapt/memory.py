@@ -10,8 +10,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from ingle.core.example import Example
-from ingle.core.message import Request, TextPart
+from ingle.core.message import ImagePart, Message, Request, TextPart
 
+WORDLESS = "What is this?"
+"""The question of a picture without words."""
 MOST = 3
 """Most memories in a prompt."""
 BUDGET_TOKENS = 512
@@ -34,7 +36,12 @@ class RecalledExample:
 def question_of(request: Request) -> str:
     """Return the text of the last turn if it is the user's, else ""."""
     last = request.messages[-1] if request.messages else None
-    return last.text.strip() if last is not None and last.role == "user" else ""
+    return asked_in(last) if last is not None and last.role == "user" else ""
+
+
+def asked_in(message: Message) -> str:
+    """Return the question of a user's turn; a picture without words asks what it is."""
+    return message.text.strip() or (WORDLESS if any(isinstance(part, ImagePart) for part in message.parts) else "")
 
 
 def within_budget(

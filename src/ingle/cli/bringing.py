@@ -44,6 +44,7 @@ def bring(home: Home, what: str, watch: Watcher, name: str | None = None, format
         return _bring_shipped(home, SHIPPED[what], watch, name, format_, update)
 
     def check(folder: Path) -> None:
+        from ingle.engine.composite_sight import check_composite
         from ingle.engine.source import checkpoint_tokenizer
         from ingle.engine.tryout import try_words
         from ingle.model.checkpoint import check_finite, open_checkpoint
@@ -59,7 +60,8 @@ def bring(home: Home, what: str, watch: Watcher, name: str | None = None, format
             return
         checkpoint = open_checkpoint(folder)
         checkpoint_tokenizer(checkpoint, folder).check_fits(checkpoint.config)
-        total = sum(checkpoint.stored[tensor].raw.nbytes for tensor in checkpoint.names)
+        check_composite(folder, checkpoint)
+        total = sum(tensor.raw.nbytes for tensor in (*(checkpoint.stored[name] for name in checkpoint.names), *checkpoint.eye.values()))
         done = 0
 
         def step(nbytes: int) -> None:

@@ -156,6 +156,8 @@ _SENTENCES: Mapping[str, Callable[[Facts], str]] = {
     "pull": lambda facts: f"came here from {facts.get('source')}",
     "answer": _answered,
     "refuse": lambda facts: f"refused a request ({facts.get('guard') or facts.get('error')})",
+    "hear": lambda facts: f"heard {facts.get('seconds')} s of sound",
+    "speak": lambda facts: f"spoke for {facts.get('seconds')} s",
     "guard.teach": lambda facts: (
         f"were taught that something is {'harmful' if facts.get('harmful') else 'harmless'} ({facts.get('id', 'by hand')})"
     ),

@@ -178,7 +178,7 @@ class ServeError(IngleError):
 class MediaError(IngleError):
     """A sound or picture that can't be made or read, because the program for it broke off."""
 
-    exit_code, http_status = 15, 500
+    exit_code, http_status = 15, 503
 
 
 class Interrupted(IngleError):

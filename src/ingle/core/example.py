@@ -35,6 +35,8 @@ class Example:
     comment: str = ""
     completion: str = ""
     """Id of the answer that it is about."""
+    picture: str = ""
+    """The look of the picture that the question was about (`core.media.PictureLook.text`); "" = none."""
     learn: bool = True
     """Whether the weights may learn from it, beside the memory."""
     state: State = "pending"

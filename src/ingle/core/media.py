@@ -1,5 +1,8 @@
 """Pictures and sounds, decoded, and what a model reads in a picture's place."""
 
+import base64
+import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Protocol
@@ -54,6 +57,40 @@ SightPiece = str | ControlName | npt.NDArray[np.float32]
 """Words, which are encoded like anything that people type; a control token; or vectors float32 [n, hidden] in the place of n tokens."""
 
 
+@dataclass(frozen=True, eq=False)
+class PictureLook:
+    """A picture as far as it is remembered: enough to know it, and its like, again."""
+
+    content: str
+    """Digest of the picture."""
+    sight: str
+    """Digest of the sight that made the fingerprint."""
+    fingerprint: npt.NDArray[np.float32]
+    """float32 [n], of length 1; see `Sight.fingerprint`."""
+
+    def text(self) -> str:
+        """Return it as text, with the fingerprint in half precision."""
+        kept = base64.b64encode(self.fingerprint.astype(np.float16).tobytes()).decode()
+        return json.dumps([self.content, self.sight, kept])
+
+    @staticmethod
+    def of(text: str) -> "PictureLook":
+        """Return the look that was written as text. Raises ValueError for anything else."""
+        try:
+            content, sight, kept = json.loads(text)
+            fingerprint = np.frombuffer(base64.b64decode(kept, validate=True), np.float16).astype(np.float32)
+            return PictureLook(str(content), str(sight), fingerprint)
+        except (TypeError, ValueError) as error:
+            raise ValueError("this is no look of a picture") from error
+
+    def is_like(self, other: "PictureLook", likeness: float) -> bool:
+        """Return whether both show the same picture, or such as the sight can hardly tell apart (see `Sight.likeness`)."""
+        if self.content == other.content:
+            return True
+        same_kind = self.sight == other.sight and self.fingerprint.shape == other.fingerprint.shape
+        return same_kind and float(self.fingerprint @ other.fingerprint) >= likeness
+
+
 class Sight(Protocol):
     """An encoder of pictures for one model: what the model reads in the place of a picture. Opened when the first picture comes."""
 
@@ -70,4 +107,14 @@ class Sight(Protocol):
     def see(self, picture: Picture) -> tuple[SightPiece, ...]:
         """Return the pieces that stand for a picture; the same for the same pixels, to the bit. Raises ConfigError or HomeError for
         parts that are not there, with the command that brings them."""
+        ...
+
+    @property
+    def likeness(self) -> float:
+        """The dot product of two fingerprints from which on their pictures count as alike: measured on pictures of the same thing by
+        different hands, beside pictures of different things."""
+        ...
+
+    def fingerprint(self, picture: Picture, pieces: Sequence[SightPiece]) -> npt.NDArray[np.float32]:
+        """Return features float32 [n] of length 1 by which pictures of alike things are found. `pieces`: of `see`. Raises as `see` does."""
         ...

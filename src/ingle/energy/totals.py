@@ -13,6 +13,8 @@ from ingle.energy.grid import PowerGrid
 _ACTIVITIES = {
     "answer": "answers",
     "energy.label": "labels",
+    "hear": "hearing",
+    "speak": "speaking",
 }
 """Activities by kind of fact; makers' activities are in their own files (core/makers)."""
 Side = Literal["day", "model", "activity"]

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ingle.core.state_layout import STEP_TOKENS
+from ingle.core.vectors import NO_VECTORS, Vectors
 from ingle.engine.backend import Backend, Segment
 from ingle.engine.sampling import log_probabilities
 
@@ -33,19 +34,26 @@ def places(
     count: int,
     stopped: Callable[[], bool] = lambda: False,
     adapter: Any = None,
+    vectors: Vectors = NO_VECTORS,
 ) -> list[AnswerPlace]:
     """Return the places of an answer after its given tokens, with the `count` likeliest tokens of each; fewer places if it was stopped.
 
     `stopped` is asked before every step. Raises ContextError or RequestError for tokens that can't be read, ValueError if there are none.
     """
-    found, steps = list[AnswerPlace](), places_in_steps(backend, given, answer, count, lambda: STEP_TOKENS, adapter)
+    found, steps = list[AnswerPlace](), places_in_steps(backend, given, answer, count, lambda: STEP_TOKENS, adapter, vectors)
     while not stopped() and (ready := next(steps, None)) is not None:
         found += ready
     return found
 
 
 def places_in_steps(
-    backend: Backend, given: Sequence[int], answer: Sequence[int], count: int, room: Callable[[], int], adapter: Any = None
+    backend: Backend,
+    given: Sequence[int],
+    answer: Sequence[int],
+    count: int,
+    room: Callable[[], int],
+    adapter: Any = None,
+    vectors: Vectors = NO_VECTORS,
 ) -> Iterator[list[AnswerPlace]]:
     """Yield after every step of the backend the places that are ready: for whoever has other steps to take in between.
 
@@ -58,7 +66,7 @@ def places_in_steps(
     while (start := int(state.length)) < len(ids):
         wanted = start >= first
         end = min(start + min(room(), _ROWS), len(ids)) if wanted else min(start + room(), first)
-        [rows] = backend.forward([Segment(state, ids[start:end], "all" if wanted else "none", adapter)])
+        [rows] = backend.forward([Segment(state, ids[start:end], "all" if wanted else "none", adapter, vectors)])
         yield _read(rows, answer[start - first : end - first], count) if wanted else []
 
 

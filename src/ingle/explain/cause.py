@@ -12,8 +12,10 @@ import numpy as np
 import numpy.typing as npt
 
 from ingle.core.message import Request
+from ingle.core.vectors import Vectors
 from ingle.engine.language_model import LanguageModel
 from ingle.engine.places import AnswerPlace
+from ingle.engine.seeing import ReadyPrompt
 from ingle.explain.traces import WordTrace
 
 Nats = npt.NDArray[np.float64]
@@ -74,11 +76,11 @@ class AnswerSpan:
 class Reader:
     """How models are read and asked. Whoever runs them gives it: a terminal directly, a server beside its other answers."""
 
-    score: Callable[[LanguageModel, Sequence[tuple[Sequence[int], Sequence[Sequence[int]]]]], Sequence[Sequence[Nats]]]
-    """Returns the log-probabilities of the endings of each task. Raises OutOfTime."""
+    score: Callable[[LanguageModel, Sequence[tuple[Sequence[int], Sequence[Sequence[int]]]], Vectors], Sequence[Sequence[Nats]]]
+    """Returns the log-probabilities of the endings of each task, given the vectors of all pictures in them. Raises OutOfTime."""
     write: Callable[[Sequence[tuple[LanguageModel, Request]]], Sequence[str]]
     """Returns the answers to requests, as their askers would see them. Raises OutOfTime."""
-    places: Callable[[LanguageModel, Sequence[int], Sequence[int]], Sequence[AnswerPlace]]
+    places: Callable[[LanguageModel, ReadyPrompt, Sequence[int]], Sequence[AnswerPlace]]
     """Returns the places of an answer after its prompt, with the TOP likeliest tokens of each. Raises OutOfTime."""
 
 

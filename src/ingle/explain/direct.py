@@ -3,9 +3,11 @@
 from collections.abc import Callable, Sequence
 
 from ingle.core.message import Request
+from ingle.core.vectors import Vectors
 from ingle.engine.language_model import LanguageModel
 from ingle.engine.places import AnswerPlace, places
 from ingle.engine.scoring import score
+from ingle.engine.seeing import ReadyPrompt
 from ingle.engine.writing import write
 from ingle.explain.cause import TOP, Nats, OutOfTime, Reader
 
@@ -24,9 +26,11 @@ def direct_reader(
 ) -> Reader:
     """Return the reader. `stopped`: asked before every step; when it is true, OutOfTime is raised. `answer`: None = without guards."""
 
-    def scores(model: LanguageModel, tasks: Sequence[tuple[Sequence[int], Sequence[Sequence[int]]]]) -> list[Sequence[Nats]]:
+    def scores(
+        model: LanguageModel, tasks: Sequence[tuple[Sequence[int], Sequence[Sequence[int]]]], vectors: Vectors
+    ) -> list[Sequence[Nats]]:  # fmt: skip
         found = dict[int, Sequence[Nats]]()
-        for number, nats in score(model.backend, tasks, stopped, model.adapter):
+        for number, nats in score(model.backend, tasks, stopped, model.adapter, vectors):
             found[number] = nats
             progress("leaving out", len(found), len(tasks))
         if len(found) < len(tasks):
@@ -44,8 +48,8 @@ def direct_reader(
             progress("answering without", len(texts), len(asks))
         return texts
 
-    def look(model: LanguageModel, given: Sequence[int], said: Sequence[int]) -> list[AnswerPlace]:
-        found = places(model.backend, given, said, TOP, stopped, model.adapter)
+    def look(model: LanguageModel, given: ReadyPrompt, said: Sequence[int]) -> list[AnswerPlace]:
+        found = places(model.backend, given.ids, said, TOP, stopped, model.adapter, given.vectors)
         if len(found) < len(said):
             raise OutOfTime
         return found

@@ -1,5 +1,6 @@
 """Measures what an answer loses without some sentences: one trie over all prompts (engine/scoring.py), so what they share is read once."""
 
+from collections import ChainMap
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -83,9 +84,10 @@ class Falls:
         return self._known[Left()]
 
     def _score(self, model: LanguageModel, requests: Sequence[Request]) -> list[Nats]:
-        prompts = [self.said.model.encode(request) for request in requests]
-        self.read_tokens += tokens_to_read(prompts, len(self.said.tokens))
-        scored = self.reader.score(model, [(prompt, [self.said.tokens]) for prompt in prompts])
+        prompts = [self.said.model.prompt(request) for request in requests]
+        self.read_tokens += tokens_to_read([prompt.ids for prompt in prompts], len(self.said.tokens))
+        vectors = dict(ChainMap(*(dict(prompt.vectors) for prompt in prompts)))
+        scored = self.reader.score(model, [(prompt.ids, [self.said.tokens]) for prompt in prompts], vectors)
         return [endings[0] for endings in scored]
 
 

@@ -67,7 +67,7 @@ def looked_at(reader: Reader, said: Said, taught: Nats | None) -> tuple[Sequence
 
     `taught`: how much each token loses without what was taught; None = nothing acted, so the prompt's sentences are left out.
     """
-    places = reader.places(said.model, said.model.encode(said.request), said.tokens)
+    places = reader.places(said.model, said.model.prompt(said.request), said.tokens)
     falls = Falls(reader, said, AnswerSpan(0, len(said.text)))
     lost = taught if taught is not None else falls.by_token([falls.every])[0] if falls.causes else np.zeros(len(places))
     told = telling(said)

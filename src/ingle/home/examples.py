@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from ingle.core.errors import DamagedError, NotKept
 from ingle.core.example import Example, State
+from ingle.core.media import PictureLook
 from ingle.home.database import Migrations, as_written, json_text, now, scrub, writing, writing_for
 from ingle.home.example_states import COUNTING, move
 from ingle.home.recall_index import (
@@ -60,6 +61,7 @@ MIGRATIONS: Migrations = (
             "CREATE INDEX examples_asked ON examples (owner, asked)",
         ),
     ),
+    (3, ("ALTER TABLE examples ADD COLUMN picture TEXT NOT NULL DEFAULT ''",)),
 )
 """The room "examples": (number, statements), oldest first."""
 MEMORY = COUNTING
@@ -67,7 +69,7 @@ MEMORY = COUNTING
 
 _COLUMNS = (
     "id", "owner", "seq", "model", "kind", "question", "answer", "refused", "before", "rating", "comment", "completion", "learn", "state",
-    "reasons", "lesson", "at",
+    "reasons", "lesson", "at", "picture",
 )  # fmt: skip
 
 
@@ -107,7 +109,14 @@ def same_asked(connection: "Connection", like: Example) -> tuple[Example, ...]:
         values |= {"completion": like.completion, "answer": like.answer}
     query = f"SELECT {', '.join(_COLUMNS)} FROM examples WHERE {which} AND state NOT IN ('superseded', 'undone') ORDER BY seq"
     similar = map(_example, connection.execute(sa.text(query), values))
-    return tuple(one for one in similar if sameness(one.question or one.answer) == sameness(like.question or like.answer))
+    asked = sameness(like.question or like.answer)
+    return tuple(one for one in similar if sameness(one.question or one.answer) == asked and _same_picture(one, like))
+
+
+def _same_picture(one: Example, other: Example) -> bool:
+    if not one.picture or not other.picture:
+        return one.picture == other.picture
+    return PictureLook.of(one.picture).content == PictureLook.of(other.picture).content
 
 
 def search_examples(engine: "Engine", owner: str, words: str, limit: int) -> tuple[Example, ...]:

@@ -13,6 +13,7 @@ import weakref
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import cached_property
 from importlib.util import find_spec
 from pathlib import Path
 from threading import Lock, Timer
@@ -24,6 +25,7 @@ from ingle.core.config import from_table
 from ingle.core.errors import ConfigError, MediaError, NotKept, RequestError, raised
 from ingle.core.installing import how_to_install
 from ingle.core.media import Sound
+from ingle.energy.meter import Clocks, Meter
 from ingle.home.parts import find_part, is_kept
 from ingle.home.place import Home
 from ingle.media.clauses import clauses
@@ -127,6 +129,10 @@ class Speech:
         `voice`: a name of `voices()`; "auto" is the fastest that is kept. `speed`: 1 = as the voice was trained.
         Raises what `hear` raises, before anything is spoken where it can be known then.
         """
+        return (sound for _, sound in self.speak_clauses(text, voice, speed))
+
+    def speak_clauses(self, text: str | Iterable[str], voice: str = "auto", speed: float = 1.0) -> Iterator[tuple[str, Sound]]:
+        """Yield the words of each clause with their sound; else like `speak`."""
         _need("onnxruntime")
         if not _SPEEDS[0] <= speed <= _SPEEDS[1]:
             raise RequestError("speed", f"must be between {_SPEEDS[0]} and {_SPEEDS[1]}", speed)
@@ -136,11 +142,11 @@ class Speech:
         }  # fmt: skip
         return self._speak(iter((text,)) if isinstance(text, str) else iter(text), header)
 
-    def _speak(self, text: Iterator[str], header: dict[str, Any]) -> Iterator[Sound]:
+    def _speak(self, text: Iterator[str], header: dict[str, Any]) -> Iterator[tuple[str, Sound]]:
         for clause in clauses(text):
             answer, data = self._ask(_Question(header | {"text": clause}))
             if data:
-                yield Sound(np.frombuffer(data, np.float32), int(answer["rate"]))
+                yield clause, Sound(np.frombuffer(data, np.float32), int(answer["rate"]))
 
     def voices(self) -> tuple[str, ...]:
         """Return the names of the voices that are kept, the fastest first."""
@@ -153,6 +159,11 @@ class Speech:
         """End the process, and wait for it. A later question starts it again."""
         with self._lock:
             self._end()
+
+    @cached_property
+    def meter(self) -> Meter:
+        """Meters the process by its processor time; a reading between two answers counts what others asked meanwhile, too."""
+        return Meter(clocks=Clocks(cpu_s=lambda: self.cpu_s))
 
     @property
     def pid(self) -> int | None:

@@ -8,7 +8,23 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI, HTTPException, Request, Response
 
 from ingle import __version__
-from ingle.serve import account, cards, chat, completions, events, explain, federations, feedback, guards, models, moderations, responses
+from ingle.serve import (
+    account,
+    audio,
+    cards,
+    chat,
+    completions,
+    events,
+    explain,
+    federations,
+    feedback,
+    guards,
+    images,
+    models,
+    moderations,
+    realtime,
+    responses,
+)
 from ingle.serve.auth import KeyAuth
 from ingle.serve.document import ANSWERING, LOOKING, document, errors
 from ingle.serve.errors import add_handlers
@@ -40,8 +56,10 @@ def make_app(service: Service, mount: Mount | None = None) -> FastAPI:
     # The documentation pages that come with the library load scripts from elsewhere; /openapi.json is all there is.
     app = FastAPI(title="Ingle", version=__version__, lifespan=life, docs_url=None, redoc_url=None)
     app.state.service, app.state.auth, app.state.health = service, KeyAuth(service), Health(service)
-    for endpoints in (chat, completions, responses, explain, feedback, moderations, guards):
+    for endpoints in (audio, chat, completions, responses, explain, feedback, moderations, guards, images):
         app.include_router(endpoints.router, responses=errors(*ANSWERING))
+    app.state.talks = set()
+    app.include_router(realtime.router)
     for endpoints in (account, cards, models, events, federations):
         app.include_router(endpoints.router, responses=errors(*LOOKING))
     app.openapi = lambda: document(app)  # type: ignore[method-assign]

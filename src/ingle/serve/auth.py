@@ -58,10 +58,13 @@ class KeyAuth:
         if key is None:
             await self._service.wrong_keys.slow(address)
             raise NotAllowed("Authorization", "This key is unknown or revoked")
-        self._count(key)
+        self.count(key)
         return key
 
-    def _count(self, key: ApiKey) -> None:
+    def count(self, key: ApiKey | None) -> None:
+        """Count one more request of a key. Raises Busy if it has had its share."""
+        if key is None:
+            return
         most = key.requests_per_minute or self._service.settings.requests_per_minute
         if not most:
             return

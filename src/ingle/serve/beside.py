@@ -10,11 +10,13 @@ from typing import Any, TypeVar
 from ingle.core.energy import NOTHING, Energy
 from ingle.core.errors import IngleError
 from ingle.core.message import Chunk, Request
+from ingle.core.vectors import Vectors
 from ingle.engine.job import Job
 from ingle.engine.language_model import LanguageModel
 from ingle.engine.places import AnswerPlace, places_in_steps
 from ingle.engine.readings import Reading
 from ingle.engine.scoring import score_in_steps
+from ingle.engine.seeing import ReadyPrompt
 from ingle.explain.cause import TOP, Nats, OutOfTime, Reader
 from ingle.safety.middleware import close, wrap
 from ingle.safety.registry import make_guards
@@ -67,15 +69,18 @@ class Beside:
             for future in futures:
                 future.cancel()
 
-    def _score(self, model: LanguageModel, tasks: Sequence[tuple[Sequence[int], Sequence[Sequence[int]]]]) -> list[Sequence[Nats]]:
+    def _score(
+        self, model: LanguageModel, tasks: Sequence[tuple[Sequence[int], Sequence[Sequence[int]]]], vectors: Vectors
+    ) -> list[Sequence[Nats]]:  # fmt: skip
         longest = max(len(given) + max(map(len, endings)) for given, endings in tasks)
-        read = self._read(model, longest, lambda room: score_in_steps(model.backend, tasks, room, model.adapter))
+        read = self._read(model, longest, lambda room: score_in_steps(model.backend, tasks, room, model.adapter, vectors))
         found = dict(read)
         return [found[number] for number in range(len(tasks))]
 
-    def _places(self, model: LanguageModel, given: Sequence[int], answer: Sequence[int]) -> list[AnswerPlace]:
-        longest = len(given) + len(answer)
-        return self._read(model, longest, lambda room: places_in_steps(model.backend, given, answer, TOP, room, model.adapter))
+    def _places(self, model: LanguageModel, given: ReadyPrompt, answer: Sequence[int]) -> list[AnswerPlace]:
+        ids, vectors = given.ids, given.vectors
+        longest = len(ids) + len(answer)
+        return self._read(model, longest, lambda room: places_in_steps(model.backend, ids, answer, TOP, room, model.adapter, vectors))
 
     def _read(self, model: LanguageModel, longest: int, begin: Callable[[Callable[[], int]], Iterator[list[T]]]) -> list[T]:
         """Return all that a reading's steps yield. `begin`: begins it, and takes the room for its next step."""

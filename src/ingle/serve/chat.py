@@ -1,6 +1,6 @@
 """`POST /v1/chat/completions`."""
 
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 from typing import Any
@@ -12,12 +12,15 @@ from fastapi.responses import JSONResponse
 from ingle.core.message import Chunk, Request, TokenLogprob, ToolCall
 from ingle.engine.language_model import LanguageModel
 from ingle.engine.tools import check_tools, style_of, tool_constraint
+from ingle.serve.aloud import SpokenReply, aloud, aloud_wish
 from ingle.serve.auth import Keyed, asker, service_of
 from ingle.serve.convert import constraint_of, message_of, sampling_of, stops_of
 from ingle.serve.document import STREAMED
+from ingle.serve.hearing import hear_request
 from ingle.serve.reply import GrowingReply, account_of, calls_in, choice_id, head, most_calls, usage_of
-from ingle.serve.schema import ChatBody, ToolChoice
+from ingle.serve.schema import ChatBody, ChatMessage, ToolChoice
 from ingle.serve.service import Ask, Keep, Service
+from ingle.serve.speaking import Speaker
 from ingle.serve.stream import answers, event_stream, while_connected
 
 router = APIRouter(route_class=Keyed)
@@ -30,28 +33,36 @@ async def chat_completions(
     """Answer a conversation."""
     model = await service.models.get(body.model)
     keep = Keep(learn=body.learn is not False) if body.store else None
-    first = Ask(chat_request(body, service, model), model.name, who, keep=keep, memory=body.memory is not False)
+    first = Ask(chat_request(body, service, model, who), model.name, who, keep=keep, memory=body.memory is not False)
+    wish = await aloud_wish(body, service)
+    request, heard = await while_connected(http, hear_request(service, first.request, who, first.id))
+    first = replace(first, request=request)
     asks = [first, *(_choice(first, body, service, number) for number in range(1, body.n or 1))]
-    reply = ChatReply(asks, model, body)
+    spoken = SpokenReply(Speaker(service, wish.voice, who, first.id), wish.format, service.spoken) if wish else None
+    reply = ChatReply(asks, model, body, heard, spoken)
+    chunks = answers(service, asks)
+    if spoken is not None:
+        chunks = aloud(spoken.talk, chunks, reply.words())
     if body.stream:
-        return await event_stream(http, reply.events(answers(service, asks)))
-    return await while_connected(http, reply.whole(answers(service, asks)))
+        return await event_stream(http, reply.events(chunks))
+    return await while_connected(http, reply.whole(chunks))
 
 
-def chat_request(body: ChatBody, service: Service, model: LanguageModel) -> Request:
-    """Return the engine's request for a body. Raises RequestError for a wrong value."""
+def chat_request(body: ChatBody, service: Service, model: LanguageModel, asker: str = "") -> Request:
+    """Return the engine's request for a body, which never asks the model for sound: its words are spoken. Raises RequestError for a wrong
+    value, NotKept for a spoken answer that nobody remembers."""
     tools = tuple(body.tools or ()) if body.tool_choice != "none" else ()
     check_tools(tools)
     constraint = constraint_of(body.response_format, body.grammar)
     choice = body.tool_choice.model_dump() if isinstance(body.tool_choice, ToolChoice) else body.tool_choice or "auto"
     must_call = tool_constraint(style_of(model.tokenizer), tools, choice, body.parallel_tool_calls is not False)
     return Request(
-        messages=tuple(message_of(message, f"messages[{i}]") for i, message in enumerate(body.messages)),
+        messages=tuple(message_of(_said(message, service, asker, i), f"messages[{i}]") for i, message in enumerate(body.messages)),
         tools=tools,
         constraint=must_call or constraint,
         max_tokens=body.max_completion_tokens or body.max_tokens or service.settings.max_tokens,
         stop=stops_of(body),
-        modalities=tuple(body.modalities or ("text",)),
+        modalities=tuple(name for name in body.modalities or () if name != "audio") or ("text",),
         logprobs=(body.top_logprobs or 0) if body.logprobs else None,
         sampling=sampling_of(body, service.sampling),
     )
@@ -60,43 +71,71 @@ def chat_request(body: ChatBody, service: Service, model: LanguageModel) -> Requ
 class ChatReply:
     """Builds the response to one request, whole or as chunks."""
 
-    def __init__(self, asks: Sequence[Ask], model: LanguageModel, body: ChatBody) -> None:
+    def __init__(
+        self, asks: Sequence[Ask], model: LanguageModel, body: ChatBody, heard: Sequence[dict[str, Any]] = (),
+        spoken: SpokenReply | None = None,
+    ) -> None:  # fmt: skip
+        """heard: words of the request's recordings, for Ingle's own field."""
         self._head = head(asks[0].id, "chat.completion", model)
         self._chunk_head = self._head | {"object": "chat.completion.chunk"}
-        self._model, self._body = model, body
-        style = style_of(model.tokenizer) if body.tools and body.tool_choice != "none" else None
-        self._growing = [GrowingReply(calls_in(style, ask.id) if style else None, most_calls(body)) for ask in asks]
+        self._model, self._body, self._heard, self._spoken = model, body, list(heard), spoken
+        self._style = style_of(model.tokenizer) if body.tools and body.tool_choice != "none" else None
+        self._growing = [self._grow(ask) for ask in asks]
+        self._first = asks[0]
         self._asked_usage = bool(body.stream_options and body.stream_options.include_usage)
+
+    def words(self) -> Callable[[Chunk], str]:
+        """Return a reader of the words of the first answer, without its calls, which nobody wants to hear."""
+        growing = self._grow(self._first)
+        return lambda chunk: growing.take(chunk)[0]
+
+    def _grow(self, ask: Ask) -> GrowingReply:
+        return GrowingReply(calls_in(self._style, ask.id) if self._style else None, most_calls(self._body))
+
+    def _account(self, lasts: Sequence[Chunk]) -> dict[str, Any]:
+        heard = {"heard": self._heard} if self._heard else {}
+        return account_of(lasts) | heard | ({"spoken": self._spoken.talk.about} if self._spoken else {})
 
     async def whole(self, chunks: AsyncGenerator[tuple[int, Chunk], None]) -> Response:
         """Return the whole response after the last chunk."""
-        async for number, chunk in chunks:
-            self._growing[number].take(chunk)
+        async with aclosing(chunks) as opened:
+            async for number, chunk in opened:
+                text, _ = self._growing[number].take(chunk)
+                if self._spoken:
+                    self._spoken.take(text, chunk)
         lasts = [growing.last for growing in self._growing if growing.last]
-        table = self._head | {"choices": [self._choice(i, growing) for i, growing in enumerate(self._growing)]}
-        return JSONResponse(table | {"usage": usage_of(lasts), "ingle": account_of(lasts)})
+        choices = [self._choice(i, growing) for i, growing in enumerate(self._growing)]
+        if self._spoken:
+            choices[0]["message"] |= {"content": None, "audio": await self._spoken.whole()}
+        return JSONResponse(self._head | {"choices": choices, "usage": usage_of(lasts), "ingle": self._account(lasts)})
 
     async def events(self, chunks: AsyncGenerator[tuple[int, Chunk], None]) -> AsyncIterator[dict[str, Any]]:
         """Yield one event per piece."""
         begun: set[int] = set()
         lasts: list[Chunk] = []
+        if self._heard:  # at once, so that people see how they were understood
+            yield self._chunk_head | {"choices": [], "ingle": {"heard": self._heard}}
         async with aclosing(chunks) as opened:
             async for number, chunk in opened:
                 growing = self._growing[number]
                 counted = len(growing.calls)
                 text, calls = growing.take(chunk)
                 delta: dict[str, Any] = {} if number in begun else {"role": "assistant", "content": ""}
-                if text or (number not in begun and not calls):
+                if self._spoken:
+                    delta |= {"audio": audio} if (audio := self._spoken.delta(text, chunk, number not in begun)) else {}
+                elif text or (number not in begun and not calls):
                     delta["content"] = text
                 if calls:
                     delta["tool_calls"] = [{"index": counted + i} | _call(call) for i, call in enumerate(calls)]
                 begun.add(number)
                 if delta or chunk.logprobs:
                     yield self._piece(number, delta, None, chunk.logprobs)
+                if chunk.finish and self._spoken:
+                    yield self._piece(number, {"audio": self._spoken.end()}, None, ())
                 if chunk.finish:  # in a piece of its own, as OpenAI does: clients look back at what came before
                     yield self._piece(number, {}, growing.finish, ())
                     lasts.append(chunk)
-        end: dict[str, Any] = self._chunk_head | {"choices": [], "ingle": account_of(lasts)}
+        end: dict[str, Any] = self._chunk_head | {"choices": [], "ingle": self._account(lasts)}
         if self._asked_usage:
             yield end | {"usage": usage_of(lasts)}
 
@@ -122,6 +161,13 @@ class ChatReply:
             return {"token": text, "logprob": value, "bytes": list(self._model.tokenizer.token_bytes(token))}
 
         return table(entry.token, entry.text, entry.logprob) | {"top_logprobs": [table(*alternative) for alternative in entry.top]}
+
+
+def _said(message: ChatMessage, service: Service, asker: str, number: int) -> ChatMessage:
+    """Return an assistant's message that names a spoken answer, with that answer's words."""
+    if message.audio is None or message.content:
+        return message
+    return message.model_copy(update={"content": service.spoken.get(asker, message.audio.id, f"messages[{number}].audio.id")})
 
 
 def _call(call: ToolCall) -> dict[str, Any]:

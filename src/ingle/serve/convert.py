@@ -2,6 +2,7 @@
 
 import base64
 import binascii
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, get_args
 
@@ -65,6 +66,15 @@ def image_of(url: str, at: str, origin: Origin | None = None) -> ImagePart:
         cure = "Put the picture into the request; Ingle fetches nothing."
         raise RequestError(at, "must be a data: URL of an image in base64", head[:40], cure)
     return ImagePart(_decoded(data, at), head.removeprefix("data:").removesuffix(";base64"), origin)
+
+
+def recording_of(part: Mapping[str, Any], at: str) -> AudioPart:
+    """Return a recording as the Responses API sends it. Raises RequestError for another shape."""
+    table = part.get("input_audio")
+    if not isinstance(table, Mapping) or not isinstance(table.get("data"), str):
+        raise RequestError(f"{at}.input_audio", "must be a table with data and format", type(table).__name__)
+    data = _decoded(table["data"], f"{at}.input_audio.data")
+    return AudioPart(data, f"audio/{table.get('format', 'wav')}", origin_of(part.get("origin"), f"{at}.origin"))
 
 
 def origin_of(value: Any, at: str) -> Origin | None:

@@ -37,6 +37,10 @@ class Metrics:
         self._token = Histogram(
             "ingle_token_seconds", "Writing one token, averaged over an answer", buckets=[s / 50 for s in _SECONDS], registry=one
         )
+        self._heard = Counter("ingle_heard_seconds", "Seconds of recordings that were heard", registry=one)
+        self._hearing = Histogram("ingle_hearing_seconds", "Hearing one recording", buckets=_SECONDS, registry=one)
+        self._spoken = Counter("ingle_spoken_seconds", "Seconds of speech that were made", registry=one)
+        self._sound = Histogram("ingle_first_sound_seconds", "From a request to its first sound", buckets=_SECONDS, registry=one)
         Gauge("ingle_start_time_seconds", "When the server started", registry=one).set(time.time())
 
     def watch(self, scheduler: "Scheduler") -> None:
@@ -63,6 +67,19 @@ class Metrics:
         self._first.observe(usage.queued_s + usage.prefill_s)
         if usage.completion_tokens > 1:
             self._token.observe(usage.decode_s / usage.completion_tokens)
+
+    def heard(self, seconds: float, took_s: float) -> None:
+        """Counts a recording."""
+        self._heard.inc(seconds)
+        self._hearing.observe(took_s)
+
+    def began_to_speak(self, waited_s: float) -> None:
+        """Counts the first sound of a talk."""
+        self._sound.observe(waited_s)
+
+    def spoke(self, seconds: float) -> None:
+        """Counts a piece of speech."""
+        self._spoken.inc(seconds)
 
     def judged(self, verdicts: Iterable[Verdict]) -> None:
         """Counts what guards said of a request and its answer."""

@@ -19,8 +19,9 @@ from ingle.engine.language_model import LanguageModel
 from ingle.engine.tools import check_tools, style_of, tool_constraint
 from ingle.home.turns import Turn, drop, find_completion, path
 from ingle.serve.auth import Keyed, asker, service_of
-from ingle.serve.convert import constraint_of, image_of, origin_of, sampling_of
+from ingle.serve.convert import constraint_of, image_of, origin_of, recording_of, sampling_of
 from ingle.serve.document import STREAMED
+from ingle.serve.hearing import hear_request
 from ingle.serve.reply import FINISH, GrowingReply, account_of, calls_in, choice_id, most_calls, usage_of
 from ingle.serve.schema import MOST_CHOICES, Drawing, JsonSchema, ResponseFormat, ResponsesBody, ResponsesItem
 from ingle.serve.service import Ask, Keep, Service
@@ -41,9 +42,10 @@ async def responses(
     model = await service.models.get(body.model)
     before = await _before(service, who, body.previous_response_id)
     keep = Keep(learn=body.learn is not False) if body.store else None
-    request = responses_request(body, service, model, before)
-    ask = Ask(request, model.name, who, f"resp_{uuid.uuid4().hex}", keep, memory=body.memory is not False)
-    reply = ResponsesReply(ask, model, body)
+    id_ = f"resp_{uuid.uuid4().hex}"
+    request, heard = await while_connected(http, hear_request(service, responses_request(body, service, model, before), who, id_))
+    ask = Ask(request, model.name, who, id_, keep, memory=body.memory is not False)
+    reply = ResponsesReply(ask, model, body, heard)
     chunks = answers(service, [ask])
     if body.stream:
         return await event_stream(http, reply.events(chunks), named=True)
@@ -106,8 +108,8 @@ def responses_request(body: ResponsesBody, service: Service, model: LanguageMode
 class ResponsesReply:
     """Builds the response to one request, whole or as events."""
 
-    def __init__(self, ask: Ask, model: LanguageModel, body: ResponsesBody) -> None:
-        self._ask, self._model, self._body = ask, model, body
+    def __init__(self, ask: Ask, model: LanguageModel, body: ResponsesBody, heard: Sequence[dict[str, Any]] = ()) -> None:
+        self._ask, self._model, self._body, self._heard = ask, model, body, list(heard)
         offered = body.tools and body.tool_choice != "none"
         self._growing = GrowingReply(calls_in(style_of(model.tokenizer), ask.id) if offered else None, most_calls(body))
         self._item = f"msg_{ask.id}"
@@ -186,6 +188,7 @@ class ResponsesReply:
 
     def _done(self) -> dict[str, Any]:
         growing, lasts = self._growing, [self._growing.last] if self._growing.last else []
+        heard = {"heard": self._heard} if self._heard else {}
         text = "".join(growing.text)
         output = [_message(self._item, text)] if text or not growing.calls else []
         cut = _CUT.get(growing.finish or "")
@@ -193,7 +196,7 @@ class ResponsesReply:
         usage = usage_of(lasts)
         cached = usage["prompt_tokens_details"]["cached_tokens"]
         counts = _usage(usage["prompt_tokens"], usage["completion_tokens"], cached, usage["energy"])
-        return table | {"incomplete_details": {"reason": cut} if cut else None, "usage": counts, "ingle": account_of(lasts)}
+        return table | {"incomplete_details": {"reason": cut} if cut else None, "usage": counts, "ingle": account_of(lasts) | heard}
 
 
 def _table(id_: str, model: str, status: str, output: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -273,7 +276,9 @@ def _part(part: dict[str, Any], at: str) -> Part:
         return TextPart(part["text"], origin)
     if kind == "input_image" and isinstance(part.get("image_url"), str):
         return image_of(part["image_url"], f"{at}.image_url", origin)
-    raise RequestError(at, "must be text or a picture in a data: URL, because files are not understood here", str(kind)[:40])
+    if kind == "input_audio":
+        return recording_of(part, at)
+    raise RequestError(at, "must be text, a recording, or a picture in a data: URL, because files are not understood here", str(kind)[:40])
 
 
 def _tools(flat: list[dict[str, Any]]) -> tuple[dict[str, Any], ...]:

@@ -99,6 +99,35 @@ class Call(Body):
     function: CalledFunction
 
 
+class SpokenAnswer(Body):
+    """A spoken answer by its id."""
+
+    id: str
+
+
+class VoiceById(Body):
+    """A voice, as OpenAI's clients name their own."""
+
+    id: str
+
+
+class Voiced(Body):
+    """Base of tables that name a voice."""
+
+    voice: str | VoiceById = "auto"
+
+    @property
+    def voice_name(self) -> str:
+        """The name of the voice."""
+        return self.voice if isinstance(self.voice, str) else self.voice.id
+
+
+class AudioWish(Voiced):
+    """The voice and the format of a spoken answer."""
+
+    format: str = ""
+
+
 class ChatMessage(Body):
     """One message."""
 
@@ -106,6 +135,7 @@ class ChatMessage(Body):
     content: str | Few[Content] | None = None
     tool_calls: Few[Call] | None = None
     tool_call_id: str | None = None
+    audio: SpokenAnswer | None = None
 
 
 class JsonSchema(Body):
@@ -171,6 +201,7 @@ class ChatBody(Drawing):
     max_tokens: int | None = Field(None, ge=1)
     max_completion_tokens: int | None = Field(None, ge=1)
     modalities: Few[Modality] | None = None
+    audio: AudioWish | None = None
     logprobs: bool | None = None
     top_logprobs: int | None = Field(None, ge=0, le=20)
     response_format: ResponseFormat | None = None
@@ -303,6 +334,16 @@ class GuardTeaching(Whole):
     harmful: bool
 
 
+class SpeechBody(Voiced, Whole):
+    """`POST /v1/audio/speech`."""
+
+    input: str = Field(max_length=65_536)
+    model: str = ""
+    response_format: str = "mp3"
+    speed: Annotated[float, Field(ge=0.25, le=4.0, strict=False)] = 1.0
+    stream_format: Literal["audio", "sse"] = "audio"
+
+
 class ErrorDetail(Body):
     """An error."""
 
@@ -330,3 +371,15 @@ class ModerationBody(Whole):
 
     input: str | list[str] | list[ModerationText]
     model: str | None = None
+
+
+class ImagesBody(Whole):
+    """Body of /v1/images/generations."""
+
+    prompt: str = Field(min_length=1)
+    model: str = ""
+    n: int | None = Field(None, ge=1, le=10)
+    size: str | None = None
+    style: str | None = None
+    seed: int | None = Field(None, ge=0, le=2**53)
+    response_format: Literal["b64_json", "url"] | None = None

@@ -26,6 +26,7 @@ from ingle.home.examples import mend_index
 from ingle.home.kept import Kept
 from ingle.home.place import Home
 from ingle.home.turns import keep_answer
+from ingle.media.speech import Speech
 from ingle.safety.middleware import Blocked, Next, close, wrap
 from ingle.safety.policy import USUAL, GuardPolicy
 from ingle.safety.registry import make_guards
@@ -39,6 +40,7 @@ from ingle.serve.record import Recorder, answer_event, new_seed, refusal_event, 
 from ingle.serve.replay import parameters
 from ingle.serve.rooms import open_rooms
 from ingle.serve.settings import SamplingSettings, ServeSettings
+from ingle.serve.spoken_answers import SpokenAnswers
 from ingle.serve.wrong_keys import WrongKeys
 
 if TYPE_CHECKING:
@@ -112,6 +114,7 @@ class Service:
         self.home, self.settings, self.sampling, self.models = home, settings, sampling, models
         self.metrics, self.policy = Metrics(), policy
         self.recorder = Recorder(home)
+        self.speech, self.spoken = Speech(home), SpokenAnswers()  # ears and voices: a process that starts when it is first needed
         self.wrong_keys = WrongKeys(self.recorder.add, self.metrics.wrong_key)
         self.key, self.learns = b"", False
         """Key of the answers' digests, and whether a learner runs beside."""
@@ -178,6 +181,7 @@ class Service:
     async def close(self) -> None:
         """Drains and waits until all facts are written."""
         await self.drain()
+        await asyncio.to_thread(self.speech.close)
         if self._sweeping is not None:
             self._sweeping.cancel()
         await asyncio.to_thread(self.recorder.close)
@@ -213,7 +217,8 @@ class Service:
         Raises NotKept for an unknown model, RequestError and its subclasses for a request that can't be answered, Busy at too much load,
         HomeError or LedgerError if the fact can't be written: the answer then has no last chunk.
         """
-        kept, model = await self.models.find(ask.model)
+        kept, words = await self.models.find(ask.model)
+        model = await asyncio.to_thread(words.answering, ask.request)  # the first picture reads the painter
         sampling = ask.request.sampling
         request = replace(ask.request, sampling=replace(sampling, seed=new_seed() if sampling.seed is None else sampling.seed))
         try:
@@ -330,6 +335,8 @@ class Service:
         times = {name: getattr(usage, name) for name in ("queued_s", "prefill_s", "decode_s")}
         facts = {**event.facts, **times, "model_name": run.model.name, "request": parameters(ask.request, system=bool(keep.conversation))}
         facts |= {} if keep.learn else {"learn": False}
+        if usage.image_tokens and (look := run.model.look(ask.request)):
+            facts["look"] = look.text()
         history = () if keep.conversation else ask.request.messages
         keep_answer(self.engine, ask.asker, keep.parent, message, ask.id, facts, history, keep.conversation)
 

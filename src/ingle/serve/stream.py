@@ -85,6 +85,12 @@ async def event_stream(request: Request, tables: AsyncIterator[Any], named: bool
     return _Events(_lines(first, tables, named), media_type="text/event-stream", headers=_HEADERS)
 
 
+async def byte_stream(request: Request, pieces: AsyncIterator[bytes], media_type: str) -> StreamingResponse:
+    """Return bytes as they come. Waits for the first piece, so that an earlier error still gets its own status."""
+    first = await while_connected(request, anext(pieces, b""))
+    return _Events(_after(first, pieces), media_type=media_type, headers=_HEADERS)
+
+
 class _Events(StreamingResponse):
     """Closes its source when the client goes, not at garbage collection."""
 
@@ -95,6 +101,15 @@ class _Events(StreamingResponse):
             await super().__call__(scope, receive, send)
         finally:
             await close(self.body_iterator)
+
+
+async def _after(first: bytes, pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    try:
+        yield first
+        async for piece in pieces:
+            yield piece
+    finally:
+        await close(pieces)
 
 
 async def _lines(first: Any, tables: AsyncIterator[Any], named: bool) -> AsyncIterator[bytes]:
