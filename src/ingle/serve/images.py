@@ -74,7 +74,8 @@ def picture_of(model: LanguageModel, text: str, side: int) -> bytes:
     try:
         picture = painted(model, text)
     except DeltaError as error:
-        raise RequestError("prompt", "A guard changed the words of this picture, so there is none", "", "Ask for something else.") from error
+        rule = "A guard changed the words of this picture, so there is none"
+        raise RequestError("prompt", rule, "", "Ask for something else.") from error
     return png_of(enlarged(picture, side / SIDE))
 
 
