@@ -10,23 +10,30 @@ PARTS = ("whisper-tiny.en", "voice-joe", "phonemes-en")
 """What hears and speaks English: 134 MB to fetch."""
 
 
-def with_parts(home: Home, *names: str) -> Home:
-    """The home, with parts of the tests' own home lent to it. Skips where they are not kept and can't be fetched."""
+def bring_parts(*names: str) -> Home:
+    """Bring parts into the tests' own home, and return it. Skips where they can't be fetched."""
     from ingle.core.errors import PullError
     from ingle.home.fetch import WrongBytes
     from ingle.home.part_catalogue import parts_called
-    from ingle.home.parts import list_parts
     from ingle.home.pull_part import pull_part
 
-    source = find_home()
+    home = find_home()
     for name in names or PARTS:
         try:
             [entry] = parts_called(name)
-            pull_part(source, entry, lambda *_progress: None)
+            pull_part(home, entry, lambda *_progress: None)
         except WrongBytes:
             raise
         except PullError as error:
-            pytest.skip(f"{name} is not kept in {source.root}, and can't be pulled: {error}")
+            pytest.skip(f"{name} is not kept in {home.root}, and can't be pulled: {error}")
+    return home
+
+
+def with_parts(home: Home, *names: str) -> Home:
+    """The home, with parts of the tests' own home lent to it."""
+    from ingle.home.parts import list_parts
+
+    source = bring_parts(*names)
     (home.root / "parts").mkdir(exist_ok=True)
     for part in list_parts(source):
         if part.name in (names or PARTS):

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from ingle.home.place import Home
+from tests.parts import bring_parts
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", ROOT / "SECURITY.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -71,6 +72,8 @@ def test_commands_run(request: pytest.FixtureRequest, smollm2_home: Home, page: 
 
 @pytest.mark.parametrize(("page", "code"), blocks("python"), ids=[page for page, _ in blocks("python")])
 def test_python_runs(request: pytest.FixtureRequest, smollm2_home: Home, page: str, code: str) -> None:
+    if "audio" in code:
+        bring_parts()
     if f":{PORT}" in code:
         request.getfixturevalue("running")
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)

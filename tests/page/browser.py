@@ -95,8 +95,8 @@ class House:
 
 
 @contextmanager
-def browser() -> Iterator[Browser]:
-    """Chromium; skips where there is none, unless INGLE_TEST_NEEDS_BROWSER says that there must be one."""
+def browser(*more: str) -> Iterator[Browser]:
+    """Chromium, with `more` arguments; skips where there is none, unless INGLE_TEST_NEEDS_BROWSER says that there must be one."""
     found = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     if found is None:
         reason = "there is no chromium here: apt-get install chromium"
@@ -104,7 +104,7 @@ def browser() -> Iterator[Browser]:
             pytest.fail(reason)
         pytest.skip(reason)
     with sync_playwright() as playwright:
-        opened = playwright.chromium.launch(executable_path=found, args=list(ARGUMENTS))
+        opened = playwright.chromium.launch(executable_path=found, args=[*ARGUMENTS, *more])
         try:
             yield opened
         finally:

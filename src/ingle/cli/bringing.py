@@ -15,6 +15,7 @@ from ingle.ledger.row import MAX_TEXT
 if TYPE_CHECKING:
     from ingle.home.base import Base
     from ingle.home.catalogue import Shipped
+    from ingle.home.part_catalogue import PartEntry
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +108,15 @@ def _bring_shipped(home: Home, shipped: "Shipped", watch: Watcher, name: str | N
     _record(home, kept, below.base)
     info = warm(kept_source(home, kept), format_, progress=watch.pieces)
     return Brought(kept, below.base, already, format_, info.nbytes, info.digest)
+
+
+def bring_part(home: Home, entry: "PartEntry", watch: Watcher) -> "tuple[Base, bool]":
+    """Pull a part, and record it. Return its base, and whether it was kept already. Raises PullError, HomeError."""
+    from ingle.home.pull_part import pull_part
+
+    base, already = pull_part(home, entry, watch.bytes)
+    _record(home, Kept(entry.name, base.digest, (), base.pulled_at), base)
+    return base, already
 
 
 def _record(home: Home, kept: Kept, base: "Base") -> None:

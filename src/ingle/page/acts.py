@@ -138,6 +138,7 @@ def _model(tab: Tab) -> str:
 
 ANSWER_ACTS: Sequence[Act] = (
     Act("copy", "Copy the answer", "copy"),
+    Act("aloud", "Read aloud", "aloud", fits=lambda turn: bool(turn.message.text.strip())),
     Act("again", "Answer again", "again", _again),
     Act("good", "Good answer", "good", _good, _answered, lambda turn, taught: taught.rating(turn) > 0),
     Act("bad", "Bad answer", "bad", _bad, _answered, lambda turn, taught: taught.rating(turn) < 0),

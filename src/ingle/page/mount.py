@@ -78,11 +78,13 @@ def add_page(app: FastAPI, service: Service) -> None:
 
     from ingle.page.room import Room
     from ingle.page.view import View  # noqa: F401 - now, and not while the first visitor waits
+    from ingle.page.voice import voice_routes
 
     room = Room(service)
     app.include_router(sign_in_routes(room.sessions, room.ended))
     app.include_router(account_routes(service, room.sessions))
     app.include_router(federated_routes(service, room.sessions))
+    app.include_router(voice_routes(room))
     _add_pages()
     core.app.user_middleware.clear()
     core.app.middleware_stack = None  # or a second application of this process could not be made
@@ -144,7 +146,8 @@ async def _build(client: "Client", request: Request, conversation: str) -> Respo
     visitor = await room.sessions.visitor(request.cookies.get(COOKIE, ""))
     if visitor is None:
         return RedirectResponse(sign_in_url(request.url.path), 303)
-    ui.add_head_html(f'<link rel="stylesheet" href="{static_url("page.css")}">{static_text("head.html")}')
+    sound = f'<script src="{static_url("voice.js")}"></script>'
+    ui.add_head_html(f'<link rel="stylesheet" href="{static_url("page.css")}">{sound}{static_text("head.html")}')
     ui.add_body_html(static_text("icons.svg"))
     view = View(room, visitor, client, lay_out())
     try:

@@ -9,6 +9,7 @@ from ingle.serve.service import Service
 
 if TYPE_CHECKING:
     from ingle.page.view import View
+    from ingle.page.voice import VoiceLine
 
 
 class Room:
@@ -20,6 +21,8 @@ class Room:
         self.pending = PendingAnswers(service, self.changed)
         self.views: set[View] = set()
         """Open tabs."""
+        self.voices: dict[tuple[str, str], VoiceLine] = {}
+        """Tabs with sound, by their owner and their own id."""
 
     def changed(self, key: Key) -> None:
         """Redraws every tab of a conversation's owner."""

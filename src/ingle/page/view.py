@@ -201,6 +201,10 @@ class View:
         self.parts.composer.do("taken", argument["text"] if isinstance(argument, dict) else argument)
         self.parts.scroll.do("end")
         await self.answer(conversation, turn, choices)
+        voice = self.room.voices.get((self.owner, str(argument.get("aloud")))) if isinstance(argument, dict) else None
+        pending = self.room.pending.at(conversation.key, turn)
+        if voice is not None and pending is not None:
+            voice.follow(pending)
 
     async def _begin(self, text: str) -> OpenConversation:
         if self.temporary:

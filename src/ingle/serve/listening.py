@@ -26,6 +26,7 @@ PARTIAL_S = 1.0
 """Seconds of new sound after which a turn is heard again."""
 MOST_S = 300.0
 """Longest turn."""
+_MARKS = ".,;:!?…"
 _BEFORE_S = 6.0
 """Sound that is kept while nobody speaks: longer than any prefix."""
 
@@ -200,7 +201,9 @@ class _Turn:
             return  # the whole turn will say it
         self._last, self._energy = (voice_end, heard), self._energy + energy
         words = heard.text.split()
-        agreed = " ".join(one for one, other in takewhile(lambda pair: pair[0] == pair[1], zip(self._words, words, strict=False)))
+        pairs = zip(self._words, words[:-1], strict=False)  # the last word may be half a word
+        agreed = " ".join(one for one, other in takewhile(lambda pair: pair[0] == pair[1], pairs))
+        agreed = agreed.rstrip(_MARKS)  # ears end whatever they hear with a full stop
         self._words = words
         if len(agreed) > len(self._certain):
             self._certain = agreed

@@ -18,7 +18,7 @@ from ingle.serve.realtime_answer import SpokenTurn
 from ingle.serve.realtime_items import Emitter, TalkItem, new_id
 from ingle.serve.realtime_settings import TalkSettings, changed, session_table
 from ingle.serve.service import Ask, Service
-from ingle.serve.speaking import sound_of, voice_of
+from ingle.serve.speaking import sound_of, voice_of, warm
 
 Event = Mapping[str, Any]
 _MOST_ITEMS = 512
@@ -57,7 +57,14 @@ class TalkSession:
         kept, _ = await self._service.models.find(self._model)
         self._settings = TalkSettings(await voice_of(self._service, "auto"), kept.name)
         self._listener = Listener(self._service, self._news, self._settings.turns)
+        self._ahead.append(asyncio.create_task(self._warm()))
         await self._emit("session.created", {"session": self._session()})
+
+    async def _warm(self) -> Energy:
+        """Let ears and voice wake up while the speaker takes a breath. It costs the first turn's energy."""
+        first = self._service.speech.meter.begin()
+        await asyncio.to_thread(warm, self._service.speech, self._settings.voice.name)
+        return self._service.speech.meter.between(first, self._service.speech.meter.read())
 
     async def end(self) -> None:
         """End what goes on."""

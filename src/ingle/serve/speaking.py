@@ -10,16 +10,18 @@ import threading
 import time
 import uuid
 from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from ingle.core.energy import NOTHING, Energy
-from ingle.core.errors import RequestError
+from ingle.core.errors import IngleError, RequestError
 from ingle.core.event import Event, Fact
 from ingle.core.media import Sound
 from ingle.media.sound import resampled
+from ingle.media.speech import Speech
 from ingle.serve.record import answer_digest
 from ingle.serve.service import Service
 
@@ -58,6 +60,13 @@ async def voice_of(service: Service, name: str, speed: float = 1.0) -> "Voice":
         return service.speech.voices()[0] if wanted == "auto" else wanted
 
     return Voice(await asyncio.to_thread(find), speed)
+
+
+def warm(speech: Speech, voice: str) -> None:
+    """Wake up ears and voice; silent where one of them is missing, for whoever needs it will say so."""
+    with suppress(IngleError):
+        list(speech.speak("Yes.", voice))
+        speech.hear(Sound(np.zeros(RATE // 10, np.float32), RATE))
 
 
 @dataclass(frozen=True, slots=True)

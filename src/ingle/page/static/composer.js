@@ -2,6 +2,7 @@
 // pasting and by dropping; they are made small here, because the way to the server takes a megabyte at a time.
 
 const [MOST, SIDE, BYTES] = [4, 1024, 150_000]; // pictures of a message, pixels of a longer side, and bytes of each
+const HOLD_MS = 300; // who presses the microphone for longer says one thing
 const TEMPORARY = "ingle.temporary"; // set while this tab shows a temporary chat
 
 // A picture as a data: URL of at most BYTES bytes, upright, on white.
@@ -46,8 +47,12 @@ export default {
         <button class="quiet add" type="button" aria-label="Add a picture" title="Add a picture" @click="$refs.file.click()">
           <svg class="i" aria-hidden="true"><use href="#i-picture"></use></svg>
         </button>
-        <textarea ref="box" v-model="text" rows="1" aria-label="Your message" dir="auto" placeholder="Ask anything …" enterkeyhint="enter"
+        <textarea ref="box" v-model="text" rows="1" aria-label="Your message" dir="auto" :placeholder="hint" enterkeyhint="enter"
                   autocomplete="off" @keydown="key" @input="changed"></textarea>
+        <button class="quiet mic" type="button" :class="{ on: hears }" :aria-pressed="hears ? 'true' : 'false'" aria-label="Talk" title="Talk (hold to say one thing)"
+                @pointerdown="press" @pointerup="release" @pointerleave="release" @click="talk">
+          <svg class="i" aria-hidden="true"><use href="#i-microphone"></use></svg>
+        </button>
         <button v-if="writing" class="round" type="button" aria-label="Stop" title="Stop (Esc)" @click="$emit('stop')">
           <svg class="i" aria-hidden="true"><use href="#i-stop"></use></svg>
         </button>
@@ -56,9 +61,16 @@ export default {
         </button>
       </form>
     </div>`,
-  data: () => ({ text: "", pictures: [], over: false, trouble: "", busy: false }),
+  // hears: "" = the microphone is off; free = turn by turn; once = while the button is held
+  data: () => ({ text: "", pictures: [], over: false, trouble: "", busy: false, hears: "", partial: "", spoken: "" }),
+  computed: {
+    hint() {
+      return this.partial || (this.hears ? "Listening …" : "Ask anything …");
+    },
+  },
   watch: {
     begun: "mark",
+    writing: "say",
     place(now, before) {
       this.mark();
       if ((now === null && before === "") || (now === "" && before === null)) {
@@ -79,6 +91,10 @@ export default {
     if (sessionStorage.getItem(TEMPORARY) && this.place === "") this.$emit("lost");
     else this.mark();
     if (matchMedia("(pointer: fine)").matches) this.focus();
+    addEventListener("ingle-voice", this.voice);
+  },
+  unmounted() {
+    removeEventListener("ingle-voice", this.voice);
   },
   methods: {
     draft() {
@@ -124,8 +140,53 @@ export default {
         return;
       }
       [this.busy, this.sent, this.from] = [true, this.text, this.place];
-      this.$emit("send", { text: this.text, pictures: [...this.pictures] });
+      this.$emit("send", { text: this.text, pictures: [...this.pictures], aloud: this.answered ? window.ingleVoice.tab : null });
       setTimeout(() => (this.busy = false), 10000);
+    },
+    // Talking: a click begins and ends it; who holds the button says one thing.
+    press() {
+      if (!this.hears) this.held = setTimeout(() => ((this.held = null), this.listen(true)), HOLD_MS);
+    },
+    release({ type }) {
+      clearTimeout(this.held);
+      if (this.hears !== "once") return;
+      window.ingleVoice.commit();
+      this.released = type === "pointerup"; // the click that follows is none
+    },
+    talk() {
+      if (this.released) return void (this.released = false);
+      if (this.hears) window.ingleVoice.deaf();
+      else this.listen(false);
+    },
+    async listen(once) {
+      [this.trouble, this.hears] = ["", once ? "once" : "free"];
+      try {
+        await window.ingleVoice.listen(once);
+      } catch (error) {
+        window.ingleVoice.deaf();
+        this.trouble = error.name === "NotAllowedError" ? "This browser was not allowed to use the microphone." : error.message;
+      }
+    },
+    voice({ detail: { type, text } }) {
+      if (type === "deaf") [this.hears, this.partial] = ["", ""];
+      if (type === "began") this.partial = "…";
+      if (type === "partial") this.partial = text;
+      if (type === "trouble") {
+        this.trouble = text;
+        window.ingleVoice.deaf();
+      }
+      if (type !== "said") return;
+      this.partial = "";
+      this.spoken = text ? `${this.spoken} ${text}`.trim() : this.spoken;
+      this.say();
+    },
+    say() {
+      // What was said waits until the answer before it has ended.
+      if (!this.spoken || this.writing || this.busy) return;
+      this.text = `${this.text} ${this.spoken}`.trim();
+      [this.spoken, this.answered] = ["", true];
+      this.send();
+      this.answered = false;
     },
     taken(text) {
       if (this.sent === text) {

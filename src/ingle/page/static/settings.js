@@ -55,6 +55,12 @@ export default {
         </section>
         <section>
           <h3>This browser</h3>
+          <label v-if="voices.length">Voice
+            <select :value="voice" @change="speak($event.target.value)">
+              <option value="auto">The fastest</option>
+              <option v-for="name in voices" :value="name">{{ name }}</option>
+            </select>
+          </label>
           <div class="choice" role="radiogroup" aria-label="Light or dark">
             <label v-for="(label, name) in themes"><input type="radio" name="theme" :value="name" :checked="theme === name" @change="paint(name)"><span>{{ label }}</span></label>
           </div>
@@ -62,7 +68,7 @@ export default {
       </div>
     </dialog>`,
   // typed: by name, the value of a field that the server has not confirmed. News of other fields must not wipe it out.
-  data: () => ({ theme: localStorage.getItem("ingle.theme") || "system", typed: {} }),
+  data: () => ({ theme: localStorage.getItem("ingle.theme") || "system", voice: localStorage.getItem("ingle.voice") || "auto", voices: [], typed: {} }),
   computed: {
     changed() {
       return Object.values(this.chosen).some((value) => value !== null && value !== "");
@@ -81,10 +87,12 @@ export default {
   created() {
     this.themes = THEMES;
     this.sent = new Set();
+    addEventListener("ingle-voice", ({ detail }) => detail.type === "hello" && (this.voices = detail.voices));
   },
   methods: {
     open() {
       this.typed = {};
+      window.ingleVoice.voices().catch(() => {}); // they come when they come
       this.$refs.box.showModal();
     },
     outside(event) {
@@ -110,6 +118,10 @@ export default {
     reset() {
       this.typed = {};
       this.$emit("reset");
+    },
+    speak(name) {
+      this.voice = name;
+      window.ingleVoice.choose(name);
     },
     paint(name) {
       this.theme = name;

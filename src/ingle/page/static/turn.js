@@ -80,7 +80,7 @@ export default {
         <button v-for="act in row" class="quiet" type="button" :data-act="act.id" :aria-label="act.label" :title="named(act)"
                 :aria-pressed="act.pressed === null ? null : act.pressed ? 'true' : 'false'"
                 :aria-expanded="unfolds(act)" @click="do_(act.id)">
-          <svg class="i" aria-hidden="true"><use :href="'#i-' + (copied && act.id === 'copy' ? 'done' : act.icon)"></use></svg>
+          <svg class="i" aria-hidden="true"><use :href="'#i-' + icon(act)"></use></svg>
         </button>
         <span v-if="live" class="line"><span class="glow"></span>{{ stage }}</span>
         <span v-else-if="line" class="line">{{ line }}</span>
@@ -93,7 +93,7 @@ export default {
       </dl>
       <slot></slot>
     </article>`,
-  data: () => ({ editing: false, draft: "", detailed: false, copied: false, now: "" }),
+  data: () => ({ editing: false, draft: "", detailed: false, copied: false, aloud: false, now: "" }),
   computed: {
     live() {
       return ["opening", "reading", "writing"].includes(this.state);
@@ -156,7 +156,7 @@ export default {
       setTimeout(() => (button.textContent = "Copy"), 1500);
     },
     do_(act) {
-      const own = { copy: this.copy, edit: this.edit, correct: this.edit, details: () => (this.detailed = !this.detailed) };
+      const own = { copy: this.copy, aloud: this.read, edit: this.edit, correct: this.edit, details: () => (this.detailed = !this.detailed) };
       if (own[act]) own[act]();
       else this.$emit("act", act);
     },
@@ -164,6 +164,21 @@ export default {
       copy(this.text);
       this.copied = true;
       setTimeout(() => (this.copied = false), 1500);
+    },
+    icon({ id, icon }) {
+      if (id === "copy" && this.copied) return "done";
+      return id === "aloud" && this.aloud ? "stop" : icon;
+    },
+    read() {
+      if (this.aloud) return void window.ingleVoice.hush();
+      window.ingleVoice.read(this.correction?.text ?? this.text);
+      this.aloud = true;
+      const over = ({ detail }) => {
+        if (!["quiet", "trouble"].includes(detail.type)) return;
+        removeEventListener("ingle-voice", over);
+        this.aloud = false;
+      };
+      addEventListener("ingle-voice", over);
     },
     edit() {
       [this.editing, this.draft] = [true, this.correction?.text ?? this.text];
