@@ -68,7 +68,6 @@ def tune_sight(
     """
     open_eye(home, 1)
     pictures = from_folder(folder) if folder is not None else free_drawings(home, watch.bytes)
-    pictures = [one for one in pictures if one.family not in settings.without or not one.family]
     source, digest = (folder.name if folder is not None else "free drawings"), digest_of(pictures)
     job = delta_job("sight", VERSION, home, kept, name, settings, watch, command)
     key = digest_json([job.key, digest])
@@ -120,13 +119,14 @@ def _make(pictures: Sequence[Shown], source: str, digest: str, job: Job) -> Cand
 
 
 def _looked(job: Job, pictures: Sequence[Shown]) -> tuple[Array, list[Shown]]:
-    """Return the eye's numbers of the pictures that can be read."""
+    """Return the eye's numbers of the pictures that can be read and are not left out."""
     settings, eye = job.settings, open_eye(job.home)
     folder = features_folder(job.home, eye, pictures, settings.views, settings.seed)
     numbers, kept = features(eye, pictures, settings.views, folder, settings.seed, job.check, partial(job.watch.pieces, "looking"))
     if len(kept) < len(pictures):
         job.watch.say(f"{len(pictures) - len(kept)} of {len(pictures)} pictures can't be read, and are left out")
-    return numbers, [pictures[i] for i in kept]
+    chosen = [place for place, i in enumerate(kept) if pictures[i].family not in settings.without]
+    return numbers[chosen], [pictures[kept[place]] for place in chosen]
 
 
 def _held_out(pictures: Sequence[Shown], settings: SightSettings) -> set[int]:

@@ -61,8 +61,7 @@ def features(
                         seen.append(_looked(eye, one, views, seed))
                         numbers.append(number)
                     except RequestError:
-                        continue
-                    # what can't be read is counted by who asked
+                        continue  # it is counted by who asked
                 held = {"numbers": np.array(numbers, np.int64), "seen": np.array(seen, np.float16)}
                 part = path.with_suffix(".part")
                 save_file(held, part)
