@@ -116,6 +116,13 @@ SHIPPED = {
             title="SmolLM2-135M-Instruct as a hybrid: long texts in a sixth of the memory",
             delta="594ae6c74299e6e68b5e62b3511769dec1686e7bdda9962bdb158a6ce3ae05c3",
         ),
+        Shipped(
+            name="sight",
+            of=CATALOGUE["smollm2"],
+            title="SmolLM2-135M-Instruct sees drawings and simple photographs",
+            delta="f1a56631a257b0e4547e9c345eeccb7c635466e13ee6a522d3db7473471b885e",
+            parts=("efficientnet-lite0",),
+        ),
     )
 }
 

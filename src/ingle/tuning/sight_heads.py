@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ingle.media.projected import of_length, said
-from ingle.tuning.sight_pictures import Shown
+from ingle.tuning.sight_pictures import ShownPicture
 
 Array = npt.NDArray[Any]
 Floats = npt.NDArray[np.float32]
@@ -57,7 +57,7 @@ class Sums:
     """[d, N]: sums of the views of each name."""
 
 
-def names_of(pictures: Sequence[Shown]) -> tuple[tuple[str, ...], tuple[tuple[str, ...], ...], Array]:
+def names_of(pictures: Sequence[ShownPicture]) -> tuple[tuple[str, ...], tuple[tuple[str, ...], ...], Array]:
     """Return all names, the words of each, and which name each picture has."""
     names = tuple(dict.fromkeys(one.name for one in pictures))
     number = {name: i for i, name in enumerate(names)}
@@ -104,7 +104,7 @@ Words = tuple[list[str], list[str]]
 
 
 def fit(
-    numbers: Array, pictures: Sequence[Shown], width: int, ridge: float, check: Callable[[], None], progress: Callable[[int, int], None]
+    numbers: Array, pictures: Sequence[ShownPicture], width: int, ridge: float, check: Callable[[], None], progress: Callable[[int, int], None]
 ) -> tuple[Fitted, list[list[Words]]]:  # fmt: skip
     """Fit the heads on all pictures; return them, and the words for each picture's views by heads that were fitted without its group:
     whoever learns from these words learns how far they can be trusted.
