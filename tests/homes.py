@@ -13,4 +13,6 @@ def lent(kept: Home, root: Path) -> Home:
         folder.rmdir()
         folder.symlink_to(kept.root / folder.name, target_is_directory=True)
     shutil.copytree(kept.models, home.models, dirs_exist_ok=True)
+    if (kept.root / "parts").is_dir():
+        shutil.copytree(kept.root / "parts", home.root / "parts")
     return home

@@ -1,6 +1,7 @@
 """A sight that is as simple as one can be: it sees colours."""
 
 import io
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -23,7 +24,7 @@ class Colours:
     width: int = 48
     likeness: float = 0.99
 
-    def fingerprint(self, picture: Picture) -> npt.NDArray[np.float32]:
+    def fingerprint(self, picture: Picture, _pieces: Sequence[SightPiece]) -> npt.NDArray[np.float32]:
         mean = picture.pixels.mean((0, 1)).astype(np.float32) + 1e-6
         return mean / np.float32(np.linalg.norm(mean))
 

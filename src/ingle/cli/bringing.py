@@ -15,6 +15,7 @@ from ingle.ledger.row import MAX_TEXT
 if TYPE_CHECKING:
     from ingle.home.base import Base
     from ingle.home.catalogue import Shipped
+    from ingle.home.part_catalogue import PartEntry
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +44,7 @@ def bring(home: Home, what: str, watch: Watcher, name: str | None = None, format
         return _bring_shipped(home, SHIPPED[what], watch, name, format_, update)
 
     def check(folder: Path) -> None:
+        from ingle.engine.composite_sight import check_composite
         from ingle.engine.source import checkpoint_tokenizer
         from ingle.engine.tryout import try_words
         from ingle.model.checkpoint import check_finite, open_checkpoint
@@ -58,7 +60,8 @@ def bring(home: Home, what: str, watch: Watcher, name: str | None = None, format
             return
         checkpoint = open_checkpoint(folder)
         checkpoint_tokenizer(checkpoint, folder).check_fits(checkpoint.config)
-        total = sum(checkpoint.stored[tensor].raw.nbytes for tensor in checkpoint.names)
+        check_composite(folder, checkpoint)
+        total = sum(tensor.raw.nbytes for tensor in (*(checkpoint.stored[name] for name in checkpoint.names), *checkpoint.eye.values()))
         done = 0
 
         def step(nbytes: int) -> None:
@@ -105,6 +108,15 @@ def _bring_shipped(home: Home, shipped: "Shipped", watch: Watcher, name: str | N
     _record(home, kept, below.base)
     info = warm(kept_source(home, kept), format_, progress=watch.pieces)
     return Brought(kept, below.base, already, format_, info.nbytes, info.digest)
+
+
+def bring_part(home: Home, entry: "PartEntry", watch: Watcher) -> "tuple[Base, bool]":
+    """Pull a part, and record it. Return its base, and whether it was kept already. Raises PullError, HomeError."""
+    from ingle.home.pull_part import pull_part
+
+    base, already = pull_part(home, entry, watch.bytes)
+    _record(home, Kept(entry.name, base.digest, (), base.pulled_at), base)
+    return base, already
 
 
 def _record(home: Home, kept: Kept, base: "Base") -> None:

@@ -22,6 +22,7 @@ def command(as_json: Annotated[bool, typer.Option("--json", help="Print the list
     from ingle.home.base import Base, read_base
     from ingle.home.deltas import delta_bytes
     from ingle.home.kept import Kept, list_models
+    from ingle.home.parts import list_parts
 
     home, faults = enter(), list[HomeError]()
     pairs: list[tuple[Kept, Base]] = []
@@ -30,6 +31,7 @@ def command(as_json: Annotated[bool, typer.Option("--json", help="Print the list
             pairs.append((kept, read_base(home, kept.base)))
         except HomeError as error:
             faults.append(error)
+    parts = [(part.name, read_base(home, part.base)) for part in list_parts(home)]
     sizes = {digest: delta_bytes(home, digest) for kept, _ in pairs for digest in kept.deltas}
     if as_json:
         print_json(
@@ -41,15 +43,22 @@ def command(as_json: Annotated[bool, typer.Option("--json", help="Print the list
                 }
                 for kept, base in pairs
             ]
+            + [
+                {
+                    "name": name, "base": base.digest, "deltas": [], "source": base.source, "revision": base.revision,
+                    "licence": base.licence, "bytes": base.nbytes, "delta_bytes": 0, "created_at": base.pulled_at, "part": True,
+                }
+                for name, base in parts
+            ]
         )  # fmt: skip
-    elif pairs:
+    elif pairs or parts:
         rows = [
             (
                 kept.name, f"+ {size(sizes[kept.deltas[-1]])}" if kept.deltas else size(base.nbytes), str(len(kept.deltas)),
                 kept.created_at[:10], base.licence or "?", _origin(home, kept) if kept.deltas else base.source,
             )
             for kept, base in pairs
-        ]  # fmt: skip
+        ] + [(name, size(base.nbytes), "part", base.pulled_at[:10], base.licence or "?", base.source) for name, base in parts]  # fmt: skip
         print_table(("NAME", "SIZE", "DELTAS", "SINCE", "LICENCE", "SOURCE"), rows)
     elif not faults:
         note("There are no models yet. `ingle pull smollm2` brings a first model.")

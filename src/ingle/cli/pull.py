@@ -1,16 +1,20 @@
 """`ingle pull`."""
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ingle.cli.gating import Force, Overrides
+
+if TYPE_CHECKING:
+    from ingle.home.part_catalogue import PartEntry
 
 EXAMPLES = """
 ingle pull smollm2
 ingle pull smollm2-hybrid   (for long texts: smollm2 with a sixth of the memory per conversation; see docs/hybrid.md)
 ingle pull HuggingFaceTB/SmolLM2-360M-Instruct --name smol360
 ingle pull ./my-model.Q4_1.gguf --name mine
+ingle pull hearing   (what `ingle hear` needs; also: voice, kokoro)
 ingle pull smollm2 --format int8   (also make the 8-bit weights ready)
 ingle pull ./letters-peft --onto smollm2 --name letters   (an adapter of the PEFT library, as smollm2+letters)
 """
@@ -21,7 +25,7 @@ def command(
         str,
         typer.Argument(
             metavar="WHAT",
-            help="A known name, a hub repository (org/name[/file.gguf][@revision]), a folder, or a .gguf file.",
+            help="A known name (hearing, voice, … too), a hub repository (org/name[/file.gguf][@revision]), a folder, or a .gguf file.",
         ),
     ],
     name: Annotated[str | None, typer.Option(help="What to call it here; by default its own name.")] = None,
@@ -43,6 +47,11 @@ def command(
         return
     import time
 
+    from ingle.home.part_catalogue import parts_called
+
+    if parts := parts_called(what):
+        _parts(parts, as_json)
+        return
     from ingle.cli.bringing import bring
     from ingle.cli.house import enter
     from ingle.cli.output import print_json, size
@@ -64,6 +73,25 @@ def command(
     verb = "was kept already" if brought.already else "is kept"
     print(f"{brought.kept.name} {verb}: {size(base.nbytes)} from {base.source}, ready in format {brought.format}.")
     print(f"Talk with it: ingle chat {brought.kept.name}")
+
+
+def _parts(parts: "tuple[PartEntry, ...]", as_json: bool) -> None:
+    """Keep ears, voices or eyes."""
+    from ingle.cli.bringing import bring_part
+    from ingle.cli.house import enter
+    from ingle.cli.output import print_json, size
+    from ingle.cli.progress import watching
+
+    home, tables = enter(), list[dict[str, object]]()
+    with watching() as watch:
+        for part in parts:
+            base, already = bring_part(home, part, watch)
+            if not as_json:
+                print(f"{part.name} {'was kept already' if already else 'is kept'}: {part.title}. {size(base.nbytes)}, {base.licence}.")
+            keys = {"name": part.name, "base": base.digest, "already": already, "source": base.source}
+            tables.append(keys | {"revision": base.revision, "licence": base.licence, "bytes": base.nbytes})
+    if as_json:
+        print_json(tables)
 
 
 def _adapter(what: str, onto: str, name: str | None, policy: list[str] | None, force: bool, as_json: bool) -> None:

@@ -12,11 +12,12 @@ EXAMPLES = """
 ingle rm smollm2
 ingle rm smollm2 --yes   (asks nothing)
 ingle rm smollm2+mine   (the delta alone)
+ingle rm kokoro   (voices)
 """
 
 
 def command(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="A model, or MODEL+DELTA.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A model, MODEL+DELTA, or a part (a voice, …).")],
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Don't ask for confirmation.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
@@ -28,8 +29,12 @@ def command(
     from ingle.cli.house import enter, record
     from ingle.cli.output import confirm, is_terminal, note, print_json, size
     from ingle.home.kept import remove
+    from ingle.home.parts import list_parts
 
     home = enter()
+    if any(part.name == name for part in list_parts(home)):
+        _remove_part(home, name, yes, as_json)
+        return
     if not yes and is_terminal(sys.stdin) and not confirm(f"Remove {name} ({_what(home, name)})?"):
         note("Nothing was removed.")
         raise typer.Exit(1)
@@ -39,6 +44,22 @@ def command(
         print_json({"name": freed.name, "bases": list(freed.bases), "deltas": list(freed.deltas), "bytes": freed.nbytes})
     else:
         print(f"{name} is gone; {size(freed.nbytes)} freed.")
+
+
+def _remove_part(home: "Home", name: str, yes: bool, as_json: bool) -> None:
+    """Delete ears, a voice or eyes."""
+    from ingle.cli.house import record
+    from ingle.cli.output import confirm, is_terminal, note, print_json, size
+    from ingle.home.parts import remove_part
+
+    if not yes and is_terminal(sys.stdin) and not confirm(f"Remove {name} (with its files)?"):
+        note("Nothing was removed.")
+        raise typer.Exit(1)
+    freed = remove_part(home, name, lambda event: record(home, event))
+    if as_json:
+        print_json({"name": name, "bytes": freed})
+    else:
+        print(f"{name} is gone; {size(freed)} freed.")
 
 
 def _put_right(home: "Home") -> None:

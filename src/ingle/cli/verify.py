@@ -202,12 +202,14 @@ def _faults(home: "Home") -> Iterator[tuple[str, str]]:
     from ingle.home.base import verify_base
     from ingle.home.deltas import verify_delta
     from ingle.home.kept import list_models
+    from ingle.home.parts import list_parts
 
     damaged: list[tuple[str, str]] = []
     models = list_models(home, lambda name, error: damaged.append((name, str(error))))
     yield from damaged
     with watching() as watch:
-        for base, name in {kept.base: kept.name for kept in reversed(models)}.items():
+        parts = {part.base: part.name for part in list_parts(home)}
+        for base, name in ({kept.base: kept.name for kept in reversed(models)} | parts).items():
             try:
                 for fault in verify_base(home, base, watch.bytes):
                     yield name, f"{fault.file} is {fault.what} (expected {fault.expected}, got {fault.got})"

@@ -2,6 +2,7 @@
 
 import base64
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Protocol
@@ -114,6 +115,6 @@ class Sight(Protocol):
         different hands, beside pictures of different things."""
         ...
 
-    def fingerprint(self, picture: Picture) -> npt.NDArray[np.float32]:
-        """Return features float32 [n] of length 1 by which pictures of alike things are found. Raises as `see` does."""
+    def fingerprint(self, picture: Picture, pieces: Sequence[SightPiece]) -> npt.NDArray[np.float32]:
+        """Return features float32 [n] of length 1 by which pictures of alike things are found. `pieces`: of `see`. Raises as `see` does."""
         ...

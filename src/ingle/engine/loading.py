@@ -11,6 +11,7 @@ from ingle.core.digest import digest_json
 from ingle.core.errors import DeltaError, IngleError
 from ingle.core.limits import release_memory
 from ingle.engine.backend import Backend
+from ingle.engine.composite_sight import composite_sight
 from ingle.engine.cpu import CpuBackend
 from ingle.engine.delta_kinds import MEDIA, VIRTUAL, additions_of, virtual_of
 from ingle.engine.language_model import LanguageModel
@@ -25,7 +26,7 @@ from ingle.home.catalogue import CATALOGUE
 from ingle.home.deltas import get_delta
 from ingle.home.kept import Kept
 from ingle.home.place import Home
-from ingle.media.sight import base_sight, open_sight
+from ingle.media.sight import open_sight
 from ingle.model.tokenizer import FACTS_FILE, TOKENIZER_FILE, Tokenizer
 from ingle.model.tokenizer_apart import TokenizerApart
 from ingle.model.tokenizer_hf import open_tokenizer
@@ -36,7 +37,8 @@ def open_model(
 ) -> LanguageModel:
     """Return the model on the CPU backend. Raises as `warm` does, CheckpointError for packed weights that have changed, and HomeError or
     DeltaError for deltas that are damaged or don't fit."""
-    return _with_deltas(source, *_open_weights(source, format_, Cores(threads), cache, progress), _seer(source))
+    backend, tokenizer = _open_weights(source, format_, Cores(threads), cache, progress)
+    return _with_deltas(source, backend, tokenizer, _seer(source, format_, tokenizer))
 
 
 _KNOWN = frozenset(entry.digest for entry in CATALOGUE.values())
@@ -81,7 +83,7 @@ class Opener:
                 self._backends[source.digest] = backend
                 with self._words:  # other weights of this base may have been opened meanwhile: the first tokenizer serves all
                     tokenizer = self._tokenizers.setdefault(base, tokenizer)
-        seer = _seer(source)
+        seer = _seer(source, self._settings[0], tokenizer)
         if seer is not None:
             seer = self._seers.setdefault(seer.sight.digest, seer)  # models that see alike share what was seen
         return _with_deltas(source, backend, tokenizer, seer)
@@ -123,11 +125,11 @@ def _open_apart(folder: Path) -> Tokenizer:
     return tokenizer
 
 
-def _seer(source: Source) -> Seer | None:
+def _seer(source: Source, format_: str, tokenizer: Tokenizer) -> Seer | None:
     """Return how the model sees: the last delta that teaches it to, else what its base brings; None for a model of words alone."""
     taught = [delta for delta in source.media if delta.kind == "sight"]
     if not taught:
-        sight = base_sight(source.folder)
+        sight = composite_sight(source.folder, source.folder.name, format_, tokenizer)
         return Seer(sight) if sight is not None else None
     [change] = source.changes(taught[-1:])
     assert source.home is not None, "deltas lie in a home"

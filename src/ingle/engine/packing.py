@@ -239,17 +239,11 @@ def _pack(tensor: Tensor, format_: str) -> pack.PackedLinear:
         case "fp32":
             return pack.pack_fp32(matrix)
         case "bf16":
-            return pack.pack_bf16(_to_bf16(matrix))
+            return pack.pack_bf16(pack.to_bf16(matrix))
         case "int4":
             return pack.pack_int4(matrix)
         case _:
             return pack.pack_int8(matrix)
-
-
-def _to_bf16(matrix: Array) -> Array:
-    """Round float32 to the nearest bfloat16, ties to even."""
-    words = matrix.view(np.uint32)
-    return ((words + 0x7FFF + ((words >> 16) & 1)) >> 16).astype(np.uint16)
 
 
 def _blocks(tensor: Tensor, size: int) -> Array:

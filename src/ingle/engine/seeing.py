@@ -32,10 +32,8 @@ class ReadyPrompt:
 class Seen:
     """A picture, and what stands for it."""
 
-    content: str
-    """Digest of the picture."""
-    pieces: tuple[SightPiece, ...]
     look: PictureLook
+    pieces: tuple[SightPiece, ...]
 
     @property
     def nbytes(self) -> int:
@@ -59,8 +57,9 @@ class Seer:
                 self._seen.move_to_end(key)
                 return self._seen[key]
             picture = read_picture(part.data, at)
-            look = PictureLook(picture.digest, self.sight.digest, self.sight.fingerprint(picture))
-            seen = self._seen[key] = Seen(picture.digest, self.sight.see(picture), look)
+            pieces = self.sight.see(picture)
+            look = PictureLook(picture.digest, self.sight.digest, self.sight.fingerprint(picture, pieces))
+            seen = self._seen[key] = Seen(look, pieces)
             while len(self._seen) > 1 and sum(one.nbytes for one in self._seen.values()) > self._budget:
                 self._seen.popitem(last=False)
             return seen
@@ -93,7 +92,7 @@ def prompt_of(
                 flat.append(_control(tokenizer, part.name))
             else:
                 for vector in part:
-                    id_ = vector_id(vocab_size, "image", sight.digest, picture.content, place)
+                    id_ = vector_id(vocab_size, "image", sight.digest, picture.look.content, place)
                     vectors[id_], place = vector, place + 1
                     rows.append(id_)
                 flat += [PICTURE] * len(part)

@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 from ingle.core.config import from_table, to_table
 from ingle.core.digest import canonical_json
 from ingle.core.errors import ConfigError, HomeError, NotKept
+from ingle.core.event import Event
 from ingle.core.files import os_errors, sync_folder, write_atomic
 from ingle.home.base import Base, is_whole, read_base
 from ingle.home.deltas import LOCK
@@ -58,14 +60,18 @@ def find_part(home: Home, name: str) -> Path:
     raise NotKept(f"part {name}", "is not kept in this home", "", f"{about}Run: ingle pull {set_with(name)}")
 
 
-def remove_part(home: Home, name: str) -> int:
-    """Delete a part, and return the freed bytes. Raises NotKept, HomeError."""
+def remove_part(home: Home, name: str, tell: Callable[[Event], None] = lambda _event: None) -> int:
+    """Delete a part, and return the freed bytes.
+
+    `tell` gets the fact before anything is deleted; if it raises, all stays. Raises NotKept, HomeError.
+    """
     with home.lock(LOCK):
         part = next((one for one in list_parts(home) if one.name == name), None)
         if part is None:
             raise NotKept(f"part {name}", "is not kept in this home")
         folder = home.base_folder(part.base)
         freed = bytes_in(folder)
+        tell(Event("rm", name, {"bases": 1, "base": part.base, "bytes": freed}))
         with os_errors(_folder(home)):
             (_folder(home) / f"{name}.json").unlink()
         discard(home, folder)

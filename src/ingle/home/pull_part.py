@@ -80,7 +80,10 @@ def _opened(archive: Path, member: str) -> Iterator[IO[bytes]]:
                 found = stack.enter_context(tarfile.open(archive)).extractfile(member)
             else:
                 found = stack.enter_context(stack.enter_context(zipfile.ZipFile(archive)).open(member))
-            assert found is not None, "a file, and no folder"
-            yield found
-    except (zipfile.BadZipFile, tarfile.TarError, KeyError, EOFError, AssertionError) as error:
-        raise PullError(archive.name, f"must hold {member}", error) from error
+            if found is not None:
+                yield found
+                return
+            error: Exception = KeyError(member)  # a folder
+    except (zipfile.BadZipFile, tarfile.TarError, KeyError, EOFError) as fault:
+        error = fault
+    raise PullError(archive.name, f"must hold {member}", error) from error

@@ -8,11 +8,13 @@ from pathlib import Path
 
 from ingle.core.errors import PullError
 from ingle.home.catalogue import CATALOGUE, CatalogueEntry, close_names, known_names
+from ingle.home.part_catalogue import SETS, close_parts
 
 INDEX = "model.safetensors.index.json"
 COMPANIONS = (
     "config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "tokenizer.model",
-    "special_tokens_map.json", "vocab.json", "merges.txt", "chat_template.jinja",
+    "special_tokens_map.json", "vocab.json", "merges.txt", "chat_template.jinja", "chat_template.json", "preprocessor_config.json",
+    "processor_config.json",
 )  # fmt: skip
 _HUB = re.compile(r"(?P<repo>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(?:/(?P<file>[^@]+\.gguf))?(?:@(?P<revision>[\w./-]+))?", re.ASCII)
 
@@ -74,9 +76,9 @@ def find_source(what: str) -> Source:
         raise PullError(what, f"There is no file or folder {what}", "", "Check the path.")
     if match := _HUB.fullmatch(what):
         return HubSource(match["repo"], match["file"] or "", match["revision"] or "")
-    close = close_names(what)
+    close = [*close_names(what), *close_parts(what)]
     cure = f"Did you mean {' or '.join(close)}? " if close else ""
-    cure += f"Known names: {', '.join(known_names())}. Else give org/name of the hub, a folder, or a .gguf file."
+    cure += f"Known names: {', '.join([*known_names(), *SETS])}. Else give org/name of the hub, a folder, or a .gguf file."
     raise PullError(what or "''", "is not a known model", "", cure)
 
 

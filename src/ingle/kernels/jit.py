@@ -69,6 +69,8 @@ ENTRIES = {
     "turn_in": KernelEntry("ingle.kernels.turning", 3),
     "turn_out": KernelEntry("ingle.kernels.turning", 3),
     "softmax_pick": KernelEntry("ingle.kernels.sample", 4),
+    "encoder_pass": KernelEntry("ingle.kernels.encoder", 3, ("linear_int8", "linear_fp32", "linear_bf16", "packed_forward")),
+    "encoder_project": KernelEntry("ingle.kernels.encoder", 3, ("linear_int8", "linear_fp32", "linear_bf16")),
     "decoder_step": KernelEntry("ingle.kernels.step", 3, (*_LINEARS, *_ATTENTIONS, *sorted(ADAPTER_KERNELS | MEMORY_KERNELS))),
 }
 

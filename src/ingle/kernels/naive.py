@@ -66,6 +66,39 @@ def rms_norm(x: Array, weight: Array, eps: float) -> Array:
     return x / np.sqrt((x**2).mean(axis=-1, keepdims=True) + eps) * weight
 
 
+def layer_norm(x: Array, weight: Array, bias: Array, eps: float) -> Array:
+    """Return (x − mean) / sqrt(variance + eps) · weight + bias over the last axis (arXiv 1607.06450)."""
+    x = x.astype(np.float64)
+    x = x - x.mean(axis=-1, keepdims=True)
+    return x / np.sqrt((x**2).mean(axis=-1, keepdims=True) + eps) * weight + bias
+
+
+def gelu(x: Array) -> Array:
+    """Return x · (1 + tanh(sqrt(2/π) · (x + 0.044715 x³))) / 2 (arXiv 1606.08415)."""
+    return x * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3))) / 2
+
+
+def encoder(x: Array, weights: Mapping[str, Array], layers: int, heads: int, eps: float, integer: bool) -> Array:
+    """Return the output of an encoder's layers, before the last norm: every row of x [T, hidden] sees all. integer: whether linears'
+    input is rounded to int8."""
+    T, x = len(x), x.astype(np.float64)
+    for i in range(layers):
+
+        def project(rows: Array, name: str, i: int = i) -> Array:
+            inputs = rounded(rows.astype(np.float32)) if integer else rows
+            return linear(inputs, weights[f"layers.{i}.{name}.weight"], weights[f"layers.{i}.{name}.bias"])
+
+        norms = [(weights[f"layers.{i}.layer_norm{n}.weight"], weights[f"layers.{i}.layer_norm{n}.bias"]) for n in (1, 2)]
+        normed = layer_norm(x, *norms[0], eps)
+        q, k, v = (project(normed, f"self_attn.{part}_proj").reshape(T, heads, -1).swapaxes(0, 1) for part in "qkv")
+        scores = q @ k.swapaxes(1, 2) / np.sqrt(q.shape[2])
+        shares = np.exp(scores - scores.max(axis=2, keepdims=True))
+        mixed = (shares / shares.sum(axis=2, keepdims=True) @ v).swapaxes(0, 1).reshape(T, -1)
+        x = x + project(mixed, "self_attn.out_proj")
+        x = x + project(gelu(project(layer_norm(x, *norms[1], eps), "mlp.fc1")), "mlp.fc2")
+    return x
+
+
 def silu_product(gate: Array, up: Array) -> Array:
     """Return gate · sigmoid(gate) · up (SwiGLU, arXiv 2002.05202)."""
     return gate / (1 + np.exp(-gate)) * up

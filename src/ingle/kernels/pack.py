@@ -87,6 +87,12 @@ def pack_bf16(words: Array) -> PackedLinear:
     return PackedLinear(BF16, *_shape(words), _bytes(_panels(_whole(np.asarray(words, np.uint16)))))
 
 
+def to_bf16(matrix: Array) -> Array:
+    """Round float32 to the nearest bfloat16, ties to even, as uint16 words."""
+    words = matrix.view(np.uint32)
+    return ((words + 0x7FFF + ((words >> 16) & 1)) >> 16).astype(np.uint16)
+
+
 def pack_int8(matrix: Array) -> PackedLinear:
     """Round float [N, K] to int8 with one scale per row, max |w| / 127, and pack it."""
     matrix = np.asarray(matrix, np.float32)
@@ -105,6 +111,16 @@ def pack_int8_groups(q: Array, scale: Array) -> PackedLinear:
     """Pack int8 [N, K] with float16 scale [N, K/32] (GGUF's Q8_0): w = scale · q."""
     stored = (_whole(q).astype(np.int16) + 128).astype(np.uint8)
     return PackedLinear(INT8_GROUP, *_shape(q), _bytes(_quads(stored)), _bytes(_panels(_group_plane(scale, q.shape))))
+
+
+def pack_int8_grouped(matrix: Array) -> PackedLinear:
+    """Round float [N, K] to int8 with one float16 scale per 32 columns, max |w| / 127, and pack it."""
+    N, K = matrix.shape
+    groups = _padded(np.asarray(matrix, np.float32), N, _up(K, 32)).reshape(N, -1, 32)
+    scale = (np.abs(groups).max(axis=2) / 127).astype(np.float16)
+    step = scale.astype(np.float32)
+    q = np.rint(groups / np.where(step > 0, step, 1)[..., None]).clip(-127, 127)
+    return pack_int8_groups(q.astype(np.int8).reshape(N, -1)[:, :K], scale)
 
 
 def pack_int4(matrix: Array) -> PackedLinear:

@@ -1,7 +1,6 @@
-"""The sights of kept models: from a delta of the kind `sight`, or from the files of a model that was made to see."""
+"""The sights of kept models that a delta of the kind `sight` taught to see."""
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy.typing as npt
@@ -18,8 +17,3 @@ def open_sight(home: Home, delta: Delta, tensors: Mapping[str, npt.NDArray[Any]]
     Raises DeltaError for tensors that don't fit, and for an encoder that this version doesn't know.
     """
     raise DeltaError(f"delta {delta.name}", "needs an encoder of pictures that this version doesn't know", delta.origin.get("eye", ""))
-
-
-def base_sight(folder: Path) -> Sight | None:
-    """Return the sight that a base brings with it, in `folder`; None for a model of words alone."""
-    return None

@@ -42,7 +42,7 @@ EARS = ("whisper-tiny.en", "whisper-base")
 MOUTHS = {"joe": "voice-joe"}
 """Voices that are a part of their own; all others are Kokoro's."""
 _DICTIONARY, _KOKORO = "phonemes-en", "kokoro"
-_UNSURE = -0.7
+_UNSURE = -0.8
 """Mean log-probability of a token below which the English ears may have heard another language."""
 _SPEEDS = (0.25, 4.0)
 _MOST_LINE = 64 << 20

@@ -30,6 +30,8 @@ class Checkpoint:
     """Tensors with rows in GGUF's order for RoPE, and their numbers of heads."""
     metadata: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
     """A GGUF file's metadata, tokenizer included; empty for safetensors."""
+    eye: Mapping[str, Tensor] = field(default_factory=lambda: MappingProxyType({}))
+    """Tensors of an eye that the model brings, by transformers' name: see `model.composite`. They are no part of the language model."""
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -59,8 +61,8 @@ def open_checkpoint(path: Path) -> Checkpoint:
     if path.is_dir() and not ggufs:
         from ingle.model.from_safetensors import tensors_from_folder
 
-        config, tensors, files = tensors_from_folder(path)
-        return _checked(Checkpoint(config, files, tensors))
+        config, tensors, eye, files = tensors_from_folder(path)
+        return _checked(Checkpoint(config, files, tensors, eye=MappingProxyType(eye)))
     if len(ggufs) > 1:
         raise CheckpointError(str(path), "must hold one GGUF file", ", ".join(file.name for file in ggufs), "Name the file itself.")
     from ingle.model.from_gguf import tensors_from_gguf
@@ -96,8 +98,7 @@ def expected_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
 
 def check_finite(checkpoint: Checkpoint, progress: Callable[[int], None] = lambda _: None) -> None:
     """Read every weight once. `progress` gets the bytes of each tensor. Raises CheckpointError at the first NaN or infinity."""
-    for name in checkpoint.names:
-        tensor = checkpoint.stored[name]
+    for name, tensor in ({name: checkpoint.stored[name] for name in checkpoint.names} | dict(checkpoint.eye)).items():
         with np.errstate(all="ignore"):
             if not all(np.isfinite(rows).all() for rows in tensor.row_chunks()):
                 raise CheckpointError(name, "must hold finite numbers only", "NaN or infinity", "The weights are damaged; pull them again.")

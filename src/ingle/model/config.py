@@ -11,6 +11,7 @@ from typing import Any, Literal
 from ingle.core.config import from_table, to_table
 from ingle.core.errors import CheckpointError, ConfigError
 from ingle.core.spec import LayerSpec, ModelConfig, transformer_layers
+from ingle.model.composite import COMPOSITES, text_table
 from ingle.model.fields import Fields
 from ingle.model.rope import rope_from_hf, rope_to_hf
 
@@ -24,6 +25,7 @@ def config_from_hf(table: Mapping[str, Any], where: str = "config.json") -> Mode
     """Return the `ModelConfig` of a `config.json`. Raises CheckpointError, naming the key, for all that Ingle cannot run."""
     if "ingle" in table:
         return _from_own(table, where)
+    table, where = text_table(table, where)
     fields = Fields(table, where)
     family = _family(fields)
     if fields.text("hidden_act", "silu") != "silu":
@@ -134,7 +136,7 @@ def _family(fields: Fields) -> Family:
             return FAMILIES[name]
     got = ", ".join(names) or fields.table.get("model_type") or "nothing"
     raise CheckpointError(
-        f"{fields.where}: architectures", "is not an architecture that Ingle knows", got, f"Known: {', '.join(FAMILIES)}."
+        f"{fields.where}: architectures", "is not an architecture that Ingle knows", got, f"Known: {', '.join((*FAMILIES, *COMPOSITES))}."
     )
 
 

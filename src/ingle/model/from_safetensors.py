@@ -14,17 +14,22 @@ from safetensors import SafetensorError, safe_open
 
 from ingle.core.errors import CheckpointError
 from ingle.core.spec import ModelConfig
+from ingle.model.composite import parted_tensors
 from ingle.model.config import config_from_hf
 from ingle.model.fields import Fields, read_json
 from ingle.model.tensor import PLAIN_BYTES, Tensor
 
 INDEX = "model.safetensors.index.json"
+MOST_DIMENSIONS = 4
+"""A convolution's weights have four."""
 _CURE = "The file is damaged or incomplete; pull it again."
 
 
-def tensors_from_folder(folder: Path) -> tuple[ModelConfig, dict[str, Tensor], tuple[Path, ...]]:
-    """Return config, tensors by name, and their files. Raises CheckpointError for whatever is wrong."""
-    config = config_from_hf(read_json(folder / "config.json"), str(folder / "config.json"))
+def tensors_from_folder(folder: Path) -> tuple[ModelConfig, dict[str, Tensor], dict[str, Tensor], tuple[Path, ...]]:
+    """Return config, tensors by name, those of an eye that the model brings, and their files. Raises CheckpointError for whatever is
+    wrong."""
+    table = read_json(folder / "config.json")
+    config = config_from_hf(table, str(folder / "config.json"))
     index = folder / INDEX
     if index.exists():
         where, files = _sharded(index)
@@ -40,7 +45,7 @@ def tensors_from_folder(folder: Path) -> tuple[ModelConfig, dict[str, Tensor], t
     missing = sorted(where.keys() - tensors.keys())
     if missing:
         raise CheckpointError(f"{index}: {missing[0]}", "is not in the shard that the index names", where[missing[0]].name, _CURE)
-    return config, tensors, files
+    return config, *parted_tensors(table, tensors), files
 
 
 def read_safetensors(path: Path) -> list[Tensor]:
@@ -61,10 +66,10 @@ def read_safetensors(path: Path) -> list[Tensor]:
         if kind not in PLAIN_BYTES:
             cure = f"Known: {', '.join(PLAIN_BYTES)}. Use an unquantised release, or its GGUF."
             raise CheckpointError(f"{path}: {name}", "is of a type that Ingle does not read from safetensors", kind, cure)
-        if not 1 <= len(shape) <= 2 or min(shape) < 1:
-            raise CheckpointError(f"{path}: {name}", "must have one or two dimensions, none of them 0", shape)
+        if not 1 <= len(shape) <= MOST_DIMENSIONS or min(shape) < 1:
+            raise CheckpointError(f"{path}: {name}", f"must have one to {MOST_DIMENSIONS} dimensions, none of them 0", shape)
         flat = np.frombuffer(buffer, np.uint8, end - begin, start + begin)
-        tensors.append(Tensor(name, shape, kind, flat.reshape(shape[0], -1) if len(shape) == 2 else flat))
+        tensors.append(Tensor(name, shape, kind, flat.reshape(shape[0], -1) if len(shape) > 1 else flat))
     return tensors
 
 

@@ -110,7 +110,8 @@ def _chat_template(folder: Path, settings: Fields) -> str | None:
             return file.read_text("utf-8")
         except (OSError, UnicodeDecodeError) as error:
             raise CheckpointError(str(file), "must be readable UTF-8", error) from error
-    value = settings.table.get("chat_template")
+    beside = _optional(folder / "chat_template.json").table.get("chat_template")  # of models that see; it goes before the tokenizer's own
+    value = settings.table.get("chat_template") if beside is None else beside
     if isinstance(value, list):  # several, by name
         named = {item.get("name"): item.get("template") for item in value if isinstance(item, dict)}
         value = named.get("default", next(iter(named.values()), None))

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ingle.core.errors import RequestError
 from ingle.media.ears.mel import HOP, RATE, log_mel
 from ingle.media.heard import HeardSegment, HeardWord, Window
 
@@ -29,8 +30,11 @@ _CHANCES = (0.0, 0.4, 0.8)
 """Temperatures of the attempts with the whole window."""
 _SILENCE = 10 ** (-54 / 20)
 """A sound whose loudest 30 ms are below −54 dB of full scale says nothing."""
-_PACKED, _UNLIKELY, _NO_SPEECH = 2.4, -1.0, 0.6
-"""The original's limits: how far a text may be compressed, mean log-probability of a token, probability that nobody speaks."""
+_PACKED, _UNLIKELY = 2.4, -1.0
+"""The original's limits: how far a text may be compressed, mean log-probability of a token."""
+_NO_SPEECH, _MAYBE, _SURELY_SPEECH = 0.4, -0.7, 0.1
+"""Nobody speaks if that is so likely and the words are less likely than the second number, or loop. People who say a thing again and again
+stay below the third. Seen with noise, hum, clicks, sirens and chords (0.4 to 0.97), and voices (0.00 to 0.05)."""
 _LETTERS_PER_S = 32
 """Nobody speaks faster."""
 _MOST_TOKENS, _TOKENS_PER_S, _MOST_PROMPT = 224, 12, 200
@@ -71,13 +75,13 @@ class Whisper:
         start = self._start(language, translate)
         context = self._context(prompt)
         found = self._attempt(encoded, context + start, seconds, 0.0)
-        if _doubtful(found, seconds):
+        if not _nobody(found) and _doubtful(found, seconds):
             encoded = self._encode(samples, WINDOW_S)
             for chance in _CHANCES:
                 found = self._attempt(encoded, (context if not chance else []) + start, seconds, chance)
-                if not _doubtful(found, seconds):
+                if _nobody(found) or not _doubtful(found, seconds):
                     break
-        if not found.text or (found.no_speech > _NO_SPEECH and found.mean < _UNLIKELY) or _loops(found.text):
+        if _nobody(found) or (_loops(found.text) and (found.no_speech > _SURELY_SPEECH or len(found.text) > _most_letters(seconds))):
             return Window(language, seconds, ())
         segments, used_s = self._segments(found.tokens, seconds, last)
         if words:
@@ -100,7 +104,10 @@ class Whisper:
         names = ["<|startoftranscript|>"]
         if self.model.is_multilingual:
             names += [f"<|{language}|>", "<|translate|>" if translate else "<|transcribe|>"]
-        return [self.tokenizer.token_to_id(name) for name in names]
+        ids = [self.tokenizer.token_to_id(name) for name in names]
+        if None in ids:
+            raise RequestError("language", "must be one that Whisper knows, by its code: en, de, fr, zh, …", language)
+        return ids
 
     def _context(self, prompt: str) -> list[int]:
         ids: list[int] = self.tokenizer.encode(" " + prompt.strip(), add_special_tokens=False).ids if prompt.strip() else []
@@ -205,17 +212,27 @@ def loudest(samples: npt.NDArray[np.float32]) -> float:
     return float(np.sqrt((rows.astype(np.float64) ** 2).mean(axis=1).max(initial=0.0))) if len(samples) else 0.0
 
 
+def _nobody(found: _Attempt) -> bool:
+    """Return whether nobody speaks: no words, or such as Whisper makes of noise."""
+    if not any(letter.isalnum() for letter in found.text):
+        return True
+    return found.no_speech > _NO_SPEECH and (found.mean < _MAYBE or _repeats(found.text) or _loops(found.text))
+
+
 def _doubtful(found: _Attempt, seconds: float) -> bool:
     """Return whether an attempt looks wrong: unlikely, too much text for so short a sound, or a sentence that was just said."""
-    if found.no_speech > _NO_SPEECH and found.mean < _UNLIKELY:
-        return False  # silence, surely
-    return found.mean < _UNLIKELY or len(found.text) > 12 + _LETTERS_PER_S * seconds or _repeats(found.text) or _loops(found.text)
+    return found.mean < _UNLIKELY or len(found.text) > _most_letters(seconds) or _repeats(found.text) or _loops(found.text)
+
+
+def _most_letters(seconds: float) -> float:
+    """Return more letters than anybody says in so many seconds."""
+    return 12 + _LETTERS_PER_S * seconds
 
 
 def _loops(text: str) -> bool:
-    """Return whether a text says one thing over and over."""
+    """Return whether a text says one thing over and over, or draws one letter out."""
     data = text.encode()
-    return len(data) / max(1, len(zlib.compress(data))) > _PACKED
+    return bool(re.search(r"(\w)\1{5}", text)) or len(data) / max(1, len(zlib.compress(data))) > _PACKED
 
 
 def _repeats(text: str) -> bool:

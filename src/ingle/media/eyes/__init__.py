@@ -1,0 +1,1 @@
+"""One file an encoder of pictures: pixels in, features out."""
