@@ -116,9 +116,9 @@ def test_apt_is_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:/usr/bin:/bin")
     assert apt_mirrors() == (Mirror("http://one.example/debian/", "stable"), Mirror("https://two.example/d/", "stable-updates"))
     program(tmp_path / "bin", "apt-config", "echo \"PROXY='http://proxy.example:3142'\"")
-    assert debian_descriptions._apt_proxy() == "http://proxy.example:3142"
+    assert debian_descriptions.apt_proxy() == "http://proxy.example:3142"
     program(tmp_path / "bin", "apt-config", "echo \"PROXY='DIRECT'\"")
-    assert debian_descriptions._apt_proxy() is None
+    assert debian_descriptions.apt_proxy() is None
     program(tmp_path / "bin", "apt-get", "echo broken >&2; exit 100")
     with pytest.raises(PullError, match="broken"):
         apt_mirrors()

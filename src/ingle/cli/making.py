@@ -45,11 +45,13 @@ class Wanted(NamedTuple):
 
 
 def make_delta(
-    verb: str, wanted: Wanted, options: Mapping[str, Any], load: Callable[[], tuple[Make[T], type[T]]], label: str = "training"
+    verb: str, wanted: Wanted, options: Mapping[str, Any], load: Callable[[], tuple[Make[T], type[T]]], label: str = "training",
+    words: Sequence[str] = (),
 ) -> "MadeDelta":  # fmt: skip
     """Make a delta by a command's options, and let the gate decide.
 
     `load`: returns the maker and the class of its settings; it is called late, because it imports PyTorch. `label`: of its training.
+    `words`: the command's first words, where they are not the verb alone.
     Raises ConfigError for wrong options, and the errors of the maker.
     """
     from ingle.cli.choose import choose
@@ -65,7 +67,9 @@ def make_delta(
     home = enter()
     kept, rules = choose(home, wanted.model), read_policy(home, wanted.policy)
     make, settings = load()
-    chosen, again = settle(settings, ["ingle", verb, kept.name, "--name", wanted.name], wanted.config, options, wanted.overrides)
+    chosen, again = settle(
+        settings, ["ingle", *(words or (verb,)), kept.name, "--name", wanted.name], wanted.config, options, wanted.overrides
+    )
     with watching() as watch:
         admit = way_in(home, kept, verb, rules, wanted.force, watch)
         return make(home, kept, wanted.name, chosen, admit, run_watch(watch, label), again, lambda event: record(home, event))

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ingle.cli.gating import Force, Overrides
+from ingle.cli.painter import tune_by_pictures
+from ingle.core.config import assignments
 
 if TYPE_CHECKING:
     from ingle.core.event import Sink
@@ -22,6 +24,7 @@ ingle tune smollm2 letters.jsonl notes/ --method dora --rank 8 --layers upper-th
 ingle tune smollm2 suite:sst2 --name sentiment --max-examples 500 --set train.patience=2
 ingle tune smollm2+hybrid suite:xsum-bits --teacher smollm2 --name closer   (a hybrid follows what it was made of)
 ingle tune --recipe recipes/classify.toml
+ingle tune painter smollm2   (it learns to paint, by pictures that it fetches)
 """
 
 
@@ -67,10 +70,9 @@ def command(
     moment, or refused and now with --force, the same command goes on.
     """
     if listing or (model is None and recipe is None):
-        _list(as_json)
-        return
-    from ingle.core.config import assignments
-
+        return _list(as_json)
+    if model == "painter":
+        return tune_by_pictures(list(data or ()), name, overrides, policy, force, as_json, epochs, seed)
     options = {
         "method": method, "options.rank": rank, "options.targets": targets, "layers": layers, "max_examples": max_examples,
         "train.epochs": epochs, "train.optimiser.learning_rate": rate, "train.seed": seed, "data.seed": seed,

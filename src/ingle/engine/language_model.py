@@ -1,6 +1,6 @@
 """A language model: a backend with its tokenizer."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -9,6 +9,7 @@ from ingle.core.errors import ContextError, RequestError
 from ingle.core.media import PictureLook
 from ingle.core.message import ImagePart, Request
 from ingle.engine.backend import Backend
+from ingle.engine.painting import NO_PAINTER, Painter
 from ingle.engine.seeing import ReadyPrompt, Seer, prompt_of
 from ingle.model.template import encode_chat, render
 from ingle.model.tokenizer import Tokenizer
@@ -30,12 +31,33 @@ class LanguageModel:
     """Digest of the deltas behind the adapter."""
     seer: Seer | None = None
     """The model's sight; None = it reads words alone."""
+    painter: Painter | None = None
+    """How the model paints; None = it answers in words alone."""
+    paints: bool = False
+    """Whether this is the model while it paints; see `answering`."""
 
     @cached_property
     def digest(self) -> str:
         """Digest of all that the answer depends on beside the request: weights, their format, and deltas. A sight is no part of it: what it
         makes of a picture shows in the ids of the prompt."""
         return digest_json([self.backend.digest, self.adapter_digest]) if self.adapter_digest else self.backend.digest
+
+    def answering(self, request: Request) -> "LanguageModel":
+        """Return the model that answers a request: itself, or for a picture itself while it paints.
+
+        Raises RequestError for a picture where it has no painter, and the errors of reading one.
+        """
+        if request.modalities != ("image",) or self.paints:
+            return self
+        if self.painter is None:
+            raise RequestError("modalities", f"{self.name} can't paint", "", NO_PAINTER)
+        return self._painting
+
+    @cached_property
+    def _painting(self) -> "LanguageModel":
+        assert self.painter is not None, "asked before"
+        painter = self.painter
+        return replace(self, backend=painter.runner, adapter=painter.adapter, adapter_digest=painter.digest, paints=True)
 
     def encode(self, request: Request) -> list[int]:
         """Return the token ids of a request. Raises as `prompt` does."""
@@ -47,7 +69,7 @@ class LanguageModel:
         Raises RequestError if there are none, for an answer other than text, and for a picture that can't be read or that the model can't
         see; TemplateError if the template fails, ContextError if they leave no room for an answer.
         """
-        if beyond := [name for name in request.modalities if name != "text"]:
+        if beyond := [name for name in request.modalities if name != ("image" if self.paints else "text")]:
             raise RequestError("modalities", f"must be text alone: {self.name} can't answer in {beyond[0]}", ", ".join(request.modalities))
         if request.prompt is None:
             prompt = self._read_chat(request)

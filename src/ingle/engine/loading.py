@@ -17,6 +17,7 @@ from ingle.engine.delta_kinds import MEDIA, VIRTUAL, additions_of, virtual_of
 from ingle.engine.language_model import LanguageModel
 from ingle.engine.packing import WEIGHTS, cache_dtype, check_pack, read_pack
 from ingle.engine.packing_worker import warm_apart
+from ingle.engine.painting import Painter
 from ingle.engine.prefixed import Prefixed
 from ingle.engine.seeing import Seer
 from ingle.engine.source import Progress, Source, kept_source, merged_checkpoint, silent, warm
@@ -136,6 +137,15 @@ def _seer(source: Source, format_: str, tokenizer: Tokenizer) -> Seer | None:
     return Seer(open_sight(source.home, taught[-1], change.tensors))
 
 
+def _painter(source: Source, runner: CpuBackend) -> Painter | None:
+    """Return how the model paints: by the last delta that teaches it to."""
+    taught = [delta for delta in source.media if delta.kind == "painter"]
+    if not taught:
+        return None
+    digest = digest_json([delta.digest for delta in (*source.beside, taught[-1])])
+    return Painter(taught[-1].name, digest, runner, lambda: (source.changes(taught[-1:])[0].tensors, source.changes(source.beside)))
+
+
 def _with_deltas(source: Source, runner: CpuBackend, tokenizer: Tokenizer, seer: Seer | None = None) -> LanguageModel:
     """Return the model with `runner`'s weights and the deltas that stay beside them."""
     backend: Backend = runner
@@ -143,12 +153,12 @@ def _with_deltas(source: Source, runner: CpuBackend, tokenizer: Tokenizer, seer:
         [change] = source.changes([source.virtual])
         backend = Prefixed(runner, *virtual_of(runner.config, change), source.virtual.digest)
     if not source.beside:
-        return LanguageModel(source.name, backend, tokenizer, seer=seer)
+        return LanguageModel(source.name, backend, tokenizer, seer=seer, painter=_painter(source, runner))
     changes, digest = source.changes(source.beside), digest_json([delta.digest for delta in source.beside])
     # A low-rank addition is the same whatever it is added to; others are computed from the weights, which takes a moment to open.
     low_rank = all(change.kind == "lora" for change in changes)
     additions = additions_of(runner.config, changes, None if low_rank else merged_checkpoint(source))
-    return LanguageModel(source.name, backend, tokenizer, runner.adapter(additions, digest), digest, seer)
+    return LanguageModel(source.name, backend, tokenizer, runner.adapter(additions, digest), digest, seer, _painter(source, runner))
 
 
 def beside(home: Home, kept: Kept, model: LanguageModel, delta: Delta) -> LanguageModel:

@@ -28,6 +28,13 @@ def write(model: LanguageModel, requests: Sequence[Request], stopped: Callable[[
 
     When `stopped` is true, nothing more comes. Raises what `LanguageModel.prompt` raises for any request before the first answer.
     """
+    return ((number, text) for number, text, _ in write_whole(model, requests, stopped))
+
+
+def write_whole(
+    model: LanguageModel, requests: Sequence[Request], stopped: Callable[[], bool] = _never
+) -> Iterator[tuple[int, str, Chunk]]:  # fmt: skip
+    """Yield each request's number with its answer's text and last chunk, as `write` does."""
     prompts = [model.prompt(request) for request in requests]
     capacity = Capacity(_PLACES, _PLACES, len(requests) + 1, len(requests) + 1, _STATE_BYTES, STEP_TOKENS, STEP_TOKENS)
     arrived: SimpleQueue[tuple[int, Chunk | IngleError]] = SimpleQueue()
@@ -48,7 +55,7 @@ def write(model: LanguageModel, requests: Sequence[Request], stopped: Callable[[
             words[number].append(outcome.text)
             if outcome.finish is not None:
                 left -= 1
-                yield number, "".join(words[number])
+                yield number, "".join(words[number]), outcome
     finally:
         scheduler.close()
 

@@ -107,7 +107,7 @@ def apt_mirrors() -> tuple[Mirror, ...]:
 
 
 def _fetch(folder: Path, downloads: Path, name: str, progress: FetchProgress, mirrors: tuple[Mirror, ...]) -> Pinned:
-    opener = make_opener(proxy=_apt_proxy())
+    opener = make_opener(proxy=apt_proxy())
     path = f"main/{_ARCHIVE}/{name}" if name == "Packages" else f"main/i18n/{name}"
     for mirror in mirrors:
         base = f"{mirror.uri}dists/{mirror.release}/"
@@ -142,7 +142,8 @@ def _released(downloads: Path, base: str, opener: urllib.request.OpenerDirector)
     return {row[2]: (row[0], int(row[1])) for row in rows if len(row) == 3 and len(row[0]) == 64}
 
 
-def _apt_proxy() -> str | None:
+def apt_proxy() -> str | None:
+    """Return the URL of apt's proxy; None where it has none."""
     command = shutil.which("apt-config")
     line = _run(command, "shell", "PROXY", "Acquire::http::Proxy").strip() if command else ""
     value = line.partition("=")[2].strip("'\"")

@@ -19,6 +19,7 @@ from ingle.serve import (
     federations,
     feedback,
     guards,
+    images,
     models,
     moderations,
     realtime,
@@ -55,7 +56,7 @@ def make_app(service: Service, mount: Mount | None = None) -> FastAPI:
     # The documentation pages that come with the library load scripts from elsewhere; /openapi.json is all there is.
     app = FastAPI(title="Ingle", version=__version__, lifespan=life, docs_url=None, redoc_url=None)
     app.state.service, app.state.auth, app.state.health = service, KeyAuth(service), Health(service)
-    for endpoints in (audio, chat, completions, responses, explain, feedback, moderations, guards):
+    for endpoints in (audio, chat, completions, responses, explain, feedback, moderations, guards, images):
         app.include_router(endpoints.router, responses=errors(*ANSWERING))
     app.state.talks = set()
     app.include_router(realtime.router)

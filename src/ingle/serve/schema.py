@@ -371,3 +371,15 @@ class ModerationBody(Whole):
 
     input: str | list[str] | list[ModerationText]
     model: str | None = None
+
+
+class ImagesBody(Whole):
+    """Body of /v1/images/generations."""
+
+    prompt: str = Field(min_length=1)
+    model: str = ""
+    n: int | None = Field(None, ge=1, le=10)
+    size: str | None = None
+    style: str | None = None
+    seed: int | None = Field(None, ge=0, le=2**53)
+    response_format: Literal["b64_json", "url"] | None = None

@@ -217,7 +217,8 @@ class Service:
         Raises NotKept for an unknown model, RequestError and its subclasses for a request that can't be answered, Busy at too much load,
         HomeError or LedgerError if the fact can't be written: the answer then has no last chunk.
         """
-        kept, model = await self.models.find(ask.model)
+        kept, words = await self.models.find(ask.model)
+        model = await asyncio.to_thread(words.answering, ask.request)  # the first picture reads the painter
         sampling = ask.request.sampling
         request = replace(ask.request, sampling=replace(sampling, seed=new_seed() if sampling.seed is None else sampling.seed))
         try:

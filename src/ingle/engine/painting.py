@@ -1,0 +1,115 @@
+"""Painting: an answer of 64 words of the painter's palette, written like any other answer, becomes a picture.
+
+The painter's low-rank addition acts beside the weights only while the model paints; a grammar allows words of the palette alone.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ingle.core.errors import DeltaError, RequestError
+from ingle.core.media import Picture
+from ingle.core.message import Constraint, Request, Sampling
+from ingle.engine.adapter import Addition
+from ingle.engine.backend import Segment
+from ingle.engine.cpu import CpuBackend
+from ingle.engine.delta_kinds import Change, additions_of
+from ingle.media.painter import WORDS, Hand, hand_of, prompt_of
+
+if TYPE_CHECKING:
+    from ingle.engine.language_model import LanguageModel
+
+_LINEARS = "model.layers."
+NO_PAINTER = "Run: ingle pull painter, and name a model that paints, like smollm2+painter."
+_MOST_WORDS = 200
+"""Most characters of what is to be painted."""
+USUAL = Sampling(temperature=0.8, top_p=0.95)
+"""Sampling of pictures where nobody asks for another."""
+
+
+@dataclass(frozen=True)
+class Painter:
+    """How a model paints. Its tensors are read when the first picture is asked for. Thread-safe."""
+
+    name: str
+    """The delta's name, for messages."""
+    digest: str
+    """Digest of all that a picture depends on beside the model's weights."""
+    runner: CpuBackend
+    read: Callable[[], tuple[Mapping[str, npt.NDArray[Any]], Sequence[Change]]]
+    """Reads the delta's tensors, and the changes that stay beside the weights in any case."""
+
+    @cached_property
+    def _read(self) -> tuple[Mapping[str, npt.NDArray[Any]], Sequence[Change]]:
+        return self.read()
+
+    @cached_property
+    def hand(self) -> Hand:
+        """The decoder and its palette. Raises DeltaError for tensors that don't fit, HomeError for damaged ones."""
+        hand = hand_of(self.name, self._read[0])
+        if max(hand.palette) >= self.runner.config.vocab_size:
+            raise DeltaError(f"delta {self.name}", "must have a palette of the model's own tokens", max(hand.palette))
+        return hand
+
+    @cached_property
+    def adapter(self) -> Any:
+        """The addition that acts while the model paints. Raises DeltaError for one that doesn't fit the weights."""
+        tensors, beside = self._read
+        own = {name: values for name, values in tensors.items() if name.startswith(_LINEARS)}
+        additions: Mapping[str, Addition] = additions_of(self.runner.config, [*beside, Change(self.name, "lora", own)])
+        return self.runner.adapter(additions, self.digest)
+
+    @cached_property
+    def grammar(self) -> Constraint:
+        """The language of pictures: exactly so many words of the palette."""
+        return Constraint("lark", f"start: <[{','.join(map(str, self.hand.palette))}]>{{{WORDS}}}")
+
+
+def painting_request(model: "LanguageModel", what: str, style: str = "", sampling: Sampling = USUAL) -> Request:
+    """Return the request for one picture. Raises RequestError for a model without a painter, or a wish that is empty or too long; and the
+    errors of reading the painter."""
+    if model.painter is None:
+        raise RequestError("model", f"{model.name} can't paint", "", NO_PAINTER)
+    if not what.strip():
+        raise RequestError("prompt", "must name what to draw", "nothing", "For example: a red apple.")
+    if len(what) > _MOST_WORDS:
+        raise RequestError("prompt", f"must have at most {_MOST_WORDS} characters to be painted", len(what), "Name one thing.")
+    prompt = prompt_of(what, style)
+    return Request(prompt=prompt, constraint=model.painter.grammar, max_tokens=WORDS, modalities=("image",), sampling=sampling)
+
+
+def painted(model: "LanguageModel", text: str) -> Picture:
+    """Return the picture that an answer of a painting model is. Raises DeltaError for a text that is none, RequestError for no painter."""
+    if model.painter is None:
+        raise RequestError("model", f"{model.name} can't paint", "", NO_PAINTER)
+    return model.painter.hand.paint(model.tokenizer.encode(text))
+
+
+def likeness(model: "LanguageModel", what: str, style: str, pictures: Sequence[Sequence[int]]) -> list[float]:
+    """Return how much likelier each picture is after its prompt than after none, in nats: the model's own judgement of how well it shows
+    the thing. `model`: the one that paints; `pictures`: 64 tokens each."""
+    assert model.painter is not None, "only a painting model is asked"
+    palette = np.array(model.painter.hand.palette)
+    place = {int(token): code for code, token in enumerate(palette)}
+    sums = []
+    for tokens in pictures:
+        codes = np.array([place[token] for token in tokens])
+        asked, anything = (_nats(model, prompt, tokens, codes, palette) for prompt in (prompt_of(what, style), prompt_of("")))
+        sums.append(float(asked - anything))
+    return sums
+
+
+def _nats(
+    model: "LanguageModel", prompt: str, tokens: Sequence[int], codes: npt.NDArray[np.int64], palette: npt.NDArray[np.int64]
+) -> float:  # fmt: skip
+    """Return the log-probability of a picture after a prompt, among the words of the palette."""
+    ids = [*model.tokenizer.encode_prompt(prompt), *tokens]
+    [rows] = model.backend.forward([Segment(model.backend.new_state(), ids[:-1], "all", model.adapter)])
+    logits = rows[-len(tokens) :][:, palette].astype(np.float64)
+    logits -= logits.max(1, keepdims=True)
+    chosen = logits[np.arange(len(codes)), codes] - np.log(np.exp(logits).sum(1))
+    return float(chosen.sum())

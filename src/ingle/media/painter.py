@@ -1,0 +1,153 @@
+"""The painter's hand: 64 codes out of 512 become a picture of 64×64 pixels. NumPy only; its training is in tuning/emblem_net.py.
+
+| tensor | means |
+|---|---|
+| painter.palette [512, 4] uint8 | the token of each code, 32 bits, the lowest first |
+| painter.codebook [512, 16] | the vector of each code |
+| painter.decoder.… | the decoder's layers, named as in tuning/emblem_net.py |
+| model.layers.… | a low-rank addition that acts while the model paints, and only then: as in the kind `lora` |
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ingle.core.errors import DeltaError
+from ingle.core.media import Picture
+
+GRID = 8
+"""Codes of a side."""
+CODES = 512
+"""Codes of the codebook."""
+WORDS = GRID * GRID
+"""Codes of a picture."""
+STYLES = ("twemoji", "noto", "fluent")
+"""Artists whose manner a painter may have learnt."""
+PALETTE, CODEBOOK, DECODER = "painter.palette", "painter.codebook", "painter.decoder."
+_GROUPS, _EPSILON = 8, 1e-5
+
+Array = npt.NDArray[np.float32]
+
+
+_BEGINS = re.compile(r"(?:(?:please|draw|paint|sketch|me|a|an|the|some|(?:picture|drawing|emoji|icon) of)[\s:]+)*", re.IGNORECASE)
+_STYLE = re.compile(rf"[\s,;]*(?:in the )?(?:style of|manner of)?\s*({'|'.join(STYLES)})(?:\s+style)?[\s.!]*$", re.IGNORECASE)
+
+
+def wish_of(text: str) -> tuple[str, str]:
+    """Return what is to be painted and in whose style, from what people say: `Draw a red apple, noto` gives (red apple, noto)."""
+    words = " ".join(text.split())
+    found = _STYLE.search(words)
+    style = found[1].lower() if found else ""
+    what = words[: found.start()] if found else words
+    begun = _BEGINS.match(what)
+    return what[begun.end() if begun else 0 :].strip(" .!?,"), style
+
+
+def prompt_of(what: str, style: str = "") -> str:
+    """Return the prompt after which a model paints: `draw: red apple, noto:`. Without a thing, it paints anything."""
+    words = " ".join(what.split())
+    return f"draw: {words}, {style}:" if words and style else f"draw: {words}:" if words else "draw:"
+
+
+@dataclass(frozen=True, eq=False)
+class Hand:
+    """The decoder of emblems, with the palette that its codes are written in."""
+
+    palette: tuple[int, ...]
+    """The token of each code."""
+    codebook: Array
+    """[512, width]."""
+    layers: Mapping[str, Array]
+    """The decoder's tensors, without their prefix."""
+
+    def paint(self, tokens: Sequence[int]) -> Picture:
+        """Return the picture that 64 words of the palette stand for. Raises DeltaError for other tokens, or another number of them."""
+        place = {token: code for code, token in enumerate(self.palette)}
+        if len(tokens) != WORDS or any(token not in place for token in tokens):
+            raise DeltaError("picture", f"must be {WORDS} words of the palette", f"{len(tokens)} tokens")
+        return Picture(self.decode(np.array([[place[token] for token in tokens]]))[0])
+
+    def decode(self, codes: npt.NDArray[np.integer[Any]]) -> npt.NDArray[np.uint8]:
+        """Return pixels [n, 64, 64, 3] of codes [n, 64], row by row of the picture."""
+        return np.concatenate([self._decode_one(one) for one in codes])
+
+    def _decode_one(self, codes: npt.NDArray[np.integer[Any]]) -> npt.NDArray[np.uint8]:
+        x = self.codebook[codes].reshape(GRID, GRID, -1)  # [H, W, channels]
+        x = self._wide(x, "0.")
+        for layer in ("1.", "2."):
+            x = self._residual(x, layer)
+        x = _unfolded(self._narrow(x, "3.0."))
+        for layer in ("4.", "5."):
+            x = self._residual(x, layer)
+        x = _unfolded(self._narrow(x, "6.0."))
+        x = _unfolded(self._wide(self._residual(x, "7."), "8."))
+        pixels: npt.NDArray[np.uint8] = (np.clip(x * 0.5 + 0.5, 0, 1) * 255 + 0.5).astype(np.uint8)
+        return pixels[None]
+
+    def _residual(self, x: Array, name: str) -> Array:
+        """x + the 1×1 convolution of a 3×3 convolution, each after a ReLU; normalised in groups of channels first."""
+        height, width, channels = x.shape
+        grouped = x.reshape(height * width, _GROUPS, channels // _GROUPS)
+        mean, spread = grouped.mean((0, 2), keepdims=True), grouped.var((0, 2), keepdims=True)
+        normal = ((grouped - mean) / np.sqrt(spread + _EPSILON)).reshape(x.shape)
+        inner = np.maximum(normal * self.layers[f"{name}norm.weight"] + self.layers[f"{name}norm.bias"], 0)
+        return x + self._narrow(np.maximum(self._wide(inner, f"{name}wide."), 0), f"{name}narrow.")
+
+    def _narrow(self, x: Array, name: str) -> Array:
+        """A 1×1 convolution: [H, W, in] → [H, W, out]."""
+        weight = self.layers[f"{name}weight"]
+        product: Array = x @ weight[:, :, 0, 0].T + self.layers[f"{name}bias"]
+        return product
+
+    def _wide(self, x: Array, name: str) -> Array:
+        """A 3×3 convolution with a border of zeros: [H, W, in] → [H, W, out]."""
+        height, width, _ = x.shape
+        padded = np.pad(x, ((1, 1), (1, 1), (0, 0)))
+        around = np.concatenate([padded[i : i + height, j : j + width] for i in range(3) for j in range(3)], axis=2)
+        weight = self.layers[f"{name}weight"]  # [out, in, 3, 3]
+        product: Array = around @ weight.transpose(2, 3, 1, 0).reshape(-1, weight.shape[0]) + self.layers[f"{name}bias"]
+        return product
+
+
+def _unfolded(x: Array) -> Array:
+    """Return channels as pixels: [H, W, 4 c] → [2 H, 2 W, c]; channel 4 c + 2 i + j goes to row i and column j of each four."""
+    height, width, channels = x.shape
+    return x.reshape(height, width, channels // 4, 2, 2).transpose(0, 3, 1, 4, 2).reshape(2 * height, 2 * width, channels // 4)
+
+
+def hand_of(name: str, tensors: Mapping[str, npt.NDArray[Any]]) -> Hand:
+    """Return the hand in a delta's tensors. `name` is for messages. Raises DeltaError for tensors that are missing or don't fit."""
+    for part, shape in _shapes().items():
+        if part not in tensors or tensors[part].shape != shape:
+            got = tensors[part].shape if part in tensors else "nothing"
+            raise DeltaError(f"delta {name}, {part}", f"must have shape {shape}", got, "The delta is incomplete; make it again.")
+    palette = np.ascontiguousarray(tensors[PALETTE], np.uint8).view("<u4")[:, 0]
+    if len(np.unique(palette)) != CODES:
+        raise DeltaError(f"delta {name}, {PALETTE}", f"must be {CODES} different tokens", len(np.unique(palette)))
+    layers = {key.removeprefix(DECODER): values.astype(np.float32) for key, values in tensors.items() if key.startswith(DECODER)}
+    return Hand(tuple(map(int, palette)), tensors[CODEBOOK].astype(np.float32), layers)
+
+
+def palette_tensor(palette: Sequence[int]) -> npt.NDArray[np.uint8]:
+    """Return tokens as `painter.palette`."""
+    return np.array(palette, "<u4")[:, None].view(np.uint8)
+
+
+def _shapes() -> dict[str, tuple[int, ...]]:
+    """Return the shape of every tensor of a hand."""
+    shapes: dict[str, tuple[int, ...]] = {PALETTE: (CODES, 4), CODEBOOK: (CODES, 16)}
+
+    def convolution(name: str, inputs: int, outputs: int, side: int) -> None:
+        shapes[f"{DECODER}{name}weight"], shapes[f"{DECODER}{name}bias"] = (outputs, inputs, side, side), (outputs,)
+
+    for name, inputs, outputs, side in (("0.", 16, 96, 3), ("3.0.", 96, 256, 1), ("6.0.", 64, 128, 1), ("8.", 32, 12, 3)):
+        convolution(name, inputs, outputs, side)
+    for name, width in (("1.", 96), ("2.", 96), ("4.", 64), ("5.", 64), ("7.", 32)):
+        shapes[f"{DECODER}{name}norm.weight"] = shapes[f"{DECODER}{name}norm.bias"] = (width,)
+        convolution(f"{name}wide.", width, width, 3)
+        convolution(f"{name}narrow.", width, width, 1)
+    return shapes

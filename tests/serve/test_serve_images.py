@@ -1,0 +1,145 @@
+"""Pictures over the API: OpenAI's own client draws them, the ledger has their facts, and words stay words."""
+
+import base64
+import io
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from safetensors.numpy import save_file
+
+from ingle.home.deltas import put_delta
+from ingle.home.kept import get_kept
+from ingle.home.place import Home
+from ingle.media.painter import CODES
+from ingle.model.checkpoint import expected_shapes, open_checkpoint
+from ingle.model.config import config_from_hf
+from tests.cli.place import ingle
+from tests.engine.test_delta_kinds import random_change
+from tests.media.test_painter import random_hand_tensors
+from tests.serve.servers import Server, error_of, serving
+from tests.tuning.test_tuning_painter import worded_tokenizer
+
+Q, DOWN = "model.layers.0.self_attn.q_proj", "model.layers.1.mlp.down_proj"
+
+
+def write_worded_model(folder: Path) -> Path:
+    """A tiny Llama whose vocabulary has some hundred words, as a Hugging Face folder."""
+    folder.mkdir(parents=True)
+    fast = worded_tokenizer().fast
+    fast.save(str(folder / "tokenizer.json"))
+    (folder / "tokenizer_config.json").write_text(json.dumps({"eos_token": "<end>"}))
+    table: dict[str, Any] = {
+        "architectures": ["LlamaForCausalLM"], "model_type": "llama", "vocab_size": fast.get_vocab_size(), "hidden_size": 64,
+        "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 16,
+        "max_position_embeddings": 2048, "hidden_act": "silu", "rms_norm_eps": 1e-5, "tie_word_embeddings": True, "rope_theta": 10000.0,
+    }  # fmt: skip
+    (folder / "config.json").write_text(json.dumps(table))
+    random, shapes = np.random.default_rng(0), expected_shapes(config_from_hf(table))
+    weights = {name: (0.1 * random.standard_normal(shape) + ("norm" in name)).astype(np.float32) for name, shape in shapes.items()}
+    save_file(weights, folder / "model.safetensors")
+    return folder
+
+
+def put_painter(home: Home, model: str, name: str = "painter") -> None:
+    """Keep a painter of noise for a model."""
+    kept = get_kept(home, model)
+    change = random_change(open_checkpoint(home.base_folder(kept.base)).config, "lora", 0, (Q, DOWN))
+    tensors = {**random_hand_tensors(palette=range(300, 300 + CODES)), **change.tensors}
+    put_delta(home, name, "painter", kept.digest, tensors, {"seed": "0"})
+
+
+@pytest.fixture(scope="module")
+def painting_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A home with a model that paints noise."""
+    home = tmp_path_factory.mktemp("painting")
+    ingle(home, "pull", str(write_worded_model(tmp_path_factory.mktemp("models") / "worded")), "--name", "tiny")
+    put_painter(Home(home), "tiny")
+    return home
+
+
+@pytest.fixture(scope="module")
+def studio(painting_home: Path) -> Iterator[Server]:
+    """A server whose model paints noise."""
+    with serving(painting_home) as running:
+        yield running
+
+
+def test_openais_client_draws(studio: Server) -> None:
+    reply = studio.openai().images.generate(model="tiny+painter", prompt="a red apple", n=2, size="256x256", extra_body={"seed": 4})
+    assert reply.data is not None
+    pictures = [Image.open(io.BytesIO(base64.b64decode(one.b64_json or ""))) for one in reply.data]
+    assert [(one.format, one.size) for one in pictures] == [("PNG", (256, 256))] * 2
+    assert reply.data[0].b64_json != reply.data[1].b64_json
+    assert reply.usage is not None
+    assert reply.usage.output_tokens == 128
+    again = studio.openai().images.generate(model="tiny+painter", prompt="draw a red apple", extra_body={"seed": 4})
+    assert again.data is not None
+    assert again.data[0].b64_json == reply.data[0].b64_json
+    rows = [row for row in studio.facts("answer") if row.subject == "tiny+painter"]
+    assert len(rows) == 3
+    assert {row.values["completion_tokens"] for row in rows} == {64}
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"response_format": "url"}, "no picture is kept to be fetched by a URL"),
+        ({"size": "100x200"}, "must be a square of 64 to 1024 pixels"),
+        ({"size": "4096x4096"}, "must be a square"),
+        ({"size": "９９x９９"}, "must be a square"),
+        ({"prompt": "draw a"}, None),
+        ({"prompt": "  "}, "must name what to draw"),
+        ({"prompt": "x" * 500}, "at most 200 characters"),
+        ({"n": 0}, "n"),
+        ({"model": "tiny"}, "tiny can't paint"),
+        ({"prompt": None}, "prompt"),
+    ],
+)
+def test_what_cannot_be_drawn_is_refused(studio: Server, change: dict[str, Any], said: str | None) -> None:
+    body = {"model": "tiny+painter", "prompt": "an owl", "seed": 1} | change
+    response = studio.post("/v1/images/generations", body)
+    if said is None:
+        assert response.status_code == 200
+        return
+    assert response.status_code == 400, response.text
+    assert said in error_of(response)["message"]
+
+
+def test_edits_are_refused_with_a_reason(studio: Server) -> None:
+    response = studio.post("/v1/images/edits", {})
+    assert response.status_code == 400
+    assert "draws from words alone" in error_of(response)["message"]
+
+
+def test_words_stay_words(studio: Server) -> None:
+    bodies = [{"model": model, "prompt": "an owl", "max_tokens": 12, "seed": 1, "temperature": 1.0} for model in ("tiny", "tiny+painter")]
+    plain, with_painter = (studio.post("/v1/completions", body).json()["choices"][0]["text"] for body in bodies)
+    assert plain == with_painter
+
+
+def size_of(path: Path) -> tuple[int, int]:
+    """Width and height of a picture's file."""
+    with Image.open(path) as picture:
+        return picture.size
+
+
+def test_ingle_draw_writes_a_file_and_a_fact(painting_home: Path, tmp_path: Path) -> None:
+    out = tmp_path / "owl.png"
+    done = ingle(painting_home, "draw", "an owl", "tiny+painter", "-n", "3", "-o", str(out), "--seed", "2", "--json")
+    told = json.loads(done.stdout)
+    assert told["file"] == str(out)
+    assert [len(one["words"].split()) for one in told["pictures"]] == [64] * 3
+    assert [one["likeness"] for one in told["pictures"]] == sorted((one["likeness"] for one in told["pictures"]), reverse=True)
+    assert size_of(out) == (256, 256)
+    sheet = tmp_path / "sheet.png"
+    ingle(painting_home, "draw", "an owl in the style of fluent", "-n", "2", "-o", str(sheet), "--sheet", "--size", "64")
+    assert size_of(sheet) == (132, 64)
+    for wrong, said in (("--style", "--style must be one of"), ("--size", "--size must be between"), ("-n", "-n must be between")):
+        done = ingle(painting_home, "draw", "an owl", wrong, "5000" if wrong != "--style" else "dali", code=2)
+        assert said in done.stderr
+    assert "tiny can't paint" in ingle(painting_home, "draw", "an owl", "tiny", code=2).stderr

@@ -1,0 +1,193 @@
+"""Teaching a painter: emblems and their colours, what is never shown, the palette, the autoencoder, and the whole run on a tiny model."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import torch
+from tokenizers import AddedToken, decoders, pre_tokenizers
+from tokenizers import Tokenizer as FastTokenizer
+from tokenizers.models import BPE
+
+from ingle.core.errors import ConfigError
+from ingle.home.pictures import Illustration
+from ingle.media.painter import CODES, WORDS, prompt_of
+from ingle.model.tokenizer import Tokenizer, TokenizerFacts
+from ingle.tuning.emblem_settings import EmblemSettings
+from ingle.tuning.emblem_training import ShownEmblems, train_emblems
+from ingle.tuning.emblems import (
+    ARTISTS,
+    COLOURS,
+    Emblem,
+    is_unseen,
+    is_unseen_colour,
+    is_unseen_concept,
+    main_colour,
+    recoloured,
+)
+from ingle.tuning.painter_examples import data_of, to_learn, unseen_colours, unseen_concepts, unseen_pairs
+from ingle.tuning.palette import choose_palette, codes_of, farthest, matched, words_of
+
+
+def emblem(concept: str, artist: str = "noto", rgb: tuple[int, int, int] = (220, 30, 30), name: str = "") -> Emblem:
+    """A disc of one colour, with a grey leaf."""
+    y, x = np.mgrid[:64, :64]
+    pixels = np.full((64, 64, 3), 255, np.uint8)
+    pixels[(y - 34) ** 2 + (x - 32) ** 2 < 24**2] = rgb
+    pixels[4:12, 30:34] = 90
+    return Emblem(Illustration(artist, concept, name or f"thing {concept}", ("round",), "food-drink", "food-fruit", b""), pixels)
+
+
+def word(i: int) -> str:
+    letters = "abcdefghijklmnopqrstuvwxyz"
+    return f" {letters[i // 676]}{letters[i // 26 % 26]}{letters[i % 26]}"
+
+
+def worded_tokenizer(words: int = 700) -> Tokenizer:
+    """One token a byte, and some hundred words of one token each."""
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    fast = FastTokenizer(BPE({c: i for i, c in enumerate(alphabet)}, []))
+    fast.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    fast.decoder = decoders.ByteLevel()
+    fast.add_special_tokens([AddedToken("<end>", special=True, normalized=False)])
+    fast.add_tokens([AddedToken(word(i), normalized=False) for i in range(words)])
+    return Tokenizer(fast, TokenizerFacts("bytes", eos_ids=(256,)))
+
+
+def test_a_main_hue_is_turned_and_the_rest_stays() -> None:
+    red = emblem("A")
+    assert main_colour(red.pixels) == "red"
+    assert recoloured(red, "red") is None
+    for colour in [*COLOURS][1:]:
+        other = recoloured(red, colour)
+        assert other is not None
+        assert main_colour(other.pixels) == colour == other.colour
+        assert (other.pixels[4:9, 31] == 90).all()
+        assert (other.pixels[0] == 255).all()
+        assert other.pixels.max(-1)[34, 32] == pytest.approx(220, abs=2)
+    assert recoloured(emblem("B", rgb=(120, 120, 120)), "blue") is None
+    assert main_colour(emblem("B", rgb=(120, 120, 120)).pixels) == ""
+
+
+def test_what_is_never_shown_follows_from_the_concept_alone() -> None:
+    concepts = [f"{number:04X}" for number in range(4000)]
+    never = [one for one in concepts if is_unseen_concept(one)]
+    assert 0.03 < len(never) / len(concepts) < 0.05
+    assert all(is_unseen(one, artist) for one in never for artist in (*ARTISTS, "openclipart"))
+    pairs = [[artist for artist in ARTISTS if is_unseen(one, artist)] for one in concepts if not is_unseen_concept(one)]
+    assert {len(pair) for pair in pairs} == {0, 1}
+    assert 0.1 < sum(map(len, pairs)) / len(concepts) < 0.14
+    assert not any(is_unseen(one, "openclipart") for one in concepts if one not in never)
+
+
+def test_examples_hold_nothing_that_is_unseen() -> None:
+    emblems = [emblem(f"{number:04X}", artist) for number in range(300) for artist in ARTISTS]
+    learnt = to_learn(emblems, 2, 0)
+    assert all(not is_unseen(one.emblem.of.concept, one.emblem.of.artist) for one in learnt)
+    assert all(not is_unseen_colour(one.emblem.of.concept, one.emblem.colour) for one in learnt if one.emblem.colour)
+    prompts = [one.prompt for one in learnt]
+    assert prompt_of("thing 0000", "noto") in prompts or is_unseen("0000", "noto")
+    assert "draw:" in prompts
+    assert any(one.emblem.colour and one.emblem.colour in one.prompt for one in learnt)
+    assert to_learn(emblems, 2, 0)[5].prompt == learnt[5].prompt
+    shown = {(one.emblem.of.concept, one.emblem.of.artist, one.emblem.colour) for one in learnt}
+    for unseen in (unseen_pairs(emblems), unseen_concepts(emblems), unseen_colours(emblems)):
+        assert unseen
+        assert not shown & {(one.emblem.of.concept, one.emblem.of.artist, one.emblem.colour) for one in unseen}
+
+
+def test_documents_are_prompts_and_64_words_of_which_the_words_are_learnt() -> None:
+    tokenizer, palette = worded_tokenizer(), list(range(257, 257 + CODES))
+    learnt = to_learn([emblem(f"{number:04X}") for number in range(30)], 0, 0)
+    codes = np.random.default_rng(0).integers(0, CODES, (len(learnt) + 2, WORDS))
+    data = data_of(tokenizer, learnt, learnt[:2], codes, palette)
+    document = data.corpus.document(3)
+    text = learnt[3].prompt + "".join(word(code) for code in codes[3])
+    assert document.ids.tolist() == tokenizer.encode(text)
+    assert document.answer.sum() == WORDS
+    assert document.answer[-WORDS:].all()
+    assert list(data.held_out) == [len(learnt), len(learnt) + 1]
+    assert codes_of(document.ids[-WORDS:].tolist(), palette).tolist() == codes[3].tolist()
+    with pytest.raises(ConfigError, match="must be words of the palette"):
+        codes_of([0], palette)
+
+
+def naive_farthest(rows: npt.NDArray[np.float32], count: int) -> list[int]:
+    unit = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+    chosen = [int((unit @ unit.mean(0)).argmin())]
+    while len(chosen) < count:
+        chosen.append(int((unit @ unit[chosen].T).max(1).argmin()))
+    return chosen
+
+
+def test_the_palette_is_words_far_apart_each_once() -> None:
+    rows = np.random.default_rng(0).standard_normal((957, 24)).astype(np.float32)
+    assert farthest(rows, 40) == naive_farthest(rows, 40)
+    tokenizer, codebook = worded_tokenizer(), np.random.default_rng(1).standard_normal((CODES, 16)).astype(np.float32)
+    palette = choose_palette(tokenizer, rows, codebook)
+    assert len(set(palette)) == CODES
+    assert set(palette) <= set(words_of(tokenizer, 957))
+    text = "".join(tokenizer.token_bytes(token).decode() for token in palette)
+    assert tokenizer.encode("draw: it:" + text)[-CODES:] == palette
+    with pytest.raises(ConfigError, match="must have 512 words"):
+        choose_palette(worded_tokenizer(300), rows, codebook)
+
+
+def test_near_codes_get_near_rows() -> None:
+    rng = np.random.default_rng(0)
+    hidden = (rng.standard_normal((64, 8)) * 1.5 ** np.arange(8)).astype(np.float32)
+    order = rng.permutation(64)
+    row_of = matched(hidden, np.concatenate([hidden, np.zeros((64, 5), np.float32)], 1)[order])
+    assert [int(order[row]) for row in row_of] == list(range(64))
+
+
+def test_the_autoencoder_goes_on_where_it_was_stopped(tmp_path: Path) -> None:
+    pixels = np.stack([emblem("A", rgb=tuple(np.random.default_rng(i).integers(0, 255, 3))).pixels for i in range(40)])  # type: ignore[arg-type]
+    what = ShownEmblems(pixels, np.full(40, 1 / 40))
+    settings = EmblemSettings(steps=10, batch=4, free_steps=4, save_every=3)
+    said: list[str] = []
+    whole = train_emblems(what, settings, tmp_path / "a", said.append)
+    assert whole is not None
+    calls = iter([False] * 8 + [True] * 99)
+    assert train_emblems(what, settings, tmp_path / "b", said.append, lambda: next(calls)) is None
+    again = train_emblems(what, settings, tmp_path / "b", said.append)
+    assert again is not None
+    for name, values in whole.state_dict().items():
+        assert torch.equal(values, again.state_dict()[name]), name
+    assert len(set(whole.codes(torch.rand(8, 3, 64, 64)).ravel().tolist())) > 1
+
+
+def test_the_codebook_begins_at_k_means_and_unused_codes_move() -> None:
+    from ingle.tuning.emblem_net import EmblemNet
+
+    net, generator = EmblemNet(), torch.Generator().manual_seed(0)
+    vectors = torch.randn(4000, 16, generator=generator)
+    net.begin_codebook(vectors, generator)
+    codes = net.nearest(vectors)
+    apart = (vectors[:, None] - net.codebook[None]).square().sum(-1)
+    assert (codes == apart.argmin(1)).float().mean() > 0.999
+    spread = float((vectors - net.codebook[codes]).square().mean())
+    assert spread < 0.7 * float((vectors - vectors[:CODES][(vectors @ vectors[:CODES].T).argmax(1)]).square().mean())
+    net.counts[7] = 0.0
+    net.follow(vectors[:64], net.nearest(vectors[:64]), generator)
+    assert net.counts[7] == 1.0
+    assert (net.codebook[7] == vectors[:64]).all(1).any()
+
+
+def test_the_loss_is_among_words_of_the_palette_alone() -> None:
+    from types import SimpleNamespace
+
+    from ingle.tuning.painter import OfPalette
+
+    torch.manual_seed(0)
+    weight, states, targets = torch.randn(50, 8), torch.randn(6, 8), torch.tensor([3, 9, 9, 20, 4, 3])
+    palette = (20, 3, 9, 4)
+    module: Any = SimpleNamespace(lm_head=SimpleNamespace(weight=weight))
+    batch: Any = SimpleNamespace(targets=targets)
+    loss = OfPalette(palette)(module, lambda: states, batch)
+    logits = (states @ weight.T)[:, list(palette)]
+    wanted = -logits.log_softmax(-1)[torch.arange(6), torch.tensor([palette.index(int(one)) for one in targets])].sum()
+    assert float(loss.total) == pytest.approx(float(wanted), rel=1e-5)
+    assert loss.terms == 6
