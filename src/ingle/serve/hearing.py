@@ -5,8 +5,6 @@ text, and nothing keeps the recording itself.
 """
 
 import asyncio
-import hashlib
-import hmac
 import time
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, replace
@@ -14,10 +12,8 @@ from typing import Any
 
 from ingle.core.energy import Energy
 from ingle.core.errors import RequestError
-from ingle.core.event import Event, Fact
 from ingle.core.media import Sound
 from ingle.core.message import AudioPart, Chunk, Message, Part, Request, TextPart, Verdict
-from ingle.home.parts import list_parts
 from ingle.media.heard import Heard
 from ingle.media.sound import read_sound
 from ingle.safety.limits import RequestLimits
@@ -26,6 +22,7 @@ from ingle.safety.registry import make_guards
 from ingle.serve.guard_facts import guard_events
 from ingle.serve.record import answer_digest
 from ingle.serve.service import Service
+from ingle.serve.sound_facts import hear_event
 
 _LIMITS = RequestLimits(1 << 20, 16, ())
 """Limits of words that no language model reads: those of requests in bytes hold, and no context does."""
@@ -74,15 +71,9 @@ async def listen(service: Service, sound: Sound, wish: HearingWish) -> tuple[Hea
 
 async def heard_fact(service: Service, sound: Sound, heard: Heard, energy: Energy, asker: str, completion: str) -> HeardSound:
     """Record that a sound was heard: figures, and digests under the home's key."""
-    parts = {part.name: part.base for part in await asyncio.to_thread(list_parts, service.home)}
-    facts: dict[str, Fact] = {
-        "model": parts.get(heard.model, ""), "seconds": round(sound.seconds, 3), "language": heard.language,
-        "recording": hmac.digest(service.key, sound.digest.encode(), hashlib.sha256).hex(),
-        "words": answer_digest(service.key, heard.text), "id": completion, "key": asker,
-    }  # fmt: skip
-    event = Event("hear", heard.model, {name: value for name, value in facts.items() if value != ""} | energy.facts())
+    event = await asyncio.to_thread(hear_event, service.home, service.key, sound, heard, energy, asker, completion)
     row = await asyncio.wrap_future(service.recorder.add(event))
-    return HeardSound(heard, {"event": row.seq, "model": heard.model, "seconds": facts["seconds"], "energy": energy.table()})
+    return HeardSound(heard, {"event": row.seq, "model": heard.model, "seconds": round(sound.seconds, 3), "energy": energy.table()})
 
 
 def _listen(service: Service, sound: Sound, wish: HearingWish) -> Heard:

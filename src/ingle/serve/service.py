@@ -61,8 +61,7 @@ class Service:
     ) -> None:  # fmt: skip
         """policy: settings of the guards; see safety/policy.py."""
         self.home, self.settings, self.sampling, self.models = home, settings, sampling, models
-        self.metrics, self.policy = Metrics(), policy
-        self.recorder = Recorder(home)
+        self.metrics, self.policy, self.recorder = Metrics(), policy, Recorder(home)
         self.speech, self.spoken = Speech(home), SpokenAnswers()  # ears and voices: a process that starts when it is first needed
         self.wrong_keys = WrongKeys(self.recorder.add, self.metrics.wrong_key)
         self.key, self.learns = b"", False
