@@ -17,7 +17,7 @@ async def prepare(
 ) -> tuple[ReadyPrompt, Grammar | None, Energy]:
     """Return the prompt, the answer's grammar, and the energy that its pictures took.
 
-    `others`: how many answers are being written. Beside them, pictures are in their share already, because a step's energy is the process's.
+    `others`: how many answers are being written. Beside them, pictures are in their share already: a step's energy is the process's.
     Raises RequestError and its subclasses for a request that can't be answered.
     """
     size = model.backend.config.vocab_size
