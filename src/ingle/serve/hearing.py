@@ -15,6 +15,7 @@ from ingle.core.errors import RequestError
 from ingle.core.media import Sound
 from ingle.core.message import AudioPart, Chunk, Message, Part, Request, TextPart, Verdict
 from ingle.media.heard import Heard
+from ingle.media.printed import with_printed_words
 from ingle.media.sound import read_sound
 from ingle.safety.limits import RequestLimits
 from ingle.safety.middleware import Blocked, close, wrap
@@ -81,7 +82,9 @@ def _listen(service: Service, sound: Sound, wish: HearingWish) -> Heard:
 
 
 async def hear_request(service: Service, request: Request, asker: str, completion: str) -> tuple[Request, list[dict[str, Any]]]:
-    """Return the request with the words of its recordings in their place, and what was heard, for Ingle's own field of the response."""
+    """Return the request with the words of its recordings in their place, and of its pictures behind them; and what was heard, for Ingle's
+    own field of the response."""
+    request = await asyncio.to_thread(with_printed_words, request)
     messages, about = list[Message](), list[dict[str, Any]]()
     for i, message in enumerate(request.messages):
         parts: list[Part] = []
