@@ -36,10 +36,10 @@ async def chat_completions(
     keep = Keep(learn=body.learn is not False) if body.store else None
     first = Ask(chat_request(body, service, model, who), model.name, who, keep=keep, memory=body.memory is not False)
     wish = await aloud_wish(body, service)
-    request, heard = await while_connected(http, hear_request(service, first.request, who, first.id))
+    request, heard = await hear_request(http, service, first.request, who, first.id)
     first = replace(first, request=request)
     asks = [first, *(_choice(first, body, service, number) for number in range(1, body.n or 1))]
-    spoken = SpokenReply(Speaker(service, wish.voice, who, first.id), wish.format, service.spoken) if wish else None
+    spoken = SpokenReply(Speaker(service, wish.voice, who, first.id), wish.format, service.sounds) if wish else None
     reply = ChatReply(asks, model, body, heard, spoken)
     chunks = answers(service, asks)
     if spoken is not None:
@@ -172,7 +172,7 @@ def _said(message: ChatMessage, service: Service, asker: str, number: int) -> Ch
     """Return an assistant's message that names a spoken answer, with that answer's words."""
     if message.audio is None or message.content:
         return message
-    return message.model_copy(update={"content": service.spoken.get(asker, message.audio.id, f"messages[{number}].audio.id")})
+    return message.model_copy(update={"content": service.sounds.words_of(asker, message.audio.id, f"messages[{number}].audio.id")})
 
 
 def _call(call: ToolCall) -> dict[str, Any]:

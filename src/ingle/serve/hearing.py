@@ -10,6 +10,9 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from fastapi import Request as HttpRequest
+
+from ingle.core.digest import digest_bytes
 from ingle.core.energy import Energy
 from ingle.core.errors import RequestError
 from ingle.core.media import Sound
@@ -24,6 +27,8 @@ from ingle.serve.guard_facts import guard_events
 from ingle.serve.record import answer_digest
 from ingle.serve.service import Service
 from ingle.serve.sound_facts import hear_event
+from ingle.serve.sound_memory import HeardSound
+from ingle.serve.stream import while_connected
 
 _LIMITS = RequestLimits(1 << 20, 16, ())
 """Limits of words that no language model reads: those of requests in bytes hold, and no context does."""
@@ -42,14 +47,6 @@ class HearingWish:
     """Words that may come up, such as names."""
     words: bool = False
     """Whether each word's times are wanted."""
-
-
-@dataclass(frozen=True, slots=True)
-class HeardSound:
-    """A recording's words, and what Ingle's own field of a response says of it."""
-
-    heard: Heard
-    about: dict[str, Any]
 
 
 async def hear(service: Service, data: bytes, place: str, asker: str, wish: HearingWish, completion: str) -> HeardSound:
@@ -81,25 +78,35 @@ def _listen(service: Service, sound: Sound, wish: HearingWish) -> Heard:
     return service.speech.hear(sound, wish.model, wish.language, wish.translate, wish.prompt, wish.words)
 
 
-async def hear_request(service: Service, request: Request, asker: str, completion: str) -> tuple[Request, list[dict[str, Any]]]:
-    """Return the request with the words of its recordings in their place, and of its pictures behind them; and what was heard, for Ingle's
-    own field of the response."""
+async def hear_request(http: HttpRequest, service: Service, request: Request, asker: str, completion: str) -> tuple[Request, list[Any]]:
+    """Return the request with the words of its recordings in their place, and those that stand in its pictures behind them; and what was
+    heard, for Ingle's own field of the response.
+
+    Stops if the client goes. Raises what `hear` raises, and RequestError for a recording without words.
+    """
     request = await asyncio.to_thread(with_printed_words, request)
-    messages, about = list[Message](), list[dict[str, Any]]()
+    if not any(isinstance(part, AudioPart) for message in request.messages for part in message.parts):
+        return request, []
+    return await while_connected(http, _hear_parts(service, request, asker, completion))
+
+
+async def _hear_parts(service: Service, request: Request, asker: str, completion: str) -> tuple[Request, list[Any]]:
+    messages, about = list[Message](), list[Any]()
     for i, message in enumerate(request.messages):
         parts: list[Part] = []
         for j, part in enumerate(message.parts):
             if not isinstance(part, AudioPart):
                 parts.append(part)
                 continue
-            place = f"messages[{i}].content[{j}].input_audio"
-            one = await hear(service, part.data, place, asker, HearingWish(), completion)
+            place, digest = f"messages[{i}].content[{j}].input_audio", digest_bytes(part.data)
+            one = service.sounds.heard_before(asker, digest) or await hear(service, part.data, place, asker, HearingWish(), completion)
+            service.sounds.heard(asker, digest, one)
             if not one.heard.text.strip():
                 raise RequestError(place, "holds no words that could be heard", "", "Speak louder or closer, or type.")
             parts.append(TextPart(one.heard.text, part.origin))
             about.append({"message": i, "part": j, "text": one.heard.text, "language": one.heard.language} | one.about)
         messages.append(replace(message, parts=tuple(parts)))
-    return (replace(request, messages=tuple(messages)) if about else request), about
+    return replace(request, messages=tuple(messages)), about
 
 
 def decoded(data: bytes, place: str) -> Sound:

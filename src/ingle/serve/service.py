@@ -42,7 +42,7 @@ from ingle.serve.record import Recorder, answer_event, new_seed, refusal_event, 
 from ingle.serve.replay import parameters
 from ingle.serve.rooms import open_rooms
 from ingle.serve.settings import SamplingSettings, ServeSettings
-from ingle.serve.spoken_answers import SpokenAnswers
+from ingle.serve.sound_memory import SoundMemory
 from ingle.serve.wrong_keys import WrongKeys
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ class Service:
         """policy: settings of the guards; see safety/policy.py."""
         self.home, self.settings, self.sampling, self.models = home, settings, sampling, models
         self.metrics, self.policy, self.recorder = Metrics(), policy, Recorder(home)
-        self.speech, self.spoken = Speech(home), SpokenAnswers()  # ears and voices: a process that starts when it is first needed
+        self.speech, self.sounds = Speech(home), SoundMemory()  # ears and voices: a process that starts when it is first needed
         self.wrong_keys = WrongKeys(self.recorder.add, self.metrics.wrong_key)
         self.key, self.learns = b"", False
         """Key of the answers' digests, and whether a learner runs beside."""
