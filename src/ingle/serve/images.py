@@ -73,7 +73,7 @@ def picture_of(model: LanguageModel, text: str, side: int) -> bytes:
     try:
         picture = painted(model, text)
     except DeltaError as error:
-        raise RequestError("prompt", "A guard changed the words of this picture, so there is none", "", "Ask for something else.") from error
+        raise RequestError("prompt", "A guard changed the words of this picture", "", "Ask for something else.") from error
     return png_of(enlarged(picture, side / SIDE))
 
 
