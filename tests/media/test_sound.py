@@ -99,7 +99,7 @@ BAD = {
 def test_bad_sound_is_refused_in_a_sentence_at_once(what: str) -> None:
     data, message = BAD[what]
     start = time.perf_counter()
-    with pytest.raises(RequestError, match=r".") as caught:
+    with pytest.raises(RequestError) as caught:
         read_sound(data)
     assert message in str(caught.value)
     assert time.perf_counter() - start < 0.2
@@ -150,7 +150,7 @@ def test_unknown_formats_and_a_missing_library(monkeypatch: pytest.MonkeyPatch) 
     with pytest.raises(RequestError, match="format must be one of wav, pcm, flac, opus, mp3, not aac"):
         encoded(tone(), "aac")
     monkeypatch.setitem(__import__("sys").modules, "soundfile", None)
-    with pytest.raises(ConfigError, match=r"soundfile, which is not installed. Send WAV, or install it. Run: "):
+    with pytest.raises(ConfigError, match=r"soundfile, which is not installed\. Send WAV, or install it\. Run: "):
         read_sound(b"OggS" + bytes(100))
     assert read_sound(wav_of(tone())).rate == 16_000, "WAV needs no library"
 

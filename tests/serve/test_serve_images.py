@@ -122,3 +122,43 @@ def test_ingle_draw_writes_a_file_and_a_fact(painting_home: Path, tmp_path: Path
         done = ingle(painting_home, "draw", "an owl", wrong, "5000" if wrong != "--style" else "dali", code=2)
         assert said in done.stderr
     assert "tiny can't paint" in ingle(painting_home, "draw", "an owl", "tiny", code=2).stderr
+
+
+def shown(answer: Any) -> bytes:
+    """The one picture in a chat's answer."""
+    [picture] = answer.choices[0].message.model_extra["images"]
+    return base64.b64decode(picture["image_url"]["url"].partition(",")[2])
+
+
+def test_a_conversation_that_asks_for_a_drawing_gets_one_and_goes_on(studio: Server) -> None:
+    client, asked = studio.openai(), {"role": "user", "content": "Draw me a red apple, please."}
+    answer = client.chat.completions.create(model="tiny+painter", messages=[asked], seed=3, store=True)  # type: ignore[list-item]
+    assert Image.open(io.BytesIO(shown(answer))).size == (256, 256)
+    assert answer.choices[0].message.content == "" and answer.choices[0].finish_reason == "stop"
+    again = client.chat.completions.create(model="tiny+painter", messages=[asked], seed=3)  # type: ignore[list-item]
+    assert shown(again) == shown(answer)
+    streamed = client.chat.completions.create(model="tiny+painter", messages=[asked], seed=3, stream=True)  # type: ignore[list-item]
+    deltas = [chunk.choices[0].delta.model_extra or {} for chunk in streamed if chunk.choices]
+    [picture] = [one["images"] for one in deltas if "images" in one]
+    assert base64.b64decode(picture[0]["image_url"]["url"].partition(",")[2]) == shown(answer)
+    assert ingle(studio.home.root, "replay", answer.id).stdout.count("yes") == 4
+    stored = client.responses.create(model="tiny+painter", input="Draw a tree.", store=True)
+    [drawn] = stored.output
+    assert drawn.type == "image_generation_call" and drawn.result
+    assert client.responses.retrieve(stored.id).output[0].result == drawn.result  # type: ignore[union-attr]
+    after = client.responses.create(model="tiny+painter", input="Was it good?", previous_response_id=stored.id, max_output_tokens=4)
+    assert after.output_text, "a model that can't see reads that there was a picture"
+
+
+@pytest.mark.parametrize("text", ["What does it mean to draw?", "Draw a conclusion from this.", "draw", "Tell me a story."])
+def test_who_asks_for_words_gets_words(studio: Server, text: str) -> None:
+    answer = studio.openai().chat.completions.create(
+        model="tiny+painter", messages=[{"role": "user", "content": text}], max_tokens=4, seed=1
+    )
+    assert not (answer.choices[0].message.model_extra or {}).get("images")
+    assert answer.choices[0].message.content
+
+
+def test_a_model_without_a_painter_answers_in_words(studio: Server) -> None:
+    asked: Any = [{"role": "user", "content": "Draw a red apple."}]
+    assert studio.openai().chat.completions.create(model="tiny", messages=asked, max_tokens=4, seed=1).choices[0].message.content

@@ -27,7 +27,8 @@ from ingle.page.tab import Deed
 from ingle.page.taught import TaughtNotes, look_up
 from ingle.page.thread import Thread
 from ingle.page.why import WhyTab
-from ingle.serve.service import Ask, Service
+from ingle.serve.ask import Ask
+from ingle.serve.service import Service
 
 
 class View:

@@ -16,10 +16,11 @@ from ingle.engine.painting import USUAL, painted, painting_request
 from ingle.media.emblem import SIDE, enlarged
 from ingle.media.painter import STYLES, wish_of
 from ingle.media.picture import png_of
+from ingle.serve.ask import Ask
 from ingle.serve.auth import Keyed, asker, service_of
 from ingle.serve.reply import account_of, usage_of
 from ingle.serve.schema import ImagesBody
-from ingle.serve.service import Ask, Service
+from ingle.serve.service import Service
 from ingle.serve.stream import answers, while_connected
 
 router = APIRouter(route_class=Keyed)
@@ -73,7 +74,8 @@ def picture_of(model: LanguageModel, text: str, side: int) -> bytes:
     try:
         picture = painted(model, text)
     except DeltaError as error:
-        raise RequestError("prompt", "A guard changed the words of this picture", "", "Ask for something else.") from error
+        rule = "A guard changed the words of this picture, so there is none"
+        raise RequestError("prompt", rule, "", "Ask for something else.") from error
     return png_of(enlarged(picture, side / SIDE))
 
 

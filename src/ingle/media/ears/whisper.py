@@ -6,7 +6,6 @@ checked (`_doubtful`); in doubt it reads all of the 30 s, and then tries again w
 """
 
 import re
-import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -30,11 +29,11 @@ _CHANCES = (0.0, 0.4, 0.8)
 """Temperatures of the attempts with the whole window."""
 _SILENCE = 10 ** (-54 / 20)
 """A sound whose loudest 30 ms are below −54 dB of full scale says nothing."""
-_PACKED, _UNLIKELY = 2.4, -1.0
-"""The original's limits: how far a text may be compressed, mean log-probability of a token."""
-_NO_SPEECH, _MAYBE, _SURELY_SPEECH = 0.4, -0.7, 0.1
+_UNLIKELY = -1.0
+"""The original's limit: mean log-probability of a token."""
+_NO_SPEECH, _MAYBE, _SURELY_SPEECH = 0.4, -0.7, 0.3
 """Nobody speaks if that is so likely and the words are less likely than the second number, or loop. People who say a thing again and again
-stay below the third. Seen with noise, hum, clicks, sirens and chords (0.4 to 0.97), and voices (0.00 to 0.05)."""
+stay below the third. Seen with noise, hum, clicks, sirens and chords (0.4 to 0.97), and voices (0.00 to 0.25)."""
 _LETTERS_PER_S = 32
 """Nobody speaks faster."""
 _MOST_TOKENS, _TOKENS_PER_S, _MOST_PROMPT = 224, 12, 200
@@ -76,11 +75,14 @@ class Whisper:
         context = self._context(prompt)
         found = self._attempt(encoded, context + start, seconds, 0.0)
         if not _nobody(found) and _doubtful(found, seconds):
-            encoded = self._encode(samples, WINDOW_S)
+            encoded, attempts = self._encode(samples, WINDOW_S), list[_Attempt]()
             for chance in _CHANCES:
-                found = self._attempt(encoded, (context if not chance else []) + start, seconds, chance)
-                if _nobody(found) or not _doubtful(found, seconds):
+                attempts.append(self._attempt(encoded, (context if not chance else []) + start, seconds, chance))
+                if _nobody(attempts[-1]) or not _doubtful(attempts[-1], seconds):
                     break
+            else:
+                attempts.sort(key=lambda one: (len(one.text) <= _most_letters(seconds), one.mean))
+            found = attempts[-1]
         if _nobody(found) or (_loops(found.text) and (found.no_speech > _SURELY_SPEECH or len(found.text) > _most_letters(seconds))):
             return Window(language, seconds, ())
         segments, used_s = self._segments(found.tokens, seconds, last)
@@ -125,6 +127,7 @@ class Whisper:
         return int(self.tokenizer.token_to_id("<|notimestamps|>")) + 1
 
     def _attempt(self, encoded: Any, prompt: list[int], seconds: float, chance: float) -> _Attempt:
+        most = min(_MOST_TOKENS, 16 + round(_TOKENS_PER_S * seconds))
         result = self.model.generate(
             encoded,
             [prompt],
@@ -132,7 +135,7 @@ class Whisper:
             num_hypotheses=1,
             sampling_temperature=chance or 1.0,
             sampling_topk=0 if chance else 1,
-            max_length=min(2 * _MOST_TOKENS, len(prompt) + min(_MOST_TOKENS, 16 + round(_TOKENS_PER_S * seconds))),
+            max_length=min(2 * _MOST_TOKENS, max(2 * most, len(prompt) + most)),  # it gives half of it to the prompt
             return_scores=True,
             return_no_speech_prob=True,
         )[0]
@@ -230,9 +233,8 @@ def _most_letters(seconds: float) -> float:
 
 
 def _loops(text: str) -> bool:
-    """Return whether a text says one thing over and over, or draws one letter out."""
-    data = text.encode()
-    return bool(re.search(r"(\w)\1{5}", text)) or len(data) / max(1, len(zlib.compress(data))) > _PACKED
+    """Return whether a text says one thing four times in a row, or draws one letter out."""
+    return bool(re.search(r"(\w)\1{5}|(?=.{0,80}\w)(.{2,80}?)\2{3}", text.lower()))
 
 
 def _repeats(text: str) -> bool:
