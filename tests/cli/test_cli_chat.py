@@ -24,7 +24,7 @@ from ingle.cli.lines import TypedLines
 from ingle.cli.settings import Settings
 from ingle.cli.talk import Talk
 from ingle.core.errors import ConfigError, HomeError
-from ingle.core.message import Message, Request
+from ingle.core.message import ImagePart, Message, Request, TextPart
 from ingle.engine.language_model import LanguageModel
 from ingle.engine.loading import open_model
 from ingle.engine.source import kept_source
