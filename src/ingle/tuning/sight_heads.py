@@ -104,7 +104,8 @@ Words = tuple[list[str], list[str]]
 
 
 def fit(
-    numbers: Array, pictures: Sequence[ShownPicture], width: int, ridge: float, check: Callable[[], None], progress: Callable[[int, int], None]
+    numbers: Array, pictures: Sequence[ShownPicture], width: int, ridge: float, check: Callable[[], None],
+    progress: Callable[[int, int], None],
 ) -> tuple[Fitted, list[list[Words]]]:  # fmt: skip
     """Fit the heads on all pictures; return them, and the words for each picture's views by heads that were fitted without its group:
     whoever learns from these words learns how far they can be trusted.
