@@ -15,7 +15,7 @@ from ingle.core.errors import ConfigError, NotKept
 from ingle.core.media import Picture
 from ingle.engine.loading import Opener
 from ingle.engine.source import checkpoint_tokenizer, kept_source, open_weights
-from ingle.gate.checks.sight import COLOURS, FORMS, drawn
+from ingle.gate.checks.looks import COLOURS, FORMS, drawn
 from ingle.gate.decide import admit
 from ingle.gate.policy import load_policy
 from ingle.home.deltas import delta_tensors
@@ -107,13 +107,13 @@ def test_the_gate_asks_whether_it_looks(eyed_home: Home, tmp_path: Path) -> None
 
     def judged(candidate: Any, _stopped: Any) -> Any:
         for least in (0.0, 1.0):
-            policy = load_policy(home, ["bits.on=false", "safety.on=false", f"sight.least_changed={least}"])
+            policy = load_policy(home, ["bits.on=false", "safety.on=false", f"looks.least_changed={least}"])
             seen.append(admit(home, tiny, candidate, "sight", policy, force=True))
         return seen[-1].delta
 
     tune_sight(photographs(tmp_path / "p"), home, tiny, "x", from_table(SightSettings, SMALL), judged)
     for decision in seen:
-        [finding] = [one for one in decision.findings if one.check == "sight"]
+        [finding] = [one for one in decision.findings if one.check == "looks"]
         assert "of 36 answers change with the picture" in finding.reason
         assert finding.passed == (finding.reports[0].value >= finding.limits["least_changed"])
 
