@@ -170,7 +170,7 @@ def test_heads_find_names_whose_pictures_have_a_direction_of_their_own() -> None
 
 def test_the_threshold_of_likeness_makes_the_fewest_errors() -> None:
     assert parting(np.array([0.6, 0.8, 0.9]), np.array([0.1, 0.5])) == 0.6
-    assert parting(np.array([0.2, 0.8, 0.9]), np.array([0.1, 0.5])) == 0.8
+    assert parting(np.array([0.2, 0.8, 0.9]), np.array([0.1, 0.5, 0.6])) == 0.8
     assert parting(np.zeros(0), np.zeros(0)) == 0.9
 
 
