@@ -30,9 +30,11 @@ def machine() -> dict[str, Any]:
 class Engine:
     """A peer (or we) in a process of its own: `bench/peers.py NAME` answers JSON lines, so that no engine disturbs another's memory."""
 
+    script = "peers.py"
+
     def __init__(self, name: str, *arguments: str) -> None:
         self.name = name
-        command = [sys.executable, str(ROOT / "peers.py"), name, *arguments]
+        command = [sys.executable, str(ROOT / self.script), name, *arguments]
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
         self.about = self._read()
 

@@ -26,12 +26,14 @@ def test_kernels_hold_on(cpu: str) -> None:
     if _OLDER[cpu] & DECIDING == features() & DECIDING:
         pytest.skip("this CPU takes the same paths, so all other tests say it")
     chosen = "exact or formats or softmax or (kernel_is_its_naive and int) or kernels_are_their_naive or whole_numbers or times_the_window"
+    chosen += " or encoder_equals or single_linear_equals"
     files = [
         "tests/kernels/test_linear.py",
         "tests/kernels/test_adapter_kernels.py",
         "tests/engine/test_cpu.py",
         "tests/engine/test_cpu_memory.py",
         "tests/engine/test_sampling.py",
+        "tests/media/test_encoder.py",
         "tests/train/test_train_attention.py",
         "tests/train/test_train_memory.py",
     ]

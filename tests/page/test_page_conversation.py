@@ -11,8 +11,8 @@ from ingle.core.message import Message
 from ingle.home.conversations import create_conversation, delete_conversation
 from ingle.home.place import Home
 from ingle.page.conversation import OpenConversation, StoredConversation, TemporaryConversation, title_of
+from ingle.serve.ask import Keep
 from ingle.serve.rooms import open_rooms
-from ingle.serve.service import Keep
 
 
 @pytest.fixture(params=["stored", "temporary"])
@@ -31,13 +31,13 @@ def shown(conversation: OpenConversation) -> list[tuple[str, int, int]]:
 def test_branches(conversation: OpenConversation) -> None:
     async def talk() -> tuple[str, str]:
         one = await conversation.ask(Message.of("user", "one"), "")
-        await conversation.answered(one, "a", "c1", {"seed": 1})
+        await conversation.answered(one, Message.of("assistant", "a"), "c1", {"seed": 1})
         await conversation.stand(one, deep=False)
         assert [said.turn.message.text for said in await conversation.path()] == ["one"]
-        await conversation.answered(one, "b", "c2", {"seed": 2})
+        await conversation.answered(one, Message.of("assistant", "b"), "c2", {"seed": 2})
         first, second = await conversation.following(one)
         two = await conversation.ask(Message.of("user", "two"), second)
-        await conversation.answered(two, "c", "c3", {})
+        await conversation.answered(two, Message.of("assistant", "c"), "c3", {})
         return one, first
 
     one, first = asyncio.run(talk())

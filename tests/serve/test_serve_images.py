@@ -7,42 +7,21 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from PIL import Image
-from safetensors.numpy import save_file
 
 from ingle.home.deltas import put_delta
 from ingle.home.kept import get_kept
 from ingle.home.place import Home
 from ingle.media.painter import CODES
-from ingle.model.checkpoint import expected_shapes, open_checkpoint
-from ingle.model.config import config_from_hf
+from ingle.model.checkpoint import open_checkpoint
 from tests.cli.place import ingle
 from tests.engine.test_delta_kinds import random_change
 from tests.media.test_painter import random_hand_tensors
 from tests.serve.servers import Server, error_of, serving
-from tests.tuning.test_tuning_painter import worded_tokenizer
+from tests.tuning.test_tuning_painter import write_worded_model
 
 Q, DOWN = "model.layers.0.self_attn.q_proj", "model.layers.1.mlp.down_proj"
-
-
-def write_worded_model(folder: Path) -> Path:
-    """A tiny Llama whose vocabulary has some hundred words, as a Hugging Face folder."""
-    folder.mkdir(parents=True)
-    fast = worded_tokenizer().fast
-    fast.save(str(folder / "tokenizer.json"))
-    (folder / "tokenizer_config.json").write_text(json.dumps({"eos_token": "<end>"}))
-    table: dict[str, Any] = {
-        "architectures": ["LlamaForCausalLM"], "model_type": "llama", "vocab_size": fast.get_vocab_size(), "hidden_size": 64,
-        "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 16,
-        "max_position_embeddings": 2048, "hidden_act": "silu", "rms_norm_eps": 1e-5, "tie_word_embeddings": True, "rope_theta": 10000.0,
-    }  # fmt: skip
-    (folder / "config.json").write_text(json.dumps(table))
-    random, shapes = np.random.default_rng(0), expected_shapes(config_from_hf(table))
-    weights = {name: (0.1 * random.standard_normal(shape) + ("norm" in name)).astype(np.float32) for name, shape in shapes.items()}
-    save_file(weights, folder / "model.safetensors")
-    return folder
 
 
 def put_painter(home: Home, model: str, name: str = "painter") -> None:
@@ -143,3 +122,43 @@ def test_ingle_draw_writes_a_file_and_a_fact(painting_home: Path, tmp_path: Path
         done = ingle(painting_home, "draw", "an owl", wrong, "5000" if wrong != "--style" else "dali", code=2)
         assert said in done.stderr
     assert "tiny can't paint" in ingle(painting_home, "draw", "an owl", "tiny", code=2).stderr
+
+
+def shown(answer: Any) -> bytes:
+    """The one picture in a chat's answer."""
+    [picture] = answer.choices[0].message.model_extra["images"]
+    return base64.b64decode(picture["image_url"]["url"].partition(",")[2])
+
+
+def test_a_conversation_that_asks_for_a_drawing_gets_one_and_goes_on(studio: Server) -> None:
+    client, asked = studio.openai(), {"role": "user", "content": "Draw me a red apple, please."}
+    answer = client.chat.completions.create(model="tiny+painter", messages=[asked], seed=3, store=True)  # type: ignore[list-item]
+    assert Image.open(io.BytesIO(shown(answer))).size == (256, 256)
+    assert answer.choices[0].message.content == "" and answer.choices[0].finish_reason == "stop"
+    again = client.chat.completions.create(model="tiny+painter", messages=[asked], seed=3)  # type: ignore[list-item]
+    assert shown(again) == shown(answer)
+    streamed = client.chat.completions.create(model="tiny+painter", messages=[asked], seed=3, stream=True)  # type: ignore[list-item]
+    deltas = [chunk.choices[0].delta.model_extra or {} for chunk in streamed if chunk.choices]
+    [picture] = [one["images"] for one in deltas if "images" in one]
+    assert base64.b64decode(picture[0]["image_url"]["url"].partition(",")[2]) == shown(answer)
+    assert ingle(studio.home.root, "replay", answer.id).stdout.count("yes") == 4
+    stored = client.responses.create(model="tiny+painter", input="Draw a tree.", store=True)
+    [drawn] = stored.output
+    assert drawn.type == "image_generation_call" and drawn.result
+    assert client.responses.retrieve(stored.id).output[0].result == drawn.result  # type: ignore[union-attr]
+    after = client.responses.create(model="tiny+painter", input="Was it good?", previous_response_id=stored.id, max_output_tokens=4)
+    assert after.output_text, "a model that can't see reads that there was a picture"
+
+
+@pytest.mark.parametrize("text", ["What does it mean to draw?", "Draw a conclusion from this.", "draw", "Tell me a story."])
+def test_who_asks_for_words_gets_words(studio: Server, text: str) -> None:
+    answer = studio.openai().chat.completions.create(
+        model="tiny+painter", messages=[{"role": "user", "content": text}], max_tokens=4, seed=1
+    )
+    assert not (answer.choices[0].message.model_extra or {}).get("images")
+    assert answer.choices[0].message.content
+
+
+def test_a_model_without_a_painter_answers_in_words(studio: Server) -> None:
+    asked: Any = [{"role": "user", "content": "Draw a red apple."}]
+    assert studio.openai().chat.completions.create(model="tiny", messages=asked, max_tokens=4, seed=1).choices[0].message.content

@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 from ingle.core.message import Chunk, Request, TokenLogprob, Usage
 from ingle.engine.language_model import LanguageModel
 from ingle.page.facts import line
+from ingle.serve.ask import Ask
 from ingle.serve.chat import ChatReply
 from ingle.serve.reply import calls_in
 from ingle.serve.responses import ResponsesReply
 from ingle.serve.schema import ChatBody, ResponsesBody
-from ingle.serve.service import Ask
 from tests.engine.test_answer import byte_tokenizer
 from tests.engine.tiny import backend_of, random_checkpoint, tiny_config
 

@@ -1,5 +1,6 @@
 """Teaching a painter: emblems and their colours, what is never shown, the palette, the autoencoder, and the whole run on a tiny model."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
+from safetensors.numpy import save_file
 from tokenizers import AddedToken, decoders, pre_tokenizers
 from tokenizers import Tokenizer as FastTokenizer
 from tokenizers.models import BPE
@@ -14,6 +16,8 @@ from tokenizers.models import BPE
 from ingle.core.errors import ConfigError
 from ingle.home.pictures import Illustration
 from ingle.media.painter import CODES, WORDS, prompt_of
+from ingle.model.checkpoint import expected_shapes
+from ingle.model.config import config_from_hf
 from ingle.model.tokenizer import Tokenizer, TokenizerFacts
 from ingle.tuning.emblem_settings import EmblemSettings
 from ingle.tuning.emblem_training import ShownEmblems, train_emblems
@@ -54,6 +58,25 @@ def worded_tokenizer(words: int = 700) -> Tokenizer:
     fast.add_special_tokens([AddedToken("<end>", special=True, normalized=False)])
     fast.add_tokens([AddedToken(word(i), normalized=False) for i in range(words)])
     return Tokenizer(fast, TokenizerFacts("bytes", eos_ids=(256,)))
+
+
+def write_worded_model(folder: Path) -> Path:
+    """A tiny Llama whose vocabulary has some hundred words, as a Hugging Face folder."""
+    folder.mkdir(parents=True)
+    fast = worded_tokenizer().fast
+    fast.save(str(folder / "tokenizer.json"))
+    template = "{% for message in messages %}{{ message['content'] }}\n{% endfor %}"
+    (folder / "tokenizer_config.json").write_text(json.dumps({"eos_token": "<end>", "chat_template": template}))
+    table: dict[str, Any] = {
+        "architectures": ["LlamaForCausalLM"], "model_type": "llama", "vocab_size": fast.get_vocab_size(), "hidden_size": 64,
+        "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 16,
+        "max_position_embeddings": 2048, "hidden_act": "silu", "rms_norm_eps": 1e-5, "tie_word_embeddings": True, "rope_theta": 10000.0,
+    }  # fmt: skip
+    (folder / "config.json").write_text(json.dumps(table))
+    random, shapes = np.random.default_rng(0), expected_shapes(config_from_hf(table))
+    weights = {name: (0.1 * random.standard_normal(shape) + ("norm" in name)).astype(np.float32) for name, shape in shapes.items()}
+    save_file(weights, folder / "model.safetensors")
+    return folder
 
 
 def test_a_main_hue_is_turned_and_the_rest_stays() -> None:
@@ -191,3 +214,44 @@ def test_the_loss_is_among_words_of_the_palette_alone() -> None:
     wanted = -logits.log_softmax(-1)[torch.arange(6), torch.tensor([palette.index(int(one)) for one in targets])].sum()
     assert float(loss.total) == pytest.approx(float(wanted), rel=1e-5)
     assert loss.terms == 6
+
+
+def test_a_whole_run_gives_a_model_that_paints_and_speaks_as_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from ingle.core.message import Request
+    from ingle.engine.answer import answer
+    from ingle.engine.loading import Opener
+    from ingle.engine.painting import painted, painting_request
+    from ingle.engine.writing import write
+    from ingle.home.kept import get_kept
+    from ingle.home.place import Home
+    from ingle.train.settings import TrainSettings
+    from ingle.tuning import painter
+    from ingle.tuning.low_rank import LowRankSettings
+    from ingle.tuning.painter_settings import PainterSettings
+    from tests.cli.place import ingle
+    from tests.tuning.place import admitting
+
+    home = Home(tmp_path / "home")
+    ingle(home.root, "pull", str(write_worded_model(tmp_path / "model")), "--name", "tiny")
+    kept = get_kept(home, "tiny")
+    shown = {artist: [emblem(f"{number:04X}", artist, (9 * number, 99, 250 - 9 * number)) for number in range(25)] for artist in ARTISTS}
+    monkeypatch.setattr(painter, "emblems", lambda _home, artist, *_: shown.get(artist, []))
+    settings = PainterSettings(
+        families=("food-drink",), colours=1, emblems=EmblemSettings(steps=8, batch=4, free_steps=3, save_every=4),
+        low_rank=LowRankSettings(rank=4), train=TrainSettings(epochs=1, batch_tokens=512),
+    )  # fmt: skip
+    made = painter.tune_painter(home, kept, "painter", settings, admitting(home))
+    assert made.delta.kind == "painter"
+    assert made.report["concepts"] == len({one.of.concept for one in shown["noto"] if not is_unseen_concept(one.of.concept)})
+    again = painter.tune_painter(home, kept, "painter", settings, admitting(home))
+    assert again.delta.digest == made.delta.digest
+
+    opener = Opener()
+    plain, model = opener(home, kept, lambda *_: None), opener(home, made.kept, lambda *_: None)
+    assert model.backend is plain.backend
+    ask = Request(prompt="draw: thing 0003, noto:", max_tokens=10, logprobs=2)
+    said = [[(chunk.text, chunk.logprobs) for chunk in answer(one, ask)] for one in (plain, model)]
+    assert said[0] == said[1]
+    request = painting_request(model, "thing 0003", "noto")
+    [(_, text)] = write(model.answering(request), [request])
+    assert painted(model, text).pixels.shape == (64, 64, 3)

@@ -23,6 +23,7 @@ from ingle.serve.record import Recorder, new_seed, refusal_event
 
 if TYPE_CHECKING:
     from ingle.adapt.choosing import Choice
+    from ingle.cli.voice import TerminalVoice
     from ingle.engine.language_model import LanguageModel
 
 NEARLY_FULL = 0.85
@@ -68,8 +69,21 @@ class Talk:
         self._policy = guard_policy(home.policy)
         self._reading = ThreadPoolExecutor(1, "key")
         self._key: Future[bytes] | None = None
+        self.voice: TerminalVoice | None = None
+        """Hears and speaks, where that is wanted."""
         self.plain = not has_template(model.tokenizer)
         """Whether it is a base model, which continues all text so far, by either side."""
+
+    def talk_aloud(self) -> None:
+        """From now on, questions may be spoken and answers are heard. Raises ConfigError and NotKept, which say what is missing."""
+        from ingle.cli.voice import TerminalVoice
+
+        self.voice = TerminalVoice(self.home, lambda: self._begin_key().result(), self.recorder.add)
+
+    def close(self) -> None:
+        """End the voice, if there is one."""
+        if self.voice is not None:
+            self.voice.close()
 
     def ask(self, text: str, again: bool = False) -> ShownAnswer | None:
         """Ask a question, show the answer as it comes, and record its fact. None if it could not be answered.
@@ -124,11 +138,17 @@ class Talk:
             self.session, self._read_by = Session(choice.model.backend.new_state()), choice.model.digest
         self._begin_key()
         screen = make_screen(self.settings.chat.markdown)
+        spoken = self.voice.aloud(screen.show) if self.voice is not None else None
+        outcome = None
         with silent_keys():
             try:
-                return generate(choice.model, choice.request, screen.show, self.session, self.settings.serve.drafts, self._policy)
+                show, drafts = spoken or screen.show, self.settings.serve.drafts
+                outcome = generate(choice.model, choice.request, show, self.session, drafts, self._policy)
             finally:
                 screen.finish()
+                if spoken is not None:
+                    spoken.end(heard=outcome is not None and outcome.finish != "cancelled")
+        return outcome
 
     def _begin_key(self) -> "Future[bytes]":
         """Begin to look for the key of the answers' digests, once: it takes the database, which is imported while the model writes."""

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from ingle.core.digest import digest_json
 from ingle.core.errors import CheckpointError
-from ingle.media.encoder import EncoderShape, EyeFormat, PackedProduct
+from ingle.media.encoder import EncoderShape, EyeFormat, PackedProduct, eye_kernels
 from ingle.media.eyes.siglip import Siglip, SiglipShape, siglip_tensors
 from ingle.media.tiled_sight import Gaze, TiledSight
 from ingle.media.tiles import AROUND, MARKER, TileSettings
@@ -26,8 +26,9 @@ _EYE, _CONNECTION = "model.vision_model.", "model.connector.modality_projection.
 _LANCZOS = 1
 
 
-def composite_sight(folder: Path, weights: str, format_: str, tokenizer: Tokenizer, threads: int | None = None) -> TiledSight | None:
-    """Return the sight of the model in a folder; None for a model of words alone. `weights`: digest of its files.
+def composite_sight(folder: Path, weights: str, format_: str, tokenizer: Tokenizer, threads: Callable[[], int]) -> TiledSight | None:
+    """Return the sight of the model in a folder; None for a model of words alone. `weights`: digest of its files; `threads`: how many an
+    eye may use now.
 
     Raises CheckpointError for sizes and settings that are wrong or don't go together.
     """
@@ -41,13 +42,19 @@ def composite_sight(folder: Path, weights: str, format_: str, tokenizer: Tokeniz
             raise CheckpointError(
                 f"{folder}: tokenizer", "must have the control tokens of pictures", f"none named {name}", "Pull it again."
             )
-    kind: EyeFormat = "fp32" if format_ == "fp32" else "bf16" if format_ == "bf16" else "int8"
+    kind = _format(format_)
 
     def open_() -> Gaze:
         read = _reader(open_checkpoint(folder), folder, shape, joined)
         return Gaze(Siglip(shape, lambda name: read(_EYE + name), kind), joined, PackedProduct(read(_CONNECTION), None, kind))
 
     return TiledSight(digest_json([weights, kind]), settings, frozenset(tokenizer.control), open_, threads)
+
+
+def sight_kernels(folder: Path, format_: str) -> list[str]:
+    """Return the kernels that the sight of the model in a folder runs, beside those of words; empty for a model of words alone."""
+    path = folder / "config.json"
+    return eye_kernels(_format(format_))[0] if path.exists() and is_composite(read_json(path), str(path)) else []
 
 
 def check_composite(folder: Path, checkpoint: Checkpoint) -> None:
@@ -58,6 +65,11 @@ def check_composite(folder: Path, checkpoint: Checkpoint) -> None:
     shape, joined = _shape(Fields(table, str(path))), Fields(table, str(path)).whole("scale_factor", 2)
     _check(folder, shape, joined, _settings(folder))
     _reader(checkpoint, folder, shape, joined)
+
+
+def _format(format_: str) -> EyeFormat:
+    """Return the format of the eye of a model that is packed in this one."""
+    return "fp32" if format_ == "fp32" else "bf16" if format_ == "bf16" else "int8"
 
 
 def _shape(fields: Fields) -> SiglipShape:

@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Any
 from ingle.core.digest import digest_json
 from ingle.core.errors import ContextError, RequestError
 from ingle.core.media import PictureLook
-from ingle.core.message import ImagePart, Request
+from ingle.core.message import ImagePart, Message, Request, TextPart
 from ingle.engine.backend import Backend
 from ingle.engine.painting import NO_PAINTER, Painter
 from ingle.engine.seeing import ReadyPrompt, Seer, prompt_of
+from ingle.media.painter import prompt_of as painters_prompt
+from ingle.media.painter import wish_of
 from ingle.model.template import encode_chat, render
 from ingle.model.tokenizer import Tokenizer
 
@@ -71,7 +73,9 @@ class LanguageModel:
         """
         if beyond := [name for name in request.modalities if name != ("image" if self.paints else "text")]:
             raise RequestError("modalities", f"must be text alone: {self.name} can't answer in {beyond[0]}", ", ".join(request.modalities))
-        if request.prompt is None:
+        if self.paints and request.messages:
+            prompt = ReadyPrompt(self.tokenizer.encode_prompt(painters_prompt(*wish_of(request.messages[-1].text))))
+        elif request.prompt is None:
             prompt = self._read_chat(request)
         else:
             prompt = ReadyPrompt(self.tokenizer.encode_prompt(request.prompt) if isinstance(request.prompt, str) else list(request.prompt))
@@ -92,7 +96,7 @@ class LanguageModel:
         return self.seer.see(shown[-1], "messages").look if shown and self.seer is not None else None
 
     def _read_chat(self, request: Request) -> ReadyPrompt:
-        messages, tools = request.messages, request.tools
+        messages, tools = tuple(map(self._recalled, request.messages)), request.tools
         if tools or any(message.tool_calls or message.role == "tool" for message in messages):
             from ingle.engine.tools import with_tools
 
@@ -112,6 +116,14 @@ class LanguageModel:
         pieces = render(self.tokenizer, messages, tools=tools)
         return prompt_of(self.tokenizer, pieces, seen, self.seer.sight, self.backend.config.vocab_size)
 
+    def _recalled(self, message: Message) -> Message:
+        """Return a message without the words of a picture that was painted: the picture itself, or a note for a model that can't see."""
+        if message.role != "assistant" or not any(isinstance(part, ImagePart) for part in message.parts):
+            return message
+        if self.seer is None:
+            return replace(message, parts=(TextPart("(a picture)"),))
+        return replace(message, parts=tuple(part for part in message.parts if isinstance(part, ImagePart)))
+
     def grammar(self, request: Request) -> "Grammar | None":
         """Return the grammar that constrains the answer, or None. Takes 0.2 s the first time, then milliseconds.
 
@@ -119,7 +131,8 @@ class LanguageModel:
         """
         from ingle.engine.grammar import Grammar
 
-        return Grammar(self._vocabulary, request.constraint) if request.constraint else None
+        constraint = self.painter.grammar if self.paints and self.painter is not None else request.constraint
+        return Grammar(self._vocabulary, constraint) if constraint else None
 
     @cached_property
     def _vocabulary(self) -> "Vocabulary":

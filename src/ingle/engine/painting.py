@@ -4,7 +4,7 @@ The painter's low-rank addition acts beside the weights only while the model pai
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -18,15 +18,13 @@ from ingle.engine.adapter import Addition
 from ingle.engine.backend import Segment
 from ingle.engine.cpu import CpuBackend
 from ingle.engine.delta_kinds import Change, additions_of
-from ingle.media.painter import WORDS, Hand, hand_of, prompt_of
+from ingle.media.painter import MOST_LETTERS, WORDS, Hand, asks_to_paint, hand_of, prompt_of
 
 if TYPE_CHECKING:
     from ingle.engine.language_model import LanguageModel
 
 _LINEARS = "model.layers."
 NO_PAINTER = "Run: ingle pull painter, and name a model that paints, like smollm2+painter."
-_MOST_WORDS = 200
-"""Most characters of what is to be painted."""
 USUAL = Sampling(temperature=0.8, top_p=0.95)
 """Sampling of pictures where nobody asks for another."""
 
@@ -76,10 +74,21 @@ def painting_request(model: "LanguageModel", what: str, style: str = "", samplin
         raise RequestError("model", f"{model.name} can't paint", "", NO_PAINTER)
     if not what.strip():
         raise RequestError("prompt", "must name what to draw", "nothing", "For example: a red apple.")
-    if len(what) > _MOST_WORDS:
-        raise RequestError("prompt", f"must have at most {_MOST_WORDS} characters to be painted", len(what), "Name one thing.")
+    if len(what) > MOST_LETTERS:
+        raise RequestError("prompt", f"must have at most {MOST_LETTERS} characters to be painted", len(what), "Name one thing.")
     prompt = prompt_of(what, style)
     return Request(prompt=prompt, constraint=model.painter.grammar, max_tokens=WORDS, modalities=("image",), sampling=sampling)
+
+
+def as_drawing(model: "LanguageModel", request: Request) -> Request:
+    """Return a conversation's request as one for a picture, where the model paints and its user asks for that; else the request itself."""
+    if model.painter is None or not request.messages or "text" not in request.modalities:
+        return request
+    request, last = replace(request, modalities=tuple(name for name in request.modalities if name != "image")), request.messages[-1]
+    if last.role != "user" or request.constraint or request.tools or not asks_to_paint(last.text):
+        return request
+    sampling = replace(USUAL, seed=request.sampling.seed)
+    return Request(request.messages, max_tokens=WORDS, modalities=("image",), sampling=sampling)
 
 
 def painted(model: "LanguageModel", text: str) -> Picture:

@@ -16,6 +16,7 @@ from ingle.core.candidate import Candidate
 from ingle.core.delta import Delta
 from ingle.core.files import sweep_unfinished
 from ingle.core.lock import file_lock
+from ingle.engine.composite_sight import sight_kernels
 from ingle.engine.delta_kinds import MEDIA, Change, merged, parted
 from ingle.engine.packing import WEIGHTS, PackInfo, cache_dtype, pack_checkpoint, read_pack, unreached
 from ingle.home.deltas import delta_tensors, get_delta, manifest_of, stack_digest
@@ -114,7 +115,7 @@ def warm(source: Source, format_: str = "auto", cache: str = "auto", progress: P
     """
     info = _packed(source, format_, progress)
     skipped = unreached(info, cache_dtype(cache, format_))  # those of adapters are not: one may come while others answer
-    kernels = [*needed("decoder_step", skipped), "softmax_pick"]
+    kernels = dict.fromkeys([*needed("decoder_step", skipped), "softmax_pick", *sight_kernels(source.folder, format_)])
     build(kernels, lambda done, of: progress("compiling kernels", done, of))
     return info
 

@@ -3,7 +3,6 @@
 Names of weights are transformers': `layers.0.self_attn.q_proj.weight`, …
 """
 
-import os
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from ingle.core.errors import ConfigError
 from ingle.kernels import encoder_layout as to
 from ingle.kernels import layout as at
 from ingle.kernels import pack
-from ingle.kernels.jit import kernel
+from ingle.kernels.jit import kernel, needed
 
 Array = npt.NDArray[Any]
 Read = Callable[[str], npt.NDArray[np.float32]]
@@ -25,6 +24,7 @@ EyeFormat = Literal["fp32", "bf16", "int8"]
 """`int8`: one scale per 32 columns, as in GGUF's Q8_0; input is rounded, too."""
 LINEARS = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.out_proj", "mlp.fc1", "mlp.fc2")
 _PACKERS = {"fp32": pack.pack_fp32, "bf16": lambda matrix: pack.pack_bf16(pack.to_bf16(matrix)), "int8": pack.pack_int8_grouped}
+_LINEARS = {"fp32": "linear_fp32", "bf16": "linear_bf16", "int8": "linear_int8"}
 _RUN = 512  # most keys of a run (kernels/packed.py)
 _SCORE_LINE = _RUN + 16
 _ALIGNMENT = 64  # bytes: a cache line
@@ -51,6 +51,12 @@ class EncoderShape:
             raise ConfigError("encoder.eps", "must be between 0 and 1", self.eps)
 
 
+def eye_kernels(format_: EyeFormat) -> tuple[list[str], frozenset[str]]:
+    """Return the kernels that an eye in this format runs, and those that it never reaches."""
+    unreached = frozenset(_LINEARS.values()) - {_LINEARS[format_]}
+    return sorted({*needed("encoder_pass", unreached), *needed("encoder_project", unreached)}), unreached
+
+
 def encoder_tensors(shape: EncoderShape) -> dict[str, tuple[int, ...]]:
     """Return the shape of every weight by name."""
     hidden, middle = shape.hidden, shape.middle
@@ -70,6 +76,7 @@ class PackedProduct:
     def __init__(self, matrix: Array, bias: Array | None, format_: EyeFormat) -> None:
         packed = _PACKERS[format_](matrix)
         self.rows, self.padded = packed.rows, packed.padded
+        self._kernel = kernel("encoder_project", eye_kernels(format_)[1])
         planes = [_line_up(plane) for plane in (packed.weights, packed.scales, packed.minima)]
         self._kept = [*planes, _vector(np.zeros(packed.rows) if bias is None else bias)]
         self.record = np.array([packed.kind, *packed.padded, *(array.ctypes.data for array in self._kept)], np.int64)
@@ -87,7 +94,7 @@ class PackedProduct:
         record[[to.ROWS, to.BLOCK_ROWS, to.SOURCE, to.SOURCE_BYTES, to.COLUMNS]] = rows, size, x.ctypes.data, 4 * x.shape[1], x.shape[1]
         record[[to.PROJECTED, to.ONTO, to.COUNTER]] = out.ctypes.data, onto is not None, counter.ctypes.data
         record[to.PROJECT_DESKS] = desks.record.ctypes.data
-        together(threads, kernel("encoder_project"), self.record.ctypes.data, record.ctypes.data)
+        together(threads, self._kernel, self.record.ctypes.data, record.ctypes.data)
         return out[:, : self.rows]
 
 
@@ -96,7 +103,7 @@ class PictureEncoder:
 
     def __init__(self, shape: EncoderShape, read: Read, norm: tuple[Array, Array], format_: EyeFormat) -> None:
         """norm: weight and bias of the norm after the last layer."""
-        self.shape = shape
+        self.shape, self._kernel = shape, kernel("encoder_pass", eye_kernels(format_)[1])
         self.hidden_padded, self._width = -(-shape.hidden // 32) * 32, -(-(shape.hidden // shape.heads) // 16) * 16
         self._layers = np.zeros((shape.layers, to.ENCODER_LAYER), np.int64)
         self._kept: list[Any] = []
@@ -130,7 +137,7 @@ class PictureEncoder:
         record[[to.STREAM, to.OUT, to.Q, to.K_TRANSPOSED, to.V]] = [array.ctypes.data for array in (stream, out, q, k, v)]
         record[[to.ATTENDED, to.CALL, to.TASKS]] = attended.ctypes.data, seeing.call.ctypes.data, seeing.tasks.ctypes.data
         record[[to.BARRIER, to.COUNTERS, to.DESKS]] = meeting.ctypes.data, counters.ctypes.data, desks.record.ctypes.data
-        together(threads, kernel("encoder_pass"), self._record.ctypes.data, record.ctypes.data)
+        together(threads, self._kernel, self._record.ctypes.data, record.ctypes.data)
         return out[:, : self.shape.hidden]
 
     def _address(self, array: Array) -> int:
@@ -167,11 +174,6 @@ class _Desks:
         self._kept = [[_zeros((count,), dtype) for count, dtype in sizes.values()] for _ in range(threads)]
         for record, arrays in zip(self.record, self._kept, strict=True):
             record[list(sizes)] = [array.ctypes.data for array in arrays]
-
-
-def usable_threads() -> int:
-    """Return the number of cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def together(threads: int, work: Callable[..., None], *arguments: int) -> None:

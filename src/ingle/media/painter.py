@@ -37,6 +37,25 @@ _BEGINS = re.compile(r"(?:(?:please|draw|paint|sketch|me|a|an|the|some|(?:pictur
 _STYLE = re.compile(rf"[\s,;]*(?:in the )?(?:style of|manner of)?\s*({'|'.join(STYLES)})(?:\s+style)?[\s.!]*$", re.IGNORECASE)
 
 
+_ASKS = re.compile(
+    r"(?:please\s+|(?:can|could|will|would) you\s+(?:please\s+)?)?(?:draw|paint|sketch)\s+(?:me\s+)?(?P<what>\S.*)",
+    re.IGNORECASE | re.DOTALL,
+)
+_IDIOMS = re.compile(
+    r"(?:an?|the|some|any|my|your|our)?\s*(?:conclusions?|attention|inspiration|parallels?|comparisons?|lessons?|distinctions?|line|lines|lots|"
+    r"blood|breath|on|from|up|near|out|in|to|upon|together)\b",
+    re.IGNORECASE,
+)
+MOST_LETTERS = 200
+"""Most characters of what is to be painted."""
+
+
+def asks_to_paint(text: str) -> bool:
+    """Return whether a message asks for a picture: "draw a red apple", and not "draw a conclusion"."""
+    asked = _ASKS.fullmatch(text.strip())
+    return asked is not None and len(text) <= MOST_LETTERS and not _IDIOMS.match(asked["what"]) and bool(wish_of(text)[0])
+
+
 def wish_of(text: str) -> tuple[str, str]:
     """Return what is to be painted and in whose style, from what people say: `Draw a red apple, noto` gives (red apple, noto)."""
     words = " ".join(text.split())

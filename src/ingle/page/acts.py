@@ -7,6 +7,7 @@ from typing import Any
 
 from ingle.adapt.admit import Feedback, remember, take_feedback
 from ingle.adapt.guards import guards_taught, take_back, teach_guards, texts_of_answer
+from ingle.core.message import ImagePart
 from ingle.home.turns import Turn
 from ingle.page.choices import home_choices
 from ingle.page.facts import judged
@@ -43,7 +44,8 @@ def _kept(turn: Turn) -> bool:
 
 
 def _answered(turn: Turn) -> bool:
-    return _kept(turn) and bool(turn.completion) and bool(turn.message.text.strip())
+    painted = any(isinstance(part, ImagePart) for part in turn.message.parts)
+    return _kept(turn) and bool(turn.completion) and bool(turn.message.text.strip()) and not painted
 
 
 def _judged(turn: Turn) -> bool:

@@ -15,7 +15,7 @@ from ingle.core.message import Message
 from ingle.home import conversations, turns
 from ingle.home.database import now
 from ingle.home.turns import Turn
-from ingle.serve.service import Keep
+from ingle.serve.ask import Keep
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
@@ -65,7 +65,7 @@ class OpenConversation(Protocol):
     def keep(self, parent: str) -> Keep | None:
         """Return where the service stores the answer behind `parent`; None = it does not."""
 
-    async def answered(self, parent: str, text: str, completion: str, facts: Mapping[str, Any]) -> None:
+    async def answered(self, parent: str, message: Message, completion: str, facts: Mapping[str, Any]) -> None:
         """Adds an answer that the service did not store. Moves there unless the user has gone to another branch."""
 
 
@@ -108,8 +108,7 @@ class StoredConversation:
     def keep(self, parent: str) -> Keep | None:
         return Keep(self._id, parent)
 
-    async def answered(self, parent: str, text: str, completion: str, facts: Mapping[str, Any]) -> None:
-        message = Message.of("assistant", text)
+    async def answered(self, parent: str, message: Message, completion: str, facts: Mapping[str, Any]) -> None:
         await asyncio.to_thread(turns.keep_answer, self._engine, self._owner, parent, message, completion, facts, (), self._id)
 
     def _behind(self, turn: str) -> tuple[str, ...]:
@@ -151,8 +150,8 @@ class TemporaryConversation:
     def keep(self, parent: str) -> Keep | None:
         return None
 
-    async def answered(self, parent: str, text: str, completion: str, facts: Mapping[str, Any]) -> None:
-        self._add(Message.of("assistant", text), parent, completion, facts, moves=self._leaf == parent)
+    async def answered(self, parent: str, message: Message, completion: str, facts: Mapping[str, Any]) -> None:
+        self._add(message, parent, completion, facts, moves=self._leaf == parent)
 
     def _climb(self, leaf: str) -> list[Turn]:
         branch = []

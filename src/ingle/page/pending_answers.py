@@ -12,11 +12,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ingle.core.errors import IngleError, LedgerError
+from ingle.core.message import Message, TextPart
 from ingle.page.conversation import Key, OpenConversation
 from ingle.page.facts import facts_of
 from ingle.page.markdown import GrowingMarkdown, Stroke
+from ingle.serve.ask import Ask
 from ingle.serve.replay import parameters
-from ingle.serve.service import Ask, Service
+from ingle.serve.service import Service
 
 PAUSE_S = 1 / 15
 """Least time between two changes of the page, so that the model gets the processor."""
@@ -161,7 +163,8 @@ class PendingAnswers:
                 pending.more.set()
                 if chunk.finish is not None and ask.keep is None:
                     facts = {**facts_of(chunk), "request": parameters(ask.request, system=True)}
-                    await pending.conversation.answered(pending.parent, pending.text, ask.id, facts)
+                    said = (*chunk.media, *([TextPart(pending.text)] if pending.text else []))
+                    await pending.conversation.answered(pending.parent, Message("assistant", said), ask.id, facts)
 
     async def _paint(self, pending: PendingAnswer) -> None:
         """Shows new text at most every PAUSE_S, while a tab watches."""
@@ -185,7 +188,7 @@ class PendingAnswers:
         ask = pending.ask
         try:
             facts = {**await self._fact(ask), "request": parameters(ask.request, system=True)}
-            await pending.conversation.answered(pending.parent, pending.text, ask.id, facts)
+            await pending.conversation.answered(pending.parent, Message.of("assistant", pending.text), ask.id, facts)
         except IngleError as error:
             pending.error = error
 

@@ -1,7 +1,6 @@
 """The turns of a conversation on one tab. Each is drawn once; later only differences are."""
 
 import asyncio
-import base64
 from collections.abc import Awaitable, Callable, Sequence
 from itertools import takewhile
 from typing import Any
@@ -17,6 +16,7 @@ from ingle.page.parts import TurnPart
 from ingle.page.pending_answers import PendingAnswer, PendingAnswers
 from ingle.page.taught import TaughtNotes
 from ingle.page.troubles import trouble
+from ingle.serve.convert import data_url
 
 HearTurn = Callable[[str, Turn | None, Any], Awaitable[None]]
 """Handler of a turn's event; takes the event, the turn, and the event's argument."""
@@ -175,14 +175,13 @@ class Thread:
 
 
 def _render(turns: Sequence[Turn]) -> dict[str, str]:
-    """Return the HTML of answers, by the id of the turn."""
-    return {turn.id: render(turn.message.text) for turn in turns if turn.message.role == "assistant"}
+    """Return the HTML of answers, by the id of the turn. A picture's words are none that anybody wants to read."""
+    return {turn.id: render("" if _pictures(turn) else turn.message.text) for turn in turns if turn.message.role == "assistant"}
 
 
 def _pictures(turn: Turn) -> list[str]:
     """Return a turn's pictures as data: URLs."""
-    pictures = (part for part in turn.message.parts if isinstance(part, ImagePart))
-    return [f"data:{part.media_type};base64,{base64.b64encode(part.data).decode()}" for part in pictures]
+    return [data_url(part) for part in turn.message.parts if isinstance(part, ImagePart)]
 
 
 def _turn_values(step: SaidTurn, waits: bool, html: dict[str, str], taught: TaughtNotes) -> dict[str, Any]:

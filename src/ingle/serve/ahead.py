@@ -13,7 +13,8 @@ from ingle.core.errors import IngleError
 from ingle.core.message import Chunk, Message, Request
 from ingle.engine.job import Job
 from ingle.engine.prefix_cache import common_length
-from ingle.serve.service import Ask, Service
+from ingle.serve.ask import Ask
+from ingle.serve.service import Service
 
 _MORE = " so"
 """What may come next. Where the tokens with it begin to differ, nothing is certain any more."""

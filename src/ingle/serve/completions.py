@@ -12,12 +12,13 @@ from fastapi.responses import JSONResponse
 from ingle.core.errors import RequestError
 from ingle.core.message import Chunk, Request, TokenLogprob
 from ingle.engine.language_model import LanguageModel
+from ingle.serve.ask import Ask
 from ingle.serve.auth import Keyed, asker, service_of
 from ingle.serve.convert import constraint_of, sampling_of, stops_of
 from ingle.serve.document import STREAMED
 from ingle.serve.reply import FINISH, account_of, drafts_of, head, usage_of
 from ingle.serve.schema import CompletionBody
-from ingle.serve.service import Ask, Service
+from ingle.serve.service import Service
 from ingle.serve.stream import answers, event_stream, while_connected
 
 router = APIRouter(route_class=Keyed)

@@ -77,6 +77,11 @@ def recording_of(part: Mapping[str, Any], at: str) -> AudioPart:
     return AudioPart(data, f"audio/{table.get('format', 'wav')}", origin_of(part.get("origin"), f"{at}.origin"))
 
 
+def data_url(picture: ImagePart) -> str:
+    """Return the data: URL of a picture."""
+    return f"data:{picture.media_type};base64,{base64.b64encode(picture.data).decode()}"
+
+
 def origin_of(value: Any, at: str) -> Origin | None:
     """Return the origin that a client names for a part; None = the speaker. Raises RequestError for an unknown one."""
     if value is not None and value not in get_args(Origin):

@@ -9,17 +9,18 @@ from typing import Any
 from fastapi import APIRouter, Depends
 from fastapi import Request as HttpRequest
 
-from ingle.core.errors import RequestError
+from ingle.core.errors import DeltaError, RequestError
 from ingle.core.message import Chunk
 from ingle.engine.language_model import LanguageModel
 from ingle.engine.painting import USUAL, painted, painting_request
 from ingle.media.emblem import SIDE, enlarged
 from ingle.media.painter import STYLES, wish_of
 from ingle.media.picture import png_of
+from ingle.serve.ask import Ask
 from ingle.serve.auth import Keyed, asker, service_of
 from ingle.serve.reply import account_of, usage_of
 from ingle.serve.schema import ImagesBody
-from ingle.serve.service import Ask, Service
+from ingle.serve.service import Service
 from ingle.serve.stream import answers, while_connected
 
 router = APIRouter(route_class=Keyed)
@@ -69,8 +70,13 @@ def side_of(size: str | None) -> int:
 
 
 def picture_of(model: LanguageModel, text: str, side: int) -> bytes:
-    """Return the picture that an answer is, as a PNG of so many pixels a side."""
-    return png_of(enlarged(painted(model, text), side / SIDE))
+    """Return the picture that an answer is, as a PNG of so many pixels a side. Raises RequestError for words that a guard has changed."""
+    try:
+        picture = painted(model, text)
+    except DeltaError as error:
+        rule = "A guard changed the words of this picture, so there is none"
+        raise RequestError("prompt", rule, "", "Ask for something else.") from error
+    return png_of(enlarged(picture, side / SIDE))
 
 
 async def _written(service: Service, asks: Sequence[Ask]) -> tuple[list[str], list[Chunk]]:

@@ -9,10 +9,11 @@ from typing import Any
 from ingle.core.errors import IngleError
 from ingle.core.message import AudioPart, Chunk
 from ingle.serve.aloud import aloud
+from ingle.serve.ask import Ask
 from ingle.serve.errors import body_of
 from ingle.serve.realtime_items import Emitter, TalkItem
 from ingle.serve.reply import FINISH, account_of, usage_of
-from ingle.serve.service import Ask, Service
+from ingle.serve.service import Service
 from ingle.serve.speaking import Speaker, Voice
 from ingle.serve.stream import answers
 

@@ -11,13 +11,14 @@ from ingle.core.energy import NOTHING, Energy
 from ingle.core.errors import Busy, IngleError, NotKept, RequestError
 from ingle.core.message import Message, Request, Role
 from ingle.serve.ahead import read_ahead
+from ingle.serve.ask import Ask
 from ingle.serve.errors import body_of
 from ingle.serve.hearing import HearingWish, heard_fact, listen
 from ingle.serve.listening import HeardTurn, Listener, SaidSoFar, SpeechBegan, SpeechEnded, TurnFailed, TurnNews
 from ingle.serve.realtime_answer import SpokenTurn
 from ingle.serve.realtime_items import Emitter, TalkItem, new_id
 from ingle.serve.realtime_settings import TalkSettings, changed, session_table
-from ingle.serve.service import Ask, Service
+from ingle.serve.service import Service
 from ingle.serve.speaking import sound_of, voice_of, warm
 
 Event = Mapping[str, Any]

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from ingle.ledger.chain import Ledger
     from ingle.ledger.row import Row
 
-_PARAMETERS = ("tools", "constraint", "max_tokens", "stop", "logprobs", "sampling")
+_PARAMETERS = ("tools", "constraint", "max_tokens", "stop", "logprobs", "sampling", "modalities")
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,11 +101,11 @@ def kept_as_said(key: bytes, facts: Mapping[str, Any], request: Request, kept: s
 def again(model: LanguageModel, request: Request, policy: GuardPolicy = USUAL, key: str = "") -> Iterator[Chunk]:
     """Yield the answer as the server would give it now, behind its guards under this policy. `key`: name of the API key."""
     guards = make_guards(limits_of(model), policy, model.name, key)
-    return drive(wrap(guards, lambda passed: from_iterator(answer(model, passed)))(request))
+    return drive(wrap(guards, lambda passed: from_iterator(answer(model.answering(passed), passed)))(request))
 
 
 def compare(key: bytes, row: "Row", model: LanguageModel, request: Request, kept: str, now: str) -> Replay:
     """Compare the stored and the new answer with the digests of the fact."""
     facts = row.values
-    same = answer_digest(key, now) == facts.get("answer"), model.digest == facts.get("model")
+    same = answer_digest(key, now) == facts.get("answer"), model.answering(request).digest == facts.get("model")
     return Replay(row, *kept_as_said(key, facts, request, kept), *same, kept, now)

@@ -8,9 +8,10 @@ from typing import Any
 
 from ingle.core.digest import digest_bytes
 from ingle.core.energy import Energy, total
-from ingle.core.message import Chunk, Finish, TokenLogprob, ToolCall, Usage
+from ingle.core.message import Chunk, Finish, ImagePart, TokenLogprob, ToolCall, Usage
 from ingle.engine.language_model import LanguageModel
 from ingle.engine.tool_calls import CallsMade, Style, ToolCallStream
+from ingle.serve.convert import data_url
 from ingle.serve.guard_facts import verdict_tables
 from ingle.serve.schema import ChatBody, ResponsesBody
 
@@ -42,6 +43,7 @@ class GrowingReply:
     text: list[str] = field(default_factory=list)
     calls: list[ToolCall] = field(default_factory=list)
     logprobs: list[TokenLogprob] = field(default_factory=list)
+    pictures: list[ImagePart] = field(default_factory=list)
     last: Chunk | None = None
     _made: CallsMade = field(default_factory=CallsMade)
     _whole: bool = False
@@ -63,6 +65,7 @@ class GrowingReply:
         self.text.append(text)
         self.calls += calls
         self.logprobs += chunk.logprobs
+        self.pictures += [part for part in chunk.media if isinstance(part, ImagePart)]
         self.last = chunk if chunk.finish else None
         return text, calls
 
@@ -80,6 +83,11 @@ class GrowingReply:
             return None
         called = self.calls and (self.last.finish == "stop" or self._whole)
         return "tool_calls" if called else FINISH[self.last.finish]
+
+
+def image_table(picture: ImagePart) -> dict[str, Any]:
+    """Return a picture in an answer, in the shape in which pictures are sent."""
+    return {"type": "image_url", "image_url": {"url": data_url(picture)}}
 
 
 def choice_id(first: str, number: int) -> str:

@@ -1,6 +1,7 @@
 """`/v1/responses` for text and function calls. Stored answers can be continued, read and deleted."""
 
 import asyncio
+import base64
 import time
 import uuid
 from collections.abc import AsyncGenerator, Mapping, Sequence
@@ -14,17 +15,18 @@ from fastapi.responses import JSONResponse
 
 from ingle.core.energy import energy_in
 from ingle.core.errors import NotKept, RequestError
-from ingle.core.message import Chunk, Finish, Message, Part, Request, TextPart, ToolCall
+from ingle.core.message import Chunk, Finish, ImagePart, Message, Part, Request, TextPart, ToolCall
 from ingle.engine.language_model import LanguageModel
 from ingle.engine.tools import check_tools, style_of, tool_constraint
 from ingle.home.turns import Turn, drop, find_completion, path
+from ingle.serve.ask import Ask, Keep
 from ingle.serve.auth import Keyed, asker, service_of
 from ingle.serve.convert import constraint_of, image_of, origin_of, recording_of, sampling_of
 from ingle.serve.document import STREAMED
 from ingle.serve.hearing import hear_request
 from ingle.serve.reply import FINISH, GrowingReply, account_of, calls_in, choice_id, most_calls, usage_of
 from ingle.serve.schema import MOST_CHOICES, Drawing, JsonSchema, ResponseFormat, ResponsesBody, ResponsesItem
-from ingle.serve.service import Ask, Keep, Service
+from ingle.serve.service import Service
 from ingle.serve.stream import answers, event_stream, while_connected
 
 router = APIRouter(route_class=Keyed)
@@ -43,7 +45,7 @@ async def responses(
     before = await _before(service, who, body.previous_response_id)
     keep = Keep(learn=body.learn is not False) if body.store else None
     id_ = f"resp_{uuid.uuid4().hex}"
-    request, heard = await while_connected(http, hear_request(service, responses_request(body, service, model, before), who, id_))
+    request, heard = await hear_request(http, service, responses_request(body, service, model, before), who, id_)
     ask = Ask(request, model.name, who, id_, keep, memory=body.memory is not False)
     reply = ResponsesReply(ask, model, body, heard)
     chunks = answers(service, [ask])
@@ -60,7 +62,9 @@ async def kept_response(id_: str, service: Service = Depends(service_of), who: s
         raise _unknown(id_)
     facts, (message, finish) = turn.facts or {}, await _stored_message(service, turn)
     cut = _CUT.get(finish)
-    output = [_message(f"msg_{id_}", message.text)] if message.text or not message.tool_calls else []
+    pictures = [_picture(id_, number, part) for number, part in enumerate(message.parts) if isinstance(part, ImagePart)]
+    said = [_message(f"msg_{id_}", message.text)] if not pictures and (message.text or not message.tool_calls) else []
+    output = [*pictures, *said]
     table = _table(id_, str(facts.get("model_name", "")), "incomplete" if cut else "completed", [*output, *map(_call, message.tool_calls)])
     read, written = facts.get("prompt_tokens", 0), facts.get("completion_tokens", 0)
     return table | {
@@ -138,10 +142,13 @@ class ResponsesReply:
                 if text:
                     yield self._part("response.output_text.delta", {"delta": text, "logprobs": []})
                 calls += new
-        if begun or not calls:
+        for index, picture in enumerate(self._growing.pictures):
+            for event in self._drawn(index, picture):
+                yield event
+        if begun or not (calls or self._growing.pictures):
             for event in self._end() if begun else (*self._begin(), *self._end()):
                 yield event
-        for index, call in enumerate(calls, int(begun)):
+        for index, call in enumerate(calls, int(begun) + len(self._growing.pictures)):
             for event in self._call(index, call):
                 yield event
         last = "response.incomplete" if self._growing.finish in _CUT else "response.completed"
@@ -159,6 +166,14 @@ class ResponsesReply:
             self._part("response.output_text.done", {"text": "".join(self._growing.text), "logprobs": []}),
             self._part("response.content_part.done", {"part": item["content"][0]}),
             self._event("response.output_item.done", {"output_index": 0, "item": item}),
+        ]
+
+    def _drawn(self, index: int, picture: ImagePart) -> list[dict[str, Any]]:
+        item = _picture(self._ask.id, index, picture)
+        return [
+            self._event("response.output_item.added", {"output_index": index, "item": item | {"status": "in_progress", "result": None}}),
+            self._event("response.image_generation_call.completed", {"output_index": index, "item_id": item["id"]}),
+            self._event("response.output_item.done", {"output_index": index, "item": item}),
         ]
 
     def _call(self, index: int, call: ToolCall) -> list[dict[str, Any]]:
@@ -190,7 +205,8 @@ class ResponsesReply:
         growing, lasts = self._growing, [self._growing.last] if self._growing.last else []
         heard = {"heard": self._heard} if self._heard else {}
         text = "".join(growing.text)
-        output = [_message(self._item, text)] if text or not growing.calls else []
+        pictures = [_picture(self._ask.id, number, picture) for number, picture in enumerate(growing.pictures)]
+        output = [*pictures, *([_message(self._item, text)] if text or not (growing.calls or pictures) else [])]
         cut = _CUT.get(growing.finish or "")
         table = self._now("incomplete" if cut else "completed", [*output, *map(_call, growing.calls)])
         usage = usage_of(lasts)
@@ -279,6 +295,11 @@ def _part(part: dict[str, Any], at: str) -> Part:
     if kind == "input_audio":
         return recording_of(part, at)
     raise RequestError(at, "must be text, a recording, or a picture in a data: URL, because files are not understood here", str(kind)[:40])
+
+
+def _picture(id_: str, number: int, picture: ImagePart) -> dict[str, Any]:
+    result = base64.b64encode(picture.data).decode()
+    return {"type": "image_generation_call", "id": f"ig_{id_}-{number}", "status": "completed", "result": result}
 
 
 def _tools(flat: list[dict[str, Any]]) -> tuple[dict[str, Any], ...]:

@@ -6,18 +6,18 @@ stored) would survive a power cut. An answer whose client has gone leaves its fa
 
 import asyncio
 import time
-import uuid
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ingle.adapt.choosing import Choice, Chooser
 from ingle.core.errors import HomeError, IngleError, RequestError
 from ingle.core.event import Event
-from ingle.core.message import Chunk, Finish, Message, Request, Usage, Verdict
+from ingle.core.message import Chunk, Finish, Request, Usage, Verdict
 from ingle.engine.job import Job, Outcome, post_directly
 from ingle.engine.language_model import LanguageModel
+from ingle.engine.painting import as_drawing
 from ingle.engine.prefix_cache import PrefixCache
 from ingle.engine.saved_states import SavedStates, forgotten
 from ingle.engine.scheduler import Scheduler
@@ -31,6 +31,8 @@ from ingle.safety.middleware import Blocked, Next, close, wrap
 from ingle.safety.policy import USUAL, GuardPolicy
 from ingle.safety.registry import make_guards
 from ingle.serve.answers_key import answer_key
+from ingle.serve.ask import AnswerRun, Ask, Keep
+from ingle.serve.drawing import drawn, is_drawing, said_with_picture
 from ingle.serve.limits import limits_of
 from ingle.serve.logs import log
 from ingle.serve.metrics import Metrics
@@ -40,7 +42,7 @@ from ingle.serve.record import Recorder, answer_event, new_seed, refusal_event, 
 from ingle.serve.replay import parameters
 from ingle.serve.rooms import open_rooms
 from ingle.serve.settings import SamplingSettings, ServeSettings
-from ingle.serve.spoken_answers import SpokenAnswers
+from ingle.serve.sound_memory import SoundMemory
 from ingle.serve.wrong_keys import WrongKeys
 
 if TYPE_CHECKING:
@@ -51,59 +53,6 @@ if TYPE_CHECKING:
 _SWEEP_S = 5.0
 
 
-@dataclass(frozen=True, slots=True)
-class Keep:
-    """Where the text of an answer is stored in the home."""
-
-    conversation: str = ""
-    """Id of a conversation of the page; empty = the answer is stored by itself, with all messages before it."""
-    parent: str = ""
-    """Turn of the conversation that the answer follows."""
-    learn: bool = True
-    """Whether the weights may learn from later feedback on it, unless the feedback says so itself."""
-
-
-@dataclass(frozen=True, slots=True)
-class Ask:
-    """One answer that a client asks for."""
-
-    request: Request
-    model: str = ""
-    """Name of a kept model; empty = the default."""
-    asker: str = ""
-    """Id of the API key; empty = somebody on this machine without one."""
-    id: str = field(default_factory=lambda: f"chatcmpl-{uuid.uuid4().hex}")
-    keep: Keep | None = None
-    memory: bool = True
-    """Whether the asker's memories may be placed in the prompt. Lessons in the weights act in any case."""
-
-    @property
-    def label(self) -> str:
-        """Id under which the text is stored; saved states are deleted with it. Empty = not stored."""
-        return "" if self.keep is None else self.keep.conversation or self.id
-
-
-@dataclass
-class AnswerRun:
-    """An answer that is being written."""
-
-    ask: Ask
-    """The request as it came, and its seed."""
-    choice: Choice
-    """The request after memories were added, and the model with its lessons."""
-    words: list[str] = field(default_factory=list)
-    verdicts: list[Verdict] = field(default_factory=list)
-    writing: bool = False
-    """Whether the engine is at it."""
-    blocked: "asyncio.Future[Usage] | None" = None
-    """Where the engine tells what the answer took, when a guard has ended it."""
-
-    @property
-    def model(self) -> LanguageModel:
-        """The model that answers."""
-        return self.choice.model
-
-
 class Service:
     """The answer service, one per server. `start` and `close` belong to its event loop."""
 
@@ -112,9 +61,8 @@ class Service:
     ) -> None:  # fmt: skip
         """policy: settings of the guards; see safety/policy.py."""
         self.home, self.settings, self.sampling, self.models = home, settings, sampling, models
-        self.metrics, self.policy = Metrics(), policy
-        self.recorder = Recorder(home)
-        self.speech, self.spoken = Speech(home), SpokenAnswers()  # ears and voices: a process that starts when it is first needed
+        self.metrics, self.policy, self.recorder = Metrics(), policy, Recorder(home)
+        self.speech, self.sounds = Speech(home), SoundMemory()  # ears and voices: a process that starts when it is first needed
         self.wrong_keys = WrongKeys(self.recorder.add, self.metrics.wrong_key)
         self.key, self.learns = b"", False
         """Key of the answers' digests, and whether a learner runs beside."""
@@ -217,14 +165,14 @@ class Service:
         Raises NotKept for an unknown model, RequestError and its subclasses for a request that can't be answered, Busy at too much load,
         HomeError or LedgerError if the fact can't be written: the answer then has no last chunk.
         """
-        kept, words = await self.models.find(ask.model)
-        model = await asyncio.to_thread(words.answering, ask.request)  # the first picture reads the painter
-        sampling = ask.request.sampling
-        request = replace(ask.request, sampling=replace(sampling, seed=new_seed() if sampling.seed is None else sampling.seed))
+        kept, model = await self.models.find(ask.model)
+        request = as_drawing(model, ask.request)
+        seed = request.sampling.seed
+        request = replace(request, sampling=replace(request.sampling, seed=new_seed() if seed is None else seed))
         try:
             run = AnswerRun(replace(ask, request=request), await asyncio.to_thread(self._choose, ask, model, kept, request))
             async with aclosing(self._guarded(run)) as chunks:
-                async for chunk in chunks:
+                async for chunk in drawn(run.model, chunks) if is_drawing(run.model, request) else chunks:
                     yield chunk
         except RequestError as error:
             if error.guard:
@@ -259,6 +207,8 @@ class Service:
 
     def _choose(self, ask: Ask, model: LanguageModel, kept: Kept, request: Request) -> Choice:
         """Choose the memories and lessons of the asker that act on this request."""
+        if (model := model.answering(request)).paints:
+            return Choice(model, request)
         choice = self.chooser.choose(ask.asker, model, kept, request, ask.memory)
         for fault in choice.faults:
             log("lesson", {"model": model.name, "fault": fault})
@@ -268,13 +218,14 @@ class Service:
         """Return the innermost handler, which the guards wrap."""
 
         async def engine(request: Request) -> AsyncIterator[Chunk]:
-            prompt, grammar = await prepare(run.model, request)
+            prompt, grammar, taken = await prepare(run.model, request, lambda: self.running)
             inbox: asyncio.Queue[Chunk | IngleError] = asyncio.Queue()
             ask = run.ask
             deadline = time.perf_counter() + self.settings.deadline_s
             label = "" if run.choice.lessons else ask.label  # states made with lessons are not saved: they would outlive the lessons
             lasting, vectors = run.choice.lasting, prompt.vectors
             job = Job(run.model, request, prompt.ids, inbox.put_nowait, grammar, ask.asker, label, lasting, deadline, vectors=vectors)
+            job.energy = taken
             self.scheduler.submit(job)
             finished, run.writing = False, True
             try:
@@ -331,7 +282,8 @@ class Service:
 
     def _keep(self, run: AnswerRun, keep: Keep, event: Event, usage: Usage) -> None:
         """Stores the words of an answer, with all that a replay needs."""
-        ask, message = run.ask, Message.of("assistant", "".join(run.words))
+        ask, whole = run.ask, event.facts.get("finish") in ("stop", "length")
+        message = said_with_picture(run.model, ask.request, "".join(run.words), whole)
         times = {name: getattr(usage, name) for name in ("queued_s", "prefill_s", "decode_s")}
         facts = {**event.facts, **times, "model_name": run.model.name, "request": parameters(ask.request, system=bool(keep.conversation))}
         facts |= {} if keep.learn else {"learn": False}

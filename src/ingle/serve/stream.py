@@ -13,8 +13,9 @@ from starlette.types import Receive, Scope, Send
 from ingle.core.errors import IngleError
 from ingle.core.message import Chunk
 from ingle.safety.middleware import close
+from ingle.serve.ask import Ask
 from ingle.serve.errors import body_of
-from ingle.serve.service import Ask, Service
+from ingle.serve.service import Service
 
 T = TypeVar("T")
 _HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}

@@ -75,7 +75,7 @@ def _percent(text: str) -> int:
 
 def recoloured(emblem: Emblem, colour: str) -> Emblem | None:
     """Return the emblem with its main hue turned to a colour; None if it has no main hue, or has that one already."""
-    values = emblem.pixels.astype(np.float32) / 255
+    values = emblem.pixels.astype(np.float32) / np.float32(255)
     hue, chroma = _hues(values)
     total = float(chroma.sum())
     if total < 0.08 * chroma.size:  # grey things
@@ -96,7 +96,7 @@ def recoloured(emblem: Emblem, colour: str) -> Emblem | None:
 
 def main_colour(pixels: Pixels) -> str:
     """Return the name of the hue that covers most of a picture; empty for grey ones."""
-    hue, chroma = _hues(pixels.astype(np.float32) / 255)
+    hue, chroma = _hues(pixels.astype(np.float32) / np.float32(255))
     if float(chroma.sum()) < 0.04 * chroma.size:
         return ""
     angles = np.array(list(COLOURS.values()))
@@ -125,7 +125,8 @@ def _turned(values: npt.NDArray[np.float32], degrees: float) -> npt.NDArray[np.f
     floor = values.min(-1)[..., None]
     offsets: npt.NDArray[Any] = np.array([0, 4, 2], np.float32)  # red, green, blue
     ramp = np.clip(np.abs((sixth + offsets) % 6 - 3) - 1, 0, 1)
-    return (floor + chroma[..., None] * ramp).astype(np.float32)
+    turned: npt.NDArray[np.float32] = (floor + chroma[..., None] * ramp).astype(np.float32)
+    return turned
 
 
 def stacked(emblems: Sequence[Emblem]) -> Pixels:

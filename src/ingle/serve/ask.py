@@ -1,0 +1,62 @@
+"""An answer that is asked for, where its text is stored, and how far it is."""
+
+import asyncio
+import uuid
+from dataclasses import dataclass, field
+
+from ingle.adapt.choosing import Choice
+from ingle.core.message import Request, Usage, Verdict
+from ingle.engine.language_model import LanguageModel
+
+
+@dataclass(frozen=True, slots=True)
+class Keep:
+    """Where the text of an answer is stored in the home."""
+
+    conversation: str = ""
+    """Id of a conversation of the page; empty = the answer is stored by itself, with all messages before it."""
+    parent: str = ""
+    """Turn of the conversation that the answer follows."""
+    learn: bool = True
+    """Whether the weights may learn from later feedback on it, unless the feedback says so itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """One answer that a client asks for."""
+
+    request: Request
+    model: str = ""
+    """Name of a kept model; empty = the default."""
+    asker: str = ""
+    """Id of the API key; empty = somebody on this machine without one."""
+    id: str = field(default_factory=lambda: f"chatcmpl-{uuid.uuid4().hex}")
+    keep: Keep | None = None
+    memory: bool = True
+    """Whether the asker's memories may be placed in the prompt. Lessons in the weights act in any case."""
+
+    @property
+    def label(self) -> str:
+        """Id under which the text is stored; saved states are deleted with it. Empty = not stored."""
+        return "" if self.keep is None else self.keep.conversation or self.id
+
+
+@dataclass
+class AnswerRun:
+    """An answer that is being written."""
+
+    ask: Ask
+    """The request as it came, and its seed."""
+    choice: Choice
+    """The request after memories were added, and the model with its lessons."""
+    words: list[str] = field(default_factory=list)
+    verdicts: list[Verdict] = field(default_factory=list)
+    writing: bool = False
+    """Whether the engine is at it."""
+    blocked: "asyncio.Future[Usage] | None" = None
+    """Where the engine tells what the answer took, when a guard has ended it."""
+
+    @property
+    def model(self) -> LanguageModel:
+        """The model that answers."""
+        return self.choice.model
