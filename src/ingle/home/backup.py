@@ -116,7 +116,11 @@ def _take(home: Home, copy: Home, inside: bool, progress: Progress) -> None:
         keys = _keys(home)
         for name in KEPT:
             if (home.root / name).exists() and name not in (home.database_file.name, home.keys.name):
-                _take_one(home.root / name, copy.root / name, named={one.base for one in (*list_kept(home), *list_parts(home))})
+                _take_one(
+                    home.root / name,
+                    copy.root / name,
+                    named={kept.base for kept in list_kept(home)} | {part.base for part in list_parts(home)},
+                )
         copy.database_file.unlink(missing_ok=True)
         if inside:
             snapshot(home.database_url, copy.database_file, lambda done, total: progress("database", done, total))
