@@ -18,6 +18,7 @@ from ingle.core.errors import RequestError
 from ingle.core.media import Sound
 from ingle.core.message import AudioPart, Chunk, Message, Part, Request, TextPart, Verdict
 from ingle.media.heard import Heard
+from ingle.media.printed import with_printed_words
 from ingle.media.sound import read_sound
 from ingle.safety.limits import RequestLimits
 from ingle.safety.middleware import Blocked, close, wrap
@@ -78,10 +79,12 @@ def _listen(service: Service, sound: Sound, wish: HearingWish) -> Heard:
 
 
 async def hear_request(http: HttpRequest, service: Service, request: Request, asker: str, completion: str) -> tuple[Request, list[Any]]:
-    """Return the request with the words of its recordings in their place, and what was heard, for Ingle's own field of the response.
+    """Return the request with the words of its recordings in their place, and those that stand in its pictures behind them; and what was
+    heard, for Ingle's own field of the response.
 
     Stops if the client goes. Raises what `hear` raises, and RequestError for a recording without words.
     """
+    request = await asyncio.to_thread(with_printed_words, request)
     if not any(isinstance(part, AudioPart) for message in request.messages for part in message.parts):
         return request, []
     return await while_connected(http, _hear_parts(service, request, asker, completion))

@@ -218,13 +218,14 @@ class Service:
         """Return the innermost handler, which the guards wrap."""
 
         async def engine(request: Request) -> AsyncIterator[Chunk]:
-            prompt, grammar = await prepare(run.model, request)
+            prompt, grammar, taken = await prepare(run.model, request, lambda: self.running)
             inbox: asyncio.Queue[Chunk | IngleError] = asyncio.Queue()
             ask = run.ask
             deadline = time.perf_counter() + self.settings.deadline_s
             label = "" if run.choice.lessons else ask.label  # states made with lessons are not saved: they would outlive the lessons
             lasting, vectors = run.choice.lasting, prompt.vectors
             job = Job(run.model, request, prompt.ids, inbox.put_nowait, grammar, ask.asker, label, lasting, deadline, vectors=vectors)
+            job.energy = taken
             self.scheduler.submit(job)
             finished, run.writing = False, True
             try:

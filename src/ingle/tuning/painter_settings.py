@@ -24,7 +24,7 @@ class PainterSettings:
     low_rank: LowRankSettings = field(default_factory=LowRankSettings)
     """The addition that acts while the model paints."""
     train: TrainSettings = field(
-        default_factory=lambda: TrainSettings(epochs=30, batch_tokens=1024, optimiser=OptimiserSettings(learning_rate=1e-3))
+        default_factory=lambda: TrainSettings(epochs=12, batch_tokens=1024, optimiser=OptimiserSettings(learning_rate=1e-3))
     )
     """Training of the addition: second of two."""
     seed: int = 0
