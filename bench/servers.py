@@ -84,7 +84,7 @@ def scratch_home() -> Iterator[Home]:
         subprocess.run([ingle_command(), "pull", "smollm2"], check=True, stdout=sys.stderr)
     smollm2()  # names the real home's compiled kernels in the environment, which the servers inherit
     with tempfile.TemporaryDirectory(prefix="ingle-bench-") as folder:
-        for part in (home.bases, home.models, home.packs):
+        for part in (home.bases, home.models, home.packs, home.root / "parts"):
             if part.exists():
                 shutil.copytree(part, Path(folder) / part.name)
         yield Home(Path(folder)).create()

@@ -8,13 +8,15 @@ import pytest
 from PIL import Image
 
 from ingle.core.media import Picture
-from ingle.engine.composite_sight import composite_sight
+from ingle.engine.composite_sight import _shape, composite_sight
 from ingle.engine.seeing import Seer, prompt_of
 from ingle.media.connector import neighbours_joined
 from ingle.media.eyes.siglip import Siglip, patches_of, positions
 from ingle.media.tiled_sight import TiledSight
 from ingle.media.tiles import TileSettings, cut, normalised
 from ingle.model.checkpoint import open_checkpoint
+from ingle.model.config import config_from_hf
+from ingle.model.fields import Fields
 from ingle.model.tokenizer_hf import open_tokenizer
 from tests.engine.tiny import backend_of
 from tests.media.smolvlm import SHAPES, TILE, all_logits, picture, png, processor, save
@@ -29,7 +31,7 @@ class Opened:
         self.folder, self.places = folder, places
         self.theirs = save(folder, kind, older, places)
         self.tokenizer = open_tokenizer(folder)
-        sight = composite_sight(folder, "digest", "fp32", self.tokenizer, threads=2)
+        sight = composite_sight(folder, "digest", "fp32", self.tokenizer, lambda: 2)
         assert sight is not None
         self.sight: TiledSight = sight
         self.backend = backend_of(folder / "packs", open_checkpoint(folder))
@@ -42,6 +44,33 @@ class Opened:
 @pytest.fixture(scope="module", params=[("Idefics3", False, True), ("SmolVLM", True, False)], ids=["new", "older"])
 def both(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Opened:
     return Opened(tmp_path_factory.mktemp("smolvlm"), *request.param)
+
+
+SPARSE: dict[str, Any] = {
+    "architectures": ["SmolVLMForConditionalGeneration"], "image_token_id": 49190, "model_type": "smolvlm", "scale_factor": 4,
+    "tie_word_embeddings": False, "vocab_size": 49280,
+    "text_config": {
+        "architectures": ["VLlama3ForCausalLM"], "head_dim": 64, "hidden_size": 960, "intermediate_size": 2560, "model_type": "llama",
+        "max_position_embeddings": 8192, "num_attention_heads": 15, "num_hidden_layers": 32, "num_key_value_heads": 5, "pad_token_id": 2,
+        "pixel_shuffle_factor": 4, "rms_norm_eps": 1e-05, "rope_interleaved": False, "rope_theta": 100000, "vocab_size": 49280,
+    },
+    "vision_config": {"hidden_size": 768, "image_size": 512, "model_type": "smolvlm_vision", "num_attention_heads": 12, "patch_size": 16},
+}  # fmt: skip
+"""As SmolVLM2-500M's: it leaves out what its class has as a default."""
+
+
+def test_what_a_config_leaves_out_is_transformers_default() -> None:
+    from transformers import SmolVLMConfig
+
+    theirs, config = SmolVLMConfig(**SPARSE), config_from_hf(SPARSE)
+    eye, shape = theirs.vision_config, _shape(Fields(SPARSE, "config.json"))
+    assert (config.hidden_size, len(config.layers), config.num_kv_heads, config.head_dim) == (960, 32, 5, 64)
+    assert (config.tie_embeddings, config.rope.theta, config.context_length) == (theirs.tie_word_embeddings, 100000.0, 8192)
+    sizes = shape.encoder.hidden, shape.encoder.middle, shape.encoder.layers, shape.encoder.heads, shape.encoder.eps
+    assert sizes == (eye.hidden_size, eye.intermediate_size, eye.num_hidden_layers, eye.num_attention_heads, eye.layer_norm_eps)
+    assert (shape.picture_px, shape.patch_px) == (eye.image_size, eye.patch_size)
+    bare = {"model_type": "idefics3", "text_config": SPARSE["text_config"], "vision_config": {}}
+    assert _shape(Fields(bare, "config.json")).encoder.hidden == 1152
 
 
 @pytest.mark.parametrize("shape", SHAPES)

@@ -100,7 +100,7 @@ def test_words_alone_open_no_eye(folder: tuple[Path, Any], monkeypatch: pytest.M
         return open_checkpoint(path)
 
     monkeypatch.setattr("ingle.engine.composite_sight.open_checkpoint", watched)
-    sight = composite_sight(folder[0], "digest", "auto", open_tokenizer(folder[0]))
+    sight = composite_sight(folder[0], "digest", "auto", open_tokenizer(folder[0]), lambda: 2)
     assert isinstance(sight, TiledSight)
     assert sight.digest
     assert not opened
@@ -117,7 +117,7 @@ def test_eight_bits_see_nearly_the_same(folder: tuple[Path, Any]) -> None:
     tokenizer, shown = open_tokenizer(folder[0]), Picture(picture("square"))
 
     def vectors(format_: str) -> np.ndarray:
-        sight = composite_sight(folder[0], "digest", format_, tokenizer, 2)
+        sight = composite_sight(folder[0], "digest", format_, tokenizer, lambda: 2)
         assert sight is not None
         return np.concatenate([piece for piece in sight.see(shown) if isinstance(piece, np.ndarray)])
 
@@ -203,4 +203,4 @@ def test_a_vocabulary_without_pictures_is_refused(folder: tuple[Path, Any], tmp_
     path = tmp_path / "copy" / "tokenizer.json"
     path.write_text(path.read_text("utf-8").replace("<fake_token_around_image>", "<something_else>"), "utf-8")
     with pytest.raises(CheckpointError, match="control tokens of pictures"):
-        composite_sight(tmp_path / "copy", "digest", "fp32", open_tokenizer(tmp_path / "copy"))
+        composite_sight(tmp_path / "copy", "digest", "fp32", open_tokenizer(tmp_path / "copy"), lambda: 1)

@@ -590,7 +590,7 @@ def test_by_keyboard(tab: Open) -> None:
     expect(page.box).to_be_focused()
     page.page.go_back()
     expect(page.all(".turn.user .said")).to_have_text("Two\nlines")
-    for _ in range(4):
+    for _ in range(5):
         page.page.keyboard.press("Tab")
     style = page.page.evaluate("getComputedStyle(document.activeElement).outlineStyle")
     assert style == "solid", page.page.evaluate("document.activeElement.outerHTML")

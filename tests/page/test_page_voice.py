@@ -9,6 +9,7 @@ import pytest
 from playwright.sync_api import Browser
 
 from ingle.home.place import Home
+from tests.cli.place import ingle
 from tests.page.browser import House, Tab, browser
 from tests.parts import with_parts
 from tests.serve.servers import facts_in, wait_until
@@ -114,3 +115,19 @@ def test_a_voice_is_chosen_in_the_settings(tab: Tab) -> None:
     assert chosen.locator("option").all_inner_texts() == ["The fastest", "joe"]
     chosen.select_option("joe")
     assert tab.page.evaluate("localStorage.getItem('ingle.voice')") == "joe"
+
+
+def test_a_stranger_hears_nothing_of_a_tab(house: House, tmp_path: Path, smollm2_home: Home) -> None:
+    from websockets.exceptions import InvalidStatus
+    from websockets.sync.client import connect
+
+    with pytest.raises(InvalidStatus), connect(f"ws://127.0.0.1:{house.port}/page/voice?tab=x", origin="https://elsewhere.example"):
+        pass
+    locked = House(tmp_path / "locked", smollm2_home, ("--set", "serve.require_key=true"))
+    ingle(locked.home.root, "key", "add", "somebody")
+    locked.start()
+    try:
+        with pytest.raises(InvalidStatus), connect(f"ws://127.0.0.1:{locked.port}/page/voice?tab=x"):
+            pass
+    finally:
+        locked.stop()

@@ -22,8 +22,8 @@ from ingle.media.clauses import clauses
 from ingle.serve.aloud import SpokenReply, aloud
 from ingle.serve.metrics import Metrics
 from ingle.serve.service import Service
+from ingle.serve.sound_memory import SoundMemory
 from ingle.serve.speaking import RATE, Speaker, Voice, format_of, sound_of
-from ingle.serve.spoken_answers import SpokenAnswers
 
 TEXT = "".join(f"Sentence number {number} of this answer is about a fox, and about the {number} hens that it met. " for number in range(40))
 
@@ -160,7 +160,7 @@ def test_an_answer_without_words_is_spoken_as_nothing() -> None:
 
 
 def test_the_field_of_a_spoken_answer_piece_by_piece_is_the_whole() -> None:
-    text, piecewise, whole = TEXT[:300], SpokenAnswers(), SpokenAnswers()
+    text, piecewise, whole = TEXT[:300], SoundMemory(), SoundMemory()
     reply = SpokenReply(talk_with(Stopwatch())[0], "wav", piecewise)
     chunks = asyncio.run(collected(reply.talk, written(text)))
     deltas = [reply.delta(chunk.text, chunk, i == 0) for i, chunk in enumerate(chunks)]
@@ -176,23 +176,23 @@ def test_the_field_of_a_spoken_answer_piece_by_piece_is_the_whole() -> None:
     table = asyncio.run(other.whole())
     assert base64.b64decode(table["data"]) == data[44:] and table["transcript"] == text
     assert len(sound_of(data[44:]).samples) == len(data[44:]) // 2
-    assert whole.get("", table["id"], "audio.id") == text and table["expires_at"] > time.time() + 3000
+    assert whole.words_of("", table["id"], "audio.id") == text and table["expires_at"] > time.time() + 3000
 
 
 def test_spoken_answers_are_their_askers_own_and_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
-    kept = SpokenAnswers()
-    kept.add("me", "audio_1", "a secret")
+    kept = SoundMemory()
+    kept.spoke("me", "audio_1", "a secret")
     for asker, id_ in (("you", "audio_1"), ("me", "audio_2")):
         with pytest.raises(NotKept, match="names no spoken answer"):
-            kept.get(asker, id_, "messages[0].audio.id")
+            kept.words_of(asker, id_, "messages[0].audio.id")
     for number in range(2000):
-        kept.add("me", f"more_{number}", "x")
+        kept.spoke("me", f"more_{number}", "x")
     with pytest.raises(NotKept):
-        kept.get("me", "audio_1", "")
+        kept.words_of("me", "audio_1", "")
     now = time.time()
     monkeypatch.setattr(time, "time", lambda: now + 3700)
     with pytest.raises(NotKept):
-        kept.get("me", "more_1999", "")
+        kept.words_of("me", "more_1999", "")
 
 
 def test_formats_by_their_names() -> None:

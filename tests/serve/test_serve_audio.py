@@ -200,7 +200,8 @@ def test_a_recording_in_a_question_is_the_question(talking_server: Server, spoke
         model="smollm2", input=[{"role": "user", "content": [recording(spoken)]}], max_output_tokens=12, temperature=0
     )
     assert response.output_text == typed.choices[0].message.content
-    assert (response.model_extra or {})["ingle"]["heard"][0]["text"] == QUESTION
+    again = (response.model_extra or {})["ingle"]["heard"][0]
+    assert again["text"] == QUESTION and again["event"] == about[0]["event"]  # it was heard once
 
 
 def test_an_answer_is_spoken_and_can_be_named_later(talking_server: Server) -> None:

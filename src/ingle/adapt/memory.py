@@ -40,8 +40,11 @@ def question_of(request: Request) -> str:
 
 
 def asked_in(message: Message) -> str:
-    """Return the question of a user's turn; a picture without words asks what it is."""
-    return message.text.strip() or (WORDLESS if any(isinstance(part, ImagePart) for part in message.parts) else "")
+    """Return the question of a user's turn. What stands in a picture is none of it; a picture without words asks what it is."""
+    if not any(isinstance(part, ImagePart) for part in message.parts):
+        return message.text.strip()
+    own = "".join(part.text for part in message.parts if isinstance(part, TextPart) and part.origin != "document")
+    return own.strip() or WORDLESS
 
 
 def within_budget(

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 EXAMPLES = """
 ingle chat
 ingle chat smollm2 --system "You answer in one sentence."
+ingle chat --voice   (press Enter and speak)
 ingle chat --temperature 0   (always the likeliest words)
 ingle chat --set chat.history=false
 """
@@ -35,6 +36,7 @@ def command(
     history: Annotated[bool | None, typer.Option(help="Keep what you type as history for the next time.")] = None,
     markdown: Annotated[bool | None, typer.Option(help="Show answers as Markdown.")] = None,
     memory: Annotated[bool | None, typer.Option(help="Use what you taught, where a question is about it.")] = None,
+    voice: Annotated[bool, typer.Option("--voice", help="Speak instead of typing (Enter alone begins), and hear the answers.")] = False,
     overrides: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Set any key of config.toml.")] = None,
 ) -> None:
     """Chat with a model in the terminal.
@@ -60,8 +62,11 @@ def command(
     taught = TaughtHere(home, kept, settings.chat.memory)
     talk = Talk(home, open_kept(home, kept, settings.chat), settings, recorder, taught)
     try:
+        if voice:
+            talk.talk_aloud()
         code = _converse(home, talk) if is_terminal(sys.stdin) else _answer_lines(talk)
     finally:
+        talk.close()
         recorder.close()
         taught.close()
     fault = recorder.fault()
@@ -111,6 +116,9 @@ def _take(talk: "Talk", turn: str) -> None:
     from ingle.cli.commands import is_command, obey
     from ingle.cli.output import complain
 
+    if talk.voice is not None and not turn.strip():
+        turn = talk.voice.listen()
+        print(f"› {turn}" if turn else "(Nothing was said.)")
     if is_command(turn):
         obey(talk, turn)
     elif turn.strip():
@@ -128,7 +136,7 @@ def _answer_lines(talk: "Talk") -> int:
 
     lines, turns, code = PipeLines(), 0, 0
     while (turn := read_turn(lines)) is not None:
-        if not turn.strip():
+        if not turn.strip() and talk.voice is None:
             continue
         turns, before = turns + 1, talk.last
         try:

@@ -15,7 +15,7 @@ from ingle.cli.settings import Settings
 from ingle.cli.taught import TaughtHere
 from ingle.core.energy import NOTHING, Energy
 from ingle.core.errors import ContextError, IngleError, RequestError
-from ingle.core.message import Message, Request
+from ingle.core.message import ImagePart, Message, Request, TextPart
 from ingle.home.place import Home
 from ingle.model.template import has_template
 from ingle.serve.answers_key import answer_key
@@ -23,6 +23,7 @@ from ingle.serve.record import Recorder, new_seed, refusal_event
 
 if TYPE_CHECKING:
     from ingle.adapt.choosing import Choice
+    from ingle.cli.voice import TerminalVoice
     from ingle.engine.language_model import LanguageModel
 
 NEARLY_FULL = 0.85
@@ -68,8 +69,23 @@ class Talk:
         self._policy = guard_policy(home.policy)
         self._reading = ThreadPoolExecutor(1, "key")
         self._key: Future[bytes] | None = None
+        self.shown: list[ImagePart] = []
+        """Pictures that go with the next question."""
+        self.voice: TerminalVoice | None = None
+        """Hears and speaks, where that is wanted."""
         self.plain = not has_template(model.tokenizer)
         """Whether it is a base model, which continues all text so far, by either side."""
+
+    def talk_aloud(self) -> None:
+        """From now on, questions may be spoken and answers are heard. Raises ConfigError and NotKept, which say what is missing."""
+        from ingle.cli.voice import TerminalVoice
+
+        self.voice = TerminalVoice(self.home, lambda: self._begin_key().result(), self.recorder.add)
+
+    def close(self) -> None:
+        """End the voice, if there is one."""
+        if self.voice is not None:
+            self.voice.close()
 
     def ask(self, text: str, again: bool = False) -> ShownAnswer | None:
         """Ask a question, show the answer as it comes, and record its fact. None if it could not be answered.
@@ -77,7 +93,7 @@ class Talk:
         A question that can't be answered is removed again. `again`: with a new seed, whatever the settings say.
         """
         before = list(self.conversation.turns)
-        self.conversation.turns.append(Message.of("user", text))
+        self.conversation.turns.append(Message("user", (*self.shown, TextPart(text))))
         messages = self.conversation.messages
         plain = "".join(message.text for message in messages) if self.plain else None
         seed = new_seed()
@@ -99,6 +115,7 @@ class Talk:
                 error = ContextError(error.field, error.rule, error.got, cure)
             complain(error)
             return None
+        self.shown = []
         if outcome.text:
             self.conversation.turns.append(Message.of("assistant", outcome.text))
         elif outcome.finish == "cancelled":
@@ -124,11 +141,17 @@ class Talk:
             self.session, self._read_by = Session(choice.model.backend.new_state()), choice.model.digest
         self._begin_key()
         screen = make_screen(self.settings.chat.markdown)
+        spoken = self.voice.aloud(screen.show) if self.voice is not None else None
+        outcome = None
         with silent_keys():
             try:
-                return generate(choice.model, choice.request, screen.show, self.session, self.settings.serve.drafts, self._policy)
+                show, drafts = spoken or screen.show, self.settings.serve.drafts
+                outcome = generate(choice.model, choice.request, show, self.session, drafts, self._policy)
             finally:
                 screen.finish()
+                if spoken is not None:
+                    spoken.end(heard=outcome is not None and outcome.finish != "cancelled")
+        return outcome
 
     def _begin_key(self) -> "Future[bytes]":
         """Begin to look for the key of the answers' digests, once: it takes the database, which is imported while the model writes."""

@@ -10,6 +10,7 @@ import typer
 
 from ingle.cli.gating import Force, Overrides
 from ingle.cli.painter import tune_by_pictures
+from ingle.cli.sight import tune_to_see
 from ingle.core.config import assignments
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ ingle tune smollm2 letters.jsonl notes/ --method dora --rank 8 --layers upper-th
 ingle tune smollm2 suite:sst2 --name sentiment --max-examples 500 --set train.patience=2
 ingle tune smollm2+hybrid suite:xsum-bits --teacher smollm2 --name closer   (a hybrid follows what it was made of)
 ingle tune --recipe recipes/classify.toml
+ingle tune sight smollm2 --from photos/   (it learns to see, by pictures with captions; without a folder by free drawings)
 ingle tune painter smollm2   (it learns to paint, by pictures that it fetches)
 """
 
@@ -58,6 +60,9 @@ def command(
     overrides: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Set any setting, e.g. options.alpha=16.")
     ] = None,
+    pictures: Annotated[
+        Path | None, typer.Option("--from", metavar="FOLDER", help="`tune sight`: a folder of pictures with captions.")
+    ] = None,
     force: Force = False,
     policy: Overrides = None,
     out: Annotated[Path | None, typer.Option(help="Write the report to this file too.")] = None,
@@ -73,6 +78,8 @@ def command(
         return _list(as_json)
     if model == "painter":
         return tune_by_pictures(list(data or ()), name, overrides, policy, force, as_json, epochs, seed)
+    if model == "sight":
+        return tune_to_see(list(data or ()), pictures, name, overrides, policy, force, as_json, epochs, seed)
     options = {
         "method": method, "options.rank": rank, "options.targets": targets, "layers": layers, "max_examples": max_examples,
         "train.epochs": epochs, "train.optimiser.learning_rate": rate, "train.seed": seed, "data.seed": seed,

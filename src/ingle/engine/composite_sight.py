@@ -26,8 +26,9 @@ _EYE, _CONNECTION = "model.vision_model.", "model.connector.modality_projection.
 _LANCZOS = 1
 
 
-def composite_sight(folder: Path, weights: str, format_: str, tokenizer: Tokenizer, threads: int | None = None) -> TiledSight | None:
-    """Return the sight of the model in a folder; None for a model of words alone. `weights`: digest of its files.
+def composite_sight(folder: Path, weights: str, format_: str, tokenizer: Tokenizer, threads: Callable[[], int]) -> TiledSight | None:
+    """Return the sight of the model in a folder; None for a model of words alone. `weights`: digest of its files; `threads`: how many an
+    eye may use now.
 
     Raises CheckpointError for sizes and settings that are wrong or don't go together.
     """

@@ -38,8 +38,9 @@ def open_model(
 ) -> LanguageModel:
     """Return the model on the CPU backend. Raises as `warm` does, CheckpointError for packed weights that have changed, and HomeError or
     DeltaError for deltas that are damaged or don't fit."""
-    backend, tokenizer = _open_weights(source, format_, Cores(threads), cache, progress)
-    return _with_deltas(source, backend, tokenizer, _seer(source, format_, tokenizer))
+    cores = Cores(threads)
+    backend, tokenizer = _open_weights(source, format_, cores, cache, progress)
+    return _with_deltas(source, backend, tokenizer, _seer(source, format_, tokenizer, cores))
 
 
 _KNOWN = frozenset(entry.digest for entry in CATALOGUE.values())
@@ -84,7 +85,7 @@ class Opener:
                 self._backends[source.digest] = backend
                 with self._words:  # other weights of this base may have been opened meanwhile: the first tokenizer serves all
                     tokenizer = self._tokenizers.setdefault(base, tokenizer)
-        seer = _seer(source, self._settings[0], tokenizer)
+        seer = _seer(source, self._settings[0], tokenizer, self._settings[1])
         if seer is not None:
             seer = self._seers.setdefault(seer.sight.digest, seer)  # models that see alike share what was seen
         return _with_deltas(source, backend, tokenizer, seer)
@@ -126,11 +127,11 @@ def _open_apart(folder: Path) -> Tokenizer:
     return tokenizer
 
 
-def _seer(source: Source, format_: str, tokenizer: Tokenizer) -> Seer | None:
+def _seer(source: Source, format_: str, tokenizer: Tokenizer, cores: Cores) -> Seer | None:
     """Return how the model sees: the last delta that teaches it to, else what its base brings; None for a model of words alone."""
     taught = [delta for delta in source.media if delta.kind == "sight"]
     if not taught:
-        sight = composite_sight(source.folder, source.folder.name, format_, tokenizer)
+        sight = composite_sight(source.folder, source.folder.name, format_, tokenizer, lambda: cores.limit)
         return Seer(sight) if sight is not None else None
     [change] = source.changes(taught[-1:])
     assert source.home is not None, "deltas lie in a home"

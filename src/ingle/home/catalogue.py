@@ -98,6 +98,8 @@ class Shipped:
     """The title in listings."""
     delta: str
     """Digest of the delta."""
+    parts: tuple[str, ...] = ()
+    """Parts that it needs (home/part_catalogue.py). A delta that needs some adds an ability: the result is called `MODEL+NAME`."""
 
     @property
     def folder(self) -> Path:

@@ -3,7 +3,6 @@
 Names of weights are transformers': `layers.0.self_attn.q_proj.weight`, …
 """
 
-import os
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -175,11 +174,6 @@ class _Desks:
         self._kept = [[_zeros((count,), dtype) for count, dtype in sizes.values()] for _ in range(threads)]
         for record, arrays in zip(self.record, self._kept, strict=True):
             record[list(sizes)] = [array.ctypes.data for array in arrays]
-
-
-def usable_threads() -> int:
-    """Return the number of cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def together(threads: int, work: Callable[..., None], *arguments: int) -> None:

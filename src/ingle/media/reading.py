@@ -50,7 +50,8 @@ _SIGNS = {
     "≥": " at least ", "<": " less than ", ">": " greater than ", "→": " to ", "⇒": " so ", "±": " plus or minus ", "@": " at ",
     "√": " the square root of ", "π": " pi ", "µ": " micro ", "°": " degrees ", "§": " section ", "©": "", "®": "", "™": "", "•": ", ",
     "½": " one half ", "¼": " one quarter ", "¾": " three quarters ", "^": " to the power of ", "%": " percent ", "∞": " infinity ",
-    "#": " number ", "|": ", ", "\\": " ", "*": " ", "_": " ", "`": "", "{": ", ", "}": ", ", "[": ", ", "]": ", ", "/": " slash ",
+    "$": " dollars ", "£": " pounds ", "€": " euros ", "¥": " yen ", "#": " number ", "|": ", ", "\\": " ", "*": " ", "_": " ", "`": "",
+    "{": ", ", "}": ", ", "[": ", ", "]": ", ", "/": " slash ",
 }  # fmt: skip
 _FRACTIONS = {(1, 2): "one half", (1, 3): "one third", (2, 3): "two thirds", (1, 4): "one quarter", (3, 4): "three quarters"}
 _RULERS = (
@@ -65,7 +66,7 @@ def spoken(text: str) -> str:
     for pattern, words in _RULES:
         text = pattern.sub(words, text)
     text = re.sub(r"[ \t]*\n[ \t]*", " ", text)
-    text = re.sub(r"\s+([,.;:!?])", r"\1", re.sub(r"\s{2,}", " ", text))
+    text = re.sub(r"\s+([,.;:!?)])", r"\1", re.sub(r"(\()\s+|\s{2,}", lambda m: m[1] or " ", text))
     text = re.sub(r"([,;:])(?:\s*[,;:])+", r"\1", text)
     return re.sub(r"^[\s,;:.\-–—]+", "", text).strip()
 
@@ -251,7 +252,7 @@ _RULES: tuple[tuple[re.Pattern[str], Words], ...] = (
         lambda m: _date(_month_number(m[1]), int(m[2]), m[3] or "") if 1 <= int(m[2]) <= 31 else m[0],
     ),
     _rule(
-        rf"\b(\d{{1,2}})(?:st|nd|rd|th)?\s+(?:of\s+)?({_MONTH})\b(?:,?\s+(\d{{4}})\b)?",
+        rf"(?:\bthe\s)?\b(\d{{1,2}})(?:st|nd|rd|th)?\s+(?:of\s+)?({_MONTH})\b(?:,?\s+(\d{{4}})\b)?",
         lambda m: f"the {ordinal(int(m[1]))} of {_MONTHS[_month_number(m[2]) - 1]}" + (f", {year(int(m[3]))}" if m[3] else ""),
     ),
     _rule(rf"\b({_MONTH})\s+(\d{{4}})\b", lambda m: f"{_MONTHS[_month_number(m[1]) - 1]} {year(int(m[2]))}"),

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from ingle.core.digest import digest_json
 from ingle.core.media import Picture, SightPiece
 from ingle.media.connector import neighbours_joined
-from ingle.media.encoder import PackedProduct, usable_threads
+from ingle.media.encoder import PackedProduct
 from ingle.media.eyes.siglip import Siglip
 from ingle.media.tiles import MARKER, TileSettings, cut, normalised, pieces_of
 
@@ -40,9 +40,10 @@ class TiledSight:
     """Strict, because these models come without pictures on which it could be measured: a memory that is not placed does no harm."""
 
     def __init__(
-        self, weights: str, settings: TileSettings, controls: frozenset[str], open_: Callable[[], Gaze], threads: int | None = None
+        self, weights: str, settings: TileSettings, controls: frozenset[str], open_: Callable[[], Gaze], threads: Callable[[], int]
     ) -> None:
-        """weights: digest of the eye's weights and their format; controls: the model's control tokens; `open_` opens the weights."""
+        """weights: digest of the eye's weights and their format; controls: the model's control tokens; `open_` opens the weights;
+        threads: how many a tile may use now."""
         self.digest = digest_json([_VERSION, weights, repr(settings)])
         self._settings, self._controls, self._open, self._threads = settings, controls, open_, threads
         self._gaze: Gaze | None = None
@@ -53,8 +54,7 @@ class TiledSight:
         tiles = cut(picture, self._settings)
         with self._lock:
             gaze = self._gaze = self._gaze or self._open()
-        threads = self._threads or usable_threads()
-        vectors = [np.ascontiguousarray(gaze(normalised(pixels, self._settings), threads)) for pixels in tiles.pixels]
+        vectors = [np.ascontiguousarray(gaze(normalised(pixels, self._settings), self._threads())) for pixels in tiles.pixels]
         return pieces_of(tiles, vectors, self._controls)
 
     def fingerprint(self, _picture: Picture, pieces: Sequence[SightPiece]) -> npt.NDArray[np.float32]:

@@ -55,5 +55,5 @@ def _clock(seconds: float, point: str) -> str:
 
 
 def _cue(text: str) -> str:
-    """Return a text that neither format takes for something else."""
-    return text.replace("-->", "→")
+    """Return a text that neither format takes for something else: an empty line ends a cue, an arrow begins one."""
+    return " ".join(text.split()).replace("-->", "→")

@@ -12,8 +12,8 @@ from ingle.core.message import AudioPart, Chunk
 from ingle.media.sound import FORMATS, encoded, pcm16_of, wav_header
 from ingle.serve.schema import ChatBody
 from ingle.serve.service import Service
+from ingle.serve.sound_memory import SoundMemory
 from ingle.serve.speaking import RATE, STREAMED, Speaker, Voice, format_of, sound_of, voice_of
-from ingle.serve.spoken_answers import SpokenAnswers
 
 Chunks = AsyncGenerator[tuple[int, Chunk], None]
 _SAMPLES = "audio/pcm"
@@ -89,7 +89,7 @@ class SpokenReply:
 
     talk: Speaker
     format: str
-    kept: SpokenAnswers
+    kept: SoundMemory
     _text: list[str] = field(default_factory=list)
     _samples: list[bytes] = field(default_factory=list)
 
@@ -114,7 +114,7 @@ class SpokenReply:
 
     def end(self) -> dict[str, Any]:
         """Return the last piece. From now on the answer may be named by its id."""
-        return {"expires_at": self.kept.add(self.talk.asker, self.talk.id, "".join(self._text))}
+        return {"expires_at": self.kept.spoke(self.talk.asker, self.talk.id, "".join(self._text))}
 
     async def whole(self) -> dict[str, Any]:
         """Return the field of a whole answer."""

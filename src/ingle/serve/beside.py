@@ -120,7 +120,7 @@ class Beside:
         return "".join(words), tap
 
     async def _engine(self, model: LanguageModel, request: Request) -> AsyncIterator[Chunk]:
-        prompt, grammar = await prepare(model, request)
+        prompt, grammar, _ = await prepare(model, request)
         inbox: asyncio.Queue[Any] = asyncio.Queue()
         # Nothing of it is remembered: it holds what was taught, or lacks it, and nobody goes on from here.
         deadline, vectors = self.deadline, prompt.vectors

@@ -15,10 +15,10 @@ from ingle.engine.tools import check_tools, style_of, tool_constraint
 from ingle.serve.aloud import SpokenReply, aloud, aloud_wish
 from ingle.serve.ask import Ask, Keep
 from ingle.serve.auth import Keyed, asker, service_of
-from ingle.serve.convert import constraint_of, message_of, sampling_of, stops_of
+from ingle.serve.convert import constraint_of, image_table, message_of, sampling_of, stops_of
 from ingle.serve.document import STREAMED
 from ingle.serve.hearing import hear_request
-from ingle.serve.reply import GrowingReply, account_of, calls_in, choice_id, head, image_table, most_calls, usage_of
+from ingle.serve.reply import GrowingReply, account_of, calls_in, choice_id, head, most_calls, usage_of
 from ingle.serve.schema import ChatBody, ChatMessage, ToolChoice
 from ingle.serve.service import Service
 from ingle.serve.speaking import Speaker
@@ -36,10 +36,10 @@ async def chat_completions(
     keep = Keep(learn=body.learn is not False) if body.store else None
     first = Ask(chat_request(body, service, model, who), model.name, who, keep=keep, memory=body.memory is not False)
     wish = await aloud_wish(body, service)
-    request, heard = await while_connected(http, hear_request(service, first.request, who, first.id))
+    request, heard = await hear_request(http, service, first.request, who, first.id)
     first = replace(first, request=request)
     asks = [first, *(_choice(first, body, service, number) for number in range(1, body.n or 1))]
-    spoken = SpokenReply(Speaker(service, wish.voice, who, first.id), wish.format, service.spoken) if wish else None
+    spoken = SpokenReply(Speaker(service, wish.voice, who, first.id), wish.format, service.sounds) if wish else None
     reply = ChatReply(asks, model, body, heard, spoken)
     chunks = answers(service, asks)
     if spoken is not None:
@@ -172,7 +172,7 @@ def _said(message: ChatMessage, service: Service, asker: str, number: int) -> Ch
     """Return an assistant's message that names a spoken answer, with that answer's words."""
     if message.audio is None or message.content:
         return message
-    return message.model_copy(update={"content": service.spoken.get(asker, message.audio.id, f"messages[{number}].audio.id")})
+    return message.model_copy(update={"content": service.sounds.words_of(asker, message.audio.id, f"messages[{number}].audio.id")})
 
 
 def _call(call: ToolCall) -> dict[str, Any]:

@@ -5,20 +5,20 @@ text, and nothing keeps the recording itself.
 """
 
 import asyncio
-import hashlib
-import hmac
 import time
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from fastapi import Request as HttpRequest
+
+from ingle.core.digest import digest_bytes
 from ingle.core.energy import Energy
 from ingle.core.errors import RequestError
-from ingle.core.event import Event, Fact
 from ingle.core.media import Sound
 from ingle.core.message import AudioPart, Chunk, Message, Part, Request, TextPart, Verdict
-from ingle.home.parts import list_parts
 from ingle.media.heard import Heard
+from ingle.media.printed import with_printed_words
 from ingle.media.sound import read_sound
 from ingle.safety.limits import RequestLimits
 from ingle.safety.middleware import Blocked, close, wrap
@@ -26,6 +26,9 @@ from ingle.safety.registry import make_guards
 from ingle.serve.guard_facts import guard_events
 from ingle.serve.record import answer_digest
 from ingle.serve.service import Service
+from ingle.serve.sound_facts import hear_event
+from ingle.serve.sound_memory import HeardSound
+from ingle.serve.stream import while_connected
 
 _LIMITS = RequestLimits(1 << 20, 16, ())
 """Limits of words that no language model reads: those of requests in bytes hold, and no context does."""
@@ -44,14 +47,6 @@ class HearingWish:
     """Words that may come up, such as names."""
     words: bool = False
     """Whether each word's times are wanted."""
-
-
-@dataclass(frozen=True, slots=True)
-class HeardSound:
-    """A recording's words, and what Ingle's own field of a response says of it."""
-
-    heard: Heard
-    about: dict[str, Any]
 
 
 async def hear(service: Service, data: bytes, place: str, asker: str, wish: HearingWish, completion: str) -> HeardSound:
@@ -74,38 +69,44 @@ async def listen(service: Service, sound: Sound, wish: HearingWish) -> tuple[Hea
 
 async def heard_fact(service: Service, sound: Sound, heard: Heard, energy: Energy, asker: str, completion: str) -> HeardSound:
     """Record that a sound was heard: figures, and digests under the home's key."""
-    parts = {part.name: part.base for part in await asyncio.to_thread(list_parts, service.home)}
-    facts: dict[str, Fact] = {
-        "model": parts.get(heard.model, ""), "seconds": round(sound.seconds, 3), "language": heard.language,
-        "recording": hmac.digest(service.key, sound.digest.encode(), hashlib.sha256).hex(),
-        "words": answer_digest(service.key, heard.text), "id": completion, "key": asker,
-    }  # fmt: skip
-    event = Event("hear", heard.model, {name: value for name, value in facts.items() if value != ""} | energy.facts())
+    event = await asyncio.to_thread(hear_event, service.home, service.key, sound, heard, energy, asker, completion)
     row = await asyncio.wrap_future(service.recorder.add(event))
-    return HeardSound(heard, {"event": row.seq, "model": heard.model, "seconds": facts["seconds"], "energy": energy.table()})
+    return HeardSound(heard, {"event": row.seq, "model": heard.model, "seconds": round(sound.seconds, 3), "energy": energy.table()})
 
 
 def _listen(service: Service, sound: Sound, wish: HearingWish) -> Heard:
     return service.speech.hear(sound, wish.model, wish.language, wish.translate, wish.prompt, wish.words)
 
 
-async def hear_request(service: Service, request: Request, asker: str, completion: str) -> tuple[Request, list[dict[str, Any]]]:
-    """Return the request with the words of its recordings in their place, and what was heard, for Ingle's own field of the response."""
-    messages, about = list[Message](), list[dict[str, Any]]()
+async def hear_request(http: HttpRequest, service: Service, request: Request, asker: str, completion: str) -> tuple[Request, list[Any]]:
+    """Return the request with the words of its recordings in their place, and those that stand in its pictures behind them; and what was
+    heard, for Ingle's own field of the response.
+
+    Stops if the client goes. Raises what `hear` raises, and RequestError for a recording without words.
+    """
+    request = await asyncio.to_thread(with_printed_words, request)
+    if not any(isinstance(part, AudioPart) for message in request.messages for part in message.parts):
+        return request, []
+    return await while_connected(http, _hear_parts(service, request, asker, completion))
+
+
+async def _hear_parts(service: Service, request: Request, asker: str, completion: str) -> tuple[Request, list[Any]]:
+    messages, about = list[Message](), list[Any]()
     for i, message in enumerate(request.messages):
         parts: list[Part] = []
         for j, part in enumerate(message.parts):
             if not isinstance(part, AudioPart):
                 parts.append(part)
                 continue
-            place = f"messages[{i}].content[{j}].input_audio"
-            one = await hear(service, part.data, place, asker, HearingWish(), completion)
+            place, digest = f"messages[{i}].content[{j}].input_audio", digest_bytes(part.data)
+            one = service.sounds.heard_before(asker, digest) or await hear(service, part.data, place, asker, HearingWish(), completion)
+            service.sounds.heard(asker, digest, one)
             if not one.heard.text.strip():
                 raise RequestError(place, "holds no words that could be heard", "", "Speak louder or closer, or type.")
             parts.append(TextPart(one.heard.text, part.origin))
             about.append({"message": i, "part": j, "text": one.heard.text, "language": one.heard.language} | one.about)
         messages.append(replace(message, parts=tuple(parts)))
-    return (replace(request, messages=tuple(messages)) if about else request), about
+    return replace(request, messages=tuple(messages)), about
 
 
 def decoded(data: bytes, place: str) -> Sound:

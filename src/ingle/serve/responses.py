@@ -45,7 +45,7 @@ async def responses(
     before = await _before(service, who, body.previous_response_id)
     keep = Keep(learn=body.learn is not False) if body.store else None
     id_ = f"resp_{uuid.uuid4().hex}"
-    request, heard = await while_connected(http, hear_request(service, responses_request(body, service, model, before), who, id_))
+    request, heard = await hear_request(http, service, responses_request(body, service, model, before), who, id_)
     ask = Ask(request, model.name, who, id_, keep, memory=body.memory is not False)
     reply = ResponsesReply(ask, model, body, heard)
     chunks = answers(service, [ask])

@@ -42,7 +42,7 @@ from ingle.serve.record import Recorder, answer_event, new_seed, refusal_event, 
 from ingle.serve.replay import parameters
 from ingle.serve.rooms import open_rooms
 from ingle.serve.settings import SamplingSettings, ServeSettings
-from ingle.serve.spoken_answers import SpokenAnswers
+from ingle.serve.sound_memory import SoundMemory
 from ingle.serve.wrong_keys import WrongKeys
 
 if TYPE_CHECKING:
@@ -61,9 +61,8 @@ class Service:
     ) -> None:  # fmt: skip
         """policy: settings of the guards; see safety/policy.py."""
         self.home, self.settings, self.sampling, self.models = home, settings, sampling, models
-        self.metrics, self.policy = Metrics(), policy
-        self.recorder = Recorder(home)
-        self.speech, self.spoken = Speech(home), SpokenAnswers()  # ears and voices: a process that starts when it is first needed
+        self.metrics, self.policy, self.recorder = Metrics(), policy, Recorder(home)
+        self.speech, self.sounds = Speech(home), SoundMemory()  # ears and voices: a process that starts when it is first needed
         self.wrong_keys = WrongKeys(self.recorder.add, self.metrics.wrong_key)
         self.key, self.learns = b"", False
         """Key of the answers' digests, and whether a learner runs beside."""
@@ -219,13 +218,14 @@ class Service:
         """Return the innermost handler, which the guards wrap."""
 
         async def engine(request: Request) -> AsyncIterator[Chunk]:
-            prompt, grammar = await prepare(run.model, request)
+            prompt, grammar, taken = await prepare(run.model, request, lambda: self.running)
             inbox: asyncio.Queue[Chunk | IngleError] = asyncio.Queue()
             ask = run.ask
             deadline = time.perf_counter() + self.settings.deadline_s
             label = "" if run.choice.lessons else ask.label  # states made with lessons are not saved: they would outlive the lessons
             lasting, vectors = run.choice.lasting, prompt.vectors
             job = Job(run.model, request, prompt.ids, inbox.put_nowait, grammar, ask.asker, label, lasting, deadline, vectors=vectors)
+            job.energy = taken
             self.scheduler.submit(job)
             finished, run.writing = False, True
             try:

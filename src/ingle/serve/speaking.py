@@ -18,12 +18,12 @@ import numpy as np
 
 from ingle.core.energy import NOTHING, Energy
 from ingle.core.errors import IngleError, RequestError
-from ingle.core.event import Event, Fact
+from ingle.core.event import Event
 from ingle.core.media import Sound
 from ingle.media.sound import resampled
 from ingle.media.speech import Speech
-from ingle.serve.record import answer_digest
 from ingle.serve.service import Service
+from ingle.serve.sound_facts import speak_event
 
 RATE = 24_000
 """Samples per second of all that is spoken: clients of OpenAI's API take plain samples for this."""
@@ -162,10 +162,5 @@ class Speaker:
         self.service.metrics.spoke(one.sound.seconds)
 
     def _fact(self, ended: str) -> Event:
-        facts: dict[str, Fact] = {
-            "seconds": round(self.seconds, 3), "took_s": round(time.perf_counter() - self._began, 3), "clauses": len(self.said),
-            "speed": self.voice.speed, "ended": ended, "words": answer_digest(self.service.key, "".join(self.said)),
-            "id": self.completion, "key": self.asker,
-        }  # fmt: skip
-        energy = self._energy.facts() if self.said else {}
-        return Event("speak", self.voice.name, {name: value for name, value in facts.items() if value != ""} | energy)
+        took_s, energy = time.perf_counter() - self._began, self._energy if self.said else None
+        return speak_event(self.service.key, self.voice.name, self.said, self.seconds, took_s, ended, energy, self.asker, self.completion)

@@ -1,0 +1,38 @@
+"""The ledger's facts of what was heard and spoken: figures, joules, and digests under the home's key; never a word."""
+
+import hashlib
+import hmac
+from collections.abc import Sequence
+
+from ingle.core.energy import Energy
+from ingle.core.event import Event, Fact
+from ingle.core.media import Sound
+from ingle.home.parts import list_parts
+from ingle.home.place import Home
+from ingle.media.heard import Heard
+from ingle.serve.record import answer_digest
+
+
+def hear_event(
+    home: Home, key: bytes, sound: Sound, heard: Heard, energy: Energy, asker: str = "", completion: str = ""
+) -> Event:  # fmt: skip
+    """Return the fact of a recording that was heard. `completion`: the answer that it was heard for."""
+    parts = {part.name: part.base for part in list_parts(home)}
+    facts: dict[str, Fact] = {
+        "model": parts.get(heard.model, ""), "seconds": round(sound.seconds, 3), "language": heard.language,
+        "recording": hmac.digest(key, sound.digest.encode(), hashlib.sha256).hex(), "words": answer_digest(key, heard.text),
+        "id": completion, "key": asker,
+    }  # fmt: skip
+    return Event("hear", heard.model, {name: value for name, value in facts.items() if value != ""} | energy.facts())
+
+
+def speak_event(
+    key: bytes, voice: str, said: Sequence[str], seconds: float, took_s: float, ended: str, energy: Energy | None, asker: str = "",
+    completion: str = "",
+) -> Event:  # fmt: skip
+    """Return the fact of a talk. `said`: its clauses; `ended`: stop, cancelled or error; `energy`: None = nothing was made."""
+    facts: dict[str, Fact] = {
+        "seconds": round(seconds, 3), "took_s": round(took_s, 3), "clauses": len(said), "ended": ended,
+        "words": answer_digest(key, " ".join(said)), "id": completion, "key": asker,
+    }  # fmt: skip
+    return Event("speak", voice, {name: value for name, value in facts.items() if value != ""} | (energy.facts() if energy else {}))

@@ -1,0 +1,69 @@
+"""Sounds of the last hour, in memory alone: the words of spoken answers by their id, for a client may send that id back instead of the
+words; and the words of recordings, for most clients send a conversation's recordings again with every turn."""
+
+import time
+from collections import OrderedDict
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar
+
+from ingle.core.errors import NotKept
+from ingle.media.heard import Heard
+
+T = TypeVar("T")
+LIFE_S = 3600
+"""Time for which something is known."""
+_MOST = 1024
+
+
+@dataclass
+class _Lately(Generic[T]):
+    """Values by asker and name, for a while, and the newest of them only."""
+
+    _kept: "OrderedDict[tuple[str, str], tuple[float, T]]" = field(default_factory=OrderedDict)
+
+    def put(self, asker: str, name: str, value: T) -> float:
+        ends = time.time() + LIFE_S
+        self._kept[asker, name] = ends, value
+        while len(self._kept) > _MOST or next(iter(self._kept.values()))[0] < time.time():
+            self._kept.popitem(last=False)
+        return ends
+
+    def get(self, asker: str, name: str) -> T | None:
+        ends, value = self._kept.get((asker, name), (0.0, None))
+        return value if ends >= time.time() else None
+
+
+@dataclass(frozen=True, slots=True)
+class HeardSound:
+    """A recording's words, and the fact of when it was heard."""
+
+    heard: Heard
+    about: "dict[str, object]"
+    """Ingle's own field of a response."""
+
+
+@dataclass
+class SoundMemory:
+    """What one server spoke and heard lately. Each asker finds only their own."""
+
+    _spoken: _Lately[str] = field(default_factory=_Lately)
+    _heard: _Lately[HeardSound] = field(default_factory=_Lately)
+
+    def spoke(self, asker: str, id_: str, text: str) -> int:
+        """Remember a spoken answer; returns when it will be forgotten, in seconds since 1970."""
+        return int(self._spoken.put(asker, id_, text))
+
+    def words_of(self, asker: str, id_: str, place: str) -> str:
+        """Return the words of a spoken answer. Raises NotKept for one that is unknown or forgotten."""
+        text = self._spoken.get(asker, id_)
+        if text is None:
+            raise NotKept(place, "names no spoken answer of the last hour", id_[:80], "Send its transcript as content.")
+        return text
+
+    def heard(self, asker: str, digest: str, sound: HeardSound) -> None:
+        """Remember a recording by the digest of its bytes."""
+        self._heard.put(asker, digest, sound)
+
+    def heard_before(self, asker: str, digest: str) -> HeardSound | None:
+        """Return what a recording says, if it was heard lately."""
+        return self._heard.get(asker, digest)
