@@ -185,7 +185,7 @@ def test_near_codes_get_near_rows() -> None:
 
 
 def test_the_autoencoder_goes_on_where_it_was_stopped(tmp_path: Path) -> None:
-    pixels = np.stack([emblem("A", rgb=tuple(np.random.default_rng(i).integers(0, 255, 3))).pixels for i in range(40)])  # type: ignore[arg-type]
+    pixels = np.stack([emblem("A", rgb=(6 * i, 90, 250 - 5 * i)).pixels for i in range(40)])
     what = ShownEmblems(pixels, np.full(40, 1 / 40))
     settings = EmblemSettings(steps=10, batch=4, free_steps=4, save_every=3)
     said: list[str] = []
