@@ -51,7 +51,7 @@ from ingle.tuning.painter_settings import PainterSettings
 from ingle.tuning.palette import choose_palette
 
 KIND, METHOD = "painter", "words of a palette"
-VERSION = 2
+VERSION = 1
 """Changes when the same settings make something else than before."""
 _AT_ONCE = 64
 """Emblems that are encoded together."""

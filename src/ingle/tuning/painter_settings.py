@@ -17,7 +17,7 @@ class PainterSettings:
     """Categories or subcategories of emoji that it learns to paint."""
     colours: int = 2
     """Other colours in which each emblem is learnt, where it has a main colour."""
-    moved: int = 2
+    moved: int = 0
     """Further copies of every example, moved by up to three pixels and half of them mirrored: with few pictures, they are else learnt by
     heart."""
     emblems: EmblemSettings = field(default_factory=EmblemSettings)
@@ -27,7 +27,7 @@ class PainterSettings:
     low_rank: LowRankSettings = field(default_factory=LowRankSettings)
     """The addition that acts while the model paints."""
     train: TrainSettings = field(
-        default_factory=lambda: TrainSettings(epochs=4, batch_tokens=1024, optimiser=OptimiserSettings(learning_rate=1e-3))
+        default_factory=lambda: TrainSettings(epochs=12, batch_tokens=1024, optimiser=OptimiserSettings(learning_rate=1e-3))
     )
     """Training of the addition: second of two."""
     seed: int = 0
