@@ -67,8 +67,7 @@ class Heads:
 
     def reduced(self, numbers: Floats) -> Floats:
         """Return z of the eye's numbers: [..., 5 · 1280] → [..., k]."""
-        z: Floats = (numbers - self.mean) @ self.reduce.T
-        return of_length(z)
+        return of_length(((numbers - self.mean) @ self.reduce.T).astype(np.float32))
 
     def vectors(self, z: Floats) -> Floats:
         """Return the vectors for one picture: [k] → [n, hidden]."""

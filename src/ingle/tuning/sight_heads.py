@@ -40,8 +40,7 @@ class Fitted:
 
     def reduced(self, numbers: Array) -> Floats:
         """Return the k numbers: [..., f] → [..., k]."""
-        z: Floats = (numbers.astype(np.float32) - self.mean) @ self.reduce.T
-        return of_length(z)
+        return of_length(((numbers.astype(np.float32) - self.mean) @ self.reduce.T).astype(np.float32))
 
     def said(self, z: Floats) -> tuple[list[str], list[str]]:
         """Return names and words for the k numbers of one view."""
