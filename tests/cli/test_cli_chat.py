@@ -24,7 +24,7 @@ from ingle.cli.lines import TypedLines
 from ingle.cli.settings import Settings
 from ingle.cli.talk import Talk
 from ingle.core.errors import ConfigError, HomeError
-from ingle.core.message import Message, Request
+from ingle.core.message import ImagePart, Message, Request, TextPart
 from ingle.engine.language_model import LanguageModel
 from ingle.engine.loading import open_model
 from ingle.engine.source import kept_source
@@ -256,6 +256,11 @@ def test_saved_conversations_are_checked(tmp_path: Path) -> None:
     talk = TerminalConversation("Be kind.", [Message.of("user", "a\ud83d\ude00"[:1] + "é"), Message.of("assistant", "b")])
     talk.save(path, "tiny")
     assert TerminalConversation.load(path) == talk
+    shown = TerminalConversation(
+        "", [Message("user", (ImagePart(b"png", "image/png"), TextPart("What is it?"))), Message.of("assistant", "b")]
+    )
+    shown.save(path, "m")
+    assert TerminalConversation.load(path) == shown
     for text, words in (
         ("{", "must be a saved conversation"),
         ('{"x": 1}', "must hold a list"),

@@ -91,7 +91,8 @@ def bring(home: Home, what: str, watch: Watcher, name: str | None = None, format
 
 
 def _bring_shipped(home: Home, shipped: "Shipped", watch: Watcher, name: str | None, format_: str, update: bool) -> Brought:
-    """Pull a model of the catalogue under its own name, and under `name` with the delta that ships with Ingle.
+    """Pull a model of the catalogue under its own name, and under `name` with the delta that ships with Ingle; one that adds an
+    ability is called `MODEL+NAME`, unless there is a `name`, and the parts that it needs come, too.
 
     An earlier version of Ingle may have brought another change: with `update` the name moves to the present one.
     """
@@ -99,6 +100,13 @@ def _bring_shipped(home: Home, shipped: "Shipped", watch: Watcher, name: str | N
     from ingle.home.deltas import adopt_delta
     from ingle.home.kept import keep, list_kept, refuse_taken
 
+    if shipped.parts:
+        from ingle.home.part_catalogue import PARTS
+
+        for part in shipped.parts:
+            bring_part(home, PARTS[part], watch)
+    if (shipped.parts or shipped.ability) and name is None:
+        return _bring_beside(home, shipped, watch, format_)
     chosen = name or shipped.name
     refuse_taken(home, chosen, shipped.of.digest, update, (shipped.delta,))
     already = any((one.name, one.deltas) == (chosen, (shipped.delta,)) for one in list_kept(home, lambda *_: None))
@@ -108,6 +116,23 @@ def _bring_shipped(home: Home, shipped: "Shipped", watch: Watcher, name: str | N
     _record(home, kept, below.base)
     info = warm(kept_source(home, kept), format_, progress=watch.pieces)
     return Brought(kept, below.base, already, format_, info.nbytes, info.digest)
+
+
+def _bring_beside(home: Home, shipped: "Shipped", watch: Watcher, format_: str) -> Brought:
+    """Pull a model of the catalogue, and keep the delta that ships with Ingle as `MODEL+NAME`.
+
+    Raises ConfigError where another delta of the model has that name.
+    """
+    from ingle.home.deltas import adopt_delta, refuse_taken_delta
+    from ingle.home.kept import get_kept
+
+    refuse_taken_delta(home, shipped.name, shipped.of.digest, shipped.delta)
+    already = home.delta_folder(shipped.delta).exists()
+    below = bring(home, shipped.of.name, watch, format_=format_)
+    adopt_delta(home, shipped.folder, shipped.delta)
+    kept = get_kept(home, f"{below.kept.name}+{shipped.name}")
+    _record(home, kept, below.base)
+    return Brought(kept, below.base, already, format_, below.packed_bytes, below.model_digest)
 
 
 def bring_part(home: Home, entry: "PartEntry", watch: Watcher) -> "tuple[Base, bool]":

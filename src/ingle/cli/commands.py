@@ -1,6 +1,7 @@
 """The commands of a chat, one function each, by name."""
 
 import difflib
+import mimetypes
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -11,8 +12,11 @@ from ingle.cli.output import note, printable, size
 from ingle.cli.screen import make_screen
 from ingle.cli.talk import Talk, expand
 from ingle.core.energy import amount
-from ingle.core.errors import ConfigError
+from ingle.core.errors import ConfigError, RequestError
+from ingle.core.files import os_errors
+from ingle.core.message import ImagePart
 from ingle.core.words import counted
+from ingle.media.picture import read_picture
 
 
 class Leave(Exception):
@@ -51,6 +55,18 @@ def load(talk: Talk, rest: str) -> None:
     note(f"{counted(len(loaded.turns), 'message')} loaded" + ("; the last one:" if loaded.turns else "."))
     if loaded.turns:
         _show(talk, loaded.turns[-1].text)
+
+
+def image(talk: Talk, rest: str) -> None:
+    """show the model a picture with your next question"""
+    path = _path(rest, "/image FILE")
+    if talk.model.seer is None or talk.plain:
+        raise RequestError("/image", f"{talk.model.name} can't see pictures", "", "Run: ingle pull sight, and ingle chat smollm2+sight.")
+    with os_errors(path):
+        data = path.read_bytes()
+    height, width, _ = read_picture(data, str(path)).pixels.shape
+    talk.shown.append(ImagePart(data, mimetypes.guess_type(path)[0] or "image/png"))
+    note(f"{path.name}, {width}×{height} pixels, goes with your next question.")
 
 
 def undo(talk: Talk, _rest: str) -> None:
@@ -120,6 +136,7 @@ COMMANDS: dict[str, tuple[str, Callable[[Talk, str], None]]] = {
     "system": ("/system [TEXT]", system),
     "save": ("/save FILE", save),
     "load": ("/load FILE", load),
+    "image": ("/image FILE", image),
     "undo": ("/undo", undo),
     "regenerate": ("/regenerate", regenerate),
     "clear": ("/clear", clear),

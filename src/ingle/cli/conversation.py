@@ -7,7 +7,7 @@ from typing import Any
 
 from ingle.core.errors import ConfigError
 from ingle.core.files import os_errors, write_atomic
-from ingle.core.message import ROLES, Message
+from ingle.core.message import ROLES, ImagePart, Message, Part, TextPart
 
 
 @dataclass
@@ -40,7 +40,7 @@ class TerminalConversation:
                 TerminalConversation.load(path)
             except ConfigError as error:
                 raise ConfigError(str(path), "holds something else than a conversation", "", "Choose another name.") from error
-        table = {"model": model, "messages": [{"role": message.role, "content": message.text} for message in self.messages]}
+        table = {"model": model, "messages": [{"role": message.role, "content": _content(message)} for message in self.messages]}
         write_atomic(path, json.dumps(table, ensure_ascii=False, indent=1).encode("utf-8", "surrogatepass") + b"\n", mode=0o600)
 
     @staticmethod
@@ -66,6 +66,27 @@ class TerminalConversation:
 
 def _message(path: Path, number: int, entry: Any) -> Message:
     role, content = (entry.get("role"), entry.get("content")) if isinstance(entry, dict) else (None, None)
-    if role not in ROLES or not isinstance(content, str):
-        raise ConfigError(f"{path}: message {number}", f"must have a role ({', '.join(ROLES)}) and text as content", str(entry)[:80])
-    return Message.of(role, content)
+    where = f"{path}: message {number}"
+    if role not in ROLES or not isinstance(content, str | list):
+        raise ConfigError(where, f"must have a role ({', '.join(ROLES)}) and text as content", str(entry)[:80])
+    return Message.of(role, content) if isinstance(content, str) else Message(role, tuple(_part(where, part) for part in content))
+
+
+def _content(message: Message) -> str | list[dict[str, Any]]:
+    """Return the text of a message; with pictures, its parts as OpenAI's clients send them."""
+    from ingle.serve.convert import image_table
+
+    if all(isinstance(part, TextPart) for part in message.parts):
+        return message.text
+    parts = [part for part in message.parts if isinstance(part, TextPart | ImagePart)]
+    return [{"type": "text", "text": part.text} if isinstance(part, TextPart) else image_table(part) for part in parts]
+
+
+def _part(where: str, part: Any) -> Part:
+    from ingle.serve.convert import image_of
+
+    if isinstance(part, dict) and part.get("type") == "text" and isinstance(part.get("text"), str):
+        return TextPart(part["text"])
+    if isinstance(part, dict) and part.get("type") == "image_url" and isinstance(part.get("image_url"), dict):
+        return image_of(str(part["image_url"].get("url")), where)
+    raise ConfigError(where, "must hold text and pictures", str(part)[:80])

@@ -15,6 +15,7 @@ ingle pull smollm2-hybrid   (for long texts: smollm2 with a sixth of the memory 
 ingle pull HuggingFaceTB/SmolLM2-360M-Instruct --name smol360
 ingle pull ./my-model.Q4_1.gguf --name mine
 ingle pull hearing   (what `ingle hear` needs; also: voice, kokoro)
+ingle pull sight   (smollm2+sight, which sees pictures: ingle see photo.jpg)
 ingle pull smollm2 --format int8   (also make the 8-bit weights ready)
 ingle pull ./letters-peft --onto smollm2 --name letters   (an adapter of the PEFT library, as smollm2+letters)
 """
@@ -47,9 +48,10 @@ def command(
         return
     import time
 
+    from ingle.home.catalogue import SHIPPED
     from ingle.home.part_catalogue import parts_called
 
-    if parts := parts_called(what):
+    if what not in SHIPPED and (parts := parts_called(what)):
         _parts(parts, as_json)
         return
     from ingle.cli.bringing import bring

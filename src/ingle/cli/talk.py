@@ -15,7 +15,7 @@ from ingle.cli.settings import Settings
 from ingle.cli.taught import TaughtHere
 from ingle.core.energy import NOTHING, Energy
 from ingle.core.errors import ContextError, IngleError, RequestError
-from ingle.core.message import Message, Request
+from ingle.core.message import ImagePart, Message, Request, TextPart
 from ingle.home.place import Home
 from ingle.model.template import has_template
 from ingle.serve.answers_key import answer_key
@@ -69,6 +69,8 @@ class Talk:
         self._policy = guard_policy(home.policy)
         self._reading = ThreadPoolExecutor(1, "key")
         self._key: Future[bytes] | None = None
+        self.shown: list[ImagePart] = []
+        """Pictures that go with the next question."""
         self.voice: TerminalVoice | None = None
         """Hears and speaks, where that is wanted."""
         self.plain = not has_template(model.tokenizer)
@@ -91,7 +93,7 @@ class Talk:
         A question that can't be answered is removed again. `again`: with a new seed, whatever the settings say.
         """
         before = list(self.conversation.turns)
-        self.conversation.turns.append(Message.of("user", text))
+        self.conversation.turns.append(Message("user", (*self.shown, TextPart(text))))
         messages = self.conversation.messages
         plain = "".join(message.text for message in messages) if self.plain else None
         seed = new_seed()
@@ -113,6 +115,7 @@ class Talk:
                 error = ContextError(error.field, error.rule, error.got, cure)
             complain(error)
             return None
+        self.shown = []
         if outcome.text:
             self.conversation.turns.append(Message.of("assistant", outcome.text))
         elif outcome.finish == "cancelled":

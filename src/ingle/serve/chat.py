@@ -15,10 +15,10 @@ from ingle.engine.tools import check_tools, style_of, tool_constraint
 from ingle.serve.aloud import SpokenReply, aloud, aloud_wish
 from ingle.serve.ask import Ask, Keep
 from ingle.serve.auth import Keyed, asker, service_of
-from ingle.serve.convert import constraint_of, message_of, sampling_of, stops_of
+from ingle.serve.convert import constraint_of, image_table, message_of, sampling_of, stops_of
 from ingle.serve.document import STREAMED
 from ingle.serve.hearing import hear_request
-from ingle.serve.reply import GrowingReply, account_of, calls_in, choice_id, head, image_table, most_calls, usage_of
+from ingle.serve.reply import GrowingReply, account_of, calls_in, choice_id, head, most_calls, usage_of
 from ingle.serve.schema import ChatBody, ChatMessage, ToolChoice
 from ingle.serve.service import Service
 from ingle.serve.speaking import Speaker

@@ -82,6 +82,11 @@ def data_url(picture: ImagePart) -> str:
     return f"data:{picture.media_type};base64,{base64.b64encode(picture.data).decode()}"
 
 
+def image_table(picture: ImagePart) -> dict[str, Any]:
+    """Return a picture in an answer, in the shape in which pictures are sent."""
+    return {"type": "image_url", "image_url": {"url": data_url(picture)}}
+
+
 def origin_of(value: Any, at: str) -> Origin | None:
     """Return the origin that a client names for a part; None = the speaker. Raises RequestError for an unknown one."""
     if value is not None and value not in get_args(Origin):

@@ -11,7 +11,6 @@ from ingle.core.energy import Energy, total
 from ingle.core.message import Chunk, Finish, ImagePart, TokenLogprob, ToolCall, Usage
 from ingle.engine.language_model import LanguageModel
 from ingle.engine.tool_calls import CallsMade, Style, ToolCallStream
-from ingle.serve.convert import data_url
 from ingle.serve.guard_facts import verdict_tables
 from ingle.serve.schema import ChatBody, ResponsesBody
 
@@ -83,11 +82,6 @@ class GrowingReply:
             return None
         called = self.calls and (self.last.finish == "stop" or self._whole)
         return "tool_calls" if called else FINISH[self.last.finish]
-
-
-def image_table(picture: ImagePart) -> dict[str, Any]:
-    """Return a picture in an answer, in the shape in which pictures are sent."""
-    return {"type": "image_url", "image_url": {"url": data_url(picture)}}
 
 
 def choice_id(first: str, number: int) -> str:

@@ -1,0 +1,182 @@
+"""A sight made here: a frozen eye, heads that know words for what it sees, and a projector from its numbers to the model's own space.
+
+A picture becomes n vectors, in the place of n tokens, and a line of words: names of things that it looks like, and words that go with it.
+The vectors carry what words leave out; the words carry what a small projector has not learnt.
+
+Tensors of a delta of the kind `sight`, f the eye's numbers (views.pooled), k numbers after the reduction:
+
+    reduce.mean float16 [f], reduce.weight, .scale [k, f]    z = (x − mean) · Wᵀ, brought to length √k
+    names.lines, tags.lines uint8                            N names, and the words that go with each, a line each
+    names.weight, .scale [N, k]                              where each name lies; its score is the cosine
+    names.likeness float16 [1]                               cosine of two pictures from which on they count as alike
+    inner.weight, .scale [h, k], inner.bias float16 [h]      h = GELU(z · Wᵀ + b)
+    outer.weight, .scale [n · hidden, h + k + 1]             vectors = [h, z, 1] · Wᵀ
+    outer.places float16 [1]                                 n
+"""
+
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from threading import Lock
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ingle.core.delta import Delta
+from ingle.core.digest import digest_json
+from ingle.core.errors import DeltaError
+from ingle.core.media import Picture, SightPiece
+from ingle.home.part_catalogue import PARTS
+from ingle.home.parts import find_part
+from ingle.home.place import Home
+from ingle.media.colours import colours
+from ingle.media.eyes.efficientnet import FEATURES, SIDE, Eye
+from ingle.media.packed_rows import unpack_lines, unpack_rows
+from ingle.media.views import POOLED, pooled, square
+
+Array = npt.NDArray[Any]
+Floats = npt.NDArray[np.float32]
+EYE = "efficientnet-lite0"
+NAMES, TAGS = 3, 6
+"""How many names, and at the most how many other words, stand in a picture's line."""
+_NEAR, _SHARPNESS, _LEAST = 24, 25.0, 0.3
+"""Names that vote for words, how much more the nearer ones count, and the share of votes that a word needs."""
+
+
+class Heads:
+    """The heads and the projector of a delta, as matrices."""
+
+    def __init__(self, tensors: Mapping[str, Array], hidden: int = 0) -> None:
+        """`hidden`: numbers of the model's vectors; 0 = as the tensors say. Raises DeltaError for tensors that don't fit together."""
+        self.mean = _row(tensors, "reduce.mean", POOLED * FEATURES)
+        self.reduce = unpack_rows("reduce", tensors)
+        k = len(self.reduce)
+        self.near = unpack_rows("names", tensors)
+        self.names = unpack_lines("names.lines", tensors, len(self.near))
+        self.tags = tuple(tuple(line.split()) for line in unpack_lines("tags.lines", tensors, len(self.near)))
+        self.inner, self.outer = unpack_rows("inner", tensors), unpack_rows("outer", tensors)
+        self.inner_bias = _row(tensors, "inner.bias", len(self.inner))
+        self.places, self.likeness = int(_row(tensors, "outer.places", 1)[0]), float(_row(tensors, "names.likeness", 1)[0])
+        shapes = (self.reduce.shape[1], self.near.shape[1], self.inner.shape[1], self.outer.shape[1])
+        if shapes != (POOLED * FEATURES, k, k, len(self.inner) + k + 1) or self.places < 1 or len(self.outer) % self.places:
+            raise DeltaError("sight", "must hold matrices that fit together", shapes, "The delta is incomplete; make it again.")
+        self.hidden = len(self.outer) // self.places
+        if hidden not in (0, self.hidden):
+            raise DeltaError("sight", f"must make vectors of {hidden} numbers for this model", self.hidden, "It was made for another one.")
+
+    def reduced(self, numbers: Floats) -> Floats:
+        """Return z of the eye's numbers: [..., 5 · 1280] → [..., k]."""
+        z = (numbers - self.mean) @ self.reduce.T
+        return of_length(z)
+
+    def vectors(self, z: Floats) -> Floats:
+        """Return the vectors for one picture: [k] → [n, hidden]."""
+        h = gelu(self.inner @ z + self.inner_bias)
+        return (self.outer @ np.concatenate([h, z, np.ones(1, np.float32)])).reshape(self.places, self.hidden).astype(np.float32)
+
+    def words(self, z: Floats) -> tuple[list[str], list[str]]:
+        """Return the best names, the best first, and the words that go with what it looks like."""
+        return said(self.near @ z / len(z) ** 0.5, self.names, self.tags)
+
+
+def said(cosines: Floats, names: Sequence[str], tags: Sequence[Sequence[str]]) -> tuple[list[str], list[str]]:
+    """Return the best names, and other words: the nearest names vote for theirs, each by how near it is."""
+    near = best(cosines, _NEAR)
+    votes = np.exp(_SHARPNESS * (cosines[near] - cosines[near[0]]))
+    shares: dict[str, float] = {}
+    for i, vote in zip(near, votes / votes.sum(), strict=True):
+        for word in tags[i]:
+            shares[word] = shares.get(word, 0.0) + float(vote)
+    chosen = [names[i] for i in near[:NAMES]]
+    spoken = {word for name in chosen[:1] for word in name.lower().split()}
+    order = sorted((word for word in shares if word not in spoken), key=lambda word: (-shares[word], word))
+    return chosen, [word for word in order if shares[word] >= _LEAST][:TAGS]
+
+
+def gelu(x: Floats) -> Floats:
+    """Return x · Φ(x), by its approximation with tanh (arXiv 1606.08415)."""
+    y: Floats = 0.5 * x * (1 + np.tanh(0.7978845608 * (x + 0.044715 * x**3)))
+    return y
+
+
+def of_length(z: Floats) -> Floats:
+    """Return z brought to a length of √k, whatever the eye's numbers add up to."""
+    y: Floats = z * (z.shape[-1] ** 0.5 / np.maximum(np.linalg.norm(z, axis=-1, keepdims=True), 1e-6))
+    return y
+
+
+def best(scores: Floats, count: int) -> list[int]:
+    """Return the places of the largest scores, the largest first; of equals the first."""
+    order: list[int] = np.argsort(-scores, kind="stable")[:count].tolist()
+    return order
+
+
+def line_of(names: Sequence[str], tags: Sequence[str], colours: Sequence[str]) -> str:
+    """Return the words that stand behind a picture's vectors."""
+    said = ((names, "looks like"), (tags, "words"), (colours, "colours"))
+    parts = [f"{label}: {', '.join(words)}" for words, label in said if words]
+    return f" ({'; '.join(parts)})\n"
+
+
+class ProjectedSight:
+    """See `core.media.Sight`. The eye is opened with the first picture; threads may share it."""
+
+    marker = ""
+
+    def __init__(self, home: Home, delta: Delta, tensors: Mapping[str, Array]) -> None:
+        """Raises DeltaError for tensors that don't fit together."""
+        Heads(tensors)  # to see whether they fit; as matrices they take four times as much memory
+        self._tensors, self._home, self._lock = tensors, home, Lock()
+        self._last: tuple[str, Floats] = "", np.zeros(0, np.float32)
+        self.digest = digest_json([delta.digest, PARTS[EYE].digest])
+
+    def see(self, picture: Picture) -> tuple[SightPiece, ...]:
+        """See `core.media.Sight.see`."""
+        with self._lock:
+            z, heads = self._reduced(picture), self.heads
+        return heads.vectors(z), line_of(*heads.words(z), colours(picture))
+
+    @property
+    def likeness(self) -> float:
+        """See `core.media.Sight.likeness`."""
+        return self.heads.likeness
+
+    def fingerprint(self, picture: Picture, pieces: Sequence[SightPiece]) -> Floats:
+        """See `core.media.Sight.fingerprint`."""
+        with self._lock:
+            z = self._reduced(picture)
+        return z / np.linalg.norm(z)
+
+    def _reduced(self, picture: Picture) -> Floats:
+        """Return the k numbers of a picture; the last one's are remembered, for it is asked for twice."""
+        if self._last[0] != picture.digest:
+            self._last = picture.digest, self.heads.reduced(look(self.eye, picture))
+        return self._last[1]
+
+    @cached_property
+    def heads(self) -> Heads:
+        """The delta's matrices."""
+        return Heads(self._tensors)
+
+    @cached_property
+    def eye(self) -> Eye:
+        """The eye. Raises NotKept where its weights aren't in this home."""
+        return open_eye(self._home)
+
+
+def open_eye(home: Home, threads: int | None = None) -> Eye:
+    """Open the eye's weights. Raises NotKept with the command that brings them, HomeError for a damaged file."""
+    folder = find_part(home, EYE)
+    return Eye(folder / PARTS[EYE].files[0].file.name, threads)
+
+
+def look(eye: Eye, picture: Picture) -> Floats:
+    """Return the eye's numbers of a picture: float32 [5 · 1280]."""
+    return pooled(eye.look(square(picture, SIDE)))
+
+
+def _row(tensors: Mapping[str, Array], name: str, count: int) -> Floats:
+    values = tensors.get(name)
+    if values is None or values.shape != (count,):
+        raise DeltaError(f"tensor {name}", f"must hold {count} numbers", "" if values is None else values.shape, "Make the delta again.")
+    return values.astype(np.float32)
