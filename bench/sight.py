@@ -216,8 +216,8 @@ def looking(home: Home, kept: Kept, items: int) -> list[dict[str, Any]]:
     """Does it look? Answers with the picture swapped, and blank; and what a picture costs."""
     pictures, _ = looked_at(home, some(drawn_by(home, ("facebook",), silent), items or 100, 1))
     told = []
-    [nothing] = served(home, kept, [ask(blank(), WORDS)])
     for question in (NAME, WORDS, "Describe the picture."):
+        [nothing] = served(home, kept, [ask(blank(), question)])
         got = served(home, kept, [ask(one.data, question) for one in pictures])
         swapped = [float(first != second) for first, second in zip(got, [*got[1:], got[0]], strict=True)]
         told.append(row(f"{question[:30]}…: changes when swapped", swapped))

@@ -50,7 +50,7 @@ from ingle.tuning.sight_questions import asked, document_of, line_for, questions
 from ingle.tuning.sight_settings import SightSettings
 
 METHOD = "ridge heads and a projector"
-VERSION = 1
+VERSION = 2
 """Changes when the same settings make something else than before."""
 Array = npt.NDArray[Any]
 Job = DeltaJob[SightSettings]

@@ -62,9 +62,9 @@ def features(
                         numbers.append(number)
                     except RequestError:
                         continue  # it is counted by who asked
-                held = {"numbers": np.array(numbers, np.int64), "seen": np.array(seen, np.float16)}
+                looked: dict[str, Array] = {"numbers": np.array(numbers, np.int64), "seen": np.array(seen, np.float16)}
                 part = path.with_suffix(".part")
-                save_file(held, part)
+                save_file(looked, part)
                 part.replace(path)
             held = load_file(path)
         if len(held["numbers"]):
