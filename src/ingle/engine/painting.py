@@ -27,6 +27,8 @@ _LINEARS = "model.layers."
 NO_PAINTER = "Run: ingle pull painter, and name a model that paints, like smollm2+painter."
 USUAL = Sampling(temperature=0.5, top_p=0.9)
 """Sampling of pictures where nobody asks for another."""
+_ALONE = 0.2
+"""Temperature of a picture in a conversation."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +89,7 @@ def as_drawing(model: "LanguageModel", request: Request) -> Request:
     request, last = replace(request, modalities=tuple(name for name in request.modalities if name != "image")), request.messages[-1]
     if last.role != "user" or request.constraint or request.tools or not asks_to_paint(last.text):
         return request
-    sampling = replace(USUAL, seed=request.sampling.seed)
+    sampling = replace(USUAL, temperature=_ALONE, seed=request.sampling.seed)  # one picture: no likeliest can be chosen of several
     return Request(request.messages, max_tokens=WORDS, modalities=("image",), sampling=sampling)
 
 
