@@ -6,7 +6,7 @@
 Sentences of news that is held out from training are read by eight voices of Kokoro, by joe, and by espeak-ng and flite where they are
 there. No threshold of the ears was chosen on any of these voices but joe. Each clip is heard by both, one after the other, so that a busy
 machine is as busy for both. WER: words after Whisper's own normalisation (figures for number words), without its table of spellings.
-Round trip: joe reads, and the other ears, whisper-base, hear; the share of words that arrive.
+Round trip: joe reads, and the other ears, whisper-base, hear; the share of words that arrive, spellings apart.
 """
 
 import json
@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 
 from harness import finish, show
+from ingle.core.digest import digest_bytes
 from ingle.core.media import Sound
 from ingle.home.part_catalogue import parts_called
 from ingle.home.parts import find_part
@@ -39,12 +40,28 @@ EXAMPLES = """  python bench/speech.py --peer PYTHON
   python bench/speech.py --clips 2 --peer PYTHON --debian FOLDER
 """
 HELD_OUT = ("af_sky", "af_nova", "am_michael", "am_puck", "bf_emma", "bf_lily", "bm_george", "bm_lewis")
-NUMBERS = (
-    "The ticket costs $12.50, or £9.", "Call me at 3:05 pm on March 5, 2024.", "It weighs 2.5 kg and is 30 cm long.",
-    "In 1905 there were 1,200 people.", "About 45% of 2,000 homes were sold.", "She ran 10 km in 48 minutes.",
-    "The 21st century began in 2001.", "Add 1/2 cup of sugar at 180°C.", "It opened on 2019-07-04 at 9:00.",
-    "He paid €3.2 million for 5 cars.",
+NUMBERS = {
+    "The ticket costs $12.50, or £9.": "The ticket costs twelve dollars and fifty cents, or nine pounds.",
+    "Call me at 3:05 pm on March 5, 2024.": "Call me at three oh five p m on March fifth, twenty twenty-four.",
+    "It weighs 2.5 kg and is 30 cm long.": "It weighs two point five kilograms and is thirty centimetres long.",
+    "In 1905 there were 1,200 people.": "In nineteen oh five there were one thousand two hundred people.",
+    "About 45% of 2,000 homes were sold.": "About forty-five percent of two thousand homes were sold.",
+    "She ran 10 km in 48 minutes.": "She ran ten kilometres in forty-eight minutes.",
+    "The 21st century began in 2001.": "The twenty-first century began in two thousand one.",
+    "Add 1/2 cup of sugar at 180°C.": "Add one half cup of sugar at one hundred eighty degrees Celsius.",
+    "It opened on 2019-07-04 at 9:00.": "It opened on July fourth, twenty nineteen at nine o'clock.",
+    "He paid €3.2 million for 5 cars.": "He paid three point two million euros for five cars.",
+}
+"""What is written, and how a person reads it."""
+_SAME = (
+    (r"is(e[ds]?|ing|ation)\b", r"iz\1"),
+    (r"(?<=\w\w)(?<!f)our(s|ed|ing|ful)?\b", r"or\1"), (r"tres?\b", "ters"), (r"\bkgs?\b", "kilograms"),
+    (r"\bcms?\b", "centimeters"), (r"\bkms?\b", "kilometers"), (r"°\s?c\b", " degrees celsius"), (r"\b1/2\b", "one half"),
+    (r"\bp\.? ?m\b\.?", "pm"), (r"\b(\d):?(\d\d)(?= ?pm)", r"\1 \2"), ("three oh five", "3 05"), ("nineteen oh five", "1905"),
+    ("twenty twenty-four", "2024"), ("twenty nineteen", "2019"), (r"(\d)(?:st|nd|rd|th)\b", r"\1"),
+    ("twenty-first", "21"), ("fifth", "5"), ("fourth", "4"),
 )  # fmt: skip
+"""Spellings of one word, American and British, long and short; applied to both sides."""
 
 
 class Peer:
@@ -75,7 +92,8 @@ def clips(speech: Speech, folder: Path, texts: list[str], count: int, debian: Pa
     voices = [*HELD_OUT, "joe", *(("espeak-ng", "flite-slt", "flite-rms") if debian else ())]
     for number, voice in enumerate(voices):
         for place in range(count):
-            text, path = texts[number * count + place], folder / f"{voice}-{place}.wav"
+            text = texts[place * len(voices) + number]
+            path = folder / f"{voice}-{digest_bytes(text.encode())[:12]}.wav"
             if not path.exists():
                 path.write_bytes(spoken(speech, voice, text, debian))
             yield voice, text, path
@@ -100,13 +118,20 @@ def errors(said: str, heard: str) -> tuple[float, float]:
     """(wrong words, words), by the edit distance of words."""
     from transformers.models.whisper.english_normalizer import EnglishTextNormalizer
 
-    want, got = (EnglishTextNormalizer({})(text).split() for text in (said, heard))
+    want, got = (_words(EnglishTextNormalizer({}), text) for text in (said, heard))
     row = list(range(len(got) + 1))
     for i, word in enumerate(want, 1):
         above, row[0] = row[:], i
         for j, other in enumerate(got, 1):
             row[j] = min(above[j] + 1, row[j - 1] + 1, above[j - 1] + (word != other))
     return row[-1], len(want)
+
+
+def _words(normal: Any, text: str) -> list[str]:
+    text = text.lower()
+    for pattern, same in _SAME:
+        text = re.sub(pattern, same, text)
+    return re.sub(r"\b0(?=\d)|\boh\b", " ", normal(text)).split()
 
 
 def repeats(text: str) -> bool:
@@ -162,10 +187,11 @@ def hearing(speech: Speech, peer: Peer, made: list[tuple[str, str, Path]]) -> di
 
 def speaking(speech: Speech, texts: list[str], home: Home) -> dict[str, Any]:
     """Seconds until the first sound of typed text, real-time factor, and what whisper-base hears of it."""
-    first, factors, rows = [], [], {"sentences": [], "numbers": []}
+    first, factors, rows = [], [], {"sentences": [], "sentences without names": [], "numbers": []}
     next(speech.speak("Hello there."))
-    for kind, group in (("sentences", texts), ("numbers", NUMBERS)):
-        for text in group:
+    for group, written in (("sentences", {text: text for text in texts}), ("numbers", NUMBERS)):
+        for text, words in written.items():
+            kind = group if group == "numbers" or re.search(r" [A-Z]", text.replace(" I ", " ")) else "sentences without names"
             start, pieces = time.perf_counter(), list[Sound]()
             for piece in speech.speak(text, "joe"):
                 if not pieces:
@@ -174,7 +200,7 @@ def speaking(speech: Speech, texts: list[str], home: Home) -> dict[str, Any]:
             sound = joined(iter(pieces))
             factors.append((time.perf_counter() - start) / sound.seconds)
             heard = speech.hear(sound, "whisper-base", language="en").text
-            rows[kind].append(errors(text, heard))
+            rows[kind].append(errors(words, heard))
             if rows[kind][-1][0]:
                 say(f"    {text}  →  {heard}")
     result = {"first_sound_s": statistics.median(first), "first_sound_range_s": [min(first), max(first)], "rtf": statistics.median(factors)}

@@ -30,6 +30,7 @@ from ingle.home.backup import BackedUp, back_up
 from ingle.home.base import KeptFile, describe_base, write_base
 from ingle.home.deltas import delta_tensors, put_delta
 from ingle.home.kept import adopt, get_kept
+from ingle.home.parts import adopt_part, find_part
 from ingle.home.place import Home
 from ingle.home.restore import Restored, restore
 from ingle.home.staging import staging
@@ -167,6 +168,7 @@ import sys
 from pathlib import Path
 from ingle.cli.house import open_ledger
 from ingle.core.event import Event
+from ingle.home.parts import adopt_part, find_part
 from ingle.home.place import Home
 with open_ledger(Home(Path(sys.argv[1]))) as ledger:
     print("ready", flush=True)
@@ -351,6 +353,7 @@ import os
 from pathlib import Path
 from ingle.cli.house import check_ledger
 from ingle.home.backup import back_up
+from ingle.home.parts import adopt_part, find_part
 from ingle.home.place import Home
 from ingle.home.restore import restore
 def die(label, done, total):
@@ -678,3 +681,20 @@ def test_facts_in_a_database_server_are_not_in_it(full: Home, tmp_path: Path, po
     inside = save(full, tmp_path / "inside.tar")
     with pytest.raises(HomeError, match="INGLE_DATABASE_URL names another database"):
         restore(replace(other, root=tmp_path / "more"), inside.path, check_ledger, quiet)
+
+
+def test_parts_come_along(full: Home, tmp_path: Path) -> None:
+    data = b"a voice" * 3000
+    with staging(full) as folder:
+        (folder / "voice.onnx").write_bytes(data)
+        base = describe_base((KeptFile("voice.onnx", len(data), digest_bytes(data)),), "catalogue:voice", "", "")
+        write_base(folder, base)
+        adopt_part(full, folder, base, "voice")
+    save(full, tmp_path / "b.tar")
+    bring_back(tmp_path / "back", tmp_path / "b.tar")
+    assert (find_part(Home(tmp_path / "back"), "voice") / "voice.onnx").read_bytes() == data
+    path = full.base_folder(base.digest) / "voice.onnx"
+    path.chmod(0o600)
+    path.write_bytes(b"b" * len(data))
+    with pytest.raises(HomeError, match=r"voice\.onnx of part voice is altered"):
+        save(full, tmp_path / "c.tar")

@@ -75,7 +75,7 @@ def test_a_long_recording_is_heard_window_by_window(speech: Speech) -> None:
     assert len(done) >= 2 and done == sorted(done) and done[-1] == pytest.approx(long.seconds, abs=0.1)
     starts = [segment.start_s for segment in heard.segments]
     assert starts == sorted(starts) and heard.segments[-1].end_s > 40
-    assert heard.text.lower().count("river") == 16
+    assert 15 <= heard.text.lower().count("river") <= 17, "a voice differs each time, and so may a word"
 
 
 @pytest.mark.parametrize("ears", ["whisper-tiny.en", "whisper-base"])
@@ -94,6 +94,13 @@ def test_clips_of_all_lengths_repeat_nothing(speech: Speech, spoken: Sound) -> N
         heard = words(speech.hear(clip, model="whisper-tiny.en").text)
         assert len(heard) <= len(words(SENTENCE)) * share + 4, heard
         assert heard.count("berlin") <= 1
+
+
+def test_what_comes_after_a_long_pause_is_heard(speech: Speech, spoken: Sound) -> None:
+    pause = np.zeros(spoken.rate * 4, np.float32)
+    heard = speech.hear(Sound(np.concatenate([spoken.samples, pause, spoken.samples]), spoken.rate), model="whisper-tiny.en")
+    assert words(heard.text).count("berlin") == 2
+    assert heard.segments[-1].end_s > spoken.seconds + 4
 
 
 def test_a_killed_process_is_started_again(speech: Speech, spoken: Sound) -> None:

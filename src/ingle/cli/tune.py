@@ -72,10 +72,8 @@ def command(
     """
     if listing or (model is None and recipe is None):
         return _list(as_json)
-    if model == "painter":
-        return tune_by_pictures(list(data or ()), name, overrides, policy, force, as_json, epochs, seed)
-    if model == "sight":
-        return tune_to_see(list(data or ()), pictures, name, overrides, policy, force, as_json, epochs, seed)
+    if model in ("painter", "sight"):
+        return _by_pictures(model, list(data or ()), pictures, name, overrides, policy, force, as_json, epochs, seed)
     options = {
         "method": method, "options.rank": rank, "options.targets": targets, "layers": layers, "max_examples": max_examples,
         "train.epochs": epochs, "train.optimiser.learning_rate": rate, "train.seed": seed, "data.seed": seed,
@@ -94,6 +92,17 @@ def command(
 
         write_atomic(out, to_json(tuned.report))
     _show(tuned, as_json)
+
+
+def _by_pictures(
+    ability: str, models: list[str], folder: Path | None, name: str | None, overrides: list[str] | None, policy: list[str] | None,
+    force: bool, as_json: bool, epochs: int | None, seed: int | None,
+) -> None:  # fmt: skip
+    """Teach a model to paint or to see."""
+    if ability == "painter":
+        tune_by_pictures(models, name, overrides, policy, force, as_json, epochs, seed)
+    else:
+        tune_to_see(models, folder, name, overrides, policy, force, as_json, epochs, seed)
 
 
 def _by_hand(

@@ -29,6 +29,7 @@ DATABASE = "ingle.db"
 KEPT = (
     "bases",
     "deltas",
+    "parts",
     "labels",
     "keys",
     "config.toml",

@@ -22,6 +22,7 @@ from ingle.home.base import verify_base
 from ingle.home.database import is_in_file, snapshot
 from ingle.home.deltas import LOCK, verify_delta
 from ingle.home.kept import list_kept
+from ingle.home.parts import list_parts
 from ingle.home.place import Home
 from ingle.home.staging import staging
 
@@ -97,11 +98,12 @@ def problems(home: Home, progress: Progress) -> Iterator[str]:
     damaged = list[str]()
     models = list_kept(home, lambda name, _error: damaged.append(f"the file of model {name} can't be read"))
     yield from damaged
-    for base, name in {kept.base: kept.name for kept in models}.items():
+    bases = {part.base: f"part {part.name}" for part in list_parts(home)} | {kept.base: f"model {kept.name}" for kept in models}
+    for base, name in bases.items():
         try:
-            yield from (f"{fault.file} of model {name} is {fault.what}" for fault in verify_base(home, base, progress))
+            yield from (f"{fault.file} of {name} is {fault.what}" for fault in verify_base(home, base, progress))
         except HomeError:
-            yield f"the list of files of model {name} can't be read"
+            yield f"the list of files of {name} can't be read"
     there = {folder.name for folder in home.deltas.iterdir()}
     for digest in sorted(there | {digest for kept in models for digest in kept.deltas}):
         if verify_delta(home, digest):
@@ -114,7 +116,11 @@ def _take(home: Home, copy: Home, inside: bool, progress: Progress) -> None:
         keys = _keys(home)
         for name in KEPT:
             if (home.root / name).exists() and name not in (home.database_file.name, home.keys.name):
-                _take_one(home.root / name, copy.root / name, named={kept.base for kept in list_kept(home)})
+                _take_one(
+                    home.root / name,
+                    copy.root / name,
+                    named={kept.base for kept in list_kept(home)} | {part.base for part in list_parts(home)},
+                )
         copy.database_file.unlink(missing_ok=True)
         if inside:
             snapshot(home.database_url, copy.database_file, lambda done, total: progress("database", done, total))

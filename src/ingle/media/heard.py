@@ -47,4 +47,4 @@ class Window:
     """Where the next window begins."""
     segments: tuple[HeardSegment, ...]
     confidence: float = 0.0
-    """Mean log-probability of its tokens."""
+    """Mean log-probability of its tokens; 0 where surely nobody speaks."""

@@ -50,8 +50,8 @@ _SIGNS = {
     "≥": " at least ", "<": " less than ", ">": " greater than ", "→": " to ", "⇒": " so ", "±": " plus or minus ", "@": " at ",
     "√": " the square root of ", "π": " pi ", "µ": " micro ", "°": " degrees ", "§": " section ", "©": "", "®": "", "™": "", "•": ", ",
     "½": " one half ", "¼": " one quarter ", "¾": " three quarters ", "^": " to the power of ", "%": " percent ", "∞": " infinity ",
-    "$": " dollars ", "£": " pounds ", "€": " euros ", "¥": " yen ", "#": " number ", "|": ", ", "\\": " ", "*": " ", "_": " ", "`": "",
-    "{": ", ", "}": ", ", "[": ", ", "]": ", ", "/": " slash ",
+    "$": " dollars ", "£": " pounds ", "€": " euros ", "¥": " yen ",
+    "#": " number ", "|": ", ", "\\": " ", "*": " ", "_": " ", "`": "", "{": ", ", "}": ", ", "[": ", ", "]": ", ", "/": " slash ",
 }  # fmt: skip
 _FRACTIONS = {(1, 2): "one half", (1, 3): "one third", (2, 3): "two thirds", (1, 4): "one quarter", (3, 4): "three quarters"}
 _RULERS = (

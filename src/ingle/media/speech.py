@@ -42,7 +42,7 @@ EARS = ("whisper-tiny.en", "whisper-base")
 MOUTHS = {"joe": "voice-joe"}
 """Voices that are a part of their own; all others are Kokoro's."""
 _DICTIONARY, _KOKORO = "phonemes-en", "kokoro"
-_UNSURE = -0.8
+_UNSURE = -0.75
 """Mean log-probability of a token below which the English ears may have heard another language."""
 _SPEEDS = (0.25, 4.0)
 _MOST_LINE = 64 << 20
@@ -115,7 +115,7 @@ class Speech:
             }  # fmt: skip
             answer, _ = self._ask(_Question(header, piece))
             window = from_table(Window, answer["window"])
-            unsure |= bool(window.segments) and window.confidence < _UNSURE
+            unsure |= window.confidence < _UNSURE
             language = language or window.language or None
             segments += [_moved(segment, place / RATE) for segment in window.segments]
             place += max(RATE, round(window.used_s * RATE))

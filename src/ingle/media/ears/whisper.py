@@ -31,9 +31,10 @@ _SILENCE = 10 ** (-54 / 20)
 """A sound whose loudest 30 ms are below −54 dB of full scale says nothing."""
 _UNLIKELY = -1.0
 """The original's limit: mean log-probability of a token."""
-_NO_SPEECH, _MAYBE, _SURELY_SPEECH = 0.4, -0.7, 0.3
+_NO_SPEECH, _MAYBE, _SURELY_SPEECH, _SURELY_NOBODY = 0.4, -0.7, 0.3, 0.75
 """Nobody speaks if that is so likely and the words are less likely than the second number, or loop. People who say a thing again and again
-stay below the third. Seen with noise, hum, clicks, sirens and chords (0.4 to 0.97), and voices (0.00 to 0.25)."""
+stay below the third; another language gives the English ears up to the last. Seen with noise, hum, clicks, sirens and chords (0.4 to 0.97),
+and with voices (0.00 to 0.25)."""
 _LETTERS_PER_S = 32
 """Nobody speaks faster."""
 _MOST_TOKENS, _TOKENS_PER_S, _MOST_PROMPT = 224, 12, 200
@@ -66,7 +67,7 @@ class Whisper:
         else a sentence that the window cuts off is left to the next window, which begins at `Window.used_s`.
         """
         seconds = len(samples) / RATE
-        if loudest(samples) < _SILENCE:
+        if loudness(samples).max() < _SILENCE:
             return Window(language or "", seconds, ())
         short = min(WINDOW_S, seconds + PADDING_S)
         encoded = self._encode(samples, short)
@@ -84,8 +85,10 @@ class Whisper:
                 attempts.sort(key=lambda one: (len(one.text) <= _most_letters(seconds), one.mean))
             found = attempts[-1]
         if _nobody(found) or (_loops(found.text) and (found.no_speech > _SURELY_SPEECH or len(found.text) > _most_letters(seconds))):
-            return Window(language, seconds, ())
+            return Window(language, seconds, (), 0.0 if found.no_speech > _SURELY_NOBODY else _UNLIKELY)
         segments, used_s = self._segments(found.tokens, seconds, last)
+        if segments and _goes_on(samples, ended_s := segments[-1][0].end_s):
+            used_s = ended_s  # it stopped listening before the end
         if words:
             segments = [self._timed(encoded, start, segment, len(samples)) for segment in segments]
         return Window(language, used_s, tuple(segment for segment, _ in segments), found.mean)
@@ -161,7 +164,7 @@ class Whisper:
                 begin = time
         ends_open = bool(text) or (len(tokens) > 1 and min(tokens[-2:]) >= self._zero)
         if not last and ends_open and found and 1.0 < begin < seconds:
-            return found, begin
+            return [one for one in found if one[0].text], begin
         if text:
             found.append((HeardSegment(begin, seconds, self._text(tuple(text))), tuple(text)))
         return [one for one in found if one[0].text], seconds
@@ -207,12 +210,21 @@ def open_whisper(folder: Path, threads: int) -> Whisper:
     return Whisper(model, Tokenizer.from_file(str(folder / "tokenizer.json")))
 
 
-def loudest(samples: npt.NDArray[np.float32]) -> float:
-    """Return the root mean square of the loudest 30 ms; 0 of an empty sound."""
+def loudness(samples: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+    """Return the root mean square of each 30 ms; a shorter sound is one piece."""
     frame = RATE * 3 // 100
     whole = len(samples) // frame * frame
     rows = samples[:whole].reshape(-1, frame) if whole else samples.reshape(1, -1)
-    return float(np.sqrt((rows.astype(np.float64) ** 2).mean(axis=1).max(initial=0.0))) if len(samples) else 0.0
+    levels: npt.NDArray[np.float64] = np.sqrt((rows.astype(np.float64) ** 2).mean(axis=1)) if len(samples) else np.zeros(1)
+    return levels
+
+
+def _goes_on(samples: npt.NDArray[np.float32], ended_s: float) -> bool:
+    """Return whether half a second of the sound is loud, 1.5 s or more after the words have ended."""
+    rest = samples[int(ended_s * RATE) :]
+    if ended_s < 1.0 or len(rest) < 1.5 * RATE:
+        return False
+    return int((loudness(rest) > 0.2 * loudness(samples).max()).sum()) * 0.03 > 0.5
 
 
 def _nobody(found: _Attempt) -> bool:
