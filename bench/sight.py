@@ -33,7 +33,7 @@ from ingle.media.picture import read_picture
 from ingle.media.projected import Heads, look, open_eye
 from ingle.tuning.sight_features import features, features_folder
 from ingle.tuning.sight_judge import answers, ask, blank, f1, plain, wanted_words
-from ingle.tuning.sight_pictures import Shown, drawn_by, words_of
+from ingle.tuning.sight_pictures import ShownPicture, drawn_by, words_of
 from ingle.tuning.sight_questions import KIND, NAME, WORDS
 
 Floats = np.ndarray[Any, np.dtype[np.float32]]
@@ -49,7 +49,7 @@ STAMPS = {
 """Tux Paint's folders, as the sight calls what they hold."""
 
 
-def looked_at(home: Home, pictures: Sequence[Shown], views: int = 0) -> tuple[list[Shown], Floats]:
+def looked_at(home: Home, pictures: Sequence[ShownPicture], views: int = 0) -> tuple[list[ShownPicture], Floats]:
     """The pictures that can be read, and the eye's numbers of each, [n, f]; as `ingle tune sight` keeps them in the home's cache."""
     eye = open_eye(home)
     found, kept = features(eye, pictures, views, features_folder(home, eye, pictures, views, 0), 0, silent, silent)
@@ -66,7 +66,7 @@ class Neighbours:
         self.mean = numbers.mean(axis=0)
         self.rows = _unit(numbers - self.mean)
 
-    def nearest(self, numbers: Floats, count: int) -> list[list[Shown]]:
+    def nearest(self, numbers: Floats, count: int) -> list[list[ShownPicture]]:
         """The nearest training pictures of each, the nearest first."""
         cosines = _unit(numbers - self.mean) @ self.rows.T
         return [[self.pictures[i] for i in np.argsort(-row, kind="stable")[:count]] for row in cosines]
@@ -116,7 +116,7 @@ def served(home: Home, kept: Kept, requests: Sequence[Request]) -> list[str]:
     return done
 
 
-def some(pictures: list[Shown], items: int, seed: int) -> list[Shown]:
+def some(pictures: list[ShownPicture], items: int, seed: int) -> list[ShownPicture]:
     """So many of them, chosen by chance."""
     return random.Random(seed).sample(pictures, min(items, len(pictures))) if items else pictures
 
@@ -171,7 +171,7 @@ def unseen(home: Home, kept: Kept, items: int) -> list[dict[str, Any]]:
     return told
 
 
-def _voted(pictures: Sequence[Shown]) -> list[str]:
+def _voted(pictures: Sequence[ShownPicture]) -> list[str]:
     counts = Counter(word for one in pictures for word in set(wanted_words(one)))
     return [word for word, count in counts.items() if count >= 2]
 
@@ -201,14 +201,14 @@ def _chose(answer: str, kind: str) -> float:
     return float(said == [kind])
 
 
-def tux_paint(home: Home) -> list[Shown]:
+def tux_paint(home: Home) -> list[ShownPicture]:
     """Tux Paint's stamps of the eight sorts (Debian's package, GPL: for figures only)."""
     found = []
     for name, data in members(archive_file(home, TUX_PAINT, silent)):
         folder = name.partition("/stamps/")[2].partition("/")[0]
         kind = next((one for one, folders in STAMPS.items() if folder in folders), "")
         if kind and name.endswith(".png"):
-            found.append(Shown(data, re.sub(r"[\d_-]+", " ", name.rpartition("/")[2][:-4]).strip(), kind=kind, group="tuxpaint"))
+            found.append(ShownPicture(data, re.sub(r"[\d_-]+", " ", name.rpartition("/")[2][:-4]).strip(), kind=kind, group="tuxpaint"))
     return found
 
 
@@ -216,8 +216,8 @@ def looking(home: Home, kept: Kept, items: int) -> list[dict[str, Any]]:
     """Does it look? Answers with the picture swapped, and blank; and what a picture costs."""
     pictures, _ = looked_at(home, some(drawn_by(home, ("facebook",), silent), items or 100, 1))
     told = []
-    [nothing] = served(home, kept, [ask(blank(), WORDS)])
     for question in (NAME, WORDS, "Describe the picture."):
+        [nothing] = served(home, kept, [ask(blank(), question)])
         got = served(home, kept, [ask(one.data, question) for one in pictures])
         swapped = [float(first != second) for first, second in zip(got, [*got[1:], got[0]], strict=True)]
         told.append(row(f"{question[:30]}…: changes when swapped", swapped))

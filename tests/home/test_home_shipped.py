@@ -21,7 +21,7 @@ def test_it_is_whole_and_for_a_model_of_the_catalogue(home: Home, shipped: Shipp
     assert delta.origin["command"].startswith("ingle ")
     assert verify_delta(home, delta.digest) == []
     assert delta_report(home, delta.digest) is not None
-    assert sum(path.stat().st_size for path in shipped.folder.iterdir()) < 5_000_000
+    assert sum(path.stat().st_size for path in shipped.folder.iterdir()) < 6_000_000
     assert adopt_delta(home, shipped.folder, shipped.delta) == delta
     assert list_deltas(home) == [delta]
 

@@ -1,6 +1,7 @@
 """Talking with the page: a browser whose microphone plays a file, real ears, a real voice."""
 
 import io
+import shutil
 import wave
 from collections.abc import Iterator
 from pathlib import Path
@@ -115,6 +116,25 @@ def test_a_voice_is_chosen_in_the_settings(tab: Tab) -> None:
     assert chosen.locator("option").all_inner_texts() == ["The fastest", "joe"]
     chosen.select_option("joe")
     assert tab.page.evaluate("localStorage.getItem('ingle.voice')") == "joe"
+
+
+def test_without_parts_the_page_names_the_command(chromium: Browser, tmp_path: Path, smollm2_home: Home) -> None:
+    deaf = House(tmp_path / "deaf", smollm2_home)
+    shutil.rmtree(deaf.home.root / "parts", ignore_errors=True)
+    deaf.start()
+    page = chromium.new_page()
+    try:
+        tab = Tab(page, deaf.url).open()
+        tab.settings({"Longest answer": "8"})
+        tab.ask("Say hello.")
+        for button, command in ((".composer .mic", "ingle pull hearing"), (".turn.assistant [data-act=aloud]", "ingle pull voice")):
+            tab.all(button).last.click()
+            tab.all(".composer .note").filter(has_text=command).wait_for()
+        assert tab.all(".composer .mic").get_attribute("aria-pressed") == "false"
+        assert not tab.all(".settings").get_by_label("Voice", exact=False).count()
+    finally:
+        page.close()
+        deaf.stop()
 
 
 def test_a_stranger_hears_nothing_of_a_tab(house: House, tmp_path: Path, smollm2_home: Home) -> None:

@@ -2,6 +2,8 @@
 
 import base64
 import io
+import os
+import signal
 import struct
 import time
 import wave
@@ -240,6 +242,28 @@ def test_who_hangs_up_ends_the_answer_and_the_voice(talking_server: Server) -> N
     while talking_server.facts("speak")[-1].values["ended"] != "cancelled":
         assert time.monotonic() < deadline
         time.sleep(0.1)
+
+
+def test_a_process_that_is_killed_while_it_speaks_is_started_again_and_nothing_is_lost(talking_server: Server) -> None:
+    text = "First comes one clause. Then comes a second one, which is longer. The third one is here. And that was the fourth of them."
+    body = {"input": text, "response_format": "pcm"}
+    whole = len(talking_server.post("/v1/audio/speech", body).content)
+    with httpx.stream("POST", f"{talking_server.url}/v1/audio/speech", json=body, timeout=60) as response:
+        pieces = response.iter_bytes()
+        got = len(next(pieces))
+        numbers = [int(path.name) for path in Path("/proc").iterdir() if path.name.isdecimal()]
+        [worker] = [pid for pid in numbers if speaks_for(talking_server, pid)]
+        os.kill(worker, signal.SIGKILL)
+        got += sum(map(len, pieces))
+    assert 0.7 < got / whole < 1.4  # a voice draws its melody anew each time
+
+
+def speaks_for(server: Server, pid: int) -> bool:
+    try:
+        parent = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1]
+        return int(parent) == server.process.pid and b"speech_worker" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return False
 
 
 def test_guards_look_at_what_is_spoken_and_heard(tmp_path: Path, smollm2_home: Home, spoken: bytes) -> None:

@@ -71,7 +71,7 @@ BAD: list[tuple[dict[str, Any], str]] = [
     (image("file:///etc/passwd"), "messages[0].content[0].image_url.url"),
     (said({"type": "image_url"}), "messages[0].content[0].image_url"),
     (said({"type": "image_url", "image_url": "x"}), "messages[0].content[0].image_url"),
-    (said({"type": "input_audio", "input_audio": {"data": "aGk=", "format": "wav"}}), "messages"),
+    (said({"type": "input_audio", "input_audio": {"data": "aGk=", "format": "wav"}}), "messages[0].content[0].input_audio"),
     (said({"type": "input_audio", "input_audio": {"data": "?", "format": "wav"}}), "messages[0].content[0].input_audio.data"),
     (said({"type": "input_audio", "input_audio": {"format": "wav"}}), "messages[0].content[0].input_audio.data"),
     (said({"type": "text", "text": "hi"}, {"type": "file", "file": {}}), "messages[0].content[1]"), (said("hi"), "messages[0].content[0]"),
@@ -111,7 +111,7 @@ OTHER_DOORS: list[tuple[str, dict[str, Any], int, str]] = [
     *(("responses", {"input": value}, 400, field) for value, field in (
         ("", "input"), ([], "input"), (5, "input"), (HALF, "input"), ([{"role": "user"}], "input[0]"), ([{"content": "hi"}], "input[0]"),
         ([{"role": "king", "content": "hi"}], "input[0].role"), ([{"type": "reasoning", "id": "r", "summary": []}], "input[0].type"),
-        ([{"role": "user", "content": [{"type": "input_image", "image_url": "data:"}]}], "input[0].content[0]"),
+        ([{"role": "user", "content": [{"type": "input_image", "image_url": "data:"}]}], "input[0].content[0].image_url"),
         ([{"role": "user", "content": [{"type": HALF}]}], "input"),
         ([{"role": "user", "content": [{"type": "input_text"}]}], "input[0].content[0]"),
         ([{"type": "function_call_output", "call_id": "c", "output": "o"}], "messages[0].tool_call_id"),

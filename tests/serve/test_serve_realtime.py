@@ -246,3 +246,21 @@ def test_a_key_comes_as_a_header_or_as_a_protocol(tmp_path: Path, smollm2_home: 
         with talk(server, protocols=["realtime", f"openai-insecure-api-key.{key}", "openai-beta.realtime-v1"]) as wire:
             assert wire.until("session.created")["session"]["modalities"] == ["audio", "text"]
             assert wire.socket.subprotocol == "realtime"
+        slow = ingle(home.root, "key", "add", "slow", "--requests-per-minute", "1").stdout.strip()
+        with talk(server, {"Authorization": f"Bearer {slow}"}) as wire:
+            wire.until("session.created")  # that was this minute's request
+            part = {"type": "input_text", "text": "Hello"}
+            wire.send("conversation.item.create", item={"type": "message", "role": "user", "content": [part]})
+            wire.send("response.create")
+            assert "1 times a minute" in wire.until("error")["error"]["message"]
+
+
+def test_guards_stand_before_a_talk_too(tmp_path: Path, smollm2_home: Home) -> None:
+    home = with_parts(lent(smollm2_home, tmp_path / "home"))
+    (home.root / "policy.toml").write_text('[guards.pii]\nmode = "block"\nkinds = ["e-mail"]\n')
+    with serving(home.root) as server, talk(server) as wire:
+        part = {"type": "input_text", "text": "Write to jane@example.org."}
+        wire.send("conversation.item.create", item={"type": "message", "role": "user", "content": [part]})
+        wire.send("response.create")
+        done = wire.until("response.done")["response"]
+        assert done["status"] == "failed" and "personal data" in done["status_details"]["error"]["message"]

@@ -31,7 +31,7 @@ from ingle.tuning.emblems import (
     main_colour,
     recoloured,
 )
-from ingle.tuning.painter_examples import data_of, to_learn, unseen_colours, unseen_concepts, unseen_pairs
+from ingle.tuning.painter_examples import data_of, to_learn, unseen_colours, unseen_concepts, unseen_pairs, with_moved
 from ingle.tuning.palette import choose_palette, codes_of, farthest, matched, words_of
 
 
@@ -121,6 +121,24 @@ def test_examples_hold_nothing_that_is_unseen() -> None:
         assert not shown & {(one.emblem.of.concept, one.emblem.of.artist, one.emblem.colour) for one in unseen}
 
 
+def test_copies_are_moved_or_mirrored_and_keep_their_prompt() -> None:
+    learnt = to_learn([emblem(f"{number:04X}") for number in range(20)], 1, 0)
+    whole = with_moved(learnt, 2, 0)
+    assert whole[: len(learnt)] == learnt
+    assert len(whole) == 3 * len(learnt)
+    assert [one.prompt for one in whole[len(learnt) :]] == [one.prompt for one in learnt] * 2
+    for one, copy in zip(learnt, whole[len(learnt) :], strict=False):
+        moves = [(down, right) for down in range(-3, 4) for right in range(-3, 4)]
+        shapes = [one.emblem.pixels, one.emblem.pixels[:, ::-1]]
+        found = [
+            move for move in moves for pixels in shapes
+            if (np.roll(pixels, move, (0, 1))[4:-4, 4:-4] == copy.emblem.pixels[4:-4, 4:-4]).all()
+        ]  # fmt: skip
+        assert found
+        assert (copy.emblem.pixels[[0, -1]] == 255).all()
+    assert with_moved(learnt, 0, 0) == learnt
+
+
 def test_documents_are_prompts_and_64_words_of_which_the_words_are_learnt() -> None:
     tokenizer, palette = worded_tokenizer(), list(range(257, 257 + CODES))
     learnt = to_learn([emblem(f"{number:04X}") for number in range(30)], 0, 0)
@@ -167,7 +185,7 @@ def test_near_codes_get_near_rows() -> None:
 
 
 def test_the_autoencoder_goes_on_where_it_was_stopped(tmp_path: Path) -> None:
-    pixels = np.stack([emblem("A", rgb=tuple(np.random.default_rng(i).integers(0, 255, 3))).pixels for i in range(40)])  # type: ignore[arg-type]
+    pixels = np.stack([emblem("A", rgb=(6 * i, 90, 250 - 5 * i)).pixels for i in range(40)])
     what = ShownEmblems(pixels, np.full(40, 1 / 40))
     settings = EmblemSettings(steps=10, batch=4, free_steps=4, save_every=3)
     said: list[str] = []

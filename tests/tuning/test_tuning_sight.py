@@ -15,7 +15,7 @@ from ingle.core.errors import ConfigError, NotKept
 from ingle.core.media import Picture
 from ingle.engine.loading import Opener
 from ingle.engine.source import checkpoint_tokenizer, kept_source, open_weights
-from ingle.gate.checks.sight import COLOURS, FORMS, drawn
+from ingle.gate.checks.looks import COLOURS, FORMS, drawn
 from ingle.gate.decide import admit
 from ingle.gate.policy import load_policy
 from ingle.home.deltas import delta_tensors
@@ -29,7 +29,7 @@ from ingle.train.packing import make_batch
 from ingle.tuning.sight import tune_sight
 from ingle.tuning.sight_heads import fit, names_of, parting
 from ingle.tuning.sight_judge import ask, f1, plain
-from ingle.tuning.sight_pictures import Shown, from_folder, kind_of, words_of
+from ingle.tuning.sight_pictures import ShownPicture, from_folder, kind_of, words_of
 from ingle.tuning.sight_projector import PictureAnswers, Projector, attach
 from ingle.tuning.sight_questions import NAME, asked, document_of, questions_of
 from ingle.tuning.sight_settings import SightSettings
@@ -107,13 +107,13 @@ def test_the_gate_asks_whether_it_looks(eyed_home: Home, tmp_path: Path) -> None
 
     def judged(candidate: Any, _stopped: Any) -> Any:
         for least in (0.0, 1.0):
-            policy = load_policy(home, ["bits.on=false", "safety.on=false", f"sight.least_changed={least}"])
+            policy = load_policy(home, ["bits.on=false", "safety.on=false", f"looks.least_changed={least}"])
             seen.append(admit(home, tiny, candidate, "sight", policy, force=True))
         return seen[-1].delta
 
     tune_sight(photographs(tmp_path / "p"), home, tiny, "x", from_table(SightSettings, SMALL), judged)
     for decision in seen:
-        [finding] = [one for one in decision.findings if one.check == "sight"]
+        [finding] = [one for one in decision.findings if one.check == "looks"]
         assert "of 36 answers change with the picture" in finding.reason
         assert finding.passed == (finding.reports[0].value >= finding.limits["least_changed"])
 
@@ -156,7 +156,7 @@ def test_a_folder_tells_its_captions_in_three_ways(tmp_path: Path) -> None:
 def test_heads_find_names_whose_pictures_have_a_direction_of_their_own() -> None:
     draw = np.random.default_rng(0)
     where = draw.standard_normal((5, 60))
-    pictures = [Shown(b"", f"name {i % 5}", (f"tag{i % 5}",), group=str(i // 20)) for i in range(60)]
+    pictures = [ShownPicture(b"", f"name {i % 5}", (f"tag{i % 5}",), group=str(i // 20)) for i in range(60)]
     numbers = np.stack([where[i % 5] + 0.7 * draw.standard_normal((2, 60)) for i in range(60)]).astype(np.float16)
     heads, words = fit(numbers, pictures, 4, 1.0, lambda: None, lambda _a, _b: None)
     fresh = np.stack([where[i % 5] + 0.7 * draw.standard_normal(60) for i in range(50)])
@@ -170,7 +170,7 @@ def test_heads_find_names_whose_pictures_have_a_direction_of_their_own() -> None
 
 def test_the_threshold_of_likeness_makes_the_fewest_errors() -> None:
     assert parting(np.array([0.6, 0.8, 0.9]), np.array([0.1, 0.5])) == 0.6
-    assert parting(np.array([0.2, 0.8, 0.9]), np.array([0.1, 0.5])) == 0.8
+    assert parting(np.array([0.2, 0.8, 0.9]), np.array([0.1, 0.5, 0.6])) == 0.8
     assert parting(np.zeros(0), np.zeros(0)) == 0.9
 
 
@@ -205,18 +205,19 @@ def test_a_shared_beginning_changes_no_loss(tiny_home: Home) -> None:
 
 
 def test_questions_and_their_answers() -> None:
-    one = Shown(b"", "red apple", ("fruit", "food"), "food or drink")
+    one = ShownPicture(b"", "red apple", ("fruit", "food"), "food or drink")
     found = questions_of(one, ("red", "green"), 5, np.random.default_rng(0))
     said = dict(found)
     assert len(found) == 5
     assert found[0][1] in ("red apple", "The picture shows: red apple.")
     assert {"It is food or drink.", "It is red and green.", "red, apple, fruit, food"} <= set(said.values())
-    assert questions_of(Shown(b"", "x"), (), 1, np.random.default_rng(1))[0][1] in ("x", "The picture shows: x.")
+    assert questions_of(ShownPicture(b"", "x"), (), 1, np.random.default_rng(1))[0][1] in ("x", "The picture shows: x.")
 
 
 def test_words_names_and_sorts() -> None:
     assert words_of("A man, and the Big-dog 2!") == ("man", "big", "dog")
-    assert plain("  The Red apple. ") == "red apple"
+    assert plain("  The Red apple. ") == "red apple" == plain("The picture shows: a red apple.")
+    assert plain("The picture shows: sake, hourglass.") == "sake, hourglass"
     assert f1(["a", "b"], ["b", "c"]) == 0.5
     assert f1([], ["b"]) == 0
     assert [kind_of("animal-bird"), kind_of("tools"), kind_of("people", "clothing"), kind_of("geometric")] == [

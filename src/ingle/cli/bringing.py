@@ -91,8 +91,8 @@ def bring(home: Home, what: str, watch: Watcher, name: str | None = None, format
 
 
 def _bring_shipped(home: Home, shipped: "Shipped", watch: Watcher, name: str | None, format_: str, update: bool) -> Brought:
-    """Pull a model of the catalogue under its own name, and under `name` with the delta that ships with Ingle; one that needs parts is
-    called `MODEL+NAME`, unless there is a `name`, and its parts come, too.
+    """Pull a model of the catalogue under its own name, and under `name` with the delta that ships with Ingle; one that adds an
+    ability is called `MODEL+NAME`, unless there is a `name`, and the parts that it needs come, too.
 
     An earlier version of Ingle may have brought another change: with `update` the name moves to the present one.
     """
@@ -105,7 +105,7 @@ def _bring_shipped(home: Home, shipped: "Shipped", watch: Watcher, name: str | N
 
         for part in shipped.parts:
             bring_part(home, PARTS[part], watch)
-    if shipped.parts and name is None:
+    if (shipped.parts or shipped.ability) and name is None:
         return _bring_beside(home, shipped, watch, format_)
     chosen = name or shipped.name
     refuse_taken(home, chosen, shipped.of.digest, update, (shipped.delta,))

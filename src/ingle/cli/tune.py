@@ -45,9 +45,7 @@ def command(
     targets: Annotated[str | None, typer.Option(help="Linears to train: all, attention, mlp, or names like q_proj,v_proj.")] = None,
     epochs: Annotated[int | None, typer.Option(help="Epochs: how often every example is read.")] = None,
     rate: Annotated[float | None, typer.Option(help="Learning rate at its peak; by default what the method wants.")] = None,
-    max_tokens: Annotated[
-        int | None, typer.Option(help="Longest example, in tokens; longer ones are left out, plain texts are cut.")
-    ] = None,
+    max_tokens: Annotated[int | None, typer.Option(help="Longest example in tokens; longer ones are left out, plain texts cut.")] = None,
     max_examples: Annotated[int | None, typer.Option(help="Use at most this many examples.")] = None,
     held_out: Annotated[float | None, typer.Option(help="Share of the examples that is never trained on.")] = None,
     forgetting: Annotated[int | None, typer.Option(help="General texts on which forgetting is measured; 0 = not at all.")] = None,
@@ -60,9 +58,7 @@ def command(
     overrides: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Set any setting, e.g. options.alpha=16.")
     ] = None,
-    pictures: Annotated[
-        Path | None, typer.Option("--from", metavar="FOLDER", help="`tune sight`: a folder of pictures with captions.")
-    ] = None,
+    pictures: Annotated[Path | None, typer.Option("--from", metavar="FOLDER", help="For sight: pictures with captions.")] = None,
     force: Force = False,
     policy: Overrides = None,
     out: Annotated[Path | None, typer.Option(help="Write the report to this file too.")] = None,
@@ -76,10 +72,8 @@ def command(
     """
     if listing or (model is None and recipe is None):
         return _list(as_json)
-    if model == "painter":
-        return tune_by_pictures(list(data or ()), name, overrides, policy, force, as_json, epochs, seed)
-    if model == "sight":
-        return tune_to_see(list(data or ()), pictures, name, overrides, policy, force, as_json, epochs, seed)
+    if model in ("painter", "sight"):
+        return _by_pictures(model, list(data or ()), pictures, name, overrides, policy, force, as_json, epochs, seed)
     options = {
         "method": method, "options.rank": rank, "options.targets": targets, "layers": layers, "max_examples": max_examples,
         "train.epochs": epochs, "train.optimiser.learning_rate": rate, "train.seed": seed, "data.seed": seed,
@@ -98,6 +92,17 @@ def command(
 
         write_atomic(out, to_json(tuned.report))
     _show(tuned, as_json)
+
+
+def _by_pictures(
+    ability: str, models: list[str], folder: Path | None, name: str | None, overrides: list[str] | None, policy: list[str] | None,
+    force: bool, as_json: bool, epochs: int | None, seed: int | None,
+) -> None:  # fmt: skip
+    """Teach a model to paint or to see."""
+    if ability == "painter":
+        tune_by_pictures(models, name, overrides, policy, force, as_json, epochs, seed)
+    else:
+        tune_to_see(models, folder, name, overrides, policy, force, as_json, epochs, seed)
 
 
 def _by_hand(

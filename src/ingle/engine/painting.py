@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 _LINEARS = "model.layers."
 NO_PAINTER = "Run: ingle pull painter, and name a model that paints, like smollm2+painter."
-USUAL = Sampling(temperature=0.8, top_p=0.95)
+USUAL = Sampling(temperature=0.5, top_p=0.9)
 """Sampling of pictures where nobody asks for another."""
 
 
@@ -99,26 +99,18 @@ def painted(model: "LanguageModel", text: str) -> Picture:
 
 
 def likeness(model: "LanguageModel", what: str, style: str, pictures: Sequence[Sequence[int]]) -> list[float]:
-    """Return how much likelier each picture is after its prompt than after none, in nats: the model's own judgement of how well it shows
-    the thing. `model`: the one that paints; `pictures`: 64 tokens each."""
+    """Return how likely each picture is after its prompt, in nats: the model's own judgement of how well it came off. `model`: the one that
+    paints; `pictures`: 64 tokens each."""
     assert model.painter is not None, "only a painting model is asked"
     palette = np.array(model.painter.hand.palette)
     place = {int(token): code for code, token in enumerate(palette)}
+    prompt = model.tokenizer.encode_prompt(prompt_of(what, style))
     sums = []
     for tokens in pictures:
-        codes = np.array([place[token] for token in tokens])
-        asked, anything = (_nats(model, prompt, tokens, codes, palette) for prompt in (prompt_of(what, style), prompt_of("")))
-        sums.append(float(asked - anything))
+        segment = Segment(model.backend.new_state(), [*prompt, *tokens][:-1], "all", model.adapter)
+        [rows] = model.backend.forward([segment])
+        logits = rows[-len(tokens) :][:, palette].astype(np.float64)  # a grammar allows no other words
+        logits -= logits.max(1, keepdims=True)
+        chosen = logits[np.arange(len(tokens)), [place[token] for token in tokens]]
+        sums.append(float((chosen - np.log(np.exp(logits).sum(1))).sum()))
     return sums
-
-
-def _nats(
-    model: "LanguageModel", prompt: str, tokens: Sequence[int], codes: npt.NDArray[np.int64], palette: npt.NDArray[np.int64]
-) -> float:  # fmt: skip
-    """Return the log-probability of a picture after a prompt, among the words of the palette."""
-    ids = [*model.tokenizer.encode_prompt(prompt), *tokens]
-    [rows] = model.backend.forward([Segment(model.backend.new_state(), ids[:-1], "all", model.adapter)])
-    logits = rows[-len(tokens) :][:, palette].astype(np.float64)
-    logits -= logits.max(1, keepdims=True)
-    chosen = logits[np.arange(len(codes)), codes] - np.log(np.exp(logits).sum(1))
-    return float(chosen.sum())

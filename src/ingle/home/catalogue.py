@@ -100,6 +100,8 @@ class Shipped:
     """Digest of the delta."""
     parts: tuple[str, ...] = ()
     """Parts that it needs (home/part_catalogue.py). A delta that needs some adds an ability: the result is called `MODEL+NAME`."""
+    ability: bool = False
+    """Whether it adds an ability although it needs no parts."""
 
     @property
     def folder(self) -> Path:
@@ -115,6 +117,20 @@ SHIPPED = {
             of=CATALOGUE["smollm2"],
             title="SmolLM2-135M-Instruct as a hybrid: long texts in a sixth of the memory",
             delta="594ae6c74299e6e68b5e62b3511769dec1686e7bdda9962bdb158a6ce3ae05c3",
+        ),
+        Shipped(
+            name="sight",
+            of=CATALOGUE["smollm2"],
+            title="SmolLM2-135M-Instruct sees drawings and simple photographs",
+            delta="f1a56631a257b0e4547e9c345eeccb7c635466e13ee6a522d3db7473471b885e",
+            parts=("efficientnet-lite0",),
+        ),
+        Shipped(
+            name="painter",
+            of=CATALOGUE["smollm2"],
+            title="Emblems from words: SmolLM2 paints 48 fruits, vegetables and flowers",
+            delta="3cabcdf874df2f5badd4a31ce5b598b451d097fb2892a096387e51c7a9f3a040",
+            ability=True,
         ),
     )
 }

@@ -24,6 +24,8 @@ from ingle.serve.speaking import RATE, sound_of
 
 PARTIAL_S = 1.0
 """Seconds of new sound after which a turn is heard again."""
+PARTIAL_MOST_S = 25.0
+"""Length from which a turn is heard only when it pauses or ends."""
 MOST_S = 300.0
 """Longest turn."""
 _MARKS = ".,;:!?…"
@@ -178,8 +180,9 @@ class _Turn:
 
     @property
     def due(self) -> bool:
-        """Whether it is worth hearing it again."""
-        return self._length - self._heard_length >= PARTIAL_S * RATE and (self._task is None or self._task.done())
+        """Whether it is worth hearing it again. A long turn is heard at its end: each hearing takes all of it."""
+        new = self._length - self._heard_length >= PARTIAL_S * RATE
+        return new and self._length <= PARTIAL_MOST_S * RATE and (self._task is None or self._task.done())
 
     def hear(self, sound: Sound, voice_end: int | None) -> None:
         """Hear it so far, behind what is being heard."""

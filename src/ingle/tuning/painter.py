@@ -46,7 +46,7 @@ from ingle.tuning.emblem_training import as_input, shown, train_emblems
 from ingle.tuning.emblems import Emblem, emblems, stacked
 from ingle.tuning.linears import chosen_layers
 from ingle.tuning.low_rank import attach_low_rank
-from ingle.tuning.painter_examples import PaintingExample, data_of, learnable, to_learn, unseen_pairs
+from ingle.tuning.painter_examples import PaintingExample, data_of, learnable, to_learn, unseen_pairs, with_moved
 from ingle.tuning.painter_settings import PainterSettings
 from ingle.tuning.palette import choose_palette
 
@@ -97,7 +97,8 @@ def _make(checkpoint: Checkpoint, job: Job) -> Candidate:
     if net is None:
         raise job.interrupted("while the autoencoder learnt")
     drawn = learnable(every, settings.families)
-    learnt, held_out = to_learn(drawn, settings.colours, settings.seed), unseen_pairs(drawn)
+    learnt = with_moved(to_learn(drawn, settings.colours, settings.seed), settings.moved, settings.seed)
+    held_out = unseen_pairs(drawn)
     palette = choose_palette(tokenizer, _rows(checkpoint), net.codebook.numpy())
     data = data_of(tokenizer, learnt, held_out, _codes(net, [*learnt, *held_out]), palette)
     job.watch.say(f"{len(drawn)} pictures, {len(learnt)} examples")

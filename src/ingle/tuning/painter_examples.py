@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -39,6 +39,20 @@ def to_learn(emblems: Sequence[Emblem], colours: int, seed: int) -> list[Paintin
     """Return what is learnt: each emblem by its name and artist; some by a tag, without an artist, by colour, or by nothing at all."""
     counts = Counter(tag for concept, tags in {one.of.concept: one.of.tags for one in emblems}.items() for tag in set(tags))
     return [asked for one in emblems if not is_unseen(one.of.concept, one.of.artist) for asked in _prompts(one, counts, colours, seed)]
+
+
+def with_moved(learnt: Sequence[PaintingExample], copies: int, seed: int) -> list[PaintingExample]:
+    """Return examples, and so many copies of each with its emblem moved by up to three pixels, half of them mirrored."""
+    rng = np.random.default_rng([seed, len(learnt)])
+    return [*learnt, *(PaintingExample(one.prompt, _moved(one.emblem, rng)) for _ in range(copies) for one in learnt)]
+
+
+def _moved(emblem: Emblem, rng: np.random.Generator) -> Emblem:
+    down, right, mirrored = int(rng.integers(-3, 4)), int(rng.integers(-3, 4)), rng.random() < 0.5
+    pixels = emblem.pixels[:, ::-1] if mirrored else emblem.pixels
+    padded = np.pad(pixels, ((3, 3), (3, 3), (0, 0)), constant_values=255)
+    side = len(pixels)
+    return replace(emblem, pixels=np.ascontiguousarray(padded[3 - down : 3 - down + side, 3 - right : 3 - right + side]))
 
 
 def unseen_pairs(emblems: Sequence[Emblem]) -> list[PaintingExample]:

@@ -17,6 +17,9 @@ class PainterSettings:
     """Categories or subcategories of emoji that it learns to paint."""
     colours: int = 2
     """Other colours in which each emblem is learnt, where it has a main colour."""
+    moved: int = 0
+    """Further copies of every example, moved by up to three pixels and half of them mirrored: with few pictures, they are else learnt by
+    heart."""
     emblems: EmblemSettings = field(default_factory=EmblemSettings)
     """Training of the autoencoder: first of two."""
     layers: str = "all"
@@ -33,5 +36,7 @@ class PainterSettings:
     def __post_init__(self) -> None:
         if not self.families:
             raise ConfigError("families", "must name what to paint", "nothing", "For example families = ['animals-nature'].")
+        if not 0 <= self.moved <= 100:
+            raise ConfigError("moved", "must be between 0 and 100", self.moved)
         if not 0 <= self.colours <= 7:
             raise ConfigError("colours", "must be between 0 and 7", self.colours)

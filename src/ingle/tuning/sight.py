@@ -44,13 +44,13 @@ from ingle.train.trouble import memory_errors, smaller_batches
 from ingle.tuning.sight_features import features, features_folder
 from ingle.tuning.sight_heads import Fitted, Words, fit
 from ingle.tuning.sight_judge import described
-from ingle.tuning.sight_pictures import Shown, digest_of, free_drawings, from_folder
+from ingle.tuning.sight_pictures import ShownPicture, digest_of, free_drawings, from_folder
 from ingle.tuning.sight_projector import PictureAnswers, Projector, attach, name_targets
 from ingle.tuning.sight_questions import asked, document_of, line_for, questions_of
 from ingle.tuning.sight_settings import SightSettings
 
 METHOD = "ridge heads and a projector"
-VERSION = 1
+VERSION = 2
 """Changes when the same settings make something else than before."""
 Array = npt.NDArray[Any]
 Job = DeltaJob[SightSettings]
@@ -75,7 +75,7 @@ def tune_sight(
     return make_delta(job, Steps(partial(_make, pictures, source, digest), _events), admit, sink)
 
 
-def _make(pictures: Sequence[Shown], source: str, digest: str, job: Job) -> Candidate:
+def _make(pictures: Sequence[ShownPicture], source: str, digest: str, job: Job) -> Candidate:
     settings = job.settings
     keep_few_programs()
     numbers, pictures = _looked(job, pictures)
@@ -118,7 +118,7 @@ def _make(pictures: Sequence[Shown], source: str, digest: str, job: Job) -> Cand
     return replace(candidate, report=report)
 
 
-def _looked(job: Job, pictures: Sequence[Shown]) -> tuple[Array, list[Shown]]:
+def _looked(job: Job, pictures: Sequence[ShownPicture]) -> tuple[Array, list[ShownPicture]]:
     """Return the eye's numbers of the pictures that can be read and are not left out."""
     settings, eye = job.settings, open_eye(job.home)
     folder = features_folder(job.home, eye, pictures, settings.views, settings.seed)
@@ -129,7 +129,7 @@ def _looked(job: Job, pictures: Sequence[Shown]) -> tuple[Array, list[Shown]]:
     return numbers[chosen], [pictures[kept[place]] for place in chosen]
 
 
-def _held_out(pictures: Sequence[Shown], settings: SightSettings) -> set[int]:
+def _held_out(pictures: Sequence[ShownPicture], settings: SightSettings) -> set[int]:
     """Numbers of the pictures that are never trained on, by a hash of their content; their names stay known from other pictures."""
     names: dict[str, int] = {}
     for one in pictures:
@@ -143,7 +143,7 @@ def _held_out(pictures: Sequence[Shown], settings: SightSettings) -> set[int]:
 
 
 def _trained(
-    job: Job, checkpoint: Checkpoint, tokenizer: Tokenizer, pictures: Sequence[Shown], z: Array, said: Sequence[Sequence[Words]],
+    job: Job, checkpoint: Checkpoint, tokenizer: Tokenizer, pictures: Sequence[ShownPicture], z: Array, said: Sequence[Sequence[Words]],
     sides: tuple[Sequence[int], Sequence[int]],
 ) -> tuple[Projector, TrainReport]:  # fmt: skip
     """Train the projector; return it with the report of its training."""
@@ -170,7 +170,7 @@ def _trained(
 
 
 def _corpus(
-    job: Job, tokenizer: Tokenizer, vocab_size: int, pictures: Sequence[Shown], said: Sequence[Sequence[Words]],
+    job: Job, tokenizer: Tokenizer, vocab_size: int, pictures: Sequence[ShownPicture], said: Sequence[Sequence[Words]],
     sides: tuple[Sequence[int], Sequence[int]], views: int,
 ) -> tuple[Corpus, tuple[list[int], list[int]]]:  # fmt: skip
     """Return the questions about all pictures, and which to learn from and which are held out."""

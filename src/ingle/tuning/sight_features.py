@@ -19,7 +19,7 @@ from ingle.home.place import Home
 from ingle.media.eyes.efficientnet import Eye
 from ingle.media.picture import read_picture
 from ingle.media.projected import look
-from ingle.tuning.sight_pictures import Shown
+from ingle.tuning.sight_pictures import ShownPicture
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -30,14 +30,14 @@ EACH = 256
 _SIDE = 256
 
 
-def features_folder(home: Home, eye: Eye, pictures: Sequence[Shown], views: int, seed: int) -> Path:
+def features_folder(home: Home, eye: Eye, pictures: Sequence[ShownPicture], views: int, seed: int) -> Path:
     """Return where the numbers of these pictures are kept, whatever is said of them."""
     key = digest_json([[digest_bytes(one.data) for one in pictures], eye.digest, views, seed])
     return home.root / "cache" / "sight" / key[:32]
 
 
 def features(
-    eye: Eye, pictures: Sequence[Shown], views: int, folder: Path, seed: int, check: Callable[[], None],
+    eye: Eye, pictures: Sequence[ShownPicture], views: int, folder: Path, seed: int, check: Callable[[], None],
     progress: Callable[[int, int], None],
 ) -> tuple[Array, list[int]]:  # fmt: skip
     """Return the numbers, float16 [pictures, 1 + views, n], and which pictures they are of: damaged ones are left out.
@@ -62,9 +62,9 @@ def features(
                         numbers.append(number)
                     except RequestError:
                         continue  # it is counted by who asked
-                held = {"numbers": np.array(numbers, np.int64), "seen": np.array(seen, np.float16)}
+                looked: dict[str, Array] = {"numbers": np.array(numbers, np.int64), "seen": np.array(seen, np.float16)}
                 part = path.with_suffix(".part")
-                save_file(held, part)
+                save_file(looked, part)
                 part.replace(path)
             held = load_file(path)
         if len(held["numbers"]):
@@ -74,7 +74,7 @@ def features(
     return np.concatenate(parts) if parts else np.zeros((0, 1 + views, 0), np.float16), kept
 
 
-def _looked(eye: Eye, one: Shown, views: int, seed: int) -> Array:
+def _looked(eye: Eye, one: ShownPicture, views: int, seed: int) -> Array:
     """Return the numbers of a picture as it is, and of its altered views: float16 [1 + views, n]."""
     draw = np.random.default_rng([seed, int(digest_bytes(one.data)[:8], 16)])
     whole = read_picture(one.data)

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ingle.media.projected import of_length, said
-from ingle.tuning.sight_pictures import Shown
+from ingle.tuning.sight_pictures import ShownPicture
 
 Array = npt.NDArray[Any]
 Floats = npt.NDArray[np.float32]
@@ -40,7 +40,7 @@ class Fitted:
 
     def reduced(self, numbers: Array) -> Floats:
         """Return the k numbers: [..., f] → [..., k]."""
-        return of_length((numbers.astype(np.float32) - self.mean) @ self.reduce.T)
+        return of_length(((numbers.astype(np.float32) - self.mean) @ self.reduce.T).astype(np.float32))
 
     def said(self, z: Floats) -> tuple[list[str], list[str]]:
         """Return names and words for the k numbers of one view."""
@@ -57,7 +57,7 @@ class Sums:
     """[d, N]: sums of the views of each name."""
 
 
-def names_of(pictures: Sequence[Shown]) -> tuple[tuple[str, ...], tuple[tuple[str, ...], ...], Array]:
+def names_of(pictures: Sequence[ShownPicture]) -> tuple[tuple[str, ...], tuple[tuple[str, ...], ...], Array]:
     """Return all names, the words of each, and which name each picture has."""
     names = tuple(dict.fromkeys(one.name for one in pictures))
     number = {name: i for i, name in enumerate(names)}
@@ -96,7 +96,8 @@ def directions(sums: Sums, width: int, ridge: float) -> Floats:
     weights = np.linalg.solve(gram + ridge * np.eye(len(gram), dtype=np.float32), target)  # (d, N)
     _, vectors = np.linalg.eigh(weights.T @ gram @ weights)
     kept: Floats = np.ascontiguousarray((weights @ vectors[:, ::-1][:, :width]).T)
-    return kept / np.maximum(np.linalg.norm(kept, axis=1).max(), 1e-9)
+    kept /= np.maximum(np.linalg.norm(kept, axis=1).max(), 1e-9)
+    return kept
 
 
 Words = tuple[list[str], list[str]]
@@ -104,7 +105,8 @@ Words = tuple[list[str], list[str]]
 
 
 def fit(
-    numbers: Array, pictures: Sequence[Shown], width: int, ridge: float, check: Callable[[], None], progress: Callable[[int, int], None]
+    numbers: Array, pictures: Sequence[ShownPicture], width: int, ridge: float, check: Callable[[], None],
+    progress: Callable[[int, int], None],
 ) -> tuple[Fitted, list[list[Words]]]:  # fmt: skip
     """Fit the heads on all pictures; return them, and the words for each picture's views by heads that were fitted without its group:
     whoever learns from these words learns how far they can be trusted.
@@ -123,7 +125,8 @@ def fit(
         check()
         mine = of_group == group
         parts.append(sums_of(x[mine].reshape(-1, x.shape[-1]), np.repeat(labels[mine], numbers.shape[1]), len(names)))
-    gram, by_name = sum((part.gram for part in parts), np.float32(0)), sum((part.by_name for part in parts), np.float32(0))
+    gram: Floats = np.sum([part.gram for part in parts], axis=0)
+    by_name: Floats = np.sum([part.by_name for part in parts], axis=0)
     words: list[list[Words]] = [[] for _ in pictures]
     same, other = list[float](), list[float]()
     for group, part in enumerate(parts if len(parts) > 1 else []):

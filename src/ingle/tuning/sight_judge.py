@@ -16,11 +16,11 @@ from ingle.engine.writing import write
 from ingle.home.kept import Kept
 from ingle.home.place import Home
 from ingle.media.picture import png_of
-from ingle.tuning.sight_pictures import Shown, words_of
+from ingle.tuning.sight_pictures import ShownPicture, words_of
 from ingle.tuning.sight_questions import NAME, WORDS
 
 _MOST = 40
-_ARTICLE = re.compile(r"^(an?|the)\s+", re.IGNORECASE)
+_BEGINNING = re.compile(r"^(the picture shows:\s*|it is\s+)?((an?|the)\s+)?", re.IGNORECASE)
 
 
 def ask(data: bytes, question: str, max_tokens: int = _MOST) -> Request:
@@ -29,8 +29,8 @@ def ask(data: bytes, question: str, max_tokens: int = _MOST) -> Request:
 
 
 def plain(name: str) -> str:
-    """Return a name without article, capitals and punctuation at its ends."""
-    return _ARTICLE.sub("", " ".join(name.lower().split()).strip(" .,!?\"'")).strip(" .,!?\"'")
+    """Return a name without the words that lead to it (`The picture shows: a`), capitals, and punctuation at its ends."""
+    return _BEGINNING.sub("", " ".join(name.lower().split()).strip(" .,!?\"'")).strip(" .,!?\"'")
 
 
 def f1(given: Sequence[str], wanted: Sequence[str]) -> float:
@@ -40,7 +40,7 @@ def f1(given: Sequence[str], wanted: Sequence[str]) -> float:
     return 2 * same / (len(first) + len(second)) if same else 0.0
 
 
-def wanted_words(one: Shown) -> tuple[str, ...]:
+def wanted_words(one: ShownPicture) -> tuple[str, ...]:
     """Return the words that describe a picture: of its name, and its tags."""
     return tuple(dict.fromkeys((*words_of(one.name), *one.tags)))
 
@@ -56,7 +56,9 @@ def blank() -> bytes:
     return png_of(Picture(np.full((64, 64, 3), 255, np.uint8)))
 
 
-def described(home: Home, kept: Kept, candidate: Candidate, pictures: Sequence[Shown], stopped: Callable[[], bool]) -> dict[str, Any]:
+def described(
+    home: Home, kept: Kept, candidate: Candidate, pictures: Sequence[ShownPicture], stopped: Callable[[], bool]
+) -> dict[str, Any]:
     """Return the candidate's figures on these pictures: the share named right, the mean F1 of its words, the same for a blank picture in
     their place, and the share of answers that change when the next picture stands in a picture's place."""
     model, n = Opener().open(candidate_source(home, kept, candidate)), len(pictures)

@@ -39,7 +39,7 @@ _KINDS = (
 
 
 @dataclass(frozen=True, slots=True)
-class Shown:
+class ShownPicture:
     """A picture to learn from, with its words."""
 
     data: bytes
@@ -70,15 +70,15 @@ def kind_of(*folders: str) -> str:
     return "a symbol"
 
 
-def digest_of(pictures: Sequence[Shown]) -> str:
+def digest_of(pictures: Sequence[ShownPicture]) -> str:
     """Digest of all that is learnt from."""
     rows = [[digest_bytes(one.data), one.name, list(one.tags), one.kind, one.group, one.family] for one in pictures]
     return digest_json(rows)
 
 
-def drawn_by(home: Home, artists: Collection[str], progress: FetchProgress) -> list[Shown]:
+def drawn_by(home: Home, artists: Collection[str], progress: FetchProgress) -> list[ShownPicture]:
     """Return the drawings of these artists that have words. Raises the errors of fetching."""
-    found: list[Shown] = []
+    found: list[ShownPicture] = []
     drawings = {artist: illustrations(home, artist, progress) for artist in artists}
     known = {
         word for artist, some in drawings.items() if artist != "openclipart" for one in some for word in (*words_of(one.name), *one.tags)
@@ -91,14 +91,14 @@ def drawn_by(home: Home, artists: Collection[str], progress: FetchProgress) -> l
     return found
 
 
-def _emoji(one: Illustration) -> Shown | None:
+def _emoji(one: Illustration) -> ShownPicture | None:
     if one.category in ("flags", "component"):
         return None  # nobody can tell 270 flags at 64 pixels, and a patch of skin is nothing
     tags = tuple(tag for tag in dict.fromkeys(one.tags) if re.fullmatch(r"[a-z]{2,}", tag))
-    return Shown(one.data, one.name, tags, kind_of(one.subcategory), one.artist, one.subcategory)
+    return ShownPicture(one.data, one.name, tags, kind_of(one.subcategory), one.artist, one.subcategory)
 
 
-def _clipart(one: Illustration, known: Collection[str]) -> Shown | None:
+def _clipart(one: Illustration, known: Collection[str]) -> ShownPicture | None:
     """File names end with their author's name: only words that emoji know, too, are taken for words."""
     if one.category not in _CLIPART or "cards" in one.tags:
         return None
@@ -106,17 +106,17 @@ def _clipart(one: Illustration, known: Collection[str]) -> Shown | None:
     tags = [word for tag in one.tags for word in words_of(tag)]
     if not name:
         return None
-    return Shown(
+    return ShownPicture(
         one.data, " ".join(name), tuple(dict.fromkeys((*name, *tags))), kind_of(one.category, *one.tags[1:]), one.artist, one.category
     )
 
 
-def free_drawings(home: Home, progress: FetchProgress) -> list[Shown]:
+def free_drawings(home: Home, progress: FetchProgress) -> list[ShownPicture]:
     """Return the drawings that anyone may learn from."""
     return drawn_by(home, FREE, progress)
 
 
-def from_folder(folder: Path) -> list[Shown]:
+def from_folder(folder: Path) -> list[ShownPicture]:
     """Return a folder's pictures with their captions: from captions.csv or .jsonl (`file`, `caption`), or from a .txt beside each picture.
 
     Raises ConfigError for a folder without such, for captions without a picture, and for fewer than eight pictures.
@@ -134,7 +134,7 @@ def from_folder(folder: Path) -> list[Shown]:
             if name not in captions and beside.is_file():
                 captions[name] = " ".join(beside.read_text("utf-8", "replace").split())
         shown = [
-            Shown(files[name].read_bytes(), text, words_of(text), group=str(i % 4))
+            ShownPicture(files[name].read_bytes(), text, words_of(text), group=str(i % 4))
             for i, (name, text) in enumerate(captions.items())
             if text
         ]

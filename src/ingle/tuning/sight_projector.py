@@ -41,7 +41,8 @@ class Projector(nn.Module):
         """Return the vectors of pictures."""
         h = nn.functional.gelu(z @ self.inner.T + self.inner_bias, approximate="tanh")
         whole = torch.cat([h, z, torch.ones_like(z[..., :1])], -1)
-        return (whole @ self.outer.T).unflatten(-1, (self.places, self.hidden))
+        vectors: Tensor = (whole @ self.outer.T).view(*z.shape[:-1], self.places, self.hidden)
+        return vectors
 
     @torch.no_grad()
     def begin(self, z: Floats, targets: Floats) -> None:
@@ -69,7 +70,7 @@ class SightEmbedding(VirtualEmbedding):
         rows, numbers = self.last
         if not len(rows):
             return x
-        views, inverse = (numbers // self.projector.places).unique(return_inverse=True)
+        views, inverse = torch.unique(numbers // self.projector.places, return_inverse=True)
         z = self.z[views]
         if self.training and self.noise:
             z = z + self.noise * torch.randn_like(z)

@@ -12,7 +12,7 @@ from ingle.media.projected import line_of
 from ingle.model.template import render
 from ingle.model.tokenizer import ControlToken, Tokenizer
 from ingle.train.encode import Document
-from ingle.tuning.sight_pictures import Shown
+from ingle.tuning.sight_pictures import ShownPicture
 
 NAME = "What is it? Answer with its name only."
 WORDS = "Which words describe it? Answer with a list."
@@ -31,7 +31,7 @@ def listed(words: Sequence[str]) -> str:
     return f"{', '.join(words[:-1])} and {words[-1]}" if len(words) > 1 else "".join(words)
 
 
-def questions_of(one: Shown, colours: Sequence[str], count: int, draw: np.random.Generator) -> list[tuple[str, str]]:
+def questions_of(one: ShownPicture, colours: Sequence[str], count: int, draw: np.random.Generator) -> list[tuple[str, str]]:
     """Return a picture's questions with their answers: its name is asked first, then `count` − 1 others."""
 
     def pick(texts: Sequence[str]) -> str:

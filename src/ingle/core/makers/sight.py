@@ -6,5 +6,5 @@ MAKER = Maker(
     noun="a sight",
     sentences={"sight": lambda facts: f"learned to see ({facts.get('pictures')} pictures, {facts.get('names')} names)"},
     # Its weights are the incumbent's own, so these would ask the same model twice.
-    limits={"refusals": {"on": False}, "attacks": {"on": False}, "bias": {"on": False}, "sight": {"on": True}},
+    limits={"refusals": {"on": False}, "attacks": {"on": False}, "bias": {"on": False}, "looks": {"on": True}},
 )

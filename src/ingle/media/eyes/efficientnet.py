@@ -67,4 +67,4 @@ class Eye:
 
     def look(self, pixels: npt.NDArray[np.uint8]) -> Floats:
         """Return the features of a picture: uint8 [224, 224, 3] → float32 [7, 7, 1280]. Raises KernelError."""
-        return self._network((pixels.astype(np.float32) - 127) / 128)
+        return self._network((pixels.astype(np.float32) - np.float32(127)) / np.float32(128))

@@ -50,7 +50,7 @@ export default {
         <textarea ref="box" v-model="text" rows="1" aria-label="Your message" dir="auto" :placeholder="hint" enterkeyhint="enter"
                   autocomplete="off" @keydown="key" @input="changed"></textarea>
         <button class="quiet mic" type="button" :class="{ on: hears }" :aria-pressed="hears ? 'true' : 'false'" aria-label="Talk" title="Talk (hold to say one thing)"
-                @pointerdown="press" @pointerup="release" @pointerleave="release" @click="talk">
+                @pointerdown="press" @pointerup="release" @pointerleave="release" @contextmenu.prevent @click="talk">
           <svg class="i" aria-hidden="true"><use href="#i-microphone"></use></svg>
         </button>
         <button v-if="writing" class="round" type="button" aria-label="Stop" title="Stop (Esc)" @click="$emit('stop')">

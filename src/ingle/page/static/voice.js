@@ -90,6 +90,7 @@
 
     // Listen until `deaf`: turn by turn, or (`once`) until `commit`.
     async listen(once) {
+      player ??= new AudioContext(); // within the click: later, browsers would keep it silent
       if (!navigator.mediaDevices) throw new Error("A browser gives its microphone only to pages of this machine, or with TLS.");
       const sound = { echoCancellation: true, noiseSuppression: true, autoGainControl: true, channelCount: 1 };
       const stream = await navigator.mediaDevices.getUserMedia({ audio: sound });
@@ -114,7 +115,7 @@
     },
 
     async read(text) {
-      player ??= new AudioContext(); // within the click: later, browsers would keep it silent
+      player ??= new AudioContext();
       silence();
       [more, quiet] = [true, false];
       try {

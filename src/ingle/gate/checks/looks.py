@@ -41,9 +41,9 @@ class Limits:
 
     def __post_init__(self) -> None:
         if not 0 <= self.least_changed <= 1:
-            raise ConfigError("policy sight.least_changed", "must be a share between 0 and 1", self.least_changed)
+            raise ConfigError("policy looks.least_changed", "must be a share between 0 and 1", self.least_changed)
         if self.max_tokens < 1:
-            raise ConfigError("policy sight.max_tokens", "must be at least 1", self.max_tokens)
+            raise ConfigError("policy looks.max_tokens", "must be at least 1", self.max_tokens)
 
 
 def check(trial: Trial, limits: Limits) -> Finding | None:
@@ -67,7 +67,7 @@ def check(trial: Trial, limits: Limits) -> Finding | None:
         reason += (
             f"; words for {told['n']} held-out pictures fit by {told['words']:.2f} (F1), those for a blank one by {told['blank_words']:.2f}"
         )
-    return Finding("sight", passed, reason, tuple(reports), asdict(limits))
+    return Finding("looks", passed, reason, tuple(reports), asdict(limits))
 
 
 def drawn(form: str, colour: Sequence[int]) -> npt.NDArray[np.uint8]:
