@@ -26,7 +26,7 @@ def wav(home: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_what_is_said_is_heard(home: Path, wav: Path) -> None:
-    assert ingle(home, "hear", str(wav)).stdout.lower().strip() == "the river is long and cold."
+    assert "river is long and cold" in ingle(home, "hear", str(wav)).stdout.lower()
     table = json.loads(ingle(home, "hear", str(wav), "--words", "--json").stdout)
     assert table["file"] == str(wav) and table["language"] == "en"
     assert [word["text"] for word in table["segments"][0]["words"]][-1] == "cold."

@@ -112,6 +112,12 @@ def test_a_long_sentence_without_marks_is_cut_where_it_can_be() -> None:
     assert all(len(clause.split()) <= 40 for clause in said)
 
 
+def test_what_has_no_end_is_cut_all_the_same() -> None:
+    said = list(clauses(in_pieces("ab" * 2000 + ". End.", 1, 50)))
+    assert said == list(clauses(iter(["ab" * 2000 + ". End."])))
+    assert said[-1] == "End." and max(map(len, said)) <= 600
+
+
 @pytest.mark.parametrize(
     ("text", "want"),
     [

@@ -5,6 +5,7 @@ import re
 import signal
 import time
 from collections.abc import Iterator
+from difflib import SequenceMatcher
 from pathlib import Path
 from threading import Timer
 
@@ -40,10 +41,15 @@ def words(text: str) -> list[str]:
     return [numbers.get(word, word) for word in re.findall(r"[a-z0-9]+", text.lower().replace("$12", "twelve dollars"))]
 
 
+def alike(heard: str, said: str) -> bool:
+    """Whether all but a word or two are the same: a voice differs each time."""
+    return SequenceMatcher(None, words(heard), words(said)).ratio() > 0.8
+
+
 @pytest.mark.parametrize("ears", ["whisper-tiny.en", "whisper-base"])
 def test_what_is_spoken_is_heard(speech: Speech, spoken: Sound, ears: str) -> None:
     heard = speech.hear(spoken, model=ears)
-    assert words(heard.text) == words(SENTENCE)
+    assert alike(heard.text, SENTENCE)
     assert heard.language == "en"
     assert heard.model == ears
     assert abs(heard.seconds - spoken.seconds) < 0.01
@@ -52,13 +58,14 @@ def test_what_is_spoken_is_heard(speech: Speech, spoken: Sound, ears: str) -> No
 
 @pytest.mark.parametrize("rate", [8_000, 44_100, 96_000])
 def test_any_rate_is_heard(speech: Speech, spoken: Sound, rate: int) -> None:
-    assert words(speech.hear(resampled(spoken, rate), model="whisper-base").text)[:4] == ["the", "train", "to", "berlin"]
+    assert alike(speech.hear(resampled(spoken, rate), model="whisper-base", language="en").text, SENTENCE)
 
 
 def test_words_have_times_in_order_within_the_sound(speech: Speech, spoken: Sound) -> None:
     heard = speech.hear(spoken, words=True)
     timed = [word for segment in heard.segments for word in segment.words]
-    assert words(" ".join(word.text for word in timed)) == words(SENTENCE)
+    assert alike(" ".join(word.text for word in timed), SENTENCE)
+    assert words(" ".join(word.text for word in timed)) == words(heard.text)
     starts = [word.start_s for word in timed]
     assert starts == sorted(starts)
     assert all(0 <= word.start_s <= word.end_s <= spoken.seconds + 0.1 and 0 <= word.probability <= 1 for word in timed)
@@ -99,7 +106,7 @@ def test_clips_of_all_lengths_repeat_nothing(speech: Speech, spoken: Sound) -> N
 def test_what_comes_after_a_long_pause_is_heard(speech: Speech, spoken: Sound) -> None:
     pause = np.zeros(spoken.rate * 4, np.float32)
     heard = speech.hear(Sound(np.concatenate([spoken.samples, pause, spoken.samples]), spoken.rate), model="whisper-tiny.en")
-    assert words(heard.text).count("berlin") == 2
+    assert alike(heard.text, f"{SENTENCE} {SENTENCE}")
     assert heard.segments[-1].end_s > spoken.seconds + 4
 
 

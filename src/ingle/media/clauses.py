@@ -13,12 +13,12 @@ _SOFT_WORDS = (2, 5, 9, 14)
 """Fewest words before a comma that ends a clause: of the first clause, the second, the third, and all others."""
 _MOST_WORDS = (9, 16, 26, 40)
 """Words after which a clause ends wherever it is."""
+_MOST_LETTERS = 600
 _CODE = "Here is some code."
 _FENCE = re.compile(r"^ {0,3}(`{3,}|~{3,})", re.M)
 _HARD = re.compile(r"[.!?…]+[\"'”’)\]*_]*(?=\s)|\n[ \t]*\n|\n(?=[ \t]*[^\sa-z])|[:;](?=\s)")
 _SOFT = re.compile(r",(?=\s)|\s[–—-](?=\s)|\)(?=\s)|—(?=\w)")
 _INITIAL = re.compile(r"(?:^|[\s(\"“])(?:[A-Za-z]\.)+$|(?:^|\n)\s*\d+[.)]$")
-_ROW = re.compile(r"^\s*\|.*\n", re.M)
 
 
 def clauses(pieces: Iterator[str]) -> Iterator[str]:
@@ -50,7 +50,7 @@ class _Cutter:
             text = self._next(final)
             if text is None:
                 return
-            if re.search(r"\w|[%&+=@½¼¾]", said := spoken(text)) and re.search(r"\w", said):
+            if re.search(r"\w", said := spoken(text)):
                 self._said += 1
                 yield said
 
@@ -114,9 +114,9 @@ class _Cutter:
         words_at = [found.end() for found in re.finditer(r"\S+(?=\s)", held[: hard or len(held)])]
         if len(words_at) > _MOST_WORDS[step] and (hard is None or len(held[words_at[_MOST_WORDS[step] - 1] : hard].split()) > 2):
             return _before_joint(held, words_at, _MOST_WORDS[step])
-        if hard is None and final:
-            return len(held)
-        return hard
+        if (hard or len(held)) > _MOST_LETTERS:
+            return max((end for end in words_at if end <= _MOST_LETTERS), default=_MOST_LETTERS)
+        return len(held) if hard is None and final else hard
 
 
 def _ends(held: str, found: re.Match[str]) -> bool:

@@ -31,7 +31,7 @@ _SILENCE = 10 ** (-54 / 20)
 """A sound whose loudest 30 ms are below −54 dB of full scale says nothing."""
 _UNLIKELY = -1.0
 """The original's limit: mean log-probability of a token."""
-_NO_SPEECH, _MAYBE, _SURELY_SPEECH, _SURELY_NOBODY = 0.4, -0.7, 0.3, 0.75
+_NO_SPEECH, _MAYBE, _SURELY_SPEECH, _SURELY_NOBODY = 0.4, -0.7, 0.2, 0.75
 """Nobody speaks if that is so likely and the words are less likely than the second number, or loop. People who say a thing again and again
 stay below the third; another language gives the English ears up to the last. Seen with noise, hum, clicks, sirens and chords (0.4 to 0.97),
 and with voices (0.00 to 0.25)."""
@@ -69,7 +69,8 @@ class Whisper:
         seconds = len(samples) / RATE
         if loudness(samples).max() < _SILENCE:
             return Window(language or "", seconds, ())
-        short = min(WINDOW_S, seconds + PADDING_S)
+        unknown = language is None and self.model.is_multilingual  # languages are told apart better in the whole window
+        short = WINDOW_S if unknown else min(WINDOW_S, seconds + PADDING_S)
         encoded = self._encode(samples, short)
         language = language or self._language(encoded)
         start = self._start(language, translate)
