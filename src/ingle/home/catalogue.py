@@ -122,7 +122,7 @@ SHIPPED = {
             name="sight",
             of=CATALOGUE["smollm2"],
             title="SmolLM2-135M-Instruct sees drawings and simple photographs",
-            delta="250186724ad7c8836cc63be5d8932ae901a176494c0f1e1198862fc8c330dce4",
+            delta="f1a56631a257b0e4547e9c345eeccb7c635466e13ee6a522d3db7473471b885e",
             parts=("efficientnet-lite0",),
         ),
         Shipped(
