@@ -39,7 +39,7 @@ Floats = npt.NDArray[np.float32]
 EYE = "efficientnet-lite0"
 NAMES, TAGS = 1, 6
 """How many names, and at the most how many other words, stand in a picture's line. With three names the model often answers with all
-three: it names 34 % of drawings right instead of 57 % (docs/media-sight.md)."""
+three: it names 34 % of drawings right instead of 48 % (docs/media-sight.md)."""
 _NEAR, _SHARPNESS, _LEAST = 24, 25.0, 0.3
 """Names that vote for words, how much more the nearer ones count, and the share of votes that a word needs."""
 
