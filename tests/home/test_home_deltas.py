@@ -54,7 +54,7 @@ def put(home: Home, name: str, base: str, seed: int = 0, origin: dict[str, str] 
 
 def test_what_was_kept_comes_back(home: Home, one: Kept) -> None:
     delta = put(home, "x", one.base, origin={"method": "lora", "created_at": "2026-01-02T00:00:00+00:00"})
-    assert get_delta(home, delta.digest) == delta == find_delta(home, "one", one.base, "x")
+    assert get_delta(home, delta.digest) == delta == find_delta(home, "one", (one.base,), "x")
     back = delta_tensors(home, delta)
     assert back.keys() == tensors().keys()
     for name, value in tensors().items():
@@ -310,3 +310,18 @@ def test_a_folder_that_can_not_be_flushed_is_said(home: Home, monkeypatch: pytes
     monkeypatch.setattr(os, "fsync", fail)
     with pytest.raises(HomeError, match="Input/output error"):
         sync_folder(home.deltas)
+
+
+def test_abilities_stand_in_any_order_and_under_what_was_made_without_them(home: Home, one: Kept) -> None:
+    sight, painter = (put_delta(home, name, name, one.base, {"w": np.ones(2, np.float32)}, {"seed": name}) for name in ("sight", "painter"))
+    tuned = put(home, "tuned", one.base)
+    after = put(home, "after", stack_digest(one.base, (sight.digest,)), 1)
+    assert get_kept(home, "one+sight+painter").deltas == (sight.digest, painter.digest)
+    assert get_kept(home, "one+painter+sight").deltas == (painter.digest, sight.digest)
+    assert get_kept(home, "one+sight+tuned").deltas == (sight.digest, tuned.digest)
+    assert get_kept(home, "one+sight+after").deltas == (sight.digest, after.digest)
+    with pytest.raises(DeltaError, match="was made for base"):
+        get_kept(home, "one+after")
+    with pytest.raises(DeltaError, match="was made for base"):
+        get_kept(home, "one+tuned+sight")
+    assert keep(home, "both", one.base, (sight.digest, painter.digest)).deltas == (sight.digest, painter.digest)

@@ -41,12 +41,12 @@ class Delta:
             {"name": self.name, "kind": self.kind, "base": self.base_digest, "tensors": tensors, "origin": dict(self.origin)}
         )
 
-    def check_base(self, digest: str) -> None:
-        """Raise DeltaError unless `digest` is the base that this delta was made for."""
-        if digest != self.base_digest:
+    def check_base(self, *digests: str) -> None:
+        """Raise DeltaError unless one of these digests is of the base that this delta was made for."""
+        if self.base_digest not in digests:
             raise DeltaError(
                 "delta",
-                f"The delta {self.name} was made for base {self.base_digest[:12]}, not for {digest[:12]}",
+                f"The delta {self.name} was made for base {self.base_digest[:12]}, not for {digests[0][:12]}",
                 "",
                 "Apply it to that base, or make it again.",
             )

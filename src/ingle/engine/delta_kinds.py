@@ -35,6 +35,7 @@ from ingle.core.errors import DeltaError
 from ingle.core.spec import ModelConfig
 from ingle.engine import hybrid, masking, quantised, shape
 from ingle.engine.adapter import Addition, linear_shapes
+from ingle.home.deltas import ABILITIES
 from ingle.model.checkpoint import Checkpoint, expected_shapes
 from ingle.model.tensor import Tensor
 
@@ -53,9 +54,7 @@ MERGED = ("lora", "dora", "ia3", "bias", "full", hybrid.KIND, quantised.KIND, ma
 """Kinds that can be merged into the weights."""
 VIRTUAL = ("prefix", "prompt")
 """Kinds that put virtual tokens before every text."""
-MEDIA = ("sight", "painter")
-"""Kinds that leave the weights alone: they act on pictures only."""
-KINDS = (*MERGED, "bottleneck", *VIRTUAL, *MEDIA)
+KINDS = (*MERGED, "bottleneck", *VIRTUAL, *ABILITIES)
 """Every kind."""
 _BY_PARAMETER = ("full", hybrid.KIND)
 _BIASES = {"self_attn.o_proj": "output_bias", "self_attn": "qkv_bias", "mlp": "mlp_bias"}
@@ -152,7 +151,7 @@ def merged(checkpoint: Checkpoint, changes: Sequence[Change]) -> Checkpoint:
     """
     config, steps = checkpoint.config, list[_Step]()
     for change in changes:
-        if change.kind in MEDIA:
+        if change.kind in ABILITIES:
             continue
         if change.kind in KINDS and change.kind not in MERGED:
             rule = f"is of the kind {change.kind}, which can't become part of the weights"

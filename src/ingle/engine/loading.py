@@ -13,7 +13,7 @@ from ingle.core.limits import release_memory
 from ingle.engine.backend import Backend
 from ingle.engine.composite_sight import composite_sight
 from ingle.engine.cpu import CpuBackend
-from ingle.engine.delta_kinds import MEDIA, VIRTUAL, additions_of, virtual_of
+from ingle.engine.delta_kinds import VIRTUAL, additions_of, virtual_of
 from ingle.engine.language_model import LanguageModel
 from ingle.engine.packing import WEIGHTS, cache_dtype, check_pack, read_pack
 from ingle.engine.packing_worker import warm_apart
@@ -24,7 +24,7 @@ from ingle.engine.source import Progress, Source, kept_source, merged_checkpoint
 from ingle.engine.team import Cores
 from ingle.engine.tools import style_of
 from ingle.home.catalogue import CATALOGUE
-from ingle.home.deltas import get_delta
+from ingle.home.deltas import ABILITIES, get_delta
 from ingle.home.kept import Kept
 from ingle.home.place import Home
 from ingle.media.sight import open_sight
@@ -177,7 +177,7 @@ def beside(home: Home, kept: Kept, model: LanguageModel, delta: Delta) -> Langua
 
 def can_stand_beside(home: Home, kept: Kept, kind: str = "lora") -> None:
     """Raise DeltaError if a delta of that kind can't be served beside this model's weights."""
-    kinds = [kind for kind in (get_delta(home, digest).kind for digest in kept.deltas) if kind not in MEDIA]
+    kinds = [kind for kind in (get_delta(home, digest).kind for digest in kept.deltas) if kind not in ABILITIES]
     if kind != "lora" or (kinds and kinds[-1] in ("bottleneck", *VIRTUAL)):
         rule = "can't have a lesson beside it: its last delta must come last"
         got, cure = (kinds[-1], "Teach the model without that delta.") if kind == "lora" else (kind, "Lessons are of the kind lora.")

@@ -17,9 +17,9 @@ from ingle.core.delta import Delta
 from ingle.core.files import sweep_unfinished
 from ingle.core.lock import file_lock
 from ingle.engine.composite_sight import sight_kernels
-from ingle.engine.delta_kinds import MEDIA, Change, merged, parted
+from ingle.engine.delta_kinds import Change, merged, parted
 from ingle.engine.packing import WEIGHTS, PackInfo, cache_dtype, pack_checkpoint, read_pack, unreached
-from ingle.home.deltas import delta_tensors, get_delta, manifest_of, stack_digest
+from ingle.home.deltas import ABILITIES, delta_tensors, fitting_bases, get_delta, manifest_of, stack_digest
 from ingle.home.kept import Kept
 from ingle.home.place import Home
 from ingle.kernels.jit import build, needed
@@ -89,16 +89,15 @@ def candidate_source(home: Home, kept: Kept, candidate: Candidate) -> Source:
 
 
 def _stacked(home: Home, kept: Kept, deltas: Sequence[Delta]) -> Source:
-    digests = [delta.digest for delta in deltas]
     for at, delta in enumerate(deltas):
-        delta.check_base(stack_digest(kept.base, digests[:at]))
-    of_text = [delta for delta in deltas if delta.kind not in MEDIA]
+        delta.check_base(*fitting_bases(home, kept.base, [before.digest for before in deltas[:at]]))
+    of_text = [delta for delta in deltas if delta.kind not in ABILITIES]
     into, beside = parted(kept.name, [delta.kind for delta in of_text])
     digest = stack_digest(kept.base, [delta.digest for delta in of_text[:into]])
     rest = of_text[into + beside :]
     return Source(
         kept.name, home.base_folder(kept.base), digest, home.pack_folder(digest), home, tuple(of_text[:into]),
-        tuple(of_text[into : into + beside]), rest[0] if rest else None, tuple(delta for delta in deltas if delta.kind in MEDIA),
+        tuple(of_text[into : into + beside]), rest[0] if rest else None, tuple(delta for delta in deltas if delta.kind in ABILITIES),
     )  # fmt: skip
 
 

@@ -36,6 +36,19 @@ def _cure(path: Path) -> str:
     return f"Delete the folder {path.parent}, then make the delta again."
 
 
+ABILITIES = ("sight", "painter")
+"""Kinds of deltas that leave a model's answers to words as they are, to the bit."""
+
+
+def fitting_bases(home: Home, base: str, deltas: Sequence[str]) -> tuple[str, ...]:
+    """Return the digests that a delta upon this stack may have been made for: of the whole stack, and of the stack without its abilities.
+
+    So a model may see and paint, whichever came first. Raises NotKept and HomeError as `get_delta` does.
+    """
+    changing = [digest for digest in deltas if get_delta(home, digest).kind not in ABILITIES]
+    return tuple(dict.fromkeys((stack_digest(base, deltas), stack_digest(base, changing))))
+
+
 def stack_digest(base: str, deltas: Sequence[str]) -> str:
     """Return the digest of a base with these deltas on it, in order; without deltas, the base's own."""
     return digest_json([base, *deltas]) if deltas else base
@@ -179,19 +192,19 @@ def tree(home: Home, base: str, deltas: tuple[str, ...] = ()) -> Iterator[tuple[
     yield from grow(deltas)
 
 
-def find_delta(home: Home, model: str, base_digest: str, name: str) -> Delta:
-    """Return the delta of that name on that base. `model` is for messages.
+def find_delta(home: Home, model: str, bases: Sequence[str], name: str) -> Delta:
+    """Return the delta of that name made for one of these digests, the first that has one. `model` is for messages.
 
     Raises DeltaError if the name is only known on another base, NotKept if it is unknown.
     """
     everywhere = [delta for delta in list_deltas(home) if LESSON not in delta.origin]
-    here = [delta for delta in everywhere if delta.base_digest == base_digest]
+    here = [delta for base in bases for delta in everywhere if delta.base_digest == base]
     for delta in here:
         if delta.name == name:
             return delta
     for delta in everywhere:
         if delta.name == name:
-            delta.check_base(base_digest)
+            delta.check_base(*bases)
     names = ", ".join(f"{model}+{delta.name}" for delta in here)
     cure = f"Kept here: {names}." if names else f"{model} has no deltas; `ingle tune {model} DATA --name {name}` makes one."
     raise NotKept(f"model {model}+{name}", "is not kept in this home", "", cure)

@@ -18,7 +18,7 @@ from ingle.core.errors import ConfigError, DeltaError, HomeError, NotKept
 from ingle.core.event import Event, Fact
 from ingle.core.files import os_errors, sync_folder, write_atomic
 from ingle.home.base import Base, read_base, verify_base
-from ingle.home.deltas import LESSON, LOCK, find_delta, get_delta, stack_digest, tree
+from ingle.home.deltas import LESSON, LOCK, find_delta, fitting_bases, get_delta, stack_digest, tree
 from ingle.home.names import NAME, check_name
 from ingle.home.parts import list_parts
 from ingle.home.place import Home
@@ -107,7 +107,7 @@ def get_kept(home: Home, name: str) -> Kept:
         raise _not_kept(home, model, names)
     kept = _read(home, model)
     for delta in deltas:
-        kept = _with_delta(kept, find_delta(home, kept.name, kept.digest, delta))
+        kept = _with_delta(kept, find_delta(home, kept.name, fitting_bases(home, kept.base, kept.deltas), delta))
     return kept
 
 
@@ -182,7 +182,7 @@ def _keep(home: Home, name: str, base: str, deltas: tuple[str, ...], replace: bo
     if not home.base_folder(base).is_dir():
         raise NotKept(f"base {base[:12]}", "is not in this home", "", "Pull it first.")
     for i, digest in enumerate(deltas):
-        get_delta(home, digest).check_base(stack_digest(base, deltas[:i]))
+        get_delta(home, digest).check_base(*fitting_bases(home, base, deltas[:i]))
     names = _names(home)
     _refuse_other_case(name, names)
     if name in names:
