@@ -5,7 +5,6 @@ killed, the next question starts it anew, and the one that it was at is asked on
 clause of text. So a long recording doesn't keep a voice waiting, and stopping a voice is to ask for no more clauses.
 """
 
-import json
 import os
 import subprocess
 import sys
@@ -17,7 +16,7 @@ from functools import cached_property
 from importlib.util import find_spec
 from pathlib import Path
 from threading import Lock, Timer
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 
@@ -25,6 +24,7 @@ from ingle.core.config import from_table
 from ingle.core.errors import ConfigError, MediaError, NotKept, RequestError, raised
 from ingle.core.installing import how_to_install
 from ingle.core.media import Sound
+from ingle.core.pipes import end_worker, read_message, write_message
 from ingle.energy.meter import Clocks, Meter
 from ingle.home.parts import find_part, is_kept
 from ingle.home.place import Home
@@ -45,7 +45,6 @@ _DICTIONARY, _KOKORO = "phonemes-en", "kokoro"
 _UNSURE = -0.75
 """Mean log-probability of a token below which the English ears may have heard another language."""
 _SPEEDS = (0.25, 4.0)
-_MOST_LINE = 64 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,8 +223,7 @@ class Speech:
         timer = Timer(self._answer_s, process.kill)
         timer.start()
         try:
-            process.stdin.write(json.dumps(question.header | {"bytes": len(data)}).encode() + b"\n" + data)
-            process.stdin.flush()
+            write_message(process.stdin, question.header, data)
             return read_message(process.stdout)
         finally:
             timer.cancel()
@@ -236,7 +234,7 @@ class Speech:
         self._end()
         command, pipe = [sys.executable, "-P", "-m", "ingle.media.speech_worker"], subprocess.PIPE
         process = self._process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, env=dict(os.environ))
-        weakref.finalize(self, _kill, process)
+        weakref.finalize(self, end_worker, process)
         return process
 
     def _rest(self) -> None:
@@ -254,20 +252,8 @@ class Speech:
         if self._timer is not None:
             self._timer.cancel()
         if self._process is not None:
-            _kill(self._process)
+            end_worker(self._process)
         self._process = None
-
-
-def read_message(stream: IO[bytes]) -> tuple[dict[str, Any], bytes]:
-    """Return a header and the bytes that it announces. Raises EOFError where the other side has ended."""
-    line = stream.readline(_MOST_LINE)
-    if not line.endswith(b"\n"):
-        raise EOFError
-    header: dict[str, Any] = json.loads(line)
-    data = stream.read(int(header.get("bytes", 0)))
-    if len(data) != int(header.get("bytes", 0)):
-        raise EOFError
-    return header, data
 
 
 def _moved(segment: HeardSegment, by_s: float) -> HeardSegment:
@@ -278,12 +264,3 @@ def _moved(segment: HeardSegment, by_s: float) -> HeardSegment:
 def _need(package: str) -> None:
     if find_spec(package) is None:
         raise ConfigError(package, f"Hearing and speaking need {package}, which is not installed", "", how_to_install("speech"))
-
-
-def _kill(process: "subprocess.Popen[bytes]") -> None:
-    process.kill()
-    process.wait()
-    for stream in (process.stdin, process.stdout):
-        if stream is not None:
-            with suppress(OSError):
-                stream.close()

@@ -3,7 +3,6 @@
 `python -P -m ingle.media.speech_worker`. It opens each ear and voice when it is first asked for, and ends with its standard input.
 """
 
-import json
 import os
 import sys
 import time
@@ -17,12 +16,12 @@ import numpy as np
 from ingle.core.config import to_table
 from ingle.core.errors import CheckpointError, IngleError, fault_of
 from ingle.core.limits import limit_memory
+from ingle.core.pipes import read_message, write_message
 from ingle.media.ears.whisper import Whisper, open_whisper
 from ingle.media.mouths.kokoro import Kokoro, open_kokoro
 from ingle.media.mouths.piper import MODEL as PIPER
 from ingle.media.mouths.piper import Piper, open_piper
 from ingle.media.phonemes import open_phonemes
-from ingle.media.speech import read_message
 
 _MOST_BYTES = 4 << 30
 """Address space: all ears and voices together take a quarter of it."""
@@ -50,9 +49,7 @@ def main() -> None:
                 "speech", "can't hear or speak this", f"{type(error).__name__}: {error}"[:300], "`ingle verify` checks the files."
             )
             answer, sound = {"fault": fault_of(fault)}, b""
-        header = answer | {"cpu_s": time.process_time() - began_s, "bytes": len(sound)}
-        answers.write(json.dumps(header).encode() + b"\n" + sound)
-        answers.flush()
+        write_message(answers, answer | {"cpu_s": time.process_time() - began_s}, sound)
 
 
 def _hear(question: dict[str, Any], data: bytes) -> Answer:

@@ -16,19 +16,19 @@ from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from threading import Lock, Timer
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 
 from ingle.core.config import from_table
 from ingle.core.errors import CheckpointError, RequestError, TemplateError, raised
+from ingle.core.pipes import end_worker, read_message
 from ingle.model.tokenizer import ControlToken, Tokenizer, TokenizerFacts
 
 ANSWER_S = 10.0
 """Seconds for one text or conversation; a thousand messages take some hundredths."""
 START_S = 60.0
 """Seconds until a worker is ready: half a second on a quiet machine."""
-_MOST_LINE = 64 << 20
 _ENVIRONMENT = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
 
 
@@ -136,7 +136,7 @@ class _Worker:
             with suppress(OSError):
                 process.stdin.write(line)
                 process.stdin.flush()
-                return _read(process.stdout)
+                return read_message(process.stdout)
         except EOFError:
             pass
         finally:
@@ -153,12 +153,12 @@ class _Worker:
         command = [sys.executable, "-P", "-m", "ingle.model.tokenizer_worker", str(self._folder)]
         environment, pipe = {**os.environ, **_ENVIRONMENT}, subprocess.PIPE
         process = self._process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, env=environment)
-        weakref.finalize(self, _kill, process)
+        weakref.finalize(self, end_worker, process)
         assert process.stdout is not None
         timer = Timer(START_S, process.kill)
         timer.start()
         try:
-            about, data = _read(process.stdout)
+            about, data = read_message(process.stdout)
         except (EOFError, OSError) as error:
             self._end()
             what = f"it took more than {START_S:g} seconds, or more memory than it may"
@@ -174,27 +174,5 @@ class _Worker:
 
     def _end(self) -> None:
         if self._process is not None:
-            _kill(self._process)
+            end_worker(self._process)
         self._process = None
-
-
-def _read(stream: IO[bytes]) -> tuple[dict[str, Any], bytes]:
-    """Return a header and the bytes that it announces. Raises EOFError where the process has ended."""
-    line = stream.readline(_MOST_LINE)
-    if not line.endswith(b"\n"):
-        raise EOFError
-    header: dict[str, Any] = json.loads(line)
-    size = int(header.get("bytes", 0))
-    data = stream.read(size)
-    if len(data) != size:
-        raise EOFError
-    return header, data
-
-
-def _kill(process: "subprocess.Popen[bytes]") -> None:
-    process.kill()
-    process.wait()
-    for stream in (process.stdin, process.stdout):
-        if stream is not None:
-            with suppress(OSError):
-                stream.close()

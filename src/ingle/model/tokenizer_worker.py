@@ -10,13 +10,14 @@ import sys
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 
 from ingle.core.config import to_table
 from ingle.core.errors import CheckpointError, IngleError, RequestError, fault_of
 from ingle.core.limits import limit_memory
+from ingle.core.pipes import write_message
 from ingle.model.template import encode_chat, render
 from ingle.model.tokenizer import ControlToken, Tokenizer
 from ingle.model.tokenizer_hf import open_tokenizer
@@ -43,16 +44,16 @@ def main() -> None:
         _check_size(tokenizer)
         words = [tokenizer.token_bytes(token) for token in range(tokenizer.vocab_size)]
     except IngleError as error:
-        _send(answers, {"fault": fault_of(error)})
+        write_message(answers, {"fault": fault_of(error)})
         return
     about = {"facts": to_table(tokenizer.facts), "control": dict(tokenizer.control), "longest_token": tokenizer.longest_token}
     sizes = np.array([len(word) for word in words], np.int32).tobytes()
-    _send(answers, {**about, "tokens": len(words)}, sizes + b"".join(words))
+    write_message(answers, {**about, "tokens": len(words)}, sizes + b"".join(words))
     limit_memory(_WORKING_BYTES)
     for line in jobs:
         job = json.loads(line)
         _alarm(int(job["seconds"]) + _GRACE_S)
-        _send(answers, *_answer(tokenizer, job["call"], job["arguments"]))
+        write_message(answers, *_answer(tokenizer, job["call"], job["arguments"]))
         _alarm(0)
 
 
@@ -93,11 +94,6 @@ def _check_size(tokenizer: Tokenizer) -> None:
     ):
         if got > most:
             raise CheckpointError("tokenizer", f"must have at most {most:,} {what}", f"{got:,}")
-
-
-def _send(answers: IO[bytes], header: dict[str, Any], data: bytes = b"") -> None:
-    answers.write(json.dumps(header | {"bytes": len(data)}).encode() + b"\n" + data)
-    answers.flush()
 
 
 def _alarm(seconds: int) -> None:
