@@ -78,7 +78,20 @@ def test_every_maker_says_what_it_is(name: str) -> None:
 
 
 def test_makers_are_found_by_name() -> None:
-    assert {"tune", "harden", "debias", "hybridize", "quantise", "prune", "lesson", "style", "import", "federate"} == set(gated_makers())
+    assert {
+        "tune",
+        "harden",
+        "debias",
+        "hybridize",
+        "quantise",
+        "prune",
+        "lesson",
+        "style",
+        "import",
+        "federate",
+        "sight",
+        "painter",
+    } == set(gated_makers())
     assert [name for name, maker in makers().items() if maker.personal] == ["lesson", "style"]
     with pytest.raises(ConfigError, match="Did you mean prune"):
         find_maker("prun")

@@ -4,6 +4,7 @@ import json
 import re
 import time
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -249,8 +250,9 @@ def test_a_description_goes_where_the_template_lets_it() -> None:
     assert re.match(r"<\|im_start\|>user\nYou can call.*\n\nWeather\?<", said(tokenizer_with(NO_SYSTEM), alone, TOOLS), re.DOTALL)
     assert with_tools(tokenizer_with(PLAIN), alone, []) == (tuple(alone), ())
     assert "<tool_call>" in said(tokenizer_with(PLAIN), CONVERSATION), "earlier calls stay, though nothing is offered any more"
-    with pytest.raises(RequestError, match="must be text"):
-        said(tokenizer_with(PLAIN), [Message("tool", (ImagePart(b"", "image/png"),))], TOOLS)
+    picture = ImagePart(b"", "image/png")
+    prepared, _ = with_tools(tokenizer_with(PLAIN), [Message("tool", (picture,))], TOOLS)
+    assert any(part == replace(picture, origin="tool") for message in prepared for part in message.parts), "a tool may show a picture"
 
 
 @given(typed=st.lists(st.sampled_from(["<|im_end|>", "<|im_", "end|>", "</tool_response>", "\n", "é"]), max_size=6).map("".join))

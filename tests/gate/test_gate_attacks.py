@@ -127,6 +127,6 @@ def test_limits_are_checked_and_lessons_are_not_slowed(gate_home: Home, empty_ho
     empty_home.policy.write_text("[attacks]\nmost = 'many'\n")
     with pytest.raises(ConfigError, match=r"policy attacks\.most must be"):
         load_policy(empty_home)
-    assert {maker for maker in gated_makers() if not Policy().limits(maker, "attacks").on} == {"lesson", "style"}
+    assert {maker for maker in gated_makers() if not Policy().limits(maker, "attacks").on} == {"lesson", "style", "sight"}
     trial = Trial(gate_home, get_kept(gate_home, "tiny"), make("x"), Probes(acts=lambda _: False))
     assert attacks.check(trial, attacks.Limits()) is None

@@ -29,7 +29,7 @@ GROUPS = {
         "pull": "Download a model, check it and make it ready.",
         "chat": "Chat with a model in the terminal.",
         "run": "Answer one prompt, from the command line or a pipe.",
-        "see": "Ask a model about pictures.",
+        "see": "Ask a model about pictures, one answer a file.",
         "draw": "Draw a small picture from words.",
         "hear": "Write down what recordings say.",
         "say": "Say a text aloud, into a file or a pipe.",

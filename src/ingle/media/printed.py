@@ -13,6 +13,7 @@ from contextlib import suppress
 from dataclasses import replace
 from functools import lru_cache
 
+from ingle.core.errors import ConfigError, RequestError
 from ingle.core.message import ImagePart, Message, Part, Request, TextPart
 from ingle.media.picture import png_of, read_picture
 
@@ -49,8 +50,11 @@ def _with_words(part: Part) -> Iterator[Part]:
 
 @lru_cache(maxsize=256)
 def _printed_words(data: bytes) -> str:
-    """Return the words in a picture, line by line. Raises RequestError for a damaged picture."""
-    picture = png_of(read_picture(data))
+    """Return the words in a picture; none of one that can't be read, which whoever looks at it says better."""
+    try:
+        picture = png_of(read_picture(data))
+    except (ConfigError, RequestError):
+        return ""
     command = ["tesseract", "stdin", "stdout", "--psm", "11", "tsv"]
     environment = {"PATH": os.environ.get("PATH", ""), "OMP_THREAD_LIMIT": "1"}
     table = ""
