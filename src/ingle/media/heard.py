@@ -1,4 +1,4 @@
-"""What was heard: words with their times."""
+"""Heard words with their times."""
 
 from dataclasses import dataclass
 
@@ -26,7 +26,7 @@ class HeardSegment:
 
 @dataclass(frozen=True, slots=True)
 class Heard:
-    """What a recording says."""
+    """The words of a recording."""
 
     text: str
     language: str
@@ -40,7 +40,7 @@ class Heard:
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """What a part of a recording says, with times from its own beginning."""
+    """The words of a part of a recording, with times from its own beginning."""
 
     language: str
     used_s: float

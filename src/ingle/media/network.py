@@ -30,7 +30,7 @@ class Convolution:
     step: int = 1
     """Pixels from one place of the filter to the next."""
     clipped: bool = True
-    """Whether what comes out is kept between 0 and 6 (ReLU6)."""
+    """Whether outputs are kept between 0 and 6 (ReLU6)."""
     depthwise: bool = False
     skip: int = 0
     """How many convolutions ago the picture was read that is added to the sum; 0 = none is."""

@@ -37,7 +37,7 @@ class TileSettings:
     filter: int
     """Pillow's number of the way to resize; 1 is Lanczos."""
     scale: float
-    """What a byte is multiplied by, before `mean` is taken away and all is divided by `spread`."""
+    """Factor of each byte, before `mean` is taken away and all is divided by `spread`."""
     mean: tuple[float, float, float]
     spread: tuple[float, float, float]
 

@@ -1,4 +1,4 @@
-"""What was heard, as text, as subtitles (SubRip, WebVTT) or as plain values."""
+"""Transcripts: heard words as text, as subtitles (SubRip, WebVTT) or as plain values."""
 
 from collections.abc import Callable
 from typing import Any

@@ -20,7 +20,7 @@ _FLOOR_S, _FLOOR_SHARE = 4.0, 0.1
 _FIRST_FLOOR, _FIRST_FRAMES = -62.0, 8
 """Noise of the room (dB below full scale) before anything was heard, and for how many frames it counts."""
 _LEAST_DB = -52.0
-"""What is quieter is no speech, however quiet the room is."""
+"""Level below which nothing is speech, however quiet the room is."""
 _EASIEST_DB, _HARDEST_DB = 3.0, 21.0
 """Distance from the noise at threshold 0 and 1."""
 _HOLDS_DB = 3.0

@@ -214,7 +214,7 @@ class ControlToken:
 PICTURE = ControlToken("")
 """The place of a picture in a rendered conversation; no control token has an empty name."""
 HOLE = -1
-"""What stands in the place of PICTURE among ids, until the ids of its vectors do."""
+"""The id in the place of PICTURE, until the ids of its vectors stand there."""
 
 
 class TokenStream:

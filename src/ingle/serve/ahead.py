@@ -17,7 +17,7 @@ from ingle.serve.ask import Ask
 from ingle.serve.service import Service
 
 _MORE = " so"
-"""What may come next. Where the tokens with it begin to differ, nothing is certain any more."""
+"""Endings that may come next. Where the tokens with it begin to differ, nothing is certain any more."""
 _MOST_S = 30.0
 
 

@@ -1,4 +1,4 @@
-"""What was said in a talk, and the events that tell of it."""
+"""The turns of a talk, and the events that tell of them."""
 
 import uuid
 from collections.abc import Awaitable, Callable, Mapping

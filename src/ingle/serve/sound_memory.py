@@ -44,7 +44,7 @@ class HeardSound:
 
 @dataclass
 class SoundMemory:
-    """What one server spoke and heard lately. Each asker finds only their own."""
+    """Sounds that one server spoke and heard lately. Each asker finds only their own."""
 
     _spoken: _Lately[str] = field(default_factory=_Lately)
     _heard: _Lately[HeardSound] = field(default_factory=_Lately)

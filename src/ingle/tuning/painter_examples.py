@@ -1,4 +1,4 @@
-"""What a painter learns from: emblems as documents of a prompt and 64 words, and those that it never sees."""
+"""Examples for a painter: emblems as documents of a prompt and 64 words, and those that it never sees."""
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence

@@ -49,7 +49,7 @@ class Fitted:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Sums:
-    """What a ridge regression needs of some pictures; sums of several sets add up."""
+    """Sums over some pictures for a ridge regression; those of several sets add up."""
 
     gram: Floats
     """[d, d], d = MOST_DIRECTIONS or fewer."""
