@@ -1,11 +1,12 @@
 """Painting: 64 words of the palette and nothing else, by an addition that acts at no other time; text stays as it was, to the bit."""
 
+import sys
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from ingle.core.errors import DeltaError, RequestError
+from ingle.core.errors import ConfigError, DeltaError, RequestError
 from ingle.core.message import Request, Sampling
 from ingle.engine.answer import answer
 from ingle.engine.backend import Segment
@@ -128,3 +129,9 @@ def test_a_palette_of_another_vocabulary_is_refused(plain: LanguageModel) -> Non
     wrong = replace(plain, painter=replace(painter_for(plain.backend), read=lambda: (tensors, ())))
     with pytest.raises(DeltaError, match="must have a palette of the model's own tokens"):
         painting_request(wrong, "red apple")
+
+
+def test_without_pillow_nothing_is_painted_and_the_cure_is_told(model: LanguageModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "PIL", None)
+    with pytest.raises(ConfigError, match=r"Pictures need Pillow.* Run: "):
+        model.answering(painting_request(model, "a lemon"))

@@ -21,6 +21,10 @@ ingle pull ./letters-peft --onto smollm2 --name letters   (an adapter of the PEF
 """
 
 
+_NEXT = {"sight": "Show it a picture: ingle see FILE --model {name}", "painter": 'Let it draw: ingle draw "a red apple" {name}'}
+"""What to try first with an ability."""
+
+
 def command(
     what: Annotated[
         str,
@@ -74,7 +78,7 @@ def command(
         return
     verb = "was kept already" if brought.already else "is kept"
     print(f"{brought.kept.name} {verb}: {size(base.nbytes)} from {base.source}, ready in format {brought.format}.")
-    print(f"Talk with it: ingle chat {brought.kept.name}")
+    print(_NEXT.get(what, "Talk with it: ingle chat {name}").format(name=brought.kept.name))
 
 
 def _parts(parts: "tuple[PartEntry, ...]", as_json: bool) -> None:

@@ -13,6 +13,7 @@ from ingle.engine.painting import NO_PAINTER, Painter
 from ingle.engine.seeing import ReadyPrompt, Seer, prompt_of
 from ingle.media.painter import prompt_of as painters_prompt
 from ingle.media.painter import wish_of
+from ingle.media.picture import pillow
 from ingle.model.template import encode_chat, render
 from ingle.model.tokenizer import Tokenizer
 
@@ -47,12 +48,13 @@ class LanguageModel:
     def answering(self, request: Request) -> "LanguageModel":
         """Return the model that answers a request: itself, or for a picture itself while it paints.
 
-        Raises RequestError for a picture where it has no painter, and the errors of reading one.
+        Raises RequestError for a picture where it has no painter, ConfigError without Pillow, and the errors of reading a painter.
         """
         if request.modalities != ("image",) or self.paints:
             return self
         if self.painter is None:
             raise RequestError("modalities", f"{self.name} can't paint", "", NO_PAINTER)
+        pillow()  # asked before anything is written, because a picture can't be shown without it
         return self._painting
 
     @cached_property

@@ -6,6 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ingle.core.media import Picture
+from ingle.media.picture import pillow
 
 SIDE = 64
 """Pixels of a side."""
@@ -15,8 +16,7 @@ Pixels = npt.NDArray[np.uint8]
 
 def emblem_of(picture: Picture) -> Pixels:
     """Return a picture as [64, 64, 3]: whole, in the middle of white."""
-    from PIL import Image
-
+    Image = pillow()
     image = Image.fromarray(picture.pixels)
     scale = SIDE / max(image.size)
     if scale != 1:
@@ -41,8 +41,7 @@ def sheet(pixels: Pixels, columns: int, gap: int = 4) -> Picture:
 
 def enlarged(picture: Picture, times: float) -> Picture:
     """Return a picture so many times as large, smoothly; exactly as it is for 1."""
-    from PIL import Image
-
+    Image = pillow()
     image = Image.fromarray(picture.pixels)
     size = max(1, round(image.width * times)), max(1, round(image.height * times))
     return picture if size == image.size else Picture(np.array(image.resize(size, Image.Resampling.BICUBIC)))

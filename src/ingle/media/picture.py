@@ -50,28 +50,29 @@ def read_picture(data: bytes, at: str = "picture") -> Picture:
 def png_of(picture: Picture) -> bytes:
     """Return the picture as a PNG file. Raises ConfigError where Pillow is missing."""
     file = io.BytesIO()
-    _pillow().fromarray(picture.pixels).save(file, "PNG")
+    pillow().fromarray(picture.pixels).save(file, "PNG")
     return file.getvalue()
 
 
-def _pillow() -> Any:
+def pillow() -> Any:
+    """Return Pillow's module `Image`. Raises ConfigError with the command that installs it."""
     try:
         from PIL import Image
     except ImportError as error:
-        raise ConfigError("pictures", "Reading pictures needs Pillow, which is not installed", "", how_to_install("sight")) from error
+        raise ConfigError("pictures", "Pictures need Pillow, which is not installed", "", how_to_install("sight")) from error
     return Image
 
 
 def _opened(data: bytes, at: str) -> "Image":
-    pillow = _pillow()
+    library = pillow()
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", pillow.DecompressionBombWarning)  # our own limit is below
-            image: Image = pillow.open(io.BytesIO(data), formats=FORMATS)
-    except pillow.DecompressionBombError as error:
+            warnings.simplefilter("ignore", library.DecompressionBombWarning)  # our own limit is below
+            image: Image = library.open(io.BytesIO(data), formats=FORMATS)
+    except library.DecompressionBombError as error:
         limit = f"A picture may have {MOST_PIXELS // 1_000_000} million pixels"
         raise RequestError(at, limit, "far more", "Make it smaller first.") from error
-    except pillow.UnidentifiedImageError as error:
+    except library.UnidentifiedImageError as error:
         cure = "Send a PNG, JPEG, WebP, GIF or BMP."
         raise RequestError(at, "This is no picture that can be read here", f"{len(data):,} bytes", cure) from error
     except _FAILURES as error:
@@ -81,8 +82,9 @@ def _opened(data: bytes, at: str) -> "Image":
 
 def _pixels(image: "Image") -> "np.ndarray[Any, np.dtype[np.uint8]]":
     """Decode: RGB uint8 [H, W, 3]."""
-    from PIL import Image, ImageOps
+    from PIL import ImageOps
 
+    Image = pillow()
     turned = ImageOps.exif_transpose(image) or image
     if turned.mode.startswith("I"):  # 16 bits of grey: Pillow's own conversion would cut off above 255
         grey = np.asarray(turned).astype(np.int64)

@@ -12,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ingle.core.errors import ConfigError
-from ingle.core.installing import how_to_install
 from ingle.core.media import ControlName, Picture, SightPiece
+from ingle.media.picture import pillow
 
 Array = npt.NDArray[Any]
 AROUND, WHOLE, MARKER = "<fake_token_around_image>", "<global-img>", "<image>"
@@ -105,10 +105,7 @@ def pieces_of(tiles: Tiles, vectors: list[npt.NDArray[np.float32]], controls: fr
 
 
 def _resized(pixels: Array, height: int, width: int, filter_: int) -> npt.NDArray[np.uint8]:
-    try:
-        from PIL import Image
-    except ImportError as error:
-        raise ConfigError("pictures", "Resizing pictures needs Pillow, which is not installed", "", how_to_install("sight")) from error
+    Image = pillow()
     return np.array(Image.fromarray(pixels).resize((width, height), Image.Resampling(filter_)))
 
 

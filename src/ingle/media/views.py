@@ -4,6 +4,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ingle.core.media import Picture
+from ingle.media.picture import pillow
 
 Floats = npt.NDArray[np.float32]
 POOLED = 5
@@ -12,8 +13,7 @@ POOLED = 5
 
 def square(picture: Picture, side: int) -> npt.NDArray[np.uint8]:
     """Return the whole picture in the middle of a white square: uint8 [side, side, 3]. Nothing of it is cut off or stretched."""
-    from PIL import Image
-
+    Image = pillow()
     height, width = picture.pixels.shape[:2]
     factor = side / max(height, width)
     size = max(1, round(width * factor)), max(1, round(height * factor))
