@@ -34,7 +34,7 @@ def swept(tmp_path_factory: pytest.TempPathFactory, long_texts: str) -> Home:
     heard = list[Event]()
     sweep = planned(home, long_texts)
     run_sweep(home, sweep, sweep.runs, workers=2, sink=heard.append)
-    assert [event.kind for event in heard] == ["scale.run"] * 6
+    assert [event.kind for event in heard] == ["scale"] * 6
     return home
 
 

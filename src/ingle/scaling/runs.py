@@ -82,6 +82,11 @@ def outcomes(reports: Sequence[Mapping[str, Any]]) -> str:
     return digest_json(sorted(outcome(report) for report in reports))
 
 
+def own_share(report: Mapping[str, Any]) -> float:
+    """Share of a run's steps that were made for it alone, not with the trunk that it branched off."""
+    return 1 - float(report["shared_steps"]) / float(report["steps"])
+
+
 def point_of(report: Mapping[str, Any]) -> Point:
     """Return a run as a point for a law."""
     return Point(

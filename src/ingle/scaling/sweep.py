@@ -4,6 +4,8 @@ HOME/scaling/NAME/plan.json       settings, the list of runs, the run that is fo
                   runs/KEY.json   a finished run, see scaling/runs.py
                   texts/KEY.npy   bits of each held-out text
                   runs.csv        all finished runs, for anyone to refit
+                  fit.json        the law and what it foretells
+                  check.json      what came of the foretold run
                   progress.json   how far a running sweep is
                   work/           checkpoints of unfinished runs
 """
@@ -24,20 +26,24 @@ import numpy.typing as npt
 
 from ingle.core.config import from_table, to_table
 from ingle.core.digest import digest_json
+from ingle.core.energy import Energy
 from ingle.core.errors import CheckpointError, ConfigError, NotKept
 from ingle.core.event import Event, Fact, Sink
 from ingle.core.files import write_atomic
 from ingle.home.names import check_name
 from ingle.home.place import Home
-from ingle.scaling.points import write_points
+from ingle.scaling.foretold import RUN
+from ingle.scaling.interval import Fit, Prediction, fit_points
+from ingle.scaling.points import Place, write_points
 from ingle.scaling.prepared import Prepared, find_prepared
-from ingle.scaling.runs import RunSettings, outcome, point_of
+from ingle.scaling.runs import RunSettings, outcome, own_share, point_of
 from ingle.scaling.sweep_settings import SweepSettings, foretold_of, runs_of
 from ingle.train.making import RunWatch, nobody, to_json
 from ingle.train.trouble import stop_signals
 
 VERSION = 1
 PLAN, RUNS, TEXTS, CSV, PROGRESS, WORK = "plan.json", "runs", "texts", "runs.csv", "progress.json", "work"
+FITTED, CHECKED = "fit.json", "check.json"
 _TOLD_EVERY_S = 2.0
 
 
@@ -115,6 +121,26 @@ def open_sweep(home: Home, name: str) -> Sweep:
     if prepared.digest != plan["data"]:
         raise CheckpointError(name, "was planned for another state of its text", prepared.digest[:12], "Plan it anew under another name.")
     return Sweep(name, folder, settings, prepared, tuple(runs_of(settings, prepared)), foretold_of(settings, prepared), plan)
+
+
+def fit_sweep(sweep: Sweep) -> tuple[Fit, Prediction, dict[str, Any]]:
+    """Fit the law to the finished runs, foretell the larger run, and keep both; return fit, prediction and the kept table.
+
+    Raises ConfigError for too few runs.
+    """
+    reports = sweep.reports()
+    if not reports:
+        raise ConfigError(sweep.name, "has no finished runs", "", f"Train them first: ingle scale run {sweep.name}")
+    found = fit_points([point_of(report) for report in reports])
+    run = sweep.foretold
+    place = Place(run.parameters, run.tokens, run.unique or min(run.tokens, sweep.prepared.tokens))
+    [prediction] = found.predict([place])
+    missing = len(sweep.runs) - len(reports)
+    notes = [f"{missing} of {len(sweep.runs)} runs are not finished: the law is of the others"] if missing else []
+    table = found.table() | {"prediction": prediction.table() | _listed(run), "missing": missing}
+    table["notes"] = [*table["notes"], *notes]
+    write_atomic(sweep.folder / FITTED, to_json(table))
+    return found, prediction, table
 
 
 def list_sweeps(home: Home) -> list[str]:
@@ -220,10 +246,11 @@ class _Course:
 
 
 def run_event(name: str, report: Mapping[str, Any]) -> Event:
-    """Event of a finished run, for the ledger."""
-    names = ("key", "parameters", "tokens", "unique", "seed", "loss", "bits_digest", "seconds")
-    energy: dict[str, Fact] = {"joules": report["energy"].get("joules", 0.0)}
-    return Event("scale.run", name, {name: report[name] for name in names} | {"outcome": outcome(report)} | energy)
+    """Event of a finished run, for the ledger. A branch has the energy of its own steps alone: the trunk's counts once."""
+    names = ("key", "parameters", "tokens", "unique", "seed", "loss", "bits_digest")
+    own = Energy(**report["energy"]).scaled(own_share(report))
+    facts: dict[str, Fact] = {name: report[name] for name in names} | {"seconds": report["seconds"] * own_share(report)}
+    return Event(RUN, name, facts | {"outcome": outcome(report)} | own.facts())
 
 
 def _listed(run: RunSettings) -> dict[str, Any]:
