@@ -31,11 +31,10 @@ def command(
     workers: Annotated[int, typer.Option(min=0, help="Trainings at a time; 0 = one a core.")] = 0,
     runner: Annotated[str, typer.Option(help="With run, check and probe: where to train: local or ray.")] = "local",
     ray: Annotated[str, typer.Option(metavar="ADDRESS", help="With run, check and probe: train on this Ray cluster.")] = "",
-    predict: Annotated[
-        str | None, typer.Option(metavar="N,D", help="With fit: foretell the loss of N parameters after D tokens.")
-    ] = None,
+    predict: Annotated[str | None, typer.Option(metavar="N,D", help="With fit: foretell the loss of N parameters after D tokens.")] = None,
     serves: Annotated[
-        str | None, typer.Option(metavar="TOKENS/day", help="With advise: what the model will answer, e.g. 2Mtokens/day; by default as here.")
+        str | None,
+        typer.Option(metavar="TOKENS/day", help="With advise: what the model will answer, e.g. 2Mtokens/day; by default as here."),
     ] = None,
     lever: Annotated[list[str] | None, typer.Option(help="With probe: which ways to spend; by default all.")] = None,
     plot: Annotated[Path | None, typer.Option(metavar="FILE", help="With fit: draw the law into this SVG file.")] = None,

@@ -68,7 +68,10 @@ def show_sweeps(home: Home, as_json: bool) -> None:
     if not found:
         note("No sweep was planned in this home yet. Plan one: ingle scale plan --minutes 20")
         return
-    print_table(("sweep", "runs", "foretold", "came"), [(one["name"], f"{one['done']} of {one['of']}", one["foretold"], one["came"]) for one in found])
+    print_table(
+        ("sweep", "runs", "foretold", "came"),
+        [(one["name"], f"{one['done']} of {one['of']}", one["foretold"], one["came"]) for one in found],
+    )
 
 
 def _asked(found: Any, predict: str) -> "Prediction":

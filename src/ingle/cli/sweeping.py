@@ -8,11 +8,8 @@ from typing import TYPE_CHECKING, Any
 from ingle.home.place import Home
 
 if TYPE_CHECKING:
-    from ingle.scaling.budget import Budget, Cost
-    from ingle.scaling.planning import Machine, Planned
-    from ingle.scaling.prepared import Prepared
+    from ingle.scaling.budget import Cost
     from ingle.scaling.sweep import Sweep
-    from ingle.scaling.sweep_settings import SweepSettings
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +67,10 @@ def plan(
         print_json(dict(sweep.plan))
         return
     print_table(("run", "parameters", "tokens"), [_row(run) for run in (*sweep.runs, sweep.foretold)])
-    print_table(("", "time", "energy", "price"), [_costs("the sweep", planned.sweep, prices.currency), _costs("the foretold run", planned.foretold, prices.currency)])
+    print_table(
+        ("", "time", "energy", "price"),
+        [_costs("the sweep", planned.sweep, prices.currency), _costs("the foretold run", planned.foretold, prices.currency)],
+    )
     print(f"The last run is the one that is foretold. Its 90 % interval will be about {width:.1%} wide, by simulation.")
     note(f"Nothing was trained yet. Go on with: ingle scale run {name}")
 
@@ -121,7 +121,9 @@ def check(home: Home, name: str, where: Where, yes: bool, as_json: bool) -> None
         print_json(facts)
         return
     verdict = "inside" if facts["inside"] else "outside"
-    print(f"Foretold {facts['loss']:.4f} ({facts['low']:.4f} to {facts['high']:.4f}), came {facts['came']:.4f} {report['unit']}: {verdict} the interval.")
+    print(
+        f"Foretold {facts['loss']:.4f} ({facts['low']:.4f} to {facts['high']:.4f}), came {facts['came']:.4f} {report['unit']}: {verdict} the interval."
+    )
     note(f"The prediction is fact {prediction.seq} of the ledger, signed before the run began; `ingle verify` proves the order.")
 
 

@@ -14,7 +14,7 @@ import io
 import json
 import os
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import import_module
@@ -36,7 +36,7 @@ from ingle.scaling.foretold import RUN
 from ingle.scaling.interval import Fit, Prediction, fit_points
 from ingle.scaling.points import Place, write_points
 from ingle.scaling.prepared import Prepared, find_prepared
-from ingle.scaling.runs import RunSettings, outcome, own_share, point_of
+from ingle.scaling.runs import RunSettings, climb_shares, climbs_of, outcome, own_share, point_of
 from ingle.scaling.sweep_settings import SweepSettings, foretold_of, runs_of
 from ingle.train.making import RunWatch, nobody, to_json
 from ingle.train.trouble import stop_signals
@@ -169,19 +169,9 @@ def run_sweep(
 
 
 def jobs_of(sweep: Sweep, runs: Iterable[RunSettings]) -> list[dict[str, Any]]:
-    """Group runs into climbs, the longest first, as jobs for a worker."""
-    climbs = dict[str, list[RunSettings]]()
-    for run in runs:
-        climbs.setdefault(run.trunk, []).append(run)
-    ordered = sorted(climbs.values(), key=lambda climb: -climb_flops(climb))
+    """Return the climbs of these runs as jobs for a worker, the longest first."""
     work = str(sweep.folder / WORK)
-    return [{"call": "climb", "runs": to_table(climb), "prepared": sweep.prepared.folder, "work": work} for climb in ordered]
-
-
-def climb_flops(climb: Sequence[RunSettings]) -> float:
-    """FLOPs of a climb: the longest run whole, of each other one its cool-down."""
-    longest, *others = sorted(climb, key=lambda run: -run.tokens)
-    return longest.flops + sum(run.flops * run.train.schedule.decay for run in others)
+    return [{"call": "climb", "runs": to_table(climb), "prepared": sweep.prepared.folder, "work": work} for climb in climbs_of(runs)]
 
 
 def cores() -> int:
@@ -195,8 +185,9 @@ class _Course:
     def __init__(self, sweep: Sweep, runs: Sequence[RunSettings], watch: RunWatch, sink: Sink) -> None:
         self._sweep, self._runs, self._watch, self._sink = sweep, runs, watch, sink
         self._running = dict[int, dict[str, Any]]()
+        self._own = {run.key: (run.flops * share, share) for climb in climbs_of(runs) for run, share in climb_shares(climb)}
         self._began, self._told = time.monotonic(), 0.0
-        self._at_first = self._done_flops()
+        self._at_first = self._done()
 
     def hear(self, number: int, header: dict[str, Any], data: bytes) -> None:
         """Hear a message: a step, a sentence, or a finished run, which is kept."""
@@ -224,17 +215,22 @@ class _Course:
         self._watch.say(f"{report['label']}: {report['loss']:.4f} {report['unit']}, {report['seconds']:.0f} s")
         self._tell(now=True)
 
-    def _done_flops(self) -> float:
-        """FLOPs of what is done, as a share of each run's own."""
-        finished = sum(run.flops for run in self._runs if (self._sweep.folder / RUNS / f"{run.key}.json").exists())
-        flops = {run.key: run.flops for run in self._runs}
-        return finished + sum(flops[one["key"]] * one["step"] / one["steps"] for one in self._running.values())
+    def _done(self) -> float:
+        """FLOPs that are done, of those in `_own`."""
+        finished = [key for key in self._own if (self._sweep.folder / RUNS / f"{key}.json").exists()]
+        parts = (self._own[one["key"]][0] * self._share(one) for one in self._running.values())
+        return sum((self._own[key][0] for key in finished), 0.0) + sum(parts)
+
+    def _share(self, header: Mapping[str, Any]) -> float:
+        """Share of a running run's own steps that is done."""
+        own = self._own[header["key"]][1]
+        return max(0.0, (header["step"] / header["steps"] - 1 + own) / own)
 
     def _tell(self, now: bool = False) -> None:
         if not now and time.monotonic() - self._told < _TOLD_EVERY_S:
             return
         self._told = time.monotonic()
-        whole, done = sum(run.flops for run in self._runs), self._done_flops()
+        whole, done = sum(flops for flops, _ in self._own.values()), self._done()
         seconds = self._told - self._began
         new = done - self._at_first
         left = seconds * (whole - done) / new if new > 0 else None
@@ -265,5 +261,3 @@ def _read(path: Path) -> dict[str, Any]:
         cure = "Delete the file; the run is made again."
         raise CheckpointError(str(path), "must be a report of this sweep", error, cure) from error
     return table
-
-

@@ -32,4 +32,5 @@ def expected_width(settings: SweepSettings, prepared: Prepared) -> float:
 
 
 def _loss(run: RunSettings) -> float:
-    return _FLOOR + _SIZE[0] * float(run.parameters) ** -_SIZE[1] + _DATA[0] * float(run.tokens) ** -_DATA[1]
+    loss: float = _FLOOR + _SIZE[0] * run.parameters ** -_SIZE[1] + _DATA[0] * run.tokens ** -_DATA[1]
+    return loss
