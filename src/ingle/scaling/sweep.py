@@ -44,7 +44,7 @@ from ingle.train.trouble import stop_signals
 VERSION = 1
 PLAN, RUNS, TEXTS, CSV, PROGRESS, WORK = "plan.json", "runs", "texts", "runs.csv", "progress.json", "work"
 FITTED, CHECKED = "fit.json", "check.json"
-_TOLD_EVERY_S = 2.0
+_TOLD_EVERY_S, _SAID_EVERY_S = 2.0, 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,7 +186,7 @@ class _Course:
         self._sweep, self._runs, self._watch, self._sink = sweep, runs, watch, sink
         self._running = dict[int, dict[str, Any]]()
         self._own = {run.key: (run.flops * share, share) for climb in climbs_of(runs) for run, share in climb_shares(climb)}
-        self._began, self._told = time.monotonic(), 0.0
+        self._began, self._told, self._said = time.monotonic(), 0.0, time.monotonic()
         self._at_first = self._done()
 
     def hear(self, number: int, header: dict[str, Any], data: bytes) -> None:
@@ -239,6 +239,9 @@ class _Course:
         table = {"done": finished, "of": len(self._runs), "share": done / whole, "running": labels, "seconds_left": left}
         write_atomic(self._sweep.folder / PROGRESS, json.dumps(table).encode())
         self._watch.pieces(f"runs of {self._sweep.name}", finished, len(self._runs))
+        if left is not None and self._told - self._said > _SAID_EVERY_S:
+            self._said = self._told
+            self._watch.say(f"{finished} of {len(self._runs)} runs, about {left / 60:.0f} minutes left")
 
 
 def run_event(name: str, report: Mapping[str, Any]) -> Event:
