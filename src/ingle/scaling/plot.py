@@ -211,7 +211,7 @@ def residuals(dots: Sequence[Dot], noise: float = math.nan) -> str:
     nothing = frame.note(_NO_LAW if dots else _NOTHING)
     parts = [end_keys, frame.grid("parameters", "loss above the law, %", named=names) if runs else nothing]
     parts.append(frame.band([(-0.5, -wide, wide), (last, -wide, wide)], "told") if wide else "")
-    parts.append(frame.line([(-0.5, 0.0), (last, 0.0)], "ink", 1.2))
+    parts.append(frame.line([(-0.5, 0.0), (last, 0.0)], "ink", 1.2) if runs else "")
     for i, n in enumerate(sizes):
         mine = sorted((one for one in runs if one.parameters == n), key=lambda one: (one.tokens, one.loss))
         for k, dot in enumerate(mine):
