@@ -58,6 +58,7 @@ def test_runs_learn_and_differ(swept: Home) -> None:
     losses = {(run.size, run.tokens, run.train.seed): report["loss"] for run, report in zip(sweep.runs, sweep.reports(), strict=True)}
     assert len(set(losses.values())) == 6
     assert max(losses.values()) < 3
+    assert all(0 < abs(report["loss_int4"] - report["loss"]) < 0.1 * report["loss"] for report in sweep.reports())
     assert losses["2x32", 2 * LEAST_STEPS * STEP, 0] < losses["1x32", LEAST_STEPS * STEP, 0]
 
 
