@@ -5,7 +5,7 @@ An interval is one of a *new run*: it holds what is not known of the law, of the
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -102,17 +102,31 @@ class Fit:
         low, middle, high = np.quantile(runs, [(1 - level) / 2, 0.5, (1 + level) / 2], axis=0)
         return [Prediction(float(b), float(a), float(c), level) for a, b, c in zip(low, middle, high, strict=True)]
 
+    def thinned(self, draws: int) -> "Fit":
+        """Return the fit with about so many of its draws, each form by its weight: for curves of many places."""
+        share = min(1.0, draws / len(self._noise))
+        fewer = []
+        for one in self.drawn:
+            count = round(share * len(one.noise))
+            exponents, coefficients, noise = one.exponents[:count], one.coefficients[:count], one.noise[:count]
+            fewer.append(replace(one, exponents=exponents, coefficients=coefficients, noise=noise))
+        return replace(self, drawn=tuple(fewer))
+
+    def check_compute(self, flops: float, what: str) -> None:
+        """Refuse compute that these runs say nothing of. Raises ConfigError with the reason; `what` names the run."""
+        times = flops / self.largest
+        if times > MOST_EXTRAPOLATION * (1 + 1e-9):
+            rule = f"must be at most {MOST_EXTRAPOLATION:g} times as much compute as the largest run; {what} is {times:.3g} times"
+            cure = f"Add a run of about {short(flops / MOST_EXTRAPOLATION)} FLOP: farther out, such intervals were never tested."
+            raise ConfigError("prediction", rule, "", cure)
+
     def check_place(self, place: Place | Point) -> None:
         """Refuse a place that these runs say nothing of. Raises ConfigError with the reason."""
         for name in ("parameters", "tokens"):
             value = getattr(place, name)
             if not (math.isfinite(value) and value > 0):
                 raise ConfigError(name, "must be above 0", value)
-        times = place.compute / self.largest
-        if times > MOST_EXTRAPOLATION * (1 + 1e-9):
-            rule = f"must be at most {MOST_EXTRAPOLATION:g} times as much compute as the largest run; {shown(place)} is {times:.3g} times"
-            cure = f"Add a run of about {short(place.compute / MOST_EXTRAPOLATION)} FLOP: farther out, such intervals were never tested."
-            raise ConfigError("prediction", rule, "", cure)
+        self.check_compute(place.compute, shown(place))
         if repeats(place) and not any(one.form.knows_repeats for one in self.drawn):
             cure = "Add runs that repeat their texts (column unique), or fit the form repeated, which then rests on a published constant."
             raise ConfigError(
