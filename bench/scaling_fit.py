@@ -20,6 +20,7 @@ from scipy.optimize import minimize
 from scipy.special import logsumexp
 
 from harness import finish, show
+from ingle.core.errors import ConfigError
 from ingle.measure.intervals import wilson
 from ingle.scaling.fit import fit_problem, problem_of
 from ingle.scaling.form import find_form
@@ -163,7 +164,7 @@ def bootstrap(points: Sequence[Point], rng: np.random.Generator, draws: int = 40
 def measured(family: str, name: str, setting: str, draws: int, with_bootstrap: bool, rivals: bool) -> dict[str, float]:
     """One row: a design and a setting, over so many draws."""
     errors: dict[str, list[float]] = {}
-    inside, widths, seconds = [], [], []
+    inside, widths, seconds, refused = [], [], [], 0
     for number in range(draws):
         rng = np.random.default_rng(SEEDS[family] + number)
         points, seen = runs(truth(family, rng), name, setting, rng)
@@ -171,18 +172,28 @@ def measured(family: str, name: str, setting: str, draws: int, with_bootstrap: b
         if with_bootstrap:
             loss, low, high = bootstrap(points, rng)
         else:
-            one = fit_points(points).predict([FAR])[0]
+            try:
+                one = fit_points(points).predict([FAR])[0]
+            except ConfigError:
+                refused += 1
+                continue
             loss, low, high = one.loss, one.low, one.high
         seconds.append(time.perf_counter() - began)
         inside.append(low <= seen <= high)
         widths.append((high - low) / loss)
         for rival, guess in {"Ingle": lambda _, loss=loss: loss, **(RIVALS if rivals else {})}.items():
             errors.setdefault(rival, []).append(abs(guess(points) / seen - 1))
-    share = wilson(sum(inside), draws)
+    share = wilson(sum(inside), len(inside))
     return {
-        "coverage": sum(inside) / draws, "coverage_low": share.low, "coverage_high": share.high, "width": float(np.median(widths)),
-        "seconds": float(np.median(seconds)), "slowest": max(seconds), **{rival: float(np.median(some)) for rival, some in errors.items()},
-    }  # fmt: skip
+        "coverage": sum(inside) / len(inside),
+        "coverage_low": share.low,
+        "coverage_high": share.high,
+        "refused": refused,
+        "width": float(np.median(widths)),
+        "seconds": float(np.median(seconds)),
+        "slowest": max(seconds),
+        **{rival: float(np.median(some)) for rival, some in errors.items()},
+    }
 
 
 def main() -> None:
@@ -196,13 +207,15 @@ def main() -> None:
     parser.add_argument("--alone", action="store_true", help="without the rivals")
     options = parser.parse_args()
     names = ["Ingle", *([] if options.alone else RIVALS)]
-    rows: list[Sequence[object]] = [("design", "noise", "coverage of 90 %", "width %", "s a fit", *(f"error %: {name}" for name in names))]
+    rows: list[Sequence[object]] = [
+        ("design", "noise", "coverage of 90 %", "width %", "refused", "s a fit", *(f"error %: {name}" for name in names))
+    ]
     table = []
     for name, setting in itertools.product(options.designs.split(","), options.settings.split(",")):
         one = measured(options.family, name, setting, options.draws, options.bootstrap, not options.alone)
         covered = f"{one['coverage']:.3f} ({one['coverage_low']:.2f} – {one['coverage_high']:.2f})"
         errors = [f"{100 * one[rival]:.2f}" for rival in names]
-        rows.append((name, setting, covered, f"{100 * one['width']:.2f}", f"{one['seconds']:.2f}", *errors))
+        rows.append((name, setting, covered, f"{100 * one['width']:.2f}", one["refused"], f"{one['seconds']:.2f}", *errors))
         table.append({"design": name, "noise": setting} | one)
         print(rows[-1], flush=True)
     show(f"{options.draws} draws of the family {options.family}, a new run at 4.1 times the largest compute", rows)

@@ -46,7 +46,7 @@ def test_one_kind_stays_one() -> None:
 def test_the_search_finds_what_trying_all_ways_finds(seed: int) -> None:
     rng = np.random.default_rng(seed)
     some = worsened(runs(truth("chinchilla"), 0.004, seed), tuple(np.flatnonzero(rng.random(12) < 0.4)))[:9]
-    ways = [marks for marks in itertools.product((False, True), repeat=9) if sum(marks) <= 6]
+    ways = [marks for marks in itertools.product((False, True), repeat=9) if sum(marks) <= 7]
     scores = evidence(_project(problem_of(some, FORM)), np.array(ways, np.float64))
     found = likely_marks(some, FORM)
     assert found[0][0] == ways[int(scores.argmax())]

@@ -27,7 +27,7 @@ VERSION = 1
 """Goes up with the method, so that a digest names it."""
 FEWEST_POSITIVE = 0.002
 """Part of the drawn laws that must have no coefficient below 0."""
-MOST_LEFT = 0.5
+MOST_LEFT = 0.9
 """Part of the losses' variance that a law may leave; above it there is no law."""
 FAR_OFF = 0.4
 """Huber's weight below which a run is named."""
@@ -173,9 +173,15 @@ def fit_points(points: Sequence[Point], forms: Sequence[str] = (), draws: int = 
     check_design(points)
     points = sorted(points, key=lambda one: (one.compute, one.parameters, one.tokens, one.unique, one.seed))
     shapes = [find_form(name) for name in forms or forms_for(points)]
-    ways = likely_marks(points, shapes[0])
-    found = [[draw_laws(problem_of(points, shape, marks), draws, seed) for marks, _ in ways] for shape in shapes]
-    _check_falling(points, found[0][0])
+    first = [
+        (draw_laws(problem_of(points, shapes[0], marks), draws, seed), marks, share) for marks, share in likely_marks(points, shapes[0])
+    ]
+    total = sum(share * one.positive for one, _, share in first)
+    _check_falling(points, total, min(float(np.var(one.nearest.residuals)) for one, _, _ in first))
+    ways = sorted(((marks, share * one.positive / total) for one, marks, share in first), key=lambda way: -way[1])
+    by_marks = {marks: one for one, marks, _ in first}
+    found = [[by_marks[marks] for marks, _ in ways]]
+    found += [[draw_laws(problem_of(points, shape, marks), draws, seed) for marks, _ in ways] for shape in shapes[1:]]
     weights = _weights(points, shapes, [some[0] for some in found], ways[0][0], seed)
     rng = np.random.default_rng(seed)
     drawn = [_mixed(points, *one, ways, draws, rng) for one in zip(shapes, weights.tolist(), found, strict=True)]
@@ -185,9 +191,9 @@ def fit_points(points: Sequence[Point], forms: Sequence[str] = (), draws: int = 
     return Fit(tuple(points), tuple(drawn), kinds, notes, digest_json(described))
 
 
-def _check_falling(points: Sequence[Point], one: Draws) -> None:
+def _check_falling(points: Sequence[Point], positive: float, left: float) -> None:
     seen = min(point.loss for point in points) / np.array([point.loss for point in points])
-    if one.positive < FEWEST_POSITIVE or np.var(one.nearest.residuals) > MOST_LEFT * np.var(seen):
+    if positive < FEWEST_POSITIVE or left > MOST_LEFT * np.var(seen):
         rule = "must show that loss falls with size and with data; no law comes near these"
         raise ConfigError("runs", rule, "", "Look for runs that ended early, or were trained at a bad rate.")
 

@@ -18,6 +18,8 @@ from ingle.scaling.points import Floats, Point, shown
 
 TWO_KINDS = 0.1
 """Belief that there are two kinds, before any run is seen."""
+FEWEST_BETTER = 2
+"""Runs of the better kind that there must be."""
 MOST_MARKS = 4
 """Ways to mark the runs that go on into the law."""
 _LEAST = 0.02
@@ -103,7 +105,7 @@ def likely_marks(points: Sequence[Point], form: Form) -> list[tuple[Marks, float
         known |= dict(zip(waiting, scores.tolist(), strict=True))
         best = sorted(known, key=lambda marks: -known[marks])[:_BEAM]
         flipped = {tuple(bool(mark) ^ (i == number) for i, mark in enumerate(marks)) for marks in best for number in range(count)}
-        waiting = sorted(marks for marks in flipped - known.keys() if sum(marks) <= count - 3)
+        waiting = sorted(marks for marks in flipped - known.keys() if sum(marks) <= count - FEWEST_BETTER)
     total = np.logaddexp.reduce(list(known.values()))
     likely = sorted(((marks, float(np.exp(score - total))) for marks, score in known.items()), key=lambda one: -one[1])[:MOST_MARKS]
     likely = [one for one in likely if one[1] >= _LEAST] or likely[:1]
@@ -116,7 +118,7 @@ def _starts(problem: LawProblem) -> list[Marks]:
     residuals = fit_problem(problem).residuals
     order = np.argsort(-residuals)
     count = len(residuals)
-    return [tuple(bool(mark) for mark in np.isin(np.arange(count), order[:many])) for many in range(count - 2)]
+    return [tuple(bool(mark) for mark in np.isin(np.arange(count), order[:many])) for many in range(count - FEWEST_BETTER + 1)]
 
 
 def _project(problem: LawProblem) -> _Projected:
