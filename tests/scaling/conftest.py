@@ -18,3 +18,9 @@ def home(tmp_path: Path) -> Home:
 def texts(tmp_path_factory: pytest.TempPathFactory) -> str:
     """A file of texts."""
     return write_texts(tmp_path_factory.mktemp("texts") / "texts.jsonl")
+
+
+@pytest.fixture(scope="session")
+def long_texts(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A file with as much text as the longest run of a tiny sweep reads."""
+    return write_texts(tmp_path_factory.mktemp("texts") / "long.jsonl", 900)

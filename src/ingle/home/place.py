@@ -11,6 +11,7 @@ cache/downloads       unfinished downloads; may be deleted
 cache/groups          groups that conversions to hybrids found; may be deleted, they are then searched again
 guards/               what the judges of guards were taught, and the home's own judge, if it made one
 federated/KEY/        what this home learned together with others, and how far it is (federated/standing.py)
+scaling/NAME/         a sweep of trainings, one file a run (scaling/sweep.py)
 labels/               energy labels of models, by the digest of base and deltas (energy/label.py)
 states/               saved states of kept conversations; may be deleted, the text is then read again
 staging/              unfinished downloads and models
@@ -95,6 +96,11 @@ class Home:
     def federated(self) -> Path:
         """Folder of what is being learned together with other homes, one folder per federation."""
         return self.root / "federated"
+
+    @property
+    def scaling(self) -> Path:
+        """Folder of sweeps, one folder per name."""
+        return self.root / "scaling"
 
     @property
     def labels(self) -> Path:

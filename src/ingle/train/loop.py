@@ -7,7 +7,7 @@ same call goes on from its last checkpoint and ends with the same bytes (on the 
 import contextlib
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -33,6 +33,7 @@ from ingle.train.checkpoints import (
     save_tensors,
     sweep_checkpoints,
 )
+from ingle.train.forks import Fork, Forks
 from ingle.train.forward import final_states, first_trained_layer
 from ingle.train.journal import Journal, JournalLine
 from ingle.train.kernel_attention import KERNELS, fits_heads
@@ -51,13 +52,13 @@ _FILL: Any = torch.utils.deterministic
 
 def train(
     module: CausalLM, parameters: Mapping[str, nn.Parameter], data: Data, settings: TrainSettings, out_folder: Path,
-    watch: TrainWatch = TrainWatch(), objective: Objective = Answers(),  # noqa: B008 - both are frozen
+    watch: TrainWatch = TrainWatch(), objective: Objective = Answers(), forks: Sequence[tuple[Path, TrainSettings]] = (),  # noqa: B008 - frozen
 ) -> TrainReport:  # fmt: skip
     """Train these parameters of the module, in place. All others keep their values, but not their type.
 
     The module is cast to what the machine computes fastest in; the trained parameters are float32 beside it. At the end they are in
     `out_folder`/trained.safetensors: the last ones, or with `patience` those with the lowest held-out loss. If the folder holds a
-    checkpoint of the same run, the run goes on from there.
+    checkpoint of the same run, the run goes on from there. `forks`: folders and settings of shorter runs that begin alike (train/forks.py).
 
     Raises ConfigError for settings, data or a folder that don't fit; TrainError for numbers that ran away or memory that ran out;
     HomeError where the disk refuses. Whatever it raises, the last checkpoint is whole.
@@ -74,7 +75,7 @@ def train(
         if fits_heads(module.lm_head.weight.device, module.config.head_dim):
             remembers = any(isinstance(part, RecurrentMemory) for part in module.modules())
             compile_ahead((*KERNELS, *(MEMORY_KERNELS if remembers else ())), own_watch.say)
-        run = TrainingRun(module, parameters, data, settings, out_folder, own_watch, objective, ranks)
+        run = TrainingRun(module, parameters, data, settings, out_folder, own_watch, objective, ranks, forks)
         try:
             return run.to_the_end(stop)
         finally:
@@ -86,12 +87,14 @@ class TrainingRun:
 
     def __init__(
         self, module: CausalLM, parameters: Mapping[str, nn.Parameter], data: Data, settings: TrainSettings, folder: Path,
-        watch: TrainWatch, objective: Objective, ranks: Ranks,
+        watch: TrainWatch, objective: Objective, ranks: Ranks, forks: Sequence[tuple[Path, TrainSettings]] = (),
     ) -> None:  # fmt: skip
         self.module, self.data, self.settings, self.folder = module, data, settings, folder
         self.watch, self.objective, self.ranks = watch, objective, ranks
         self.device = module.lm_head.weight.device
-        digest = run_digest(module, parameters, data, settings, objective.name, ranks.world)
+        digests = [run_digest(module, parameters, data, one, objective.name, ranks.world) for one in (settings, *(s for _, s in forks))]
+        digest = digests[0]
+        self.forks = Forks(settings, [Fork(*fork, run) for fork, run in zip(forks, digests[1:], strict=True)])
         ranks.check_equal("run", digest)
         saved = load_checkpoint(folder)
         if saved is not None and saved[0].run != digest:
@@ -135,6 +138,8 @@ class TrainingRun:
             if self.journal is not None:
                 self.journal.add(line)
             self._tell(line)
+            if self.forks.due(self.state.step) and self.ranks.first:
+                self.forks.save(self.state, self.trained.values(), self.trained.state())
             if self.ranks.any(stop.asked):
                 self._save()
                 return self._report("interrupted")

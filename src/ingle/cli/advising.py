@@ -1,0 +1,1 @@
+"""Advice on where to spend compute (the levers' part)."""

@@ -1,0 +1,50 @@
+"""The ladder of sizes: shape, rate and batch of a model as functions of its size.
+
+A law of badly tuned runs is a law of bad tuning (arXiv 2406.19146), so what a rung trains with was tried at both ends: bench/scaling.py.
+Heads are 64 or more wide, in multiples of 32, as the training kernels need.
+"""
+
+from typing import Literal
+
+from ingle.core.errors import ConfigError
+from ingle.core.spec import Memory
+from ingle.scaling.settings import ShapeSettings
+
+Kind = Literal["transformer", "hybrid", "rnn"]
+CONTEXT = 2048
+LADDER = {
+    "2x64": (2, 64), "2x96": (2, 96), "3x128": (3, 128), "5x128": (5, 128), "5x160": (5, 160), "6x192": (6, 192), "8x192": (8, 192),
+    "8x256": (8, 256), "10x320": (10, 320),
+}  # fmt: skip
+"""Rungs from small to large, as layers × width: 0.24, 0.42, 0.82, 1.2, 1.9, 2.8, 3.5, 6.2 and 11.4 million parameters at 2,048 words."""
+RATE = {"muon": 9e-3, "adamw": 3e-3}
+"""Best learning rate at its peak for the smallest rung, at 2,048 tokens a step."""
+_SMALLEST, _FALL = 238_144, 0.25
+"""The best rate falls with size: of 4.5e-3, 9e-3 and 1.8e-2 the second was best at 0.24M parameters and the first at 2.8M (LOG.md)."""
+_HYBRID: dict[str, tuple[int, int, Memory]] = {"hybrid": (64, 4, "gated_delta"), "rnn": (0, 0, "gated_delta")}
+
+
+def rung(name: str, kind: Kind) -> ShapeSettings:
+    """Return the shape of a rung. Raises ConfigError for a name that is not `LAYERSxWIDTH`."""
+    layers, width = LADDER.get(name) or _custom(name)
+    head = next((dim for dim in (64, 96, 128, 160) if width % dim == 0), width)
+    window, sinks, memory = _HYBRID.get(kind, (0, 0, "none"))
+    everywhere: dict[str, str | int] = {"transformer": "all", "hybrid": min(3, layers), "rnn": "none"}
+    return ShapeSettings(
+        layers=layers, width=width, heads=width // head, kv_heads=1, context=CONTEXT, retrieval=everywhere[kind], window=window,
+        sinks=sinks, memory=memory,
+    )  # fmt: skip
+
+
+def rate_of(optimiser: str, parameters: int) -> float:
+    """Return the learning rate of a model of so many parameters."""
+    rate: float = RATE[optimiser] * (parameters / _SMALLEST) ** -_FALL
+    return float(f"{rate:.3g}")
+
+
+def _custom(name: str) -> tuple[int, int]:
+    layers, _, width = name.partition("x")
+    if not (layers.isdecimal() and width.isdecimal() and int(layers) > 0 and int(width) >= 32 and int(width) % 32 == 0):
+        cure = f"For example one of the ladder: {', '.join(LADDER)}."
+        raise ConfigError("sizes", "must be LAYERSxWIDTH with a width that is a multiple of 32", name, cure)
+    return int(layers), int(width)

@@ -1,0 +1,183 @@
+"""Sweeps: branches end as runs from the first step do, kills change nothing, plans and reports say what was run."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from ingle.core.errors import ConfigError, HomeError, NotKept
+from ingle.core.event import Event
+from ingle.home.place import Home
+from ingle.scaling.climb import bits_of
+from ingle.scaling.first_values import new_module
+from ingle.scaling.prepared import held_out_of, rows_of
+from ingle.scaling.runs import outcome, outcomes
+from ingle.scaling.shape import config_of
+from ingle.scaling.sweep import jobs_of, open_sweep, run_sweep
+from ingle.scaling.sweep_settings import LEAST_STEPS, runs_of
+from tests.scaling.sweeps import STEP, alone, planned, tiny_sweep
+
+
+@pytest.fixture(scope="module")
+def swept(tmp_path_factory: pytest.TempPathFactory, long_texts: str) -> Home:
+    """A home with a finished sweep."""
+    home = Home(tmp_path_factory.mktemp("swept"))
+    heard = list[Event]()
+    sweep = planned(home, long_texts)
+    run_sweep(home, sweep, sweep.runs, workers=2, sink=heard.append)
+    assert [event.kind for event in heard] == ["scale"] * 6
+    return home
+
+
+def test_a_branch_ends_as_a_run_from_the_first_step(swept: Home, tmp_path: Path) -> None:
+    sweep = open_sweep(swept, "small")
+    reports = sweep.reports()
+    assert len(reports) == 6
+    branches = [report for report in reports if report["shared_steps"]]
+    assert [report["tokens"] for report in branches] == [LEAST_STEPS * STEP] * 3
+    for run in sweep.runs[:1]:
+        by_itself = alone(run, sweep.prepared, tmp_path)
+        report = sweep.report(run)
+        assert report is not None
+        shared = LEAST_STEPS - round(0.3 * LEAST_STEPS) + 1  # the first step of a cool-down is at full rate
+        assert (by_itself["shared_steps"], report["shared_steps"]) == (0, shared)
+        assert outcome(by_itself) == outcome(report)
+
+
+def test_runs_learn_and_differ(swept: Home) -> None:
+    sweep = open_sweep(swept, "small")
+    losses = {(run.size, run.tokens, run.train.seed): report["loss"] for run, report in zip(sweep.runs, sweep.reports(), strict=True)}
+    assert len(set(losses.values())) == 6
+    assert max(losses.values()) < 3
+    assert losses["2x32", 2 * LEAST_STEPS * STEP, 0] < losses["1x32", LEAST_STEPS * STEP, 0]
+
+
+def test_bits_are_those_of_each_text_read_alone(swept: Home) -> None:
+    sweep = open_sweep(swept, "small")
+    held_out = held_out_of(sweep.prepared)
+    module = new_module(config_of(sweep.runs[0].model, sweep.prepared.vocabulary), 3).eval()
+    bits = bits_of(module, held_out)
+    for number in (0, len(bits) - 1):
+        ids = torch.from_numpy(held_out.corpus.document(number).ids.astype(np.int64))
+        with torch.no_grad():
+            logits = module(ids[None])[0].double()
+        nats = -torch.log_softmax(logits[:-1], -1).gather(1, ids[1:, None]).sum()
+        assert bits[number] == pytest.approx(float(nats) / np.log(2), rel=1e-5)
+
+
+def test_finished_runs_are_files_that_anyone_can_refit(swept: Home) -> None:
+    sweep = open_sweep(swept, "small")
+    lines = (sweep.folder / "runs.csv").read_text().splitlines()
+    assert lines[0].startswith("parameters,tokens,loss")
+    assert len(lines) == 7
+    assert {path.name for path in sweep.folder.iterdir()} == {"plan.json", "runs", "runs.csv", "texts", "work"}
+    assert not [path for path in (sweep.folder / "work").iterdir() if path.is_dir()]
+    bits = sweep.bits(sweep.runs[0])
+    report = sweep.report(sweep.runs[0])
+    assert report is not None
+    assert bits.sum() / report["held_out_bytes"] == pytest.approx(report["loss"])
+
+
+def test_a_finished_sweep_is_not_run_again(swept: Home) -> None:
+    sweep = open_sweep(swept, "small")
+    before = outcomes(sweep.reports())
+    heard = list[Event]()
+    assert outcomes(run_sweep(swept, sweep, sweep.runs, sink=heard.append)) == before
+    assert not heard
+
+
+def test_kills_of_workers_and_driver_change_nothing(swept: Home, tmp_path: Path, long_texts: str) -> None:
+    """Kills a worker or the driver at random moments until the sweep is done."""
+    home = Home(tmp_path / "killed")
+    sweep = planned(home, long_texts)
+    draw, kills = random.Random(4), 0
+    program = (
+        "import sys; from pathlib import Path; from ingle.home.place import Home; from ingle.scaling.sweep import open_sweep, run_sweep\n"
+        "home = Home(Path(sys.argv[1])); sweep = open_sweep(home, 'small'); run_sweep(home, sweep, sweep.runs, workers=2)"
+    )
+    while len(sweep.reports()) < len(sweep.runs):
+        driver = subprocess.Popen([sys.executable, "-c", program, str(home.root)], stderr=subprocess.DEVNULL)
+        time.sleep(draw.uniform(3.0, 7.0))
+        if kills < 4 and driver.poll() is None:
+            children = Path(f"/proc/{driver.pid}/task/{driver.pid}/children").read_text().split()
+            os.kill(draw.choice([driver.pid, *map(int, children)]), signal.SIGKILL)
+            kills += 1
+        driver.wait(120)
+    assert kills >= 2
+    assert outcomes(sweep.reports()) == outcomes(open_sweep(swept, "small").reports())
+
+
+def test_jobs_begin_with_the_longest_climb(swept: Home) -> None:
+    sweep = open_sweep(swept, "small")
+    jobs = jobs_of(sweep, sweep.runs)
+    assert [len(job["runs"]) for job in jobs] == [2, 2, 2]
+    assert jobs[0]["runs"][0]["size"] == "2x32"
+
+
+def test_a_sweep_that_is_running_is_not_run_twice(swept: Home) -> None:
+    sweep = open_sweep(swept, "small")
+    with swept.lock("scaling-small"), pytest.raises(HomeError, match="in use"):
+        run_sweep(swept, sweep, sweep.runs)
+
+
+def test_a_name_keeps_its_plan_once_it_has_runs(swept: Home, long_texts: str) -> None:
+    assert planned(swept, long_texts).key == open_sweep(swept, "small").key
+    with pytest.raises(ConfigError, match="has runs by another plan"):
+        planned(swept, long_texts, rate=0.02)
+    with pytest.raises(NotKept, match="is no sweep"):
+        open_sweep(swept, "nothing")
+
+
+def test_what_can_not_be_planned(home: Home, long_texts: str) -> None:
+    for changes, message in (
+        ({"tokens": [STEP]}, "150 steps"), ({"foretold_tokens": 10**6}, r"2x64, 1.00M tokens wants more text"),
+        ({"sizes": ["big"]}, "LAYERSxWIDTH"),
+        ({"sizes": ["2x32", "2x32"]}, "must be different"), ({"foretold_size": "1x32"}, "one of the sweep's own"),
+        ({"data": {"sources": [long_texts], "pairs": 0.3}}, "two kinds"), ({"more_seeds": 3}, "0 to 2"), ({"epochs": 0.5}, "at least 1"),
+    ):  # fmt: skip
+        with pytest.raises(ConfigError, match=message):
+            planned(home, long_texts, **changes)  # type: ignore[arg-type]
+
+
+def test_few_different_tokens_are_the_first_rows(swept: Home) -> None:
+    sweep = open_sweep(swept, "small")
+    run = runs_of(replace(sweep.settings, epochs=40.0), sweep.prepared)[0]
+    unique = run.unique
+    assert unique == round(LEAST_STEPS * STEP / 40)
+    assert run.label == "1x32, 0.01M tokens, 40 times, seed 0"
+    assert list(rows_of(sweep.prepared, unique).train) == list(range(unique // 48))
+    assert len(rows_of(sweep.prepared).train) > len(rows_of(sweep.prepared, unique).train)
+
+
+def test_a_worker_without_a_driver_ends(swept: Home, tmp_path: Path) -> None:
+    sweep = open_sweep(swept, "small")
+    job = {**jobs_of(sweep, sweep.runs)[0], "work": str(tmp_path)}
+    process = subprocess.Popen([sys.executable, "-P", "-m", "ingle.scaling.worker"], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert process.stdin is not None
+    assert process.stdout is not None
+    process.stdin.write(json.dumps({**job, "bytes": 0}).encode() + b"\n")
+    process.stdin.flush()
+    while b'"step"' not in process.stdout.readline():
+        assert process.poll() is None
+    process.stdin.close()
+    process.stdout.read()
+    process.stdout.close()
+    process.wait(30)
+    assert list(tmp_path.glob("*/step-*/state.json"))
+
+
+def test_settings_of_a_tiny_sweep_are_read_back(long_texts: str) -> None:
+    from ingle.core.config import from_table, to_table
+    from ingle.scaling.sweep_settings import SweepSettings
+
+    settings = tiny_sweep(long_texts)
+    assert from_table(SweepSettings, to_table(settings)) == settings
