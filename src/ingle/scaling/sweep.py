@@ -14,6 +14,7 @@ HOME/scaling/NAME/plan.json       settings, the list of runs, the run that is fo
 
 import io
 import json
+import math
 import os
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -222,13 +223,14 @@ class _Course:
     def _done(self) -> float:
         """FLOPs that are done, of those in `_own`."""
         finished = [key for key in self._own if (self._sweep.folder / RUNS / f"{key}.json").exists()]
-        parts = (self._own[one["key"]][0] * self._share(one) for one in self._running.values())
-        return sum((self._own[key][0] for key in finished), 0.0) + sum(parts)
+        running = [self._own[one["key"]][0] * self._share(one) for one in self._running.values()]
+        return math.fsum([self._own[key][0] for key in finished] + running)
 
     def _share(self, header: Mapping[str, Any]) -> float:
         """Share of a running run's own steps that is done."""
         own = self._own[header["key"]][1]
-        return max(0.0, (header["step"] / header["steps"] - 1 + own) / own)
+        share: float = max(0.0, (header["step"] / header["steps"] - 1 + own) / own)
+        return share
 
     def _tell(self, now: bool = False) -> None:
         if not now and time.monotonic() - self._told < _TOLD_EVERY_S:
