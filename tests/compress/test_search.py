@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from ingle.compress import search
-from ingle.compress.front import Point, best, draw, front, rows
+from ingle.compress.front import Tried, best, draw, front, rows
 from ingle.compress.recipes import CompressionRecipe, RecipeGrid, recipes
 from ingle.compress.search import CompressSettings, SearchResult, compress
 from ingle.compress.served import Quality, QualityLoss, ServedStepTimer
@@ -45,9 +45,9 @@ def found(home: Home, settings: CompressSettings, name: str = "small", **more: A
     return compress(home, get_kept(home, "tiny"), name, settings, lambda _kept, _maker: admitting(home), **more)
 
 
-def point(recipe: str, loss: float, joules: float = 1.0, mb: float = 100.0, speed: float = 1.0) -> Point:
+def point(recipe: str, loss: float, joules: float = 1.0, mb: float = 100.0, speed: float = 1.0) -> Tried:
     pace = ServedStepTimer(100 * speed, joules, joules, joules, "model", speed, speed, speed, joules)
-    return Point(recipe, Quality(1.0, 0.5, 0.4, 0.6, "x"), QualityLoss(loss, loss - 1, loss + 1, 9), pace, mb, 100.0)
+    return Tried(recipe, Quality(1.0, 0.5, 0.4, 0.6, "x"), QualityLoss(loss, loss - 1, loss + 1, 9), pace, mb, 100.0)
 
 
 ORIGINAL = point("", 0.0)

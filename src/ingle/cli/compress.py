@@ -11,7 +11,7 @@ from ingle.cli.gating import Force, Overrides
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from ingle.compress.front import Point
+    from ingle.compress.front import Tried
     from ingle.compress.search import CompressSettings, SearchResult
     from ingle.home.kept import Kept
     from ingle.home.place import Home
@@ -62,7 +62,7 @@ def command(
     home = enter()
     rules = read_policy(home, [*_limits(setup), *(policy or ())])
     kept = _kept(home, model)
-    shown: list[tuple[Sequence[Point], Point | None]] = []
+    shown: list[tuple[Sequence[Tried], Tried | None]] = []
     with watching() as watch:
         result = None
         try:
@@ -103,7 +103,7 @@ def _kept(home: "Home", model: str) -> "Kept":
         return bring(home, model, watch).kept
 
 
-def _draw(plot: Path | None, name: str, points: "Sequence[Point]", chosen: "Point | None", setup: "CompressSettings") -> None:
+def _draw(plot: Path | None, name: str, points: "Sequence[Tried]", chosen: "Tried | None", setup: "CompressSettings") -> None:
     from ingle.cli.output import note
     from ingle.compress.front import draw
 
@@ -112,7 +112,7 @@ def _draw(plot: Path | None, name: str, points: "Sequence[Point]", chosen: "Poin
         note(f"Drawn: {plot}")
 
 
-def _table(points: "Sequence[Point]", chosen: "Point | None", setup: "CompressSettings") -> None:
+def _table(points: "Sequence[Tried]", chosen: "Tried | None", setup: "CompressSettings") -> None:
     from ingle.cli.output import print_table
     from ingle.compress.front import rows
 

@@ -10,6 +10,7 @@ from ingle.core.errors import ConfigError
 from ingle.engine.team import usable_cores
 from ingle.home.place import Home
 from ingle.learn.settings import LearnSettings
+from ingle.scaling.budget import Prices
 from ingle.serve.settings import SamplingSettings, ServeSettings
 
 FILE = "config.toml"
@@ -58,6 +59,7 @@ class Settings:
     chat: ChatSettings = field(default_factory=ChatSettings)
     sampling: SamplingSettings = field(default_factory=SamplingSettings)
     serve: ServeSettings = field(default_factory=ServeSettings)
+    costs: Prices = field(default_factory=Prices)
     learn: LearnSettings = field(default_factory=LearnSettings)
 
 

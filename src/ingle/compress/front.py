@@ -19,7 +19,7 @@ _ON, _OFF, _CHOSEN, _GRID = "#c2410c", "#a8a29e", "#15803d", "#dddddd"
 
 
 @dataclass(frozen=True, slots=True)
-class Point:
+class Tried:
     """A model that was tried, with its figures."""
 
     recipe: str
@@ -37,16 +37,16 @@ class Point:
         return {"joules": self.pace.joules, "size": self.mb / self.mb_before, "speed": 1 / self.pace.speed}[goal]
 
 
-def front(points: Sequence[Point], goal: Goal) -> list[Point]:
+def front(points: Sequence[Tried], goal: Goal) -> list[Tried]:
     """Points that no other beats in both loss and cost, by cost."""
-    unbeaten: list[Point] = []
+    unbeaten: list[Tried] = []
     for point in sorted(points, key=lambda one: (one.cost(goal), one.loss.percent)):
         if not unbeaten or point.loss.percent < unbeaten[-1].loss.percent:
             unbeaten.append(point)
     return unbeaten
 
 
-def best(points: Sequence[Point], goal: Goal, most_loss_percent: float) -> Point:
+def best(points: Sequence[Tried], goal: Goal, most_loss_percent: float) -> Tried:
     """Return the cheapest point within this loss, the original not among them.
 
     Raises ConfigError, with the nearest, if none of these is cheaper than the original.
@@ -67,7 +67,7 @@ def best(points: Sequence[Point], goal: Goal, most_loss_percent: float) -> Point
     raise ConfigError("--quality-loss", f"can't buy {where}", got, cure)
 
 
-def rows(points: Sequence[Point], goal: Goal, chosen: Point | None) -> list[tuple[str, ...]]:
+def rows(points: Sequence[Tried], goal: Goal, chosen: Tried | None) -> list[tuple[str, ...]]:
     """Rows for people, by cost: recipe, loss, accuracy, joules per token, MB, tokens/s, and whether it is chosen or on the front."""
     good, table = front(points, goal), list[tuple[str, ...]]()
     for point in sorted(points, key=lambda one: one.cost(goal)):
@@ -81,7 +81,7 @@ def rows(points: Sequence[Point], goal: Goal, chosen: Point | None) -> list[tupl
     return table
 
 
-def draw(path: Path, title: str, points: Sequence[Point], goal: Goal, most_loss_percent: float, chosen: Point | None) -> None:
+def draw(path: Path, title: str, points: Sequence[Tried], goal: Goal, most_loss_percent: float, chosen: Tried | None) -> None:
     """Draw the picture: cost along, loss up. Raises ConfigError for a kind of file that can't be drawn, HomeError."""
     kind = path.suffix.lower()
     if kind not in (".svg", ".png"):
@@ -90,7 +90,7 @@ def draw(path: Path, title: str, points: Sequence[Point], goal: Goal, most_loss_
     write_atomic(path, svg(shapes).encode() if kind == ".svg" else png(shapes))
 
 
-def _shapes(title: str, points: Sequence[Point], goal: Goal, budget: float, chosen: Point | None) -> Iterator[Shape]:
+def _shapes(title: str, points: Sequence[Tried], goal: Goal, budget: float, chosen: Tried | None) -> Iterator[Shape]:
     yield Words(_LEFT, 20, title)
     good, across, down = front(points, goal), WIDTH - _LEFT - _RIGHT, HEIGHT - _TOP - _BOTTOM
     costs = [point.cost(goal) for point in points]
@@ -121,7 +121,7 @@ def _shapes(title: str, points: Sequence[Point], goal: Goal, budget: float, chos
             yield Words(min(x + 7, WIDTH - _RIGHT), y - 6, name, "end" if x > _LEFT + 0.7 * across else "start")
 
 
-def to_table(point: Point) -> dict[str, Any]:
+def to_table(point: Tried) -> dict[str, Any]:
     """Return plain values."""
     from ingle.core.config import to_table as plain
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ingle.compress.calibration import CalibrationSettings, read_texts
-from ingle.compress.front import GOALS, Goal, Point, best
+from ingle.compress.front import GOALS, Goal, Tried, best
 from ingle.compress.prune import VERSION as PRUNED
 from ingle.compress.quantising import VERSION as QUANTISED
 from ingle.compress.recipes import CompressionRecipe, RecipeGrid, RecipeStep, recipes
@@ -76,8 +76,8 @@ class SearchResult:
 
     kept: Kept
     """The model with the chosen recipe's deltas."""
-    chosen: Point
-    points: tuple[Point, ...]
+    chosen: Tried
+    points: tuple[Tried, ...]
     """All measured models, the original first."""
     left_out: tuple[tuple[str, str], ...]
     """Recipes that were not measured, and why."""
@@ -98,7 +98,7 @@ class _Search(DeltaJob[CompressSettings]):
 
 def compress(
     home: Home, kept: Kept, name: str, settings: CompressSettings, admits: Callable[[Kept, str], Admit],
-    watch: RunWatch = RunWatch(), seen: Callable[[Sequence[Point], Point | None], object] = nobody, sink: Sink = nobody,  # noqa: B008
+    watch: RunWatch = RunWatch(), seen: Callable[[Sequence[Tried], Tried | None], object] = nobody, sink: Sink = nobody,  # noqa: B008
 ) -> SearchResult:  # fmt: skip
     """Try recipes on a kept model and keep the best within the budget as a delta called `name` (or two, the second `name`-2).
 
@@ -127,7 +127,7 @@ def compress(
         return SearchResult(made, chosen, tuple(points), tuple(left_out))
 
 
-def _measured(job: _Search) -> tuple[list[Point], dict[str, CompressionRecipe], list[tuple[str, str]]]:
+def _measured(job: _Search) -> tuple[list[Tried], dict[str, CompressionRecipe], list[tuple[str, str]]]:
     """Measure the original and every recipe, or take earlier figures; for recipes that were not measured, say why."""
     settings, config = job.settings, open_weights(job.home, job.kept).config
     todo = recipes(config, settings.grid, settings.calibration, settings.recovery)
@@ -137,7 +137,7 @@ def _measured(job: _Search) -> tuple[list[Point], dict[str, CompressionRecipe], 
     mb = _mb(job, job.home, job.kept)
     against_itself = pace(original, original, text, settings.measure, job.check)
     itself = replace(against_itself, speed=1.0, speed_low=1.0, speed_high=1.0, joules=1.0)  # by definition; all else would be noise
-    points = [Point("", theirs, QualityLoss(0.0, 0.0, 0.0, len(texts)), itself, mb, mb)]
+    points = [Tried("", theirs, QualityLoss(0.0, 0.0, 0.0, len(texts)), itself, mb, mb)]
     left_out, took = list[tuple[str, str]](), list[float]()
     over = dict[str, str]()  # by family and by recipe: one that loses too much already; a stronger one need not be tried
     for number, recipe in enumerate(todo):
@@ -162,12 +162,12 @@ def _measured(job: _Search) -> tuple[list[Point], dict[str, CompressionRecipe], 
 
 def _try(
     job: _Search, recipe: CompressionRecipe, original: LanguageModel, texts: Sequence[Row], text: Sequence[int], mb_before: float
-) -> Point | str:  # fmt: skip
+) -> Tried | str:  # fmt: skip
     """Measure a recipe, or say why it can't be measured."""
     path = _path(job, recipe)
     if path.exists():
         earlier: dict[str, Any] = json.loads(path.read_bytes())
-        return str(earlier["why_not"]) if "why_not" in earlier else from_table(Point, earlier["point"])
+        return str(earlier["why_not"]) if "why_not" in earlier else from_table(Tried, earlier["point"])
     settings = job.settings
     try:
         kept = _made(job, recipe.steps)
@@ -178,7 +178,7 @@ def _try(
     mine, rows = quality(job.home, model, settings.measure, job.stopped, job.watch.pieces, job.watch.bytes)
     job.check(f"while {recipe} was measured")
     mb = _mb(job, job.scratch, kept)
-    point = Point(str(recipe), mine, loss_of(texts, rows), pace(model, original, text, settings.measure, job.check), mb, mb_before)
+    point = Tried(str(recipe), mine, loss_of(texts, rows), pace(model, original, text, settings.measure, job.check), mb, mb_before)
     write_atomic(path, json.dumps({"point": to_table(point)}).encode(), mode=0o600)
     del model
     let_packs_go(job.scratch, kept)
@@ -244,7 +244,7 @@ def _text(job: _Search, model: LanguageModel) -> list[int]:
     raise ConfigError("measure.tokens", "needs a text of that many tokens", len(ids), "Ask for fewer.")
 
 
-def _event(job: _Search, made: Kept, chosen: Point, tried: int) -> Event:
+def _event(job: _Search, made: Kept, chosen: Tried, tried: int) -> Event:
     settings = job.settings
     facts: dict[str, Fact] = {"base": job.kept.digest, "model": made.digest, "recipe": chosen.recipe, "goal": settings.goal, "tried": tried}
     facts |= {"most_loss_percent": settings.most_loss_percent, "loss_percent": chosen.loss.percent, "texts": chosen.loss.texts}

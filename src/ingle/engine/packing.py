@@ -42,7 +42,7 @@ _ALIGNMENT = 64  # bytes: a cache line, so that no vector of weights straddles t
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class PackedPlace:
     """Place of one tensor in the file: (offset, bytes) of weights, scales and minima. A vector is float32 padded to 32, of kind −1; tensors
     of recurrent memories: see `_of_memory`."""
 
@@ -60,7 +60,7 @@ class PackInfo:
     format: str
     base_digest: str
     config: ModelConfig
-    places: dict[str, Place]
+    places: dict[str, PackedPlace]
     files: tuple[KeptFile, ...]
     """First the packed matrices, then whatever else forms an answer: the tokenizer's two files."""
 
@@ -132,16 +132,16 @@ def packed_as(
         progress(done, len(names))
         tensor = checkpoint.tensor(name)
         if len(tensor.shape) == 1:
-            places[name] = Place(VECTOR, 1, tensor.shape[0], (put(_vector(tensor.to_float32())),))
+            places[name] = PackedPlace(VECTOR, 1, tensor.shape[0], (put(_vector(tensor.to_float32())),))
             continue
         if _MEMORY in name:
             kind, (rows, columns) = _MAPS if "_map" in name else _HEADS, tensor.shape
             plane = put(_of_memory(kind, tensor.to_float32(), checkpoint.config.head_dim))
-            places[name] = Place(kind, rows, columns, (plane,))
+            places[name] = PackedPlace(kind, rows, columns, (plane,))
             continue
         packed = _pack(tensor, "int8" if format_ == "int4" and _is_vocabulary(name) and tensor.kind != "Q8_0" else format_)
         planes = tuple(put(plane) for plane in (packed.weights, packed.scales, packed.minima) if plane.size)
-        places[name] = Place(packed.kind, packed.rows, packed.columns, planes)
+        places[name] = PackedPlace(packed.kind, packed.rows, packed.columns, planes)
     others = (KeptFile(name, len(data), digest_bytes(data)) for name, data in words.items())
     files = (KeptFile(WEIGHTS, offset, hasher.hexdigest()), *others)
     return PackInfo(_VERSION, format_, base_digest, checkpoint.config, places, files)
@@ -213,7 +213,7 @@ def _of_memory(kind: int, matrix: Array, dim: int) -> Array:
     return np.ascontiguousarray(maps.reshape(len(maps), -1, 16, dim + rest).swapaxes(2, 3))
 
 
-def _from_memory(place: Place, plane: Array, dim: int) -> Array:
+def _from_memory(place: PackedPlace, plane: Array, dim: int) -> Array:
     """Undo `_of_memory`."""
     width = dim + -dim % 16
     if place.kind == _HEADS:

@@ -27,7 +27,7 @@ from ingle.scaling.prepared import HeldOut, Prepared, held_out_of, rows_of
 from ingle.scaling.runs import RunSettings
 from ingle.scaling.shape import config_of
 from ingle.train.checkpoints import load_checkpoint, put_back
-from ingle.train.forks import shared_steps
+from ingle.train.forks import forked_at
 from ingle.train.forward import final_states
 from ingle.train.loop import determined, train
 from ingle.train.losses import log_probabilities
@@ -65,7 +65,7 @@ def climb(
         bits = bits_of(module, held_out)
         if not math.isfinite(float(bits.sum())):
             raise TrainError(run.label, "must end with a finite loss", float(bits.sum()), "Lower the rate of this sweep.")
-        shared = shared_steps(ordered[0].train, run.train) if i else 0
+        shared = forked_at(work / run.key)
         hand_on(Finished(_report(run, prepared, held_out, trained, bits, shared), bits))
         shutil.rmtree(work / run.key)
 

@@ -9,8 +9,7 @@ from ingle.core.energy import NOTHING, Energy, total
 from ingle.scaling.budget import Cost, Prices
 from ingle.scaling.prepared import Prepared
 from ingle.scaling.runners.local import run_jobs
-from ingle.scaling.runs import RunSettings
-from ingle.scaling.sweep import climb_flops
+from ingle.scaling.runs import RunSettings, climb_flops, climbs_of
 
 START_S = 4.0
 """Seconds until a process trains: PyTorch's import, and the text."""
@@ -42,12 +41,9 @@ def measure_speeds(prepared: Prepared, runs: Sequence[RunSettings], workers: int
 
 def cost_of(runs: Sequence[RunSettings], prepared: Prepared, speeds: Mapping[str, Speed], workers: int, prices: Prices) -> Cost:
     """Reckon what these runs cost: climbs go to the workers, the longest first, as the sweep deals them out."""
-    climbs = dict[str, list[RunSettings]]()
-    for run in runs:
-        climbs.setdefault(run.trunk, []).append(run)
     loads = [0.0] * workers
     energy, flops = NOTHING, 0.0
-    for climb in sorted(climbs.values(), key=lambda climb: -climb_flops(climb)):
+    for climb in climbs_of(runs):
         seconds, used = _climb_cost(climb, prepared, speeds[climb[0].size])
         least = min(range(workers), key=lambda i: loads[i])
         loads[least] += seconds

@@ -27,10 +27,10 @@ def rung(name: str, kind: Kind) -> ShapeSettings:
     layers, width = LADDER.get(name) or _custom(name)
     head = next((dim for dim in (64, 96, 128, 160) if width % dim == 0), width)
     window, sinks, memory = _HYBRID.get(kind, (0, 0, "none"))
-    retrieval = {"transformer": "all", "hybrid": min(3, layers), "rnn": "none"}[kind]
+    everywhere: dict[str, str | int] = {"transformer": "all", "hybrid": min(3, layers), "rnn": "none"}
     return ShapeSettings(
-        layers=layers, width=width, heads=width // head, kv_heads=1, context=CONTEXT, retrieval=retrieval, window=window, sinks=sinks,
-        memory=memory,
+        layers=layers, width=width, heads=width // head, kv_heads=1, context=CONTEXT, retrieval=everywhere[kind], window=window,
+        sinks=sinks, memory=memory,
     )  # fmt: skip
 
 

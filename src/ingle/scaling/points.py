@@ -152,7 +152,7 @@ def _plain(value: object) -> str:
 
 
 def read_points(path: Path) -> list[Point]:
-    """Read runs from a CSV of anyone: `parameters,tokens,loss[,unique,seed,flops,kind,seconds,joules]`. Raises ConfigError that says where."""
+    """Read runs from a CSV: `parameters,tokens,loss[,unique,seed,flops,kind,seconds,joules]`. Raises ConfigError that says where."""
     try:
         text = path.read_text("utf-8-sig")
     except OSError as error:
@@ -187,7 +187,9 @@ def parse_points(text: str, name: str = "runs.csv") -> list[Point]:
 def _header(cells: Sequence[str], name: str) -> list[str]:
     found = [cell.strip().lower() for cell in cells]
     if all(_number(cell) is not None for cell in found):
-        raise ConfigError("runs", f"must have a first line that names the columns; {name} begins with numbers", "", f"Put {','.join(REQUIRED)} first.")
+        raise ConfigError(
+            "runs", f"must have a first line that names the columns; {name} begins with numbers", "", f"Put {','.join(REQUIRED)} first."
+        )
     twice = next((cell for cell in found if cell and found.count(cell) > 1), "")
     if twice:
         raise ConfigError("runs", f"must name each column once; {name} has {twice} twice")
@@ -214,7 +216,9 @@ def _rename(cell: str, ours: str, unit: str) -> str:
         return f"{cell} seems to be {ours} in {_UNITS[unit]}: name it {ours}, and write whole numbers (1.2 million as 1200000 or 1.2e6)."
     if cell == "perplexity":
         return "Write the logarithm of the perplexity as loss: a law is one of losses."
-    return f"If {cell} is the {ours}, name it {ours}." + (" Any unit of loss will do, as long as all rows have it." if ours == "loss" else "")
+    return f"If {cell} is the {ours}, name it {ours}." + (
+        " Any unit of loss will do, as long as all rows have it." if ours == "loss" else ""
+    )
 
 
 def _meant(cell: str) -> tuple[str, str]:
@@ -263,7 +267,12 @@ def _figure(text: str, name: str, where: str) -> float:
         raise ConfigError(f"{name} in {where}", "must be written with a point", text, f"For example {text.replace(',', '.')}.")
     letter = re.fullmatch(r"([\d.]+)\s*([kmbgt])", text.lower())
     if letter:
-        raise ConfigError(f"{name} in {where}", "must be a plain number", text, f"{_UNITS[letter[2]].capitalize()} can't be told by a letter: write {letter[1]}e{_POWERS[letter[2]]}.")
+        raise ConfigError(
+            f"{name} in {where}",
+            "must be a plain number",
+            text,
+            f"{_UNITS[letter[2]].capitalize()} can't be told by a letter: write {letter[1]}e{_POWERS[letter[2]]}.",
+        )
     raise ConfigError(f"{name} in {where}", "must be a number", text)
 
 

@@ -4,7 +4,7 @@ A report is a file that says everything about its run; its outcome (all but time
 same wherever the run was made.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -67,6 +67,24 @@ class RunSettings:
         return digest_json([VERSION, self.data, self.unique, to_table(self.model), course])[:32]
 
 
+def climbs_of(runs: Iterable[RunSettings]) -> list[list[RunSettings]]:
+    """Group runs that can branch from each other; the group with the most work comes first, and in it the longest run."""
+    climbs = dict[str, list[RunSettings]]()
+    for run in sorted(runs, key=lambda run: -run.tokens):
+        climbs.setdefault(run.trunk, []).append(run)
+    return sorted(climbs.values(), key=lambda climb: -climb_flops(climb))
+
+
+def climb_shares(climb: Sequence[RunSettings]) -> list[tuple[RunSettings, float]]:
+    """Return (run, share of its steps that are made for it): the longest whole, of each other one its cool-down."""
+    return [(run, run.train.schedule.decay if i else 1.0) for i, run in enumerate(climb)]
+
+
+def climb_flops(climb: Sequence[RunSettings]) -> float:
+    """FLOPs of a climb."""
+    return sum(run.flops * share for run, share in climb_shares(climb))
+
+
 def _course(train: TrainSettings) -> dict[str, Any]:
     table: dict[str, Any] = to_table(train)
     return {name: value for name, value in table.items() if name not in NO_MATTER}
@@ -80,6 +98,11 @@ def outcome(report: Mapping[str, Any]) -> str:
 def outcomes(reports: Sequence[Mapping[str, Any]]) -> str:
     """Digest of the outcomes of several runs, in whatever order they come."""
     return digest_json(sorted(outcome(report) for report in reports))
+
+
+def own_share(report: Mapping[str, Any]) -> float:
+    """Share of a run's steps that were made for it alone, not with the trunk that it branched off."""
+    return 1 - float(report["shared_steps"]) / float(report["steps"])
 
 
 def point_of(report: Mapping[str, Any]) -> Point:

@@ -4,6 +4,8 @@ HOME/scaling/NAME/plan.json       settings, the list of runs, the run that is fo
                   runs/KEY.json   a finished run, see scaling/runs.py
                   texts/KEY.npy   bits of each held-out text
                   runs.csv        all finished runs, for anyone to refit
+                  fit.json        the law and what it foretells
+                  check.json      what came of the foretold run
                   progress.json   how far a running sweep is
                   work/           checkpoints of unfinished runs
 """
@@ -12,7 +14,7 @@ import io
 import json
 import os
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import import_module
@@ -24,20 +26,24 @@ import numpy.typing as npt
 
 from ingle.core.config import from_table, to_table
 from ingle.core.digest import digest_json
+from ingle.core.energy import Energy
 from ingle.core.errors import CheckpointError, ConfigError, NotKept
 from ingle.core.event import Event, Fact, Sink
 from ingle.core.files import write_atomic
 from ingle.home.names import check_name
 from ingle.home.place import Home
-from ingle.scaling.points import write_points
+from ingle.scaling.foretold import RUN
+from ingle.scaling.interval import Fit, Prediction, fit_points
+from ingle.scaling.points import Place, write_points
 from ingle.scaling.prepared import Prepared, find_prepared
-from ingle.scaling.runs import RunSettings, outcome, point_of
+from ingle.scaling.runs import RunSettings, climb_shares, climbs_of, outcome, own_share, point_of
 from ingle.scaling.sweep_settings import SweepSettings, foretold_of, runs_of
 from ingle.train.making import RunWatch, nobody, to_json
 from ingle.train.trouble import stop_signals
 
 VERSION = 1
 PLAN, RUNS, TEXTS, CSV, PROGRESS, WORK = "plan.json", "runs", "texts", "runs.csv", "progress.json", "work"
+FITTED, CHECKED = "fit.json", "check.json"
 _TOLD_EVERY_S = 2.0
 
 
@@ -117,6 +123,26 @@ def open_sweep(home: Home, name: str) -> Sweep:
     return Sweep(name, folder, settings, prepared, tuple(runs_of(settings, prepared)), foretold_of(settings, prepared), plan)
 
 
+def fit_sweep(sweep: Sweep) -> tuple[Fit, Prediction, dict[str, Any]]:
+    """Fit the law to the finished runs, foretell the larger run, and keep both; return fit, prediction and the kept table.
+
+    Raises ConfigError for too few runs.
+    """
+    reports = sweep.reports()
+    if not reports:
+        raise ConfigError(sweep.name, "has no finished runs", "", f"Train them first: ingle scale run {sweep.name}")
+    found = fit_points([point_of(report) for report in reports])
+    run = sweep.foretold
+    place = Place(run.parameters, run.tokens, run.unique or min(run.tokens, sweep.prepared.tokens))
+    [prediction] = found.predict([place])
+    missing = len(sweep.runs) - len(reports)
+    notes = [f"{missing} of {len(sweep.runs)} runs are not finished: the law is of the others"] if missing else []
+    table = found.table() | {"prediction": prediction.table() | _listed(run), "missing": missing}
+    table["notes"] = [*table["notes"], *notes]
+    write_atomic(sweep.folder / FITTED, to_json(table))
+    return found, prediction, table
+
+
 def list_sweeps(home: Home) -> list[str]:
     """Return the names of this home's sweeps."""
     return sorted(path.parent.name for path in home.scaling.glob(f"*/{PLAN}"))
@@ -143,19 +169,9 @@ def run_sweep(
 
 
 def jobs_of(sweep: Sweep, runs: Iterable[RunSettings]) -> list[dict[str, Any]]:
-    """Group runs into climbs, the longest first, as jobs for a worker."""
-    climbs = dict[str, list[RunSettings]]()
-    for run in runs:
-        climbs.setdefault(run.trunk, []).append(run)
-    ordered = sorted(climbs.values(), key=lambda climb: -climb_flops(climb))
+    """Return the climbs of these runs as jobs for a worker, the longest first."""
     work = str(sweep.folder / WORK)
-    return [{"call": "climb", "runs": to_table(climb), "prepared": sweep.prepared.folder, "work": work} for climb in ordered]
-
-
-def climb_flops(climb: Sequence[RunSettings]) -> float:
-    """FLOPs of a climb: the longest run whole, of each other one its cool-down."""
-    longest, *others = sorted(climb, key=lambda run: -run.tokens)
-    return longest.flops + sum(run.flops * run.train.schedule.decay for run in others)
+    return [{"call": "climb", "runs": to_table(climb), "prepared": sweep.prepared.folder, "work": work} for climb in climbs_of(runs)]
 
 
 def cores() -> int:
@@ -169,8 +185,9 @@ class _Course:
     def __init__(self, sweep: Sweep, runs: Sequence[RunSettings], watch: RunWatch, sink: Sink) -> None:
         self._sweep, self._runs, self._watch, self._sink = sweep, runs, watch, sink
         self._running = dict[int, dict[str, Any]]()
+        self._own = {run.key: (run.flops * share, share) for climb in climbs_of(runs) for run, share in climb_shares(climb)}
         self._began, self._told = time.monotonic(), 0.0
-        self._at_first = self._done_flops()
+        self._at_first = self._done()
 
     def hear(self, number: int, header: dict[str, Any], data: bytes) -> None:
         """Hear a message: a step, a sentence, or a finished run, which is kept."""
@@ -198,17 +215,22 @@ class _Course:
         self._watch.say(f"{report['label']}: {report['loss']:.4f} {report['unit']}, {report['seconds']:.0f} s")
         self._tell(now=True)
 
-    def _done_flops(self) -> float:
-        """FLOPs of what is done, as a share of each run's own."""
-        finished = sum(run.flops for run in self._runs if (self._sweep.folder / RUNS / f"{run.key}.json").exists())
-        flops = {run.key: run.flops for run in self._runs}
-        return finished + sum(flops[one["key"]] * one["step"] / one["steps"] for one in self._running.values())
+    def _done(self) -> float:
+        """FLOPs that are done, of those in `_own`."""
+        finished = [key for key in self._own if (self._sweep.folder / RUNS / f"{key}.json").exists()]
+        parts = (self._own[one["key"]][0] * self._share(one) for one in self._running.values())
+        return sum((self._own[key][0] for key in finished), 0.0) + sum(parts)
+
+    def _share(self, header: Mapping[str, Any]) -> float:
+        """Share of a running run's own steps that is done."""
+        own = self._own[header["key"]][1]
+        return max(0.0, (header["step"] / header["steps"] - 1 + own) / own)
 
     def _tell(self, now: bool = False) -> None:
         if not now and time.monotonic() - self._told < _TOLD_EVERY_S:
             return
         self._told = time.monotonic()
-        whole, done = sum(run.flops for run in self._runs), self._done_flops()
+        whole, done = sum(flops for flops, _ in self._own.values()), self._done()
         seconds = self._told - self._began
         new = done - self._at_first
         left = seconds * (whole - done) / new if new > 0 else None
@@ -220,10 +242,11 @@ class _Course:
 
 
 def run_event(name: str, report: Mapping[str, Any]) -> Event:
-    """Event of a finished run, for the ledger."""
-    names = ("key", "parameters", "tokens", "unique", "seed", "loss", "bits_digest", "seconds")
-    energy: dict[str, Fact] = {"joules": report["energy"].get("joules", 0.0)}
-    return Event("scale.run", name, {name: report[name] for name in names} | {"outcome": outcome(report)} | energy)
+    """Event of a finished run, for the ledger. A branch has the energy of its own steps alone: the trunk's counts once."""
+    names = ("key", "parameters", "tokens", "unique", "seed", "loss", "bits_digest")
+    own = Energy(**report["energy"]).scaled(own_share(report))
+    facts: dict[str, Fact] = {name: report[name] for name in names} | {"seconds": report["seconds"] * own_share(report)}
+    return Event(RUN, name, facts | {"outcome": outcome(report)} | own.facts())
 
 
 def _listed(run: RunSettings) -> dict[str, Any]:
@@ -238,5 +261,3 @@ def _read(path: Path) -> dict[str, Any]:
         cure = "Delete the file; the run is made again."
         raise CheckpointError(str(path), "must be a report of this sweep", error, cure) from error
     return table
-
-

@@ -118,7 +118,9 @@ def run_of(settings: SweepSettings, prepared: Prepared, size: str, tokens: int, 
     unique = 0 if settings.epochs == 1 else max(settings.data.row_tokens, round(read / settings.epochs))
     if (unique or read) > prepared.tokens:
         cure = "Give more text, fewer tokens, or epochs above 1."
-        raise ConfigError(f"{size}, {tokens / 1e6:.2f}M tokens", "wants more text than there is", f"{prepared.tokens / 1e6:.2f}M tokens", cure)
+        raise ConfigError(
+            f"{size}, {tokens / 1e6:.2f}M tokens", "wants more text than there is", f"{prepared.tokens / 1e6:.2f}M tokens", cure
+        )
     rise = max(10, round(WARM_UP * min(settings.tokens) / settings.batch_tokens))  # of all runs alike: they can branch from each other
     optimiser = OptimiserSettings(settings.optimiser, settings.rate or RATE[settings.optimiser], weight_decay=0.1, beta2=0.95)
     train = TrainSettings(

@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import IO, Any
 
@@ -113,7 +114,7 @@ def _timed(run: Any, prepared: Any) -> tuple[float, Energy]:
         new_training(few, prepared, folder, TrainWatch(stepped))
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-    steps = [later - earlier for (earlier, _), (later, _) in zip(marks[1:], marks[2:], strict=False)]
+    steps = [later - earlier for (earlier, _), (later, _) in pairwise(marks[1:])]
     used = sum((energy for _, energy in marks[3:]), marks[2][1])
     tokens = run.train.batch_tokens * run.train.accumulate
     return statistics.median(steps) / tokens, used.scaled(1 / (tokens * len(marks[2:])))

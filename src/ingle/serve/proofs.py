@@ -12,6 +12,7 @@ from ingle.core.errors import IngleError
 from ingle.home.api_keys import key_hashes, list_keys
 from ingle.home.turns import altered_turns, answers_kept, get_any_turn
 from ingle.ledger.chain import Ledger
+from ingle.scaling.foretold import order_faults
 from ingle.serve.answers_key import proven_by
 from ingle.serve.replay import kept_as_said, request_of
 
@@ -55,9 +56,10 @@ def _look(engine: "Engine", ledger: Ledger, key: bytes | None) -> Proofs:
         "the stored answers": lambda: _answers(engine, ledger, key),
         "what was taught": lambda: taught_faults(engine, ledger),
         "the API keys": lambda: _keys(engine, ledger),
+        "predictions": lambda: (0, 0, order_faults(reversed(list(ledger.read("scale"))))),
     }
     found = [_guarded(name, part) for name, part in parts.items()]
-    (answers, _, _), (taught, _, _), (keys, _, _) = found
+    (answers, _, _), (taught, _, _), (keys, _, _), _ = found
     return Proofs(answers, taught, keys, sum(part[1] for part in found), tuple(fault for part in found for fault in part[2]))
 
 

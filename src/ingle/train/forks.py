@@ -12,9 +12,11 @@ from pathlib import Path
 from torch import Tensor
 
 from ingle.core.errors import ConfigError
+from ingle.core.files import os_errors, write_atomic
 from ingle.train.checkpoints import TrainingState, checkpoints, save_checkpoint
 from ingle.train.settings import NO_MATTER, TrainSettings
 
+_FORKED = "forked"
 _LENGTH = {"max_steps", "epochs", "schedule", *NO_MATTER}
 
 
@@ -45,7 +47,9 @@ class Forks:
         """Write the checkpoints of the forks that leave at this step, unless they have gone on already. Raises HomeError."""
         for fork in self._at.get(state.step, ()):
             if not checkpoints(fork.folder):
-                fork.folder.mkdir(parents=True, exist_ok=True)
+                with os_errors(fork.folder):
+                    fork.folder.mkdir(parents=True, exist_ok=True)
+                write_atomic(fork.folder / _FORKED, str(state.step).encode())
                 save_checkpoint(fork.folder, replace(state, run=fork.run), trained, optimiser)
 
     def due(self, step: int) -> bool:
@@ -53,8 +57,18 @@ class Forks:
         return step in self._at
 
 
+def forked_at(folder: Path) -> int:
+    """Return the step at which the run in this folder left another one; 0 = it began by itself."""
+    path = folder / _FORKED
+    with os_errors(path):
+        return int(path.read_text()) if path.exists() else 0
+
+
 def shared_steps(one: TrainSettings, other: TrainSettings) -> int:
-    """Count the first steps that two runs of one model on one corpus have in common. Raises ConfigError unless they differ in length alone."""
+    """Count the first steps that two runs of one model on one corpus have in common.
+
+    Raises ConfigError unless they differ in length alone.
+    """
     first, second = ({name: value for name, value in asdict(run).items() if name not in _LENGTH} for run in (one, other))
     if different := [name for name in first if first[name] != second[name]]:
         raise ConfigError(different[0], "must be the same in a run and its forks", "two values")

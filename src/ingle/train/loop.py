@@ -58,7 +58,7 @@ def train(
 
     The module is cast to what the machine computes fastest in; the trained parameters are float32 beside it. At the end they are in
     `out_folder`/trained.safetensors: the last ones, or with `patience` those with the lowest held-out loss. If the folder holds a
-    checkpoint of the same run, the run goes on from there. `forks`: folders and settings of shorter runs that begin alike, see `train.forks`.
+    checkpoint of the same run, the run goes on from there. `forks`: folders and settings of shorter runs that begin alike (train/forks.py).
 
     Raises ConfigError for settings, data or a folder that don't fit; TrainError for numbers that ran away or memory that ran out;
     HomeError where the disk refuses. Whatever it raises, the last checkpoint is whole.

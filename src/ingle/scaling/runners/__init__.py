@@ -1,1 +1,4 @@
-"""Where runs are made, one file a place. A runner does jobs (scaling/worker.py) and hands on their messages; a lost worker's job is done again."""
+"""Where runs are made, one file a place.
+
+A runner does jobs (scaling/worker.py) and hands on their messages; the job of a worker that was lost is done again.
+"""

@@ -1,0 +1,102 @@
+"""The part of `ingle scale` that computes: laws, predictions, and what sweeps there are."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ingle.home.place import Home
+
+if TYPE_CHECKING:
+    from ingle.scaling.interval import Prediction
+
+
+def fit(home: Home, name: str, predict: str | None, plot: Path | None, as_json: bool) -> None:
+    """Fit the law of a sweep, and sign the prediction for its larger run."""
+    from ingle.cli.house import open_ledger
+    from ingle.cli.output import note, print_json, print_table
+    from ingle.scaling.foretold import predict as sign
+    from ingle.scaling.foretold import standing
+    from ingle.scaling.sweep import fit_sweep, open_sweep
+
+    sweep = open_sweep(home, name)
+    found, prediction, table = fit_sweep(sweep)
+    run = table["prediction"]
+    with open_ledger(home) as ledger:
+        row = sign(ledger, name, run, found.digest, prediction.table(), prediction.level)
+        stands = standing(ledger, name, run["key"])
+    if predict:
+        table["asked"] = _asked(found, predict).table()
+    if as_json:
+        print_json(table)
+        return
+    print_table(("law", "weight", ""), [_law(law) for law in table["laws"]])
+    print(f"Foretold for {run['label']}: {_interval(prediction)} bits/byte.")
+    if predict:
+        print(f"Foretold for {predict}: {_interval(_asked(found, predict))} bits/byte.")
+    for text in table["notes"]:
+        note(f"{text}.")
+    if stands.prediction is None:
+        note("The larger run was begun before anything was foretold, so nothing is signed.")
+    elif row is None:
+        note(f"The prediction in fact {stands.prediction.seq} stands.")
+    else:
+        note(f"This prediction is signed: fact {row.seq} of the ledger. Go on with: ingle scale check {name}")
+
+
+def refit(path: Path, predict: str | None, plot: Path | None, as_json: bool) -> None:
+    """Fit a law to a CSV of anyone's runs."""
+    from ingle.cli.output import note, print_json, print_table
+    from ingle.scaling.refit import fit_csv, rows
+
+    table = fit_csv(path, _place(predict) if predict else None)
+    if as_json:
+        print_json(table)
+        return
+    print_table(("figure", "value", "90 % interval"), rows(table))
+    for text in table["notes"]:
+        note(f"{text}.")
+
+
+def show_sweeps(home: Home, as_json: bool) -> None:
+    """List this home's sweeps."""
+    from ingle.cli.output import note, print_json, print_table
+    from ingle.scaling.sheet import sweeps_of
+
+    found = sweeps_of(home)
+    if as_json:
+        print_json(found)
+        return
+    if not found:
+        note("No sweep was planned in this home yet. Plan one: ingle scale plan --minutes 20")
+        return
+    print_table(
+        ("sweep", "runs", "foretold", "came"),
+        [(one["name"], f"{one['done']} of {one['of']}", one["foretold"], one["came"]) for one in found],
+    )
+
+
+def _asked(found: Any, predict: str) -> "Prediction":
+    from ingle.scaling.points import Place
+
+    [prediction] = found.predict([Place(*_place(predict))])
+    result: Prediction = prediction
+    return result
+
+
+def _place(predict: str) -> tuple[float, float]:
+    from ingle.core.errors import ConfigError
+
+    parts = predict.replace("_", "").split(",")
+    try:
+        parameters, tokens = map(float, parts)
+    except ValueError as error:
+        raise ConfigError("--predict", "must be two numbers, parameters and tokens", predict, "For example 6400000,5200000.") from error
+    return parameters, tokens
+
+
+def _law(law: dict[str, Any]) -> tuple[str, str, str]:
+    figures = ", ".join(f"{name} {value:.4g}" for name, value in law.items() if isinstance(value, float) and name != "weight")
+    return law["equation"], f"{law['weight']:.0%}", figures
+
+
+def _interval(prediction: "Prediction") -> str:
+    return f"{prediction.loss:.4f} ({prediction.low:.4f} to {prediction.high:.4f})"

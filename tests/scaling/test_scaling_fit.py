@@ -1,0 +1,125 @@
+"""The law nearest to some runs: exact where there is no noise, and nowhere worse than what scipy finds."""
+
+import itertools
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.optimize import minimize, nnls
+
+from ingle.core.errors import ConfigError
+from ingle.scaling.fit import fit_law, fit_problem, misfit, problem_of
+from ingle.scaling.form import find_form, form_names
+from ingle.scaling.law import Law
+from ingle.scaling.points import Place, Point, places_array
+from ingle.scaling.solve import solve_positive
+
+SIZES, DATA = (0.24e6, 0.82e6, 1.19e6, 2.76e6), (0.75e6, 1.5e6, 3e6)
+FAR = [Place(6.43e6, 5.25e6)]
+TRUTHS = {
+    "chinchilla": ((0.4, 0.35), (1.0, 150.0, 110.0)),
+    "repeated": ((0.4, 0.35, 9.0), (1.0, 150.0, 110.0)),
+    "farseer_lite": ((0.4, 0.35, 0.05), (1.0, 150.0, 60.0)),
+    "precision": ((0.4, 0.35, 0.6), (0.9, 150.0, 110.0, 0.05)),
+}
+
+
+def truth(name: str) -> Law:
+    exponents, coefficients = TRUTHS[name]
+    return Law(find_form(name), exponents, coefficients)
+
+
+def runs(law: Law, noise: float = 0.0, seed: int = 0) -> list[Point]:
+    rng = np.random.default_rng(seed)
+    unique = (0.5e6, 1e6) if law.form.knows_repeats else (0.0,)
+    places = [Place(size, data, some) for size, data, some in itertools.product(SIZES, DATA, unique)]
+    losses = law.loss_at(places) * np.exp(noise * rng.standard_normal(len(places)))
+    return [Point(at.parameters, at.tokens, float(loss), at.unique) for at, loss in zip(places, losses, strict=True)]
+
+
+def test_every_form_has_a_truth_here() -> None:
+    assert sorted(TRUTHS) == form_names()
+
+
+@pytest.mark.parametrize("name", TRUTHS)
+def test_without_noise_the_law_is_found(name: str) -> None:
+    law = truth(name)
+    found = fit_law(runs(law), name)
+    assert found.exponents == pytest.approx(law.exponents, rel=1e-6)
+    assert found.coefficients == pytest.approx(law.coefficients, rel=1e-6)
+    assert found.loss_at(FAR) == pytest.approx(law.loss_at(FAR), rel=1e-6)
+
+
+def test_scipy_finds_no_better_law() -> None:
+    for seed in range(5):
+        problem = problem_of(runs(truth("chinchilla"), 0.005, seed), find_form("chinchilla"))
+        ours = fit_problem(problem)
+
+        def height(at: np.ndarray, problem=problem, ours=ours) -> float:
+            clipped = np.clip(at, 0.02, 1.5)
+            return float(misfit(problem, clipped, ours.weights, ours.noise) + ((at - clipped) ** 2).sum())
+
+        starts = itertools.product((0.2, 0.5, 0.8), repeat=2)
+        theirs = min(minimize(height, start, method="Nelder-Mead", options={"xatol": 1e-8, "fatol": 1e-16}).fun for start in starts)
+        assert float(misfit(problem, ours.exponents, ours.weights, ours.noise)) <= theirs * (1 + 1e-6)
+
+
+@pytest.mark.parametrize("terms", [1, 2, 3, 4])
+def test_positive_coefficients_are_those_of_scipy(terms: int) -> None:
+    rng = np.random.default_rng(terms)
+    design = rng.standard_normal((200, 9, terms)) + rng.uniform(-1, 1, (200, 1, 1))
+    target = rng.standard_normal((200, 9)) + 0.5
+    ours = solve_positive(np.swapaxes(design, 1, 2) @ design, np.einsum("bnp,bn->bp", design, target))
+    theirs = np.array([nnls(one, right)[0] for one, right in zip(design, target, strict=True)])
+    assert np.allclose(ours, theirs, atol=1e-8)
+    assert terms == 1 or (theirs == 0).any()
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 10**6), st.floats(1.2, 5.0))
+def test_the_unit_of_the_loss_does_not_matter(seed: int, unit: float) -> None:
+    some = runs(truth("chinchilla"), 0.004, seed)
+    other = [Point(one.parameters, one.tokens, one.loss * unit) for one in some]
+    assert fit_law(other).loss_at(FAR) == pytest.approx(unit * fit_law(some).loss_at(FAR), rel=1e-4)
+
+
+def test_one_run_far_off_pulls_little() -> None:
+    law, some = truth("chinchilla"), runs(truth("chinchilla"), 0.002)
+    some[5] = Point(some[5].parameters, some[5].tokens, some[5].loss * 1.15)
+    problem = problem_of(some, law.form)
+    assert np.argmin(fit_problem(problem).weights) == 5
+    assert fit_law(some).loss_at(FAR) == pytest.approx(law.loss_at(FAR), rel=0.04)
+
+
+@pytest.mark.parametrize(
+    ("some", "said"),
+    [
+        ([Point(n, d, 2.0) for n in (1e6, 2e6) for d in (1e6, 2e6)], "must be at least 6 for a law; there are 4"),
+        ([Point(1e6, d * 1e6, 2.0) for d in range(1, 8)], "two sizes or more; all 7 runs have 1,000,000 parameters"),
+        ([Point(n * 1e6, 1e6, 2.0) for n in range(1, 8)], "two amounts of data or more"),
+        ([Point(n * 1e6, n * 1e6, 2.0, kind="ab"[n % 2]) for n in range(1, 8)], "of one kind for one law; these are of 2: a 3, b 4"),
+    ],
+)
+def test_runs_without_a_law_are_refused(some: list[Point], said: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        fit_law(some)
+    assert said in str(caught.value)
+
+
+def test_columns_take_many_exponents_at_once() -> None:
+    places = places_array(runs(truth("repeated")))
+    for name in form_names():
+        form = find_form(name)
+        rng = np.random.default_rng(0)
+        exponents = rng.uniform([axis.low for axis in form.axes], [axis.high for axis in form.axes], (5, len(form.axes)))
+        many = form.columns(places, exponents)
+        assert many.shape == (5, len(places), len(form.terms))
+        assert (many[..., 0] == 1).all() and (many > 0).all()
+        for one, row in zip(many, exponents, strict=True):
+            assert np.allclose(one, form.columns(places, row), rtol=1e-12)
+
+
+def test_an_unknown_form_is_named() -> None:
+    with pytest.raises(ConfigError, match="must be one of chinchilla"):
+        find_form("kaplan")
