@@ -20,7 +20,7 @@ from ingle.scaling.lever import CommandLever, Errand, Lever, TrainingLever, diff
 from ingle.scaling.points import Floats, short
 from ingle.scaling.probing import probe_cost
 from ingle.scaling.returns import stops_paying
-from ingle.scaling.routes import Route, Standing, routes_of
+from ingle.scaling.routes import Outlook, Route, routes_of
 from ingle.scaling.settings import ScratchSettings, VocabularySettings
 
 STEPS = 24
@@ -83,15 +83,15 @@ class Advice:
         return {"budget": budget, "incumbent": best, "offers": offers, "notes": list(self.notes)}
 
 
-def advise(standing: Standing, budget: Budget, levers: Mapping[str, Lever]) -> Advice:
+def advise(outlook: Outlook, budget: Budget, levers: Mapping[str, Lever]) -> Advice:
     """Return what each lever gives for the budget.
 
     Raises ConfigError, with the reason, where the budget is too small or too large for anything that these runs can say.
     """
-    offers, notes, reasons = list[Offer](), list(standing.fit.notes), list[ConfigError]()
+    offers, notes, reasons = list[Offer](), list(outlook.fit.notes), list[ConfigError]()
     for name, lever in levers.items():
         try:
-            offer = _trained(standing, budget, name, lever) if isinstance(lever, TrainingLever) else _made(standing, budget, name, lever)
+            offer = _trained(outlook, budget, name, lever) if isinstance(lever, TrainingLever) else _made(outlook, budget, name, lever)
         except ConfigError as error:
             reasons.append(error)
             notes.append(f"{name}: {error}")
@@ -102,126 +102,126 @@ def advise(standing: Standing, budget: Budget, levers: Mapping[str, Lever]) -> A
             offers.append(offer)
     if reasons and not any(offer.measured for offer in offers):
         raise reasons[0]
-    offers = _with_chances([_with_interval(offer, standing, number) for number, offer in enumerate(offers)])
+    offers = _with_chances([_with_interval(offer, outlook, number) for number, offer in enumerate(offers)])
     ordered = sorted(offers, key=lambda offer: (offer.gain is None, -(offer.gain or 0.0)))
     if not any((offer.gain or 0.0) > 0 for offer in offers):
         notes.append(f"Nothing that was measured gains for {budget}: the best model cost more than that. Give a larger budget.")
-    return Advice(budget, standing.incumbent, ordered, [*notes, NOT_THERE])
+    return Advice(budget, outlook.incumbent, ordered, [*notes, NOT_THERE])
 
 
-def _trained(standing: Standing, budget: Budget, name: str, lever: TrainingLever) -> Offer | None:
+def _trained(outlook: Outlook, budget: Budget, name: str, lever: TrainingLever) -> Offer | None:
     """Return the best that a training lever makes of the budget; None where it can't be done here."""
-    changes = lever.changes(standing.settings)
+    changes = lever.changes(outlook.settings)
     if not changes:
         return None
-    routes = routes_of(standing, name, lever)
+    routes = routes_of(outlook, name, lever)
     if not routes:
-        minutes = probe_cost(standing, lever).minutes
-        command = f"ingle scale probe {standing.name} {name}"
+        minutes = probe_cost(outlook, lever).minutes
+        command = f"ingle scale probe {outlook.name} --lever {name}"
         return Offer(name, lever.words, command, f"not measured: a probe costs {minutes:.2g} min: {command}")
     lines = [(route, route.line(budget)) for route in routes if route.most >= 2 * route.least]
     if not lines:
-        raise ConfigError("data", "are too few for a run of any size", f"{standing.prepared.tokens:,} tokens")
-    route, tokens, losses = _best(standing, budget, lines, budget.amount)
+        raise ConfigError("data", "are too few for a run of any size", f"{outlook.prepared.tokens:,} tokens")
+    route, tokens, losses = _best(outlook, budget, lines, budget.amount)
     run, cost = route.run(tokens), route.cost(tokens)
-    do = f"{lever.words}: {_changed(standing, route)}{route.size} ({short(route.parameters)}), {short(tokens)} tokens"
-    file = standing.folder / "offers" / f"{name}.toml"
-    command = shlex.join(["ingle", "train", str(file), "--name", f"{standing.name}-{name}"])
+    do = f"{lever.words}: {_changed(outlook, route)}{route.size} ({short(route.parameters)}), {short(tokens)} tokens"
+    file = outlook.folder / "offers" / f"{name}.toml"
+    command = shlex.join(["ingle", "train", str(file), "--name", f"{outlook.name}-{name}"])
     data = replace(route.settings.data, max_tokens=run.unique)
     settings = ScratchSettings(data, do, run.model, VocabularySettings(route.settings.vocabulary), run.train)
-    stops = _stops(standing, budget, lines)
-    return Offer(name, do, command, _why(standing, name, route, tokens), cost, losses, stops_paying=stops, settings=to_table(settings))
+    stops = _stops(outlook, budget, lines)
+    return Offer(name, do, command, _why(outlook, name, route, tokens), cost, losses, stops_paying=stops, settings=to_table(settings))
 
 
 Lines = Sequence[tuple[Route, tuple[float, float]]]
 
 
-def _best(standing: Standing, budget: Budget, lines: Lines, amount: float) -> tuple[Route, int, Floats]:
+def _best(outlook: Outlook, budget: Budget, lines: Lines, amount: float) -> tuple[Route, int, Floats]:
     """Return the route that gets lowest for so much, its tokens and draws of its loss. Raises ConfigError where there is none."""
     found, reasons = list[tuple[Route, int, Floats]](), list[ConfigError]()
     for route, line in lines:
         try:
             tokens = route.tokens(budget, line, amount)
-            standing.fit.check_place(route.place(tokens))
+            outlook.fit.check_place(route.place(tokens))
         except ConfigError as error:
             reasons.append(error)
         else:
-            found.append((route, tokens, route.losses(standing.fit, tokens)))
+            found.append((route, tokens, route.losses(outlook.fit, tokens)))
     if not found:
         raise reasons[0]
     return min(found, key=lambda one: float(one[2].mean()))
 
 
-def _stops(standing: Standing, budget: Budget, lines: Lines) -> float | None:
+def _stops(outlook: Outlook, budget: Budget, lines: Lines) -> float | None:
     """Return the spending after which a lever stops paying, from what the best model cost on."""
-    best = standing.incumbent
-    [(route, (start, each)), *_] = sorted(lines, key=lambda one: abs(one[0].parameters - best["parameters"]))
+    best = outlook.incumbent
+    [(_, (start, each)), *_] = sorted(lines, key=lambda one: abs(one[0].parameters - best["parameters"]))
     spent, losses = list[float](), list[float]()
     for step in range(STEPS):
         amount = (start + each * best["tokens"]) * GROWTH**step
         try:
-            losses.append(float(_best(standing, budget, lines, amount)[2].mean()))
+            losses.append(float(_best(outlook, budget, lines, amount)[2].mean()))
         except ConfigError:
             break
         spent.append(amount)
     return stops_paying(spent, losses)
 
 
-def _made(standing: Standing, budget: Budget, name: str, lever: CommandLever) -> Offer:
+def _made(outlook: Outlook, budget: Budget, name: str, lever: CommandLever) -> Offer:
     """Return what a command lever made when it was tried, if the budget is enough for that."""
-    report = standing.kept.get(name)
-    errand = Errand(standing.name, standing.settings.data.sources, _minutes(standing, budget))
+    report = outlook.kept.get(name)
+    errand = Errand(outlook.name, outlook.settings.data.sources, _minutes(outlook, budget))
     command = shlex.join(["ingle", *lever.arguments(errand)])
     if report is None:
-        why = f"not measured: a probe costs about 5 min: ingle scale probe {standing.name} {name}"
+        why = f"not measured: a probe costs about 5 min: ingle scale probe {outlook.name} --lever {name}"
         return Offer(name, lever.words, command, why)
     energy = reported(report) or Energy(0.0, 0.0, 0.0, "")
     minutes = report["seconds"] / 60
-    cost = Cost(minutes, energy, standing.prices.of(minutes / 60, energy), report.get("flops", 0.0), minutes)
+    cost = Cost(minutes, energy, outlook.prices.of(minutes / 60, energy), report.get("flops", 0.0), minutes)
     if budget.spent(cost) > budget.amount:
         why = f"measured with {budget.said(budget.spent(cost))}, which is more than the budget; less was not tried"
         return Offer(name, lever.words, command, why, cost)
-    losses = np.full(len(standing.fit.samples([])), report["loss"])
+    losses = np.full(len(outlook.fit.samples([])), report["loss"])
     start = f"; {lever.start} itself has {report['start_loss']:.3f}" if "start_loss" in report else ""
     why = f"measured: {report['loss']:.3f} on the sweep's held-out text after {minutes:.2g} min{start}. {lever.tells}"
     return Offer(name, lever.words, report.get("command", command), why, cost, losses)
 
 
-def _minutes(standing: Standing, budget: Budget) -> float:
+def _minutes(outlook: Outlook, budget: Budget) -> float:
     """Return the minutes of a budget, by what the best model cost."""
     if budget.unit == "minutes":
         return budget.amount
-    best = standing.incumbent
+    best = outlook.incumbent
     energy = reported(best) or Energy(0.0, 0.0, 0.0, "")
     minutes = float(best["seconds"]) / 60
-    spent = budget.spent(Cost(minutes, energy, standing.prices.of(minutes / 60, energy), best["flops"]))
+    spent = budget.spent(Cost(minutes, energy, outlook.prices.of(minutes / 60, energy), best["flops"]))
     return minutes * budget.amount / spent if spent > 0 else minutes
 
 
-def _changed(standing: Standing, route: Route) -> str:
-    changed = difference(standing.settings, route.settings)
+def _changed(outlook: Outlook, route: Route) -> str:
+    changed = difference(outlook.settings, route.settings)
     return "".join(f"{name} {value:.3g}, " if isinstance(value, float) else f"{name} {value}, " for name, value in changed.items())
 
 
-def _why(standing: Standing, name: str, route: Route, tokens: int) -> str:
-    changed = difference(standing.settings, route.settings)
-    pairs = [pair for pair in standing.pairs if pair.lever == name and pair.changed == changed]
+def _why(outlook: Outlook, name: str, route: Route, tokens: int) -> str:
+    changed = difference(outlook.settings, route.settings)
+    pairs = [pair for pair in outlook.pairs if pair.lever == name and pair.changed == changed]
     ends = "; the text ends there" if tokens >= route.most else ""
     if not pairs:
-        return f"measured: by the law of {len(standing.reports)} runs{ends}"
+        return f"measured: by the law of {len(outlook.reports)} runs{ends}"
     sizes = ", ".join(dict.fromkeys(pair.size for pair in pairs))
     percent, seconds = np.expm1(np.median(route.offset)) * 100, np.median([pair.seconds for pair in pairs])
     return f"measured: at {sizes} {percent:+.1f} % of loss for as many tokens, each in {seconds:.2f} times the seconds{ends}"
 
 
-def _with_interval(offer: Offer, standing: Standing, number: int) -> Offer:
+def _with_interval(offer: Offer, outlook: Outlook, number: int) -> Offer:
     """Return the offer with its gain, and the interval of that of one new run."""
     if offer.losses is None:
         return offer
-    kicks = np.random.default_rng([5, number]).standard_normal(len(offer.losses)) * standing.fit.noise
-    gains = standing.incumbent["loss"] - offer.losses * np.exp(kicks)
+    kicks = np.random.default_rng([5, number]).standard_normal(len(offer.losses)) * outlook.fit.noise
+    gains = outlook.incumbent["loss"] - offer.losses * np.exp(kicks)
     low, high = np.quantile(gains, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return replace(offer, gain=float(standing.incumbent["loss"] - np.median(offer.losses)), low=float(low), high=float(high))
+    return replace(offer, gain=float(outlook.incumbent["loss"] - np.median(offer.losses)), low=float(low), high=float(high))
 
 
 def _with_chances(offers: Sequence[Offer]) -> list[Offer]:

@@ -1,7 +1,7 @@
 """Demand: how many tokens a model will answer, and what serving them costs beside training (arXiv 2401.00448).
 
-A smaller model that trained longer costs more joules once, and fewer for every token. So the more is answered, the smaller is the model that
-reaches a loss with the fewest joules in all.
+A smaller model that trained longer costs more joules once, and fewer for every token. So the more is answered, the smaller is the model
+that reaches a loss with the fewest joules in all.
 """
 
 import re
@@ -116,7 +116,8 @@ class Lifetime:
 
 
 def cheapest(
-    fit: Fit, reports: Sequence[Mapping[str, Any]], labels: Sequence[tuple[Label, float]], loss: float, tokens_a_day: float, days: float = DAYS
+    fit: Fit, reports: Sequence[Mapping[str, Any]], labels: Sequence[tuple[Label, float]], loss: float, tokens_a_day: float,
+    days: float = DAYS,
 ) -> Lifetime:  # fmt: skip
     """Return the size that reaches a loss with the fewest joules of training and serving together.
 
@@ -135,7 +136,9 @@ def cheapest(
     can = np.isfinite(joules).any(axis=1)
     if can.mean() < 0.5:
         cure = "Give a smaller budget, or more and larger runs."
-        raise ConfigError("--serves", f"can't be answered: no size reaches {loss:.3f} within {MOST_EXTRAPOLATION:g} times the largest run", "", cure)
+        raise ConfigError(
+            "--serves", f"can't be answered: no size reaches {loss:.3f} within {MOST_EXTRAPOLATION:g} times the largest run", "", cure
+        )
     best = joules[can].argmin(axis=1)
     low, middle, high = np.quantile(sizes[best], [(1 - LEVEL) / 2, 0.5, (1 + LEVEL) / 2])
     at = int(np.abs(np.log(sizes / middle)).argmin())

@@ -58,7 +58,9 @@ def _joules(report: Mapping[str, Any]) -> float:
 def speed_at(reports: Sequence[Mapping[str, Any]], parameters: float) -> Speed:
     """Return the cost of a token at some size, from the sweep's own runs: a straight line between the logarithms, the last slope beyond."""
     sizes = sorted({report["parameters"] for report in reports})
-    medians = [[_median([table for table in reports if table["parameters"] == size], what) for size in sizes] for what in (_seconds, _joules)]
+    medians = [
+        [_median([table for table in reports if table["parameters"] == size], what) for size in sizes] for what in (_seconds, _joules)
+    ]
     seconds, joules = (_line(sizes, values, parameters) for values in medians)
     metered = [energy for report in reports if (energy := reported(report))]
     whole = sum(energy.joules for energy in metered) or 1.0

@@ -9,7 +9,7 @@ seconds: a lever whose tokens cost more gets fewer of them, by the law.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ from ingle.scaling.interval import Fit, fit_points, forms_for
 from ingle.scaling.lever import TrainingLever, difference
 from ingle.scaling.points import write_points
 from ingle.scaling.prepared import Prepared, find_prepared, prepare
-from ingle.scaling.routes import Standing
+from ingle.scaling.routes import Outlook
 from ingle.scaling.runs import RunSettings, point_of
 from ingle.scaling.sweep import CSV, RUNS, Sweep, run_sweep
 from ingle.scaling.sweep_settings import SweepSettings, run_of
@@ -48,7 +48,7 @@ class Trial:
 
 
 def probe(
-    home: Home, sweep: Sweep, levers: Mapping[str, TrainingLever], rounds: int = ROUNDS, workers: int = 0,
+    home: Home, sweep: Sweep, levers: Mapping[str, TrainingLever], runner: str = "local", workers: int = 0, address: str = "",
     watch: RunWatch = RunWatch(), sink: Sink = nobody,  # noqa: B008 - frozen
 ) -> list[Pair]:  # fmt: skip
     """Train pairs for these levers, and return all pairs that there are. Pairs that are there are not trained again.
@@ -56,13 +56,19 @@ def probe(
     Raises ConfigError where the sweep has too few runs for a law, TrainError, HomeError, and Interrupted after Ctrl-C; the same call then
     goes on.
     """
-    fit_of(sweep, ())
-    alive = [
-        Trial(name, settings, sweep.prepared if settings.vocabulary == sweep.settings.vocabulary else prepare(home, settings.data, settings.vocabulary, watch))
-        for name, lever in levers.items() if lever.needs_probe for settings in lever.changes(sweep.settings)
-    ]  # fmt: skip
-    for size in small_sizes(sweep)[:rounds]:
-        _train(home, sweep, alive, size, workers, watch, sink)
+    fit_of(sweep, ())  # says at once where there are too few runs for a law
+    alive = []
+    for name, lever in levers.items():
+        for settings in lever.changes(sweep.settings) if lever.needs_probe else ():
+            same = settings.vocabulary == sweep.settings.vocabulary
+            text = sweep.prepared if same else prepare(home, settings.data, settings.vocabulary, watch)
+            alive.append(Trial(name, settings, text))
+
+    def train(there: Sweep, runs: Sequence[RunSettings]) -> list[dict[str, Any]]:
+        return run_sweep(home, there, runs, runner, workers, address, watch, sink)
+
+    for size in small_sizes(sweep)[:ROUNDS]:
+        _train(sweep, alive, size, train)
         alive = _better_half(sweep, alive)
     return read_pairs(sweep)
 
@@ -77,30 +83,36 @@ def probe_tokens(settings: SweepSettings) -> int:
     return sorted(settings.tokens)[(len(settings.tokens) - 1) // 2]
 
 
-def probe_cost(standing: Standing, lever: TrainingLever) -> Cost:
+def probe_cost(outlook: Outlook, lever: TrainingLever) -> Cost:
     """Reckon what the first probe of a lever costs on one core, as if its tokens cost what the sweep's do."""
-    small = min(standing.reports, key=lambda report: int(report["parameters"]))
-    speeds = {small["size"]: speed_at(standing.reports, small["parameters"])}
-    tokens = probe_tokens(standing.settings)
-    runs = [run_of(replace(standing.settings, epochs=settings.epochs), standing.prepared, small["size"], tokens, number)
-            for number, settings in enumerate(lever.changes(standing.settings))]  # fmt: skip
-    return cost_of(runs, standing.prepared, speeds, 1, standing.prices)
+    small = min(outlook.reports, key=lambda report: int(report["parameters"]))
+    speeds = {small["size"]: speed_at(outlook.reports, small["parameters"])}
+    tokens = probe_tokens(outlook.settings)
+    runs = [run_of(replace(outlook.settings, epochs=settings.epochs), outlook.prepared, small["size"], tokens, number)
+            for number, settings in enumerate(lever.changes(outlook.settings))]  # fmt: skip
+    return cost_of(runs, outlook.prepared, speeds, 1, outlook.prices)
 
 
-def _train(home: Home, sweep: Sweep, trials: Sequence[Trial], size: str, workers: int, watch: RunWatch, sink: Sink) -> None:
+def _train(sweep: Sweep, trials: Sequence[Trial], size: str, train: Callable[[Sweep, Sequence[RunSettings]], list[dict[str, Any]]]) -> None:
     """Train one size with each lever and once without, and keep the pairs."""
     tokens, seed = probe_tokens(sweep.settings), sweep.settings.first_seed
     without = run_of(sweep.settings, sweep.prepared, size, tokens, seed)
-    [before] = run_sweep(home, sweep, [without], workers=workers, watch=watch, sink=sink)
+    [before] = train(sweep, [without])
     runs = [run_of(trial.settings, trial.prepared, size, tokens, seed) for trial in trials]
     texts = {trial.prepared.folder: trial.prepared for trial in trials}
     for folder, prepared in texts.items():
         those = [run for trial, run in zip(trials, runs, strict=True) if trial.prepared.folder == folder]
-        run_sweep(home, _there(sweep, prepared, those), those, workers=workers, watch=watch, sink=sink)
+        train(_there(sweep, prepared, those), those)
     kept = {_name(pair): pair for pair in _read_table(sweep)}
     for trial, run in zip(trials, runs, strict=True):
         changed = difference(sweep.settings, trial.settings)
-        row = {"lever": trial.lever, "changed": changed, "prepared": Path(trial.prepared.folder).name, "after": run.key, "before": before["key"]}
+        row = {
+            "lever": trial.lever,
+            "changed": changed,
+            "prepared": Path(trial.prepared.folder).name,
+            "after": run.key,
+            "before": before["key"],
+        }
         kept[_name(row)] = row
     write_atomic(sweep.folder / FOLDER / PAIRS, to_json({"pairs": list(kept.values())}), mode=0o600)
     points = [replace(point_of(_report(sweep, row["after"])), kind=f"{row['lever']}: {row['changed']}") for row in kept.values()]
@@ -139,8 +151,14 @@ def equal_seconds(pair: Pair, fit: Fit) -> float:
 
 def fit_of(sweep: Sweep, pairs: Sequence[Pair]) -> Fit:
     """Return the law of a sweep's finished runs; with repeats where a probe repeats its text. Raises ConfigError."""
-    points = [point_of(report) for report in sweep.reports()]
+    points = [point_of(report) for report in finished(sweep)]
     return fit_points(points, forms_for(points, [pair.after for pair in pairs]))
+
+
+def finished(sweep: Sweep) -> list[dict[str, Any]]:
+    """Return the reports of all finished runs, the foretold one included once it was checked."""
+    checked = sweep.report(sweep.foretold)
+    return [*sweep.reports(), *([checked] if checked else [])]
 
 
 def read_pairs(sweep: Sweep) -> list[Pair]:

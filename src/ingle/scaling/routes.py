@@ -23,7 +23,7 @@ from ingle.scaling.sweep_settings import LEAST_STEPS, SweepSettings, run_of
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class Outlook:
     """All that is known when advice is asked for."""
 
     name: str
@@ -108,33 +108,33 @@ class Route:
         return result
 
 
-def routes_of(standing: Standing, name: str, lever: TrainingLever) -> list[Route]:
+def routes_of(outlook: Outlook, name: str, lever: TrainingLever) -> list[Route]:
     """Return the routes of a lever for which there is evidence."""
-    best = standing.incumbent
-    sizes = {"same": [best["size"]], "others": _sizes(standing, best["size"])}
+    best = outlook.incumbent
+    sizes = {"same": [best["size"]], "others": _sizes(outlook, best["size"])}
     sizes["all"] = [*sizes["same"], *sizes["others"]]
-    spread = differences(standing.pairs, standing.fit)
+    spread = differences(outlook.pairs, outlook.fit)
     rng = np.random.default_rng([3, *name.encode()])
     routes = []
-    for settings in lever.changes(standing.settings):
-        changed = difference(standing.settings, settings)
-        pairs = [pair for pair in standing.pairs if pair.lever == name and pair.changed == changed]
+    for settings in lever.changes(outlook.settings):
+        changed = difference(outlook.settings, settings)
+        pairs = [pair for pair in outlook.pairs if pair.lever == name and pair.changed == changed]
         if lever.needs_probe and not pairs:
             continue
-        prepared = standing.texts[pairs[0].prepared] if pairs else standing.prepared
-        drawn = offset(pairs, standing.fit, spread, rng)
+        prepared = outlook.texts[pairs[0].prepared] if pairs else outlook.prepared
+        drawn = offset(pairs, outlook.fit, spread, rng)
         for size in sizes[lever.sizes]:
             parameters = parameters_of(config_of(rung(size, settings.kind), prepared.vocabulary))
-            routes.append(Route(settings, prepared, size, parameters, _speed(standing, pairs, parameters), drawn, standing.prices))
+            routes.append(Route(settings, prepared, size, parameters, _speed(outlook, pairs, parameters), drawn, outlook.prices))
     return routes
 
 
-def _sizes(standing: Standing, best: str) -> list[str]:
-    named = dict.fromkeys((*standing.settings.sizes, standing.settings.foretold_size, *LADDER))
+def _sizes(outlook: Outlook, best: str) -> list[str]:
+    named = dict.fromkeys((*outlook.settings.sizes, outlook.settings.foretold_size, *LADDER))
     return [size for size in named if size != best]
 
 
-def _speed(standing: Standing, pairs: Sequence[Pair], parameters: int) -> Speed:
-    own = speed_at(standing.reports, parameters)
+def _speed(outlook: Outlook, pairs: Sequence[Pair], parameters: int) -> Speed:
+    own = speed_at(outlook.reports, parameters)
     seconds, joules = (float(np.median([getattr(pair, name) for pair in pairs] or [1.0])) for name in ("seconds", "joules"))
     return Speed(own.seconds * seconds, own.energy.scaled(joules))

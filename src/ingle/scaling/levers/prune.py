@@ -10,5 +10,9 @@ def arguments(errand: Errand) -> tuple[str, ...]:
 
 
 LEVER = CommandLever(
-    "remove a fifth of SmolLM2's layers", "smollm2", arguments, lambda errand: f"smollm2+{errand.sweep}-pruned", "Each token takes a fifth less."
+    "remove a fifth of SmolLM2's layers",
+    "smollm2",
+    arguments,
+    lambda errand: f"smollm2+{errand.sweep}-pruned",
+    "Each token takes a fifth less.",
 )

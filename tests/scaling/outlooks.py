@@ -1,4 +1,4 @@
-"""Standings of sweeps whose law is known."""
+"""Outlooks of sweeps whose law is known."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -8,11 +8,11 @@ import numpy as np
 
 from ingle.scaling.budget import Prices
 from ingle.scaling.evidence import Pair
-from ingle.scaling.interval import fit_points
+from ingle.scaling.interval import fit_points, forms_for
 from ingle.scaling.ladder import rung
 from ingle.scaling.points import Point
 from ingle.scaling.prepared import Prepared
-from ingle.scaling.routes import Standing
+from ingle.scaling.routes import Outlook
 from ingle.scaling.runs import point_of
 from ingle.scaling.settings import TextSettings
 from ingle.scaling.shape import config_of, parameters_of
@@ -63,14 +63,25 @@ def pairs(lever: str, changed: Mapping[str, Any], better: float, seconds: float 
     for size in SETTINGS.sizes[:count]:
         before = point_of(report(size, 1_500_000, 2.0))
         loss = 2.0 * (1 - better) * float(np.exp(noise * rng.standard_normal()))
-        after = Point(before.parameters, before.tokens, loss, before.unique, kind="another")
+        after = Point(before.parameters, before.tokens, loss, before.unique / changed.get("epochs", 1), kind="another")
         found.append(Pair(lever, changed, "here", size, after, before, seconds, seconds))
     return found
 
 
-def standing(found: Sequence[Pair] = (), tokens: int = 60_000_000, prices: Prices = Prices(), noise: float = NOISE, **kept: Any) -> Standing:  # noqa: B008 - frozen
+def outlook(found: Sequence[Pair] = (), tokens: int = 60_000_000, prices: Prices = Prices(), noise: float = NOISE, **kept: Any) -> Outlook:  # noqa: B008 - frozen
     """A finished sweep with these probes."""
     runs = reports(noise=noise)
     text = prepared(tokens)
     points = [point_of(one) for one in runs]
-    return Standing("small", Path("here"), SETTINGS, text, {"here": text}, runs, fit_points(points), found, kept, prices)
+    return Outlook(
+        "small",
+        Path("here"),
+        SETTINGS,
+        text,
+        {"here": text},
+        runs,
+        fit_points(points, forms_for(points, [pair.after for pair in found])),
+        found,
+        kept,
+        prices,
+    )
