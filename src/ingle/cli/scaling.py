@@ -13,9 +13,14 @@ def fit(home: Home, name: str, predict: str | None, plot: Path | None, as_json: 
     """Fit the law of a sweep, and sign the prediction for its larger run."""
     from ingle.cli.house import open_ledger
     from ingle.cli.output import note, print_json, print_table
+    from ingle.core.files import write_atomic
     from ingle.scaling.foretold import predict as sign
     from ingle.scaling.foretold import standing
+    from ingle.scaling.sheet import plots_of, read_sheet
+    from ingle.scaling.sheet_page import write_report
     from ingle.scaling.sweep import fit_sweep, open_sweep
+
+    plot = _svg(plot)
 
     sweep = open_sweep(home, name)
     found, prediction, table = fit_sweep(sweep)
@@ -23,6 +28,10 @@ def fit(home: Home, name: str, predict: str | None, plot: Path | None, as_json: 
     with open_ledger(home) as ledger:
         row = sign(ledger, name, run, found.digest, prediction.table(), prediction.level)
         stands = standing(ledger, name, run["key"])
+    sheet = read_sheet(home, name)
+    report = write_report(sweep.folder, sheet)
+    if plot:
+        write_atomic(plot, plots_of(sheet)["loss"].encode())
     if predict:
         table["asked"] = _asked(found, predict).table()
     if as_json:
@@ -34,6 +43,7 @@ def fit(home: Home, name: str, predict: str | None, plot: Path | None, as_json: 
         print(f"Foretold for {predict}: {_interval(_asked(found, predict))} bits/byte.")
     for text in table["notes"]:
         note(f"{text}.")
+    note(f"Plots, law and every run in words: {report}")
     if stands.prediction is None:
         note("The larger run was begun before anything was foretold, so nothing is signed.")
     elif row is None:
@@ -91,6 +101,15 @@ def _place(predict: str) -> tuple[float, float]:
     except ValueError as error:
         raise ConfigError("--predict", "must be two numbers, parameters and tokens", predict, "For example 6400000,5200000.") from error
     return parameters, tokens
+
+
+def _svg(plot: Path | None) -> Path | None:
+    """Return the file if a plot can be drawn into it. Raises ConfigError."""
+    from ingle.core.errors import ConfigError
+
+    if plot is not None and plot.suffix.lower() != ".svg":
+        raise ConfigError("--plot", "must be a file that ends in .svg", plot.name)
+    return plot
 
 
 def _law(law: dict[str, Any]) -> tuple[str, str, str]:

@@ -67,10 +67,8 @@ def plan(
         print_json(dict(sweep.plan))
         return
     print_table(("run", "parameters", "tokens"), [_row(run) for run in (*sweep.runs, sweep.foretold)])
-    print_table(
-        ("", "time", "energy", "price"),
-        [_costs("the sweep", planned.sweep, prices.currency), _costs("the foretold run", planned.foretold, prices.currency)],
-    )
+    costs = (("the sweep", planned.sweep), ("the foretold run", planned.foretold))
+    print_table(("", "time", "energy", "price"), [_costs(what, cost, prices.currency) for what, cost in costs])
     print(f"The last run is the one that is foretold. Its 90 % interval will be about {width:.1%} wide, by simulation.")
     note(f"Nothing was trained yet. Go on with: ingle scale run {name}")
 
@@ -100,6 +98,8 @@ def check(home: Home, name: str, where: Where, yes: bool, as_json: bool) -> None
     from ingle.core.files import write_atomic
     from ingle.scaling.foretold import begin, check_event, standing
     from ingle.scaling.runs import outcome
+    from ingle.scaling.sheet import read_sheet
+    from ingle.scaling.sheet_page import write_report
     from ingle.scaling.sweep import CHECKED, open_sweep
     from ingle.train.making import to_json
 
@@ -117,13 +117,13 @@ def check(home: Home, name: str, where: Where, yes: bool, as_json: bool) -> None
             ledger.append(event)
     facts = dict(event.facts) | {"label": report["label"], "unit": report["unit"], "fact": prediction.seq}
     write_atomic(sweep.folder / CHECKED, to_json(to_table(facts)))
+    write_report(sweep.folder, read_sheet(home, name))
     if as_json:
         print_json(facts)
         return
     verdict = "inside" if facts["inside"] else "outside"
-    print(
-        f"Foretold {facts['loss']:.4f} ({facts['low']:.4f} to {facts['high']:.4f}), came {facts['came']:.4f} {report['unit']}: {verdict} the interval."
-    )
+    said = f"{facts['loss']:.4f} ({facts['low']:.4f} to {facts['high']:.4f})"
+    print(f"Foretold {said}, came {facts['came']:.4f} {report['unit']}: {verdict} the interval.")
     note(f"The prediction is fact {prediction.seq} of the ledger, signed before the run began; `ingle verify` proves the order.")
 
 

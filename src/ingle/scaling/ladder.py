@@ -18,7 +18,9 @@ LADDER = {
 }  # fmt: skip
 """Rungs from small to large, as layers × width: 0.24, 0.42, 0.82, 1.2, 1.9, 2.8, 3.5, 6.2 and 11.4 million parameters at 2,048 words."""
 RATE = {"muon": 9e-3, "adamw": 3e-3}
-"""Learning rate at its peak, for rows of 2,048 tokens a step."""
+"""Best learning rate at its peak for the smallest rung, at 2,048 tokens a step."""
+_SMALLEST, _FALL = 238_144, 0.25
+"""The best rate falls with size: of 4.5e-3, 9e-3 and 1.8e-2 the second was best at 0.24M parameters and the first at 2.8M (LOG.md)."""
 _HYBRID: dict[str, tuple[int, int, Memory]] = {"hybrid": (64, 4, "gated_delta"), "rnn": (0, 0, "gated_delta")}
 
 
@@ -32,6 +34,12 @@ def rung(name: str, kind: Kind) -> ShapeSettings:
         layers=layers, width=width, heads=width // head, kv_heads=1, context=CONTEXT, retrieval=everywhere[kind], window=window,
         sinks=sinks, memory=memory,
     )  # fmt: skip
+
+
+def rate_of(optimiser: str, parameters: int) -> float:
+    """Return the learning rate of a model of so many parameters."""
+    rate: float = RATE[optimiser] * (parameters / _SMALLEST) ** -_FALL
+    return float(f"{rate:.3g}")
 
 
 def _custom(name: str) -> tuple[int, int]:

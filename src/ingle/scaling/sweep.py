@@ -5,6 +5,8 @@ HOME/scaling/NAME/plan.json       settings, the list of runs, the run that is fo
                   texts/KEY.npy   bits of each held-out text
                   runs.csv        all finished runs, for anyone to refit
                   fit.json        the law and what it foretells
+                  curves.json     lines of the law, for the plots
+                  report.html     all of this for people, with its plots (loss.svg, equal-loss.svg, gain.svg, residuals.svg)
                   check.json      what came of the foretold run
                   progress.json   how far a running sweep is
                   work/           checkpoints of unfinished runs
@@ -37,6 +39,7 @@ from ingle.scaling.interval import Fit, Prediction, fit_points
 from ingle.scaling.points import Place, write_points
 from ingle.scaling.prepared import Prepared, find_prepared
 from ingle.scaling.runs import RunSettings, climb_shares, climbs_of, outcome, own_share, point_of
+from ingle.scaling.sheet import keep_curves
 from ingle.scaling.sweep_settings import SweepSettings, foretold_of, runs_of
 from ingle.train.making import RunWatch, nobody, to_json
 from ingle.train.trouble import stop_signals
@@ -44,7 +47,7 @@ from ingle.train.trouble import stop_signals
 VERSION = 1
 PLAN, RUNS, TEXTS, CSV, PROGRESS, WORK = "plan.json", "runs", "texts", "runs.csv", "progress.json", "work"
 FITTED, CHECKED = "fit.json", "check.json"
-_TOLD_EVERY_S = 2.0
+_TOLD_EVERY_S, _SAID_EVERY_S = 2.0, 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +143,7 @@ def fit_sweep(sweep: Sweep) -> tuple[Fit, Prediction, dict[str, Any]]:
     table = found.table() | {"prediction": prediction.table() | _listed(run), "missing": missing}
     table["notes"] = [*table["notes"], *notes]
     write_atomic(sweep.folder / FITTED, to_json(table))
+    keep_curves(sweep.folder, found, {report["key"]: point_of(report) for report in reports}, place, sweep.prepared.tokens)
     return found, prediction, table
 
 
@@ -186,7 +190,7 @@ class _Course:
         self._sweep, self._runs, self._watch, self._sink = sweep, runs, watch, sink
         self._running = dict[int, dict[str, Any]]()
         self._own = {run.key: (run.flops * share, share) for climb in climbs_of(runs) for run, share in climb_shares(climb)}
-        self._began, self._told = time.monotonic(), 0.0
+        self._began, self._told, self._said = time.monotonic(), 0.0, time.monotonic()
         self._at_first = self._done()
 
     def hear(self, number: int, header: dict[str, Any], data: bytes) -> None:
@@ -239,6 +243,9 @@ class _Course:
         table = {"done": finished, "of": len(self._runs), "share": done / whole, "running": labels, "seconds_left": left}
         write_atomic(self._sweep.folder / PROGRESS, json.dumps(table).encode())
         self._watch.pieces(f"runs of {self._sweep.name}", finished, len(self._runs))
+        if left is not None and self._told - self._said > _SAID_EVERY_S:
+            self._said = self._told
+            self._watch.say(f"{finished} of {len(self._runs)} runs, about {left / 60:.0f} minutes left")
 
 
 def run_event(name: str, report: Mapping[str, Any]) -> Event:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from ingle.core.errors import ConfigError
-from ingle.scaling.ladder import RATE, Kind, rung
+from ingle.scaling.ladder import Kind, rate_of, rung
 from ingle.scaling.prepared import Prepared
 from ingle.scaling.runs import RunSettings
 from ingle.scaling.settings import TextSettings
@@ -122,13 +122,16 @@ def run_of(settings: SweepSettings, prepared: Prepared, size: str, tokens: int, 
             f"{size}, {tokens / 1e6:.2f}M tokens", "wants more text than there is", f"{prepared.tokens / 1e6:.2f}M tokens", cure
         )
     rise = max(10, round(WARM_UP * min(settings.tokens) / settings.batch_tokens))  # of all runs alike: they can branch from each other
-    optimiser = OptimiserSettings(settings.optimiser, settings.rate or RATE[settings.optimiser], weight_decay=0.1, beta2=0.95)
+    parameters = _parameters(settings, prepared, size)
+    optimiser = OptimiserSettings(
+        settings.optimiser, settings.rate or rate_of(settings.optimiser, parameters), weight_decay=0.1, beta2=0.95
+    )
     train = TrainSettings(
         max_steps=steps, batch_tokens=settings.batch_tokens, optimiser=optimiser, schedule=Schedule("wsd", (rise - 0.5) / steps, DECAY),
         precision=settings.precision, checkpoint_minutes=1.0, seed=seed,
     )  # fmt: skip
     kind = f"{settings.kind}, {settings.optimiser}, {prepared.vocabulary} words"
-    return RunSettings(size, kind, prepared.digest, _parameters(settings, prepared, size), unique, model, train)
+    return RunSettings(size, kind, prepared.digest, parameters, unique, model, train)
 
 
 def shorter(settings: SweepSettings, share: float) -> SweepSettings:

@@ -22,10 +22,11 @@ def expected_width(settings: SweepSettings, prepared: Prepared) -> float:
     runs, foretold = runs_of(settings, prepared), foretold_of(settings, prepared)
     draw, widths = np.random.default_rng(0), []
     for _ in range(_ROUNDS):
+        kicks = np.exp(NOISE * draw.standard_normal(len(runs)))
         points = [
-            Point(run.parameters, run.tokens, _loss(run) * float(np.exp(NOISE * draw.standard_normal())), run.unique or run.tokens, run.train.seed)
-            for run in runs
-        ]  # fmt: skip
+            Point(run.parameters, run.tokens, _loss(run) * float(kick), run.unique or run.tokens, run.train.seed)
+            for run, kick in zip(runs, kicks, strict=True)
+        ]
         [said] = fit_points(points).predict([Place(foretold.parameters, foretold.tokens, foretold.unique or foretold.tokens)])
         widths.append((said.high - said.low) / said.loss)
     return statistics.median(widths)

@@ -1,0 +1,131 @@
+"""`ingle scale` from an empty home: plan, run, fit, check; the prediction stands in the ledger before its run."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from ingle.ledger.row import Row
+from ingle.scaling.foretold import order_faults
+from tests.cli.place import ingle
+from tests.scaling.sweeps import tiny_sweep
+
+
+@pytest.fixture(scope="module")
+def plan_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Settings of a sweep that takes seconds."""
+    texts = str(Path(__file__).parents[2] / "docs")
+    settings = tiny_sweep(texts)
+    path = tmp_path_factory.mktemp("plan") / "tiny.toml"
+    path.write_text(
+        f"""vocabulary = {settings.vocabulary}
+sizes = ["1x32", "2x32"]
+tokens = {list(settings.tokens)}
+more_seeds = 1
+foretold_size = "2x64"
+foretold_tokens = {settings.foretold_tokens}
+batch_tokens = {settings.batch_tokens}
+rate = 0.01
+precision = "fp32"
+[data]
+sources = ["{texts}"]
+row_tokens = 48
+held_out = 0.2
+"""
+    )
+    return path
+
+
+@pytest.fixture(scope="module")
+def swept(tmp_path_factory: pytest.TempPathFactory, plan_file: Path) -> Path:
+    """A home with a finished sweep that nothing was foretold of yet."""
+    home = tmp_path_factory.mktemp("scale")
+    planned = ingle(home, "scale", "plan", "small", "--config", str(plan_file), "--json")
+    assert len(json.loads(planned.stdout)["runs"]) == 6
+    ran = ingle(home, "scale", "run", "small", "--yes", "--json")
+    assert len(json.loads(ran.stdout)) == 6
+    return home
+
+
+@pytest.fixture
+def home(swept: Path, tmp_path: Path) -> Path:
+    """A copy of it."""
+    shutil.copytree(swept, tmp_path / "home")
+    return tmp_path / "home"
+
+
+def test_a_run_is_foretold_then_trained_then_checked(home: Path) -> None:
+    too_early = ingle(home, "scale", "check", "small", code=2)
+    assert "only after its loss was foretold" in too_early.stderr
+    assert "ingle scale fit small" in too_early.stderr
+    said = ingle(home, "scale", "fit", "small")
+    assert "This prediction is signed" in said.stderr
+    again = ingle(home, "scale", "fit", "small", "--json")
+    prediction = json.loads(again.stdout)["prediction"]
+    assert prediction["low"] < prediction["loss"] < prediction["high"]
+    checked = ingle(home, "scale", "check", "small", "--yes", "--json")
+    facts = json.loads(checked.stdout)
+    assert facts["inside"] == (prediction["low"] <= facts["came"] <= prediction["high"])
+    kinds = [row["kind"] for row in log(home)]
+    assert kinds.count("scale.predict") == 1
+    assert kinds[-4:] == ["scale.check", "scale", "scale.begin", "scale.predict"][::-1]
+    ingle(home, "verify")
+    later = ingle(home, "scale", "fit", "small")
+    assert "stands" in later.stderr
+    listed = ingle(home, "scale", "list")
+    assert "small" in listed.stdout
+    assert f"{facts['came']:.4f}" in listed.stdout
+
+
+def test_a_run_that_was_begun_first_proves_nothing(home: Path) -> None:
+    ingle(home, "scale", "fit", "small")
+    ingle(home, "scale", "check", "small", "--yes")
+    rows = [Row(one["seq"], one["at"], one["kind"], one["subject"], json.dumps(one["facts"]), "", one["hash"], "") for one in log(home)]
+    rows = [row for row in rows if row.kind.startswith("scale")]
+    assert order_faults(rows) == []
+    predict = next(row for row in rows if row.kind == "scale.predict")
+    [without] = order_faults([row for row in rows if row is not predict])
+    assert "no prediction of its run stands before it" in without[1]
+    late = [row for row in rows if row is not predict]
+    late.insert(-1, Row(late[-1].seq - 1, predict.at, predict.kind, predict.subject, predict.facts, "", predict.hash, ""))
+    [begun] = order_faults(late)
+    assert "before it was foretold" in begun[1]
+    check = rows[-1]
+    other = json.dumps(check.values | {"low": 0.0})
+    [figures] = order_faults([*rows[:-1], Row(check.seq, check.at, check.kind, check.subject, other, "", check.hash, "")])
+    assert "other figures" in figures[1]
+
+
+def test_plans_keep_to_the_budget(home: Path, plan_file: Path) -> None:
+    over = ingle(home, "scale", "plan", "other", "--config", str(plan_file), "--budget", "1J", code=2)
+    assert "costs" in over.stderr
+    assert "more than the budget of 1.00 J" in over.stderr
+    assert not (home / "scaling" / "other").exists()
+    for words in (["--budget", "3 apples"], ["--minutes", "0"]):
+        wrong = ingle(home, "scale", "plan", "other", "--config", str(plan_file), *words, code=2)
+        assert "For example 30min" in wrong.stderr
+    missing = ingle(home, "scale", "run", "nothing", code=3)
+    assert "is no sweep of this home" in missing.stderr
+
+
+def test_too_few_runs(swept: Path, tmp_path: Path, plan_file: Path) -> None:
+    ingle(swept, "scale", "plan", "empty", "--config", str(plan_file))
+    early = ingle(swept, "scale", "fit", "empty", code=2)
+    assert "has no finished runs" in early.stderr
+
+
+def test_runs_are_in_the_energy_account_once(home: Path) -> None:
+    rows = [row for row in log(home) if row["kind"] == "scale"]
+    reports = [json.loads(path.read_text()) for path in (home / "scaling" / "small" / "runs").iterdir()]
+    shares = {one["key"]: 1 - one["shared_steps"] / one["steps"] for one in reports}
+    for row in rows:
+        report = next(one for one in reports if one["key"] == row["facts"]["key"])
+        assert row["facts"]["joules"] == pytest.approx(report["energy"]["joules"] * shares[report["key"]], rel=1e-4)
+    assert sorted(shares.values())[0] < 0.35
+
+
+def log(home: Path) -> list[dict[str, object]]:
+    """Facts of the home, oldest first."""
+    lines = ingle(home, "log", "--json", "-n", "100").stdout.splitlines()
+    return [json.loads(line) for line in lines]
