@@ -1,6 +1,7 @@
 """Outlooks of sweeps whose law is known."""
 
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -8,9 +9,9 @@ import numpy as np
 
 from ingle.scaling.budget import Prices
 from ingle.scaling.evidence import Pair
-from ingle.scaling.interval import fit_points, forms_for
+from ingle.scaling.interval import DEFAULT_FORMS, REPEATED_FORMS, Fit, fit_points
 from ingle.scaling.ladder import rung
-from ingle.scaling.points import Point
+from ingle.scaling.points import Point, repeats
 from ingle.scaling.prepared import Prepared
 from ingle.scaling.routes import Outlook
 from ingle.scaling.runs import point_of
@@ -68,20 +69,13 @@ def pairs(lever: str, changed: Mapping[str, Any], better: float, seconds: float 
     return found
 
 
+@cache
+def law(noise: float, repeated: bool) -> Fit:
+    """The fit of all runs of the sweep."""
+    return fit_points([point_of(one) for one in reports(noise=noise)], REPEATED_FORMS if repeated else DEFAULT_FORMS)
+
+
 def outlook(found: Sequence[Pair] = (), tokens: int = 60_000_000, prices: Prices = Prices(), noise: float = NOISE, **kept: Any) -> Outlook:  # noqa: B008 - frozen
     """A finished sweep with these probes."""
-    runs = reports(noise=noise)
-    text = prepared(tokens)
-    points = [point_of(one) for one in runs]
-    return Outlook(
-        "small",
-        Path("here"),
-        SETTINGS,
-        text,
-        {"here": text},
-        runs,
-        fit_points(points, forms_for(points, [pair.after for pair in found])),
-        found,
-        kept,
-        prices,
-    )
+    text, fit = prepared(tokens), law(noise, any(repeats(pair.after) for pair in found))
+    return Outlook("small", Path("here"), SETTINGS, text, {"here": text}, reports(noise=noise), fit, found, kept, prices)

@@ -106,5 +106,5 @@ def test_advice_names_the_cheapest_over_its_life() -> None:
 
 def test_a_loss_that_no_size_reaches_is_refused() -> None:
     now = outlook()
-    with pytest.raises(ConfigError, match="no size reaches 0.500"):
+    with pytest.raises(ConfigError, match=r"no size reaches 0\.500"):
         cheapest(now.fit, now.reports, (), 0.5, 1e6)

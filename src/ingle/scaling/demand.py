@@ -25,7 +25,7 @@ WINDOW_DAYS = 30
 """Latest days of the ledger from which demand is told."""
 FORWARD = 1 / 3
 """Share of a training token's operations that reading or writing it takes: 2·N of 6·N."""
-_TEXT = re.compile(r"\s*([0-9.]+(?:e[+-]?[0-9]+)?)\s*([kmg]?)\s*tok(?:en)?s?\s*/\s*(day|d|hour|h|week|w)\s*", re.IGNORECASE)
+_TEXT = re.compile(r"\s*(\d+(?:\.\d+)?(?:e[+-]?\d+)?)\s*([kmg]?)\s*tok(?:en)?s?\s*/\s*(day|d|hour|h|week|w)\s*", re.IGNORECASE)
 _TIMES = {"": 1.0, "k": 1e3, "m": 1e6, "g": 1e9}
 _A_DAY = {"h": 24.0, "d": 1.0, "w": 1 / 7}
 _DRAWS = 300
