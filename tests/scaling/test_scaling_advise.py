@@ -15,9 +15,9 @@ from ingle.scaling.interval import fit_points
 from ingle.scaling.lever import TrainingLever, chosen, difference, levers
 from ingle.scaling.outlook import rows
 from ingle.scaling.points import Point
-from ingle.scaling.returns import stops_paying
 from ingle.scaling.routes import Outlook
 from ingle.scaling.runs import point_of
+from ingle.scaling.stopping import stops_paying
 from tests.scaling.outlooks import SECONDS, SETTINGS, outlook, pairs, report, truth
 
 TRAINING = {name: lever for name, lever in levers().items() if isinstance(lever, TrainingLever)}

@@ -72,7 +72,7 @@ def listing(found: Sequence[Mapping[str, Any]], chosen: str) -> str:
 
 def shown(sheet: Sheet) -> str:
     """Return a sweep as HTML."""
-    return f"<h1>{escape(sheet.name)}</h1>{sheet_body(sheet)}"
+    return f"<h2>The sweep {escape(sheet.name)}</h2>{sheet_body(sheet, 'h3')}"
 
 
 def _page(body: str, running: bool = False) -> str:

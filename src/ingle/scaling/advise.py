@@ -19,9 +19,9 @@ from ingle.scaling.interval import LEVEL
 from ingle.scaling.lever import CommandLever, Errand, Lever, TrainingLever, difference
 from ingle.scaling.points import Floats, short
 from ingle.scaling.probing import probe_cost
-from ingle.scaling.returns import stops_paying
 from ingle.scaling.routes import Outlook, Route, routes_of
 from ingle.scaling.settings import ScratchSettings, VocabularySettings
+from ingle.scaling.stopping import stops_paying
 
 STEPS = 24
 """Budgets at which diminishing returns are looked for."""

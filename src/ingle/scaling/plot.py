@@ -7,6 +7,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from ingle.core.words import counted
 from ingle.train.axes import STAR, Frame, Key, Scale, colour_class, document, frame_below, legend, scale_over, shape_of, short
 
 _FIRST_LINE = 50.0
@@ -217,7 +218,7 @@ def residuals(dots: Sequence[Dot], noise: float = math.nan) -> str:
         for k, dot in enumerate(mine):
             parts.append(_run_mark(frame, dot, i + 0.7 * ((k + 0.5) / len(mine) - 0.5), dot.left_over, looks, "loss"))
     said = f"{len(runs)} runs; the farthest lies {max((abs(one.left_over) for one in runs), default=0.0):.2g} % from the law."
-    said += f" {len(apart)} are of another kind than the others." if apart else ""
+    said += f" Of another kind than most: {counted(len(apart), 'run')}." if apart else ""
     return document("What the law leaves over", said, frame, parts)
 
 

@@ -35,6 +35,7 @@ PARTS_STYLE = """
 .wide { overflow-x: auto; max-width: 100% } figure { margin: 1.2rem 0 1.8rem } figcaption { max-width: 40rem; margin-top: .4rem }
 .plot { display: block; width: 100%; max-width: 46rem; min-width: 34rem; height: auto; border-radius: .6rem }
 .wide table { font-size: .925em } .wide .number { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap }
+.wide td:first-child { white-space: nowrap }
 .said { max-width: 44rem } p, li { overflow-wrap: anywhere }
 progress { width: min(24rem, 100%); accent-color: #b4481f }
 """
@@ -56,23 +57,22 @@ def report_html(sheet: Sheet) -> str:
     return f"{head}<title>{title}</title><style>{STYLE}{PARTS_STYLE}</style><h1>{title}</h1>{sheet_body(sheet)}</html>"
 
 
-def sheet_body(sheet: Sheet) -> str:
-    """Return the parts of the report as HTML."""
+def sheet_body(sheet: Sheet, level: str = "h2") -> str:
+    """Return the parts of the report as HTML. `level`: element of their headings."""
     plots = "".join(
         f"<figure><div class=wide>{svg}</div><figcaption class=of>{escape(READING[name])}</figcaption></figure>"
         for name, svg in plots_of(sheet).items()
     )
-    parts = [
-        progress(sheet),
-        _section("What was found", "".join(f"<p class=said>{escape(text)}</p>" for text in findings(sheet))),
-        _section("Plots", plots),
-        _section("The law", _law(sheet)),
-        _section("Advice", advice_table(sheet.advice)) if sheet.advice else "",
-        _section("Runs", _runs(sheet)),
-        _section("Cost", _cost(sheet)),
-        _section("Notes", _notes(sheet)),
-    ]
-    return "".join(parts)
+    parts = {
+        "What was found": "".join(f"<p class=said>{escape(text)}</p>" for text in findings(sheet)),
+        "Plots": plots,
+        "The law": _law(sheet),
+        "Advice": advice_table(sheet.advice),
+        "Runs": _runs(sheet),
+        "Cost": _cost(sheet),
+        "Notes": _notes(sheet),
+    }
+    return progress(sheet) + "".join(f"<{level}>{title}</{level}>{part}" for title, part in parts.items() if part)
 
 
 def progress(sheet: Sheet) -> str:
@@ -135,7 +135,7 @@ def _law(sheet: Sheet) -> str:
     laws = sheet.fit.get("laws")
     rows = [law for law in laws if isinstance(law, dict)] if isinstance(laws, list) else []
     if not rows:
-        return "<p>There is no law yet.</p>"
+        return ""
     head = (
         f"<p class=said>The law says the loss (in {LOSS}, lower is better) of a model with N parameters that has read D tokens. "
         "Several forms are fitted; each has as much weight as it foretold the largest runs well.</p>"
@@ -191,12 +191,12 @@ def _notes(sheet: Sheet) -> str:
 
 
 def advice_table(advice: Mapping[str, Any]) -> str:
-    """Return advice as HTML: a row for each way to spend the budget, the best first."""
+    """Return advice as HTML: a row for each way to spend the budget, the best first. "" = there is none."""
     found = advice.get("levers") or advice.get("rows")
     rows = [row for row in found if isinstance(row, dict)] if isinstance(found, list) else []
     names = list(dict.fromkeys(name for row in rows for name, value in row.items() if isinstance(value, str | int | float)))
     if not rows:
-        return "<p>There is no advice yet.</p>"
+        return ""
     return _html_table(names, [[_cell(row.get(name)) for name in names] for row in rows])
 
 
@@ -211,10 +211,6 @@ def _html_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     top = "".join(f"<th{cell}>{escape(name)}" for name, cell in zip(head, cells, strict=True))
     body = "".join("<tr>" + "".join(f"<td{cell}>{text}" for text, cell in zip(row, cells, strict=True)) + "</tr>" for row in rows)
     return f"<div class=wide><table><tr>{top}</tr>{body}</table></div>"
-
-
-def _section(title: str, body: str) -> str:
-    return f"<h2>{escape(title)}</h2>{body}" if body else ""
 
 
 def _joules(run: Mapping[str, Any]) -> str:
