@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 
-from ingle.core.config import to_table
 from ingle.core.energy import Energy, reported
 from ingle.core.errors import ConfigError
 from ingle.scaling.budget import Budget, Cost
@@ -49,13 +48,24 @@ class Offer:
     probability_best: float = 0.0
     stops_paying: float | None = None
     """Amount of the budget's unit after which another unit gives less than a quarter of the first."""
-    settings: Mapping[str, Any] | None = None
-    """Settings for `ingle train`, where the command reads them."""
+    route: Route | None = None
+    """The way to train it, where it is a training."""
+    tokens: int = 0
+    """Tokens of that training."""
 
     @property
     def measured(self) -> bool:
         """Whether there is evidence from this home."""
         return self.losses is not None
+
+    @property
+    def settings(self) -> ScratchSettings | None:
+        """Settings for `ingle train`, which the command reads."""
+        if self.route is None:
+            return None
+        run, settings = self.route.run(self.tokens), self.route.settings
+        data = replace(settings.data, max_tokens=run.unique)
+        return ScratchSettings(data, self.do, run.model, VocabularySettings(settings.vocabulary), run.train)
 
     def table(self, budget: Budget) -> dict[str, Any]:
         """Return plain values for JSON."""
@@ -123,14 +133,12 @@ def _trained(outlook: Outlook, budget: Budget, name: str, lever: TrainingLever) 
     if not lines:
         raise ConfigError("data", "are too few for a run of any size", f"{outlook.prepared.tokens:,} tokens")
     route, tokens, losses = _best(outlook, budget, lines, budget.amount)
-    run, cost = route.run(tokens), route.cost(tokens)
+    cost = route.cost(tokens)
     do = f"{lever.words}: {_changed(outlook, route)}{route.size} ({short(route.parameters)}), {short(tokens)} tokens"
     file = outlook.folder / "offers" / f"{name}.toml"
     command = shlex.join(["ingle", "train", str(file), "--name", f"{outlook.name}-{name}"])
-    data = replace(route.settings.data, max_tokens=run.unique)
-    settings = ScratchSettings(data, do, run.model, VocabularySettings(route.settings.vocabulary), run.train)
     stops = _stops(outlook, budget, lines)
-    return Offer(name, do, command, _why(outlook, name, route, tokens), cost, losses, stops_paying=stops, settings=to_table(settings))
+    return Offer(name, do, command, _why(outlook, name, route, tokens), cost, losses, stops_paying=stops, route=route, tokens=tokens)
 
 
 Lines = Sequence[tuple[Route, tuple[float, float]]]

@@ -7,7 +7,7 @@ HOME/scaling/NAME/offers/LEVER.toml   settings of an offer, for `ingle train`
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ingle.core.config import overrides_of
+from ingle.core.config import overrides_of, to_table
 from ingle.core.energy import amount
 from ingle.core.files import write_atomic
 from ingle.energy.label import Label
@@ -37,7 +37,7 @@ def served(outlook: Outlook, advice: Advice, demand: Demand, labels: Sequence[tu
 
     Raises ConfigError where these runs can't say it.
     """
-    gains = [offer.gain for offer in advice.offers if offer.settings is not None and offer.gain is not None]
+    gains = [offer.gain for offer in advice.offers if offer.route is not None and offer.gain is not None]
     loss = advice.incumbent["loss"] - max([0.0, *gains])
     without, within = (cheapest(outlook.fit, outlook.reports, labels, loss, tokens) for tokens in (0.0, demand.tokens_a_day))
     how = serving_energy(outlook.reports, labels, within.parameters)[1]
@@ -57,7 +57,7 @@ def write_advice(sweep: Sweep, advice: Advice, serving: Mapping[str, Any] | None
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     for offer in advice.offers:
         if offer.settings is not None:
-            lines = [f"# {offer.do}", *(line.replace("=", " = ", 1) for line in overrides_of(offer.settings))]
+            lines = [f"# {offer.do}", *(line.replace("=", " = ", 1) for line in overrides_of(to_table(offer.settings)))]
             write_atomic(folder / f"{offer.lever}.toml", ("\n".join(lines) + "\n").encode(), mode=0o600)
     write_atomic(sweep.folder / ADVICE, to_json(table), mode=0o600)
     return table
