@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 from ingle.home.place import Home
 
 if TYPE_CHECKING:
-    from ingle.scaling.interval import Prediction
+    from ingle.scaling.interval import Fit, Prediction
 
 
 def fit(home: Home, name: str, predict: str | None, plot: Path | None, as_json: bool) -> None:
@@ -21,7 +21,6 @@ def fit(home: Home, name: str, predict: str | None, plot: Path | None, as_json: 
     from ingle.scaling.sweep import fit_sweep, open_sweep
 
     plot = _svg(plot)
-
     sweep = open_sweep(home, name)
     found, prediction, table = fit_sweep(sweep)
     run = table["prediction"]
@@ -52,12 +51,21 @@ def fit(home: Home, name: str, predict: str | None, plot: Path | None, as_json: 
         note(f"This prediction is signed: fact {row.seq} of the ledger. Go on with: ingle scale check {name}")
 
 
-def refit(path: Path, predict: str | None, plot: Path | None, as_json: bool) -> None:
+def refit(path: Path, predict: str | None, kind: str, plot: Path | None, as_json: bool) -> None:
     """Fit a law to a CSV of anyone's runs."""
     from ingle.cli.output import note, print_json, print_table
-    from ingle.scaling.refit import fit_csv, rows
+    from ingle.core.files import write_atomic
+    from ingle.scaling.curves import fit_svg
+    from ingle.scaling.plot import Foretold
+    from ingle.scaling.refit import fit_of_csv, fit_table, parse_place, rows
 
-    table = fit_csv(path, _place(predict) if predict else None)
+    plot, place = _svg(plot), parse_place(predict) if predict else None
+    found = fit_of_csv(path, place, kind)
+    table = fit_table(found, place)
+    if plot is not None:
+        said = table["prediction"]
+        told = Foretold(place.parameters, place.tokens, place.compute, said["loss"], said["low"], said["high"]) if place else None
+        write_atomic(plot, fit_svg(found, told).encode())
     if as_json:
         print_json(table)
         return
@@ -84,23 +92,11 @@ def show_sweeps(home: Home, as_json: bool) -> None:
     )
 
 
-def _asked(found: Any, predict: str) -> "Prediction":
-    from ingle.scaling.points import Place
+def _asked(found: "Fit", predict: str) -> "Prediction":
+    from ingle.scaling.refit import parse_place
 
-    [prediction] = found.predict([Place(*_place(predict))])
-    result: Prediction = prediction
-    return result
-
-
-def _place(predict: str) -> tuple[float, float]:
-    from ingle.core.errors import ConfigError
-
-    parts = predict.replace("_", "").split(",")
-    try:
-        parameters, tokens = map(float, parts)
-    except ValueError as error:
-        raise ConfigError("--predict", "must be two numbers, parameters and tokens", predict, "For example 6400000,5200000.") from error
-    return parameters, tokens
+    [prediction] = found.predict([parse_place(predict)])
+    return prediction
 
 
 def _svg(plot: Path | None) -> Path | None:

@@ -6,7 +6,7 @@ from typing import Any
 
 from ingle.core.errors import ConfigError
 from ingle.core.words import counted
-from ingle.scaling.interval import MOST_EXTRAPOLATION, fit_points, forms_for
+from ingle.scaling.interval import MOST_EXTRAPOLATION, Fit, fit_points, forms_for
 from ingle.scaling.optimal import split
 from ingle.scaling.points import Place, Point, read_points, short, shown
 from ingle.scaling.returns import returns
@@ -37,8 +37,17 @@ def fit_csv(path: Path, predict: Place | None = None, kind: str = "", flops: flo
 
     `predict`: a run to foretell. `flops`: compute to split; by default that of the run to foretell, else that of the largest run.
     """
+    return fit_table(fit_of_csv(path, predict, kind), predict, flops)
+
+
+def fit_of_csv(path: Path, predict: Place | None = None, kind: str = "") -> Fit:
+    """Fit laws to the runs in a CSV, of forms that know repeats where the run to foretell repeats. Raises ConfigError."""
     points = of_kind(read_points(path), kind)
-    fit = fit_points(points, forms_for(points, [predict] if predict else []))
+    return fit_points(points, forms_for(points, [predict] if predict else []))
+
+
+def fit_table(fit: Fit, predict: Place | None = None, flops: float = 0.0) -> dict[str, Any]:
+    """Return what laws say as plain values; arguments as for `fit_csv`."""
     foretold = {"at": _place_table(predict)} | fit.predict([predict])[0].table() if predict else None
     best = split(fit, flops or (predict.compute if predict else fit.largest))
     law, weight = fit.laws[0]
@@ -48,7 +57,7 @@ def fit_csv(path: Path, predict: Place | None = None, kind: str = "", flops: flo
         "laws": fit.table()["laws"],
         "optimal": best.table(),
         "returns": returns(fit).table(),
-        "runs": len(points),
+        "runs": len(fit.points),
         "range": {"largest_flops": fit.largest, "most_flops": MOST_EXTRAPOLATION * fit.largest},
         "notes": [*fit.notes, *best.notes],
         "digest": fit.digest,

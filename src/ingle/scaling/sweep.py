@@ -14,7 +14,7 @@ HOME/scaling/NAME/plan.json       settings, the list of runs, the run that is fo
 
 import io
 import json
-import os
+import math
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -166,7 +166,7 @@ def run_sweep(
             course = _Course(sweep, runs, watch, sink)
             jobs = jobs_of(sweep, missing)
             run_jobs = import_module(f"ingle.scaling.runners.{runner}").run_jobs
-            run_jobs(jobs, workers or cores(), course.hear, lambda: stop.asked, address)
+            run_jobs(jobs, workers, course.hear, lambda: stop.asked, address)
         (sweep.folder / PROGRESS).unlink(missing_ok=True)
     reports = [sweep.report(run) for run in runs]
     return [report for report in reports if report is not None]
@@ -176,11 +176,6 @@ def jobs_of(sweep: Sweep, runs: Iterable[RunSettings]) -> list[dict[str, Any]]:
     """Return the climbs of these runs as jobs for a worker, the longest first."""
     work = str(sweep.folder / WORK)
     return [{"call": "climb", "runs": to_table(climb), "prepared": sweep.prepared.folder, "work": work} for climb in climbs_of(runs)]
-
-
-def cores() -> int:
-    """Count the cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class _Course:
@@ -222,13 +217,14 @@ class _Course:
     def _done(self) -> float:
         """FLOPs that are done, of those in `_own`."""
         finished = [key for key in self._own if (self._sweep.folder / RUNS / f"{key}.json").exists()]
-        parts = (self._own[one["key"]][0] * self._share(one) for one in self._running.values())
-        return sum((self._own[key][0] for key in finished), 0.0) + sum(parts)
+        running = [self._own[one["key"]][0] * self._share(one) for one in self._running.values()]
+        return math.fsum([self._own[key][0] for key in finished] + running)
 
     def _share(self, header: Mapping[str, Any]) -> float:
         """Share of a running run's own steps that is done."""
         own = self._own[header["key"]][1]
-        return max(0.0, (header["step"] / header["steps"] - 1 + own) / own)
+        share: float = max(0.0, (header["step"] / header["steps"] - 1 + own) / own)
+        return share
 
     def _tell(self, now: bool = False) -> None:
         if not now and time.monotonic() - self._told < _TOLD_EVERY_S:
