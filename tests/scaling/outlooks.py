@@ -60,7 +60,7 @@ def reports(seed: int = 0, noise: float = NOISE) -> list[dict[str, Any]]:
 
 def pairs(
     lever: str, changed: Mapping[str, Any], better: float, seconds: float = 1.0, count: int = 2, noise: float = 0.0
-) -> list[ProbePair]:
+) -> list[ProbePair]:  # fmt: skip
     """Pairs in which a lever takes a share off the loss."""
     rng, found = np.random.default_rng(len(lever)), []
     for size in SETTINGS.sizes[:count]:
@@ -78,8 +78,8 @@ def law(noise: float, repeated: bool) -> Fit:
 
 
 def outlook(
-    found: Sequence[ProbePair] = (), tokens: int = 60_000_000, prices: Prices = Prices(), noise: float = NOISE, **kept: Any
-) -> Outlook:  # noqa: B008 - frozen
+    found: Sequence[ProbePair] = (), tokens: int = 60_000_000, prices: Prices = Prices(), noise: float = NOISE, **kept: Any,  # noqa: B008 - frozen
+) -> Outlook:  # fmt: skip
     """A finished sweep with these probes."""
     text, fit = prepared(tokens), law(noise, any(repeats(pair.after) for pair in found))
     return Outlook("small", Path("here"), SETTINGS, text, {"here": text}, reports(noise=noise), fit, found, kept, prices)

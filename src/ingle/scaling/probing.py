@@ -38,6 +38,10 @@ ROUNDS = 2
 """Sizes that probes go up to."""
 
 
+Train = Callable[[Sweep, Sequence[RunSettings]], list[dict[str, Any]]]
+"""Trains these runs where the sweep says, and returns their reports."""
+
+
 @dataclass(frozen=True, slots=True)
 class Attempt:
     """A change of settings that is to be tried."""
