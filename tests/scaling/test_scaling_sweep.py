@@ -58,6 +58,7 @@ def test_runs_learn_and_differ(swept: Home) -> None:
     losses = {(run.size, run.tokens, run.train.seed): report["loss"] for run, report in zip(sweep.runs, sweep.reports(), strict=True)}
     assert len(set(losses.values())) == 6
     assert max(losses.values()) < 3
+    assert all(0 < abs(report["loss_int4"] - report["loss"]) < 0.1 * report["loss"] for report in sweep.reports())
     assert losses["2x32", 2 * LEAST_STEPS * STEP, 0] < losses["1x32", LEAST_STEPS * STEP, 0]
 
 
@@ -181,3 +182,16 @@ def test_settings_of_a_tiny_sweep_are_read_back(long_texts: str) -> None:
 
     settings = tiny_sweep(long_texts)
     assert from_table(SweepSettings, to_table(settings)) == settings
+
+
+def test_the_report_reads_what_a_sweep_writes(swept: Home) -> None:
+    from ingle.scaling.sheet import read_sheet
+    from ingle.scaling.sheet_page import report_html
+
+    sweep, sheet = open_sweep(swept, "small"), read_sheet(swept, "small")
+    assert [run["key"] for run in sheet.runs] == [run.key for run in sweep.runs]
+    assert (sheet.planned, sheet.progress, sheet.faults, sheet.foretold) == (6, {}, (), None)
+    reports = sweep.reports()
+    own = sum(report["seconds"] * (1 - report["shared_steps"] / report["steps"]) for report in reports)
+    assert sheet.cost()[0] == pytest.approx(own) and sheet.cost()[1].joules > 0
+    assert all(run.label in report_html(sheet) for run in sweep.runs)

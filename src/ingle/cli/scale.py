@@ -37,6 +37,7 @@ def command(
         typer.Option(metavar="TOKENS/day", help="With advise: what the model will answer, e.g. 2Mtokens/day; by default as here."),
     ] = None,
     lever: Annotated[list[str] | None, typer.Option(help="With probe: which ways to spend; by default all.")] = None,
+    kind: Annotated[str, typer.Option(help="With fit of a CSV: only the runs of this kind.")] = "",
     plot: Annotated[Path | None, typer.Option(metavar="FILE", help="With fit: draw the law into this SVG file.")] = None,
     yes: Annotated[bool, typer.Option("--yes", help="With run and check: begin without being asked.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
@@ -50,7 +51,7 @@ def command(
     from ingle.cli.house import enter
 
     if action == "fit" and target.endswith(".csv"):
-        scaling.refit(Path(target), predict, plot, as_json)
+        scaling.refit(Path(target), predict, kind, plot, as_json)
         return
     home = enter()
     if action == "list":

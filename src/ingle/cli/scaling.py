@@ -6,23 +6,31 @@ from typing import TYPE_CHECKING, Any
 from ingle.home.place import Home
 
 if TYPE_CHECKING:
-    from ingle.scaling.interval import Prediction
+    from ingle.scaling.interval import Fit, Prediction
 
 
 def fit(home: Home, name: str, predict: str | None, plot: Path | None, as_json: bool) -> None:
     """Fit the law of a sweep, and sign the prediction for its larger run."""
     from ingle.cli.house import open_ledger
     from ingle.cli.output import note, print_json, print_table
+    from ingle.core.files import write_atomic
     from ingle.scaling.foretold import predict as sign
     from ingle.scaling.foretold import standing
+    from ingle.scaling.sheet import plots_of, read_sheet
+    from ingle.scaling.sheet_page import write_report
     from ingle.scaling.sweep import fit_sweep, open_sweep
 
+    plot = _svg(plot)
     sweep = open_sweep(home, name)
     found, prediction, table = fit_sweep(sweep)
     run = table["prediction"]
     with open_ledger(home) as ledger:
         row = sign(ledger, name, run, found.digest, prediction.table(), prediction.level)
         stands = standing(ledger, name, run["key"])
+    sheet = read_sheet(home, name)
+    report = write_report(sweep.folder, sheet)
+    if plot:
+        write_atomic(plot, plots_of(sheet)["loss"].encode())
     if predict:
         table["asked"] = _asked(found, predict).table()
     if as_json:
@@ -34,6 +42,7 @@ def fit(home: Home, name: str, predict: str | None, plot: Path | None, as_json: 
         print(f"Foretold for {predict}: {_interval(_asked(found, predict))} bits/byte.")
     for text in table["notes"]:
         note(f"{text}.")
+    note(f"Plots, law and every run in words: {report}")
     if stands.prediction is None:
         note("The larger run was begun before anything was foretold, so nothing is signed.")
     elif row is None:
@@ -42,12 +51,21 @@ def fit(home: Home, name: str, predict: str | None, plot: Path | None, as_json: 
         note(f"This prediction is signed: fact {row.seq} of the ledger. Go on with: ingle scale check {name}")
 
 
-def refit(path: Path, predict: str | None, plot: Path | None, as_json: bool) -> None:
+def refit(path: Path, predict: str | None, kind: str, plot: Path | None, as_json: bool) -> None:
     """Fit a law to a CSV of anyone's runs."""
     from ingle.cli.output import note, print_json, print_table
-    from ingle.scaling.refit import fit_csv, rows
+    from ingle.core.files import write_atomic
+    from ingle.scaling.curves import fit_svg
+    from ingle.scaling.plot import Foretold
+    from ingle.scaling.refit import fit_of_csv, fit_table, parse_place, rows
 
-    table = fit_csv(path, _place(predict) if predict else None)
+    plot, place = _svg(plot), parse_place(predict) if predict else None
+    found = fit_of_csv(path, place, kind)
+    table = fit_table(found, place)
+    if plot is not None:
+        said = table["prediction"]
+        told = Foretold(place.parameters, place.tokens, place.compute, said["loss"], said["low"], said["high"]) if place else None
+        write_atomic(plot, fit_svg(found, told).encode())
     if as_json:
         print_json(table)
         return
@@ -74,23 +92,20 @@ def show_sweeps(home: Home, as_json: bool) -> None:
     )
 
 
-def _asked(found: Any, predict: str) -> "Prediction":
-    from ingle.scaling.points import Place
+def _asked(found: "Fit", predict: str) -> "Prediction":
+    from ingle.scaling.refit import parse_place
 
-    [prediction] = found.predict([Place(*_place(predict))])
-    result: Prediction = prediction
-    return result
+    [prediction] = found.predict([parse_place(predict)])
+    return prediction
 
 
-def _place(predict: str) -> tuple[float, float]:
+def _svg(plot: Path | None) -> Path | None:
+    """Return the file if a plot can be drawn into it. Raises ConfigError."""
     from ingle.core.errors import ConfigError
 
-    parts = predict.replace("_", "").split(",")
-    try:
-        parameters, tokens = map(float, parts)
-    except ValueError as error:
-        raise ConfigError("--predict", "must be two numbers, parameters and tokens", predict, "For example 6400000,5200000.") from error
-    return parameters, tokens
+    if plot is not None and plot.suffix.lower() != ".svg":
+        raise ConfigError("--plot", "must be a file that ends in .svg", plot.name)
+    return plot
 
 
 def _law(law: dict[str, Any]) -> tuple[str, str, str]:

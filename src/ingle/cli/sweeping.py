@@ -99,6 +99,8 @@ def check(home: Home, name: str, where: Where, yes: bool, as_json: bool) -> None
     from ingle.core.files import write_atomic
     from ingle.scaling.foretold import begin, check_event, standing
     from ingle.scaling.runs import outcome
+    from ingle.scaling.sheet import read_sheet
+    from ingle.scaling.sheet_page import write_report
     from ingle.scaling.sweep import CHECKED, open_sweep
     from ingle.train.making import to_json
 
@@ -116,6 +118,7 @@ def check(home: Home, name: str, where: Where, yes: bool, as_json: bool) -> None
             ledger.append(event)
     facts = dict(event.facts) | {"label": report["label"], "unit": report["unit"], "fact": prediction.seq}
     write_atomic(sweep.folder / CHECKED, to_json(to_table(facts)))
+    write_report(sweep.folder, read_sheet(home, name))
     if as_json:
         print_json(facts)
         return

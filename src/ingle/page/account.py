@@ -67,7 +67,7 @@ def page(card: Card, names: Sequence[str], drifted: Drift) -> str:
     links = " · ".join(f'<a href="{PATH}?{_query(card, name)}">as {label}</a>' for name, label in (("json", "JSON"), ("md", "Markdown")))
     head = "<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content='width=device-width'>"
     title = f"<title>Account: {escape(card.model)}</title><style>{STYLE_OF_VIEWS}</style>"
-    ways = "<p><a href='/'>← Conversations</a> · <a href='/federated'>Learned together</a></p>"
+    ways = "<p><a href='/'>← Conversations</a> · <a href='/federated'>Learned together</a> · <a href='/scaling'>Scaling</a></p>"
     body = f"{ways}<h1>Account</h1>{form}<h2>{escape(card.title)}</h2>{card_table(card)}<p>{links}</p>"
     return f"{head}{title}{body}{drift_table(drifted)}</html>"
 

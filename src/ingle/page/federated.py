@@ -78,5 +78,5 @@ def _read(service: Service) -> list[Shown]:
 
 def _page(body: str) -> str:
     head = "<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content='width=device-width'>"
-    links = "<p><a href='/'>← Conversations</a> · <a href='/account'>Account</a></p>"
+    links = "<p><a href='/'>← Conversations</a> · <a href='/account'>Account</a> · <a href='/scaling'>Scaling</a></p>"
     return f"{head}<title>Learned together</title><style>{STYLE_OF_VIEWS}</style>{links}<h1>Learned together</h1>{body}</html>"

@@ -22,6 +22,7 @@ from starlette.websockets import WebSocketClose
 
 from ingle.page.account import account_routes
 from ingle.page.federated import federated_routes
+from ingle.page.scaling import scaling_routes
 from ingle.page.session import COOKIE, sign_in_routes, sign_in_url
 from ingle.page.static_files import FOLDER, YEAR_S, static_root, static_text, static_url
 from ingle.serve.errors import error_body
@@ -84,6 +85,7 @@ def add_page(app: FastAPI, service: Service) -> None:
     app.include_router(sign_in_routes(room.sessions, room.ended))
     app.include_router(account_routes(service, room.sessions))
     app.include_router(federated_routes(service, room.sessions))
+    app.include_router(scaling_routes(service, room.sessions))
     app.include_router(voice_routes(room))
     _add_pages()
     core.app.user_middleware.clear()

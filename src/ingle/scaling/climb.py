@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import gguf
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -66,7 +67,10 @@ def climb(
         if not math.isfinite(float(bits.sum())):
             raise TrainError(run.label, "must end with a finite loss", float(bits.sum()), "Lower the rate of this sweep.")
         shared = forked_at(work / run.key)
-        hand_on(Finished(_report(run, prepared, held_out, trained, bits, shared), bits))
+        report = _report(run, prepared, held_out, trained, bits, shared)
+        round_to_int4(module)
+        report["loss_int4"] = float(bits_of(module, held_out).sum() / held_out.bytes.sum())
+        hand_on(Finished(report, bits))
         shutil.rmtree(work / run.key)
 
 
@@ -103,6 +107,16 @@ def bits_of(module: CausalLM, held_out: HeldOut) -> npt.NDArray[np.float64]:
             nats = np.bincount(batch.owners.numpy(), weights=-seen.double().numpy(), minlength=len(batch.documents))
             bits[list(batch.documents)] = nats / math.log(2)
     return bits
+
+
+@torch.no_grad()
+def round_to_int4(module: CausalLM) -> None:
+    """Round all matrices of the layers to what they are in Q4_1, by the format's plain rounding, in place."""
+    kind = gguf.GGMLQuantizationType.Q4_1
+    for parameter in module.model.layers.parameters():
+        if parameter.ndim == 2 and parameter.shape[1] % 32 == 0:
+            rounded = gguf.quants.dequantize(gguf.quants.quantize(parameter.numpy(), kind), kind)
+            parameter.copy_(torch.from_numpy(rounded))
 
 
 def _report(

@@ -11,14 +11,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ingle.core.errors import ConfigError
-from ingle.scaling.fit import FLOOR, FLOOR_SPREAD, USUAL_NOISE, LawProblem, Nearest, fit_problem, normal_equations, solve
+from ingle.scaling.fit import USUAL_NOISE, LawProblem, Nearest, fit_problem, normal_equations, solve
 from ingle.scaling.points import Floats
 
 NOISE_SPREAD = 0.7
 """Belief about the noise: e^±0.7 times `USUAL_NOISE`, with long tails (Student's t, three degrees)."""
-MOST_LEFT = 0.5
-"""Part of the losses' variance that a law may leave; above it there is no law."""
 _TAIL = 3.0
 _ROUNDS, _SAMPLES = 5, 600
 _COEFFICIENTS = 12_000
@@ -38,9 +35,13 @@ class Draws:
     """[draws, terms], in the unit of the loss."""
     noise: Floats
     """[draws]: relative spread of one run."""
+    gap: Floats
+    """[draws]: part of their loss by which runs of the worse kind are worse; 0 where there is one kind."""
     evidence: float
     """Logarithm of how likely the form makes the runs; comparable between forms of the same runs."""
     nearest: Nearest
+    positive: float
+    """Part of the draws that had no coefficient below 0 and were not thrown away."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -67,7 +68,7 @@ def _log_norm(size: int) -> float:
 
 
 def draw_laws(problem: LawProblem, count: int, seed: int = 0) -> Draws:
-    """Return so many equally likely laws. Raises ConfigError where no law with coefficients ≥ 0 comes near the runs."""
+    """Return so many equally likely laws."""
     rng = np.random.default_rng(seed)
     nearest = fit_problem(problem)
     samples, log_weights = _importance(problem, nearest, rng)
@@ -79,14 +80,14 @@ def draw_laws(problem: LawProblem, count: int, seed: int = 0) -> Draws:
     normal = rng.standard_normal((_COEFFICIENTS, mean.shape[-1], 1))
     coefficients = mean + np.linalg.solve(np.swapaxes(root, -1, -2), normal)[..., 0]
     good = np.flatnonzero((coefficients >= 0).all(axis=-1))
-    seen = 1.0 - problem.lowest / problem.loss
-    if good.size < 50 or np.var(nearest.residuals) > MOST_LEFT * np.var(seen):
-        rule = "must show that loss falls with size and with data; no law comes near these"
-        raise ConfigError("runs", rule, "", "Look for runs that ended early, or were trained at a bad rate.")
+    positive = good.size / _COEFFICIENTS
+    if not good.size:
+        good, coefficients = np.arange(_COEFFICIENTS), np.maximum(coefficients, 0)
     chosen = good[np.linspace(0, good.size - 1, count).round().astype(np.int64)] if good.size >= count else rng.choice(good, count)
-    evidence = float(most + np.log(weights.mean()) + np.log(good.size / _COEFFICIENTS))
+    evidence = float(most + np.log(weights.mean()) + np.log(max(positive, 0.1 / _COEFFICIENTS)))
     natural = problem.natural(exponents[chosen], coefficients[chosen])
-    return Draws(exponents[chosen], natural, noise[chosen], evidence, nearest)
+    gap = coefficients[chosen, -1] if problem.worse is not None else np.zeros(count)
+    return Draws(exponents[chosen], natural, noise[chosen], gap, evidence, nearest, positive)
 
 
 def _importance(problem: LawProblem, nearest: Nearest, rng: np.random.Generator) -> tuple[Floats, Floats]:
@@ -122,7 +123,7 @@ def _around(problem: LawProblem, nearest: Nearest, spread: Floats) -> _Cloud:
     precision = np.diag(1 / spread**2) + (slopes * nearest.weights) @ slopes.T / noise**2
     covariance = np.zeros((size + 1, size + 1))
     covariance[:size, :size] = 1.5 * np.linalg.inv(precision)
-    covariance[size, size] = 1.0 / max(1, len(problem.loss) - size - len(problem.form.terms)) + 0.05
+    covariance[size, size] = 1.0 / max(1, len(problem.loss) - size - problem.terms) + 0.05
     root: Floats = np.linalg.cholesky(covariance).astype(np.float64)
     return _Cloud(np.append(nearest.exponents, np.log(noise)), root)
 
@@ -162,12 +163,12 @@ def log_target(problem: LawProblem, weights: Floats, samples: Floats) -> Floats:
 def _conditional(problem: LawProblem, weights: Floats, exponents: Floats, noise: Floats) -> tuple[Floats, Floats, Floats]:
     """Return mean and Cholesky root of the precision of the coefficients, and the squares of what is left, in units of the noise."""
     design = problem.design(exponents)
-    gram, moment = normal_equations(design, weights, noise)
-    terms = gram.shape[-1]
-    gram += 1e-12 * np.eye(terms) * np.einsum("...ii->...i", gram).max(axis=-1)[..., None, None]
+    gram, moment = normal_equations(problem, design, weights, noise)
+    middle, firmness = problem.beliefs
+    gram += 1e-12 * np.eye(problem.terms) * np.einsum("...ii->...i", gram).max(axis=-1)[..., None, None]
     mean: Floats = np.linalg.solve(gram, moment[..., None])[..., 0].astype(np.float64)
     residuals = 1.0 - (design @ mean[..., None])[..., 0]
-    squares: Floats = (weights * residuals**2).sum(axis=-1) / noise**2 + ((mean[..., 0] - FLOOR) / FLOOR_SPREAD) ** 2
+    squares: Floats = (weights * residuals**2).sum(axis=-1) / noise**2 + ((mean - middle) ** 2 * firmness).sum(axis=-1)
     root: Floats = np.linalg.cholesky(gram / (noise**2)[:, None, None]).astype(np.float64)
     return mean, root, squares
 

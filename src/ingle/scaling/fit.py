@@ -21,6 +21,8 @@ from ingle.scaling.solve import solve_positive
 FEWEST_RUNS = 6
 FLOOR, FLOOR_SPREAD = 0.6, 0.3
 """Belief about E: this part of the least loss seen, give or take."""
+GAP, GAP_SPREAD = 0.08, 0.05
+"""Belief about the part of their loss by which runs of the worse kind are worse, where there are two kinds."""
 HUBER = 2.0
 USUAL_NOISE = 0.005
 """Relative spread of runs that differ in their seed alone, before any is seen."""
@@ -42,16 +44,34 @@ class LawProblem:
     """[3]: geometric mean of the places. There every column is scaled to the least loss."""
     lowest: float
     """Least loss."""
+    worse: Floats | None = None
+    """[n]: 1 for runs of a worse kind, whose loss is a part higher; their part is one more coefficient, the last."""
 
     def design(self, exponents: Floats) -> Floats:
         """Return terms over loss [..., n, terms]: with the right coefficients each row sums to 1."""
         columns = self.form.columns(self.places, exponents)
         result: Floats = columns / self._middles(exponents)[..., None, :] * self.lowest / self.loss[:, None]
-        return result
+        if self.worse is None:
+            return result
+        return np.concatenate([result, np.broadcast_to(self.worse[:, None], (*result.shape[:-1], 1))], axis=-1)
+
+    @property
+    def beliefs(self) -> tuple[Floats, Floats]:
+        """Middle of what is believed of each coefficient, and how firmly (1 / spread²; 0 = nothing is believed)."""
+        middle, firmness = np.zeros(self.terms), np.zeros(self.terms)
+        middle[0], firmness[0] = FLOOR, FLOOR_SPREAD**-2
+        if self.worse is not None:
+            middle[-1], firmness[-1] = GAP, GAP_SPREAD**-2
+        return middle, firmness
+
+    @property
+    def terms(self) -> int:
+        """Number of coefficients."""
+        return len(self.form.terms) + (self.worse is not None)
 
     def natural(self, exponents: Floats, coefficients: Floats) -> Floats:
         """Return coefficients in the unit of the loss."""
-        result: Floats = coefficients * self.lowest / self._middles(exponents)
+        result: Floats = coefficients[..., : len(self.form.terms)] * self.lowest / self._middles(exponents)
         return result
 
     def _middles(self, exponents: Floats) -> Floats:
@@ -59,10 +79,12 @@ class LawProblem:
         return result
 
 
-def problem_of(points: Sequence[Point], form: Form) -> LawProblem:
-    """Return runs as arrays for a form."""
+def problem_of(points: Sequence[Point], form: Form, worse: Sequence[bool] = ()) -> LawProblem:
+    """Return runs as arrays for a form; `worse` marks those of a worse kind."""
     places, loss = places_array(points), np.array([one.loss for one in points], np.float64)
-    return LawProblem(form, places, loss, np.exp(np.log(places).mean(axis=0)), float(loss.min()))
+    return LawProblem(
+        form, places, loss, np.exp(np.log(places).mean(axis=0)), float(loss.min()), np.array(worse, np.float64) if any(worse) else None
+    )
 
 
 def check_design(points: Sequence[Point]) -> None:
@@ -112,8 +134,8 @@ class Nearest:
 
 def fit_problem(problem: LawProblem) -> Nearest:
     """Return the nearest law, its residuals and the noise."""
-    form, count = problem.form, len(problem.loss)
-    free = max(1, count - len(form.terms) - len(form.axes))
+    count = len(problem.loss)
+    free = max(1, count - problem.terms - len(problem.form.axes))
     weights, noise = np.ones(count), USUAL_NOISE
     best = _first(problem, weights, noise)
     for number in range(_ROUNDS):
@@ -132,19 +154,18 @@ def fit_problem(problem: LawProblem) -> Nearest:
 def solve(problem: LawProblem, exponents: Floats, weights: Floats, noise: float) -> tuple[Floats, Floats]:
     """Return the coefficients ≥ 0 [..., terms] and the relative residuals [..., n] for given exponents [..., axes]."""
     design = problem.design(exponents)
-    gram, moment = normal_equations(design, weights, noise)
+    gram, moment = normal_equations(problem, design, weights, noise)
     coefficients = solve_positive(gram, moment)
     return coefficients, 1.0 - np.einsum("...np,...p->...n", design, coefficients)
 
 
-def normal_equations(design: Floats, weights: Floats, noise: float | Floats) -> tuple[Floats, Floats]:
-    """Return XᵀWX and XᵀW1, with the belief about E (times the variance of the noise) in them."""
+def normal_equations(problem: LawProblem, design: Floats, weights: Floats, noise: float | Floats) -> tuple[Floats, Floats]:
+    """Return XᵀWX and XᵀW1, with the beliefs about coefficients (times the variance of the noise) in them."""
     weighted = design * weights[:, None]
     gram, moment = np.swapaxes(weighted, -1, -2) @ design, weighted.sum(axis=-2)
-    belief = (np.asarray(noise) / FLOOR_SPREAD) ** 2
-    gram[..., 0, 0] += belief
-    moment[..., 0] += belief * FLOOR
-    return gram, moment
+    middle, firmness = problem.beliefs
+    share = np.asarray(noise)[..., None] ** 2 * firmness
+    return gram + share[..., None] * np.eye(problem.terms), moment + share * middle
 
 
 def misfit(problem: LawProblem, exponents: Floats, weights: Floats, noise: float) -> Floats:
@@ -152,7 +173,8 @@ def misfit(problem: LawProblem, exponents: Floats, weights: Floats, noise: float
     coefficients, residuals = solve(problem, exponents, weights, noise)
     axes = problem.form.axes
     middle, spread = np.array([axis.middle for axis in axes]), np.array([axis.spread for axis in axes])
-    beliefs = (((exponents - middle) / spread) ** 2).sum(axis=-1) + ((coefficients[..., 0] - FLOOR) / FLOOR_SPREAD) ** 2
+    expected, firmness = problem.beliefs
+    beliefs = (((exponents - middle) / spread) ** 2).sum(axis=-1) + ((coefficients - expected) ** 2 * firmness).sum(axis=-1)
     result: Floats = (weights * residuals**2).sum(axis=-1) + noise**2 * beliefs
     return result
 

@@ -5,7 +5,7 @@ An interval is one of a *new run*: it holds what is not known of the law, of the
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -13,8 +13,9 @@ import numpy as np
 from ingle.core.digest import digest_json
 from ingle.core.errors import ConfigError
 from ingle.scaling.draws import Draws, draw_laws
-from ingle.scaling.fit import FEWEST_RUNS, check_design, problem_of
+from ingle.scaling.fit import FEWEST_RUNS, Nearest, check_design, problem_of
 from ingle.scaling.form import Form, find_form
+from ingle.scaling.kinds import Marks, TwoKinds, kinds_of, likely_marks
 from ingle.scaling.law import Law
 from ingle.scaling.points import Floats, Place, Point, places_array, repeats, short, shown
 
@@ -24,6 +25,12 @@ MOST_EXTRAPOLATION = 10.0
 """Times the largest fitted compute: farther, no interval of such laws was ever tested."""
 VERSION = 1
 """Goes up with the method, so that a digest names it."""
+FEWEST_POSITIVE = 0.002
+"""Part of the drawn laws that must have no coefficient below 0."""
+MOST_LEFT = 0.9
+"""Part of the losses' variance that a law may leave; above it there is no law."""
+FAR_OFF = 0.4
+"""Huber's weight below which a run is named."""
 _NEW_RUNS = 8
 """New runs that are drawn of each law."""
 DEFAULT_FORMS = ("chinchilla", "farseer_lite")
@@ -54,6 +61,7 @@ class FormDraws:
     exponents: Floats
     coefficients: Floats
     noise: Floats
+    gap: Floats
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -62,6 +70,8 @@ class Fit:
 
     points: tuple[Point, ...]
     drawn: tuple[FormDraws, ...]
+    kinds: TwoKinds | None
+    """Where the runs are of two kinds: the laws are those of the better kind."""
     notes: tuple[str, ...]
     """Sentences that belong beside every figure of this fit."""
     digest: str
@@ -102,17 +112,31 @@ class Fit:
         low, middle, high = np.quantile(runs, [(1 - level) / 2, 0.5, (1 + level) / 2], axis=0)
         return [Prediction(float(b), float(a), float(c), level) for a, b, c in zip(low, middle, high, strict=True)]
 
+    def thinned(self, draws: int) -> "Fit":
+        """Return the fit with about so many of its draws, each form by its weight: for curves of many places."""
+        share = min(1.0, draws / len(self._noise))
+        fewer = []
+        for one in self.drawn:
+            count = round(share * len(one.noise))
+            arrays = (one.exponents, one.coefficients, one.noise, one.gap)
+            fewer.append(FormDraws(one.form, one.weight, one.nearest, *(array[:count] for array in arrays)))
+        return replace(self, drawn=tuple(fewer))
+
+    def check_compute(self, flops: float, what: str) -> None:
+        """Refuse compute that these runs say nothing of. Raises ConfigError with the reason; `what` names the run."""
+        times = flops / self.largest
+        if times > MOST_EXTRAPOLATION * (1 + 1e-9):
+            rule = f"must be at most {MOST_EXTRAPOLATION:g} times as much compute as the largest run; {what} is {times:.3g} times"
+            cure = f"Add a run of about {short(flops / MOST_EXTRAPOLATION)} FLOP: farther out, such intervals were never tested."
+            raise ConfigError("prediction", rule, "", cure)
+
     def check_place(self, place: Place | Point) -> None:
         """Refuse a place that these runs say nothing of. Raises ConfigError with the reason."""
         for name in ("parameters", "tokens"):
             value = getattr(place, name)
             if not (math.isfinite(value) and value > 0):
                 raise ConfigError(name, "must be above 0", value)
-        times = place.compute / self.largest
-        if times > MOST_EXTRAPOLATION * (1 + 1e-9):
-            rule = f"must be at most {MOST_EXTRAPOLATION:g} times as much compute as the largest run; {shown(place)} is {times:.3g} times"
-            cure = f"Add a run of about {short(place.compute / MOST_EXTRAPOLATION)} FLOP: farther out, such intervals were never tested."
-            raise ConfigError("prediction", rule, "", cure)
+        self.check_compute(place.compute, shown(place))
         if repeats(place) and not any(one.form.knows_repeats for one in self.drawn):
             cure = "Add runs that repeat their texts (column unique), or fit the form repeated, which then rests on a published constant."
             raise ConfigError(
@@ -131,6 +155,7 @@ class Fit:
             "noise": self.noise,
             "runs": len(self.points),
             "largest_flops": self.largest,
+            "kinds": self.kinds.table() if self.kinds else None,
             "notes": list(self.notes),
         }
 
@@ -148,16 +173,63 @@ def fit_points(points: Sequence[Point], forms: Sequence[str] = (), draws: int = 
     check_design(points)
     points = sorted(points, key=lambda one: (one.compute, one.parameters, one.tokens, one.unique, one.seed))
     shapes = [find_form(name) for name in forms or forms_for(points)]
-    found = [draw_laws(problem_of(points, shape), draws, seed) for shape in shapes]
-    weights = _weights(points, shapes, found, seed)
+    first = [
+        (draw_laws(problem_of(points, shapes[0], marks), draws, seed), marks, share) for marks, share in likely_marks(points, shapes[0])
+    ]
+    total = sum(share * one.positive for one, _, share in first)
+    _check_falling(points, total, min(float(np.var(one.nearest.residuals)) for one, _, _ in first))
+    ways = sorted(((marks, share * one.positive / total) for one, marks, share in first), key=lambda way: -way[1])
+    by_marks = {marks: one for one, marks, _ in first}
+    found = [[by_marks[marks] for marks, _ in ways]]
+    found += [[draw_laws(problem_of(points, shape, marks), draws, seed) for marks, _ in ways] for shape in shapes[1:]]
+    weights = _weights(points, shapes, [some[0] for some in found], ways[0][0], seed)
     rng = np.random.default_rng(seed)
-    drawn = []
-    for shape, one, weight in zip(shapes, found, weights, strict=True):
-        some = rng.permutation(draws)[: round(weight * draws)]
-        law = Law(shape, tuple(map(float, one.nearest.exponents)), _coefficients(points, shape, one))
-        drawn.append(FormDraws(shape, float(weight), law, one.exponents[some], one.coefficients[some], one.noise[some]))
+    drawn = [_mixed(points, *one, ways, draws, rng) for one in zip(shapes, weights.tolist(), found, strict=True)]
     described = {"version": VERSION, "points": _run_table(points), "forms": [shape.name for shape in shapes], "draws": draws, "seed": seed}
-    return Fit(tuple(points), tuple(drawn), (), digest_json(described))
+    kinds = kinds_of(points, ways, np.concatenate([one.gap for one in drawn]))
+    notes = _notes(points, shapes, kinds, found[0][0].nearest)
+    return Fit(tuple(points), tuple(drawn), kinds, notes, digest_json(described))
+
+
+def _check_falling(points: Sequence[Point], positive: float, left: float) -> None:
+    seen = min(point.loss for point in points) / np.array([point.loss for point in points])
+    if positive < FEWEST_POSITIVE or left > MOST_LEFT * np.var(seen):
+        rule = "must show that loss falls with size and with data; no law comes near these"
+        raise ConfigError("runs", rule, "", "Look for runs that ended early, or were trained at a bad rate.")
+
+
+def _mixed(
+    points: Sequence[Point],
+    shape: Form,
+    weight: float,
+    found: Sequence[Draws],
+    ways: Sequence[tuple[Marks, float]],
+    draws: int,
+    rng: np.random.Generator,
+) -> FormDraws:
+    """Return the draws of a form, from each way to mark the runs as many as it is probable."""
+    parts = [(one, rng.permutation(draws)[: round(weight * share * draws)]) for one, (_, share) in zip(found, ways, strict=True)]
+    arrays = [np.concatenate([getattr(one, name)[some] for one, some in parts]) for name in ("exponents", "coefficients", "noise", "gap")]
+    mixed = rng.permutation(len(arrays[0]))
+    nearest = found[0].nearest
+    natural = problem_of(points, shape).natural(nearest.exponents, nearest.coefficients)
+    law = Law(shape, tuple(map(float, nearest.exponents)), tuple(map(float, natural)))
+    return FormDraws(shape, weight, law, *(array[mixed] for array in arrays))
+
+
+def _notes(points: Sequence[Point], shapes: Sequence[Form], kinds: TwoKinds | None, nearest: Nearest) -> tuple[str, ...]:
+    notes = [kinds.sentence] if kinds else []
+    off = [(one, rest) for one, weight, rest in zip(points, nearest.weights, nearest.residuals, strict=True) if weight < FAR_OFF]
+    notes += [
+        f"The run {shown(one)} lies {abs(rest):.1%} {'above' if rest > 0 else 'below'} the law, and counts less." for one, rest in off
+    ]
+    if len({(one.parameters, one.tokens, one.unique) for one in points}) == len(points):
+        notes.append(
+            "No run was repeated with another seed: how far two runs of the same settings differ is judged from what the law leaves."
+        )
+    if any(shape.knows_repeats for shape in shapes) and not any(map(repeats, points)):
+        notes.append("No run repeated its texts: what a second reading gives is a published belief, not seen in these runs.")
+    return tuple(notes)
 
 
 def _run_table(points: Sequence[Point]) -> list[list[Any]]:
@@ -165,17 +237,12 @@ def _run_table(points: Sequence[Point]) -> list[list[Any]]:
     return [[one.parameters, one.tokens, one.unique, one.seed, one.loss] for one in points]
 
 
-def _coefficients(points: Sequence[Point], shape: Form, one: Draws) -> tuple[float, ...]:
-    natural = problem_of(points, shape).natural(one.nearest.exponents, one.nearest.coefficients)
-    return tuple(map(float, natural))
-
-
-def _weights(points: Sequence[Point], shapes: Sequence[Form], found: Sequence[Draws], seed: int) -> Floats:
+def _weights(points: Sequence[Point], shapes: Sequence[Form], found: Sequence[Draws], marks: Marks, seed: int) -> Floats:
     """Return the weight of each form: how likely it made the largest runs, having seen the rest."""
-    rest = points[: max(FEWEST_RUNS, len(points) * 3 // 4)]
-    if len(shapes) == 1 or len(rest) == len(points):
+    count = max(FEWEST_RUNS, len(points) * 3 // 4)
+    if len(shapes) == 1 or count == len(points):
         return np.full(len(shapes), 1 / len(shapes))
-    before = [draw_laws(problem_of(rest, shape), 100, seed).evidence for shape in shapes]
+    before = [draw_laws(problem_of(points[:count], shape, marks[:count]), 100, seed).evidence for shape in shapes]
     foretold = np.array([one.evidence - less for one, less in zip(found, before, strict=True)])
     weights: Floats = np.exp(foretold - foretold.max())
     weights /= weights.sum()

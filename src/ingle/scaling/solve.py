@@ -6,8 +6,8 @@ import numpy as np
 
 from ingle.scaling.points import Floats
 
-MOST_TERMS = 4
-"""Active sets are enumerated: 15 of them for four terms."""
+MOST_TERMS = 5
+"""Active sets are enumerated: 31 of them for five terms."""
 _RIDGE = 1e-13
 """Part of the diagonal that keeps equal columns solvable."""
 

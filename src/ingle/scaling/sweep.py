@@ -5,6 +5,8 @@ HOME/scaling/NAME/plan.json       settings, the list of runs, the run that is fo
                   texts/KEY.npy   bits of each held-out text
                   runs.csv        all finished runs, for anyone to refit
                   fit.json        the law and what it foretells
+                  curves.json     lines of the law, for the plots
+                  report.html     all of this for people, with its plots (loss.svg, equal-loss.svg, gain.svg, residuals.svg)
                   check.json      what came of the foretold run
                   progress.json   how far a running sweep is
                   work/           checkpoints of unfinished runs
@@ -12,6 +14,7 @@ HOME/scaling/NAME/plan.json       settings, the list of runs, the run that is fo
 
 import io
 import json
+import math
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -36,6 +39,7 @@ from ingle.scaling.interval import Fit, Prediction, fit_points
 from ingle.scaling.points import Place, write_points
 from ingle.scaling.prepared import Prepared, find_prepared
 from ingle.scaling.runs import RunSettings, climb_shares, climbs_of, outcome, own_share, point_of
+from ingle.scaling.sheet import keep_curves
 from ingle.scaling.sweep_settings import SweepSettings, foretold_of, runs_of
 from ingle.train.making import RunWatch, nobody, to_json
 from ingle.train.trouble import stop_signals
@@ -139,6 +143,7 @@ def fit_sweep(sweep: Sweep) -> tuple[Fit, Prediction, dict[str, Any]]:
     table = found.table() | {"prediction": prediction.table() | _listed(run), "missing": missing}
     table["notes"] = [*table["notes"], *notes]
     write_atomic(sweep.folder / FITTED, to_json(table))
+    keep_curves(sweep.folder, found, {report["key"]: point_of(report) for report in reports}, place, sweep.prepared.tokens)
     return found, prediction, table
 
 
@@ -212,13 +217,14 @@ class _Course:
     def _done(self) -> float:
         """FLOPs that are done, of those in `_own`."""
         finished = [key for key in self._own if (self._sweep.folder / RUNS / f"{key}.json").exists()]
-        parts = (self._own[one["key"]][0] * self._share(one) for one in self._running.values())
-        return sum((self._own[key][0] for key in finished), 0.0) + sum(parts)
+        running = [self._own[one["key"]][0] * self._share(one) for one in self._running.values()]
+        return math.fsum([self._own[key][0] for key in finished] + running)
 
     def _share(self, header: Mapping[str, Any]) -> float:
         """Share of a running run's own steps that is done."""
         own = self._own[header["key"]][1]
-        return max(0.0, (header["step"] / header["steps"] - 1 + own) / own)
+        share: float = max(0.0, (header["step"] / header["steps"] - 1 + own) / own)
+        return share
 
     def _tell(self, now: bool = False) -> None:
         if not now and time.monotonic() - self._told < _TOLD_EVERY_S:

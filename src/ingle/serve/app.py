@@ -24,6 +24,7 @@ from ingle.serve import (
     moderations,
     realtime,
     responses,
+    scaling,
 )
 from ingle.serve.auth import KeyAuth
 from ingle.serve.document import ANSWERING, LOOKING, document, errors
@@ -60,7 +61,7 @@ def make_app(service: Service, mount: Mount | None = None) -> FastAPI:
         app.include_router(endpoints.router, responses=errors(*ANSWERING))
     app.state.talks = set()
     app.include_router(realtime.router)
-    for endpoints in (account, cards, models, events, federations):
+    for endpoints in (account, cards, models, events, federations, scaling):
         app.include_router(endpoints.router, responses=errors(*LOOKING))
     app.openapi = lambda: document(app)  # type: ignore[method-assign]
     add_handlers(app)

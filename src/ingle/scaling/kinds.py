@@ -1,0 +1,163 @@
+"""Two kinds of runs: some ended a good part worse than the law of the others, and noise can't be why.
+
+Small models trained alike, but for the seed, can fall into two kinds. An average of both is a law of neither. So every likely way to mark
+runs as worse is compared, by how probable it makes the losses: exponents and noise on a grid, coefficients and the gap in closed form.
+Marks are found by flipping one run at a time, and the best few at each step go on.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import lgamma, log
+from typing import Any
+
+import numpy as np
+
+from ingle.scaling.fit import FLOOR, FLOOR_SPREAD, GAP, GAP_SPREAD, USUAL_NOISE, LawProblem, fit_problem, problem_of
+from ingle.scaling.form import Form
+from ingle.scaling.points import Floats, Point, shown
+
+TWO_KINDS = 0.1
+"""Belief that there are two kinds, before any run is seen."""
+FEWEST_BETTER = 2
+"""Runs of the better kind that there must be."""
+MOST_MARKS = 4
+"""Ways to mark the runs that go on into the law."""
+_LEAST = 0.02
+"""Ways that are less probable are left out."""
+_BEAM = 24
+_NOISES = np.geomspace(0.0006, 0.03, 12)
+_NOISE_SPREAD, _NOISE_TAIL = 0.7, 3.0
+_STEPS = (-1.8, -1.2, -0.6, 0.0, 0.6, 1.2, 1.8)
+"""Values of each exponent on the grid, in spreads of what is believed."""
+
+Marks = tuple[bool, ...]
+"""Which runs are of the worse kind."""
+
+
+@dataclass(frozen=True, slots=True)
+class TwoKinds:
+    """Which runs are worse, and by how much."""
+
+    runs: tuple[Point, ...]
+    """Runs that are probably of the worse kind."""
+    of: int
+    """Number of all runs."""
+    gap: float
+    """How much higher the loss of the worse kind is: 0.07 = 7 %."""
+    low: float
+    high: float
+    chance: float
+    """Probability that there are two kinds at all."""
+
+    @property
+    def sentence(self) -> str:
+        """The finding, for people."""
+        who = ", ".join(shown(one) for one in self.runs)
+        by = f"{self.gap:.1%} ({self.low:.1%} to {self.high:.1%})"
+        if len(self.runs) == 1:
+            return f"One run, {who}, is worse by {by} than the law of the others, and is kept out of it."
+        return (
+            f"There are two kinds of runs: {len(self.runs)} of {self.of} are worse by {by} ({who}). "
+            "The law and its intervals are those of the better kind."
+        )
+
+    def table(self) -> dict[str, Any]:
+        """Return it as plain values."""
+        worse = [{"parameters": one.parameters, "tokens": one.tokens, "unique": one.unique, "seed": one.seed} for one in self.runs]
+        return {"worse": worse, "gap": self.gap, "low": self.low, "high": self.high, "chance": self.chance}
+
+
+def kinds_of(points: Sequence[Point], ways: Sequence[tuple[Marks, float]], gaps: Floats) -> TwoKinds | None:
+    """Return the two kinds that likely marks show; None where one kind is likelier. `gaps`: drawn with the laws, 0 = one kind."""
+    chance = sum(share for marks, share in ways if any(marks))
+    worse = tuple(one for number, one in enumerate(points) if sum(share for marks, share in ways if marks[number]) >= 0.5)
+    if chance < 0.5 or not worse:
+        return None
+    higher = gaps[gaps > 0] / (1 - np.minimum(gaps[gaps > 0], 0.9))
+    low, gap, high = np.quantile(higher, [0.05, 0.5, 0.95])
+    return TwoKinds(worse, len(points), float(gap), float(low), float(high), float(chance))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Projected:
+    """What is left of rows when the law of a grid point is taken out, for each grid point."""
+
+    left: Floats
+    """[grid, n, n]: projectors, with the belief about E as one more run that is dropped."""
+    target: Floats
+    """[grid, n]: projected ones."""
+    square: Floats
+    """[grid]: square of what is left of all."""
+    prior: Floats
+    """[grid]: log belief."""
+    free: int
+
+
+def likely_marks(points: Sequence[Point], form: Form) -> list[tuple[Marks, float]]:
+    """Return the likely ways to mark runs as worse, with their probability; one kind is `(False, …)`. They sum to 1."""
+    problem = problem_of(points, form)
+    projected = _project(problem)
+    count = len(points)
+    known: dict[Marks, float] = {}
+    waiting = _starts(problem)
+    while waiting:
+        scores = evidence(projected, np.array(waiting, np.float64))
+        known |= dict(zip(waiting, scores.tolist(), strict=True))
+        best = sorted(known, key=lambda marks: -known[marks])[:_BEAM]
+        flipped = {tuple(bool(mark) ^ (i == number) for i, mark in enumerate(marks)) for marks in best for number in range(count)}
+        waiting = sorted(marks for marks in flipped - known.keys() if sum(marks) <= count - FEWEST_BETTER)
+    total = np.logaddexp.reduce(list(known.values()))
+    likely = sorted(((marks, float(np.exp(score - total))) for marks, score in known.items()), key=lambda one: -one[1])[:MOST_MARKS]
+    likely = [one for one in likely if one[1] >= _LEAST] or likely[:1]
+    whole = sum(share for _, share in likely)
+    return [(marks, share / whole) for marks, share in likely]
+
+
+def _starts(problem: LawProblem) -> list[Marks]:
+    """Return marks to begin with: none, and the runs farthest above a law that bears outliers."""
+    residuals = fit_problem(problem).residuals
+    order = np.argsort(-residuals)
+    count = len(residuals)
+    return [tuple(bool(mark) for mark in np.isin(np.arange(count), order[:many])) for many in range(count - FEWEST_BETTER + 1)]
+
+
+def _project(problem: LawProblem) -> _Projected:
+    axes = problem.form.axes
+    steps = np.stack(np.meshgrid(*[np.array(_STEPS)] * len(axes), indexing="ij"), axis=-1).reshape(-1, len(axes))
+    low, high, middle, spread = (np.array([getattr(axis, name) for axis in axes]) for name in ("low", "high", "middle", "spread"))
+    exponents = np.clip(middle + steps * spread, low, high)
+    design = problem.design(exponents)
+    belief = np.zeros((len(design), 1, design.shape[-1]))
+    belief[:, 0, 0] = USUAL_NOISE / FLOOR_SPREAD
+    basis, root = np.linalg.qr(np.concatenate([design, belief], axis=1))
+    ones = np.append(np.ones(len(problem.loss)), FLOOR * USUAL_NOISE / FLOOR_SPREAD)
+    left = np.eye(len(ones)) - basis @ np.swapaxes(basis, 1, 2)
+    target = left @ ones
+    prior = -0.5 * (steps**2).sum(axis=-1) - np.log(np.abs(np.einsum("gii->gi", root)) + 1e-300).sum(axis=-1)
+    free = len(problem.loss) - design.shape[-1] + 1
+    return _Projected(left[:, :-1, :-1], target[:, :-1], target @ ones, prior, free)
+
+
+def evidence(projected: _Projected, marks: Floats) -> Floats:
+    """Return the log probability of each of many ways to mark runs [ways, n], up to one constant."""
+    usual = (np.log(_NOISES) - log(USUAL_NOISE)) / _NOISE_SPREAD
+    noise_prior = -0.5 * (_NOISE_TAIL + 1) * np.log1p(usual**2 / _NOISE_TAIL) - projected.free * np.log(_NOISES)
+    precision = _NOISES**-2
+    result = np.full(len(marks), -np.inf)
+    for left, target, square, prior in zip(projected.left, projected.target, projected.square, projected.prior, strict=True):
+        size = ((marks @ left) * marks).sum(axis=1)[:, None] * precision
+        pull = (marks @ target)[:, None] * precision
+        firm = GAP_SPREAD**-2
+        quad = square * precision + GAP**2 * firm - (pull + GAP * firm) ** 2 / (size + firm)
+        whole = noise_prior + prior - 0.5 * quad - 0.5 * np.log1p(size / firm)
+        result = np.logaddexp(result, np.logaddexp.reduce(whole, axis=1))
+    worse, count = marks.sum(axis=1).astype(int), marks.shape[1]
+    result += np.array([_belief(int(some), count) for some in worse])
+    return result
+
+
+def _belief(worse: int, count: int) -> float:
+    """Return the log belief in so many worse runs: one kind, or any share of two with equal chance."""
+    if not worse:
+        return log(1 - TWO_KINDS)
+    return log(TWO_KINDS) + lgamma(worse + 1) + lgamma(count - worse + 1) - lgamma(count + 2)
