@@ -53,7 +53,9 @@ def test_stopped_it_goes_on_and_ends_as_runs_made_alone(name: str, tmp_path: Pat
     with pytest.raises(Interrupted, match="Run the same command to go on"):
         run_jobs(jobs_of(sweep, sweep.runs), 2, lambda number, header, _: heard.append((number, header)), lambda: len(heard) >= 2)
     assert not sweep.reports()
-    before = {path.parent.parent.name: int(path.parent.name.removeprefix("step-")) for path in sweep.folder.glob("work/*/step-*/state.json")}
+    before = {
+        path.parent.parent.name: int(path.parent.name.removeprefix("step-")) for path in sweep.folder.glob("work/*/step-*/state.json")
+    }
     assert max(before.values()) > 1, "no worker wrote a checkpoint"
     said = list[str]()
     reports = run_sweep(home, sweep, sweep.runs, name, 2, watch=RunWatch(say=said.append))
