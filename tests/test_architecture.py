@@ -20,8 +20,8 @@ STOREYS = {
 }  # fmt: skip
 REGISTRIES = (
     "core/makers/", "tuning/methods/", "gate/checks/", "compress/quantisers/", "compress/pruners/", "robustness/attacks/",
-    "explain/methods/", "ethics/cards/", "federated/rules/", "media/ears/", "media/eyes/", "media/mouths/",
-    "scaling/forms/",
+    "scaling/levers/", "explain/methods/", "ethics/cards/", "federated/rules/", "media/ears/", "media/eyes/", "media/mouths/",
+    "scaling/forms/", "scaling/runners/",
 )  # fmt: skip
 """Folders in a room in which every file is one of a kind."""
 WITHIN = ("federated/flower/",)

@@ -67,5 +67,25 @@ def fold(folder: Path, runs: list[dict[str, Any]], large: dict[str, Any], came: 
         write(folder / "check.json", signed | {"run": large["key"], "came": came, "inside": inside, "fact": 41, "unit": "bits/byte"})
 
 
+ADVICE: dict[str, Any] = {
+    "budget": {"unit": "minutes", "amount": 30.0, "said": "30 min", "level": 0.9},
+    "incumbent": {"label": "6x192, 3.00M tokens, seed 0", "loss": 1.77},
+    "offers": [
+        {
+            "lever": "data", "do": "let 6x192 read <more>", "command": "ingle train --config offers/data.toml --minutes 30", "gain": 0.051,
+            "low": 0.03, "high": 0.07, "probability_best": 0.81, "stops_paying": 96.0, "measured": True, "why": "by the sweep's law",
+            "cost": {"minutes": 29.0, "core_minutes": 29.0, "flops": 1e14, "money": 0.01, "spent": 29.0,
+                     "energy": {"joules": 21_000.0, "low": 14_000.0, "high": 35_000.0, "source": "model"}},
+            "gain_per_unit": 0.0018,
+        },
+        {"lever": "hybrid", "do": "train it as a hybrid", "command": "ingle scale probe --lever hybrid", "gain": None, "low": None,
+         "high": None, "probability_best": 0.0, "stops_paying": None, "measured": False, "why": "nobody tried", "cost": {}},
+    ],
+    "notes": ["Ways that were not measured have no figure."],
+    "serving": {"said": ["For 1.719 and 2M tokens a day the cheapest is 1.2M on 6M."]},
+}  # fmt: skip
+"""Advice as `ingle scale advise` leaves it."""
+
+
 def write(path: Path, table: dict[str, Any]) -> None:
     path.write_text(json.dumps(table))

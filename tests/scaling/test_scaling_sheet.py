@@ -4,6 +4,7 @@ import json
 import math
 import re
 import xml.etree.ElementTree as ET
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from ingle.scaling.interval import Fit, fit_points
 from ingle.scaling.points import Place, Point
 from ingle.scaling.sheet import plots_of, read_sheet, sheet_table, sweeps_of
 from ingle.scaling.sheet_page import findings, report_html, write_report
-from tests.scaling.sheets import LARGE, SIZES, TOKENS, kept_sweep, loss_at, write
+from tests.scaling.sheets import ADVICE, LARGE, SIZES, TOKENS, kept_sweep, loss_at, write
 
 SVG = "{http://www.w3.org/2000/svg}"
 PLACE = Place(LARGE["parameters"], LARGE["tokens"])
@@ -93,7 +94,10 @@ def test_lines_come_back_from_a_file_as_they_were(noisy: Fit) -> None:
 
 def test_anyones_runs_are_drawn(noisy: Fit) -> None:
     text = "".join(ET.fromstring(fit_svg(noisy, loss_name="nats")).itertext())
-    assert "nats" in text and text.count("beside the law") == 12
+    assert "nats" in text and text.count("beside the law") == 12 and "another kind" not in text
+    some = [replace(one, loss=one.loss * (1.08 if i in (2, 7) else 1)) for i, one in enumerate(points(0.003))]
+    text = "".join(ET.fromstring(fit_svg(fit_points(some))).itertext())
+    assert text.count(", of another kind") == 2
 
 
 def test_a_sweep_that_was_checked_is_told_whole(tmp_path: Path) -> None:
@@ -155,6 +159,30 @@ def test_runs_of_another_kind_are_marked(tmp_path: Path) -> None:
     path = sorted((folder / "runs").glob("*.json"))[3]
     write(path, json.loads(path.read_text()) | {"kind": "hybrid"})
     assert "Of another kind than most: 1 run." in plots_of(read_sheet(home, "street"))["residuals"]
+
+
+def test_runs_that_the_fit_calls_worse_are_marked(tmp_path: Path) -> None:
+    home = Home(tmp_path)
+    folder = kept_sweep(home)
+    fit, run = json.loads((folder / "fit.json").read_text()), read_sheet(home, "street").runs[4]
+    worse = [{name: run[name] for name in ("parameters", "tokens", "unique", "seed")}]
+    write(folder / "fit.json", fit | {"kinds": {"worse": worse, "gap": 0.07, "low": 0.05, "high": 0.09, "chance": 0.9}})
+    sheet = read_sheet(home, "street")
+    assert [dot.apart for dot in sheet.dots()] == [i == 4 for i in range(14)]
+    assert all("a run of another kind" in svg for name, svg in plots_of(sheet).items() if name != "gain")
+
+
+def test_advice_is_a_table_in_which_what_nobody_measured_has_no_figure(tmp_path: Path) -> None:
+    home = Home(tmp_path)
+    write(kept_sweep(home) / "advice.json", ADVICE)
+    html = report_html(read_sheet(home, "street"))
+    rows = [re.sub(r"<[^>]+>", " ", row) for row in html.partition("Advice")[2].partition("</table>")[0].split("<tr>")[2:]]
+    assert [" ".join(row.split()) for row in rows] == [
+        "data: let 6x192 read &lt;more&gt; by the sweep&#x27;s law +0.051 +0.030 to +0.070 81% 29 min, 21.0 kJ 96 min "
+        "ingle train --config offers/data.toml --minutes 30",
+        "hybrid: train it as a hybrid nobody tried – not measured – – – – ingle scale probe --lever hybrid",
+    ]
+    assert "For 30 min, compared with" in html and "2M tokens a day the cheapest" in html and "have no figure." in html
 
 
 def test_missing_parts_are_said_and_nothing_is_made_up(tmp_path: Path) -> None:

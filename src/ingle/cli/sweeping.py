@@ -33,9 +33,10 @@ def plan(
     from ingle.home.names import check_name
     from ingle.scaling.budget import parse_budget
     from ingle.scaling.cost import measure_speeds
+    from ingle.scaling.dealing import cores
     from ingle.scaling.planning import DESIGNS, Machine, cost_table, costed, fitted, refused, sizes_to_time
     from ingle.scaling.prepared import prepare
-    from ingle.scaling.sweep import cores, keep_plan
+    from ingle.scaling.sweep import keep_plan
     from ingle.scaling.sweep_settings import SweepSettings, run_of
     from ingle.scaling.width import expected_width
     from ingle.tuning.catalogue import need_learning

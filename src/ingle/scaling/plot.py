@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ingle.core.words import counted
-from ingle.train.axes import STAR, Frame, Key, Scale, colour_class, document, frame_below, legend, scale_over, shape_of, short
+from ingle.train.axes import STAR, Frame, Key, Scale, alike, colour_class, document, frame_below, legend, scale_over, shape_of, short
 
 _FIRST_LINE = 50.0
 """Where a legend begins, in user units."""
@@ -109,6 +109,7 @@ def loss_against_compute(
     x = scale_over([one.flops / unit.flops for one in everything], log=True)
     looks = _looks(runs)
     keys = [Key(f"{short(n, 'B')} parameters", look, shape) for n, (look, shape) in looks.items()]
+    keys += _apart_keys(runs)
     keys += [Key("best split of the compute", "best", dashes="7 4"), Key(_BAND, "best", band=True)] if frontier else []
     keys += _told_keys(told)
     end_keys, end = legend(keys, _FIRST_LINE)
@@ -139,7 +140,7 @@ def equal_loss(
     told = [foretold] if foretold else []
     everything: list[Dot | Foretold] = [*runs, *told]
     looks = _looks(runs)
-    keys = [Key("a run", "ink", shape_of(0)), Key(f"equal loss, {loss_name}", "pale")]
+    keys = [Key("a run", "ink", shape_of(0)), *_apart_keys(runs), Key(f"equal loss, {loss_name}", "pale")]
     keys += [Key("best split of the compute", "best", dashes="7 4")] if best else []
     keys += [Key("the predicted run", "told", STAR)] if told else []
     end_keys, end = legend(keys, _FIRST_LINE)
@@ -148,7 +149,7 @@ def equal_loss(
     )
     parts = [end_keys, frame.grid("parameters", "tokens read", "B") if everything else frame.note(_NOTHING)]
     labels, taken = list[str](), list[tuple[float, float]]()
-    for level in levels:
+    for level, name in zip(levels, alike([level.loss for level in levels]), strict=True):
         points = list(zip(level.line.x, level.line.y, strict=True))
         parts.append(frame.line(points, "pale", 1.6))
         for point in reversed(points):
@@ -156,7 +157,7 @@ def equal_loss(
             low_enough = frame.holds(*point) and down < frame.bottom - _FREE_BELOW
             if low_enough and all(abs(across - x) > 48 or abs(down - y) > 20 for x, y in taken):
                 taken.append((across, down))
-                labels.append(frame.words(*point, short(level.loss), "end" if across > frame.left + 40 else "start"))
+                labels.append(frame.words(*point, name, "end" if across > frame.left + 40 else "start"))
                 break
     if best:
         parts.append(frame.line(list(zip(best.x, best.y, strict=True)), "best", 2.4, "7 4"))
@@ -202,7 +203,7 @@ def residuals(dots: Sequence[Dot], noise: float = math.nan) -> str:
     apart = [one for one in runs if one.apart]
     wide = 164.5 * noise if math.isfinite(noise) and noise > 0 else 0.0
     keys = [Key("a run", "ink", shape_of(0))]
-    keys += [Key("a run of another kind", "ink", shape_of(0), hollow=True)] if apart else []
+    keys += _apart_keys(runs)
     keys += [Key(f"± {wide:.2g} %: nine of ten runs, by their noise", "told", band=True)] if wide else []
     end_keys, end = legend(keys, _FIRST_LINE)
     last = max(len(sizes), 1) - 0.5
@@ -238,6 +239,10 @@ def _run_mark(frame: Frame, dot: Dot, x: float, y: float, looks: dict[float, tup
     said = f"{_place(dot.parameters, dot.tokens)}: {dot.loss:.4g} {loss_name}"
     said += f", {dot.left_over:+.2g} % beside the law" if math.isfinite(dot.left_over) else ""
     return frame.mark(x, y, shape, look, said + (", of another kind" if dot.apart else ""), dot.apart)
+
+
+def _apart_keys(runs: Sequence[Dot]) -> list[Key]:
+    return [Key("a run of another kind", "ink", shape_of(0), hollow=True)] if any(one.apart for one in runs) else []
 
 
 def _told_keys(told: Sequence[Foretold]) -> list[Key]:

@@ -53,26 +53,30 @@ class Sheet:
     @property
     def planned(self) -> int:
         """How many runs the plan has, the foretold one aside."""
-        return len(_rows(self.plan.get("runs")))
+        return len(as_rows(self.plan.get("runs")))
 
     def dots(self) -> list[Dot]:
-        """Return the runs as plots show them. Those of another kind than most are marked."""
+        """Return the runs as plots show them. Marked are those that the fit calls a kind of their own, and those trained otherwise."""
         kinds = [str(run.get("kind", "")) for run in self.runs]
         usual = max(kinds, key=kinds.count, default="")
+        worse = [_place(run) for run in as_rows(as_table(self.fit.get("kinds")).get("worse"))]
         return [
-            Dot(run["parameters"], run["tokens"], run["loss"], run["flops"], self.expected.get(run["key"], math.nan), kind != usual)
+            Dot(
+                run["parameters"], run["tokens"], run["loss"], run["flops"], self.expected.get(run["key"], math.nan),
+                kind != usual or _place(run) in worse,
+            )
             for run, kind in zip(self.runs, kinds, strict=True)
-        ]
+        ]  # fmt: skip
 
     def told(self) -> Foretold | None:
         """Return the prediction that counts, and what came. A check names the signed one, which a later law no longer changes."""
-        said = {**_table(self.fit.get("prediction")), **{k: v for k, v in self.check.items() if k in ("loss", "low", "high")}}
-        place = {**_table(self.plan.get("foretold")), **said}
+        said = {**as_table(self.fit.get("prediction")), **{k: v for k, v in self.check.items() if k in ("loss", "low", "high")}}
+        place = {**as_table(self.plan.get("foretold")), **said}
         names = ("parameters", "tokens", "flops", "loss", "low", "high")
-        if any(not _is_number(place.get(name)) for name in names):
+        if any(not is_number(place.get(name)) for name in names):
             return None
         parameters, tokens, flops, loss, low, high = (float(place[name]) for name in names)
-        return Foretold(parameters, tokens, flops, loss, low, high, _number(self.check.get("came")))
+        return Foretold(parameters, tokens, flops, loss, low, high, number_in(self.check.get("came")))
 
     def unit(self) -> ComputeUnit:
         """Return the unit of compute: a minute of one core, as fast as these runs were; without times, operations."""
@@ -116,10 +120,10 @@ def read_sheet(home: Home, name: str) -> Sheet:
     found = {path.stem: _read(path, faults) for path in sorted((folder / "runs").glob("*.json"))}
     reports = {key: run for key, run in found.items() if _is_run(run)}
     faults += [f"runs/{key}.json is no report of a run" for key in found.keys() - reports.keys() if found[key]]
-    listed = [str(run.get("key")) for run in _rows(tables["plan"].get("runs"))] or sorted(reports)
-    foretold = reports.get(str(_table(tables["plan"].get("foretold")).get("key")))
+    listed = [str(run.get("key")) for run in as_rows(tables["plan"].get("runs"))] or sorted(reports)
+    foretold = reports.get(str(as_table(tables["plan"].get("foretold")).get("key")))
     curves = _curves(tables["curves"], faults)
-    expected = {key: value for key, value in _table(tables["curves"].get("expected")).items() if _is_number(value)}
+    expected = {key: value for key, value in as_table(tables["curves"].get("expected")).items() if is_number(value)}
     runs = tuple(reports[key] for key in listed if key in reports)
     fit, check, progress, advice = (tables[one] for one in ("fit", "check", "progress", "advice"))
     return Sheet(name, tables["plan"], runs, foretold, fit, check, progress, advice, curves, expected, tuple(faults))
@@ -143,7 +147,7 @@ def plots_of(sheet: Sheet) -> dict[str, str]:
         "loss": loss_against_compute(dots, curves.sizes, curves.frontier, told, unit, LOSS),
         "equal-loss": equal_loss(dots, curves.levels, curves.path, told, LOSS),
         "gain": marginal_gain(_in_units(curves.gain, unit), quarter, unit, LOSS),
-        "residuals": residuals(dots, _number(sheet.fit.get("noise"))),
+        "residuals": residuals(dots, number_in(sheet.fit.get("noise"))),
     }
 
 
@@ -200,41 +204,50 @@ def _curves(table: Mapping[str, Any], faults: list[str]) -> Curves | None:
     if not table:
         return None
     try:
-        return from_table(Curves, _table(table.get("curves")))
+        return from_table(Curves, as_table(table.get("curves")))
     except ConfigError as error:
         faults.append(f"{CURVES} can't be used: {error.sentence}")
         return None
 
 
 def _is_run(table: Mapping[str, Any]) -> bool:
-    return all(name in table for name in _NEEDED) and all(_is_number(table[name]) for name in _NEEDED[1:])
+    return all(name in table for name in _NEEDED) and all(is_number(table[name]) for name in _NEEDED[1:])
 
 
-def _is_number(value: object) -> bool:
+def is_number(value: object) -> bool:
+    """Whether a value of a file is a finite number."""
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def _number(value: Any) -> float:
-    return float(value) if _is_number(value) else math.nan
+def number_in(value: Any) -> float:
+    """Return a value of a file as a number; NaN where it is none."""
+    return float(value) if is_number(value) else math.nan
 
 
-def _table(value: object) -> Mapping[str, Any]:
+def as_table(value: object) -> Mapping[str, Any]:
+    """Return a value of a file as a table; an empty one where it is none."""
     return value if isinstance(value, dict) else {}
 
 
-def _rows(value: object) -> Sequence[Mapping[str, Any]]:
+def as_rows(value: object) -> Sequence[Mapping[str, Any]]:
+    """Return the tables in a value of a file; none where it is no list."""
     rows: Iterable[Any] = value if isinstance(value, list) else ()
     return [row for row in rows if isinstance(row, dict)]
 
 
+def _place(run: Mapping[str, Any]) -> tuple[Any, ...]:
+    """Return what tells runs of one sweep apart."""
+    return tuple(run.get(name) for name in ("parameters", "tokens", "unique", "seed"))
+
+
 def _own(run: Mapping[str, Any]) -> float:
     """Share of a run's steps that were made for it alone."""
-    steps, shared = _number(run.get("steps")), _number(run.get("shared_steps"))
+    steps, shared = number_in(run.get("steps")), number_in(run.get("shared_steps"))
     return 1 - shared / steps if steps > 0 and 0 <= shared <= steps else 1.0
 
 
 def _energy(run: Mapping[str, Any]) -> Energy:
-    table = _table(run.get("energy"))
-    if not all(_is_number(table.get(name)) for name in ("joules", "low", "high")):
+    table = as_table(run.get("energy"))
+    if not all(is_number(table.get(name)) for name in ("joules", "low", "high")):
         return NOTHING
     return Energy(float(table["joules"]), float(table["low"]), float(table["high"]), str(table.get("source", "")))

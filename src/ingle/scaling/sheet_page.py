@@ -9,10 +9,12 @@ from typing import Any
 from ingle.core.energy import amount
 from ingle.core.files import write_atomic
 from ingle.core.words import counted
-from ingle.scaling.sheet import LOSS, Sheet, plots_of
+from ingle.scaling.sheet import LOSS, Sheet, as_rows, as_table, is_number, number_in, plots_of
 from ingle.train.axes import short
 
 REPORT = "report.html"
+_NONE = "–"
+"""Stands where there is no figure."""
 READING: Mapping[str, str] = {
     "loss": "Each mark is a run: lower is better, farther right costs more. A full line is the law of one size. "
     "The dashed line is the best that each amount of compute can do.",
@@ -35,7 +37,7 @@ PARTS_STYLE = """
 .wide { overflow-x: auto; max-width: 100% } figure { margin: 1.2rem 0 1.8rem } figcaption { max-width: 40rem; margin-top: .4rem }
 .plot { display: block; width: 100%; max-width: 46rem; min-width: 34rem; height: auto; border-radius: .6rem }
 .wide table { font-size: .925em } .wide .number { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap }
-.wide td:first-child { white-space: nowrap }
+.wide td:first-child { min-width: 11rem }
 .said { max-width: 44rem } p, li { overflow-wrap: anywhere }
 progress { width: min(24rem, 100%); accent-color: #b4481f }
 """
@@ -78,15 +80,16 @@ def sheet_body(sheet: Sheet, level: str = "h2") -> str:
 def progress(sheet: Sheet) -> str:
     """Return how far a running sweep is, as HTML; "" where none runs."""
     now = sheet.progress
-    done, of = now.get("done"), now.get("of")
-    if not (isinstance(done, int) and isinstance(of, int) and of > 0):
+    done, of = number_in(now.get("done")), number_in(now.get("of"))
+    if not (of > 0 and done >= 0):
         return ""
-    left = now.get("seconds_left")
-    time = f", about {_time(left)} left" if isinstance(left, int | float) else ""
-    running = [str(label) for label in now["running"]] if isinstance(now.get("running"), list) else []
-    share = now.get("share") if isinstance(now.get("share"), int | float) else done / of
-    names = f"<br><span class=of>Training now: {escape('; '.join(running))}</span>" if running else ""
-    return f"<p><progress max=1 value={share:.4f}></progress><br>{done} of {counted(of, 'run')} done{time}.{names}</p>"
+    left, share = number_in(now.get("seconds_left")), number_in(now.get("share"))
+    time = f", about {_time(left)} left" if math.isfinite(left) else ""
+    share = share if math.isfinite(share) else done / of
+    running = "; ".join(_texts(now.get("running")))
+    names = f"<br><span class=of>Training now: {escape(running)}</span>" if running else ""
+    bar = f"<progress max=1 aria-label='part that is done' value={share:.4f}></progress>"
+    return f"<p>{bar}<br>{done:.0f} of {counted(int(of), 'run')} done{time}.{names}</p>"
 
 
 def findings(sheet: Sheet) -> list[str]:
@@ -132,8 +135,7 @@ def _came(sheet: Sheet) -> str:
 
 
 def _law(sheet: Sheet) -> str:
-    laws = sheet.fit.get("laws")
-    rows = [law for law in laws if isinstance(law, dict)] if isinstance(laws, list) else []
+    rows = as_rows(sheet.fit.get("laws"))
     if not rows:
         return ""
     head = (
@@ -141,13 +143,11 @@ def _law(sheet: Sheet) -> str:
         "Several forms are fitted; each has as much weight as it foretold the largest runs well.</p>"
     )
     table = [
-        (escape(str(law.get("equation", ""))), f"{law['weight']:.0%}" if isinstance(law.get("weight"), float) else "", _figures(law))
+        (escape(str(law.get("equation", ""))), f"{law['weight']:.0%}" if is_number(law.get("weight")) else _NONE, _figures(law))
         for law in rows
     ]
-    noise = sheet.fit.get("noise")
-    said = (
-        f"<p class=said>Runs alike but for their seed lie about {noise:.2%} to either side of it.</p>" if isinstance(noise, float) else ""
-    )
+    noise = number_in(sheet.fit.get("noise"))
+    said = f"<p class=said>Runs alike but for their seed lie about {noise:.2%} to either side of it.</p>" if math.isfinite(noise) else ""
     return f"{head}{_html_table(('form', 'weight', 'numbers'), table)}{said}"
 
 
@@ -162,7 +162,7 @@ def _runs(sheet: Sheet) -> str:
         name = str(run.get("label") or run["key"])
         rows.append((
             escape(name + (" (foretold)" if run is sheet.foretold else "")), short(run["parameters"], "B"), short(run["tokens"], "B"),
-            f"{run['loss']:.4f}", f"{law:.4f}" if law else "–", f"{run['loss'] / law - 1:+.2%}" if law else "–", _time(run["seconds"]),
+            f"{run['loss']:.4f}", f"{law:.4f}" if law else _NONE, f"{run['loss'] / law - 1:+.2%}" if law else _NONE, _time(run["seconds"]),
             _joules(run),
         ))  # fmt: skip
     if not rows:
@@ -176,32 +176,56 @@ def _runs(sheet: Sheet) -> str:
 def _cost(sheet: Sheet) -> str:
     seconds, energy = sheet.cost()
     said = f"All runs took {_time(seconds)} of one core" + (f" and {escape(str(energy))}." if energy.source else ".")
-    cost = sheet.plan.get("cost")
-    planned = cost.get("whole") if isinstance(cost, dict) else None
-    minutes = planned.get("core_minutes") if isinstance(planned, dict) else None
-    said += f" Planned, with the foretold run: {_time(60 * minutes)} of one core." if isinstance(minutes, int | float) else ""
+    minutes = number_in(as_table(as_table(sheet.plan.get("cost")).get("whole")).get("core_minutes"))
+    said += f" Planned, with the foretold run: {_time(60 * minutes)} of one core." if math.isfinite(minutes) else ""
     return f"<p class=said>{said} What runs share was trained once, and is counted once.</p>"
 
 
 def _notes(sheet: Sheet) -> str:
-    notes = sheet.fit.get("notes")
-    said = [f"{str(text).rstrip('.')}." for text in notes] if isinstance(notes, list) else []
+    said = [f"{text.rstrip('.')}." for text in _texts(sheet.fit.get("notes"))]
     items = "".join(f"<li>{escape(text)}</li>" for text in said) + "".join(f"<li class=no>{escape(text)}.</li>" for text in sheet.faults)
     return f"<ul>{items}</ul>" if items else ""
 
 
 def advice_table(advice: Mapping[str, Any]) -> str:
     """Return advice as HTML: a row for each way to spend the budget, the best first. "" = there is none."""
-    found = advice.get("levers") or advice.get("rows")
-    rows = [row for row in found if isinstance(row, dict)] if isinstance(found, list) else []
-    names = list(dict.fromkeys(name for row in rows for name, value in row.items() if isinstance(value, str | int | float)))
-    if not rows:
+    offers = as_rows(advice.get("offers"))
+    if not offers:
         return ""
-    return _html_table(names, [[_cell(row.get(name)) for name in names] for row in rows])
+    asked, best = as_table(advice.get("budget")), as_table(advice.get("incumbent"))
+    said = f"For {asked.get('said', 'the budget')}, compared with the best model so far, {best.get('label', 'unnamed')}."
+    notes = [said, *_texts(advice.get("notes")), *_texts(as_table(advice.get("serving")).get("said"))]
+    head = ("way", f"gain, {LOSS}", "90 % interval", "best with", "cost", "pays until", "command")
+    table = _html_table(head, [_offer(one, str(asked.get("unit"))) for one in offers])
+    return table + "".join(f"<p class=said>{escape(note)}</p>" for note in notes)
 
 
-def _cell(value: object) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else escape(str(value)) if isinstance(value, str | int) else "–"
+def _offer(offer: Mapping[str, Any], unit: str) -> tuple[str, ...]:
+    """Return the cells of one way. A figure that nobody measured is no figure."""
+    cost = as_table(offer.get("cost"))
+    minutes, energy = number_in(cost.get("minutes")), _joules(cost)
+    spent = [*([f"{minutes:.3g} min"] if math.isfinite(minutes) else []), *([energy] if energy != _NONE else [])]
+    gain, low, high, chance, stops = (number_in(offer.get(name)) for name in ("gain", "low", "high", "probability_best", "stops_paying"))
+    known = math.isfinite(gain + low + high)
+    return (
+        f"{_text(offer, 'lever')}: {_text(offer, 'do')}<br><span class=of>{_text(offer, 'why')}</span>",
+        f"{gain:+.3f}" if known else "– over budget" if cost else "– not measured", f"{low:+.3f} to {high:+.3f}" if known else _NONE,
+        f"{chance:.0%}" if known and math.isfinite(chance) else _NONE, ", ".join(spent) or _NONE,
+        _units(stops, unit) if math.isfinite(stops) else _NONE, f"<code>{_text(offer, 'command')}</code>",
+    )  # fmt: skip
+
+
+def _text(table: Mapping[str, Any], name: str) -> str:
+    """Return a text of a file as HTML may have it."""
+    return escape(str(table.get(name) or ""))
+
+
+def _texts(value: object) -> list[str]:
+    return [one for one in value if isinstance(one, str)] if isinstance(value, list) else []
+
+
+def _units(value: float, unit: str) -> str:
+    return {"joules": amount(value), "minutes": f"{value:.3g} min", "flops": f"{short(value)} FLOP"}.get(unit, f"{value:.3g}")
 
 
 def _html_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -214,9 +238,8 @@ def _html_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def _joules(run: Mapping[str, Any]) -> str:
-    energy = run.get("energy")
-    joules = energy.get("joules") if isinstance(energy, dict) else None
-    return amount(joules) if isinstance(joules, int | float) and joules else "–"
+    joules = as_table(run.get("energy")).get("joules")
+    return amount(joules) if is_number(joules) and joules else _NONE
 
 
 def _time(seconds: float) -> str:

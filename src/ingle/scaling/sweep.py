@@ -15,7 +15,6 @@ HOME/scaling/NAME/plan.json       settings, the list of runs, the run that is fo
 import io
 import json
 import math
-import os
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -167,7 +166,7 @@ def run_sweep(
             course = _Course(sweep, runs, watch, sink)
             jobs = jobs_of(sweep, missing)
             run_jobs = import_module(f"ingle.scaling.runners.{runner}").run_jobs
-            run_jobs(jobs, workers or cores(), course.hear, lambda: stop.asked, address)
+            run_jobs(jobs, workers, course.hear, lambda: stop.asked, address)
         (sweep.folder / PROGRESS).unlink(missing_ok=True)
     reports = [sweep.report(run) for run in runs]
     return [report for report in reports if report is not None]
@@ -177,11 +176,6 @@ def jobs_of(sweep: Sweep, runs: Iterable[RunSettings]) -> list[dict[str, Any]]:
     """Return the climbs of these runs as jobs for a worker, the longest first."""
     work = str(sweep.folder / WORK)
     return [{"call": "climb", "runs": to_table(climb), "prepared": sweep.prepared.folder, "work": work} for climb in climbs_of(runs)]
-
-
-def cores() -> int:
-    """Count the cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class _Course:

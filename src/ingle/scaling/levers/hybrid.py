@@ -1,0 +1,18 @@
+"""Hybrids: a third of the layers see everything, the others a window and a memory."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from ingle.scaling.ladder import rung
+from ingle.scaling.lever import TrainingLever
+from ingle.scaling.sweep_settings import SweepSettings
+
+
+def changes(settings: SweepSettings) -> Sequence[SweepSettings]:
+    """Let the models look back as hybrids do. Rows must be longer than a window, or memories learn nothing."""
+    shape = rung(settings.sizes[0], "hybrid")
+    can = settings.kind != "hybrid" and settings.data.row_tokens > shape.window + shape.sinks
+    return [replace(settings, kind="hybrid")] if can else []
+
+
+LEVER = TrainingLever("train a hybrid", changes)

@@ -1,0 +1,38 @@
+"""Ray nodes on this machine, on loopback."""
+
+import importlib.util
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+
+from ingle.scaling.runners.ray import stay_on_loopback
+
+needs_ray = pytest.mark.skipif(
+    importlib.util.find_spec("ray") is None, reason="Ray is not here: it has an environment of its own, see `make test`"
+)
+Add = Callable[..., Any]
+
+
+@contextmanager
+def ray_nodes(*cores: int) -> Iterator[tuple[Any, list[Any]]]:
+    """A cluster with nodes of so many cores, the head first."""
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    stay_on_loopback()
+    from ray.cluster_utils import Cluster
+
+    cluster = Cluster()
+    try:
+        yield cluster, [add_node(cluster, count) for count in cores]
+    finally:
+        cluster.shutdown()
+
+
+def add_node(cluster: Any, cores: int, **variables: str) -> Any:
+    """Add a node, with these variables in its environment."""
+    size = 100 << 20
+    return cluster.add_node(
+        node_ip_address="127.0.0.1", num_cpus=cores, include_dashboard=False, object_store_memory=size, env_vars=variables or None
+    )  # fmt: skip
