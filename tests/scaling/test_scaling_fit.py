@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.optimize import minimize, nnls
+from scipy.optimize import least_squares, minimize, nnls
 
 from ingle.core.errors import ConfigError
 from ingle.scaling.fit import fit_law, fit_problem, misfit, problem_of
@@ -63,6 +63,29 @@ def test_scipy_finds_no_better_law() -> None:
         starts = itertools.product((0.2, 0.5, 0.8), repeat=2)
         theirs = min(minimize(height, start, method="Nelder-Mead", options={"xatol": 1e-8, "fatol": 1e-16}).fun for start in starts)
         assert float(misfit(problem, ours.exponents, ours.weights, ours.noise)) <= theirs * (1 + 1e-6)
+
+
+def test_scipy_finds_the_law_with_all_five_numbers_at_once() -> None:
+    """Nothing of ours but the runs, their weights and the noise: least squares over E, A, B, α, β, with the beliefs written out."""
+    for seed in range(3):
+        some = runs(truth("chinchilla"), 0.003, seed)
+        ours = fit_problem(problem_of(some, find_form("chinchilla")))
+        n, d, loss = (np.array([getattr(one, name) for one in some]) for name in ("parameters", "tokens", "loss"))
+        middle_n, middle_d, lowest = np.exp(np.log(n).mean()), np.exp(np.log(d).mean()), loss.min()
+
+        def law(at: np.ndarray, n: np.ndarray, d: np.ndarray, middle_n=middle_n, middle_d=middle_d, lowest=lowest) -> np.ndarray:
+            return lowest * (at[0] + at[1] * (n / middle_n) ** -at[3] + at[2] * (d / middle_d) ** -at[4])
+
+        def apart(at: np.ndarray, law=law, ours=ours, n=n, d=d, loss=loss) -> np.ndarray:
+            beliefs = [(at[0] - 0.6) / 0.3, (at[3] - 0.38) / 0.16, (at[4] - 0.38) / 0.16]
+            return np.append(np.sqrt(ours.weights) * (1 - law(at, n, d) / loss) / ours.noise, beliefs)
+
+        starts = itertools.product((0.3, 0.8), (0.2, 0.6), (0.2, 0.6))
+        bounds = ([0, 0, 0, 0.02, 0.02], [5, 5, 5, 1.5, 1.5])
+        theirs = min((least_squares(apart, [e, 0.3, 0.3, x, y], bounds=bounds, xtol=1e-12) for e, x, y in starts), key=lambda one: one.cost)
+        assert ours.exponents == pytest.approx(theirs.x[3:], abs=2e-3)
+        found = fit_law(some).loss_at(FAR)
+        assert found == pytest.approx(law(theirs.x, np.array([FAR[0].parameters]), np.array([FAR[0].tokens])), rel=1e-4)
 
 
 @pytest.mark.parametrize("terms", [1, 2, 3, 4, 5])

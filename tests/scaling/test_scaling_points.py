@@ -10,19 +10,10 @@ from ingle.core.errors import ConfigError
 from ingle.scaling.points import Place, Point, check_points, parse_points, places_array, read_points, repeats, short, shown, write_points
 
 positive = st.floats(1e-6, 1e15, allow_nan=False)
+counts = st.floats(1e3, 1e15, allow_nan=False)
 maybe = st.floats(0, 1e15, allow_nan=False)
-points = st.builds(
-    Point,
-    positive,
-    positive,
-    positive,
-    maybe,
-    st.integers(0, 10**9),
-    maybe,
-    st.sampled_from(["", "hybrid", "deux mots, une virgule"]),
-    maybe,
-    maybe,
-)
+words = st.sampled_from(["", "hybrid", "deux mots, une virgule"])
+points = st.builds(Point, counts, counts, positive, maybe, st.integers(0, 10**9), st.just(0.0), words, maybe, maybe)
 
 
 @given(st.lists(points, min_size=1, max_size=8, unique_by=lambda one: (one.parameters, one.tokens, one.unique, one.seed, one.kind)))
@@ -73,6 +64,9 @@ def test_a_file_of_a_spreadsheet_is_read(tmp_path: Path) -> None:
         ("parameters,tokens,loss,seconds\n1,5,1,-3\n", "must not be negative, not -3"),
         ("parameters,tokens,loss,seed\n1,5,1,1.5\n", "seed in line 2 of runs.csv must be a whole number"),
         ("parameters,tokens,loss,seed\n1,5,1,\n1,5,2,\n", "2 runs have parameters 1, tokens 5"),
+        ("parameters,tokens,loss\n0.24,7e5,3\n6.4,7e5,3\n", "parameters must be counted one by one; the largest number is 6.4"),
+        ("parameters,tokens,loss\n2e5,7,3\n", "tokens must be counted one by one"),
+        ("parameters,tokens,loss,flops\n2e5,1e6,3,0.0012\n", "about 1.2e+12 for 200k × 1M, not 0.0012. Leave the column out"),
     ],
 )
 def test_what_cannot_be_meant_is_said(text: str, said: str) -> None:

@@ -17,7 +17,7 @@ from ingle.scaling.fit import FEWEST_RUNS, Nearest, check_design, problem_of
 from ingle.scaling.form import Form, find_form
 from ingle.scaling.kinds import Marks, TwoKinds, kinds_of, likely_marks
 from ingle.scaling.law import Law
-from ingle.scaling.points import Floats, Place, Point, places_array, repeats, short, shown
+from ingle.scaling.points import FLOPS_A_TOKEN, Floats, Place, Point, places_array, repeats, short, shown
 
 LEVEL = 0.9
 DRAWS = 2000
@@ -93,8 +93,8 @@ class Fit:
 
     @property
     def largest(self) -> float:
-        """Compute of the largest run."""
-        return max(one.compute for one in self.points)
+        """Compute of the largest run, by the same rule as that of places: 6 · parameters · tokens."""
+        return max(FLOPS_A_TOKEN * one.parameters * one.tokens for one in self.points)
 
     def samples(self, places: Iterable[Place | Point]) -> Floats:
         """Return the loss by each drawn law at each place, float64 [draws, n]. A row is one law, so differences have intervals too."""

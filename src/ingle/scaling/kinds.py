@@ -27,8 +27,11 @@ _LEAST = 0.02
 _BEAM = 24
 _NOISES = np.geomspace(0.0006, 0.03, 12)
 _NOISE_SPREAD, _NOISE_TAIL = 0.7, 3.0
-_STEPS = (-1.8, -1.2, -0.6, 0.0, 0.6, 1.2, 1.8)
-"""Values of each exponent on the grid, in spreads of what is believed."""
+_STEPS, _FEW_STEPS = (-1.8, -1.2, -0.6, 0.0, 0.6, 1.2, 1.8), (-1.2, 0.0, 1.2)
+"""Values of each exponent on the grid, in spreads of what is believed: of the first two, and of others and where there are many runs."""
+_MANY_RUNS = 100
+MOST_RUNS = 1000
+"""More are not searched for two kinds."""
 
 Marks = tuple[bool, ...]
 """Which runs are of the worse kind."""
@@ -95,17 +98,20 @@ class _Projected:
 
 def likely_marks(points: Sequence[Point], form: Form) -> list[tuple[Marks, float]]:
     """Return the likely ways to mark runs as worse, with their probability; one kind is `(False, …)`. They sum to 1."""
+    count = len(points)
+    if count > MOST_RUNS:
+        return [((False,) * count, 1.0)]
     problem = problem_of(points, form)
     projected = _project(problem)
-    count = len(points)
-    known: dict[Marks, float] = {}
-    waiting = _starts(problem)
-    while waiting:
-        scores = evidence(projected, np.array(waiting, np.float64))
-        known |= dict(zip(waiting, scores.tolist(), strict=True))
-        best = sorted(known, key=lambda marks: -known[marks])[:_BEAM]
-        flipped = {tuple(bool(mark) ^ (i == number) for i, mark in enumerate(marks)) for marks in best for number in range(count)}
-        waiting = sorted(marks for marks in flipped - known.keys() if sum(marks) <= count - FEWEST_BETTER)
+    starts = _starts(problem)
+    known = dict(zip(starts, evidence(projected, np.array(starts, np.float64)).tolist(), strict=True))
+    beam, tried = max(2, min(_BEAM, 300 // count)), set[Marks]()
+    while waiting := [marks for marks in sorted(known, key=lambda marks: -known[marks])[:beam] if marks not in tried]:
+        tried |= set(waiting)
+        for marks in waiting:
+            scores = _flipped(projected, np.array(marks, np.float64)).tolist()
+            ways = [tuple(mark ^ (i == number) for i, mark in enumerate(marks)) for number in range(count)]
+            known |= {way: score for way, score in zip(ways, scores, strict=True) if sum(way) <= count - FEWEST_BETTER}
     total = np.logaddexp.reduce(list(known.values()))
     likely = sorted(((marks, float(np.exp(score - total))) for marks, score in known.items()), key=lambda one: -one[1])[:MOST_MARKS]
     likely = [one for one in likely if one[1] >= _LEAST] or likely[:1]
@@ -123,7 +129,8 @@ def _starts(problem: LawProblem) -> list[Marks]:
 
 def _project(problem: LawProblem) -> _Projected:
     axes = problem.form.axes
-    steps = np.stack(np.meshgrid(*[np.array(_STEPS)] * len(axes), indexing="ij"), axis=-1).reshape(-1, len(axes))
+    values = [np.array(_STEPS if number < 2 and len(problem.loss) <= _MANY_RUNS else _FEW_STEPS) for number in range(len(axes))]
+    steps = np.stack(np.meshgrid(*values, indexing="ij"), axis=-1).reshape(-1, len(axes))
     low, high, middle, spread = (np.array([getattr(axis, name) for axis in axes]) for name in ("low", "high", "middle", "spread"))
     exponents = np.clip(middle + steps * spread, low, high)
     design = problem.design(exponents)
@@ -140,19 +147,29 @@ def _project(problem: LawProblem) -> _Projected:
 
 def evidence(projected: _Projected, marks: Floats) -> Floats:
     """Return the log probability of each of many ways to mark runs [ways, n], up to one constant."""
+    sizes = np.stack([((marks @ left) * marks).sum(axis=1) for left in projected.left], axis=1)
+    return _integrated(projected, sizes, marks @ projected.target.T, marks.sum(axis=1))
+
+
+def _flipped(projected: _Projected, marks: Floats) -> Floats:
+    """Return `evidence` of the marks [n] with each one flipped, by what the flip adds."""
+    sign = 1 - 2 * marks
+    row = projected.left @ marks
+    sizes = (row @ marks)[:, None] + 2 * sign * row + np.einsum("gii->gi", projected.left)
+    pulls = (projected.target @ marks)[:, None] + sign * projected.target
+    return _integrated(projected, sizes.T, pulls.T, marks.sum() + sign)
+
+
+def _integrated(projected: _Projected, sizes: Floats, pulls: Floats, worse: Floats) -> Floats:
+    """Return the log probability of marks m from m·left·m and m·target at each grid point [ways, grid], and how many they are."""
     usual = (np.log(_NOISES) - log(USUAL_NOISE)) / _NOISE_SPREAD
     noise_prior = -0.5 * (_NOISE_TAIL + 1) * np.log1p(usual**2 / _NOISE_TAIL) - projected.free * np.log(_NOISES)
-    precision = _NOISES**-2
-    result = np.full(len(marks), -np.inf)
-    for left, target, square, prior in zip(projected.left, projected.target, projected.square, projected.prior, strict=True):
-        size = ((marks @ left) * marks).sum(axis=1)[:, None] * precision
-        pull = (marks @ target)[:, None] * precision
-        firm = GAP_SPREAD**-2
-        quad = square * precision + GAP**2 * firm - (pull + GAP * firm) ** 2 / (size + firm)
-        whole = noise_prior + prior - 0.5 * quad - 0.5 * np.log1p(size / firm)
-        result = np.logaddexp(result, np.logaddexp.reduce(whole, axis=1))
-    worse, count = marks.sum(axis=1).astype(int), marks.shape[1]
-    result += np.array([_belief(int(some), count) for some in worse])
+    precision, firm = _NOISES**-2, GAP_SPREAD**-2
+    size, pull, square = (part[..., None] * precision for part in (sizes, pulls, projected.square))
+    left = square + GAP**2 * firm - (pull + GAP * firm) ** 2 / (size + firm)
+    whole = noise_prior + projected.prior[:, None] - 0.5 * left - 0.5 * np.log1p(size / firm)
+    result: Floats = np.logaddexp.reduce(whole.reshape(len(whole), -1), axis=1)
+    result += np.array([_belief(int(some), projected.left.shape[1]) for some in worse])
     return result
 
 

@@ -23,6 +23,10 @@ from ingle.core.words import counted
 Floats = npt.NDArray[np.float64]
 FLOPS_A_TOKEN = 6.0
 """Operations of training a parameter on a token: two forward, four backward."""
+FEWEST_COUNTED = 1000
+"""Where no run has as many parameters or tokens, they are counted in thousands or millions."""
+MOST_OFF = 30.0
+"""Factor by which operations may differ from 6 · parameters · tokens."""
 REQUIRED = ("parameters", "tokens", "loss")
 _WORDS: Mapping[str, tuple[str, ...]] = {
     "parameters": ("n", "params", "param", "size", "model_size", "n_params", "num_params", "weights"),
@@ -181,7 +185,23 @@ def parse_points(text: str, name: str = "runs.csv") -> list[Point]:
     if not points:
         raise ConfigError("runs", f"are missing: {name} has a heading and no rows")
     check_points(points)
+    _check_units(points)
     return points
+
+
+def _check_units(points: Sequence[Point]) -> None:
+    """Refuse counts that are surely in millions, and compute that is surely in another unit than operations."""
+    for name in ("parameters", "tokens"):
+        most = max(getattr(one, name) for one in points)
+        if most < FEWEST_COUNTED:
+            raise ConfigError(
+                name, f"must be counted one by one; the largest number is {most:g}", "", "Millions are written as 1200000 or 1.2e6."
+            )
+    for one in points:
+        usual = FLOPS_A_TOKEN * one.parameters * one.tokens
+        if one.flops and not usual / MOST_OFF <= one.flops <= usual * MOST_OFF:
+            rule = f"must be operations, about {usual:.2g} for {shown(one)}"
+            raise ConfigError("flops", rule, f"{one.flops:g}", "Leave the column out if it has another unit.")
 
 
 def _header(cells: Sequence[str], name: str) -> list[str]:
