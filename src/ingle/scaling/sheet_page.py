@@ -193,9 +193,11 @@ def advice_table(advice: Mapping[str, Any]) -> str:
     if not offers:
         return ""
     asked, best = as_table(advice.get("budget")), as_table(advice.get("incumbent"))
-    said = f"For {asked.get('said', 'the budget')}, compared with the best model so far, {best.get('label', 'unnamed')}."
+    said = (
+        f"For {asked.get('said', 'the budget')}, compared with the best model so far, {best.get('label', 'unnamed')}. Gains are in {LOSS}."
+    )
     notes = [*_texts(advice.get("notes")), *_texts(as_table(advice.get("serving")).get("said"))]
-    head = ("way", f"gain, {LOSS}", "90 % interval", "best with", "cost", "pays until")
+    head = ("way", "gain", "90 % interval", "best with", "cost", "pays until")
     table = _html_table(head, [_offer(one, str(asked.get("unit"))) for one in offers])
     return f"<p class=said>{escape(said)}</p>{table}" + "".join(f"<p class=said>{escape(note)}</p>" for note in notes)
 
