@@ -125,9 +125,8 @@ def _travelling() -> tuple[Callable[[], dict[str, str]], Callable[..., Iterator[
 
     def versions() -> dict[str, str]:
         from importlib import metadata
-        from platform import python_version
 
-        found = {"Python": python_version()}
+        found = dict[str, str]()
         for name, package in (("Ingle", "ingle"), ("PyTorch", "torch")):
             try:
                 found[name] = metadata.version(package).partition("+")[0]
@@ -170,7 +169,8 @@ def _cluster(address: str, count: int) -> Iterator[Any]:
         _knock(address)
     ray = import_module("ray")
     handler = signal.getsignal(signal.SIGTERM)
-    with tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True) as folder:
+    short = "/tmp" if os.name == "posix" else None  # names of sockets may have 103 characters
+    with tempfile.TemporaryDirectory(prefix="ray-", dir=short, ignore_cleanup_errors=True) as folder:
         own = {"num_cpus": count, "include_dashboard": False, "object_store_memory": _STORE_BYTES, "_temp_dir": folder}
         where = {"address": address} if address else own
         try:
