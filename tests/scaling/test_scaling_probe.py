@@ -134,9 +134,8 @@ def test_what_is_offered_can_be_trained_and_is_read_on_the_same_text(probed: tup
 def test_the_command_line_advises(probed: tuple[Home, Sweep, list[Event]]) -> None:
     home, sweep, _ = probed
     flops = 4 * sweep.runs[-1].flops
-    said = json.loads(
-        ingle(home.root, "scale", "advise", "small", "--budget", f"{flops:g}flop", "--serves", "1Mtokens/day", "--json").stdout
-    )
+    asked = ("scale", "advise", "small", "--budget", f"{flops:g}flop")
+    said = json.loads(ingle(home.root, *asked, "--serves", "1Mtokens/day", "--json").stdout)
     assert said["serving"]["cheapest"]["parameters"] > 0
     assert said == json.loads((sweep.folder / "advice.json").read_text())
     shown = ingle(home.root, *asked)
