@@ -27,7 +27,7 @@ from ingle.core.errors import NotKept
 from ingle.home.place import Home
 from ingle.scaling.advise import Offer, advise
 from ingle.scaling.budget import Budget, Prices
-from ingle.scaling.evidence import Pair, speed_at
+from ingle.scaling.evidence import ProbePair, speed_at
 from ingle.scaling.interval import fit_points, forms_for
 from ingle.scaling.lever import Lever, TrainingLever, difference, levers
 from ingle.scaling.planning import DESIGNS
@@ -74,10 +74,10 @@ def sweep_of(home: Home, name: str) -> Sweep:
 
 
 def changes_of(
-    settings: SweepSettings, training: Mapping[str, TrainingLever], pairs: Sequence[Pair]
-) -> tuple[dict[str, Lever], list[Pair]]:  # fmt: skip
+    settings: SweepSettings, training: Mapping[str, TrainingLever], pairs: Sequence[ProbePair]
+) -> tuple[dict[str, Lever], list[ProbePair]]:  # fmt: skip
     """Return every change of settings as a lever of its own, and its pairs under that name."""
-    found, renamed = dict[str, Lever](), list[Pair]()
+    found, renamed = dict[str, Lever](), list[ProbePair]()
     for name, lever in training.items():
         if not lever.needs_probe:
             found[name] = lever
@@ -100,7 +100,7 @@ class Only:
         return [self._settings]
 
 
-def outlook_of(home: Home, sweep: Sweep, pairs: Sequence[Pair]) -> Outlook:
+def outlook_of(home: Home, sweep: Sweep, pairs: Sequence[ProbePair]) -> Outlook:
     """Return what the sweep's own runs and the probes say, and nothing of the foretold run."""
     reports = sweep.reports()
     points = [point_of(report) for report in reports]
@@ -143,7 +143,7 @@ def result(outlook: Outlook, offer: Offer, report: Mapping[str, Any]) -> dict[st
     }  # fmt: skip
 
 
-def small_gains(sweep: Sweep, pairs: Sequence[Pair]) -> dict[str, float]:
+def small_gains(sweep: Sweep, pairs: Sequence[ProbePair]) -> dict[str, float]:
     """Return the gain of each change at the smallest size alone; no change gains nothing."""
     smallest = min(sweep.runs, key=lambda run: run.parameters).size
     return {"data": 0.0} | {pair.lever: pair.before.loss - pair.after.loss for pair in pairs if pair.size == smallest}

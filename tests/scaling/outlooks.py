@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ingle.scaling.budget import Prices
-from ingle.scaling.evidence import Pair
+from ingle.scaling.evidence import ProbePair
 from ingle.scaling.interval import DEFAULT_FORMS, REPEATED_FORMS, Fit, fit_points
 from ingle.scaling.ladder import rung
 from ingle.scaling.points import Point, repeats
@@ -58,14 +58,16 @@ def reports(seed: int = 0, noise: float = NOISE) -> list[dict[str, Any]]:
     return found
 
 
-def pairs(lever: str, changed: Mapping[str, Any], better: float, seconds: float = 1.0, count: int = 2, noise: float = 0.0) -> list[Pair]:
+def pairs(
+    lever: str, changed: Mapping[str, Any], better: float, seconds: float = 1.0, count: int = 2, noise: float = 0.0
+) -> list[ProbePair]:  # fmt: skip
     """Pairs in which a lever takes a share off the loss."""
     rng, found = np.random.default_rng(len(lever)), []
     for size in SETTINGS.sizes[:count]:
         before = point_of(report(size, 1_500_000, 2.0))
         loss = 2.0 * (1 - better) * float(np.exp(noise * rng.standard_normal()))
         after = Point(before.parameters, before.tokens, loss, before.unique / changed.get("epochs", 1), kind="another")
-        found.append(Pair(lever, changed, "here", size, after, before, seconds, seconds))
+        found.append(ProbePair(lever, changed, "here", size, after, before, seconds, seconds))
     return found
 
 
@@ -75,7 +77,9 @@ def law(noise: float, repeated: bool) -> Fit:
     return fit_points([point_of(one) for one in reports(noise=noise)], REPEATED_FORMS if repeated else DEFAULT_FORMS)
 
 
-def outlook(found: Sequence[Pair] = (), tokens: int = 60_000_000, prices: Prices = Prices(), noise: float = NOISE, **kept: Any) -> Outlook:  # noqa: B008 - frozen
+def outlook(
+    found: Sequence[ProbePair] = (), tokens: int = 60_000_000, prices: Prices = Prices(), noise: float = NOISE, **kept: Any,  # noqa: B008 - frozen
+) -> Outlook:  # fmt: skip
     """A finished sweep with these probes."""
     text, fit = prepared(tokens), law(noise, any(repeats(pair.after) for pair in found))
     return Outlook("small", Path("here"), SETTINGS, text, {"here": text}, reports(noise=noise), fit, found, kept, prices)

@@ -20,7 +20,7 @@ from ingle.scaling.plot import (
     marginal_gain,
     residuals,
 )
-from ingle.train.axes import COLOURS, PAPER, STAR, WIDTH, Scale, colour_class, scale_over, shape_of, short
+from ingle.train.axes import COLOURS, PAPER, STAR, WIDTH, Scale, alike, colour_class, scale_over, shape_of, short
 from ingle.train.plot import loss_svg
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -161,6 +161,7 @@ def test_numbers_are_short_and_round() -> None:
     }
     assert {value: short(value) for value in said} == said
     assert short(1.7e9, "B") == "1.7B"
+    assert alike([1.8, 2.0, 2.25]) == ["1.80", "2.00", "2.25"] and alike([0.0, 5.0]) == ["0", "5"] and alike([5e5, 1e6]) == ["0.5M", "1M"]
     assert Scale(0.2e6, 3e6, True).ticks() == [0.2e6, 0.5e6, 1e6, 2e6]
     assert Scale(1e3, 1e12, True).ticks() == [1e3, 1e5, 1e7, 1e9, 1e11]
     assert Scale(1.9, 2.4).ticks() == pytest.approx([1.9, 2.0, 2.1, 2.2, 2.3, 2.4])

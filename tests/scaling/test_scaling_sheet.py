@@ -4,6 +4,7 @@ import json
 import math
 import re
 import xml.etree.ElementTree as ET
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -93,7 +94,10 @@ def test_lines_come_back_from_a_file_as_they_were(noisy: Fit) -> None:
 
 def test_anyones_runs_are_drawn(noisy: Fit) -> None:
     text = "".join(ET.fromstring(fit_svg(noisy, loss_name="nats")).itertext())
-    assert "nats" in text and text.count("beside the law") == 12
+    assert "nats" in text and text.count("beside the law") == 12 and "another kind" not in text
+    some = [replace(one, loss=one.loss * (1.08 if i in (2, 7) else 1)) for i, one in enumerate(points(0.003))]
+    text = "".join(ET.fromstring(fit_svg(fit_points(some))).itertext())
+    assert text.count(", of another kind") == 2
 
 
 def test_a_sweep_that_was_checked_is_told_whole(tmp_path: Path) -> None:

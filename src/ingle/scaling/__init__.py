@@ -1,1 +1,1 @@
-"""Models from scratch: from a shape, a text and a budget to a kept base. (Sweeps of sizes, and scaling laws, are to come.)"""
+"""Models from scratch, and what their losses say: from a shape, a text and a budget to a kept base; from a sweep to a law and to advice."""

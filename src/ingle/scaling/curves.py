@@ -68,7 +68,11 @@ def fit_svg(fit: Fit, foretold: Foretold | None = None, loss_name: str = "loss")
     """Draw the runs and the law of a fit, anyone's."""
     place = Place(foretold.parameters, foretold.tokens) if foretold else None
     curves = curves_of(fit, place)
-    dots = [Dot(one.parameters, one.tokens, one.loss, one.compute, law) for one, law in zip(fit.points, curves.expected, strict=True)]
+    worse = fit.kinds.runs if fit.kinds else ()
+    dots = [
+        Dot(one.parameters, one.tokens, one.loss, one.compute, law, one in worse)
+        for one, law in zip(fit.points, curves.expected, strict=True)
+    ]
     return loss_against_compute(dots, curves.sizes, curves.frontier, foretold, loss_name=loss_name)
 
 

@@ -19,7 +19,7 @@ from ingle.scaling.runs import point_of
 
 
 @dataclass(frozen=True, slots=True)
-class Pair:
+class ProbePair:
     """Two runs of one size and seed that read as many tokens; one has the lever."""
 
     lever: str
@@ -38,12 +38,12 @@ class Pair:
     """Energy of a token, likewise."""
 
 
-def pair_of(lever: str, changed: Mapping[str, Any], prepared: str, after: Mapping[str, Any], before: Mapping[str, Any]) -> Pair:
+def pair_of(lever: str, changed: Mapping[str, Any], prepared: str, after: Mapping[str, Any], before: Mapping[str, Any]) -> ProbePair:
     """Return a pair of reports."""
     one, other = point_of(after), point_of(before)
     costs = [(_seconds(report), _joules(report)) for report in (after, before)]
     seconds, joules = (costs[0][i] / costs[1][i] if costs[1][i] and costs[0][i] else 1.0 for i in (0, 1))
-    return Pair(lever, changed, prepared, after["size"], one, other, seconds, joules)
+    return ProbePair(lever, changed, prepared, after["size"], one, other, seconds, joules)
 
 
 def _seconds(report: Mapping[str, Any]) -> float:
@@ -84,14 +84,14 @@ def _line(sizes: Sequence[float], values: Sequence[float], at: float) -> float:
     return float(np.exp(y[-1] + slope * (wanted - x[-1])))
 
 
-def residuals(pair: Pair, fit: Fit) -> Floats:
+def residuals(pair: ProbePair, fit: Fit) -> Floats:
     """Return the offset that a pair shows under each drawn law: [draws]."""
     laws = np.log(fit.samples([pair.after, pair.before]))
     result: Floats = math.log(pair.after.loss / pair.before.loss) - (laws[:, 0] - laws[:, 1])
     return result
 
 
-def differences(pairs: Sequence[Pair], fit: Fit) -> float:
+def differences(pairs: Sequence[ProbePair], fit: Fit) -> float:
     """Return the variance of a lever's true offset between sizes, of all levers together.
 
     It is believed to be at least that of a run: two sizes are at least as different as two runs of one.
@@ -104,7 +104,7 @@ def differences(pairs: Sequence[Pair], fit: Fit) -> float:
     return max(seen - 2 * fit.noise**2, fit.noise**2)
 
 
-def offset(pairs: Sequence[Pair], fit: Fit, spread: float, rng: np.random.Generator) -> Floats:
+def offset(pairs: Sequence[ProbePair], fit: Fit, spread: float, rng: np.random.Generator) -> Floats:
     """Return draws of a change's offset at a new size: [draws]. `spread`: the variance between sizes; zeros without pairs."""
     if not pairs:
         return np.zeros(len(fit.samples([])))

@@ -194,7 +194,7 @@ def _zoom(problem: LawProblem, centre: Floats, weights: Floats, noise: float, wi
     low, high = np.array([axis.low for axis in axes]), np.array([axis.high for axis in axes])
     steps = np.stack(np.meshgrid(*[np.linspace(-1, 1, 5)] * len(axes), indexing="ij"), axis=-1).reshape(-1, len(axes))
     span = (high - low) / _GRID[len(axes)] * (1.0 if wide else 0.05)
-    smallest = span * 1e-9
+    smallest = span * min(1e-4, max(1e-9, 1e-2 * noise))  # no finer than noise lets anyone see
     for _ in range(200):
         around = np.clip(centre + steps * span, low, high)
         best = around[np.argmin(misfit(problem, around, weights, noise))]

@@ -73,7 +73,7 @@ class Fit:
     kinds: TwoKinds | None
     """Where the runs are of two kinds: the laws are those of the better kind."""
     notes: tuple[str, ...]
-    """Sentences that belong beside every figure of this fit."""
+    """Sentences that belong beside every figure of this fit, without their last full stop."""
     digest: str
     """Of the runs and the method: equal digests mean equal predictions."""
 
@@ -220,15 +220,13 @@ def _mixed(
 def _notes(points: Sequence[Point], shapes: Sequence[Form], kinds: TwoKinds | None, nearest: Nearest) -> tuple[str, ...]:
     notes = [kinds.sentence] if kinds else []
     off = [(one, rest) for one, weight, rest in zip(points, nearest.weights, nearest.residuals, strict=True) if weight < FAR_OFF]
-    notes += [
-        f"The run {shown(one)} lies {abs(rest):.1%} {'above' if rest > 0 else 'below'} the law, and counts less." for one, rest in off
-    ]
+    notes += [f"The run {shown(one)} lies {abs(rest):.1%} {'above' if rest > 0 else 'below'} the law, and counts less" for one, rest in off]
     if len({(one.parameters, one.tokens, one.unique) for one in points}) == len(points):
         notes.append(
-            "No run was repeated with another seed: how far two runs of the same settings differ is judged from what the law leaves."
+            "No run was repeated with another seed: how far two runs of the same settings differ is judged from what the law leaves"
         )
     if any(shape.knows_repeats for shape in shapes) and not any(map(repeats, points)):
-        notes.append("No run repeated its texts: what a second reading gives is a published belief, not seen in these runs.")
+        notes.append("No run repeated its texts: what a second reading gives is a published belief, not seen in these runs")
     return tuple(notes)
 
 

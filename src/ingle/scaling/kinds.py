@@ -55,10 +55,10 @@ class TwoKinds:
         who = ", ".join(shown(one) for one in self.runs)
         by = f"{self.gap:.1%} ({self.low:.1%} to {self.high:.1%})"
         if len(self.runs) == 1:
-            return f"One run, {who}, is worse by {by} than the law of the others, and is kept out of it."
+            return f"One run, {who}, is worse by {by} than the law of the others, and is kept out of it"
         return (
             f"There are two kinds of runs: {len(self.runs)} of {self.of} are worse by {by} ({who}). "
-            "The law and its intervals are those of the better kind."
+            "The law and its intervals are those of the better kind"
         )
 
     def table(self) -> dict[str, Any]:

@@ -78,9 +78,9 @@ def split(fit: Fit, flops: float, unique: float = 0.0, level: float = LEVEL) -> 
 def _notes(fit: Fit, best: float, low: float, high: float, sizes: Floats) -> tuple[str, ...]:
     fitted = [one.parameters for one in fit.points]
     if low <= sizes[0] * 1.01 or high >= sizes[-1] * 0.99:
-        return ("The runs don't say which split is best: some of their laws want a size at the edge of what was searched.",)
+        return ("The runs don't say which split is best: some of their laws want a size at the edge of what was searched",)
     if not min(fitted) / 3 <= best <= max(fitted) * 3:
-        return (f"The best size, {short(best)}, is far from the sizes that were run ({short(min(fitted))} to {short(max(fitted))}).",)
+        return (f"The best size, {short(best)}, is far from the sizes that were run ({short(min(fitted))} to {short(max(fitted))})",)
     return ()
 
 

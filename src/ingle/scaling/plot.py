@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ingle.core.words import counted
-from ingle.train.axes import STAR, Frame, Key, Scale, colour_class, document, frame_below, legend, scale_over, shape_of, short
+from ingle.train.axes import STAR, Frame, Key, Scale, alike, colour_class, document, frame_below, legend, scale_over, shape_of, short
 
 _FIRST_LINE = 50.0
 """Where a legend begins, in user units."""
@@ -149,7 +149,7 @@ def equal_loss(
     )
     parts = [end_keys, frame.grid("parameters", "tokens read", "B") if everything else frame.note(_NOTHING)]
     labels, taken = list[str](), list[tuple[float, float]]()
-    for level in levels:
+    for level, name in zip(levels, alike([level.loss for level in levels]), strict=True):
         points = list(zip(level.line.x, level.line.y, strict=True))
         parts.append(frame.line(points, "pale", 1.6))
         for point in reversed(points):
@@ -157,7 +157,7 @@ def equal_loss(
             low_enough = frame.holds(*point) and down < frame.bottom - _FREE_BELOW
             if low_enough and all(abs(across - x) > 48 or abs(down - y) > 20 for x, y in taken):
                 taken.append((across, down))
-                labels.append(frame.words(*point, short(level.loss), "end" if across > frame.left + 40 else "start"))
+                labels.append(frame.words(*point, name, "end" if across > frame.left + 40 else "start"))
                 break
     if best:
         parts.append(frame.line(list(zip(best.x, best.y, strict=True)), "best", 2.4, "7 4"))

@@ -22,7 +22,7 @@ from ingle.core.files import write_atomic
 from ingle.home.place import Home
 from ingle.scaling.budget import Cost
 from ingle.scaling.cost import cost_of
-from ingle.scaling.evidence import Pair, pair_of, residuals, speed_at
+from ingle.scaling.evidence import ProbePair, pair_of, residuals, speed_at
 from ingle.scaling.interval import Fit, fit_points, forms_for
 from ingle.scaling.lever import TrainingLever, difference
 from ingle.scaling.points import write_points
@@ -38,8 +38,12 @@ ROUNDS = 2
 """Sizes that probes go up to."""
 
 
+Train = Callable[[Sweep, Sequence[RunSettings]], list[dict[str, Any]]]
+"""Trains these runs where the sweep says, and returns their reports."""
+
+
 @dataclass(frozen=True, slots=True)
-class Trial:
+class Attempt:
     """A change of settings that is to be tried."""
 
     lever: str
@@ -50,7 +54,7 @@ class Trial:
 def probe(
     home: Home, sweep: Sweep, levers: Mapping[str, TrainingLever], runner: str = "local", workers: int = 0, address: str = "",
     watch: RunWatch = RunWatch(), sink: Sink = nobody,  # noqa: B008 - frozen
-) -> list[Pair]:  # fmt: skip
+) -> list[ProbePair]:  # fmt: skip
     """Train pairs for these levers, and return all pairs that there are. Pairs that are there are not trained again.
 
     Raises ConfigError where the sweep has too few runs for a law, TrainError, HomeError, and Interrupted after Ctrl-C; the same call then
@@ -62,7 +66,7 @@ def probe(
         for settings in lever.changes(sweep.settings) if lever.needs_probe else ():
             same = settings.vocabulary == sweep.settings.vocabulary
             text = sweep.prepared if same else prepare(home, settings.data, settings.vocabulary, watch)
-            alive.append(Trial(name, settings, text))
+            alive.append(Attempt(name, settings, text))
 
     def train(there: Sweep, runs: Sequence[RunSettings]) -> list[dict[str, Any]]:
         return run_sweep(home, there, runs, runner, workers, address, watch, sink)
@@ -93,23 +97,25 @@ def probe_cost(outlook: Outlook, lever: TrainingLever) -> Cost:
     return cost_of(runs, outlook.prepared, speeds, 1, outlook.prices)
 
 
-def _train(sweep: Sweep, trials: Sequence[Trial], size: str, train: Callable[[Sweep, Sequence[RunSettings]], list[dict[str, Any]]]) -> None:
+def _train(
+    sweep: Sweep, attempts: Sequence[Attempt], size: str, train: Callable[[Sweep, Sequence[RunSettings]], list[dict[str, Any]]]
+) -> None:
     """Train one size with each lever and once without, and keep the pairs."""
     tokens, seed = probe_tokens(sweep.settings), sweep.settings.first_seed
     without = run_of(sweep.settings, sweep.prepared, size, tokens, seed)
     [before] = train(sweep, [without])
-    runs = [run_of(trial.settings, trial.prepared, size, tokens, seed) for trial in trials]
-    texts = {trial.prepared.folder: trial.prepared for trial in trials}
+    runs = [run_of(attempt.settings, attempt.prepared, size, tokens, seed) for attempt in attempts]
+    texts = {attempt.prepared.folder: attempt.prepared for attempt in attempts}
     for folder, prepared in texts.items():
-        those = [run for trial, run in zip(trials, runs, strict=True) if trial.prepared.folder == folder]
+        those = [run for attempt, run in zip(attempts, runs, strict=True) if attempt.prepared.folder == folder]
         train(_there(sweep, prepared, those), those)
     kept = {_name(pair): pair for pair in _read_table(sweep)}
-    for trial, run in zip(trials, runs, strict=True):
-        changed = difference(sweep.settings, trial.settings)
+    for attempt, run in zip(attempts, runs, strict=True):
+        changed = difference(sweep.settings, attempt.settings)
         row = {
-            "lever": trial.lever,
+            "lever": attempt.lever,
             "changed": changed,
-            "prepared": Path(trial.prepared.folder).name,
+            "prepared": Path(attempt.prepared.folder).name,
             "after": run.key,
             "before": before["key"],
         }
@@ -130,26 +136,26 @@ def _name(row: Mapping[str, Any]) -> tuple[str, str]:
     return row["after"], row["before"]
 
 
-def _better_half(sweep: Sweep, trials: Sequence[Trial]) -> list[Trial]:
-    """Return the half of the trials that gains more at equal seconds."""
+def _better_half(sweep: Sweep, attempts: Sequence[Attempt]) -> list[Attempt]:
+    """Return the half of the attempts that gains more at equal seconds."""
     pairs = read_pairs(sweep)
     fit = fit_of(sweep, pairs)
 
-    def gain(trial: Trial) -> float:
-        changed = difference(sweep.settings, trial.settings)
-        return float(np.mean([equal_seconds(pair, fit) for pair in pairs if pair.lever == trial.lever and pair.changed == changed]))
+    def gain(attempt: Attempt) -> float:
+        changed = difference(sweep.settings, attempt.settings)
+        return float(np.mean([equal_seconds(pair, fit) for pair in pairs if pair.lever == attempt.lever and pair.changed == changed]))
 
-    return sorted(trials, key=gain, reverse=True)[: -(-len(trials) // 2)]
+    return sorted(attempts, key=gain, reverse=True)[: -(-len(attempts) // 2)]
 
 
-def equal_seconds(pair: Pair, fit: Fit) -> float:
+def equal_seconds(pair: ProbePair, fit: Fit) -> float:
     """Return the share of the loss that a pair's lever takes off if it trains for as many seconds as the run without it."""
     shorter = replace(pair.after, tokens=pair.after.tokens / pair.seconds, unique=pair.after.unique / pair.seconds)
     laws = np.log(fit.samples([shorter, pair.before]))
     return float(-np.expm1(np.median(residuals(pair, fit) + laws[:, 0] - laws[:, 1])))
 
 
-def fit_of(sweep: Sweep, pairs: Sequence[Pair]) -> Fit:
+def fit_of(sweep: Sweep, pairs: Sequence[ProbePair]) -> Fit:
     """Return the law of a sweep's finished runs; with repeats where a probe repeats its text. Raises ConfigError."""
     points = [point_of(report) for report in finished(sweep)]
     return fit_points(points, forms_for(points, [pair.after for pair in pairs]))
@@ -161,7 +167,7 @@ def finished(sweep: Sweep) -> list[dict[str, Any]]:
     return [*sweep.reports(), *([checked] if checked else [])]
 
 
-def read_pairs(sweep: Sweep) -> list[Pair]:
+def read_pairs(sweep: Sweep) -> list[ProbePair]:
     """Return all pairs of a sweep whose runs are there."""
     pairs = []
     for row in _read_table(sweep):
@@ -170,7 +176,7 @@ def read_pairs(sweep: Sweep) -> list[Pair]:
     return pairs
 
 
-def texts_of(home: Home, pairs: Sequence[Pair]) -> dict[str, Prepared]:
+def texts_of(home: Home, pairs: Sequence[ProbePair]) -> dict[str, Prepared]:
     """Return the texts that probes read, by the name of their folder."""
     return {name: find_prepared(home.scaling / "texts" / name) for name in {pair.prepared for pair in pairs}}
 

@@ -11,7 +11,7 @@ import numpy as np
 from ingle.core.errors import ConfigError
 from ingle.scaling.budget import Budget, Cost, Prices
 from ingle.scaling.cost import Speed, cost_of
-from ingle.scaling.evidence import Pair, differences, offset, speed_at
+from ingle.scaling.evidence import ProbePair, differences, offset, speed_at
 from ingle.scaling.interval import Fit
 from ingle.scaling.ladder import LADDER, rung
 from ingle.scaling.lever import TrainingLever, difference
@@ -36,7 +36,7 @@ class Outlook:
     reports: Sequence[Mapping[str, Any]]
     """Finished runs of the sweep."""
     fit: Fit
-    pairs: Sequence[Pair]
+    pairs: Sequence[ProbePair]
     """Probes of levers."""
     kept: Mapping[str, Mapping[str, Any]]
     """Reports of models that commands made, by lever, read on the sweep's held-out text."""
@@ -134,7 +134,7 @@ def _sizes(outlook: Outlook, best: str) -> list[str]:
     return [size for size in named if size != best]
 
 
-def _speed(outlook: Outlook, pairs: Sequence[Pair], parameters: int) -> Speed:
+def _speed(outlook: Outlook, pairs: Sequence[ProbePair], parameters: int) -> Speed:
     own = speed_at(outlook.reports, parameters)
     seconds, joules = (float(np.median([getattr(pair, name) for pair in pairs] or [1.0])) for name in ("seconds", "joules"))
     return Speed(own.seconds * seconds, own.energy.scaled(joules))

@@ -37,7 +37,7 @@ PARTS_STYLE = """
 .wide { overflow-x: auto; max-width: 100% } figure { margin: 1.2rem 0 1.8rem } figcaption { max-width: 40rem; margin-top: .4rem }
 .plot { display: block; width: 100%; max-width: 46rem; min-width: 34rem; height: auto; border-radius: .6rem }
 .wide table { font-size: .925em } .wide .number { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap }
-.wide td:first-child { white-space: nowrap }
+.wide td:first-child { min-width: 11rem }
 .said { max-width: 44rem } p, li { overflow-wrap: anywhere }
 progress { width: min(24rem, 100%); accent-color: #b4481f }
 """
@@ -88,7 +88,8 @@ def progress(sheet: Sheet) -> str:
     share = share if math.isfinite(share) else done / of
     running = "; ".join(_texts(now.get("running")))
     names = f"<br><span class=of>Training now: {escape(running)}</span>" if running else ""
-    return f"<p><progress max=1 value={share:.4f}></progress><br>{done:.0f} of {counted(int(of), 'run')} done{time}.{names}</p>"
+    bar = f"<progress max=1 aria-label='part that is done' value={share:.4f}></progress>"
+    return f"<p>{bar}<br>{done:.0f} of {counted(int(of), 'run')} done{time}.{names}</p>"
 
 
 def findings(sheet: Sheet) -> list[str]:

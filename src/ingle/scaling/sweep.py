@@ -35,7 +35,7 @@ from ingle.core.files import write_atomic
 from ingle.home.names import check_name
 from ingle.home.place import Home
 from ingle.scaling.foretold import RUN
-from ingle.scaling.interval import Fit, Prediction, fit_points
+from ingle.scaling.interval import Fit, Prediction, fit_points, forms_for
 from ingle.scaling.points import Place, write_points
 from ingle.scaling.prepared import Prepared, find_prepared
 from ingle.scaling.runs import RunSettings, climb_shares, climbs_of, outcome, own_share, point_of
@@ -134,9 +134,9 @@ def fit_sweep(sweep: Sweep) -> tuple[Fit, Prediction, dict[str, Any]]:
     reports = sweep.reports()
     if not reports:
         raise ConfigError(sweep.name, "has no finished runs", "", f"Train them first: ingle scale run {sweep.name}")
-    found = fit_points([point_of(report) for report in reports])
-    run = sweep.foretold
+    points, run = [point_of(report) for report in reports], sweep.foretold
     place = Place(run.parameters, run.tokens, run.unique or min(run.tokens, sweep.prepared.tokens))
+    found = fit_points(points, forms_for(points, [place]))
     [prediction] = found.predict([place])
     missing = len(sweep.runs) - len(reports)
     notes = [f"{missing} of {len(sweep.runs)} runs are not finished: the law is of the others"] if missing else []

@@ -37,6 +37,15 @@ def short(value: float, billion: str = "G") -> str:
     return f"{value:.3g}"
 
 
+def alike(values: Sequence[float], billion: str = "G") -> list[str]:
+    """Return numbers as an axis in equal steps has them: all with as many decimals as one of them needs."""
+    texts = [short(value, billion) for value in values]
+    if any(text[-1:].isalpha() or "e" in text for text in texts):
+        return texts
+    decimals = max((len(text.partition(".")[2]) for text in texts), default=0)
+    return [f"{value:.{decimals}f}" for value in values]
+
+
 @dataclass(frozen=True, slots=True)
 class Scale:
     """One axis: the values at its two ends, in equal steps or in equal factors."""
@@ -136,10 +145,11 @@ class Frame:
         """Both axes with their ticks, numbers and names. `named`: ticks across with names of their own."""
         left, right, low = _LEFT, WIDTH - _RIGHT, self.bottom
         parts = [f'<text class="soft" x="8" y="{self.top - 10:.1f}">{escaped(name_y)}</text>']
-        for value in self.y.ticks():
+        ticks = self.y.ticks()
+        for value, name in zip(ticks, alike(ticks, billion) if not self.y.log else [short(tick, billion) for tick in ticks], strict=True):
             _, down = self.at(self.x.low, value)
             parts.append(f'<path class="grid" d="M{left} {down:.1f}H{right}"/>')
-            parts.append(f'<text x="{left - 8}" y="{down + 4.5:.1f}" text-anchor="end">{short(value, billion)}</text>')
+            parts.append(f'<text x="{left - 8}" y="{down + 4.5:.1f}" text-anchor="end">{name}</text>')
         for value, name in named or [(value, short(value, billion)) for value in self.x.ticks()]:
             across, _ = self.at(value, self.y.low)
             parts.append(f'<path class="grid" d="M{across:.1f} {low}V{self.top:.1f}"/>')
