@@ -64,6 +64,7 @@ PLOTS = {
     "equal": equal_loss(runs(), LEVELS, Curve((2e5, 2e6), (1e6, 5e6)), foretold()),
     "equal, nothing": equal_loss([], []),
     "gain": marginal_gain(GAIN, 3.2, ComputeUnit("core minute", "core minutes", 3.6e12)),
+    "gain, unsure": marginal_gain(Curve((1.0, 2.0, 3.0), (0.1, -0.1, 0.0), (-0.2, -0.3, -1.0), (0.2, 0.1, 0.1)), 2.5),
     "gain, nothing": marginal_gain(Curve((), ())),
     "residuals": residuals(runs(), 0.006),
     "residuals, no law": residuals([Dot(1e6, 1e6, 2.0, 6e12)]),
