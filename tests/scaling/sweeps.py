@@ -32,8 +32,8 @@ def planned(home: Home, source: str, name: str = "small", **changes: Any) -> Swe
 
 def alone(run: RunSettings, prepared: Prepared, work: Path) -> dict[str, Any]:
     """Train one run by itself, from its first step, in this process."""
-    from ingle.scaling.climb import Finished, climb
+    from ingle.scaling.climb import FinishedRun, climb
 
-    got = list[Finished]()
+    got = list[FinishedRun]()
     climb([run], prepared, work, got.append)
     return got[0].report

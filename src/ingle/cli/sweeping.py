@@ -34,7 +34,7 @@ def plan(
     from ingle.scaling.budget import parse_budget
     from ingle.scaling.cost import measure_speeds
     from ingle.scaling.dealing import cores
-    from ingle.scaling.planning import DESIGNS, Machine, cost_table, costed, fitted, refused, sizes_to_time
+    from ingle.scaling.planning import DESIGNS, CostModel, cost_table, costed, fitted, refused, sizes_to_time
     from ingle.scaling.prepared import prepare
     from ingle.scaling.sweep import keep_plan
     from ingle.scaling.sweep_settings import SweepSettings, run_of
@@ -56,7 +56,7 @@ def plan(
         shortest = min(settings.tokens)
         timed = [run_of(settings, prepared, size, shortest, 0) for size in sizes_to_time(settings, designs)]
         watch.say(f"timing {len(timed)} sizes, {count} at a time")
-        machine = Machine(measure_speeds(prepared, timed, count), count, prices)
+        machine = CostModel(measure_speeds(prepared, timed, count), count, prices)
         planned = fitted(settings, budget, prepared, machine) if designs and budget else costed(settings, prepared, machine)
         if budget is not None and (error := refused(planned, budget)):
             raise error

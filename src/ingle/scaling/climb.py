@@ -42,7 +42,7 @@ BATCH = 4096
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Finished:
+class FinishedRun:
     """A finished run."""
 
     report: dict[str, Any]
@@ -51,7 +51,7 @@ class Finished:
 
 
 def climb(
-    runs: Sequence[RunSettings], prepared: Prepared, work: Path, hand_on: Callable[[Finished], None],
+    runs: Sequence[RunSettings], prepared: Prepared, work: Path, hand_on: Callable[[FinishedRun], None],
     watch: Callable[[RunSettings, TrainProgress], None] = lambda *_: None, say: Callable[[str], None] = lambda _: None,
 ) -> None:  # fmt: skip
     """Train these runs, which share a trunk, and hand each on when it is finished: the longest first.
@@ -70,7 +70,7 @@ def climb(
         report = _report(run, prepared, held_out, trained, bits, shared)
         round_to_int4(module)
         report["loss_int4"] = float(bits_of(module, held_out).sum() / held_out.bytes.sum())
-        hand_on(Finished(report, bits))
+        hand_on(FinishedRun(report, bits))
         shutil.rmtree(work / run.key)
 
 

@@ -57,7 +57,7 @@ def deal(
                 number, job = waiting.pop(0)
                 running[number] = begin(number, job, messages)
             if stopped():
-                raise Interrupted("the sweep", "was interrupted", "", "Finished runs are kept. Run the same command to go on.")
+                raise Interrupted("the sweep", "was interrupted", "", "FinishedRun runs are kept. Run the same command to go on.")
             try:
                 number, header, data = messages.get(timeout=LOOK_S)
             except queue.Empty:

@@ -22,7 +22,7 @@ _SAID = ("loss", "low", "high")
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class PredictionStanding:
     """What the ledger says of one run that is foretold."""
 
     prediction: Row | None = None
@@ -32,14 +32,14 @@ class Standing:
     """Facts of the check."""
 
 
-def standing(ledger: Ledger, name: str, run: str) -> Standing:
+def standing(ledger: Ledger, name: str, run: str) -> PredictionStanding:
     """Return what the ledger says of this run of the sweep `name`."""
     rows = [row for row in ledger.read("scale", name) if row.kind in (PREDICT, BEGIN, CHECK) and row.values.get("run") == run]
     begin = next((row for row in reversed(rows) if row.kind == BEGIN), None)
     check = next((row for row in rows if row.kind == CHECK), None)
     named = begin.values["prediction"] if begin else None
     predictions = [row for row in rows if row.kind == PREDICT and (named is None or row.hash == named)]
-    return Standing(predictions[0] if predictions else None, begin is not None, check.values if check else None)
+    return PredictionStanding(predictions[0] if predictions else None, begin is not None, check.values if check else None)
 
 
 def predict(ledger: Ledger, name: str, run: Mapping[str, Any], fit: str, said: Mapping[str, float], level: float) -> Row | None:

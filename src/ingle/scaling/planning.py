@@ -61,7 +61,7 @@ class Planned:
 
 
 @dataclass(frozen=True, slots=True)
-class Machine:
+class CostModel:
     """What a token costs here, and how many trainings run side by side."""
 
     speeds: Mapping[str, Speed]
@@ -79,7 +79,7 @@ def sizes_to_time(settings: SweepSettings, designs: Sequence[Design]) -> tuple[s
     return tuple(dict.fromkeys([*settings.sizes, settings.foretold_size, *sorted(named)]))
 
 
-def fitted(settings: SweepSettings, budget: Budget, prepared: Prepared, machine: Machine) -> Planned:
+def fitted(settings: SweepSettings, budget: Budget, prepared: Prepared, machine: CostModel) -> Planned:
     """Return the widest design that the budget pays for. Raises ConfigError for a budget, or a text, that is too small for any."""
     least: Planned | None = None
     for design in DESIGNS:
@@ -107,7 +107,7 @@ def refused(planned: Planned, budget: Budget) -> ConfigError | None:
     return ConfigError("this plan", f"costs {budget.said(spent)}, more than the budget of {budget}", "", cure)
 
 
-def costed(settings: SweepSettings, prepared: Prepared, machine: Machine) -> Planned:
+def costed(settings: SweepSettings, prepared: Prepared, machine: CostModel) -> Planned:
     """Return a plan with its cost. Raises ConfigError where the text is too short."""
     foretold = foretold_of(settings, prepared)
     return Planned(settings, machine.cost(runs_of(settings, prepared), prepared), machine.cost([foretold], prepared))
@@ -119,7 +119,7 @@ def _most_text(settings: SweepSettings, prepared: Prepared) -> float:
     return prepared.tokens * settings.epochs / (longest + settings.batch_tokens)
 
 
-def cost_table(planned: Planned, machine: Machine) -> dict[str, Any]:
+def cost_table(planned: Planned, machine: CostModel) -> dict[str, Any]:
     """Return what a plan costs, as a table for plan.json."""
     speeds = {size: {"tokens_per_s": 1 / one.seconds, "energy": one.energy.table()} for size, one in machine.speeds.items()}
     parts = {"sweep": planned.sweep, "foretold": planned.foretold, "whole": planned.whole}

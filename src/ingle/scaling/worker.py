@@ -64,14 +64,14 @@ def perform(job: dict[str, Any], send: Send) -> None:
 
 
 def _climb(job: dict[str, Any], send: Send) -> None:
-    from ingle.scaling.climb import Finished, climb
+    from ingle.scaling.climb import FinishedRun, climb
     from ingle.scaling.prepared import find_prepared
     from ingle.scaling.runs import RunSettings
     from ingle.train.settings import TrainProgress
 
     told = {"at": 0.0}
 
-    def finished(one: Finished) -> None:
+    def finished(one: FinishedRun) -> None:
         send({"kind": "run", "report": one.report}, one.bits.tobytes())
 
     def stepped(run: RunSettings, now: TrainProgress) -> None:
