@@ -2,8 +2,8 @@
 
 HOME/scaling/texts/KEY/tokenizer.json and its facts, arrays.safetensors, prepared.json (written last)
 
-The held-out part is fixed: the first texts, by their hash, that make up 300 kB; of a text that is longer than a row, its first row. So it is
-another text where a row holds more words of it; text of another vocabulary can be prepared with the held-out part of a sweep (`like`).
+The held-out part is fixed: the first texts, by their hash, that make up 300 kB; of a text that is longer than a row, its first row. So it
+is another text where a row holds more of it. Text of another vocabulary can be prepared with the held-out part of a sweep (`like`).
 Prepared text is all of a sweep's data that a worker needs, on this machine or on another.
 """
 
