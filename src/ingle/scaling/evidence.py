@@ -40,8 +40,8 @@ class ProbePair:
 
 def pair_of(row: Mapping[str, Any], after: Mapping[str, Any], before: Mapping[str, Any]) -> ProbePair:
     """Return a pair of reports. `row`: its lever, its change, and what a token costs."""
-    names = ("lever", "changed", "prepared")
-    return ProbePair(*(row[name] for name in names), after["size"], point_of(after), point_of(before), row["seconds"], row["joules"])
+    lever, changed, prepared = row["lever"], row["changed"], row["prepared"]
+    return ProbePair(lever, changed, prepared, after["size"], point_of(after), point_of(before), row["seconds"], row["joules"])
 
 
 def _seconds(report: Mapping[str, Any]) -> float:

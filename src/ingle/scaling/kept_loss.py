@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -12,15 +11,7 @@ from ingle.engine.language_model import LanguageModel
 from ingle.engine.scoring import score
 from ingle.measure.gather import Progress, silent
 from ingle.measure.subject import begin_id
-from ingle.model.tokenizer_hf import open_tokenizer
-from ingle.scaling.prepared import Prepared, held_out_of
-
-
-def held_out_texts(prepared: Prepared) -> list[str]:
-    """Return the held-out texts of a sweep, as far as its models read them; a character that is cut in two is left out."""
-    tokenizer, corpus = open_tokenizer(Path(prepared.folder)), held_out_of(prepared).corpus
-    documents = [corpus.document(number).ids.tolist() for number in range(len(corpus))]
-    return [b"".join(map(tokenizer.token_bytes, ids[1:])).decode("utf-8", "ignore") for ids in documents]  # the first token begins a text
+from ingle.scaling.prepared import Prepared, held_out_texts
 
 
 def bits_of_kept(

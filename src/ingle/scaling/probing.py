@@ -66,7 +66,7 @@ def probe(
     for name, lever in levers.items():
         for settings in lever.changes(sweep.settings) if lever.needs_probe else ():
             same = settings.vocabulary == sweep.settings.vocabulary
-            text = sweep.prepared if same else prepare(home, settings.data, settings.vocabulary, watch)
+            text = sweep.prepared if same else prepare(home, settings.data, settings.vocabulary, watch, like=sweep.prepared)
             alive.append(Attempt(name, settings, text))
 
     def train(there: Sweep, runs: Sequence[RunSettings]) -> list[dict[str, Any]]:
