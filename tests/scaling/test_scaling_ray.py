@@ -90,8 +90,6 @@ def test_a_driver_that_is_killed_leaves_nothing_running_and_the_next_goes_on(pla
     driver.kill()
     driver.communicate()
     until(lambda: not processes_of(home))
-    begun = list(sweep.folder.glob("work/*/step-*"))
-    assert begun, "workers write a checkpoint when their driver is gone"
     second = start_driver(home)
     _, said = second.communicate(timeout=300)
     assert second.returncode == 0, said.decode()[-2000:]
