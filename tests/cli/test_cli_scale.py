@@ -1,7 +1,12 @@
 """`ingle scale` from an empty home: plan, run, fit, check; the prediction stands in the ledger before its run."""
 
 import json
+import os
 import shutil
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -95,6 +100,43 @@ def test_a_run_that_was_begun_first_proves_nothing(home: Path) -> None:
     other = json.dumps(check.values | {"low": 0.0})
     [figures] = order_faults([*rows[:-1], Row(check.seq, check.at, check.kind, check.subject, other, "", check.hash, "")])
     assert "other figures" in figures[1]
+
+
+def test_a_foretold_run_that_fails_can_be_trained_later(home: Path) -> None:
+    said = json.loads(ingle(home, "scale", "fit", "small", "--json").stdout)["prediction"]
+    in_the_way = home / "scaling" / "small" / "work" / said["key"]
+    in_the_way.parent.mkdir(exist_ok=True)
+    in_the_way.write_text("no folder")
+    failed = ingle(home, "scale", "check", "small", "--yes", code=6)
+    assert said["key"] in failed.stderr
+    assert [row["kind"] for row in log(home)][-1] == "scale.begin"
+    assert "stands" in ingle(home, "scale", "fit", "small").stderr
+    in_the_way.unlink()
+    facts = json.loads(ingle(home, "scale", "check", "small", "--yes", "--json").stdout)
+    assert facts["loss"] == said["loss"]
+    ingle(home, "verify")
+
+
+def test_ctrl_c_leaves_no_process_and_loses_nothing(swept: Path, tmp_path: Path, plan_file: Path) -> None:
+    home = tmp_path / "stopped"
+    ingle(home, "scale", "plan", "small", "--config", str(plan_file))
+    environment = {**os.environ, "INGLE_HOME": str(home)}
+    process = subprocess.Popen([sys.executable, "-m", "ingle", "scale", "run", "small", "--yes"], env=environment, stderr=subprocess.PIPE)
+    assert process.stderr is not None
+    while not list((home / "scaling" / "small").glob("work/*/loss.csv")):
+        assert process.poll() is None
+        time.sleep(0.1)
+    workers = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    process.send_signal(signal.SIGINT)
+    text = process.stderr.read().decode()
+    process.stderr.close()
+    assert process.wait(120) == 130
+    assert "Run the same command to go on" in text
+    assert workers
+    assert not [one for one in workers if Path(f"/proc/{one}").exists()]
+    ingle(home, "scale", "run", "small", "--yes")
+    outcomes = [{line.split(",")[2] for line in (one / "scaling/small/runs.csv").read_text().splitlines()} for one in (swept, home)]
+    assert outcomes[0] == outcomes[1]
 
 
 def test_plans_keep_to_the_budget(home: Path, plan_file: Path) -> None:

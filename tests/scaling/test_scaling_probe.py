@@ -4,20 +4,31 @@ import json
 import shlex
 from pathlib import Path
 
+import numpy as np
 import pytest
+from safetensors.torch import load_file
 
 from ingle.core.config import load_config
 from ingle.core.errors import ConfigError
 from ingle.core.event import Event
+from ingle.engine.loading import open_model
+from ingle.engine.source import kept_source
 from ingle.home.place import Home
 from ingle.scaling.advise import advise
 from ingle.scaling.budget import Prices, parse_budget
+from ingle.scaling.climb import bits_of
+from ingle.scaling.first_values import new_module
+from ingle.scaling.kept_loss import bits_of_kept
 from ingle.scaling.lever import TrainingLever, levers
 from ingle.scaling.outlook import outlook_of, rows, write_advice
 from ingle.scaling.points import read_points
+from ingle.scaling.prepared import held_out_of
 from ingle.scaling.probing import equal_seconds, fit_of, probe, read_pairs
+from ingle.scaling.run import scratch
 from ingle.scaling.settings import ScratchSettings
+from ingle.scaling.shape import config_of
 from ingle.scaling.sweep import Sweep, open_sweep, run_sweep
+from tests.cli.place import ingle
 from tests.scaling.sweeps import planned
 
 DOCS = str(Path(__file__).parents[2] / "docs")
@@ -102,3 +113,33 @@ def test_a_lost_report_is_named(probed: tuple[Home, Sweep, list[Event]], tmp_pat
     with pytest.raises(ConfigError, match=r"must have its report.*probe again"):
         read_pairs(sweep)
     saved.rename(path)
+
+
+def test_what_is_offered_can_be_trained_and_is_read_on_the_same_text(probed: tuple[Home, Sweep, list[Event]]) -> None:
+    home, sweep, _ = probed
+    outlook = outlook_of(home, sweep, Prices())
+    advice = advise(outlook, parse_budget(f"{4 * outlook.incumbent['flops']:g}flop", Prices()), {"size": levers()["size"]})
+    write_advice(sweep, advice)
+    settings = load_config(ScratchSettings, sweep.folder / "offers" / "size.toml", ["train.max_steps=30", "judge.items=2"])
+    kept = scratch(home, "small-size", settings).kept
+    bits = bits_of_kept(open_model(kept_source(home, kept), "fp32", 1), sweep.prepared)
+    module = new_module(config_of(settings.model, sweep.prepared.vocabulary), 1).eval()
+    values = load_file(home.base_folder(kept.base) / "model.safetensors")
+    module.load_state_dict(values, strict=False)
+    expected = bits_of(module, held_out_of(sweep.prepared))
+    assert bits.sum() == pytest.approx(expected.sum(), rel=0.02)  # a text that is cut within a word may end in other tokens
+    assert np.median(np.abs(bits / expected - 1)) < 1e-4
+
+
+def test_the_command_line_advises(probed: tuple[Home, Sweep, list[Event]]) -> None:
+    home, sweep, _ = probed
+    flops = 4 * sweep.runs[-1].flops
+    asked = ("scale", "advise", "small", "--budget", f"{flops:g}flop")
+    said = json.loads(ingle(home.root, *asked, "--serves", "1Mtokens/day", "--json").stdout)
+    assert said["serving"]["cheapest"]["parameters"] > 0
+    assert said == json.loads((sweep.folder / "advice.json").read_text())
+    shown = ingle(home.root, *asked)
+    assert "Go on with: ingle train" in shown.stdout
+    assert "not measured: a probe costs" in shown.stderr
+    refused = ingle(home.root, "scale", "advise", "small", "--budget", "1kJ", "--serves", "much", code=2)
+    assert "For example 2Mtokens/day" in refused.stderr

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -54,10 +55,11 @@ def start_driver(home: Home) -> "subprocess.Popen[bytes]":
     )  # fmt: skip
 
 
-def until(there: Any, seconds: float = 180) -> None:
-    """Wait for something to be true."""
+def until(there: Callable[[], bool], driver: "subprocess.Popen[bytes] | None" = None, seconds: float = 300) -> None:
+    """Wait for something to be true, as long as a driver is at work."""
     end = time.monotonic() + seconds
     while not there():
+        assert driver is None or driver.poll() is None, driver.communicate()[1].decode()[-2000:]
         assert time.monotonic() < end, "waited in vain"
         time.sleep(0.2)
 
@@ -83,7 +85,7 @@ def test_a_node_that_is_killed_half_way_changes_nothing(place: tuple[Home, Sweep
 def test_a_driver_that_is_killed_leaves_nothing_running_and_the_next_goes_on(place: tuple[Home, Sweep], tmp_path: Path) -> None:
     home, sweep = place
     driver = start_driver(home)
-    until((sweep.folder / "progress.json").exists)
+    until((sweep.folder / "progress.json").exists, driver)
     assert processes_of(home)
     driver.kill()
     driver.communicate()
@@ -101,7 +103,7 @@ def test_a_driver_that_is_killed_leaves_nothing_running_and_the_next_goes_on(pla
 def test_ctrl_c_reaches_the_driver_alone_and_leaves_nothing_running(place: tuple[Home, Sweep]) -> None:
     home, sweep = place
     driver = start_driver(home)
-    until((sweep.folder / "progress.json").exists)
+    until((sweep.folder / "progress.json").exists, driver)
     assert listening(home) and all(address.startswith("127.") for address in listening(home)), listening(home)
     os.killpg(driver.pid, signal.SIGINT)  # as a terminal does
     _, said = driver.communicate(timeout=120)
@@ -124,8 +126,8 @@ def test_a_node_that_sees_no_folder_of_ours_gets_the_text(
         reports = run_sweep(home, sweep, sweep.runs[:1], "ray", address=cluster.address)
     assert outcomes(reports) == outcomes([alone(sweep.runs[0], sweep.prepared, tmp_path / "alone")])
     assert not list(sweep.folder.glob("work/*"))
-    left = [path.relative_to(there).parts for path in there.rglob("*")]
-    assert [parts[0].rpartition("-")[0] for parts in left] == ["ingle-sweep"] * 2 and left[1][1].endswith(".lock"), left
+    assert not list(there.glob("ingle-text-*"))
+    assert [path.suffix for path in there.glob("ingle-sweep-*/*")] == [".lock"]
 
 
 @needs_ray

@@ -147,10 +147,13 @@ def _agreed(sweep: "Sweep", part: str, yes: bool) -> bool:
     import sys
 
     from ingle.cli.output import confirm, is_terminal, note
+    from ingle.core.energy import amount
+    from ingle.core.words import counted
 
     cost = sweep.plan.get("cost", {}).get(part)
     if cost:
-        note(f"This takes about {cost['minutes']:.0f} minutes and {cost['energy']['joules'] / 1000:.0f} kJ.")
+        time = counted(max(1, round(cost["minutes"])), "minute")
+        note(f"This takes about {time} and {amount(cost['energy']['joules'])}.")
     return yes or not is_terminal(sys.stdin) or confirm("Begin?")
 
 

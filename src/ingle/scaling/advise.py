@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ingle.core.energy import Energy, reported
+from ingle.core.energy import NOTHING, reported
 from ingle.core.errors import ConfigError
 from ingle.scaling.budget import Budget, Cost
 from ingle.scaling.interval import LEVEL
@@ -71,7 +71,8 @@ class Offer:
         """Return plain values for JSON."""
         names = ("lever", "do", "command", "gain", "low", "high", "probability_best", "stops_paying", "measured", "why")
         cost = self.cost.table() | {"spent": budget.spent(self.cost)} if self.cost else {}
-        per_unit = self.gain / budget.spent(self.cost) if self.gain is not None and self.cost else None
+        spent = budget.spent(self.cost) if self.cost else 0.0
+        per_unit = self.gain / spent if self.gain is not None and spent else None
         return {name: getattr(self, name) for name in names} | {"cost": cost, "gain_per_unit": per_unit}
 
 
@@ -183,7 +184,9 @@ def _made(outlook: Outlook, budget: Budget, name: str, lever: CommandLever) -> O
     if report is None:
         why = f"not measured: a probe costs about 5 min: ingle scale probe {outlook.name} --lever {name}"
         return Offer(name, lever.words, command, why)
-    energy = reported(report) or Energy(0.0, 0.0, 0.0, "")
+    best = outlook.incumbent
+    as_the_best = (reported(best) or NOTHING).scaled(report["seconds"] / best["seconds"])  # in the same seconds, on this machine
+    energy = reported(report) or as_the_best
     minutes = report["seconds"] / 60
     cost = Cost(minutes, energy, outlook.prices.of(minutes / 60, energy), report.get("flops", 0.0), minutes)
     if budget.spent(cost) > budget.amount:
@@ -200,7 +203,7 @@ def _minutes(outlook: Outlook, budget: Budget) -> float:
     if budget.unit == "minutes":
         return budget.amount
     best = outlook.incumbent
-    energy = reported(best) or Energy(0.0, 0.0, 0.0, "")
+    energy = reported(best) or NOTHING
     minutes = float(best["seconds"]) / 60
     spent = budget.spent(Cost(minutes, energy, outlook.prices.of(minutes / 60, energy), best["flops"]))
     return minutes * budget.amount / spent if spent > 0 else minutes

@@ -33,17 +33,15 @@ class ProbePair:
     before: Point
     """Without it."""
     seconds: float = 1.0
-    """Time of a token, as a multiple of that without the lever."""
+    """Time of a token, as a multiple of that without the lever, timed side by side."""
     joules: float = 1.0
     """Energy of a token, likewise."""
 
 
-def pair_of(lever: str, changed: Mapping[str, Any], prepared: str, after: Mapping[str, Any], before: Mapping[str, Any]) -> ProbePair:
-    """Return a pair of reports."""
-    one, other = point_of(after), point_of(before)
-    costs = [(_seconds(report), _joules(report)) for report in (after, before)]
-    seconds, joules = (costs[0][i] / costs[1][i] if costs[1][i] and costs[0][i] else 1.0 for i in (0, 1))
-    return ProbePair(lever, changed, prepared, after["size"], one, other, seconds, joules)
+def pair_of(row: Mapping[str, Any], after: Mapping[str, Any], before: Mapping[str, Any]) -> ProbePair:
+    """Return a pair of reports. `row`: its lever, its change, and what a token costs."""
+    names = ("lever", "changed", "prepared")
+    return ProbePair(*(row[name] for name in names), after["size"], point_of(after), point_of(before), row["seconds"], row["joules"])
 
 
 def _seconds(report: Mapping[str, Any]) -> float:

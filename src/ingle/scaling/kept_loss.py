@@ -12,20 +12,15 @@ from ingle.engine.language_model import LanguageModel
 from ingle.engine.scoring import score
 from ingle.measure.gather import Progress, silent
 from ingle.measure.subject import begin_id
-from ingle.model.tokenizer import Tokenizer
 from ingle.model.tokenizer_hf import open_tokenizer
 from ingle.scaling.prepared import Prepared, held_out_of
 
 
-def held_out_texts(prepared: Prepared) -> list[tuple[str, str]]:
-    """Return (start, rest) of each held-out text: the start is one token of the sweep's, whose bits don't count there either."""
+def held_out_texts(prepared: Prepared) -> list[str]:
+    """Return the held-out texts of a sweep, as far as its models read them; a character that is cut in two is left out."""
     tokenizer, corpus = open_tokenizer(Path(prepared.folder)), held_out_of(prepared).corpus
     documents = [corpus.document(number).ids.tolist() for number in range(len(corpus))]
-    return [(_text(tokenizer, ids[:1]), _text(tokenizer, ids[1:])) for ids in documents]
-
-
-def _text(tokenizer: Tokenizer, ids: list[int]) -> str:
-    return b"".join(tokenizer.token_bytes(token) for token in ids).decode("utf-8", "replace")
+    return [b"".join(map(tokenizer.token_bytes, ids[1:])).decode("utf-8", "ignore") for ids in documents]  # the first token begins a text
 
 
 def bits_of_kept(
@@ -34,7 +29,7 @@ def bits_of_kept(
     """Return a kept model's bits of each held-out text, as it is served: [texts]. Raises Interrupted."""
     tokenizer, texts = model.tokenizer, held_out_texts(prepared)
     first = begin_id(tokenizer)
-    tasks = [([first, *tokenizer.encode(start)], [tokenizer.encode(rest)]) for start, rest in texts]
+    tasks = [([first], [tokenizer.encode(text)]) for text in texts]
     bits = np.zeros(len(tasks))
     done = 0
     for number, [nats] in score(model.backend, tasks, stopped):

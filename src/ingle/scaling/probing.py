@@ -29,6 +29,7 @@ from ingle.scaling.points import write_points
 from ingle.scaling.prepared import Prepared, find_prepared, prepare
 from ingle.scaling.routes import Outlook
 from ingle.scaling.runs import RunSettings, point_of
+from ingle.scaling.side_by_side import relative_costs
 from ingle.scaling.sweep import CSV, RUNS, Sweep, run_sweep
 from ingle.scaling.sweep_settings import SweepSettings, run_of
 from ingle.train.making import RunWatch, nobody, to_json
@@ -71,9 +72,10 @@ def probe(
     def train(there: Sweep, runs: Sequence[RunSettings]) -> list[dict[str, Any]]:
         return run_sweep(home, there, runs, runner, workers, address, watch, sink)
 
-    for size in small_sizes(sweep)[:ROUNDS]:
+    sizes = small_sizes(sweep)[:ROUNDS]
+    for number, size in enumerate(sizes, 1):
         _train(sweep, alive, size, train)
-        alive = _better_half(sweep, alive)
+        alive = _better_half(sweep, alive, sizes[:number])
     return read_pairs(sweep)
 
 
@@ -109,17 +111,15 @@ def _train(
     for folder, prepared in texts.items():
         those = [run for attempt, run in zip(attempts, runs, strict=True) if attempt.prepared.folder == folder]
         train(_there(sweep, prepared, those), those)
-    kept = {_name(pair): pair for pair in _read_table(sweep)}
-    for attempt, run in zip(attempts, runs, strict=True):
-        changed = difference(sweep.settings, attempt.settings)
-        row = {
-            "lever": attempt.lever,
-            "changed": changed,
-            "prepared": Path(attempt.prepared.folder).name,
-            "after": run.key,
-            "before": before["key"],
-        }
-        kept[_name(row)] = row
+    kept = {(row["after"], row["before"]): row for row in _read_table(sweep)}
+    new = [(attempt, run) for attempt, run in zip(attempts, runs, strict=True) if (run.key, before["key"]) not in kept]
+    timed = [(run, attempt.prepared) for attempt, run in new]
+    costs = relative_costs((without, sweep.prepared), timed) if timed else []
+    for (attempt, run), (seconds, joules) in zip(new, costs, strict=True):
+        kept[run.key, before["key"]] = {
+            "lever": attempt.lever, "changed": difference(sweep.settings, attempt.settings), "after": run.key, "before": before["key"],
+            "prepared": Path(attempt.prepared.folder).name, "seconds": seconds, "joules": joules,
+        }  # fmt: skip
     write_atomic(sweep.folder / FOLDER / PAIRS, to_json({"pairs": list(kept.values())}), mode=0o600)
     points = [replace(point_of(_report(sweep, row["after"])), kind=f"{row['lever']}: {row['changed']}") for row in kept.values()]
     write_atomic(sweep.folder / FOLDER / CSV, write_points(points).encode())
@@ -132,13 +132,9 @@ def _there(sweep: Sweep, prepared: Prepared, runs: Sequence[RunSettings]) -> Swe
     return replace(sweep, folder=folder, prepared=prepared, runs=tuple(runs))
 
 
-def _name(row: Mapping[str, Any]) -> tuple[str, str]:
-    return row["after"], row["before"]
-
-
-def _better_half(sweep: Sweep, attempts: Sequence[Attempt]) -> list[Attempt]:
-    """Return the half of the attempts that gains more at equal seconds."""
-    pairs = read_pairs(sweep)
+def _better_half(sweep: Sweep, attempts: Sequence[Attempt], sizes: Sequence[str]) -> list[Attempt]:
+    """Return the half of the attempts that gains more at equal seconds, by what these sizes show: larger ones may be there from before."""
+    pairs = [pair for pair in read_pairs(sweep) if pair.size in sizes]
     fit = fit_of(sweep, pairs)
 
     def gain(attempt: Attempt) -> float:
@@ -172,7 +168,7 @@ def read_pairs(sweep: Sweep) -> list[ProbePair]:
     pairs = []
     for row in _read_table(sweep):
         after, before = _report(sweep, row["after"]), _report(sweep, row["before"])
-        pairs.append(pair_of(row["lever"], row["changed"], row["prepared"], after, before))
+        pairs.append(pair_of(row, after, before))
     return pairs
 
 

@@ -37,7 +37,7 @@ PARTS_STYLE = """
 .wide { overflow-x: auto; max-width: 100% } figure { margin: 1.2rem 0 1.8rem } figcaption { max-width: 40rem; margin-top: .4rem }
 .plot { display: block; width: 100%; max-width: 46rem; min-width: 34rem; height: auto; border-radius: .6rem }
 .wide table { font-size: .925em } .wide .number { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap }
-.wide td:first-child { min-width: 11rem }
+.wide td:first-child { white-space: nowrap } .way { white-space: normal; width: 20rem }
 .said { max-width: 44rem } p, li { overflow-wrap: anywhere }
 progress { width: min(24rem, 100%); accent-color: #b4481f }
 """
@@ -193,11 +193,13 @@ def advice_table(advice: Mapping[str, Any]) -> str:
     if not offers:
         return ""
     asked, best = as_table(advice.get("budget")), as_table(advice.get("incumbent"))
-    said = f"For {asked.get('said', 'the budget')}, compared with the best model so far, {best.get('label', 'unnamed')}."
-    notes = [said, *_texts(advice.get("notes")), *_texts(as_table(advice.get("serving")).get("said"))]
-    head = ("way", f"gain, {LOSS}", "90 % interval", "best with", "cost", "pays until", "command")
+    said = (
+        f"For {asked.get('said', 'the budget')}, compared with the best model so far, {best.get('label', 'unnamed')}. Gains are in {LOSS}."
+    )
+    notes = [*_texts(advice.get("notes")), *_texts(as_table(advice.get("serving")).get("said"))]
+    head = ("way", "gain", "90 % interval", "best with", "cost", "pays until")
     table = _html_table(head, [_offer(one, str(asked.get("unit"))) for one in offers])
-    return table + "".join(f"<p class=said>{escape(note)}</p>" for note in notes)
+    return f"<p class=said>{escape(said)}</p>{table}" + "".join(f"<p class=said>{escape(note)}</p>" for note in notes)
 
 
 def _offer(offer: Mapping[str, Any], unit: str) -> tuple[str, ...]:
@@ -207,11 +209,12 @@ def _offer(offer: Mapping[str, Any], unit: str) -> tuple[str, ...]:
     spent = [*([f"{minutes:.3g} min"] if math.isfinite(minutes) else []), *([energy] if energy != _NONE else [])]
     gain, low, high, chance, stops = (number_in(offer.get(name)) for name in ("gain", "low", "high", "probability_best", "stops_paying"))
     known = math.isfinite(gain + low + high)
+    why = f"<span class=of>{_text(offer, 'why')}<br><code>{_text(offer, 'command')}</code></span>"
     return (
-        f"{_text(offer, 'lever')}: {_text(offer, 'do')}<br><span class=of>{_text(offer, 'why')}</span>",
+        f"<div class=way>{_text(offer, 'lever')}: {_text(offer, 'do')}<br>{why}</div>",
         f"{gain:+.3f}" if known else "– over budget" if cost else "– not measured", f"{low:+.3f} to {high:+.3f}" if known else _NONE,
         f"{chance:.0%}" if known and math.isfinite(chance) else _NONE, ", ".join(spent) or _NONE,
-        _units(stops, unit) if math.isfinite(stops) else _NONE, f"<code>{_text(offer, 'command')}</code>",
+        _units(stops, unit) if math.isfinite(stops) else _NONE,
     )  # fmt: skip
 
 
