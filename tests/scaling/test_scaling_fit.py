@@ -58,11 +58,11 @@ def test_scipy_finds_no_better_law() -> None:
 
         def height(at: np.ndarray, problem=problem, ours=ours) -> float:
             clipped = np.clip(at, 0.02, 1.5)
-            return float(misfit(problem, clipped, ours.weights, ours.noise) + ((at - clipped) ** 2).sum())
+            return float(misfit(problem, clipped, ours.weights, ours.belief) + ((at - clipped) ** 2).sum())
 
         starts = itertools.product((0.2, 0.5, 0.8), repeat=2)
         theirs = min(minimize(height, start, method="Nelder-Mead", options={"xatol": 1e-8, "fatol": 1e-16}).fun for start in starts)
-        assert float(misfit(problem, ours.exponents, ours.weights, ours.noise)) <= theirs * (1 + 1e-6)
+        assert float(misfit(problem, ours.exponents, ours.weights, ours.belief)) <= theirs * (1 + 1e-6)
 
 
 def test_scipy_finds_the_law_with_all_five_numbers_at_once() -> None:
@@ -78,7 +78,7 @@ def test_scipy_finds_the_law_with_all_five_numbers_at_once() -> None:
 
         def apart(at: np.ndarray, law=law, ours=ours, n=n, d=d, loss=loss) -> np.ndarray:
             beliefs = [(at[0] - 0.6) / 0.3, (at[3] - 0.38) / 0.16, (at[4] - 0.38) / 0.16]
-            return np.append(np.sqrt(ours.weights) * (1 - law(at, n, d) / loss) / ours.noise, beliefs)
+            return np.append(np.sqrt(ours.weights) * (1 - law(at, n, d) / loss) / ours.belief, beliefs)
 
         starts = itertools.product((0.3, 0.8), (0.2, 0.6), (0.2, 0.6))
         bounds = ([0, 0, 0, 0.02, 0.02], [5, 5, 5, 1.5, 1.5])

@@ -42,6 +42,10 @@ def test_one_kind_stays_one() -> None:
     assert sum(one is not None for one in named) <= 1
 
 
+def test_loud_noise_is_not_two_kinds() -> None:
+    assert [fit_points(runs(truth("chinchilla"), 0.06, seed)).kinds for seed in range(3)] == [None] * 3
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_the_search_finds_what_trying_all_ways_finds(seed: int) -> None:
     rng = np.random.default_rng(seed)

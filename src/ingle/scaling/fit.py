@@ -124,8 +124,10 @@ class Nearest:
 
     exponents: Floats
     coefficients: Floats
+    belief: float
+    """Relative spread of the residuals, by which beliefs were weighed."""
     noise: float
-    """Relative spread of a run."""
+    """Relative spread of a run: larger, because the law bends to the runs."""
     weights: Floats
     """Huber's weight of each run: 1 = as near as others."""
     residuals: Floats
@@ -141,14 +143,15 @@ def fit_problem(problem: LawProblem) -> Nearest:
     for number in range(_ROUNDS):
         best = _zoom(problem, best, weights, noise, wide=number < 2)
         coefficients, residuals = solve(problem, best, weights, noise)
-        spread = float(np.sqrt((weights * residuals**2).sum() / free))
+        # Undivided by what is free: where hardly anything is, beliefs would make residuals larger, and these the beliefs heavier.
+        spread = float(np.sqrt((weights * residuals**2).sum() / count))
         done = abs(spread - noise) < 1e-3 * noise and number > 2
         noise = max(spread, _FINEST)
         usual = max(1.48 * float(np.median(np.abs(residuals))) * math.sqrt(count / free), _FINEST)
         weights = np.minimum(1.0, HUBER * usual / np.maximum(np.abs(residuals), 1e-300))
         if done:
             break
-    return Nearest(best, coefficients, noise, weights, residuals)
+    return Nearest(best, coefficients, noise, noise * math.sqrt(count / free), weights, residuals)
 
 
 def solve(problem: LawProblem, exponents: Floats, weights: Floats, noise: float) -> tuple[Floats, Floats]:

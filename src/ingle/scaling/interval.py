@@ -15,7 +15,7 @@ from ingle.core.errors import ConfigError
 from ingle.scaling.draws import Draws, draw_laws
 from ingle.scaling.fit import FEWEST_RUNS, Nearest, check_design, problem_of
 from ingle.scaling.form import Form, find_form
-from ingle.scaling.kinds import Marks, TwoKinds, kinds_of, likely_marks
+from ingle.scaling.kinds import SEPARATE, Marks, TwoKinds, kinds_of, likely_marks
 from ingle.scaling.law import Law
 from ingle.scaling.points import FLOPS_A_TOKEN, Floats, Place, Point, places_array, repeats, short, shown
 
@@ -173,14 +173,9 @@ def fit_points(points: Sequence[Point], forms: Sequence[str] = (), draws: int = 
     check_design(points)
     points = sorted(points, key=lambda one: (one.compute, one.parameters, one.tokens, one.unique, one.seed))
     shapes = [find_form(name) for name in forms or forms_for(points)]
-    first = [
-        (draw_laws(problem_of(points, shapes[0], marks), draws, seed), marks, share) for marks, share in likely_marks(points, shapes[0])
-    ]
-    total = sum(share * one.positive for one, _, share in first)
-    _check_falling(points, total, min(float(np.var(one.nearest.residuals)) for one, _, _ in first))
-    ways = sorted(((marks, share * one.positive / total) for one, marks, share in first), key=lambda way: -way[1])
-    by_marks = {marks: one for one, marks, _ in first}
-    found = [[by_marks[marks] for marks, _ in ways]]
+    first = _marked(points, shapes[0], draws, seed)
+    ways = [(marks, share) for _, marks, share in first]
+    found = [[one for one, _, _ in first]]
     found += [[draw_laws(problem_of(points, shape, marks), draws, seed) for marks, _ in ways] for shape in shapes[1:]]
     weights = _weights(points, shapes, [some[0] for some in found], ways[0][0], seed)
     rng = np.random.default_rng(seed)
@@ -191,11 +186,19 @@ def fit_points(points: Sequence[Point], forms: Sequence[str] = (), draws: int = 
     return Fit(tuple(points), tuple(drawn), kinds, notes, digest_json(described))
 
 
-def _check_falling(points: Sequence[Point], positive: float, left: float) -> None:
+def _marked(points: Sequence[Point], shape: Form, draws: int, seed: int) -> list[tuple[Draws, Marks, float]]:
+    """Return draws for each likely way to mark runs as worse, likeliest first. Raises ConfigError for no law at all."""
+    found = [(draw_laws(problem_of(points, shape, marks), draws, seed), marks, share) for marks, share in likely_marks(points, shape)]
+    found = [one for one in found if not any(one[1]) or np.median(one[0].gap) >= SEPARATE * np.median(one[0].noise)]
+    if not found:
+        found = [(draw_laws(problem_of(points, shape), draws, seed), (False,) * len(points), 1.0)]
+    total = sum(share * one.positive for one, _, share in found)
+    left = min(float(np.var(one.nearest.residuals)) for one, _, _ in found)
     seen = min(point.loss for point in points) / np.array([point.loss for point in points])
-    if positive < FEWEST_POSITIVE or left > MOST_LEFT * np.var(seen):
+    if total < FEWEST_POSITIVE or left > MOST_LEFT * np.var(seen):
         rule = "must show that loss falls with size and with data; no law comes near these"
         raise ConfigError("runs", rule, "", "Look for runs that ended early, or were trained at a bad rate.")
+    return sorted(((one, marks, share * one.positive / total) for one, marks, share in found), key=lambda way: -way[2])
 
 
 def _mixed(
