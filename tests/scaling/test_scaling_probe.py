@@ -66,10 +66,12 @@ def test_each_lever_is_tried_and_the_better_half_goes_on(probed: tuple[Home, Swe
 
 def test_pairs_are_files_and_are_not_made_twice(probed: tuple[Home, Sweep, list[Event]]) -> None:
     home, sweep, _ = probed
-    (home.root / "texts" / "new.md").write_text("The text has changed since.")
+    new = home.root / "texts" / "new.md"
+    new.write_text("The text has changed since.")
     before = read_pairs(sweep)
     heard = list[Event]()
     assert probe(home, sweep, LEVERS, workers=2, sink=heard.append) == before
+    new.unlink()
     assert not heard
     folder = sweep.folder / "probes"
     assert len(list((folder / "runs").glob("*.json"))) == len(before)

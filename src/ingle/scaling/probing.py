@@ -78,7 +78,7 @@ def probe(
 
 
 def _text(home: Home, sweep: Sweep, lever: str, settings: SweepSettings, watch: RunWatch) -> Prepared:
-    """Return the text of a probe: the sweep's; for other words the one of an earlier probe, whatever became of its sources, or a new one."""
+    """Return the text of a probe: the sweep's; for other words that of an earlier probe, whatever became of its sources, or a new one."""
     if settings.vocabulary == sweep.settings.vocabulary:
         return sweep.prepared
     rows = [row for row in _read_table(sweep) if row["lever"] == lever and row["changed"] == difference(sweep.settings, settings)]
