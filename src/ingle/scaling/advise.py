@@ -99,7 +99,7 @@ def advise(outlook: Outlook, budget: Budget, levers: Mapping[str, Lever]) -> Adv
 
     Raises ConfigError, with the reason, where the budget is too small or too large for anything that these runs can say.
     """
-    offers, notes, reasons = list[Offer](), list(outlook.fit.notes), list[ConfigError]()
+    offers, notes, reasons = list[Offer](), [f"{note}." for note in outlook.fit.notes], list[ConfigError]()
     for name, lever in levers.items():
         try:
             offer = _trained(outlook, budget, name, lever) if isinstance(lever, TrainingLever) else _made(outlook, budget, name, lever)

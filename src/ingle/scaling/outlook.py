@@ -33,11 +33,12 @@ def outlook_of(home: Home, sweep: Sweep, prices: Prices) -> Outlook:
 
 
 def served(outlook: Outlook, advice: Advice, demand: Demand, labels: Sequence[tuple[Label, float]]) -> dict[str, Any]:
-    """Return which size is the cheapest for the loss of the best offer, when what is served counts, and when it does not.
+    """Return which size is the cheapest for the loss of the best offer without a change of settings: when serving counts, and when not.
 
     Raises ConfigError where these runs can't say it.
     """
-    gains = [offer.gain for offer in advice.offers if offer.route is not None and offer.gain is not None]
+    lawful = [offer for offer in advice.offers if offer.route is not None and offer.route.settings == outlook.settings]
+    gains = [offer.gain for offer in lawful if offer.gain is not None]
     loss = advice.incumbent["loss"] - max([0.0, *gains])
     without, within = (cheapest(outlook.fit, outlook.reports, labels, loss, tokens) for tokens in (0.0, demand.tokens_a_day))
     how = serving_energy(outlook.reports, labels, within.parameters)[1]
