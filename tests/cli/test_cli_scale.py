@@ -144,7 +144,7 @@ def test_plans_keep_to_the_budget(home: Path, plan_file: Path) -> None:
     assert "costs" in over.stderr
     assert "more than the budget of 1.00 J" in over.stderr
     assert not (home / "scaling" / "other").exists()
-    for words in (["--budget", "3 apples"], ["--minutes", "0"]):
+    for words in (["--budget", "3 apples"], ["--budget", "1..2min"], ["--minutes", "0"]):
         wrong = ingle(home, "scale", "plan", "other", "--config", str(plan_file), *words, code=2)
         assert "For example 30min" in wrong.stderr
     missing = ingle(home, "scale", "run", "nothing", code=3)

@@ -13,7 +13,7 @@ _UNITS: dict[str, tuple[Unit, float]] = {
     "kj": ("joules", 1e3), "mj": ("joules", 1e6), "wh": ("joules", JOULES_PER_WH), "kwh": ("joules", 1e3 * JOULES_PER_WH),
     "flop": ("flops", 1.0), "flops": ("flops", 1.0), "gflop": ("flops", 1e9), "tflop": ("flops", 1e12),
 }  # fmt: skip
-_TEXT = re.compile(r"\s*([0-9.]+(?:e[+-]?[0-9]+)?)\s*([A-Za-z€$]+)\s*", re.IGNORECASE)
+_TEXT = re.compile(r"\s*((?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:e[+-]?[0-9]+)?)\s*([A-Za-z€$]+)\s*", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
