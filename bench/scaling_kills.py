@@ -42,7 +42,8 @@ def drive(root: str, runner: str, address: str, minutes: str) -> None:
     from ingle.home.place import Home
     from ingle.scaling.sweep import open_sweep, run_sweep
 
-    module, home = import_module(f"ingle.scaling.runners.{runner}"), Home(Path(root))
+    module: Any = import_module(f"ingle.scaling.runners.{runner}")
+    home = Home(Path(root))
     run_jobs, sweep = module.run_jobs, open_sweep(home, "small")
     runs = [replace(run, train=replace(run.train, checkpoint_minutes=float(minutes))) for run in sweep.runs]
     with (home.root / HEARD).open("a", buffering=1) as heard:

@@ -98,6 +98,7 @@ def test_of_a_lost_worker_only_what_is_not_finished_is_done_again(name: str, tmp
     assert len(ended) == len(set(ended)) == 2
     first = heard.index(("run", ended[0]))
     assert ("step", ended[0]) not in heard[first:]
+    assert heard.count(("say", "")) == 1, "the loss is told, once"
 
 
 def pids_at(folder: Path) -> list[int]:

@@ -2,6 +2,7 @@
 
 import json
 import shlex
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -31,7 +32,8 @@ from ingle.scaling.sweep import Sweep, open_sweep, run_sweep
 from tests.cli.place import ingle
 from tests.scaling.sweeps import planned
 
-DOCS = str(Path(__file__).parents[2] / "docs")
+DOCS = Path(__file__).parents[2] / "docs"
+"""Real text: what is made up of a few words is learnt by heart, and no law comes near that."""
 TRIED = ("rnn", "optimiser", "vocabulary", "data")
 LEVERS = {name: lever for name, lever in levers().items() if isinstance(lever, TrainingLever) and name in TRIED}
 
@@ -41,7 +43,8 @@ def probed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Home, Sweep, list[
     """A home with a finished sweep whose levers were tried."""
     home = Home(tmp_path_factory.mktemp("probed"))
     heard = list[Event]()
-    sweep = planned(home, DOCS)  # real text: what is made up of a few words is learnt by heart, and no law comes near that
+    texts = shutil.copytree(DOCS, home.root / "texts", ignore=shutil.ignore_patterns("pictures"))
+    sweep = planned(home, str(texts))
     with pytest.raises(ConfigError, match="must be at least 6 for a law"):
         probe(home, sweep, LEVERS, workers=2)
     run_sweep(home, sweep, sweep.runs, workers=2)
@@ -63,9 +66,12 @@ def test_each_lever_is_tried_and_the_better_half_goes_on(probed: tuple[Home, Swe
 
 def test_pairs_are_files_and_are_not_made_twice(probed: tuple[Home, Sweep, list[Event]]) -> None:
     home, sweep, _ = probed
+    new = home.root / "texts" / "new.md"
+    new.write_text("The text has changed since.")
     before = read_pairs(sweep)
     heard = list[Event]()
     assert probe(home, sweep, LEVERS, workers=2, sink=heard.append) == before
+    new.unlink()
     assert not heard
     folder = sweep.folder / "probes"
     assert len(list((folder / "runs").glob("*.json"))) == len(before)

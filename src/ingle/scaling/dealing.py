@@ -67,6 +67,7 @@ def deal(
                 losses[number] += 1
                 if losses[number] >= MOST_LOSSES:
                     raise TrainError("a run of the sweep", "ended without a word", f"{MOST_LOSSES} times", "Is there enough memory?")
+                hear(number, {"kind": "say", "text": "A worker was lost; another goes on from its last checkpoint."}, b"")
                 if left[number]["runs"]:
                     waiting.insert(0, (number, left[number]))
             elif header["kind"] == "fault":

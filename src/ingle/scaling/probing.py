@@ -62,12 +62,10 @@ def probe(
     goes on.
     """
     fit_of(sweep, ())  # says at once where there are too few runs for a law
-    alive = []
-    for name, lever in levers.items():
-        for settings in lever.changes(sweep.settings) if lever.needs_probe else ():
-            same = settings.vocabulary == sweep.settings.vocabulary
-            text = sweep.prepared if same else prepare(home, settings.data, settings.vocabulary, watch, like=sweep.prepared)
-            alive.append(Attempt(name, settings, text))
+    alive = [
+        Attempt(name, settings, _text(home, sweep, name, settings, watch))
+        for name, lever in levers.items() if lever.needs_probe for settings in lever.changes(sweep.settings)
+    ]  # fmt: skip
 
     def train(there: Sweep, runs: Sequence[RunSettings]) -> list[dict[str, Any]]:
         return run_sweep(home, there, runs, runner, workers, address, watch, sink)
@@ -77,6 +75,16 @@ def probe(
         _train(sweep, alive, size, train)
         alive = _better_half(sweep, alive, sizes[:number])
     return read_pairs(sweep)
+
+
+def _text(home: Home, sweep: Sweep, lever: str, settings: SweepSettings, watch: RunWatch) -> Prepared:
+    """Return the text of a probe: the sweep's; for other words that of an earlier probe, whatever became of its sources, or a new one."""
+    if settings.vocabulary == sweep.settings.vocabulary:
+        return sweep.prepared
+    rows = [row for row in _read_table(sweep) if row["lever"] == lever and row["changed"] == difference(sweep.settings, settings)]
+    if rows:
+        return find_prepared(home.scaling / "texts" / rows[0]["prepared"])
+    return prepare(home, settings.data, settings.vocabulary, watch, like=sweep.prepared)
 
 
 def small_sizes(sweep: Sweep) -> list[str]:

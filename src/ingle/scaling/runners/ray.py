@@ -175,9 +175,10 @@ def _cluster(address: str, count: int) -> Iterator[Any]:
         where = {"address": address} if address else own
         try:
             ray.init(**where, log_to_driver=False, configure_logging=False)
-        except (ConnectionError, RuntimeError, TimeoutError, ValueError, ray.exceptions.RayError) as error:
+        except Exception as error:  # Ray raises that very class, too: on a busy machine a node must start within 30 s
             cure = "This machine must be a node of it, with the same Ray and Python, and have its token: ray start --address=HOST:PORT"
-            raise ConfigError(address or "Ray", "can't be joined", str(error).partition("\n")[0][:300], cure) from error
+            what, cure = (address, cure) if address else ("A cluster on this machine", "Try again when the machine is less busy.")
+            raise ConfigError(what, "can't be joined", str(error).partition("\n")[0][:300], cure) from error
         try:
             if threading.current_thread() is threading.main_thread():
                 signal.signal(signal.SIGTERM, handler)  # Ray has put its own in its place
