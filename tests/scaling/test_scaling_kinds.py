@@ -71,7 +71,7 @@ def test_evidence_is_the_integral_over_gap_and_coefficients() -> None:
     ours = evidence(one, marks) - [kinds._belief(0, 12), kinds._belief(2, 12)]
     gaps = np.linspace(kinds.GAP - 8 * kinds.GAP_SPREAD, kinds.GAP + 8 * kinds.GAP_SPREAD, 20001)
     density = np.exp(-0.5 * ((gaps - kinds.GAP) / kinds.GAP_SPREAD) ** 2) / (kinds.GAP_SPREAD * np.sqrt(2 * np.pi))
-    usual = (np.log(kinds._NOISES) - np.log(0.005)) / kinds._NOISE_SPREAD
+    usual = (np.log(kinds._NOISES) - np.log(kinds.USUAL_NOISE)) / kinds._NOISE_SPREAD
     prior = (1 + usual**2 / 3) ** -2.0
     by_hand = []
     for row in marks:

@@ -14,8 +14,8 @@ import numpy as np
 from ingle.scaling.fit import USUAL_NOISE, LawProblem, Nearest, fit_problem, normal_equations, solve
 from ingle.scaling.points import Floats
 
-NOISE_SPREAD = 0.7
-"""Belief about the noise: e^±0.7 times `USUAL_NOISE`, with long tails (Student's t, three degrees)."""
+NOISE_SPREAD = 0.8
+"""Belief about the noise: e^±0.8 times `USUAL_NOISE`, with long tails (Student's t, three degrees)."""
 _TAIL = 3.0
 _ROUNDS, _SAMPLES = 5, 600
 _COEFFICIENTS = 12_000

@@ -24,7 +24,7 @@ FLOOR, FLOOR_SPREAD = 0.6, 0.3
 GAP, GAP_SPREAD = 0.08, 0.05
 """Belief about the part of their loss by which runs of the worse kind are worse, where there are two kinds."""
 HUBER = 2.0
-USUAL_NOISE = 0.005
+USUAL_NOISE = 0.007
 """Relative spread of runs that differ in their seed alone, before any is seen."""
 _GRID = {1: 60, 2: 28, 3: 14}
 """Values of each exponent on the first grid, by their number."""

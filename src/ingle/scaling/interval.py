@@ -23,7 +23,7 @@ LEVEL = 0.9
 DRAWS = 2000
 MOST_EXTRAPOLATION = 10.0
 """Times the largest fitted compute: farther, no interval of such laws was ever tested."""
-VERSION = 1
+VERSION = 2
 """Goes up with the method, so that a digest names it."""
 FEWEST_POSITIVE = 0.002
 """Part of the drawn laws that must have no coefficient below 0."""

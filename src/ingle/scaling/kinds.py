@@ -28,7 +28,7 @@ _LEAST = 0.02
 """Ways that are less probable are left out."""
 _BEAM = 24
 _NOISES = np.geomspace(0.0006, 0.24, 18)
-_NOISE_SPREAD, _NOISE_TAIL = 0.7, 3.0
+_NOISE_SPREAD, _NOISE_TAIL = 0.8, 3.0
 _STEPS, _FEW_STEPS = (-1.8, -1.2, -0.6, 0.0, 0.6, 1.2, 1.8), (-1.2, 0.0, 1.2)
 """Values of each exponent on the grid, in spreads of what is believed: of the first two, and of others and where there are many runs."""
 _MANY_RUNS = 100
