@@ -17,9 +17,10 @@ import torch
 from ingle.core.errors import ConfigError, HomeError, NotKept
 from ingle.core.event import Event
 from ingle.home.place import Home
+from ingle.model.tokenizer_hf import open_tokenizer
 from ingle.scaling.climb import bits_of
 from ingle.scaling.first_values import new_module
-from ingle.scaling.prepared import held_out_of, rows_of
+from ingle.scaling.prepared import held_out_of, held_out_texts, rows_of, rows_read
 from ingle.scaling.runs import outcome, outcomes
 from ingle.scaling.shape import config_of
 from ingle.scaling.sweep import jobs_of, open_sweep, run_sweep
@@ -67,12 +68,27 @@ def test_bits_are_those_of_each_text_read_alone(swept: Home) -> None:
     held_out = held_out_of(sweep.prepared)
     module = new_module(config_of(sweep.runs[0].model, sweep.prepared.vocabulary), 3).eval()
     bits = bits_of(module, held_out)
+    texts = held_out_texts(sweep.prepared)
+    assert held_out.bytes.tolist() == [len(text.encode()) for text in texts]
+    tokenizer = open_tokenizer(Path(sweep.prepared.folder))
     for number in (0, len(bits) - 1):
-        ids = torch.from_numpy(held_out.corpus.document(number).ids.astype(np.int64))
-        with torch.no_grad():
-            logits = module(ids[None])[0].double()
-        nats = -torch.log_softmax(logits[:-1], -1).gather(1, ids[1:, None]).sum()
-        assert bits[number] == pytest.approx(float(nats) / np.log(2), rel=1e-5)
+        alone = 0.0
+        for row, counts in rows_read(tokenizer.encode_prompt(texts[number]), sweep.prepared.row_tokens):
+            ids = torch.from_numpy(row.astype(np.int64))
+            with torch.no_grad():
+                logits = module(ids[None])[0].double()
+            nats = -torch.log_softmax(logits[:-1], -1).gather(1, ids[1:, None])[:, 0]
+            alone += float(nats[torch.from_numpy(counts[1:])].sum())
+        assert bits[number] == pytest.approx(alone / np.log(2), rel=1e-5)
+
+
+@pytest.mark.parametrize("length", [2, 7, 8, 9, 20, 61])
+def test_every_token_of_a_text_counts_once(length: int) -> None:
+    ids = list(range(100, 100 + length))
+    rows = rows_read(ids, 8)
+    assert [token for row, counts in rows for token in row[counts].tolist()] == ids[1:]
+    assert all(len(row) <= 8 and row[0] == ids[0] and not counts[0] for row, counts in rows)
+    assert all(counts.sum() <= 4 for _, counts in rows[1:])
 
 
 def test_finished_runs_are_files_that_anyone_can_refit(swept: Home) -> None:

@@ -99,13 +99,13 @@ def _train(
 def bits_of(module: CausalLM, held_out: HeldOut) -> npt.NDArray[np.float64]:
     """Bits of each held-out text, computed in float32: [texts]."""
     corpus = held_out.corpus
-    bits = np.zeros(len(corpus))
+    bits = np.zeros(len(held_out.bytes))
     with determined():
         for examples in plan(corpus.sizes, range(len(corpus)), BATCH, None):
             batch = make_batch(corpus, examples)
             seen = log_probabilities(final_states(module, batch), module.lm_head.weight, batch.targets)
             nats = np.bincount(batch.owners.numpy(), weights=-seen.double().numpy(), minlength=len(batch.documents))
-            bits[list(batch.documents)] = nats / math.log(2)
+            np.add.at(bits, held_out.owners[list(batch.documents)], nats / math.log(2))
     return bits
 
 

@@ -9,6 +9,7 @@ import numpy.typing as npt
 from ingle.core.errors import Interrupted
 from ingle.engine.language_model import LanguageModel
 from ingle.engine.scoring import score
+from ingle.measure.bits import WINDOW_TOKENS, read_text
 from ingle.measure.gather import Progress, silent
 from ingle.measure.subject import begin_id
 from ingle.scaling.prepared import Prepared, held_out_texts
@@ -20,13 +21,14 @@ def bits_of_kept(
     """Return a kept model's bits of each held-out text, as it is served: [texts]. Raises Interrupted."""
     tokenizer, texts = model.tokenizer, held_out_texts(prepared)
     first = begin_id(tokenizer)
-    tasks = [([first], [tokenizer.encode(text)]) for text in texts]
-    bits = np.zeros(len(tasks))
+    window = min(WINDOW_TOKENS, model.backend.config.context_length)
+    tasks = [(number, task) for number, text in enumerate(texts) for task in read_text(tokenizer, text, first, window).tasks]
+    bits = np.zeros(len(texts))
     done = 0
-    for number, [nats] in score(model.backend, tasks, stopped):
-        bits[number] = -float(nats.sum()) / math.log(2)
+    for place, [nats] in score(model.backend, [task for _, task in tasks], stopped):
+        bits[tasks[place][0]] -= float(nats.sum()) / math.log(2)
         done += 1
         progress("reading held-out text", done, len(tasks))
     if done < len(tasks):
-        raise Interrupted("reading", "was interrupted", f"{done} of {len(tasks)} texts", "Run the same command to try again.")
+        raise Interrupted("reading", "was interrupted", f"{done} of {len(tasks)} pieces", "Run the same command to try again.")
     return bits

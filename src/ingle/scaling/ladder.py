@@ -13,10 +13,11 @@ from ingle.scaling.settings import ShapeSettings
 Kind = Literal["transformer", "hybrid", "rnn"]
 CONTEXT = 2048
 LADDER = {
-    "2x64": (2, 64), "2x96": (2, 96), "3x128": (3, 128), "5x128": (5, 128), "5x160": (5, 160), "6x192": (6, 192), "8x192": (8, 192),
+    "2x32": (2, 32), "2x64": (2, 64), "2x96": (2, 96), "3x96": (3, 96),
+    "3x128": (3, 128), "5x128": (5, 128), "5x160": (5, 160), "6x192": (6, 192), "8x192": (8, 192),
     "8x256": (8, 256), "10x320": (10, 320),
 }  # fmt: skip
-"""Rungs from small to large, as layers × width: 0.24, 0.42, 0.82, 1.2, 1.9, 2.8, 3.5, 6.2 and 11.4 million parameters at 2,048 words."""
+"""Rungs from small to large, as layers × width: transformers of 0.10 to 11.4 million parameters at 2,048 words, 0.04 to 10.9 at 512."""
 RATE = {"muon": 9e-3, "adamw": 3e-3}
 """Best learning rate at its peak for the smallest rung, at 2,048 tokens a step."""
 _SMALLEST, _FALL = 238_144, 0.25
@@ -27,7 +28,7 @@ _HYBRID: dict[str, tuple[int, int, Memory]] = {"hybrid": (64, 4, "gated_delta"),
 def rung(name: str, kind: Kind) -> ShapeSettings:
     """Return the shape of a rung. Raises ConfigError for a name that is not `LAYERSxWIDTH`."""
     layers, width = LADDER.get(name) or _custom(name)
-    head = next((dim for dim in (64, 96, 128, 160) if width % dim == 0), width)
+    head = next((dim for dim in (64, 96, 160, 32) if width % dim == 0), width)
     window, sinks, memory = _HYBRID.get(kind, (0, 0, "none"))
     everywhere: dict[str, str | int] = {"transformer": "all", "hybrid": min(3, layers), "rnn": "none"}
     return ShapeSettings(
@@ -38,7 +39,7 @@ def rung(name: str, kind: Kind) -> ShapeSettings:
 
 def rate_of(optimiser: str, parameters: int) -> float:
     """Return the learning rate of a model of so many parameters."""
-    rate: float = RATE[optimiser] * (parameters / _SMALLEST) ** -_FALL
+    rate: float = RATE[optimiser] * max(1.0, parameters / _SMALLEST) ** -_FALL
     return float(f"{rate:.3g}")
 
 

@@ -26,7 +26,7 @@ from ingle.scaling.evidence import ProbePair, pair_of, residuals, speed_at
 from ingle.scaling.interval import Fit, fit_points, forms_for
 from ingle.scaling.lever import TrainingLever, difference
 from ingle.scaling.points import write_points
-from ingle.scaling.prepared import Prepared, find_prepared, prepare
+from ingle.scaling.prepared import Prepared, find_prepared, held_out_texts, prepare
 from ingle.scaling.routes import Outlook
 from ingle.scaling.runs import RunSettings, point_of
 from ingle.scaling.side_by_side import relative_costs
@@ -84,7 +84,11 @@ def _text(home: Home, sweep: Sweep, lever: str, settings: SweepSettings, watch: 
     rows = [row for row in _read_table(sweep) if row["lever"] == lever and row["changed"] == difference(sweep.settings, settings)]
     if rows:
         return find_prepared(home.scaling / "texts" / rows[0]["prepared"])
-    return prepare(home, settings.data, settings.vocabulary, watch, like=sweep.prepared)
+    text = prepare(home, settings.data, settings.vocabulary, watch)
+    if held_out_texts(text) != held_out_texts(sweep.prepared):
+        cure = f"Plan a sweep of the texts as they are now: ingle scale plan {sweep.name}2"
+        raise ConfigError("data.sources", "must hold out what they held out when the sweep was planned", "other texts", cure)
+    return text
 
 
 def small_sizes(sweep: Sweep) -> list[str]:

@@ -3,8 +3,8 @@
 [data]
 sources = ["suite:debian-bits", "letters/"]
 
-sizes = ["2x64", "3x128", "5x128", "6x192"]
-tokens = [750_000, 1_500_000, 3_000_000]
+sizes = ["2x64", "3x96", "3x128", "5x128"]
+tokens = [1_500_000, 3_000_000, 6_000_000]
 """
 
 from collections.abc import Sequence
@@ -38,13 +38,13 @@ class SweepSettings:
 
     data: TextSettings = field(default_factory=_texts)
     """Texts to learn from; 300 kB of what they hold out is what every loss is of."""
-    vocabulary: int = 2048
-    """Number of tokens of the vocabulary, found in the text."""
-    kind: Kind = "transformer"
-    """How all models look back."""
-    sizes: tuple[str, ...] = ("2x64", "3x128", "5x128", "6x192")
+    vocabulary: int = 512
+    """Number of tokens of the vocabulary, found in the text. With few, parameters are in the layers, and the same text has more tokens."""
+    kind: Kind = "hybrid"
+    """How all models look back. Small transformers end in two kinds (docs/scaling.md)."""
+    sizes: tuple[str, ...] = ("2x64", "3x96", "3x128", "5x128")
     """Sizes as LAYERSxWIDTH, see scaling/ladder.py."""
-    tokens: tuple[int, ...] = (750_000, 1_500_000, 3_000_000)
+    tokens: tuple[int, ...] = (1_500_000, 3_000_000, 6_000_000)
     """Tokens that each size reads."""
     seeds: int = 1
     """Seeds of every size."""
@@ -53,9 +53,9 @@ class SweepSettings:
     first_seed: int = 0
     epochs: float = 1.0
     """How often the text of each run is read: a run of D tokens has D/epochs different ones."""
-    foretold_size: str = "8x256"
+    foretold_size: str = "6x192"
     """Size of the run that is foretold before it is trained."""
-    foretold_tokens: int = 5_250_000
+    foretold_tokens: int = 9_500_000
     batch_tokens: int = 2048
     """Tokens of a step."""
     optimiser: Literal["muon", "adamw"] = "muon"
