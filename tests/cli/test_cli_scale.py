@@ -25,6 +25,7 @@ def plan_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("plan") / "tiny.toml"
     path.write_text(
         f"""vocabulary = {settings.vocabulary}
+kind = "transformer"
 sizes = ["1x32", "2x32"]
 tokens = {list(settings.tokens)}
 more_seeds = 1

@@ -20,7 +20,10 @@ from ingle.scaling.shape import config_of, parameters_of
 from ingle.scaling.sweep_settings import SweepSettings
 
 NOISE = 0.003
-SETTINGS = SweepSettings(TextSettings(("suite:debian-bits",)), foretold_tokens=5_250_000)
+SETTINGS = SweepSettings(
+    TextSettings(("suite:debian-bits",)), 2048, sizes=("2x64", "3x128", "5x128", "6x192"), tokens=(750_000, 1_500_000, 3_000_000),
+    foretold_size="8x256", foretold_tokens=5_250_000,
+)  # fmt: skip
 SECONDS = 1e-10
 """Of a parameter and token."""
 WATTS = 20.0

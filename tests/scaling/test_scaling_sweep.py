@@ -157,7 +157,7 @@ def test_a_name_keeps_its_plan_once_it_has_runs(swept: Home, long_texts: str) ->
 def test_what_can_not_be_planned(home: Home, long_texts: str) -> None:
     for changes, message in (
         ({"tokens": [STEP]}, "150 steps"), ({"foretold_tokens": 10**6}, r"2x64, 1.00M tokens wants more text"),
-        ({"sizes": ["big"]}, "LAYERSxWIDTH"),
+        ({"sizes": ["big"]}, "LAYERSxWIDTH"), ({"kind": "hybrid"}, "two layers or more"),
         ({"sizes": ["2x32", "2x32"]}, "must be different"), ({"foretold_size": "1x32"}, "one of the sweep's own"),
         ({"data": {"sources": [long_texts], "pairs": 0.3}}, "two kinds"), ({"more_seeds": 3}, "0 to 2"), ({"epochs": 0.5}, "at least 1"),
     ):  # fmt: skip

@@ -9,10 +9,9 @@ import numpy.typing as npt
 from ingle.core.errors import Interrupted
 from ingle.engine.language_model import LanguageModel
 from ingle.engine.scoring import score
-from ingle.measure.bits import WINDOW_TOKENS, read_text
 from ingle.measure.gather import Progress, silent
 from ingle.measure.subject import begin_id
-from ingle.scaling.prepared import Prepared, held_out_texts
+from ingle.scaling.prepared import Prepared, held_out_texts, rows_read
 
 
 def bits_of_kept(
@@ -21,8 +20,11 @@ def bits_of_kept(
     """Return a kept model's bits of each held-out text, as it is served: [texts]. Raises Interrupted."""
     tokenizer, texts = model.tokenizer, held_out_texts(prepared)
     first = begin_id(tokenizer)
-    window = min(WINDOW_TOKENS, model.backend.config.context_length)
-    tasks = [(number, task) for number, text in enumerate(texts) for task in read_text(tokenizer, text, first, window).tasks]
+    tasks = []
+    for number, text in enumerate(texts):
+        for row, counts in rows_read([first, *tokenizer.encode(text)], prepared.row_tokens):
+            start = int(counts.argmax())
+            tasks.append((number, (row[:start].tolist(), [row[start:].tolist()])))
     bits = np.zeros(len(texts))
     done = 0
     for place, [nats] in score(model.backend, [task for _, task in tasks], stopped):

@@ -28,6 +28,8 @@ _HYBRID: dict[str, tuple[int, int, Memory]] = {"hybrid": (64, 4, "gated_delta"),
 def rung(name: str, kind: Kind) -> ShapeSettings:
     """Return the shape of a rung. Raises ConfigError for a name that is not `LAYERSxWIDTH`."""
     layers, width = LADDER.get(name) or _custom(name)
+    if kind == "hybrid" and layers < 2:
+        raise ConfigError("sizes", "must have two layers or more in a hybrid: one sees everything, the others don't", name)
     head = next((dim for dim in (64, 96, 160, 32) if width % dim == 0), width)
     window, sinks, memory = _HYBRID.get(kind, (0, 0, "none"))
     everywhere: dict[str, str | int] = {"transformer": "all", "hybrid": min(3, layers), "rnn": "none"}

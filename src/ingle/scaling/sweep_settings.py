@@ -40,8 +40,8 @@ class SweepSettings:
     """Texts to learn from; 300 kB of what they hold out is what every loss is of."""
     vocabulary: int = 512
     """Number of tokens of the vocabulary, found in the text. With few, parameters are in the layers, and the same text has more tokens."""
-    kind: Kind = "hybrid"
-    """How all models look back. Small transformers end in two kinds (docs/scaling.md)."""
+    kind: Kind = "transformer"
+    """How all models look back."""
     sizes: tuple[str, ...] = ("2x64", "3x96", "3x128", "5x128")
     """Sizes as LAYERSxWIDTH, see scaling/ladder.py."""
     tokens: tuple[int, ...] = (1_500_000, 3_000_000, 6_000_000)
