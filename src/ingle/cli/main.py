@@ -52,7 +52,7 @@ GROUPS = {
         "prune": "Make a model smaller by removing parts of it.",
         "compress": "Find the cheapest way to serve a model within a loss of quality.",
         "merge": "Merge a model and its deltas into a new model.",
-        "scale": "Measure how loss falls with size and text, foretell a larger run, and say where compute pays.",
+        "scale": "Say where compute pays, by laws of size and text.",
         "train": "Train a model from scratch: a transformer, a hybrid or an RNN.",
     },
     "Inspect": {

@@ -42,7 +42,7 @@ def command(
     yes: Annotated[bool, typer.Option("--yes", help="With run and check: begin without being asked.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
-    """Measure how loss falls with size and text, foretell a larger run, and say where compute pays.
+    """Say where compute pays, by laws of size and text.
 
     A sweep trains small models from scratch; a law with intervals is fitted to them. The prediction for a larger run is signed in the
     ledger before that run is trained.

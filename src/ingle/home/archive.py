@@ -36,6 +36,7 @@ KEPT = (
     "policy.toml",
     "guards",
     "federated",
+    "scaling",
     "history",
     "learner.json",
     "forgetting",

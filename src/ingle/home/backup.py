@@ -132,6 +132,10 @@ def _take(home: Home, copy: Home, inside: bool, progress: Progress) -> None:
     raise HomeError(str(home.keys), "changes all the time", "", "Try again when no other command makes keys.")
 
 
+_PASSING = {"scaling": ("work", "progress.json")}
+"""Parts that change and go while a sweep runs; it makes them again."""
+
+
 def _take_one(source: Path, target: Path, named: set[str]) -> None:
     """Copy a file or folder of the home. Bases and deltas are never written again, so a second name for them will do."""
     shutil.rmtree(target, ignore_errors=True)
@@ -144,7 +148,8 @@ def _take_one(source: Path, target: Path, named: set[str]) -> None:
                 if folder.is_dir() and (source.name == "deltas" or folder.name in named):
                     _link_folder(folder, target / folder.name)
         else:
-            shutil.copytree(source, target, ignore=shutil.ignore_patterns(".*"), copy_function=shutil.copyfile)
+            passing = shutil.ignore_patterns(".*", *_PASSING.get(source.name, ()))
+            shutil.copytree(source, target, ignore=passing, copy_function=shutil.copyfile)
 
 
 def _link_folder(source: Path, target: Path) -> None:
