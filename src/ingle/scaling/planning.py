@@ -15,6 +15,8 @@ from ingle.scaling.prepared import Prepared
 from ingle.scaling.runs import RunSettings
 from ingle.scaling.sweep_settings import LEAST_STEPS, SweepSettings, foretold_of, runs_of, shorter
 
+SHORTEST = 0.6
+"""Least share of a design's lengths: before its models read too little, the next design's are smaller."""
 _STEP = 0.97
 """Lengths are tried in steps of this factor."""
 
@@ -86,13 +88,13 @@ def fitted(settings: SweepSettings, budget: Budget, prepared: Prepared, machine:
     for design in DESIGNS:
         settings = design.settings(settings)
         share = min(_most_text(settings, prepared), 8.0)
-        while share * min(settings.tokens) >= LEAST_STEPS * settings.batch_tokens:
+        while share >= SHORTEST and share * min(settings.tokens) >= LEAST_STEPS * settings.batch_tokens:
             least = costed(shorter(settings, share), prepared, machine)
             if budget.spent(least.whole) <= budget.amount:
                 return least
             share *= _STEP
     if least is None:
-        want = DESIGNS[-1].foretold_tokens * LEAST_STEPS * settings.batch_tokens / DESIGNS[-1].tokens[0]
+        want = DESIGNS[-1].foretold_tokens * SHORTEST / settings.epochs
         rule = f"must hold at least {want / 1e6:.1f}M tokens for the smallest plan"
         raise ConfigError("data.sources", rule, f"{prepared.tokens / 1e6:.2f}M", "Give more text, or set epochs above 1.")
     cost = budget.said(budget.spent(least.whole))
