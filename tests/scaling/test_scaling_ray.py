@@ -82,6 +82,7 @@ def test_a_node_that_is_killed_half_way_changes_nothing(place: tuple[Home, Sweep
 
 
 @needs_ray
+@pytest.mark.slow
 def test_a_driver_that_is_killed_leaves_nothing_running_and_the_next_goes_on(place: tuple[Home, Sweep], tmp_path: Path) -> None:
     home, sweep = place
     driver = start_driver(home)
