@@ -118,6 +118,25 @@ def test_a_foretold_run_that_fails_can_be_trained_later(home: Path) -> None:
     ingle(home, "verify")
 
 
+def test_a_run_that_was_begun_before_is_not_foretold(home: Path) -> None:
+    plan = json.loads((home / "scaling" / "small" / "plan.json").read_text())
+    (home / "scaling" / "small" / "work" / plan["foretold"]["key"]).mkdir(parents=True)
+    assert "nothing is signed" in ingle(home, "scale", "fit", "small").stderr
+    assert "scale.predict" not in [row["kind"] for row in log(home)]
+    assert "only after its loss was foretold" in ingle(home, "scale", "check", "small", code=2).stderr
+    wrong = ingle(home, "scale", "check", "small", "--runner", "nowhere", code=2)
+    assert "must be one of local, ray" in wrong.stderr
+
+
+def test_a_kill_between_the_ledger_and_the_report_counts_a_run_once(home: Path) -> None:
+    before = [row for row in log(home) if row["kind"] == "scale"]
+    path = next((home / "scaling" / "small" / "runs").iterdir())
+    path.unlink()
+    ingle(home, "scale", "run", "small", "--yes")
+    assert path.exists()
+    assert [row for row in log(home) if row["kind"] == "scale"] == before
+
+
 def test_ctrl_c_leaves_no_process_and_loses_nothing(swept: Path, tmp_path: Path, plan_file: Path) -> None:
     home = tmp_path / "stopped"
     ingle(home, "scale", "plan", "small", "--config", str(plan_file))

@@ -106,7 +106,7 @@ def test_ctrl_c_reaches_the_driver_alone_and_leaves_nothing_running(place: tuple
     assert listening(home) and all(address.startswith("127.") for address in listening(home)), listening(home)
     os.killpg(driver.pid, signal.SIGINT)  # as a terminal does
     _, said = driver.communicate(timeout=120)
-    assert "Interrupted: the sweep was interrupted. FinishedRun runs are kept." in said.decode()
+    assert "Interrupted: the sweep was interrupted. Finished runs are kept." in said.decode()
     until(lambda: not processes_of(home))
     assert list(sweep.folder.glob("work/*/step-*/state.json"))
 

@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import re
 import xml.etree.ElementTree as ET
 from dataclasses import replace
@@ -221,6 +222,8 @@ def test_a_progress_is_shown_with_the_time_that_is_left(tmp_path: Path) -> None:
     write(folder / "progress.json", {"done": 5, "of": 14, "running": ["6x192 & more"], "seconds_left": 80.0})
     html = report_html(read_sheet(home, "street"))
     assert "5 of 14 runs done, about 80 s left." in html and "6x192 &amp; more" in html
+    os.utime(folder / "progress.json", (0, 0))  # of a sweep that was killed long ago
+    assert not read_sheet(Home(tmp_path), folder.name).progress
     write(folder / "progress.json", {"done": 0, "of": 14, "running": [], "seconds_left": None})
     assert "0 of 14 runs done.<" in report_html(read_sheet(home, "street"))
 

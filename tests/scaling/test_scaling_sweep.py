@@ -19,6 +19,7 @@ from ingle.core.event import Event
 from ingle.home.place import Home
 from ingle.model.tokenizer_hf import open_tokenizer
 from ingle.scaling.climb import bits_of
+from ingle.scaling.dealing import find_runner
 from ingle.scaling.first_values import new_module
 from ingle.scaling.prepared import held_out_of, held_out_texts, rows_of, rows_read
 from ingle.scaling.runs import outcome, outcomes
@@ -144,6 +145,17 @@ def test_a_sweep_that_is_running_is_not_run_twice(swept: Home) -> None:
     sweep = open_sweep(swept, "small")
     with swept.lock("scaling-small"), pytest.raises(HomeError, match="in use"):
         run_sweep(swept, sweep, sweep.runs)
+
+
+def test_names_and_runners_that_there_are_not(swept: Home, long_texts: str) -> None:
+    for name, message in (("texts", "must not be texts"), ("../small", "letters, digits"), ("a/b", "letters, digits")):
+        with pytest.raises(ConfigError, match=message):
+            planned(swept, long_texts, name)
+    with pytest.raises(ConfigError, match="letters, digits"):
+        open_sweep(swept, "../small")
+    for name in ("nowhere", "..prepared", "local.os"):
+        with pytest.raises(ConfigError, match="must be one of local, ray"):
+            find_runner(name)
 
 
 def test_a_name_keeps_its_plan_once_it_has_runs(swept: Home, long_texts: str) -> None:

@@ -65,9 +65,9 @@ def advise(home: Home, name: str, budget: str | None, serves: str | None, as_jso
 
 def probe(home: Home, name: str, names: Sequence[str], where: Where, as_json: bool) -> None:
     """Measure what levers are worth: those named, or all that train as the sweep does."""
-    from ingle.cli.house import record
     from ingle.cli.output import note, print_json, print_table
     from ingle.cli.progress import watching
+    from ingle.cli.sweeping import record_once
     from ingle.cli.training import run_watch
     from ingle.scaling.lever import CommandLever, TrainingLever, chosen
     from ingle.scaling.probing import equal_seconds, fit_of, read_kept
@@ -81,7 +81,7 @@ def probe(home: Home, name: str, names: Sequence[str], where: Where, as_json: bo
     with watching() as watch:
         pairs = train(
             home, sweep, {key: one for key, one in asked.items() if isinstance(one, TrainingLever)}, where.runner, where.workers,
-            where.address, run_watch(watch), lambda event: record(home, event),
+            where.address, run_watch(watch), lambda event: record_once(home, event),
         )  # fmt: skip
     for key, one in asked.items():
         if key in names and isinstance(one, CommandLever) and key not in read_kept(sweep):

@@ -22,7 +22,7 @@ ingle pull ./letters-peft --onto smollm2 --name letters   (an adapter of the PEF
 
 
 _NEXT = {"sight": "Show it a picture: ingle see FILE --model {name}", "painter": 'Let it draw: ingle draw "a red apple" {name}'}
-"""What to try first with an ability."""
+"""Commands to try first with an ability."""
 
 
 def command(

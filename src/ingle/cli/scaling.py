@@ -25,7 +25,8 @@ def fit(home: Home, name: str, predict: str | None, plot: Path | None, as_json: 
     found, prediction, table = fit_sweep(sweep)
     run = table["prediction"]
     with open_ledger(home) as ledger:
-        row = sign(ledger, name, run, found.digest, prediction.table(), prediction.level)
+        untouched = not sweep.begun(sweep.foretold)
+        row = sign(ledger, name, run, found.digest, prediction.table(), prediction.level) if untouched else None
         stands = standing(ledger, name, run["key"])
     sheet = read_sheet(home, name)
     report = write_report(sweep.folder, sheet)

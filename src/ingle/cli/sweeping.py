@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from ingle.home.place import Home
 
 if TYPE_CHECKING:
+    from ingle.core.event import Event
     from ingle.scaling.budget import Cost
     from ingle.scaling.sweep import Sweep
 
@@ -30,19 +31,18 @@ def plan(
     from ingle.cli.settings import read_settings
     from ingle.cli.training import run_watch
     from ingle.core.config import from_table, read_table
-    from ingle.home.names import check_name
     from ingle.scaling.budget import parse_budget
     from ingle.scaling.cost import measure_speeds
     from ingle.scaling.dealing import cores
     from ingle.scaling.planning import DESIGNS, CostModel, cost_table, costed, fitted, refused, sizes_to_time
     from ingle.scaling.prepared import prepare
-    from ingle.scaling.sweep import keep_plan
+    from ingle.scaling.sweep import check_sweep_name, keep_plan
     from ingle.scaling.sweep_settings import SweepSettings, run_of
     from ingle.scaling.width import expected_width
     from ingle.tuning.catalogue import need_learning
 
     need_learning()
-    check_name(name)
+    check_sweep_name(name)
     prices = read_settings(home).costs
     budget = parse_budget(asked, prices) if asked else None
     table = read_table(config, overrides)
@@ -97,13 +97,17 @@ def check(home: Home, name: str, where: Where, yes: bool, as_json: bool) -> None
     from ingle.cli.output import note, print_json
     from ingle.core.config import to_table
     from ingle.core.files import write_atomic
+    from ingle.scaling.dealing import find_runner
     from ingle.scaling.foretold import begin, check_event, standing
     from ingle.scaling.runs import outcome
     from ingle.scaling.sheet import read_sheet
     from ingle.scaling.sheet_page import write_report
     from ingle.scaling.sweep import CHECKED, open_sweep
     from ingle.train.making import to_json
+    from ingle.tuning.catalogue import need_learning
 
+    need_learning()  # before the ledger says that the run begins
+    find_runner(where.runner)
     sweep = open_sweep(home, name)
     run = sweep.foretold
     with open_ledger(home) as ledger:
@@ -129,7 +133,6 @@ def check(home: Home, name: str, where: Where, yes: bool, as_json: bool) -> None
 
 
 def _train(home: Home, sweep: "Sweep", runs: Sequence[Any], where: Where) -> list[dict[str, Any]]:
-    from ingle.cli.house import record
     from ingle.cli.progress import watching
     from ingle.cli.training import run_watch
     from ingle.scaling.sweep import run_sweep
@@ -138,8 +141,18 @@ def _train(home: Home, sweep: "Sweep", runs: Sequence[Any], where: Where) -> lis
     need_learning()
     with watching() as watch:
         return run_sweep(
-            home, sweep, runs, where.runner, where.workers, where.address, run_watch(watch), lambda event: record(home, event)
+            home, sweep, runs, where.runner, where.workers, where.address, run_watch(watch), lambda event: record_once(home, event)
         )  # fmt: skip
+
+
+def record_once(home: Home, event: "Event") -> None:
+    """Add a finished run to the ledger, unless a kill came right after it was added."""
+    from ingle.cli.house import open_ledger
+
+    with open_ledger(home) as ledger:
+        known = (row.values for row in ledger.read(event.kind, event.subject) if row.kind == event.kind)
+        if all(facts.get("key") != event.facts["key"] for facts in known):
+            ledger.append(event)
 
 
 def _agreed(sweep: "Sweep", part: str, yes: bool) -> bool:

@@ -31,7 +31,7 @@ NOT_THERE = "ask_more: Ingle has no command that asks a model n times and keeps 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Offer:
-    """What one lever gives for the budget."""
+    """The gain of one lever for the budget."""
 
     lever: str
     do: str

@@ -27,7 +27,7 @@ from ingle.scaling.first_values import new_module
 from ingle.scaling.prepared import HeldOut, Prepared, held_out_of, rows_of
 from ingle.scaling.runs import RunSettings
 from ingle.scaling.shape import config_of
-from ingle.train.checkpoints import load_checkpoint, put_back
+from ingle.train.checkpoints import put_back
 from ingle.train.forks import forked_at
 from ingle.train.forward import final_states
 from ingle.train.loop import determined, train
@@ -150,8 +150,3 @@ def _report(
         "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
         **provenance(),
     }
-
-
-def begun(work: Path, run: RunSettings) -> bool:
-    """Whether a run has been begun here."""
-    return load_checkpoint(work / run.key) is not None

@@ -4,16 +4,18 @@ A worker puts what it says into a queue: (number of the job, header, bytes), and
 """
 
 import os
+import pkgutil
 import queue
 import subprocess
 import sys
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from importlib import import_module
 from typing import Any, Protocol
 
 from ingle.core.config import from_table
-from ingle.core.errors import Interrupted, raised
+from ingle.core.errors import ConfigError, Interrupted, raised
 from ingle.core.pipes import end_worker, read_message, write_message
 from ingle.scaling.runs import RunSettings
 from ingle.train.trouble import TrainError
@@ -29,6 +31,20 @@ Job = dict[str, Any]
 Hear = Callable[[int, dict[str, Any], bytes], None]
 """Hears a job's number, a message and its bytes."""
 Messages = queue.Queue[tuple[int, dict[str, Any] | None, bytes]]
+
+
+RunJobs = Callable[[Sequence[Job], int, Hear, Callable[[], bool], str], None]
+
+
+def find_runner(name: str) -> RunJobs:
+    """Return the `run_jobs` of a runner. Raises ConfigError with the names there are."""
+    import ingle.scaling.runners as folder
+
+    known = sorted(module.name for module in pkgutil.iter_modules(folder.__path__))
+    if name not in known:
+        raise ConfigError("--runner", f"must be one of {', '.join(known)}", name)
+    found: RunJobs = import_module(f"ingle.scaling.runners.{name}").run_jobs
+    return found
 
 
 class Worker(Protocol):
@@ -57,7 +73,7 @@ def deal(
                 number, job = waiting.pop(0)
                 running[number] = begin(number, job, messages)
             if stopped():
-                raise Interrupted("the sweep", "was interrupted", "", "FinishedRun runs are kept. Run the same command to go on.")
+                raise Interrupted("the sweep", "was interrupted", "", "Finished runs are kept. Run the same command to go on.")
             try:
                 number, header, data = messages.get(timeout=LOOK_S)
             except queue.Empty:

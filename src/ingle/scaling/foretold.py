@@ -23,7 +23,7 @@ _SAID = ("loss", "low", "high")
 
 @dataclass(frozen=True, slots=True)
 class PredictionStanding:
-    """What the ledger says of one run that is foretold."""
+    """The ledger's word on one run that is foretold."""
 
     prediction: Row | None = None
     """The prediction that counts: the last one before the run was begun."""

@@ -85,7 +85,7 @@ def kinds_of(points: Sequence[Point], ways: Sequence[tuple[Marks, float]], gaps:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Projected:
-    """What is left of rows when the law of a grid point is taken out, for each grid point."""
+    """Residuals of rows from the law of each grid point."""
 
     left: Floats
     """[grid, n, n]: projectors, with the belief about E as one more run that is dropped."""

@@ -65,7 +65,7 @@ class Planned:
 
 @dataclass(frozen=True, slots=True)
 class CostModel:
-    """What a token costs here, and how many trainings run side by side."""
+    """Cost of a token here, and how many trainings run side by side."""
 
     speeds: Mapping[str, Speed]
     workers: int

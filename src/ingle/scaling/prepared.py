@@ -31,6 +31,8 @@ from ingle.train.making import RunWatch
 from ingle.train.packing import Data
 
 VERSION = 2
+PREPARED = "texts"
+"""Folder of all prepared texts, beside those of the sweeps."""
 HELD_OUT_BYTES = 300_000
 _FACTS, _ARRAYS, _HELD_OUT = "prepared.json", "arrays.safetensors", "held_out.json"
 FILES = ("tokenizer.json", "tokenizer_facts.json", _HELD_OUT, _ARRAYS, _FACTS)
@@ -68,7 +70,7 @@ def prepare(home: Home, settings: TextSettings, vocabulary: int, watch: RunWatch
     texts = read_texts(home, find_suites(settings.sources, settings.held_out), watch.bytes)
     chosen = {key: value for key, value in to_table(settings).items() if key != "sources"}
     key = digest_json([VERSION, HELD_OUT_BYTES, texts.digest, chosen, vocabulary])[:24]
-    folder = home.scaling / "texts" / key
+    folder = home.scaling / PREPARED / key
     if not (folder / _FACTS).exists():
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         tokenizer = kept_vocabulary(folder, texts.train, vocabulary)

@@ -18,7 +18,7 @@ _DRAWS, _SIZES, _BUDGETS = 400, 48, 40
 
 @dataclass(frozen=True, slots=True)
 class Returns:
-    """What compute buys, split at its best."""
+    """Gains of more compute, split at its best."""
 
     start: float
     """FLOP that are spent already."""

@@ -34,7 +34,7 @@ class Outlook:
     texts: Mapping[str, Prepared]
     """Texts that probes read, by the name of their folder."""
     reports: Sequence[Mapping[str, Any]]
-    """FinishedRun runs of the sweep."""
+    """Finished runs of the sweep."""
     fit: Fit
     pairs: Sequence[ProbePair]
     """Probes of levers."""

@@ -1,4 +1,4 @@
-"""What the folder of a sweep says: its plan, runs, law, prediction and check. Nothing is computed anew; what is missing is said.
+"""The contents of a sweep's folder: plan, runs, law, prediction and check. Nothing is computed anew; what is missing is said.
 
 HOME/scaling/NAME/curves.json   lines of the law for the plots, written with the law
 
@@ -7,6 +7,7 @@ No PyTorch is imported here: the server reads sweeps too.
 
 import json
 import math
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,8 @@ from ingle.scaling.plot import ComputeUnit, Curve, Dot, Foretold, equal_loss, lo
 from ingle.scaling.points import Place, Point
 
 CURVES = "curves.json"
+STALE_S = 300.0
+"""Seconds without a step after which a sweep is no longer said to run."""
 _FILES = ("plan", "fit", "check", "progress", "advice", "curves")
 _NEEDED = ("key", "parameters", "tokens", "loss", "flops", "seconds")
 LOSS = "bits per byte"
@@ -117,6 +120,8 @@ def read_sheet(home: Home, name: str) -> Sheet:
         raise NotKept(name, "is no sweep of this home", "", f"Plan one: ingle scale plan {name} --minutes 20")
     faults = list[str]()
     tables = {one: _read(folder / f"{one}.json", faults) for one in _FILES}
+    if not _is_fresh(folder / "progress.json"):
+        tables["progress"] = {}
     found = {path.stem: _read(path, faults) for path in sorted((folder / "runs").glob("*.json"))}
     reports = {key: run for key, run in found.items() if _is_run(run)}
     faults += [f"runs/{key}.json is no report of a run" for key in found.keys() - reports.keys() if found[key]]
@@ -189,6 +194,14 @@ def _read(path: Path, faults: list[str]) -> dict[str, Any]:
         faults.append(f"{path.name} holds no table")
         return {}
     return table
+
+
+def _is_fresh(path: Path) -> bool:
+    """Whether a file was written lately: a sweep that was killed leaves its progress behind."""
+    try:
+        return time.time() - path.stat().st_mtime < STALE_S
+    except OSError:
+        return False
 
 
 def _no_number(text: str) -> float:

@@ -19,7 +19,6 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -34,10 +33,11 @@ from ingle.core.event import Event, Fact, Sink
 from ingle.core.files import write_atomic
 from ingle.home.names import check_name
 from ingle.home.place import Home
+from ingle.scaling.dealing import find_runner
 from ingle.scaling.foretold import RUN
 from ingle.scaling.interval import Fit, Prediction, fit_points, forms_for
 from ingle.scaling.points import Place, write_points
-from ingle.scaling.prepared import Prepared, find_prepared
+from ingle.scaling.prepared import PREPARED, Prepared, find_prepared
 from ingle.scaling.runs import RunSettings, climb_shares, climbs_of, outcome, own_share, point_of
 from ingle.scaling.sheet import keep_curves
 from ingle.scaling.sweep_settings import SweepSettings, foretold_of, runs_of
@@ -82,15 +82,25 @@ class Sweep:
             return None
         return _read(path)
 
+    def begun(self, run: RunSettings) -> bool:
+        """Whether a run was ever begun, finished or not."""
+        return (self.folder / RUNS / f"{run.key}.json").exists() or (self.folder / WORK / run.key).exists()
+
     def bits(self, run: RunSettings) -> npt.NDArray[np.float64]:
         """Return a finished run's bits of each held-out text."""
         bits: npt.NDArray[np.float64] = np.load(self.folder / TEXTS / f"{run.key}.npy", allow_pickle=False)
         return bits
 
 
+def check_sweep_name(name: str) -> None:
+    """Raises ConfigError for a name that a sweep can't have."""
+    if check_name(name) == PREPARED:
+        raise ConfigError("NAME", f"must not be {PREPARED}: that folder holds the text of all sweeps", name, "Choose another name.")
+
+
 def keep_plan(home: Home, name: str, settings: SweepSettings, prepared: Prepared, more: Mapping[str, Any]) -> Sweep:
     """Keep a plan under a name. The same plan may be kept again. Raises ConfigError where the name has another plan."""
-    check_name(name)
+    check_sweep_name(name)
     runs, foretold = tuple(runs_of(settings, prepared)), foretold_of(settings, prepared)
     folder = home.scaling / name
     plan = {
@@ -115,12 +125,12 @@ def keep_plan(home: Home, name: str, settings: SweepSettings, prepared: Prepared
 
 def open_sweep(home: Home, name: str) -> Sweep:
     """Open a planned sweep. Raises NotKept, CheckpointError."""
-    folder = home.scaling / name
+    folder = home.scaling / check_name(name)
     if not (folder / PLAN).exists():
         raise NotKept(name, "is no sweep of this home", "", f"Plan one: ingle scale plan {name} --minutes 20")
     plan = _read(folder / PLAN)
     settings = from_table(SweepSettings, plan["settings"])
-    prepared = find_prepared(home.scaling / "texts" / plan["prepared"])
+    prepared = find_prepared(home.scaling / PREPARED / plan["prepared"])
     if prepared.digest != plan["data"]:
         raise CheckpointError(name, "was planned for another state of its text", prepared.digest[:12], "Plan it anew under another name.")
     return Sweep(name, folder, settings, prepared, tuple(runs_of(settings, prepared)), foretold_of(settings, prepared), plan)
@@ -147,16 +157,12 @@ def fit_sweep(sweep: Sweep) -> tuple[Fit, Prediction, dict[str, Any]]:
     return found, prediction, table
 
 
-def list_sweeps(home: Home) -> list[str]:
-    """Return the names of this home's sweeps."""
-    return sorted(path.parent.name for path in home.scaling.glob(f"*/{PLAN}"))
-
-
 def run_sweep(
     home: Home, sweep: Sweep, runs: Sequence[RunSettings], runner: str = "local", workers: int = 0, address: str = "",
     watch: RunWatch = RunWatch(), sink: Sink = nobody,  # noqa: B008 - frozen
 ) -> list[dict[str, Any]]:  # fmt: skip
-    """Make those of the runs that are not finished, and return the reports of all. `sink` hears each new run once.
+    """Make those of the runs that are not finished, and return the reports of all. `sink` hears each new run; one that a kill
+    hit at that moment, again.
 
     Raises ConfigError, TrainError, HomeError, and Interrupted after Ctrl-C; the same call then goes on.
     """
@@ -165,8 +171,7 @@ def run_sweep(
         if missing:
             course = _Course(sweep, runs, watch, sink)
             jobs = jobs_of(sweep, missing)
-            run_jobs = import_module(f"ingle.scaling.runners.{runner}").run_jobs
-            run_jobs(jobs, workers, course.hear, lambda: stop.asked, address)
+            find_runner(runner)(jobs, workers, course.hear, lambda: stop.asked, address)
         (sweep.folder / PROGRESS).unlink(missing_ok=True)
     reports = [sweep.report(run) for run in runs]
     return [report for report in reports if report is not None]
@@ -206,11 +211,10 @@ class _Course:
         buffer = io.BytesIO()
         np.save(buffer, np.frombuffer(data, np.float64))
         write_atomic(folder / TEXTS / f"{report['key']}.npy", buffer.getvalue())
-        new = not (folder / RUNS / f"{report['key']}.json").exists()
+        if not (folder / RUNS / f"{report['key']}.json").exists():
+            self._sink(run_event(self._sweep.name, report))  # first: after a kill between the two it is told again, and never missing
         write_atomic(folder / RUNS / f"{report['key']}.json", to_json(report), mode=0o600)
         write_atomic(folder / CSV, write_points([point_of(one) for one in self._sweep.reports()]).encode())
-        if new:
-            self._sink(run_event(self._sweep.name, report))
         self._watch.say(f"{report['label']}: {report['loss']:.4f} {report['unit']}, {report['seconds']:.0f} s")
         self._tell(now=True)
 
