@@ -17,9 +17,10 @@ run: $(VENV)/.stamp-run
 	$(BIN)/ingle pull smollm2
 	@exec $(BIN)/ingle serve
 
-# Two processes, a file to each in turn: most tests keep one core busy. Then those that need Flower, in its own environment.
+# Two processes, a file to each in turn: most tests keep one core busy. A process that crashes ends it, for pytest would wait for ever.
+# Then those that need Flower, in its own environment.
 test: $(VENV)/.stamp-test $(VENV)/.stamp-federate
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder --max-worker-restart=0
 	$(FEDERATE)/bin/python -m pytest tests/federated/test_flower.py tests/contracts/test_transports.py
 
 # Style, types, and the fastest tests: before every commit, in less than 90 seconds.

@@ -4,9 +4,9 @@
     python bench/scaling.py minis --home DIR         ten small sweeps, each foretold, signed, then checked
     python bench/scaling.py rivals --home DIR        a law's split of compute against smaller-longer and larger-shorter, three seeds
 
-`minis`: three sizes and three lengths, second seeds for two sizes, the foretold run with four times the compute of the largest. Kinds of
-model, optimisers, vocabularies and texts vary. Beside each prediction stand a straight line through log loss and log compute of the
-runs that lie on its lower edge, and the loss of the largest run as it is.
+`minis`: the smallest plan: three sizes and three lengths, second seeds for two sizes, the foretold run with four times the compute of
+the largest. Kinds of model, optimisers, vocabularies and texts vary. Beside each prediction stand a straight line through log loss and
+log compute of the runs that lie on its lower edge, and the loss of the largest run as it is.
 
 `rivals`: at the compute of the first mini sweep's foretold run, the split that its law advises, half as large a model on twice the text,
 and a model twice as large on half the text; at equal FLOPs, and at equal seconds by measured speeds. Compared text by text.
@@ -31,13 +31,14 @@ from ingle.ledger.table import MIGRATIONS
 from ingle.measure.intervals import paired_bootstrap
 from ingle.scaling.foretold import begin, check_event, predict, standing
 from ingle.scaling.interval import fit_points
-from ingle.scaling.planning import DESIGNS
+from ingle.scaling.ladder import LADDER
+from ingle.scaling.planning import DESIGNS, SHORTEST
 from ingle.scaling.points import Place
 from ingle.scaling.prepared import Prepared, prepare
 from ingle.scaling.runs import RunSettings, outcome, point_of
 from ingle.scaling.settings import TextSettings
 from ingle.scaling.sweep import Sweep, fit_sweep, keep_plan, run_sweep
-from ingle.scaling.sweep_settings import SweepSettings, run_of
+from ingle.scaling.sweep_settings import SweepSettings, run_of, shorter
 from ingle.train.making import RunWatch
 
 ALL = ("suite:debian-bits", "suite:xsum-bits", "suite:wiki-bits")
@@ -47,7 +48,7 @@ MINIS: tuple[dict[str, Any], ...] = (
     {"kind": "hybrid"},
     {"kind": "rnn"},
     {"optimiser": "adamw"},
-    {"vocabulary": 512},
+    {"vocabulary": 2048},
     {"data": TextSettings(PACKAGES)},
     {"kind": "hybrid", "data": TextSettings(PACKAGES)},
     {"vocabulary": 1024, "data": TextSettings(NO_NEWS)},
@@ -94,9 +95,14 @@ def minis(home: Home, chosen: list[int], workers: int) -> None:
     finish("scaling_minis", {"inside": sum(one["inside"] for one in results), "of": len(results), "medians": medians, "sweeps": results})
 
 
+def smallest() -> SweepSettings:
+    """The smallest plan that `ingle scale plan` makes."""
+    return shorter(DESIGNS[-1].settings(SweepSettings()), SHORTEST)
+
+
 def one_mini(home: Home, number: int, workers: int) -> dict[str, Any]:
     """Sweep, foretell, sign, train the foretold run, compare."""
-    settings = replace(DESIGNS[-1].settings(SweepSettings()), **MINIS[number])
+    settings = replace(smallest(), **MINIS[number])
     sweep = keep_plan(home, f"mini-{number}", settings, prepare(home, settings.data, settings.vocabulary), {})
     reports = run_sweep(home, sweep, sweep.runs, workers=workers, watch=SAID, sink=lambda event: record(home, event))
     fit, said, table = fit_sweep(sweep)
@@ -135,7 +141,7 @@ def straight_line(reports: list[dict[str, Any]], flops: float) -> float:
 
 def rivals(home: Home, _chosen: list[int], workers: int) -> None:
     """The advised split against two others, in three seeds."""
-    settings = DESIGNS[-1].settings(SweepSettings())
+    settings = smallest()
     prepared = prepare(home, settings.data, settings.vocabulary)
     sweep = keep_plan(home, "mini-0", settings, prepared, {})
     fit = fit_points([point_of(report) for report in sweep.reports()])
@@ -193,7 +199,7 @@ def record(home: Home, event: Event) -> None:
 
 
 FIGURES, SHARES = ("loss", "low", "high", "came"), ("width", "error", "line_error", "last_error")
-SIZES = ("2x64", "2x96", "3x128", "5x128", "5x160", "6x192", "8x192", "8x256")
+SIZES = LADDER[:-1]
 SAID = RunWatch(say=lambda text: print(text, flush=True))
 
 if __name__ == "__main__":

@@ -69,8 +69,8 @@ def test_words_have_times_in_order_within_the_sound(speech: Speech, spoken: Soun
     starts = [word.start_s for word in timed]
     assert starts == sorted(starts)
     assert all(0 <= word.start_s <= word.end_s <= spoken.seconds + 0.1 and 0 <= word.probability <= 1 for word in timed)
-    # The silence after "nine," parts the halves.
-    assert next(word for word in timed if word.text.lower().startswith("and")).start_s > spoken.seconds * 0.35
+    # The silence after "nine," parts the halves. "And" is sometimes heard as another word.
+    assert next(word for word in timed if "ticket" in word.text.lower()).start_s > spoken.seconds * 0.35
 
 
 def test_a_long_recording_is_heard_window_by_window(speech: Speech) -> None:

@@ -1,6 +1,7 @@
 """Ray nodes on this machine, on loopback."""
 
 import importlib.util
+import itertools
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -10,10 +11,9 @@ import pytest
 
 from ingle.scaling.runners.ray import stay_on_loopback
 
-needs_ray = pytest.mark.skipif(
-    importlib.util.find_spec("ray") is None, reason="Ray is not here: it has an environment of its own, see `make test`"
-)
+needs_ray = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="Ray is not here: it comes with the extra sweep")
 Add = Callable[..., Any]
+_NUMBERS = itertools.count(2)
 
 
 @contextmanager
@@ -31,8 +31,9 @@ def ray_nodes(*cores: int) -> Iterator[tuple[Any, list[Any]]]:
 
 
 def add_node(cluster: Any, cores: int, **variables: str) -> Any:
-    """Add a node, with these variables in its environment."""
-    size = 100 << 20
+    """Add a node, with these variables in its environment. Each has an address of its own, so that a driver is always at the head: whoever
+    is at a node that dies, dies with it."""
+    size, address = 100 << 20, f"127.0.0.{next(_NUMBERS) if cluster.head_node else 1}"
     return cluster.add_node(
-        node_ip_address="127.0.0.1", num_cpus=cores, include_dashboard=False, object_store_memory=size, env_vars=variables or None
+        node_ip_address=address, num_cpus=cores, include_dashboard=False, object_store_memory=size, env_vars=variables or None
     )  # fmt: skip

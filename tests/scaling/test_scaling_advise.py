@@ -70,7 +70,7 @@ def test_no_other_size_or_length_would_be_better_for_the_money() -> None:
     now = outlook(noise=0.0005)
     [best, *_] = advised(now, "60min", "size").offers
     assert best.losses is not None
-    for name in ("5x160", "8x192", "10x320"):
+    for name in ("4x192", "6x256", "10x320"):
         parameters = report(name, 1, 1.0)["parameters"]
         tokens = 3600 / (SECONDS * parameters)
         assert best.losses.mean() < truth(parameters, tokens) + 0.005

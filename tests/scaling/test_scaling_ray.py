@@ -2,11 +2,12 @@
 
 import importlib.util
 import os
+import queue
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import pytest
 
 from ingle.core.errors import ConfigError
 from ingle.home.place import Home
+from ingle.scaling.dealing import Messages
 from ingle.scaling.runners import ray as runner
 from ingle.scaling.runs import outcomes
 from ingle.scaling.sweep import Sweep, jobs_of, run_sweep
@@ -140,6 +142,24 @@ def test_a_node_with_another_ingle_is_refused(place: tuple[Home, Sweep], tmp_pat
         add_node(cluster, 1, PYTHONPATH=str(tmp_path / "other"))
         with pytest.raises(ConfigError, match=r"the node .+ has Ingle 0\.0\.9, and this machine has .+\. Install Ingle .+ there"):
             run_sweep(home, sweep, sweep.runs, "ray", address=cluster.address)
+
+
+@needs_ray
+def test_a_worker_is_lost_once_though_its_node_dies_next() -> None:
+    """The node says that its worker was lost, and is lost itself before its task has ended."""
+    import ray
+
+    def messages_of() -> Iterator[Any]:
+        yield ray.put(({"kind": "step"}, b""))
+        yield ray.put((None, b""))
+        raise ray.exceptions.NodeDiedError("gone")
+
+    messages: Messages = queue.Queue()
+    with ray_nodes(1) as (cluster, _):
+        ray.init(cluster.address, log_to_driver=False)
+        runner._Task(ray, messages_of(), 3, messages).end()
+        ray.shutdown()
+    assert list(messages.queue) == [(3, {"kind": "step"}, b""), (3, None, b"")]
 
 
 @needs_ray

@@ -3,7 +3,7 @@
 [data]
 sources = ["suite:debian-bits", "letters/"]
 
-sizes = ["2x64", "3x96", "3x128", "5x128"]
+sizes = ["2x64", "2x128", "3x128", "5x128"]
 tokens = [1_500_000, 3_000_000, 6_000_000]
 """
 
@@ -44,7 +44,7 @@ class SweepSettings:
     """Number of tokens of the vocabulary, found in the text. With few, parameters are in the layers, and the same text has more tokens."""
     kind: Kind = "transformer"
     """How all models look back."""
-    sizes: tuple[str, ...] = ("2x64", "3x96", "3x128", "5x128")
+    sizes: tuple[str, ...] = ("2x64", "2x128", "3x128", "5x128")
     """Sizes as LAYERSxWIDTH, see scaling/ladder.py."""
     tokens: tuple[int, ...] = (1_500_000, 3_000_000, 6_000_000)
     """Tokens that each size reads."""

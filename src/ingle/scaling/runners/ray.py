@@ -101,23 +101,26 @@ class _Task:
         self._thread.join(max(patience_s, _KNOCK_S))
 
     def _read(self, number: int, messages: Messages) -> None:
-        last: Message = (None, b"")
+        """Hand on messages up to the last one: what comes behind it, a node's end above all, is not the job's."""
+        ended = False
+
+        def hand_on(header: dict[str, Any] | None, data: bytes = b"") -> None:
+            nonlocal ended
+            if not ended:
+                messages.put((number, header, data))
+                ended = header is None or header["kind"] in LAST
+
+        errors = self._ray.exceptions
         try:
             for reference in self._messages_of:
                 header, data = self._ray.get(reference)
-                last = (_fault(_another_version(header)), b"") if header and header["kind"] == "versions" else (header, data)
-                messages.put((number, *last))
-        except self._ray.exceptions.RayTaskError as error:
-            last = (
-                _fault(TrainError("a run on another machine", "failed", str(error.cause)[:300], "Run the same command to try again.")),
-                b"",
-            )
-            messages.put((number, *last))
-        except self._ray.exceptions.RayError:  # the node, its worker or its memory is gone
-            last = ({"kind": "lost"}, b"")
-            messages.put((number, None, b""))
-        if last[0] is not None and last[0]["kind"] not in (*LAST, "lost"):
-            messages.put((number, None, b""))
+                hand_on(_fault(_another_version(header)) if header and header["kind"] == "versions" else header, data)
+        except errors.RayTaskError as error:
+            cause = str(error.cause)[:300]
+            hand_on(_fault(TrainError("a run on another machine", "failed", cause, "Run the same command to try again.")))
+        except errors.RayError:  # the node, its worker or its memory is gone
+            pass
+        hand_on(None)
 
 
 def _travelling() -> tuple[Callable[[], dict[str, str]], Callable[..., Iterator[Message]]]:
