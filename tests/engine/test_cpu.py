@@ -21,10 +21,10 @@ from ingle.engine import packing, team
 from ingle.engine.backend import Segment, prefill, step
 from ingle.engine.cpu import CpuBackend
 from ingle.engine.team import Cores
+from ingle.kernels import k_quants, naive
 from ingle.kernels import layout as at
-from ingle.kernels import naive
 from ingle.model.rope import inverse_frequencies
-from tests.engine.tiny import backend_of, random_checkpoint, tiny_config, tokens
+from tests.engine.tiny import backend_of, in_blocks, random_checkpoint, tiny_config, tokens
 
 
 def naive_logits(
@@ -91,6 +91,21 @@ def test_packed_formats_are_their_naive_reference(tmp_path: Path, format_: str, 
     assert difference.max() < 0.2
     if format_ == "bf16":
         assert difference.max() < 1e-4
+
+
+@pytest.mark.parametrize("kind", k_quants.KINDS)
+def test_k_quant_formats_are_their_naive_reference(tmp_path: Path, kind: str) -> None:
+    """All matrices, the embedding too, are blocks of this kind."""
+    config = tiny_config(hidden=256, mlp=512, heads=4, dim=64)
+    backend = backend_of(tmp_path, in_blocks(random_checkpoint(config), kind), "auto")
+    info = packing.read_pack(tmp_path / "auto")
+    assert info is not None and {place.kind for place in info.places.values()} == {k_quants.KINDS[kind], packing.VECTOR}
+    ids = tokens(config, 40)
+    [got] = backend.forward([Segment(backend.new_state(), ids, "all")])
+    expected = naive_logits(config, tmp_path / "auto", ids, cache="float32")
+    difference = np.abs(got - expected).max(axis=1) / np.abs(expected).max()
+    assert np.median(difference) < 1e-3
+    assert difference.max() < 0.05, "where rounding to int8 flips"
 
 
 @pytest.mark.parametrize("layers", [(LayerSpec((0, 1)),), (LayerSpec((0,), window=30, sinks=2),) * 2])

@@ -10,6 +10,7 @@ from ingle.engine.cpu import CpuBackend
 from ingle.engine.team import Cores
 from ingle.model.checkpoint import Checkpoint, expected_shapes
 from ingle.model.tensor import Tensor
+from tests.kernels.k_rows import random_rows
 
 
 def tiny_config(
@@ -30,6 +31,18 @@ def random_checkpoint(config: ModelConfig, seed: int = 0) -> Checkpoint:
         values = (middle + spread * draw.standard_normal(shape)).astype(np.float32)
         stored[name] = Tensor(name, shape, "F32", values.view(np.uint8).reshape(*shape[:-1], -1))
     return Checkpoint(config, (Path("random"),), stored)
+
+
+def in_blocks(checkpoint: Checkpoint, kind: str) -> Checkpoint:
+    """The same shapes with random K-quants for all matrices, whose columns must be multiples of 256."""
+    stored = {}
+    for number, (name, tensor) in enumerate(checkpoint.stored.items()):
+        stored[name] = tensor
+        if len(tensor.shape) == 2:
+            size = 0.15 / (4 * 32)  # of a unit, so that weights are about as large as the others
+            raw = random_rows(kind, tensor.shape[0], tensor.shape[1] // 256, number, size)
+            stored[name] = Tensor(name, tensor.shape, kind, raw)
+    return Checkpoint(checkpoint.config, checkpoint.files, stored)
 
 
 def backend_of(folder: Path, checkpoint: Checkpoint, format_: str = "fp32", threads: int = 2, cache: str = "float32") -> CpuBackend:

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from ingle.core.errors import ShapeError
 from ingle.kernels import layout as at
 from ingle.kernels import naive, pack
+from ingle.kernels.unpack import unpack
 from tests.kernels.calls import run_linear
 
 
@@ -33,10 +34,10 @@ PACKERS = {
 
 def summed(packed: pack.PackedLinear) -> np.ndarray:
     """[N, K] What a weight puts into the sums: of one with a minimum both parts, which cancel where the weight is small."""
-    weights = pack.unpack(packed).astype(np.float64)
+    weights = unpack(packed).astype(np.float64)
     if packed.kind not in (at.INT4, at.INT4_16, at.INT3_16):
         return np.abs(weights)
-    minima = pack.unpack(replace(packed, weights=np.zeros_like(packed.weights)))
+    minima = unpack(replace(packed, weights=np.zeros_like(packed.weights)))
     return np.abs(weights - minima) + np.abs(minima)
 
 
@@ -61,7 +62,7 @@ def test_kernel_is_its_naive_reference(
     bias = matrix(seed + 2, rows) if with_bias else None
     onto = matrix(seed + 3, tokens, rows) if accumulate else None
     seen = x if packed.kind < at.FLOAT_KINDS else naive.rounded(x)
-    expected = naive.linear(seen, pack.unpack(packed), bias) + (0 if onto is None else onto)
+    expected = naive.linear(seen, unpack(packed), bias) + (0 if onto is None else onto)
     got = run_linear(packed, x, bias, onto)
     # float32 sums of up to 130 products: each rounding is relative to the size of what is summed
     size = np.abs(seen) @ summed(packed).T + 1
@@ -110,7 +111,7 @@ def test_an_outlier_leaves_its_neighbours_their_bits() -> None:
 @pytest.mark.parametrize("kind", PACKERS)
 def test_packing_rounds_to_the_nearest(kind: str) -> None:
     w = matrix(3, 20, 70)
-    error = np.abs(pack.unpack(PACKERS[kind](w)) - w)
+    error = np.abs(unpack(PACKERS[kind](w)) - w)
     span = np.ptp(np.pad(w, ((0, 0), (0, 26))).reshape(20, 3, 32), axis=2).max()
     most = {
         "fp32": 0,
@@ -128,7 +129,7 @@ def test_zero_and_constant_matrices_survive() -> None:
     for value in (0.0, 3.5):
         w = np.full((16, 32), value, np.float32)
         for packer in (pack.pack_int8, pack.pack_int4, pack.pack_int4_16, pack.pack_int3_16, int8_groups):
-            np.testing.assert_allclose(pack.unpack(packer(w)), w, rtol=1e-3)
+            np.testing.assert_allclose(unpack(packer(w)), w, rtol=1e-3)
 
 
 def test_scales_of_another_shape_are_refused() -> None:

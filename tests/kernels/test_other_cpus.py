@@ -29,6 +29,7 @@ def test_kernels_hold_on(cpu: str) -> None:
     chosen += " or encoder_equals or single_linear_equals"
     files = [
         "tests/kernels/test_linear.py",
+        "tests/kernels/test_k_quants.py",
         "tests/kernels/test_adapter_kernels.py",
         "tests/engine/test_cpu.py",
         "tests/engine/test_cpu_memory.py",

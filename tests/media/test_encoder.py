@@ -5,6 +5,7 @@ import pytest
 
 from ingle.kernels import naive, packed
 from ingle.kernels import pack as packing
+from ingle.kernels.unpack import unpack
 from ingle.media.encoder import EncoderShape, EyeFormat, PackedProduct, PictureEncoder, encoder_tensors
 
 CLOSE = 2e-5
@@ -30,11 +31,11 @@ def seen_by_kernels(matrix: np.ndarray, format_: EyeFormat) -> np.ndarray:
     """The numbers that are left of a matrix after packing."""
     match format_:
         case "fp32":
-            return packing.unpack(packing.pack_fp32(matrix))
+            return unpack(packing.pack_fp32(matrix))
         case "bf16":
-            return packing.unpack(packing.pack_bf16(packing.to_bf16(matrix)))
+            return unpack(packing.pack_bf16(packing.to_bf16(matrix)))
         case "int8":
-            return packing.unpack(packing.pack_int8_grouped(matrix))
+            return unpack(packing.pack_int8_grouped(matrix))
 
 
 @pytest.mark.parametrize("format_", ["fp32", "bf16", "int8"])

@@ -10,6 +10,7 @@ import numpy as np
 from ingle.kernels import layout as at
 from ingle.kernels import naive, pack
 from ingle.kernels.jit import kernel
+from ingle.kernels.unpack import unpack
 
 ENTRIES = {name: f"linear_{name}" for name in ("fp32", "bf16", "int8", "int4", "int4_16", "int3_16")}
 _TOLERANCE = 1e-5  # of the sum of magnitudes: float32 sums of 640 products
@@ -67,7 +68,7 @@ def check_linears() -> list[Checked]:
         call = _Call(packed, x)
         call.run(ENTRIES[name], 0, call.panels)
         seen = x if packed.kind < at.FLOAT_KINDS else naive.rounded(x)
-        matrix = pack.unpack(packed)
+        matrix = unpack(packed)
         size = naive.linear(np.abs(seen), np.abs(matrix))
         results.append(Checked(name, float((np.abs(call.out - naive.linear(seen, matrix)) / size).max())))
     return results

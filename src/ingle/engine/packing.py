@@ -18,15 +18,16 @@ from ingle.core.errors import CheckpointError, ConfigError
 from ingle.core.files import atomic_file, write_atomic
 from ingle.core.spec import ModelConfig
 from ingle.home.base import KeptFile
-from ingle.kernels import blocks_16, pack
+from ingle.kernels import blocks_16, k_quants, pack
 from ingle.kernels.jit import MEMORY_KERNELS
 from ingle.kernels.layout import BF16, F32, INT3_16, INT4, INT4_16, INT8, INT8_GROUP
+from ingle.kernels.unpack import unpack
 from ingle.model.checkpoint import Checkpoint, expected_shapes
 from ingle.model.tensor import Tensor
 
 Format = Literal["auto", "int4", "int8", "bf16", "fp32"]
-"""`auto` keeps the file's blocks where a kernel multiplies them without loss (Q3_16, Q4_0, Q4_1, Q4_16, Q8_0), else int8. A matrix with a
-merged delta becomes int8, one scale per row."""
+"""`auto` keeps the file's blocks where a kernel multiplies them without loss (`_NATIVE`), else int8. A matrix with a merged delta becomes
+int8, one scale per row."""
 Array = npt.NDArray[Any]
 Packed = Callable[[int, int], None]
 """Gets the tensors that are packed, of how many."""
@@ -35,7 +36,7 @@ WEIGHTS = "weights.bin"
 _INFO = "pack.json"
 _SEAL = "digest"
 """Key of the description's own digest."""
-_VERSION = 4
+_VERSION = 5
 _MEMORY = ".self_attn.memory."
 VECTOR, _HEADS, _MAPS = -1, -2, -3  # kinds beside those of `kernels.layout`
 _ALIGNMENT = 64  # bytes: a cache line, so that no vector of weights straddles two
@@ -87,6 +88,7 @@ def unreached(info: PackInfo, cache: str) -> frozenset[str]:
     kinds = {place.kind for place in info.places.values()}
     by_kind = {"linear_fp32": {F32}, "linear_bf16": {BF16}, "linear_int8": {INT8, INT8_GROUP}}
     by_kind |= {"linear_int4": {INT4}, "linear_int4_16": {INT4_16}, "linear_int3_16": {INT3_16}}
+    by_kind |= {f"linear_{name.lower()}": {kind} for name, kind in k_quants.KINDS.items()}
     by_cache = {"float32": "attention_f32", "float16": "attention_f16", "int8": "attention_int8"}
     memories = frozenset() if any(spec.remembering(info.config.num_kv_heads) for spec in info.config.layers) else MEMORY_KERNELS
     other_caches = {name for dtype, name in by_cache.items() if dtype != cache}
@@ -139,7 +141,7 @@ def packed_as(
             plane = put(_of_memory(kind, tensor.to_float32(), checkpoint.config.head_dim))
             places[name] = PackedPlace(kind, rows, columns, (plane,))
             continue
-        packed = _pack(tensor, "int8" if format_ == "int4" and _is_vocabulary(name) and tensor.kind != "Q8_0" else format_)
+        packed = _pack(tensor, format_)
         planes = tuple(put(plane) for plane in (packed.weights, packed.scales, packed.minima) if plane.size)
         places[name] = PackedPlace(packed.kind, packed.rows, packed.columns, planes)
     others = (KeptFile(name, len(data), digest_bytes(data)) for name, data in words.items())
@@ -193,7 +195,7 @@ def unpacked(folder: Path, info: PackInfo) -> Iterator[tuple[str, Array]]:
         elif place.kind in (_HEADS, _MAPS):
             yield name, _from_memory(place, planes[0].view(np.float32), info.config.head_dim)
         else:
-            yield name, pack.unpack(pack.PackedLinear(place.kind, place.rows, place.columns, *planes))
+            yield name, unpack(pack.PackedLinear(place.kind, place.rows, place.columns, *planes))
 
 
 def _vector(values: Array) -> Array:
@@ -228,9 +230,8 @@ def _is_vocabulary(name: str) -> bool:
 
 
 def _pack(tensor: Tensor, format_: str) -> pack.PackedLinear:
-    native = _NATIVE.get(tensor.kind)
-    four_bits = format_ == "int4" and (tensor.kind != "Q8_0" or _is_vocabulary(tensor.name))
-    if native and (format_ == "auto" or four_bits):
+    native, vocabulary = _NATIVE.get(tensor.kind), _is_vocabulary(tensor.name)
+    if native and (format_ == "auto" or (format_ == "int4" and (tensor.kind in _FOUR_BITS) != vocabulary)):
         return native(tensor)
     if format_ == "bf16" and tensor.kind == "BF16":
         return pack.pack_bf16(np.ascontiguousarray(tensor.raw).view("<u2"))
@@ -240,7 +241,7 @@ def _pack(tensor: Tensor, format_: str) -> pack.PackedLinear:
             return pack.pack_fp32(matrix)
         case "bf16":
             return pack.pack_bf16(pack.to_bf16(matrix))
-        case "int4":
+        case "int4" if not vocabulary:
             return pack.pack_int4(matrix)
         case _:
             return pack.pack_int8(matrix)
@@ -280,5 +281,12 @@ def _from_q8_0(tensor: Tensor) -> pack.PackedLinear:
     return pack.pack_int8_groups(np.ascontiguousarray(blocks[..., 2:]).view(np.int8).reshape(tensor.shape), _halves(blocks, 0))
 
 
-_NATIVE = {"Q4_1": _from_q4_1, "Q4_0": _from_q4_0, "Q8_0": _from_q8_0} | {kind: _from_sixteens(kind) for kind in blocks_16.BLOCK_BYTES}
+def _from_k(kind: str) -> Callable[[Tensor], pack.PackedLinear]:
+    return lambda tensor: pack.pack_k(kind, tensor.raw)
+
+
+_NATIVE = {"Q4_1": _from_q4_1, "Q4_0": _from_q4_0, "Q8_0": _from_q8_0}
+_NATIVE |= {kind: _from_sixteens(kind) for kind in blocks_16.BLOCK_BYTES} | {kind: _from_k(kind) for kind in k_quants.KINDS}
 """Packers for blocks that kernels multiply as they are."""
+_FOUR_BITS = frozenset({"Q4_1", "Q4_0", "Q3_K", "Q4_K", *blocks_16.BLOCK_BYTES})
+"""Those of four bits or fewer."""

@@ -48,6 +48,7 @@ class KernelEntry:
     calls: tuple[str, ...] = ()
 
 
+_K_QUANTS = ("linear_q3_k", "linear_q4_k", "linear_q5_k", "linear_q6_k")
 _LINEARS = ("linear_int3_16", "linear_int4", "linear_int4_16", "linear_int8", "linear_fp32", "linear_bf16")
 _ATTENTIONS = ("attention_f16", "attention_f32", "attention_int8")
 ADAPTER_KERNELS = frozenset({"adapter_in", "adapter_out"})
@@ -56,6 +57,7 @@ MEMORY_KERNELS = frozenset({"memory_features", "memory_walk", "memory_blend"})
 """Reached only in layers with recurrent memories."""
 ENTRIES = {
     **{name: KernelEntry("ingle.kernels.linear", 7) for name in _LINEARS},
+    **{name: KernelEntry("ingle.kernels.linear_k", 7) for name in _K_QUANTS},
     **{name: KernelEntry("ingle.kernels.attention", 5) for name in _ATTENTIONS},
     "adapter_in": KernelEntry("ingle.kernels.adapter", 4),
     "adapter_out": KernelEntry("ingle.kernels.adapter", 3),
@@ -72,7 +74,7 @@ ENTRIES = {
     "softmax_pick": KernelEntry("ingle.kernels.sample", 4),
     "encoder_pass": KernelEntry("ingle.kernels.encoder", 3, ("linear_int8", "linear_fp32", "linear_bf16", "packed_forward")),
     "encoder_project": KernelEntry("ingle.kernels.encoder", 3, ("linear_int8", "linear_fp32", "linear_bf16")),
-    "decoder_step": KernelEntry("ingle.kernels.step", 3, (*_LINEARS, *_ATTENTIONS, *sorted(ADAPTER_KERNELS | MEMORY_KERNELS))),
+    "decoder_step": KernelEntry("ingle.kernels.step", 3, (*_LINEARS, *_K_QUANTS, *_ATTENTIONS, *sorted(ADAPTER_KERNELS | MEMORY_KERNELS))),
 }
 
 
@@ -95,7 +97,7 @@ def machine() -> llvm.TargetMachine:
 @cache
 def cache_key() -> str:
     """Digest that tells apart machine code by sources, versions and CPU."""
-    sources = sorted(file for file in Path(__file__).parent.glob("*.py") if file.name not in ("naive.py", "pack.py"))
+    sources = sorted(file for file in Path(__file__).parent.glob("*.py") if file.name not in ("naive.py", "pack.py", "unpack.py"))
     digest = hashlib.sha256(b"".join(file.read_bytes() for file in sources))
     constants = (BLOCK_TOKENS, PAGE_TOKENS)  # compiled into them from elsewhere
     parts = (constants, sys.version, llvm.llvm_version_info, platform.machine(), cpu_name(), sorted(features()), dot_instruction())

@@ -10,6 +10,7 @@ Weights are packed in *panels* of 16 output rows, so that one vector lane is one
     INT4_16     as INT4                                   bytes of scale and minimum per 16 columns, [panel, K/32, 16, 2] each,
                                                           scales behind the panel's units (Q4_16: kernels/blocks_16.py)
     INT3_16     [panel, K/32, 3, 16, 4] bytes             the same (Q3_16; which bits are which: kernels/three_bits.py)
+    Q3_K … Q6_K                                           GGUF's K-quants: kernels/k_quants.py, multiplied in linear_k.py
 
 K and rows are padded to 32. For the integer kinds x comes as int8 with one scale per 32 columns (`rows.quantise`), so products
 are exact in int32 and the sum is as exact as the rounding of x. Groups of columns with an outlier come in two terms; the second is
@@ -44,12 +45,12 @@ from ingle.kernels.tiles import (
 
 FLOATS, INTEGERS = tile_rows()
 """Most rows of x in one tile."""
-_ONTO = dot_instruction() != "maddubs"
+ONTO = dot_instruction() != "maddubs"
 """Whether codes can be added to existing sums."""
 
 
 @njit(inline="always")
-def _finish(rows, linear, index, tile, out, stride, accumulate):
+def finish(rows, linear, index, tile, out, stride, accumulate):
     bias = get(linear, at.BIAS)
     if bias != 0:
         tile = added(tile, load_f32(bias + index * 64))
@@ -67,13 +68,13 @@ def _float_panel(rows, load, element_bytes):
         tile = zeros_f(rows)
         for k in range(K):
             tile = outer(tile, load(w + k * 16 * element_bytes), values + 4 * k, 4 * K)
-        _finish(rows, linear, index, tile, out, stride, accumulate)
+        finish(rows, linear, index, tile, out, stride, accumulate)
 
     return panel
 
 
 @njit(inline="always")
-def _needed(rows, term, scale, stride):
+def needed(rows, term, scale, stride):
     """Return whether any row of the tile has this term for this group."""
     return term == 0 or any_bits(rows, scale, stride) != 0
 
@@ -92,7 +93,7 @@ def _int8_panel(rows):
             scale = get(x, at.SCALE) + (2 * first + term) * groups * 4
             offset = get(x, at.OFFSET) + (2 * first + term) * groups * 4
             for g in range(groups):
-                if _needed(rows, term, scale + 4 * g, line):
+                if needed(rows, term, scale + 4 * g, line):
                     sums = row_splats_i(rows, offset + 4 * g, line)  # −128 Σx, since weights are stored as w + 128
                     for j in range(8):
                         sums = dot_bytes(sums, load_i32(w + 512 * g + 64 * j), q + 32 * g + 4 * j, 2 * K)
@@ -101,13 +102,13 @@ def _int8_panel(rows):
                     tile = outer_integers(tile, sums, step, scale + 4 * g, line)
         if not grouped:
             tile = scaled(tile, load_f32(d))
-        _finish(rows, linear, index, tile, out, stride, accumulate)
+        finish(rows, linear, index, tile, out, stride, accumulate)
 
     return panel
 
 
 @njit(inline="always")
-def _dot_half(sums, w, q, stride):
+def dot_half(sums, w, q, stride):
     """Multiply sixteen columns' codes, two groups of four columns to a byte, by 16 bytes of each row of the tile."""
     for j in range(2):
         pair = load_i32(w + 64 * j)
@@ -117,14 +118,14 @@ def _dot_half(sums, w, q, stride):
 
 
 @njit(inline="always")
-def _dot_later_half(sums, w, q, stride):
-    """Do `_dot_half` for the other sixteen of the group that begins at w and q."""
-    return _dot_half(sums, w + 128, q + 16, stride)
+def dot_later_half(sums, w, q, stride):
+    """Do `dot_half` for the other sixteen of the group that begins at w and q."""
+    return dot_half(sums, w + 128, q + 16, stride)
 
 
 @njit(inline="always")
-def _dot_half_of_three(sums, w, q, stride):
-    """Do `_dot_half` for codes in the layout of kernels/three_bits.py."""
+def dot_half_of_three(sums, w, q, stride):
+    """Do `dot_half` for codes in the layout of kernels/three_bits.py."""
     a, b = load_i32(w), load_i32(w + 64)
     sums = dot_codes(sums, field(a, 0, 7), q, stride)
     sums = dot_codes(sums, field(a, 3, 7), q + 4, stride)
@@ -133,7 +134,7 @@ def _dot_half_of_three(sums, w, q, stride):
 
 
 @njit(inline="always")
-def _dot_later_half_of_three(sums, w, q, stride):
+def dot_later_half_of_three(sums, w, q, stride):
     a, b, c = load_i32(w), load_i32(w + 64), load_i32(w + 128)
     sums = dot_codes(sums, field(c, 0, 7), q + 16, stride)
     sums = dot_codes(sums, field(c, 3, 7), q + 20, stride)
@@ -157,12 +158,12 @@ def _int4_panel(rows):
             scale = get(x, at.SCALE) + (2 * first + term) * groups * 4
             total = get(x, at.TOTAL) + (2 * first + term) * groups * 4
             for g in range(groups):
-                if _needed(rows, term, scale + 4 * g, line):
-                    sums = _dot_half(zeros_i(rows), w + 256 * g, q + 32 * g, 2 * K)
-                    sums = _dot_later_half(sums, w + 256 * g, q + 32 * g, 2 * K)
+                if needed(rows, term, scale + 4 * g, line):
+                    sums = dot_half(zeros_i(rows), w + 256 * g, q + 32 * g, 2 * K)
+                    sums = dot_later_half(sums, w + 256 * g, q + 32 * g, 2 * K)
                     tile = outer_integers(tile, whole_sums(sums), load_f16(d + 32 * g), scale + 4 * g, line)
                     tile = outer(tile, load_f16(m + 32 * g), total + 4 * g, line)
-        _finish(rows, linear, index, tile, out, stride, accumulate)
+        finish(rows, linear, index, tile, out, stride, accumulate)
 
     return panel
 
@@ -184,9 +185,9 @@ def _sixteens_panel(rows, dot_half, dot_later_half, bits):
             scale = get(x, at.SCALE) + (2 * first + term) * groups * 4
             halves = get(x, at.HALVES) + (2 * first + term) * groups * 4
             for g in range(groups):
-                if _needed(rows, term, scale + 4 * g, line):
+                if needed(rows, term, scale + 4 * g, line):
                     sums = raised(whole_sums(dot_later_half(zeros_i(rows), w + 64 * bits * g, q + 32 * g, 2 * K)))
-                    if _ONTO:
+                    if ONTO:
                         sums = dot_half(sums, w + 64 * bits * g, q + 32 * g, 2 * K)
                     else:
                         sums = summed(sums, whole_sums(dot_half(zeros_i(rows), w + 64 * bits * g, q + 32 * g, 2 * K)))
@@ -194,12 +195,12 @@ def _sixteens_panel(rows, dot_half, dot_later_half, bits):
                     whole = dot_pairs(zeros_i(rows), load_pairs(units + 64 + 32 * g), sums)
                     whole = dot_pairs(whole, load_pairs(m + 32 * g), row_splats_i(rows, halves + 4 * g, line))
                     tile = outer_integers(tile, whole, one, scale + 4 * g, line)
-        _finish(rows, linear, index, scaled(tile, load_f32(units)), out, stride, accumulate)
+        finish(rows, linear, index, scaled(tile, load_f32(units)), out, stride, accumulate)
 
     return panel
 
 
-def _all_rows(most, make):
+def all_rows(most, make):
     """Make a product of one panel and all rows of x, in tiles of `most`, 4, 2 and 1 rows."""
     large, p4, p2, p1 = (make(rows) for rows in (most, 4, 2, 1))
 
@@ -222,12 +223,12 @@ def _all_rows(most, make):
     return run
 
 
-_int4 = _all_rows(INTEGERS, _int4_panel)
-_int4_16 = _all_rows(INTEGERS, lambda rows: _sixteens_panel(rows, _dot_half, _dot_later_half, 4))
-_int3_16 = _all_rows(INTEGERS, lambda rows: _sixteens_panel(rows, _dot_half_of_three, _dot_later_half_of_three, 3))
-_int8 = _all_rows(INTEGERS, _int8_panel)
-_fp32 = _all_rows(FLOATS, lambda rows: _float_panel(rows, load_f32, 4))
-_bf16 = _all_rows(FLOATS, lambda rows: _float_panel(rows, load_bf16, 2))
+_int4 = all_rows(INTEGERS, _int4_panel)
+_int4_16 = all_rows(INTEGERS, lambda rows: _sixteens_panel(rows, dot_half, dot_later_half, 4))
+_int3_16 = all_rows(INTEGERS, lambda rows: _sixteens_panel(rows, dot_half_of_three, dot_later_half_of_three, 3))
+_int8 = all_rows(INTEGERS, _int8_panel)
+_fp32 = all_rows(FLOATS, lambda rows: _float_panel(rows, load_f32, 4))
+_bf16 = all_rows(FLOATS, lambda rows: _float_panel(rows, load_bf16, 2))
 
 
 def linear_int4(linear, index, x, rows, out, stride, accumulate):

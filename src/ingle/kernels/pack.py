@@ -1,4 +1,4 @@
-"""Pack weights into panels, and unpack them: see linear.py for the layouts."""
+"""Pack weights into panels: see linear.py for the layouts, and unpack.py for the way back."""
 
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -7,8 +7,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ingle.core.errors import ShapeError
-from ingle.kernels import blocks_16, three_bits
-from ingle.kernels.layout import BF16, F32, INT3_16, INT4, INT4_16, INT8, INT8_GROUP
+from ingle.kernels import blocks_16, k_quants, three_bits
+from ingle.kernels.layout import BF16, F32, INT3_16, INT4, INT4_16, INT8, INT8_GROUP, Q3_K
 
 Array = npt.NDArray[Any]
 
@@ -190,6 +190,48 @@ def pack_sixteens(kind: str, unit: Array, scale: Array, minimum: Array, q: Array
     return PackedLinear(number, *_shape(q), _bytes(weights), _bytes(np.concatenate([units, scales], axis=1)), _bytes(minima))
 
 
+def pack_k(kind: str, raw: Array, chunk_bytes: int = 1 << 22) -> PackedLinear:
+    """Pack the rows of a K-quant as they lie in a file, uint8 [N, bytes]: see kernels/k_quants.py. Raises ShapeError for broken rows.
+
+    Panels follow one another, so a large matrix is packed some rows at a time, and never lies in memory code by code.
+    """
+    step = max(32, chunk_bytes // max(1, raw.shape[1]) // 32 * 32)
+    parts = [_pack_k(kind, raw[start : start + step]) for start in range(0, len(raw), step)]
+    planes = (np.concatenate([getattr(part, name) for part in parts]) for name in ("weights", "scales"))
+    return PackedLinear(parts[0].kind, len(raw), parts[0].columns, *planes)
+
+
+def _pack_k(kind: str, raw: Array) -> PackedLinear:
+    of = k_quants.split(kind, raw)
+    (count, columns), number = of.codes.shape, k_quants.KINDS[kind]
+    rows, blocks = _up(count, 32), columns // k_quants.COLUMNS
+
+    def panels(plane: Array) -> Array:  # [N, blocks · n] → [N/16, blocks, n · 16] bytes, the rows innermost
+        whole = _padded(plane, rows, plane.shape[1]).reshape(rows // 16, 16, blocks, -1).transpose(0, 2, 3, 1)
+        return np.ascontiguousarray(whole).view(np.uint8).reshape(rows // 16, blocks, -1)
+
+    if of.least is None or of.least_unit is None:
+        scales = [panels(of.unit), panels(of.scale.astype(np.int8))]
+    else:
+        pairs = (of.scale.reshape(count, -1, 2) >> 4 | of.least.reshape(count, -1, 2) >> 4 << 2).astype(np.uint8)
+        lower, upper = of.scale & 15 | (of.least & 15) << 4, pairs[..., 0] | pairs[..., 1] << 4
+        scales = [panels(of.unit), panels(of.least_unit), panels(lower.astype(np.uint8)), panels(upper)]
+    codes = _words(of.codes) if number == Q3_K else _with_upper_bits(of.codes, k_quants.CODE_BYTES[number])
+    return PackedLinear(number, count, columns, _bytes(codes), _bytes(np.concatenate(scales, axis=2)))
+
+
+def _with_upper_bits(q: Array, size: int) -> Array:
+    """Reorder codes [N, K] → [N/16, K/32, size]: the lower four bits as INT4, then bits 4 and 5 of each eight groups of four columns."""
+    panels = _up(len(q), 32) // 16
+    parts = [_nibbles(q & 15).reshape(panels, -1, 256)]
+    if size > parts[0].shape[2]:
+        bits = 1 if size == 320 else 2  # of each code
+        quads = (_quads(_whole(q)) >> 4).reshape(panels, -1, bits, 8 // bits, 16, 4)
+        shifts = np.arange(0, 8, bits, dtype=np.uint8)[:, None, None]
+        parts.append(np.bitwise_or.reduce(quads << shifts, axis=3).reshape(panels, -1, 64 * bits))
+    return np.concatenate(parts, axis=2)
+
+
 def _words(q: Array) -> Array:
     """Reorder codes of three bits [N, K] → [N/16, K/32, 3, 16, 4]."""
     whole = _whole(q)
@@ -207,49 +249,3 @@ def _group_plane(plane: Array, shape: tuple[int, ...]) -> Array:
     if plane.shape != expected:
         raise ShapeError("scale", f"must be {expected} for a matrix of {shape}", plane.shape)
     return _padded(plane.astype(np.float16), _up(shape[0], 32), expected[1])
-
-
-def unpack(packed: PackedLinear) -> Array:
-    """Return the float32 [N, K] that the kernels multiply by: the naive reference of every layout."""
-    N, K = packed.padded
-    if packed.kind in (F32, BF16):
-        if packed.kind == F32:
-            panels = packed.weights.view(np.float32)
-        else:
-            panels = (packed.weights.view(np.uint16).astype(np.uint32) << 16).view(np.float32)
-        matrix = panels.reshape(N // 16, K, 16).transpose(0, 2, 1).reshape(N, K)
-    else:
-        matrix = _unpack_integers(packed, N, K)
-    return np.ascontiguousarray(matrix[: packed.rows, : packed.columns])
-
-
-def _unpack_integers(packed: PackedLinear, N: int, K: int) -> Array:
-    def plane(data: Array) -> Array:  # [N, K] from a float16 group plane
-        groups = data.view(np.float16).astype(np.float32).reshape(N // 16, K // 32, 16).transpose(0, 2, 1).reshape(N, K // 32)
-        return np.repeat(groups, 32, axis=1)
-
-    if packed.kind == INT3_16:
-        words = packed.weights.reshape(N // 16, K // 32, 3, 16, 4).transpose(0, 3, 1, 2, 4)
-        return _unpack_sixteens(packed, three_bits.split(words.reshape(N, K // 32, 12)).reshape(N, K))
-    if packed.kind in (INT4, INT4_16):
-        pairs = packed.weights.reshape(N // 16, K // 8, 1, 16, 4)
-        quads = np.concatenate([pairs & 15, pairs >> 4], axis=2).reshape(N // 16, K // 4, 16, 4)
-        q = quads.transpose(0, 2, 1, 3).reshape(N, K).astype(np.float32)
-        if packed.kind == INT4_16:
-            return _unpack_sixteens(packed, q)
-        return q * plane(packed.scales) + plane(packed.minima)
-    quads = packed.weights.reshape(N // 16, K // 4, 16, 4)
-    q = quads.transpose(0, 2, 1, 3).reshape(N, K).astype(np.float32) - 128
-    return q * (packed.scales.view(np.float32)[:, None] if packed.kind == INT8 else plane(packed.scales))
-
-
-def _unpack_sixteens(packed: PackedLinear, q: Array) -> Array:
-    N, K = q.shape
-    scales = packed.scales.reshape(N // 16, 64 + K)
-    unit = np.ascontiguousarray(scales[:, :64]).view(np.float32).reshape(N, 1)
-
-    def plane(data: Array, of: Array) -> Array:
-        whole = data.reshape(N // 16, K // 32, 16, 2).transpose(0, 2, 1, 3).reshape(N, K // 16)
-        return np.repeat(of * whole, blocks_16.COLUMNS, axis=1)
-
-    return q * plane(scales[:, 64:], unit) + plane(packed.minima, np.float32(-blocks_16.STEP) * unit)

@@ -11,6 +11,7 @@ from ingle.kernels.simd import (
     fma,
     get,
     half_at,
+    i8_at,
     larger,
     largest,
     load_f32,
@@ -138,6 +139,34 @@ def rotate(source, factor, cosine, sine, out, dim):
 
 
 @njit
+def _of_block(linear, kind, group, lane, k):
+    """Return one number of a K-quant: column k of a group of 32, which is number `group` of all panels (kernels/k_quants.py)."""
+    quad, place = k // 4, lane * 4 + k % 4
+    scales, number = get(linear, at.SCALES), group % 8
+    if kind == at.Q3_K:
+        codes = get(linear, at.WEIGHTS) + group * 192 + place
+        code = (u8_at(codes + quad // 2 * 64) >> (3 * (quad % 2))) & 7
+        if quad >= 6:
+            last = u8_at(codes + 128)
+            code = (u8_at(codes + (quad - 6) * 64) >> 6) | ((last >> quad) & 1) << 2
+    else:
+        codes = get(linear, at.WEIGHTS) + group * (256 if kind == at.Q4_K else (320 if kind == at.Q5_K else 384)) + place
+        code = (u8_at(codes + quad // 2 * 64) >> (4 * (quad % 2))) & 15
+        if kind == at.Q5_K:
+            code |= ((u8_at(codes + 256) >> quad) & 1) << 4
+        elif kind == at.Q6_K:
+            code |= ((u8_at(codes + 256 + quad // 4 * 64) >> (2 * (quad % 4))) & 3) << 4
+    if kind in (at.Q3_K, at.Q6_K):
+        block = scales + group // 8 * 288
+        step = half_at(block + 2 * lane) * i8_at(block + 32 + 16 * (2 * number + k // 16) + lane)
+        return step * np.float32(code - (4 if kind == at.Q3_K else 32))
+    block = scales + group // 8 * 256
+    lower, upper = u8_at(block + 64 + 16 * number + lane), u8_at(block + 192 + number // 2 * 16 + lane) >> (4 * (number % 2))
+    step = half_at(block + 2 * lane) * np.float32((lower & 15) | (upper & 3) << 4)
+    return step * np.float32(code) - half_at(block + 32 + 2 * lane) * np.float32((lower >> 4) | (upper & 12) << 2)
+
+
+@njit
 def embed(linear, token, out, width):
     """Write the float32 row `token` of a packed matrix, as the linear kernels see it, and zeros behind it."""
     kind = get(linear, at.KIND)
@@ -153,6 +182,8 @@ def embed(linear, token, out, width):
             nibble = (u8_at(weights + pair) >> (4 * (k // 4 % 2))) & 15
             minimum = half_at(get(linear, at.MINIMA) + 2 * group)
             value = nibble * half_at(scales + 2 * group) + minimum
+        elif kind >= at.Q3_K:
+            value = _of_block(linear, kind, panel * groups + k // 32, lane, k % 32)
         elif kind == at.F32:
             value = f32_at(weights + 4 * ((panel * K + k) * 16 + lane))
         elif kind == at.BF16:

@@ -147,6 +147,13 @@ load_i8 = _loader(I8, lambda b, v: b.sitofp(b.sext(v, VI), VF))
 
 
 @intrinsic
+def load_bytes(_typing, address):
+    """Load 16 unsigned bytes as int32."""
+    bytes_ = ir.VectorType(I8, LANES)
+    return INTEGERS(ADDRESS), lambda _c, b, _s, args: b.zext(b.load(at_address(b, args[0], bytes_), align=1), VI)
+
+
+@intrinsic
 def load_i32(_typing, address):
     """Load 16 int32 (or 64 bytes)."""
     return INTEGERS(ADDRESS), lambda _c, b, _s, args: b.load(at_address(b, args[0], VI), align=4)
@@ -303,6 +310,29 @@ def field(_typing, v, shift, mask):
         return b.and_(moved, ir.Constant(VI, [bits] * LANES))
 
     return INTEGERS(INTEGERS, shift, mask), emit
+
+
+@intrinsic(prefer_literal=True)
+def raised_field(_typing, v, shift, mask):
+    """Return (byte << shift) & mask of each of 64 bytes, or (byte >> −shift) & mask; shift and mask are literals in the kernel."""
+    places, bits = shift.literal_value, mask.literal_value * 0x01010101
+
+    def emit(_context, b, _sig, args):
+        amount = ir.Constant(VI, [abs(places)] * LANES)
+        moved = b.shl(args[0], amount) if places > 0 else b.lshr(args[0], amount)
+        return b.and_(moved, ir.Constant(VI, [bits] * LANES))
+
+    return INTEGERS(INTEGERS, shift, mask), emit
+
+
+@intrinsic
+def shifted(_typing, v, places):
+    """Return v >> places, of int32 that are not below 0."""
+
+    def emit(_context, b, _sig, args):
+        return b.lshr(args[0], splat_of(b, b.trunc(args[1], I32), VI))
+
+    return INTEGERS(INTEGERS, types.int64), emit
 
 
 @intrinsic

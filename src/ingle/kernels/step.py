@@ -18,6 +18,8 @@ from ingle.kernels.sync import barrier, external, take
 
 _linear_int4, _linear_int8 = external("linear_int4", 7), external("linear_int8", 7)
 _linear_int4_16, _linear_int3_16 = external("linear_int4_16", 7), external("linear_int3_16", 7)
+_linear_q3_k, _linear_q4_k = external("linear_q3_k", 7), external("linear_q4_k", 7)
+_linear_q5_k, _linear_q6_k = external("linear_q5_k", 7), external("linear_q6_k", 7)
 _linear_fp32, _linear_bf16 = external("linear_fp32", 7), external("linear_bf16", 7)
 _attention_f16, _attention_f32 = external("attention_f16", 5), external("attention_f32", 5)
 _attention_int8 = external("attention_int8", 5)
@@ -44,6 +46,14 @@ def _linear(linear, x, rows, out, accumulate, step, phase):
                 _linear_int4_16(arguments)
             elif kind == at.INT3_16:
                 _linear_int3_16(arguments)
+            elif kind == at.Q4_K:
+                _linear_q4_k(arguments)
+            elif kind == at.Q6_K:
+                _linear_q6_k(arguments)
+            elif kind == at.Q5_K:
+                _linear_q5_k(arguments)
+            elif kind == at.Q3_K:
+                _linear_q3_k(arguments)
             elif kind == at.F32:
                 _linear_fp32(arguments)
             elif kind == at.BF16:

@@ -65,6 +65,21 @@ def row_splats_i(_typing, rows, address, stride):
 
 
 @intrinsic(prefer_literal=True)
+def row_halves_i(_typing, rows, address, stride, shift):
+    """Return a tile whose row r holds the int16 at address + r · stride in all lanes, times 2^shift (a literal; below 0: exact halving)."""
+    ty, places = Tile("i", rows.literal_value), shift.literal_value
+
+    def emit(_context, b, _sig, args):
+        vectors = []
+        for r in range(ty.rows):
+            x = b.sext(b.load(at_address(b, b.add(args[1], b.mul(args[2], I64(r))), I16), align=2), I32)
+            vectors.append(splat_of(b, b.shl(x, I32(places)) if places > 0 else b.ashr(x, I32(-places)), VI))
+        return tile_of(b, vectors, ty)
+
+    return ty(rows, ADDRESS, ADDRESS, shift), emit
+
+
+@intrinsic(prefer_literal=True)
 def load_tile(_typing, rows, address, stride):
     """Return a tile whose row r is 16 float32 at address + r · stride."""
     ty = Tile("f", rows.literal_value)

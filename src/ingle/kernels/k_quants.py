@@ -1,0 +1,134 @@
+"""GGUF's K-quants: blocks of 256 columns with scales of their own, which the kernels multiply as they are.
+
+| kind | code | a weight is | of so many columns |
+|---|---|---|---|
+| Q3_K, Q6_K | 0 … 7, 0 … 63 | d · scale · (code − 4), d · scale · (code − 32) | 16: scale −32 … 31, −128 … 127 |
+| Q4_K, Q5_K | 0 … 15, 0 … 31 | d · scale · code − e · minimum | 32: scale and minimum 0 … 63 |
+
+d and e are float16, one each for a block. In a panel of 16 rows (linear.py) a block of 256 columns is
+
+    Q3_K, Q6_K    scales: d [16], then scales [16, 16] bytes, a vector of rows for each 16 columns
+    Q4_K, Q5_K    scales: d [16], e [16], then [8, 16] bytes scale & 15 | minimum << 4 for each 32 columns, then their upper halves,
+                  [4, 16] bytes: of the 32 columns 2i and 2i + 1, each scale >> 4 | minimum >> 4 << 2
+
+and the codes of 32 columns are those of INT4, or for Q3_K of INT3_16; Q5_K and Q6_K have their upper bits behind the lower four: of the
+eight groups of four columns, bit j of a byte [16, 4] is group j's, or bits 2j and 2j + 1 of the first and the second [16, 4].
+Source of the blocks: ggml's ggml-common.h (block_q4_K and its neighbours).
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ingle.core.errors import ShapeError
+from ingle.kernels.layout import Q3_K, Q4_K, Q5_K, Q6_K
+
+Array = npt.NDArray[Any]
+COLUMNS = 256
+KINDS = {"Q3_K": Q3_K, "Q4_K": Q4_K, "Q5_K": Q5_K, "Q6_K": Q6_K}
+BLOCK_BYTES = {"Q3_K": 110, "Q4_K": 144, "Q5_K": 176, "Q6_K": 210}
+"""Bytes of a block in a file."""
+MIDDLE = {Q3_K: 4, Q6_K: 32}
+"""Code of a weight 0."""
+CODE_BYTES = {Q3_K: 192, Q4_K: 256, Q5_K: 320, Q6_K: 384}
+"""Bytes of the codes of 32 columns in a panel."""
+SCALE_BYTES = {Q3_K: 288, Q4_K: 256, Q5_K: 256, Q6_K: 288}
+"""Bytes of the scales of a block in a panel."""
+
+
+@dataclass(frozen=True)
+class KParts:
+    """A matrix [N, K] in parts."""
+
+    codes: Array
+    """uint8 [N, K]."""
+    unit: Array
+    """d, float16 [N, K/256]."""
+    scale: Array
+    """int16 [N, K/16] or [N, K/32]."""
+    least_unit: Array | None = None
+    """e, float16 [N, K/256]."""
+    least: Array | None = None
+    """Minima, int16 [N, K/32]."""
+
+    def values(self, kind: int) -> npt.NDArray[np.float32]:
+        """Return the weights, float32 [N, K]."""
+        rows, columns = self.codes.shape
+
+        def spread(unit: Array, scale: Array) -> Array:
+            each = scale.reshape(*unit.shape, -1).astype(np.float32) * unit.astype(np.float32)[..., None]
+            return np.repeat(each.reshape(rows, -1), columns // scale.shape[1], axis=1)
+
+        result: npt.NDArray[np.float32] = spread(self.unit, self.scale) * (self.codes.astype(np.float32) - np.float32(MIDDLE.get(kind, 0)))
+        if self.least is not None and self.least_unit is not None:
+            result -= spread(self.least_unit, self.least)
+        return result
+
+
+def split(kind: str, raw: Array) -> KParts:
+    """Split the rows of a file, uint8 [N, bytes], into parts. Raises ShapeError for rows that are no whole blocks."""
+    size = BLOCK_BYTES[kind]
+    if raw.ndim != 2 or raw.shape[1] % size:
+        raise ShapeError("rows", f"must be whole blocks of {size} bytes", raw.shape)
+    blocks = np.ascontiguousarray(raw).reshape(len(raw), -1, size)
+    return {"Q3_K": _split_3, "Q4_K": _split_4, "Q5_K": _split_5, "Q6_K": _split_6}[kind](blocks)
+
+
+def _split_3(blocks: Array) -> KParts:
+    upper, lower, packed = blocks[..., :32], blocks[..., 32:96], blocks[..., 96:108]
+    codes = _shifted(lower.reshape(*lower.shape[:2], 2, 1, 32), (0, 2, 4, 6), 3) | _bits(upper[:, :, None], range(8), 1, (2, 4), 2)
+    low = np.concatenate([packed[..., :8] & 15, packed[..., :8] >> 4], axis=-1)
+    high = _shifted(packed[..., None, 8:], (0, 2, 4, 6), 3).reshape(low.shape)
+    scale = (low | high << 4).astype(np.int16) - 32
+    return KParts(_flat(codes), _half(blocks, 108), _flat(scale))
+
+
+def _split_4(blocks: Array) -> KParts:
+    return KParts(_flat(_nibbles(blocks[..., 16:], 32)), *_six_bits(blocks))
+
+
+def _split_5(blocks: Array) -> KParts:
+    lower = _nibbles(blocks[..., 48:], 32)
+    upper = _bits(blocks[:, :, None, 16:48], range(8), 1, (4, 2), 4)
+    return KParts(_flat(lower | upper), *_six_bits(blocks))
+
+
+def _split_6(blocks: Array) -> KParts:
+    lower = _nibbles(blocks[..., :128], 64)
+    upper = _shifted(blocks[..., 128:192].reshape(*blocks.shape[:2], 2, 1, 32), (0, 2, 4, 6), 3).reshape(lower.shape) << 4
+    return KParts(_flat(lower | upper), _half(blocks, 208), _flat(blocks[..., 192:208].view(np.int8).astype(np.int16)))
+
+
+def _six_bits(blocks: Array) -> tuple[Array, Array, Array, Array]:
+    """Return d, scales, e and minima of Q4_K and Q5_K, whose numbers of six bits lie in twelve bytes."""
+    low, least, both = blocks[..., 4:8], blocks[..., 8:12], blocks[..., 12:16]
+    scale = np.concatenate([low & 63, both & 15 | low >> 6 << 4], axis=-1).astype(np.int16)
+    minimum = np.concatenate([least & 63, both >> 4 | least >> 6 << 4], axis=-1).astype(np.int16)
+    return _half(blocks, 0), _flat(scale), _half(blocks, 2), _flat(minimum)
+
+
+def _half(blocks: Array, at: int) -> Array:
+    return np.ascontiguousarray(blocks[..., at : at + 2]).view("<f2")[..., 0]
+
+
+def _flat(parts: Array) -> Array:
+    return np.ascontiguousarray(parts.reshape(len(parts), -1))
+
+
+def _shifted(packed: Array, shifts: tuple[int, ...], mask: int) -> Array:
+    """Return (byte >> shift) & mask for each shift, on the axis before the last: [..., 1, n] → [..., shifts, n]."""
+    found: Array = packed >> np.array(shifts, np.uint8)[:, None] & np.uint8(mask)
+    return found
+
+
+def _nibbles(packed: Array, run: int) -> Array:
+    """Return codes [N, blocks, runs, 2, n]: of each run of n bytes first the lower halves, then the upper."""
+    return _shifted(packed.reshape(*packed.shape[:2], -1, 1, run), (0, 4), 15)
+
+
+def _bits(packed: Array, shifts: Any, mask: int, shape: tuple[int, int], place: int) -> Array:
+    """Return one bit of each byte for each shift, moved to its place: [N, blocks, 1, n] → [N, blocks, *shape, n]."""
+    found = _shifted(packed, tuple(shifts), mask) << np.uint8(place)
+    return found.reshape(*packed.shape[:2], *shape, packed.shape[-1])

@@ -1,0 +1,82 @@
+"""K-quants: what the gguf library decodes is what panels hold and what kernels multiply, to the last bit."""
+
+import gguf
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ingle.core.errors import ShapeError
+from ingle.kernels import k_quants, naive, pack
+from ingle.kernels.unpack import unpack
+from tests.kernels.calls import run_linear
+from tests.kernels.k_rows import UNITS, random_rows
+
+every = pytest.mark.parametrize("kind", k_quants.KINDS)
+
+
+def decoded(kind: str, raw: np.ndarray) -> np.ndarray:
+    return gguf.quants.dequantize(raw, gguf.GGMLQuantizationType[kind])
+
+
+def sizes(kind: str, raw: np.ndarray, x: np.ndarray) -> float:
+    """The most that sums of a product can reach: a code's part and a minimum's cancel where a weight is small."""
+    of = k_quants.split(kind, raw)
+    size = np.abs(x).astype(np.float64) @ np.abs(of.values(k_quants.KINDS[kind]).astype(np.float64)).T
+    if of.least is not None and of.least_unit is not None:
+        minima = np.abs(of.least_unit.astype(np.float64)).repeat(8, 1) * of.least
+        size += 2 * np.abs(x) @ minima.repeat(32, 1).T
+    return float(size.max())
+
+
+@every
+@given(rows=st.integers(1, 70), blocks=st.integers(1, 3), chunk_bytes=st.sampled_from([1, 10_000, 1 << 22]), seed=st.integers(0, 10**6))
+@settings(max_examples=20, deadline=None)
+def test_a_pack_is_exactly_what_the_library_decodes(kind: str, rows: int, blocks: int, chunk_bytes: int, seed: int) -> None:
+    raw = random_rows(kind, rows, blocks, seed)
+    np.testing.assert_array_equal(k_quants.split(kind, raw).values(k_quants.KINDS[kind]), decoded(kind, raw))
+    packed = pack.pack_k(kind, raw, chunk_bytes)
+    np.testing.assert_array_equal(unpack(packed), decoded(kind, raw))
+    assert packed.nbytes * rows <= raw.nbytes * 1.04 * packed.padded[0], "no larger than in the file"
+
+
+@every
+@given(rows=st.integers(1, 40), blocks=st.integers(1, 2), tokens=st.integers(1, 29), seed=st.integers(0, 10**6), outlier=st.booleans())
+@settings(max_examples=20, deadline=None)
+def test_kernel_is_its_naive_reference_in_integers(kind: str, rows: int, blocks: int, tokens: int, seed: int, outlier: bool) -> None:
+    raw = random_rows(kind, rows, blocks, seed)
+    x = np.random.default_rng(seed + 1).standard_normal((tokens, 256 * blocks)).astype(np.float32)
+    if outlier:
+        x[::2, 0] *= 1000
+    seen, got = naive.rounded(x), run_linear(pack.pack_k(kind, raw), x)
+    assert np.abs(got - naive.linear(seen, decoded(kind, raw))).max() < 2e-6 * (sizes(kind, raw, seen) + 1)
+
+
+@every
+def test_integer_sums_are_exact(kind: str) -> None:
+    """Units are 1 and scales so small that every sum is a whole number below 2^24, also of the largest codes by the largest inputs."""
+    raw = random_rows(kind, 32, 1, 0)
+    raw[:16] = 255
+    for place in UNITS[kind]:
+        raw[:, place : place + 2] = np.ones((32, 1), np.float16).view(np.uint8)
+    first, last = {"Q3_K": (96, 108), "Q4_K": (4, 16), "Q5_K": (4, 16), "Q6_K": (192, 208)}[kind]
+    raw[:, first:last] = [1, 2, 3, 1] * ((last - first) // 4)
+    x = np.random.default_rng(1).integers(-127, 128, (13, 256)).astype(np.float32)
+    x[0], x[1] = 127, -127
+    x[:, ::32] = 127  # each group's scale is then exactly 1
+    np.testing.assert_array_equal(run_linear(pack.pack_k(kind, raw), x), x @ decoded(kind, raw).T)
+
+
+@every
+def test_a_row_does_not_depend_on_the_others(kind: str) -> None:
+    packed, x = pack.pack_k(kind, random_rows(kind, 48, 2, 1)), np.random.default_rng(2).standard_normal((30, 512)).astype(np.float32)
+    x[::3, 40] = 50
+    together = run_linear(packed, x)
+    for count in (1, 2, 3, 7):
+        np.testing.assert_array_equal(run_linear(packed, x[:count]), together[:count])
+
+
+@every
+def test_broken_rows_are_refused(kind: str) -> None:
+    with pytest.raises(ShapeError, match=f"whole blocks of {k_quants.BLOCK_BYTES[kind]} bytes"):
+        pack.pack_k(kind, random_rows(kind, 4, 1, 0)[:, :-1])
