@@ -3,6 +3,7 @@
     python bench/scaling.py rates --home DIR         learning rates at two corners of the ladder
     python bench/scaling.py minis --home DIR         ten small sweeps, each foretold, signed, then checked
     python bench/scaling.py rivals --home DIR        a law's split of compute against smaller-longer and larger-shorter, three seeds
+    python bench/scaling.py epochs --home DIR        eight readings of a text, foretold from one, two and four
 
 `minis`: the smallest plan: three sizes and three lengths, second seeds for two sizes, the foretold run with four times the compute of
 the largest. Kinds of model, optimisers, vocabularies and texts vary. Beside each prediction stand a straight line through log loss and
@@ -11,11 +12,15 @@ log compute of the runs that lie on its lower edge, and the loss of the largest 
 `rivals`: at the compute of the first mini sweep's foretold run, the split that its law advises, half as large a model on twice the text,
 and a model twice as large on half the text; at equal FLOPs, and at equal seconds by measured speeds. Compared text by text.
 
+`epochs`: two sizes and two amounts of text; beside the law with repeats stand the law that takes every reading for new text, and the loss
+after four.
+
 Whatever is finished in the home is not trained again; `--only` takes some of the work, so that two processes share it.
 """
 
 import argparse
 import statistics
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -62,14 +67,14 @@ RIVALS = {"as advised": 1.0, "smaller, longer": 0.5, "larger, shorter": 2.0}
 def main() -> None:
     """Do one part."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("part", choices=("rates", "minis", "rivals"))
+    parser.add_argument("part", choices=("rates", "minis", "rivals", "epochs"))
     parser.add_argument("--home", type=Path, required=True)
     parser.add_argument("--only", default="", help="numbers of some of the work, for example 0,2,4")
     parser.add_argument("--workers", type=int, default=0)
     args = parser.parse_args()
     home = Home(args.home.absolute()).create()
     chosen = [int(one) for one in args.only.split(",")] if args.only else list(range(len(MINIS)))
-    {"rates": rates, "minis": minis, "rivals": rivals}[args.part](home, chosen, args.workers)
+    {"rates": rates, "minis": minis, "rivals": rivals, "epochs": epochs}[args.part](home, chosen, args.workers)
 
 
 def rates(home: Home, _chosen: list[int], workers: int) -> None:
@@ -159,6 +164,35 @@ def rivals(home: Home, _chosen: list[int], workers: int) -> None:
     show("advised minus rival at equal FLOPs, bits per byte", [("seed", "rival", "difference", "low", "high"), *rows])
     won = {rival: sum(one["high"] < 0 for one in results if one["rival"] == rival) for rival in list(RIVALS)[1:]}
     finish("scaling_rivals", {"advised": advised, "flops": flops, "won": won, "results": results})
+
+
+def epochs(home: Home, _chosen: list[int], workers: int) -> None:
+    """Losses after eight readings, foretold from fewer."""
+    settings = replace(smallest(), sizes=("2x64", "2x128"), tokens=(307_200, 614_400), more_seeds=0)
+    prepared = prepare(home, settings.data, settings.vocabulary)
+    sweep = keep_plan(home, "epochs", settings, prepared, {})
+
+    def reading(times: int, texts: Sequence[int]) -> list[RunSettings]:
+        told = replace(settings, epochs=float(times))
+        return [run_of(told, prepared, size, text * times, 0) for size in settings.sizes for text in texts]
+
+    few = [run for times in (1, 2, 4) for run in reading(times, settings.tokens)]
+    points = [point_of(report) for report in run_sweep(home, sweep, few, workers=workers, watch=SAID)]
+    many = reading(8, settings.tokens[:1])
+    came = [point_of(report) for report in run_sweep(home, sweep, many, workers=workers, watch=SAID)]
+    fit, as_new = fit_points(points), fit_points([replace(one, unique=one.tokens) for one in points])
+    rows, results = [], []
+    for one in came:
+        [said], [new] = fit.predict([one]), as_new.predict([replace(one, unique=one.tokens)])
+        last = min(other.loss for other in points if (other.parameters, other.unique) == (one.parameters, one.unique))
+        errors = {name: loss / one.loss - 1 for name, loss in (("error", said.loss), ("as new", new.loss), ("as after four", last))}
+        inside = said.low <= one.loss <= said.high
+        results.append(said.table() | {"parameters": one.parameters, "came": one.loss, "inside": inside} | errors)
+        rows.append(
+            (one.parameters, *(f"{results[-1][key]:.4f}" for key in FIGURES), inside, *(f"{error:+.2%}" for error in errors.values()))
+        )
+    show("eight readings, bits per byte", [("parameters", *FIGURES, "inside", "error", "as new text", "as after four"), *rows])
+    finish("scaling_epochs", {"readings": results})
 
 
 def best_size(fit: Any, settings: SweepSettings, prepared: Prepared, flops: float) -> float:
