@@ -46,6 +46,11 @@ class Engine:
         self._process.stdin.flush()
         return self._read()
 
+    @property
+    def pid(self) -> int:
+        """Number of its process."""
+        return self._process.pid
+
     def close(self) -> None:
         """Ends the process."""
         self._process.kill()
