@@ -108,7 +108,7 @@ def check_twin(layers: int, rank: int) -> float:
         angles = np.arange(len(ids), dtype=np.float32)[:, None] * frequencies
         weights = dict(unpacked(Path(folder), info))
         rounded = {name.removesuffix(".weight") for name, place in info.places.items() if place.kind >= at.FLOAT_KINDS}
-        turned = np.cos(angles) * scale, np.sin(angles) * scale
+        turned = [(np.cos(angles) * scale, np.sin(angles) * scale)] * len(cut.config.layers)
         seen = unpack_adapter(cut.config, additions)
         expected = naive.decoder(cut.config, weights, ids, turned, frozenset(rounded), "float32", seen)
     apart = float(np.abs(got - expected).max() / np.abs(expected).max())

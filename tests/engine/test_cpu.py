@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from ingle.core import blocks
 from ingle.core.blocks import CACHES
 from ingle.core.errors import CheckpointError, ConfigError
-from ingle.core.spec import LayerSpec, ModelConfig, Rope
+from ingle.core.spec import LayerSpec, ModelConfig, Rope, Ways
 from ingle.core.vectors import NO_VECTORS, Vectors
 from ingle.engine import packing, team
 from ingle.engine.backend import Segment, prefill, step
@@ -23,8 +23,7 @@ from ingle.engine.cpu import CpuBackend
 from ingle.engine.team import Cores
 from ingle.kernels import k_quants, naive
 from ingle.kernels import layout as at
-from ingle.model.rope import inverse_frequencies
-from tests.engine.tiny import backend_of, in_blocks, random_checkpoint, tiny_config, tokens
+from tests.engine.tiny import angles_of, backend_of, in_blocks, random_checkpoint, tiny_config, tokens
 
 
 def naive_logits(
@@ -36,10 +35,19 @@ def naive_logits(
     assert info is not None
     weights = dict(packing.unpacked(folder, info))
     integer = {name.removesuffix(".weight") for name, place in info.places.items() if place.kind >= at.FLOAT_KINDS}
-    frequencies, scale = inverse_frequencies(config)
-    angles = np.arange(len(ids), dtype=np.float32)[:, None] * frequencies
-    turns = np.cos(angles) * scale, np.sin(angles) * scale
-    return naive.decoder(config, weights, ids, turns, frozenset(integer), cache, adapter, vectors)
+    return naive.decoder(config, weights, ids, angles_of(config, len(ids)), frozenset(integer), cache, adapter, vectors)
+
+
+@st.composite
+def all_ways(draw: st.DrawFn, dim: int, layers: int) -> Ways:
+    """What families do otherwise, in any combination."""
+    some = st.lists(st.integers(0, layers - 1), unique=True).map(sorted).map(tuple)
+    turned = draw(st.sampled_from([0, dim // 4 * 2]))
+    return Ways(
+        draw(st.sampled_from(["silu", "gelu"])), draw(st.sampled_from(["before", "after", "both"])), draw(st.booleans()),
+        draw(st.sampled_from([1.0, 7.5])), draw(st.sampled_from([1.0, 0.22])), draw(st.sampled_from([0.0, 0.3])),
+        draw(st.sampled_from([1.0, 0.125])), draw(some), turned, draw(some), Rope(300.0),
+    )  # fmt: skip
 
 
 @st.composite
@@ -52,7 +60,7 @@ def configs(draw: st.DrawFn) -> ModelConfig:
     return tiny_config(
         draw(st.sampled_from([32, 48, 72])), draw(st.sampled_from([33, 64, 80])), groups * shared, groups, dim,
         draw(st.integers(5, 90)), layers, qk_norm=draw(st.booleans()), biases=draw(st.booleans()), tied=draw(st.booleans()),
-        rope=rope,
+        rope=rope, ways=draw(st.one_of(st.just(Ways()), all_ways(dim, len(layers)))),
     )  # fmt: skip
 
 

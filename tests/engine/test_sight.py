@@ -29,12 +29,11 @@ from ingle.engine.sight import Group, remembering_groups, retrieval_groups, shor
 from ingle.kernels import layout as at
 from ingle.kernels import naive
 from ingle.model.checkpoint import expected_shapes
-from ingle.model.rope import inverse_frequencies
 from tests.engine.test_adapter import random_additions
 from tests.engine.test_answer import byte_tokenizer
 from tests.engine.test_cpu import CLOSE
 from tests.engine.test_cpu_memory import configs
-from tests.engine.tiny import backend_of, random_checkpoint, tiny_config, tokens
+from tests.engine.tiny import angles_of, backend_of, random_checkpoint, tiny_config, tokens
 
 LAYERS = (
     LayerSpec((1,), 9, 3, "gated_delta"), LayerSpec((0, 1, 2)), LayerSpec((), 5, 0, "gated_delta"), LayerSpec((0, 2), 7, 1),
@@ -73,11 +72,7 @@ def naive_without(folder: Path, before: ModelConfig, after: ModelConfig, ids: li
     info = packing.read_pack(folder)
     assert info is not None
     integer = frozenset(name.removesuffix(".weight") for name, place in info.places.items() if place.kind >= at.FLOAT_KINDS)
-    frequencies, scale = inverse_frequencies(after)
-    angles = np.arange(len(ids), dtype=np.float32)[:, None] * frequencies
-    return naive.decoder(
-        after, reduced(folder, before, after), ids, (np.cos(angles) * scale, np.sin(angles) * scale), integer, cache, adapter or {}
-    )
+    return naive.decoder(after, reduced(folder, before, after), ids, angles_of(after, len(ids)), integer, cache, adapter or {})
 
 
 @st.composite

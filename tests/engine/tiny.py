@@ -4,23 +4,24 @@ from pathlib import Path
 
 import numpy as np
 
-from ingle.core.spec import LayerSpec, ModelConfig, Rope
+from ingle.core.spec import LayerSpec, ModelConfig, Rope, Ways
 from ingle.engine import packing
 from ingle.engine.cpu import CpuBackend
 from ingle.engine.team import Cores
 from ingle.model.checkpoint import Checkpoint, expected_shapes
+from ingle.model.rope import all_frequencies
 from ingle.model.tensor import Tensor
 from tests.kernels.k_rows import random_rows
 
 
 def tiny_config(
     hidden: int = 48, mlp: int = 80, heads: int = 4, groups: int = 2, dim: int = 12, vocab: int = 70, layers: tuple[LayerSpec, ...] = (),
-    context: int = 2000, qk_norm: bool = False, biases: bool = False, tied: bool = True, rope: Rope = Rope(),  # noqa: B008 - frozen
+    context: int = 2000, qk_norm: bool = False, biases: bool = False, tied: bool = True, rope: Rope = Rope(), ways: Ways = Ways(),  # noqa: B008 - frozen
 ) -> ModelConfig:  # fmt: skip
     layers = layers or (LayerSpec(tuple(range(groups))),) * 2
     return ModelConfig(
         "llama", vocab, hidden, mlp, heads, groups, dim, layers, context, rope, tie_embeddings=tied, qkv_bias=biases, output_bias=biases,
-        mlp_bias=biases, qk_norm=qk_norm,
+        mlp_bias=biases, qk_norm=qk_norm, ways=ways,
     )  # fmt: skip
 
 
@@ -49,6 +50,15 @@ def backend_of(folder: Path, checkpoint: Checkpoint, format_: str = "fp32", thre
     info = packing.pack_checkpoint(checkpoint, "base", format_, folder / format_)
     packing.check_pack(folder / format_, info)
     return CpuBackend(folder / format_, info, Cores(threads), cache)
+
+
+def angles_of(config: ModelConfig, count: int) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Cosine and sine [count, dim/2] of the positions from 0, for each layer: what `naive.decoder` wants."""
+    kinds = []
+    for frequencies, scale in all_frequencies(config):
+        angles = np.arange(count, dtype=np.float32)[:, None] * frequencies
+        kinds.append((np.cos(angles) * scale, np.sin(angles) * scale))
+    return [kinds[config.rope_of(i)] for i in range(len(config.layers))]
 
 
 def tokens(config: ModelConfig, count: int, seed: int = 0) -> list[int]:

@@ -97,7 +97,7 @@ def test_any_layers_agree_with_the_plain_mask_cached_or_not(data: st.DataObject)
 def naive_logits(module: CausalLM, ids: torch.Tensor) -> torch.Tensor:
     """The same model with every head by itself, a loop over queries, and the rule of sight written out."""
     config, x = module.config, module.model.embed_tokens(ids)
-    angle = torch.arange(ids.shape[1])[:, None] * module.frequencies
+    angle = torch.arange(ids.shape[1])[:, None] * module.turns[0][0]
     for index, layer in enumerate(module.model.layers):
         attention, spec = layer.self_attn, config.layers[index]
         h = layer.input_layernorm(x)

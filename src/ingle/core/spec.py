@@ -64,11 +64,56 @@ class LayerSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class Ways:
+    """What a family does otherwise than Llama does."""
+
+    activation: Literal["silu", "gelu"] = "silu"
+    """Of the gated MLP; `gelu` in its form with tanh (Gemma)."""
+    norms: Literal["before", "after", "both"] = "before"
+    """Where attention and MLP are normalised: their input, their output (OLMo 2), or both (Gemma)."""
+    whole_norm: bool = False
+    """Where there is a norm of q and k (`qk_norm`), it is one over all heads together (OLMo 2)."""
+    embedding_scale: float = 1.0
+    """Factor of embeddings (Gemma: √hidden; Granite)."""
+    residual_scale: float = 1.0
+    """Factor of what attention and MLP add to the stream (Granite)."""
+    attention_scale: float = 0.0
+    """Factor of attention's scores; 0 = 1 / √head_dim."""
+    logit_scale: float = 1.0
+    """Factor of logits (Granite)."""
+    unturned: tuple[int, ...] = ()
+    """Layers whose queries and keys RoPE does not turn (SmolLM3)."""
+    turned: int = 0
+    """Numbers of each head that RoPE turns, the first ones; 0 = all (Phi-4-mini)."""
+    local: tuple[int, ...] = ()
+    """Layers that `local_rope` turns instead of `rope` (Gemma 3's with windows)."""
+    local_rope: Rope | None = None
+
+    @property
+    def apart(self) -> bool:
+        """Whether what attention and MLP give is normalised or scaled before it is added to the stream."""
+        return self.norms != "before" or self.residual_scale != 1.0
+
+    @property
+    def norm_names(self) -> tuple[tuple[str, str], tuple[str, str]]:
+        """Names of a layer's norms before and after attention and MLP, as Hugging Face has them; "" = there is none.
+
+        `post_attention_layernorm` stands before the MLP in some families, and behind attention in others.
+        """
+        input_, output, lifted = "input_layernorm", "post_attention_layernorm", "pre_feedforward_layernorm"
+        return {
+            "before": ((input_, output), ("", "")),
+            "after": (("", ""), (output, "post_feedforward_layernorm")),
+            "both": ((input_, lifted), (output, "post_feedforward_layernorm")),
+        }[self.norms]
+
+
+@dataclass(frozen=True, slots=True)
 class ModelConfig:
     """The shape of a decoder. Linear layers, parameter names and shapes follow Hugging Face."""
 
-    family: Literal["llama", "qwen2", "qwen3"]
-    """The checkpoint family; the fields below hold the differences."""
+    family: str
+    """The checkpoint family, a file in model/families; the fields below hold the differences."""
     vocab_size: int
     """Rows of the embedding."""
     hidden_size: int
@@ -99,6 +144,7 @@ class ModelConfig:
     """The three MLP projections carry a bias (Llama with `mlp_bias`)."""
     qk_norm: bool = False
     """q and k are RMS-normalised per head before RoPE (Qwen3)."""
+    ways: Ways = Ways()
 
     def __post_init__(self) -> None:
         for field in ("vocab_size", "hidden_size", "intermediate_size", "num_heads", "num_kv_heads", "head_dim", "context_length"):
@@ -113,6 +159,10 @@ class ModelConfig:
         first = {layer: i for i, layer in reversed([*enumerate(self.layers)])}
         for layer, i in first.items():
             _check_layer(layer, i, self.num_kv_heads)
+        for i, layer in enumerate(self.layers):
+            if layer.memory != "none" and self._rope_at(i) != self.rope:
+                cure = "Leave these layers as they are."
+                raise ConfigError(f"layers[{i}].memory", "must be none in a layer with a position embedding of its own", layer.memory, cure)
 
     @property
     def queries_per_group(self) -> int:
@@ -123,6 +173,21 @@ class ModelConfig:
     def is_transformer(self) -> bool:
         """Whether every group of every layer has full attention."""
         return all(len(layer.retrieval) == self.num_kv_heads for layer in self.layers)
+
+    @property
+    def ropes(self) -> tuple[Rope | None, ...]:
+        """Return the different position embeddings of the layers; `rope` first, None = none."""
+        others = dict.fromkeys(self._rope_at(i) for i in range(len(self.layers)))
+        return (self.rope, *(rope for rope in others if rope != self.rope))
+
+    def rope_of(self, index: int) -> int:
+        """Return which of `ropes` turns a layer's queries and keys."""
+        return self.ropes.index(self._rope_at(index))
+
+    def _rope_at(self, index: int) -> Rope | None:
+        if index in self.ways.unturned:
+            return None
+        return self.ways.local_rope if index in self.ways.local else self.rope
 
     def with_layers(self, layers: tuple[LayerSpec, ...]) -> "ModelConfig":
         """Return this config with other layers over the same weights."""

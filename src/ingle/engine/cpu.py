@@ -24,11 +24,11 @@ from ingle.engine.adapter import Adapter, Additions, pack_adapter
 from ingle.engine.backend import Backend, NotFinite, Segment, check_segment
 from ingle.engine.memory import StepMemory
 from ingle.engine.packing import WEIGHTS, PackInfo, cache_dtype, unreached
-from ingle.engine.records import model_records
+from ingle.engine.records import factors, model_records
 from ingle.engine.team import Cores, Team
 from ingle.kernels import layout as at
 from ingle.kernels.jit import ADAPTER_KERNELS, kernel
-from ingle.model.rope import inverse_frequencies
+from ingle.model.rope import all_frequencies
 
 Array = npt.NDArray[Any]
 
@@ -41,8 +41,7 @@ class CpuBackend:
         self._info, self._cores = info, cores or Cores()
         with (folder / WEIGHTS).open("rb") as file:
             self._weights = np.frombuffer(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), np.uint8)
-        self._eps = np.array([info.config.norm_eps], np.float32)
-        self._frequencies, self._rope_scale = inverse_frequencies(info.config)
+        self._factors, self._turns = factors(info.config), all_frequencies(info.config)
         self._unreached = unreached(info, cache)
         self._kernel = kernel("decoder_step", self._unreached | ADAPTER_KERNELS)
         self._team, self._lock = Team(self._cores.most), threading.Lock()
@@ -53,7 +52,7 @@ class CpuBackend:
         self.config = config
         self.layout = StateLayout.of(config, cache)
         self._remembers = self.layout.memories_shape[0] > 0
-        self._records, self._copied = model_records(self._info, config, self.layout, self._weights, self._eps)
+        self._records, self._copied = model_records(self._info, config, self.layout, self._weights, self._factors)
         self._memory = self._new_memory(1, 1, 1, 0)
 
     def seeing(self, layers: tuple[LayerSpec, ...]) -> "CpuBackend":
@@ -207,14 +206,16 @@ class CpuBackend:
     def _turn(self, memory: StepMemory, rows: int) -> None:
         """Compute the angles by which RoPE turns each row and turned the key that now leaves each window, and the share of tokens that have
         left."""
-        positions, scale = memory.positions[:rows], self._rope_scale
-        angles = positions[:, None].astype(np.float32) * self._frequencies
-        np.multiply(np.cos(angles), scale, out=memory.cosine[:rows])
-        np.multiply(np.sin(angles), scale, out=memory.sine[:rows])
+        positions = memory.positions[:rows]
+        for kind, (frequencies, scale) in enumerate(self._turns):
+            angles = positions[:, None].astype(np.float32) * frequencies
+            np.multiply(np.cos(angles), scale, out=memory.cosine[:rows, kind])
+            np.multiply(np.sin(angles), scale, out=memory.sine[:rows, kind])
+        frequencies, scale = self._turns[0]  # of layers with memories
         for i, (window, sinks) in enumerate(memory.windows):
             count = np.maximum(positions + (1 - window - sinks), 1)  # read only where at least one has
             np.log(count / (count + window), out=memory.held[:rows, i], casting="same_kind")
-            angles = (positions[:, None] - window).astype(np.float32) * self._frequencies
+            angles = (positions[:, None] - window).astype(np.float32) * frequencies
             np.divide(np.cos(angles), scale, out=memory.back_cosine[:rows, i])
             np.divide(np.sin(angles), -scale, out=memory.back_sine[:rows, i])
 

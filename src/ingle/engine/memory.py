@@ -41,6 +41,7 @@ class StepMemory:
             at.STREAM: rows * hidden, at.QUERIES: rows * queries, at.KEYS: rows * keys, at.VALUES_NEW: rows * keys,
             at.ROTATED: config.num_kv_heads * (rows * shared + at.TILE_ROWS) * width, at.PARTS: parts * part,
             at.GATED: rows * mlp, at.LIFTED: rows * mlp, at.SCRATCH: threads * at.scratch_floats(width),
+            at.OUTCOME: rows * hidden if config.ways.apart else 0,
             at.INNER: 3 * rows * at.inner_floats(inner), at.FEATURES: rows * memories * at.feature_floats(width, shared),
         }  # fmt: skip
         for field, count in floats.items():
@@ -57,9 +58,10 @@ class StepMemory:
                 self.record[field + plane] = self._new(2 * count * columns // 32, dtype).ctypes.data
         self.logits = self._new(outputs * up32(config.vocab_size), np.float32).reshape(outputs, -1)
         self.tokens, self.owners, self.positions = (self._new(rows, np.int64) for _ in range(3))
-        angles = (rows, config.head_dim // 2)
-        self.cosine, self.sine = (self._new(rows * angles[1], np.float32).reshape(angles) for _ in range(2))
-        back = (rows, len(self.windows), angles[1])
+        pairs = config.head_dim // 2
+        angles = (rows, len(config.ropes), pairs)
+        self.cosine, self.sine = (self._new(math.prod(angles), np.float32).reshape(angles) for _ in range(2))
+        back = (rows, len(self.windows), pairs)
         self.back_cosine, self.back_sine = (self._new(math.prod(back), np.float32)[: math.prod(back)].reshape(back) for _ in range(2))
         self.held = self._new(math.prod(back[:2]), np.float32)[: math.prod(back[:2])].reshape(back[:2])
         self.wanted = self._new(outputs, np.int64)

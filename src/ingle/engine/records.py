@@ -17,10 +17,7 @@ _LINEARS = {
     at.LINEAR_Q: "self_attn.q_proj", at.LINEAR_K: "self_attn.k_proj", at.LINEAR_V: "self_attn.v_proj", at.LINEAR_O: "self_attn.o_proj",
     at.LINEAR_GATE: "mlp.gate_proj", at.LINEAR_UP: "mlp.up_proj", at.LINEAR_DOWN: "mlp.down_proj",
 }  # fmt: skip
-_NORMS = {
-    at.NORM_1: "input_layernorm.weight", at.NORM_2: "post_attention_layernorm.weight",
-    at.NORM_Q: "self_attn.q_norm.weight", at.NORM_K: "self_attn.k_norm.weight",
-}  # fmt: skip
+_HEAD_NORMS = {at.NORM_Q: "self_attn.q_norm", at.NORM_K: "self_attn.k_norm"}
 _MEMORY = {
     at.QUERY_MAP: "q_map.weight", at.KEY_MAP: "k_map.weight", at.DECAY: "decay.weight", at.DECAY_BIAS: "decay.bias",
     at.WRITE: "write.weight", at.WRITE_BIAS: "write.bias", at.GATE: "gate.weight", at.GATE_BIAS: "gate.bias",
@@ -28,11 +25,18 @@ _MEMORY = {
 }  # fmt: skip
 
 
-def model_records(info: PackInfo, config: ModelConfig, layout: StateLayout, weights: Array, eps: Array) -> tuple[Array, list[Array]]:
+def factors(config: ModelConfig) -> Array:
+    """Return the float32 that a model's record points at (`kernels.layout.FACTORS`)."""
+    ways = config.ways
+    scale = ways.attention_scale or config.head_dim**-0.5
+    return np.array([config.norm_eps, ways.embedding_scale, ways.residual_scale, scale, ways.logit_scale], np.float32)
+
+
+def model_records(info: PackInfo, config: ModelConfig, layout: StateLayout, weights: Array, numbers: Array) -> tuple[Array, list[Array]]:
     """Return one array with the records of the model, its layers and its linears, and arrays that must live as long beside the weights.
 
-    config: the pack's, or one with other layers. Of a layer in which fewer groups have a memory than in the pack, the rest's tensors are
-    copied, because the kernels want them side by side: 50 KB for each memory of heads of 64.
+    config: the pack's, or one with other layers; numbers: its `factors`. Of a layer in which fewer groups have a memory than in the pack,
+    the rest's tensors are copied, because the kernels want them side by side: 50 KB for each memory of heads of 64.
     """
     groups, base, copied = config.num_kv_heads, weights.ctypes.data, list[Array]()
     layer_size = at.PLACES + at.PLACE_KINDS * groups
@@ -65,15 +69,20 @@ def model_records(info: PackInfo, config: ModelConfig, layout: StateLayout, weig
         at.MLP_PADDED: up32(config.intermediate_size), at.HEADS: config.num_heads, at.GROUPS: groups, at.DIM: config.head_dim,
         at.WIDTH: layout.width, at.CACHE: CACHES.index(layout.dtype), at.QUANTISED: quantised, at.EMBEDDING: address + 8 * at.MODEL,
         at.HEAD: address + 8 * (at.MODEL + at.DESCRIPTOR), at.NORM: vector("model.norm.weight"), at.LAYER: address + 8 * layers_at,
-        at.EPS: eps.ctypes.data, at.MOST_MEMORIES: (layout.memory_places >= 0).sum(axis=1).max(), at.WINDOWS: len(remembering(layout)),
+        at.FACTORS: numbers.ctypes.data, at.ACTIVATION: ("silu", "gelu").index(config.ways.activation), at.APART: config.ways.apart,
+        at.WHOLE_NORM: config.qk_norm and config.ways.whole_norm, at.ROPES: len(config.ropes),
+        at.MOST_MEMORIES: (layout.memory_places >= 0).sum(axis=1).max(), at.WINDOWS: len(remembering(layout)),
         at.BLOCK_BYTES: layout.block_elements * np.dtype(layout.dtype).itemsize, at.STREAMING: layout.rings_shape[1],
     }  # fmt: skip
     for field, value in model.items():
         records[field] = value
     for i, spec in enumerate(config.layers):
         layer = records[layers_at + i * layer_size : layers_at + (i + 1) * layer_size]
-        for field, name in _NORMS.items():
-            layer[field] = vector(f"model.layers.{i}.{name}")
+        (first, second), (of_attention, of_mlp) = config.ways.norm_names
+        norms = {at.NORM_1: first, at.NORM_2: second, at.NORM_O: of_attention, at.NORM_DOWN: of_mlp} | _HEAD_NORMS
+        for field, name in norms.items():
+            layer[field] = vector(f"model.layers.{i}.{name}.weight")
+        layer[at.ROPE] = config.rope_of(i)
         for field, name in _LINEARS.items():
             layer[field : field + at.DESCRIPTOR] = linear(f"model.layers.{i}.{name}")
         layer[at.WINDOW], layer[at.SINKS] = spec.window, spec.sinks

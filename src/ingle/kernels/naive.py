@@ -148,15 +148,20 @@ def cached(x: Array, cache: str) -> Array:
     return x.astype(cache).astype(np.float64)
 
 
-def attention(q: Array, k: Array, v: Array, spec: LayerSpec) -> Array:
+def gelu_product(gate: Array, up: Array) -> Array:
+    """Return gelu(gate) · up (GeGLU, arXiv 2002.05202)."""
+    return gelu(gate) * up
+
+
+def attention(q: Array, k: Array, v: Array, spec: LayerSpec, scale: float) -> Array:
     """Return attention of one whole sequence: q [T, heads, dim], k and v [T, groups, dim] → [T, heads, dim]; groups look back as `spec`
-    says."""
-    T, heads, dim = q.shape
+    says, and scores are multiplied by `scale`."""
+    T, heads, _ = q.shape
     positions = np.arange(T)
     out = np.zeros(q.shape)
     for head in range(heads):
         group = head * k.shape[1] // heads
-        scores = q[:, head] @ k[:, group].T / np.sqrt(dim)
+        scores = q[:, head] @ k[:, group].T * scale
         mask = visible(positions, positions, group in spec.retrieval, spec.window, spec.sinks)
         scores = np.where(mask, scores, -np.inf)
         weights = np.exp(scores - scores.max(axis=1, keepdims=True, initial=-1e30))
@@ -203,7 +208,7 @@ def decoder(
     config: ModelConfig,
     weights: Mapping[str, Array],
     ids: Sequence[int],
-    angles: tuple[Array, Array],
+    angles: Sequence[tuple[Array, Array]],
     integer: frozenset[str],
     cache: str,
     adapter: Mapping[str, tuple[Array, Array, Array | None]] = MappingProxyType({}),
@@ -211,41 +216,46 @@ def decoder(
 ) -> Array:
     """Return logits float64 [T, vocabulary] of one whole sequence.
 
-    weights: by Hugging Face's names; angles: cosine and sine [T, dim/2]; integer: names of linears whose input is rounded to int8; cache:
-    number type of keys and values; adapter: A, B and b by the name of a linear (its input is rounded too); vectors: of ids beyond the
-    vocabulary.
+    weights: by Hugging Face's names; angles: for each layer cosine and sine [T, dim/2]; integer: names of linears whose input is rounded to
+    int8; cache: number type of keys and values; adapter: A, B and b by the name of a linear (its input is rounded too); vectors: of ids
+    beyond the vocabulary.
     """
-    T, dim = len(ids), config.head_dim
+    T, dim, ways = len(ids), config.head_dim, config.ways
 
     def project(x: Array, name: str) -> Array:
         inputs = rounded(x.astype(np.float32)) if name in integer else x
         y = linear(inputs, weights[f"{name}.weight"], weights.get(f"{name}.bias"))
         return y + addition(rounded(x.astype(np.float32)), *adapter[name]) if name in adapter else y
 
-    def heads(x: Array, norm: str) -> Array:
-        x = x.reshape(T, -1, dim)
-        return rms_norm(x, weights[norm], config.norm_eps) if norm in weights else x
+    def norm(x: Array, name: str) -> Array:
+        return rms_norm(x, weights[name], config.norm_eps) if name in weights else x
+
+    def heads(x: Array, name: str) -> Array:
+        whole = norm(x, name) if ways.whole_norm else x
+        x = whole.reshape(T, -1, dim)
+        return x if ways.whole_norm else norm(x, name)
 
     table = weights["model.embed_tokens.weight"]
-    x = np.stack([vectors[id_] if id_ in vectors else table[id_] for id_ in ids]).astype(np.float64)
+    x = np.stack([vectors[id_] if id_ in vectors else table[id_] * ways.embedding_scale for id_ in ids]).astype(np.float64)
+    before, after = ways.norm_names
+    product = {"silu": silu_product, "gelu": gelu_product}[ways.activation]
     for i, spec in enumerate(config.layers):
         layer = f"model.layers.{i}"
-        normed = rms_norm(x, weights[f"{layer}.input_layernorm.weight"], config.norm_eps)
+        normed = norm(x, f"{layer}.{before[0]}.weight")
         q, k = (heads(project(normed, f"{layer}.self_attn.{n}_proj"), f"{layer}.self_attn.{n}_norm.weight") for n in "qk")
         v = project(normed, f"{layer}.self_attn.v_proj").reshape(T, -1, dim)
-        turned = rotate(k, *angles)
+        turned = rotate(k, *angles[i])
         if cache != "float32":
             turned, v = cached(turned, cache), cached(v, cache)
-            length = angles[0] ** 2 + angles[1] ** 2  # 1, but for yarn, which makes keys longer, too
-            k = rotate(turned, angles[0] / length, -angles[1] / length)  # what a memory gets of them
-        mixed = attention(rotate(q, *angles), turned, v, spec)
+            length = angles[i][0] ** 2 + angles[i][1] ** 2  # 1, but for yarn, which makes keys longer, too
+            k = rotate(turned, angles[i][0] / length, -angles[i][1] / length)  # what a memory gets of them
+        mixed = attention(rotate(q, *angles[i]), turned, v, spec, ways.attention_scale or dim**-0.5)
         if spec.remembering(k.shape[1]):
             prefix = f"{layer}.self_attn.memory."
             mixed = memory(mixed, q, k, v, spec, {n.removeprefix(prefix): w for n, w in weights.items() if n.startswith(prefix)})
-        x = x + project(mixed.reshape(T, -1), f"{layer}.self_attn.o_proj")
-        normed = rms_norm(x, weights[f"{layer}.post_attention_layernorm.weight"], config.norm_eps)
-        mixed = silu_product(project(normed, f"{layer}.mlp.gate_proj"), project(normed, f"{layer}.mlp.up_proj"))
-        x = x + project(mixed, f"{layer}.mlp.down_proj")
-    normed = rms_norm(x, weights["model.norm.weight"], config.norm_eps)
+        x = x + ways.residual_scale * norm(project(mixed.reshape(T, -1), f"{layer}.self_attn.o_proj"), f"{layer}.{after[0]}.weight")
+        normed = norm(x, f"{layer}.{before[1]}.weight")
+        mixed = product(project(normed, f"{layer}.mlp.gate_proj"), project(normed, f"{layer}.mlp.up_proj"))
+        x = x + ways.residual_scale * norm(project(mixed, f"{layer}.mlp.down_proj"), f"{layer}.{after[1]}.weight")
     head = "lm_head" if "lm_head.weight" in weights else "model.embed_tokens"
-    return project(normed, head)
+    return project(norm(x, "model.norm.weight"), head) * ways.logit_scale

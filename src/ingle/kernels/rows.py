@@ -101,15 +101,15 @@ def quantise(x, row, K):
 
 
 @njit
-def rms_norm(source, weight, out, width, padded, eps):
-    """Set out = x / sqrt(mean(x²) + eps) · weight, over `width` numbers in rows padded to `padded` (a multiple of 16)."""
+def rms_norm(source, weight, out, width, padded, eps, factor):
+    """Set out = factor · x / sqrt(mean(x²) + eps) · weight, over `width` numbers in rows padded to `padded` (a multiple of 16)."""
     squares = splat(0.0)
     for i in range(0, 4 * padded, 64):
         v = load_f32(source + i)
         squares = fma(v, v, squares)
-    factor = splat(1.0 / (total(squares) / width + eps) ** 0.5)
+    scale = splat(factor / (total(squares) / width + eps) ** 0.5)
     for i in range(0, 4 * padded, 64):
-        store_f32(out + i, load_f32(source + i) * factor * load_f32(weight + i))
+        store_f32(out + i, load_f32(source + i) * scale * load_f32(weight + i))
 
 
 @njit
@@ -119,6 +119,30 @@ def silu_product(gate, up, out, padded):
     for i in range(0, 4 * padded, 64):
         g = load_f32(gate + i)
         store_f32(out + i, g / (one + exp(zero - g)) * load_f32(up + i))
+
+
+@njit
+def gelu_product(gate, up, out, padded):
+    """Set out = gelu(gate) · up, in the form with tanh: gate / (1 + e^(−2z)), z = √(2/π) · (gate + 0.044715 gate³)."""
+    one = splat(1.0)
+    for i in range(0, 4 * padded, 64):
+        g = load_f32(gate + i)
+        z = g * fma(g * g, splat(-0.0713548162726), splat(-1.5957691216057308))
+        store_f32(out + i, g / (one + exp(z)) * load_f32(up + i))
+
+
+@njit
+def scale_row(x, factor, width):
+    """Multiply `width` float32 (a multiple of 16) by a factor."""
+    for i in range(0, 4 * width, 64):
+        store_f32(x + i, load_f32(x + i) * splat(factor))
+
+
+@njit
+def add_scaled(source, factor, out, width):
+    """Set out = out + factor · source, of `width` float32 (a multiple of 16)."""
+    for i in range(0, 4 * width, 64):
+        store_f32(out + i, fma(load_f32(source + i), splat(factor), load_f32(out + i)))
 
 
 @njit

@@ -12,7 +12,7 @@ from ingle.kernels import layout as at
 from ingle.kernels.attention import clear_part, fold, sees
 from ingle.kernels.cache import block_address, put
 from ingle.kernels.memory import remembers
-from ingle.kernels.rows import embed, place_vector, quantise, rms_norm, rotate, silu_product
+from ingle.kernels.rows import add_scaled, embed, gelu_product, place_vector, quantise, rms_norm, rotate, scale_row, silu_product
 from ingle.kernels.simd import f32_at, get, load_f32, set_f32, splat, store_f32
 from ingle.kernels.sync import barrier, external, take
 
@@ -95,12 +95,46 @@ def _meet(step):
 
 
 @njit
-def _normalise(model, weight, source, x, row, adapted):
-    """Normalise one row (RMSNorm) into activations `x`, rounded too if any linear or the row's adapter needs that."""
+def _factor(model, number):
+    return f32_at(get(model, at.FACTORS) + 4 * number)
+
+
+@njit
+def _normalise(model, weight, source, x, row, adapted, factor):
+    """Normalise one row (RMSNorm, times `factor`) into activations `x`, rounded too if any linear or the row's adapter needs that.
+    Without a weight the row is taken as it is."""
     padded = get(model, at.HIDDEN_PADDED)
-    rms_norm(source, weight, get(x, at.VALUES) + row * padded * 4, get(model, at.HIDDEN), padded, f32_at(get(model, at.EPS)))
+    out = get(x, at.VALUES) + row * padded * 4
+    if weight != 0:
+        rms_norm(source, weight, out, get(model, at.HIDDEN), padded, _factor(model, at.EPSILON), factor)
+    else:
+        for i in range(0, 4 * padded, 64):
+            store_f32(out + i, load_f32(source + i))
     if get(model, at.QUANTISED) != 0 or adapted != 0:
         quantise(x, row, padded)
+
+
+@njit
+def _settle(model, layer, step, row, adapted, linear):
+    """Finish what a layer's attention (`linear` 3) or MLP (6) gives for a row: the adapter's part, and where it was computed apart, its
+    norm and its way into the stream."""
+    padded, attention = get(model, at.HIDDEN_PADDED), linear == 3
+    stream, slot = get(step, at.STREAM) + row * 4 * padded, 0 if attention else 2
+    if get(model, at.APART) == 0:
+        _add(step, adapted, linear, stream, row, slot)
+        return
+    outcome, norm = get(step, at.OUTCOME) + row * 4 * padded, get(layer, at.NORM_O if attention else at.NORM_DOWN)
+    _add(step, adapted, linear, outcome, row, slot)
+    if norm != 0:
+        rms_norm(outcome, norm, outcome, get(model, at.HIDDEN), padded, _factor(model, at.EPSILON), np.float32(1))
+    add_scaled(outcome, _factor(model, at.RESIDUAL_SCALE), stream, padded)
+
+
+@njit
+def _norm_heads(model, source, norm, heads):
+    """Normalise all heads of a row together, in place."""
+    width = heads * get(model, at.DIM)
+    rms_norm(source, norm, source, width, (width + 31) // 32 * 32, _factor(model, at.EPSILON), np.float32(1))
 
 
 @njit
@@ -113,7 +147,7 @@ def _head(model, source, norm, cosine, sine, factor, out, keep):
         squares = np.float32(0)
         for i in range(dim):
             squares += f32_at(source + 4 * i) ** 2
-        length = np.sqrt(squares / np.float32(dim) + f32_at(get(model, at.EPS)))
+        length = np.sqrt(squares / np.float32(dim) + _factor(model, at.EPSILON))
         factor = factor / length
         for i in range(dim):
             set_f32(source + 4 * i, f32_at(source + 4 * i) * f32_at(norm + 4 * i))
@@ -131,7 +165,8 @@ def _place_row(model, layer, step, row, scratch, adapted):
     dim, width, groups, heads = get(model, at.DIM), get(model, at.WIDTH), get(model, at.GROUPS), get(model, at.HEADS)
     shared, rows = heads // groups, get(step, at.BATCH)
     position = get(get(step, at.POSITIONS), row)
-    cosine, sine = get(step, at.COSINE) + row * dim * 2, get(step, at.SINE) + row * dim * 2
+    angles = (row * get(model, at.ROPES) + get(layer, at.ROPE)) * dim * 2
+    cosine, sine = get(step, at.COSINE) + angles, get(step, at.SINE) + angles
     queries = get(step, at.QUERIES) + row * 4 * get(layer + 8 * at.LINEAR_Q, at.ROWS)
     keys = get(step, at.KEYS) + row * 4 * get(layer + 8 * at.LINEAR_K, at.ROWS)
     values = get(step, at.VALUES_NEW) + row * 4 * get(layer + 8 * at.LINEAR_V, at.ROWS)
@@ -139,14 +174,19 @@ def _place_row(model, layer, step, row, scratch, adapted):
     _add(step, adapted, 0, queries, row, 0)
     _add(step, adapted, 1, keys, row, 1)
     _add(step, adapted, 2, values, row, 2)
-    factor = np.float32(1 / np.sqrt(dim))
+    norm_q, norm_k = get(layer, at.NORM_Q), get(layer, at.NORM_K)
+    if get(model, at.WHOLE_NORM) != 0:
+        _norm_heads(model, queries, norm_q, heads)
+        _norm_heads(model, keys, norm_k, groups)
+        norm_q, norm_k = 0, 0
+    factor = _factor(model, at.ATTENTION_SCALE)
     for head in range(heads):
         line = head // shared * (rows * shared + at.TILE_ROWS) + row * shared + head % shared
         out = get(step, at.ROTATED) + line * width * 4
-        _head(model, queries + head * dim * 4, get(layer, at.NORM_Q), cosine, sine, factor, out, get(layer, at.REMEMBERING) != 0)
+        _head(model, queries + head * dim * 4, norm_q, cosine, sine, factor, out, get(layer, at.REMEMBERING) != 0)
     for group in range(groups):
         block = block_address(model, layer, segment, group, position // BLOCK_TOKENS)
-        _head(model, keys + group * dim * 4, get(layer, at.NORM_K), cosine, sine, np.float32(1), scratch, False)
+        _head(model, keys + group * dim * 4, norm_k, cosine, sine, np.float32(1), scratch, False)
         put(model, block, position % BLOCK_TOKENS, scratch, values + group * dim * 4)
 
 
@@ -224,16 +264,25 @@ def _combine(model, layer, step, row, scratch, adapted):
 
 @njit
 def _mlp_row(model, layer, step, row, adapted):
-    """Write silu(gate) · up of a row to the activations MIXED."""
+    """Write activation(gate) · up of a row to the activations MIXED."""
     x, padded = step + 8 * at.MIXED, get(model, at.MLP_PADDED)
     gate = get(step, at.GATED) + row * 4 * get(layer + 8 * at.LINEAR_GATE, at.ROWS)
     up = get(step, at.LIFTED) + row * 4 * get(layer + 8 * at.LINEAR_UP, at.ROWS)
     _add(step, adapted, 4, gate, row, 0)
     _add(step, adapted, 5, up, row, 1)
-    silu_product(gate, up, get(x, at.VALUES) + row * padded * 4, get(layer + 8 * at.LINEAR_GATE, at.ROWS))
+    out, width = get(x, at.VALUES) + row * padded * 4, get(layer + 8 * at.LINEAR_GATE, at.ROWS)
+    if get(model, at.ACTIVATION) == at.GELU:
+        gelu_product(gate, up, out, width)
+    else:
+        silu_product(gate, up, out, width)
     if get(model, at.QUANTISED) != 0 or adapted != 0:
         quantise(x, row, padded)
     _look(step, adapted, 6, x, row, 2)
+
+
+@njit
+def _layer_bytes(model):
+    return 8 * (at.PLACES + at.PLACE_KINDS * get(model, at.GROUPS))
 
 
 @njit
@@ -241,12 +290,13 @@ def _layer(model, layer, step, thread, index):
     rows, threads, stream = get(step, at.BATCH), get(step, at.THREADS), get(step, at.STREAM)
     width, phase = 4 * get(model, at.HIDDEN_PADDED), index * at.PHASES
     scratch = get(step, at.SCRATCH) + thread * 4 * _scratch_floats(get(model, at.WIDTH))
-    normed = step + 8 * at.NORMED
+    normed, one = step + 8 * at.NORMED, np.float32(1)
+    outcome, onto = (get(step, at.OUTCOME), 0) if get(model, at.APART) != 0 else (stream, 1)
     for row in range(thread, rows, threads):
         if index > 0:
-            _add(step, _adapter(step, row, index - 1), 6, stream + row * width, row, 2)
+            _settle(model, layer - _layer_bytes(model), step, row, _adapter(step, row, index - 1), 6)
         adapted = _adapter(step, row, index)
-        _normalise(model, get(layer, at.NORM_1), stream + row * width, normed, row, adapted)
+        _normalise(model, get(layer, at.NORM_1), stream + row * width, normed, row, adapted, one)
         for linear in range(3):
             _look(step, adapted, linear, normed, row, linear)
     _meet(step)
@@ -267,12 +317,12 @@ def _layer(model, layer, step, thread, index):
     for row in range(thread, rows, threads):
         _combine(model, layer, step, row, scratch, _adapter(step, row, index))
     _meet(step)
-    _linear(layer + 8 * at.LINEAR_O, step + 8 * at.ATTENDED, rows, stream, 1, step, phase + 4)
+    _linear(layer + 8 * at.LINEAR_O, step + 8 * at.ATTENDED, rows, outcome, onto, step, phase + 4)
     _meet(step)
     for row in range(thread, rows, threads):
         adapted = _adapter(step, row, index)
-        _add(step, adapted, 3, stream + row * width, row, 0)
-        _normalise(model, get(layer, at.NORM_2), stream + row * width, normed, row, adapted)
+        _settle(model, layer, step, row, adapted, 3)
+        _normalise(model, get(layer, at.NORM_2), stream + row * width, normed, row, adapted, one)
         _look(step, adapted, 4, normed, row, 0)
         _look(step, adapted, 5, normed, row, 1)
     _meet(step)
@@ -282,7 +332,7 @@ def _layer(model, layer, step, thread, index):
     for row in range(thread, rows, threads):
         _mlp_row(model, layer, step, row, _adapter(step, row, index))
     _meet(step)
-    _linear(layer + 8 * at.LINEAR_DOWN, step + 8 * at.MIXED, rows, stream, 1, step, phase + 7)
+    _linear(layer + 8 * at.LINEAR_DOWN, step + 8 * at.MIXED, rows, outcome, onto, step, phase + 7)
     _meet(step)
 
 
@@ -290,21 +340,23 @@ def decoder_step(model, step, thread):
     """Entry: thread `thread`'s share of a step. Arguments: addresses of the model's and the step's records (see layout.py)."""
     rows, threads, stream = get(step, at.BATCH), get(step, at.THREADS), get(step, at.STREAM)
     width, layers = 4 * get(model, at.HIDDEN_PADDED), get(model, at.LAYERS)
-    size = 8 * (at.PLACES + at.PLACE_KINDS * get(model, at.GROUPS))
+    size, scale = _layer_bytes(model), _factor(model, at.EMBEDDING_SCALE)
     for row in range(thread, rows, threads):
         token, hidden = get(get(step, at.TOKENS), row), get(model, at.HIDDEN)
         if token < 0:
             place_vector(get(step, at.VECTORS) + (-1 - token) * 4 * hidden, stream + row * width, hidden, width)
         else:
             embed(get(model, at.EMBEDDING), token, stream + row * width, hidden)
+            if scale != 1:
+                scale_row(stream + row * width, scale, get(model, at.HIDDEN_PADDED))
     _meet(step)
     for i in range(layers):
         _layer(model, get(model, at.LAYER) + i * size, step, thread, i)
     outputs, final = get(step, at.OUTPUT_COUNT), step + 8 * at.FINAL
     for i in range(thread, outputs, threads):
         row = get(get(step, at.OUTPUTS), i)
-        _add(step, _adapter(step, row, layers - 1), 6, stream + row * width, row, 2)
-        _normalise(model, get(model, at.NORM), stream + row * width, final, i, 0)
+        _settle(model, get(model, at.LAYER) + (layers - 1) * size, step, row, _adapter(step, row, layers - 1), 6)
+        _normalise(model, get(model, at.NORM), stream + row * width, final, i, 0, _factor(model, at.LOGIT_SCALE))
     _meet(step)
     _linear(get(model, at.HEAD), final, outputs, get(step, at.LOGITS), 0, step, layers * at.PHASES)
     _meet(step)

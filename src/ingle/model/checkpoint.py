@@ -77,19 +77,21 @@ def expected_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
     hidden, mlp = config.hidden_size, config.intermediate_size
     queries, keys = config.num_heads * config.head_dim, config.num_kv_heads * config.head_dim
     shapes: dict[str, tuple[int, ...]] = {"model.embed_tokens.weight": (config.vocab_size, hidden)}
+    (first, second), (of_attention, of_mlp) = config.ways.norm_names
+    of_heads = {"q": queries, "k": keys} if config.ways.whole_norm else dict.fromkeys("qk", config.head_dim)
     for i, spec in enumerate(config.layers):
         layer = f"model.layers.{i}"
-        shapes[f"{layer}.input_layernorm.weight"] = (hidden,)
+        shapes |= _norm(layer, first, hidden)
         for part, rows in (("q", queries), ("k", keys), ("v", keys)):
             shapes |= _linear(f"{layer}.self_attn.{part}_proj", rows, hidden, config.qkv_bias)
         if config.qk_norm:
-            shapes |= {f"{layer}.self_attn.{part}_norm.weight": (config.head_dim,) for part in "qk"}
+            shapes |= {f"{layer}.self_attn.{part}_norm.weight": (size,) for part, size in of_heads.items()}
         shapes |= _linear(f"{layer}.self_attn.o_proj", hidden, queries, config.output_bias)
         shapes |= _memory(f"{layer}.self_attn.memory", config, len(spec.remembering(config.num_kv_heads)))
-        shapes[f"{layer}.post_attention_layernorm.weight"] = (hidden,)
+        shapes |= _norm(layer, of_attention, hidden) | _norm(layer, second, hidden)
         shapes |= _linear(f"{layer}.mlp.gate_proj", mlp, hidden, config.mlp_bias)
         shapes |= _linear(f"{layer}.mlp.up_proj", mlp, hidden, config.mlp_bias)
-        shapes |= _linear(f"{layer}.mlp.down_proj", hidden, mlp, config.mlp_bias)
+        shapes |= _linear(f"{layer}.mlp.down_proj", hidden, mlp, config.mlp_bias) | _norm(layer, of_mlp, hidden)
     shapes["model.norm.weight"] = (hidden,)
     if not config.tie_embeddings:
         shapes["lm_head.weight"] = (config.vocab_size, hidden)
@@ -112,6 +114,10 @@ def _memory(name: str, config: ModelConfig, groups: int) -> dict[str, tuple[int,
     for part, rows, columns in (("decay", groups, 2 * dim), ("write", groups, 2 * dim), ("gate", groups * config.queries_per_group, dim)):
         maps |= _linear(f"{name}.{part}", rows, columns, True)
     return maps | {name + AGE: (groups * config.queries_per_group,)} if groups else {}
+
+
+def _norm(layer: str, name: str, size: int) -> dict[str, tuple[int, ...]]:
+    return {f"{layer}.{name}.weight": (size,)} if name else {}
 
 
 def _linear(name: str, rows: int, columns: int, bias: bool) -> dict[str, tuple[int, ...]]:

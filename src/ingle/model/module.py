@@ -20,8 +20,8 @@ from ingle.core.vectors import NO_VECTORS, Vectors
 from ingle.model.cache import Cache, Held, visible
 from ingle.model.checkpoint import Checkpoint
 from ingle.model.memory import RecurrentMemory
-from ingle.model.pieces import Gated, RMSNorm, made_again, turn
-from ingle.model.rope import inverse_frequencies
+from ingle.model.pieces import Embedding, Gated, RMSNorm, activated, made_again, turn
+from ingle.model.rope import all_frequencies
 
 
 class Attend(Protocol):
@@ -59,28 +59,27 @@ class Attention(nn.Module):
     def __init__(self, config: ModelConfig, index: int) -> None:
         super().__init__()
         self.config, self.index, self.spec = config, index, config.layers[index]
-        self.last = index == len(config.layers) - 1
+        self.last, self.rope = index == len(config.layers) - 1, config.rope_of(index)
         hidden, queries, keys = config.hidden_size, config.num_heads * config.head_dim, config.num_kv_heads * config.head_dim
         self.q_proj = nn.Linear(hidden, queries, bias=config.qkv_bias)
         self.k_proj = nn.Linear(hidden, keys, bias=config.qkv_bias)
         self.v_proj = nn.Linear(hidden, keys, bias=config.qkv_bias)
         self.o_proj = nn.Linear(queries, hidden, bias=config.output_bias)
         if config.qk_norm:
-            self.q_norm, self.k_norm = RMSNorm(config.head_dim, config.norm_eps), RMSNorm(config.head_dim, config.norm_eps)
+            sizes = (queries, keys) if config.ways.whole_norm else (config.head_dim,) * 2
+            self.q_norm, self.k_norm = (RMSNorm(size, config.norm_eps) for size in sizes)
         remembering = len(self.spec.remembering(config.num_kv_heads))
         self.memory = RecurrentMemory(config, remembering) if remembering else None
 
     def forward(self, x: Tensor, cos: Tensor, sin: Tensor, past: Cache | PackedRows | None) -> Tensor:
-        """Attend: [B, T, hidden] → same shape; packed: [T, hidden] → [T or N, hidden]; cos, sin [T, D]."""
+        """Attend: [B, T, hidden] → same shape; packed: [T, hidden] → [T or N, hidden]; cos, sin [kinds, T, D]."""
+        cos, sin = cos[self.rope], sin[self.rope]
         if isinstance(past, PackedRows):
             return self._packed(x, cos, sin, past)
         cache, (batch, steps, _) = past, x.shape
         groups, repeats, width = self.config.num_kv_heads, self.config.queries_per_group, self.config.head_dim
-        q = self.q_proj(x).view(batch, steps, groups * repeats, width)
-        k = self.k_proj(x).view(batch, steps, groups, width)
-        v = self.v_proj(x).view(batch, steps, groups, width)
-        if self.config.qk_norm:
-            q, k = self.q_norm(q), self.k_norm(k)
+        q, k, v = (t.view(batch, steps, -1, width) for t in self._projected(x, x))
+        q, k = self._normed(q, k)
         plain, (q, k) = (q.view(batch, steps, groups, repeats, width), k, v), (turn(t.transpose(1, 2), cos, sin) for t in (q, k))
         q, v = q.view(batch, groups, repeats, steps, width), v.transpose(1, 2)  # (B, G, R, T, D), (B, G, T, D)
         outs, order = [], []
@@ -95,6 +94,20 @@ class Attention(nn.Module):
         y = outs[0] if len(outs) == 1 else torch.cat(outs, 1)[:, torch.tensor(order).argsort()]  # (B, G, R, T, D)
         out: Tensor = self.o_proj(y.permute(0, 3, 1, 2, 4).reshape(batch, steps, groups * repeats * width))
         return out
+
+    def _projected(self, asking: Tensor, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return q of the rows that ask, k and v of all, [..., heads · D], after a norm that spans all heads."""
+        q, k, v = self.q_proj(asking), self.k_proj(x), self.v_proj(x)
+        if self.config.qk_norm and self.config.ways.whole_norm:
+            q, k = self.q_norm(q), self.k_norm(k)
+        return q, k, v
+
+    def _normed(self, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
+        """Normalise each head by itself, and give queries the scale of this family's scores."""
+        ways = self.config.ways
+        if self.config.qk_norm and not ways.whole_norm:
+            q, k = self.q_norm(q), self.k_norm(k)
+        return q * (ways.attention_scale * self.config.head_dim**0.5) if ways.attention_scale else q, k
 
     def _blended(self, memory: RecurrentMemory, seen: Tensor, plain: Sequence[Tensor], streaming: list[int], cache: Cache | None) -> Tensor:
         """Blend the streaming groups' view of their window, [B, g, R, T, D], with their memories. plain: q, k and v of all groups before
@@ -112,10 +125,9 @@ class Attention(nn.Module):
 
     def _packed(self, x: Tensor, cos: Tensor, sin: Tensor, packed: PackedRows) -> Tensor:
         some = self.last and packed.wanted is not None
-        q = self.q_proj(x[packed.wanted] if some else x).unflatten(-1, (-1, self.config.head_dim))
-        k, v = (project(x).unflatten(-1, (-1, self.config.head_dim)) for project in (self.k_proj, self.v_proj))
-        if self.config.qk_norm:
-            q, k = self.q_norm(q), self.k_norm(k)
+        asking = x[packed.wanted] if some else x
+        q, k, v = (t.unflatten(-1, (-1, self.config.head_dim)) for t in self._projected(asking, x))
+        q, k = self._normed(q, k)
         y = packed.attend(q, k, v, cos, sin, self.spec, some)
         if self.memory is not None:
             y = self.remember(y, q, k, v, packed, some)
@@ -165,10 +177,11 @@ class Attention(nn.Module):
 
 
 class MLP(nn.Module):
-    """The gated MLP: down(silu(gate(x)) · up(x))."""
+    """The gated MLP: down(activation(gate(x)) · up(x))."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
+        self.activation = config.ways.activation
         self.gate_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=config.mlp_bias)
         self.up_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=config.mlp_bias)
         self.down_proj = nn.Linear(config.intermediate_size, config.hidden_size, bias=config.mlp_bias)
@@ -176,32 +189,39 @@ class MLP(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Apply it: [..., hidden] → same shape."""
         gate, up = self.gate_proj(x), self.up_proj(x)
-        product = Gated.apply(gate, up)  # type: ignore[no-untyped-call]
+        product = Gated.apply(gate, up, self.activation)  # type: ignore[no-untyped-call]
         gate, up = gate.detach(), up.detach()
-        with made_again(product, lambda: nn.functional.silu(gate) * up):
+        with made_again(product, lambda: activated(self.activation, gate) * up):
             y: Tensor = self.down_proj(product)
         return y
 
 
 class DecoderLayer(nn.Module):
-    """Attention and MLP, each after a norm and added to the residual stream."""
+    """Attention and MLP, each between the norms of its family, added to the residual stream."""
 
     def __init__(self, config: ModelConfig, index: int) -> None:
         super().__init__()
-        self.last = index == len(config.layers) - 1
-        self.input_layernorm = RMSNorm(config.hidden_size, config.norm_eps)
+        self.last, self.scale = index == len(config.layers) - 1, config.ways.residual_scale
+        self.before, self.after = config.ways.norm_names
         self.self_attn = Attention(config, index)
-        self.post_attention_layernorm = RMSNorm(config.hidden_size, config.norm_eps)
         self.mlp = MLP(config)
+        for name in filter(None, (*self.before, *self.after)):
+            setattr(self, name, RMSNorm(config.hidden_size, config.norm_eps))
 
     def forward(self, x: Tensor, cos: Tensor, sin: Tensor, past: Cache | PackedRows | None) -> Tensor:
         """Apply it: [B, T, hidden] → same shape; packed: [T, hidden] → same shape, or [N, hidden] for N tokens of the last layer."""
-        attended = self.self_attn(self.input_layernorm(x), cos, sin, past)
+        attended = self._norm(self.after[0], self.self_attn(self._norm(self.before[0], x), cos, sin, past))
         if self.last and isinstance(past, PackedRows) and past.wanted is not None:
             x = x[past.wanted]
-        x = x + attended
-        y: Tensor = x + self.mlp(self.post_attention_layernorm(x))
+        x = self._onto(x, attended)
+        return self._onto(x, self._norm(self.after[1], self.mlp(self._norm(self.before[1], x))))
+
+    def _norm(self, name: str, x: Tensor) -> Tensor:
+        y: Tensor = getattr(self, name)(x) if name else x
         return y
+
+    def _onto(self, x: Tensor, y: Tensor) -> Tensor:
+        return x + (y if self.scale == 1.0 else y * self.scale)
 
 
 class Decoder(nn.Module):
@@ -209,9 +229,9 @@ class Decoder(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.embed_tokens = Embedding(config.vocab_size, config.hidden_size, config.ways.embedding_scale)
         self.layers = nn.ModuleList(DecoderLayer(config, i) for i in range(len(config.layers)))
-        self.norm = RMSNorm(config.hidden_size, config.norm_eps)
+        self.norm = RMSNorm(config.hidden_size, config.norm_eps, config.ways.logit_scale)
 
 
 class CausalLM(nn.Module):
@@ -224,8 +244,7 @@ class CausalLM(nn.Module):
         self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
         if config.tie_embeddings:
             self.lm_head.weight = self.model.embed_tokens.weight
-        frequencies, self.rope_scale = inverse_frequencies(config)
-        self.frequencies = torch.from_numpy(frequencies)  # no buffer: neither meta devices nor dtypes may touch it
+        self.turns = [(torch.from_numpy(f), scale) for f, scale in all_frequencies(config)]  # no buffers: no device or dtype may touch them
 
     def forward(self, ids: Tensor, cache: Cache | None = None) -> Tensor:
         """Return logits: ids int [B, T] → [B, T, V]. A cache is read and advanced by T tokens."""
@@ -257,9 +276,12 @@ class CausalLM(nn.Module):
         return x.masked_scatter(beyond[..., None], torch.stack(rows).to(x)) if rows else x
 
     def angles(self, positions: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-        """Return cos and sin [T, D] of RoPE's angles at these positions (float32 [T])."""
-        angles = positions[:, None] * self.frequencies.to(positions.device)
-        cos, sin = (torch.cat((t, t), -1).mul(self.rope_scale).to(dtype) for t in (angles.cos(), angles.sin()))
+        """Return cos and sin [kinds, T, D] of RoPE's angles at these positions (float32 [T]), for each of the config's `ropes`."""
+        angles = [(positions[:, None] * frequencies.to(positions.device), scale) for frequencies, scale in self.turns]
+        cos, sin = (
+            torch.stack([torch.cat((t, t), -1).mul(scale).to(dtype) for t, scale in ((of(angle), scale) for angle, scale in angles)])
+            for of in (torch.cos, torch.sin)
+        )
         return cos, sin
 
     def logits(self, hidden: Tensor) -> Tensor:

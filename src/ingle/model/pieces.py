@@ -9,17 +9,30 @@ from torch import Tensor, nn
 
 
 class RMSNorm(nn.Module):
-    """x / rms(x) · weight, the mean square in float32 (arXiv 1910.07467)."""
+    """factor · x / rms(x) · weight, the mean square in float32 (arXiv 1910.07467)."""
 
-    def __init__(self, size: int, eps: float) -> None:
+    def __init__(self, size: int, eps: float, factor: float = 1.0) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.ones(size))
-        self.eps = eps
+        self.eps, self.factor = eps, factor
 
     def forward(self, x: Tensor) -> Tensor:
         """Apply it: [..., size] → same shape."""
         y: Tensor = _Normed.apply(x, self.weight, self.eps)  # type: ignore[no-untyped-call]
-        return y
+        return y if self.factor == 1.0 else y * self.factor
+
+
+class Embedding(nn.Embedding):
+    """Rows of a table, times a factor."""
+
+    def __init__(self, count: int, size: int, factor: float) -> None:
+        super().__init__(count, size)
+        self.factor = factor
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Look up: ids int [...] → [..., size]."""
+        x = super().forward(input)
+        return x if self.factor == 1.0 else x * self.factor
 
 
 class _Normed(torch.autograd.Function):
@@ -42,18 +55,28 @@ class _Normed(torch.autograd.Function):
         return to_x, to_weight, None
 
 
+def activated(kind: str, gate: Tensor) -> Tensor:
+    """Return an MLP's activation of its gate: `silu`, or `gelu` in the form with tanh."""
+    return nn.functional.silu(gate) if kind == "silu" else nn.functional.gelu(gate, approximate="tanh")
+
+
 class Gated(torch.autograd.Function):
-    """silu(gate) · up; it keeps gate and up only."""
+    """activation(gate) · up; it keeps gate and up only."""
 
     @staticmethod
-    def forward(ctx: Any, gate: Tensor, up: Tensor) -> Tensor:
+    def forward(ctx: Any, gate: Tensor, up: Tensor, kind: str) -> Tensor:
         ctx.save_for_backward(gate, up)
-        return nn.functional.silu(gate) * up
+        ctx.kind = kind
+        return activated(kind, gate) * up
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor]:
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, None]:
         (gate, up), [g] = ctx.saved_tensors, grads
-        return torch.ops.aten.silu_backward(g * up, gate), nn.functional.silu(gate).mul_(g)
+        if ctx.kind == "silu":
+            slope = torch.ops.aten.silu_backward(g * up, gate)
+        else:
+            slope = torch.ops.aten.gelu_backward(g * up, gate, approximate="tanh")
+        return slope, activated(ctx.kind, gate).mul_(g), None
 
 
 @contextlib.contextmanager

@@ -6,6 +6,7 @@ float32 rounding are those of transformers' `modeling_rope_utils.py`, so that lo
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -18,10 +19,21 @@ from ingle.model.fields import Fields
 _KINDS = ("default", "linear", "llama3", "yarn")
 
 
+def all_frequencies(config: ModelConfig) -> list[tuple[npt.NDArray[np.float32], float]]:
+    """Return `inverse_frequencies` for each of `config.ropes`; where there is none, nothing turns."""
+    nothing = np.zeros(config.head_dim // 2, np.float32)
+    return [(nothing, 1.0) if rope is None else inverse_frequencies(replace(config, rope=rope)) for rope in config.ropes]
+
+
 def inverse_frequencies(config: ModelConfig) -> tuple[npt.NDArray[np.float32], float]:
     """Return the inverse frequencies, float32 [head_dim / 2], which turn a position into an angle; and the scale of cos and sin (1.0 except
-    for `yarn`)."""
-    rope, dim = config.rope, config.head_dim
+    for `yarn`). Where only a part of a head is turned, the others are 0 (`Checkpoint.order` puts the rows so that pairs are halves)."""
+    rope, dim = config.rope, config.ways.turned or config.head_dim
+    frequencies, scale = _frequencies(rope, dim)
+    return np.concatenate([frequencies, np.zeros((config.head_dim - dim) // 2, np.float32)]), scale
+
+
+def _frequencies(rope: Rope, dim: int) -> tuple[npt.NDArray[np.float32], float]:
     wave = np.float32(rope.theta) ** (np.arange(0, dim, 2, dtype=np.float32) / np.float32(dim))
     plain = np.float32(1.0) / wave
     if rope.kind == "linear":
