@@ -70,11 +70,11 @@ SEGMENT_COUNT, FEATURES, BACK_COSINE, BACK_SINE, HELD, VECTORS, OUTCOME = range(
 NORMED, ATTENDED, MIXED, FINAL = (33 + ACTIVATIONS * i for i in range(4))
 STEP = 33 + ACTIVATIONS * 4
 """int64 of one step: rows and threads; per row token, segment, position and angles (of each kind, one after the other); segments;
-attention tasks; which rows want logits, and where; then scratch memory, the counters by which threads meet, and what adapters have between A and B: for each row three
-times INNER_WIDTH float32 (see `inner_floats`). For memories: how many segments, features (see memory.py), and per row and different
-window the angles by which the key that leaves it is turned back, and log(n / (n + window)) for n tokens that have left it. VECTORS:
-float32 [n, HIDDEN], of which row −1 − t stands in the place of a token t below 0. OUTCOME: where attention and MLP write, if not into the
-stream."""
+attention tasks; which rows want logits, and where; then scratch memory, the counters by which threads meet, and what adapters have between
+A and B: for each row three times INNER_WIDTH float32 (see `inner_floats`). For memories: how many segments, features (see memory.py), and
+per row and different window the angles by which the key that leaves it is turned back, and log(n / (n + window)) for n tokens that have
+left it. VECTORS: float32 [n, HIDDEN], of which row −1 − t stands in the place of a token t below 0. OUTCOME: where attention and MLP write,
+if not into the stream."""
 
 PHASES = 9
 """Counters of one layer: pieces of work that are shared out."""

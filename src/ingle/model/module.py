@@ -126,7 +126,7 @@ class Attention(nn.Module):
     def _packed(self, x: Tensor, cos: Tensor, sin: Tensor, packed: PackedRows) -> Tensor:
         some = self.last and packed.wanted is not None
         asking = x[packed.wanted] if some else x
-        q, k, v = (t.unflatten(-1, (-1, self.config.head_dim)) for t in self._projected(asking, x))
+        q, k, v = (t.view(len(t), -1, self.config.head_dim) for t in self._projected(asking, x))
         q, k = self._normed(q, k)
         y = packed.attend(q, k, v, cos, sin, self.spec, some)
         if self.memory is not None:

@@ -71,16 +71,15 @@ def attach(module: CausalLM, layers: tuple[int, ...], settings: VirtualSettings,
     def collect() -> dict[str, Tensor]:
         turned, values = [], []
         cos, sin = module.angles(torch.arange(settings.tokens, dtype=torch.float32, device=module.lm_head.weight.device), torch.float32)
-        for attention in (f"model.layers.{layer}.self_attn" for layer in layers):
+        for layer in layers:
+            attention = f"model.layers.{layer}.self_attn"
             keys, value = (prefixed[f"{attention}.{part}"].prefix.detach().float() for part in ("k_proj", "v_proj"))
-            of = module.get_submodule(attention)
-            if module.config.qk_norm and module.config.ways.whole_norm:
-                keys = of.k_norm(keys)
-            keys = keys.view(settings.tokens, module.config.num_kv_heads, -1)
-            if module.config.qk_norm and not module.config.ways.whole_norm:
-                keys = of.k_norm(keys)
-            turned.append(turn(keys.transpose(0, 1), cos[of.rope], sin[of.rope]))
-            values.append(value.view(keys.shape).transpose(0, 1))
+            shape, rope = (settings.tokens, module.config.num_kv_heads, -1), module.config.rope_of(layer)
+            if module.config.qk_norm:
+                whole = module.config.ways.whole_norm
+                keys = module.get_submodule(f"{attention}.k_norm")(keys if whole else keys.view(shape))
+            turned.append(turn(keys.view(shape).transpose(0, 1), cos[rope], sin[rope]))
+            values.append(value.view(shape).transpose(0, 1))
         return {"prefix.keys": torch.stack(turned), "prefix.values": torch.stack(values)}
 
     parameters = {f"{name}.prefix": new.prefix for name, new in prefixed.items()}
