@@ -243,7 +243,7 @@ def test_gguf_of_unknown_parts(tmp_path: Path) -> None:
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.close()
-    with pytest.raises(CheckpointError, match="Known: llama, qwen2, qwen3"):
+    with pytest.raises(CheckpointError, match=r"Known: .*llama, .*qwen2, qwen3"):
         open_checkpoint(tmp_path / "other.gguf")
 
 

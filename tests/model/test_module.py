@@ -42,6 +42,15 @@ SWITCHES: list[tuple[str, dict[str, Any]]] = [
     ("qwen3", {}),
     ("qwen3", {"attention_bias": True, "head_dim": 32, "rope_scaling": YARN}),
     ("qwen3", {"use_sliding_window": True, "sliding_window": 5, "layer_types": ["sliding_attention", "full_attention"]}),
+    ("mistral", {}),
+    ("mistral", {"sliding_window": None, "head_dim": 24}),
+    ("smollm3", {}),
+    ("smollm3", {"attention_bias": True, "mlp_bias": True, "no_rope_layers": None}),
+    ("granite", {}),
+    ("granite", {"attention_bias": True, "mlp_bias": True, "tie_word_embeddings": True}),
+    ("olmo2", {}),
+    ("gemma3_text", {"tie_word_embeddings": True}),
+    ("gemma3_text", {"head_dim": 32, "num_hidden_layers": 7, "layer_types": None}),
 ]
 
 

@@ -11,18 +11,29 @@ import numpy as np
 from ingle.core.spec import ModelConfig
 from ingle.model.checkpoint import expected_shapes
 from ingle.model.config import config_from_hf
+from ingle.model.family import families
 
 BASE: dict[str, Any] = {
     "vocab_size": 96, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 4,
     "num_key_value_heads": 2, "max_position_embeddings": 256, "hidden_act": "silu", "rms_norm_eps": 1e-5, "tie_word_embeddings": False,
-    "rope_theta": 10000.0,
+    "rope_theta": 10000.0, "pad_token_id": None,
 }  # fmt: skip
-ARCHITECTURE = {"llama": "LlamaForCausalLM", "qwen2": "Qwen2ForCausalLM", "qwen3": "Qwen3ForCausalLM"}
+ARCHITECTURE = {name: family.architecture for name, family in families().items()}
+OWN: dict[str, dict[str, Any]] = {
+    "mistral": {"sliding_window": 5},
+    "smollm3": {"num_hidden_layers": 4, "no_rope_layers": [1, 0, 1, 0]},
+    "granite": {"embedding_multiplier": 6.0, "residual_multiplier": 0.22, "attention_multiplier": 0.05, "logits_scaling": 4.0},
+    "gemma3_text": {
+        "hidden_activation": "gelu_pytorch_tanh", "sliding_window": 5, "layer_types": ["sliding_attention", "full_attention"],
+        "query_pre_attn_scalar": 30, "rope_local_base_freq": 500.0,
+    },
+}  # fmt: skip
+"""What a family's tiny model says beside the rest."""
 
 
 def hf_table(family: str, **changes: Any) -> dict[str, Any]:
     """A config.json of this family."""
-    return {**BASE, "architectures": [ARCHITECTURE[family]], "model_type": family, "head_dim": 16, **changes}
+    return {**BASE, "architectures": [ARCHITECTURE[family]], "model_type": family, "head_dim": 16, **OWN.get(family, {}), **changes}
 
 
 def tiny_config(family: str, **changes: Any) -> ModelConfig:
@@ -45,11 +56,12 @@ def hf_model(family: str, seed: int = 0, **changes: Any) -> Any:
     import transformers
 
     table = hf_table(family, **changes)
-    names = {"llama": "LlamaConfig", "qwen2": "Qwen2Config", "qwen3": "Qwen3Config"}
-    config = getattr(transformers, names[family])(**{k: v for k, v in table.items() if k not in ("architectures", "model_type")})
-    config._attn_implementation = "eager"
-    model = getattr(transformers, ARCHITECTURE[family])(config).eval()
+    model_class = getattr(transformers, ARCHITECTURE[family])
+    told = {k: v for k, v in table.items() if k not in ("architectures", "model_type")}
+    model = model_class(model_class.config_class(**told, attn_implementation="eager")).eval()
     weights = random_weights(config_from_hf(table), seed)
+    if family.startswith("gemma"):  # they keep what is added to 1
+        weights = {name: weight - 1 if "norm" in name else weight for name, weight in weights.items()}
     missing = model.load_state_dict({name: torch.from_numpy(w) for name, w in weights.items()}, strict=False)
     assert not missing.unexpected_keys
     assert set(missing.missing_keys) <= {"lm_head.weight"}
@@ -62,15 +74,28 @@ def interleave(rows: np.ndarray, heads: int) -> np.ndarray:
 
 
 @cache
-def _gguf_names() -> Any:
-    return gguf.get_tensor_name_map(gguf.MODEL_ARCH.QWEN3, 30)  # all that llama and qwen2 have, and the norms of q and k
+def _gguf_names(architecture: str) -> Any:
+    by_name = {name: arch for arch, name in gguf.MODEL_ARCH_NAMES.items()}
+    return gguf.get_tensor_name_map(by_name[architecture], 30)
 
 
-def gguf_name(name: str) -> str:
-    """Hugging Face's name to GGUF's, by the gguf library's own map."""
-    found = _gguf_names().get_name(name, try_suffixes=(".weight", ".bias"))
+def gguf_name(name: str, architecture: str = "qwen3") -> str:
+    """Hugging Face's name to GGUF's, by the gguf library's own map. Qwen3 has all that llama and qwen2 have, and the norms of q and k."""
+    found = _gguf_names(architecture).get_name(name, try_suffixes=(".weight", ".bias"))
     assert found, name
     return found
+
+
+def _add_ways(writer: gguf.GGUFWriter, config: ModelConfig) -> None:
+    """What llama.cpp's converter writes for these families."""
+    ways = config.ways
+    if config.family == "granite":
+        writer.add_embedding_scale(ways.embedding_scale)
+        writer.add_residual_scale(ways.residual_scale)
+        writer.add_attention_scale(ways.attention_scale)
+        writer.add_logit_scale(1 / ways.logit_scale)
+    if config.family == "gemma3_text":
+        writer.add_sliding_window(max(spec.window for spec in config.layers))
 
 
 def write_gguf(
@@ -81,7 +106,8 @@ def write_gguf(
     extra: Callable[[gguf.GGUFWriter], None] = lambda _: None,
 ) -> Path:
     """A GGUF file of these weights; matrices quantised to `kind`, vectors in F32. `extra` adds keys or tensors."""
-    writer = gguf.GGUFWriter(path, config.family)
+    family = families()[config.family]
+    writer = gguf.GGUFWriter(path, family.gguf)
     writer.add_block_count(len(config.layers))
     writer.add_context_length(config.context_length)
     writer.add_embedding_length(config.hidden_size)
@@ -92,14 +118,16 @@ def write_gguf(
     writer.add_value_length(config.head_dim)
     writer.add_rope_freq_base(config.rope.theta)
     writer.add_layer_norm_rms_eps(config.norm_eps)
+    _add_ways(writer, config)
     extra(writer)
+    names = "qwen3" if family.gguf in ("llama", "qwen2") else family.gguf
     for name, weight in weights.items():
-        if config.family == "llama":
+        if family.interleaved:
             for part, heads in ((".q_proj.", config.num_heads), (".k_proj.", config.num_kv_heads)):
                 weight = interleave(weight, heads) if part in name else weight
         member = gguf.GGMLQuantizationType[kind if weight.ndim == 2 else "F32"]
         data = gguf.quants.quantize(weight, member)
-        writer.add_tensor(gguf_name(name), data, raw_dtype=member)
+        writer.add_tensor(gguf_name(name, names), data, raw_dtype=member)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()

@@ -6,19 +6,19 @@ transformers: the family's own keys, and `ingle` with the family and each layer'
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, Literal
+from typing import Any
 
 from ingle.core.config import from_table, to_table
 from ingle.core.errors import CheckpointError, ConfigError
 from ingle.core.spec import LayerSpec, ModelConfig, transformer_layers
 from ingle.model.composite import COMPOSITES, text_table
+from ingle.model.family import families
 from ingle.model.fields import Fields
 from ingle.model.rope import rope_from_hf, rope_to_hf
 
-Family = Literal["llama", "qwen2", "qwen3"]
-FAMILIES: dict[str, Family] = {"LlamaForCausalLM": "llama", "Qwen2ForCausalLM": "qwen2", "Qwen3ForCausalLM": "qwen3"}
 OWN = "IngleForCausalLM"
 MAX_LAYERS = 4096  # a damaged file must not make us build a billion layer specs
+_ACTIVATIONS = {"silu": "silu", "gelu": "gelu_pytorch_tanh"}
 
 
 def config_from_hf(table: Mapping[str, Any], where: str = "config.json") -> ModelConfig:
@@ -27,30 +27,36 @@ def config_from_hf(table: Mapping[str, Any], where: str = "config.json") -> Mode
         return _from_own(table, where)
     table, where = text_table(table, where)
     fields = Fields(table, where)
-    family = _family(fields)
-    if fields.text("hidden_act", "silu") != "silu":
-        raise CheckpointError(f"{where}: hidden_act", "must be silu", fields.text("hidden_act"))
+    name = _family(fields)
+    family = families()[name]
     heads, hidden, context = fields.whole("num_attention_heads"), fields.whole("hidden_size"), fields.whole("max_position_embeddings")
-    kv_heads = fields.whole("num_key_value_heads", heads)
-    attention_bias = family != "qwen2" and fields.flag("attention_bias", False)
+    kv_heads, count = fields.whole("num_key_value_heads", heads), fields.whole("num_hidden_layers")
+    layers = full_layers(count, kv_heads, where)
+    traits = family.traits(fields, count)
+    activation = fields.text("hidden_activation", fields.text("hidden_act", _ACTIVATIONS[traits.ways.activation]))
+    if activation != _ACTIVATIONS[traits.ways.activation]:
+        raise CheckpointError(f"{where}: hidden_act", f"must be {_ACTIVATIONS[traits.ways.activation]}", activation)
+    if traits.windows:
+        layers = tuple(LayerSpec(retrieval=(), window=near) if near else full for near, full in zip(traits.windows, layers, strict=True))
     with blame_checkpoint(where):
         return ModelConfig(
-            family=family,
+            family=name,
             vocab_size=fields.whole("vocab_size"),
             hidden_size=hidden,
             intermediate_size=fields.whole("intermediate_size"),
             num_heads=heads,
             num_kv_heads=kv_heads,
-            head_dim=_head_dim(fields, family, hidden, heads),
-            layers=_layers(fields, family, kv_heads),
+            head_dim=_head_dim(fields, family.head_dim, hidden, heads),
+            layers=layers,
             context_length=context,
             rope=rope_from_hf(table, context, where),
             norm_eps=norm_eps(fields, "rms_norm_eps"),
-            tie_embeddings=fields.flag("tie_word_embeddings", False),
-            qkv_bias=family == "qwen2" or attention_bias,
-            output_bias=attention_bias,
-            mlp_bias=family == "llama" and fields.flag("mlp_bias", False),
-            qk_norm=family == "qwen3",
+            tie_embeddings=fields.flag("tie_word_embeddings", family.tied),
+            qkv_bias=traits.qkv_bias,
+            output_bias=traits.output_bias,
+            mlp_bias=traits.mlp_bias,
+            qk_norm=traits.qk_norm,
+            ways=traits.ways,
         )
 
 
@@ -59,9 +65,9 @@ def config_to_hf(config: ModelConfig, dtype: str = "float32") -> dict[str, Any]:
 
     Raises ConfigError where Hugging Face's classes cannot express the config (head groups, sinks, odd combinations of biases).
     """
-    architecture = next(name for name, family in FAMILIES.items() if family == config.family)
+    family = families()[config.family]
     table: dict[str, Any] = {
-        "architectures": [architecture],
+        "architectures": [family.architecture],
         "model_type": config.family,
         "vocab_size": config.vocab_size,
         "hidden_size": config.hidden_size,
@@ -70,19 +76,18 @@ def config_to_hf(config: ModelConfig, dtype: str = "float32") -> dict[str, Any]:
         "num_attention_heads": config.num_heads,
         "num_key_value_heads": config.num_kv_heads,
         "head_dim": config.head_dim,
-        "hidden_act": "silu",
+        "hidden_act": _ACTIVATIONS[config.ways.activation],
         "max_position_embeddings": config.context_length,
         "rms_norm_eps": config.norm_eps,
         "tie_word_embeddings": config.tie_embeddings,
         "torch_dtype": dtype,
     }
-    table |= rope_to_hf(config.rope) | _layers_to_hf(config)
-    if config.family != "qwen2":
-        table["attention_bias"] = config.qkv_bias
-    if config.family == "llama":
-        table["mlp_bias"] = config.mlp_bias
+    if not config.is_transformer:
+        _check_whole_layers(config)
+    table |= rope_to_hf(config.rope) | family.table(config)
     if config_from_hf(table) != config:
-        raise ConfigError("config", f"cannot be written as {architecture}: its biases or norms are not that family's", config)
+        rule = f"cannot be written as {family.architecture}: its layers, biases or norms are not that family's"
+        raise ConfigError("config", rule, config)
     return table
 
 
@@ -95,7 +100,7 @@ def config_to_own(config: ModelConfig, dtype: str = "float32") -> dict[str, Any]
 
 def _from_own(table: Mapping[str, Any], where: str) -> ModelConfig:
     own = table["ingle"]
-    if not isinstance(own, dict) or own.get("family") not in FAMILIES.values() or not isinstance(own.get("layers"), list):
+    if not isinstance(own, dict) or own.get("family") not in families() or not isinstance(own.get("layers"), list):
         raise CheckpointError(f"{where}: ingle", "must hold family and layers", own, "The file is damaged, or of a newer Ingle.")
     plain = {key: value for key, value in table.items() if key not in ("ingle", "architectures")}
     config = config_from_hf({**plain, "model_type": own["family"]}, where)
@@ -127,63 +132,34 @@ def norm_eps(fields: Fields, key: str) -> float:
     return value
 
 
-def _family(fields: Fields) -> Family:
+def _family(fields: Fields) -> str:
+    by_class = {family.architecture: name for name, family in families().items()}
     names = fields.texts("architectures") or []
-    if not names:  # files written by hand name only the type
-        names = [name for name, family in FAMILIES.items() if family == fields.table.get("model_type")]
+    if not names and fields.table.get("model_type") in families():  # files written by hand name only the type
+        return str(fields.table["model_type"])
     for name in names:
-        if name in FAMILIES:
-            return FAMILIES[name]
+        if name in by_class:
+            return by_class[name]
     got = ", ".join(names) or fields.table.get("model_type") or "nothing"
     raise CheckpointError(
-        f"{fields.where}: architectures", "is not an architecture that Ingle knows", got, f"Known: {', '.join((*FAMILIES, *COMPOSITES))}."
+        f"{fields.where}: architectures", "is not an architecture that Ingle knows", got, f"Known: {', '.join((*by_class, *COMPOSITES))}."
     )
 
 
-def _head_dim(fields: Fields, family: Family, hidden: int, heads: int) -> int:
-    if fields.table.get("head_dim") is not None:
-        return fields.whole("head_dim")
-    if family == "qwen3":
-        return 128  # transformers' default for this family, whatever the width
+def _head_dim(fields: Fields, usual: int, hidden: int, heads: int) -> int:
+    if fields.table.get("head_dim") is not None or usual:
+        return fields.whole("head_dim", usual)
     if heads < 1 or hidden % heads:
         raise CheckpointError(f"{fields.where}: hidden_size", f"must be a multiple of num_attention_heads = {heads}", hidden)
     return hidden // heads
 
 
-def _layers(fields: Fields, family: Family, kv_heads: int) -> tuple[LayerSpec, ...]:
-    count = fields.whole("num_hidden_layers")
-    full = full_layers(count, kv_heads, fields.where)
-    types = fields.texts("layer_types")
-    windowed = family != "llama" and fields.flag("use_sliding_window", False)
-    if types is None:
-        first = fields.whole("max_window_layers", 28) if windowed and fields.table.get("sliding_window") is not None else count
-        types = ["sliding_attention" if i >= first else "full_attention" for i in range(count)]
-    if len(types) != count:
-        raise CheckpointError(f"{fields.where}: layer_types", f"must have num_hidden_layers = {count} entries", len(types))
-    unknown = sorted(set(types) - {"full_attention", "sliding_attention"})
-    if unknown or ("sliding_attention" in types and not windowed):
-        rule = "must be full_attention" + (" or sliding_attention" if windowed else " where use_sliding_window is off")
-        raise CheckpointError(f"{fields.where}: layer_types", rule, ", ".join(unknown) or "sliding_attention")
-    if "sliding_attention" not in types:
-        return full
-    window = fields.whole("sliding_window")
-    if window < 1:
-        raise CheckpointError(f"{fields.where}: sliding_window", "must be at least 1", window)
-    sliding = LayerSpec(retrieval=(), window=window)
-    return tuple(sliding if kind == "sliding_attention" else full[0] for kind in types)
-
-
-def _layers_to_hf(config: ModelConfig) -> dict[str, Any]:
-    if config.is_transformer:
-        return {}
+def _check_whole_layers(config: ModelConfig) -> None:
+    """Raise ConfigError for layers that no class of Hugging Face has: some of their groups, sinks, memories, or different windows."""
     everything = tuple(range(config.num_kv_heads))
     windows = {layer.window for layer in config.layers if layer.retrieval != everything}
     plain = all(
         layer.retrieval == everything or (not layer.retrieval and not layer.sinks and layer.memory == "none") for layer in config.layers
     )
-    if config.family == "llama" or not plain or len(windows) != 1:
-        raise ConfigError(
-            "layers", f"cannot be written as {config.family}: only whole layers with one window can, in qwen2 and qwen3", windows
-        )
-    types = ["full_attention" if layer.retrieval == everything else "sliding_attention" for layer in config.layers]
-    return {"use_sliding_window": True, "sliding_window": windows.pop(), "layer_types": types, "max_window_layers": 0}
+    if not plain or len(windows) != 1:
+        raise ConfigError("layers", f"cannot be written as {config.family}: only whole layers with one window can", windows)

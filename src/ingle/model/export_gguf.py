@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from ingle.core.errors import ConfigError
 from ingle.core.files import os_errors, sync_file, sync_folder
-from ingle.core.spec import ModelConfig, Rope
+from ingle.core.spec import ModelConfig, Rope, Ways
 from ingle.kernels import blocks_16
 from ingle.model.checkpoint import expected_shapes
 from ingle.model.export import narrowed
@@ -95,6 +95,9 @@ def check_config(config: ModelConfig) -> None:
     """Raise ConfigError for a model that llama.cpp has no architecture for."""
     if not config.is_transformer:
         raise ConfigError("layers", "must all have full attention in a GGUF file", "a hybrid", "Serve it with Ingle.")
+    if config.family not in _BIASES or config.ways != Ways():
+        cure = "Write it as a Hugging Face folder."
+        raise ConfigError("family", f"must be one of {', '.join(_BIASES)} in a GGUF file", config.family, cure)
     flags = {"qkv_bias": "q, k and v", "output_bias": "the attention's output", "mlp_bias": "the MLP"}
     for flag, what in flags.items():
         if getattr(config, flag) and flag not in _BIASES[config.family]:

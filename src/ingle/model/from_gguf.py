@@ -13,19 +13,20 @@ from typing import Any
 import numpy as np
 
 from ingle.core.errors import CheckpointError
-from ingle.core.spec import ModelConfig, Rope
-from ingle.model.config import Family, blame_checkpoint, full_layers, norm_eps
+from ingle.core.spec import LayerSpec, ModelConfig, Rope
+from ingle.model.config import blame_checkpoint, full_layers, norm_eps
+from ingle.model.family import families
 from ingle.model.fields import Fields
 from ingle.model.gguf_header import GGUF, read_gguf
 from ingle.model.rope import check_rope, llama3_from_factors, yarn_attention
 from ingle.model.tensor import Tensor, decode
 
-ARCHITECTURES: tuple[Family, ...] = ("llama", "qwen2", "qwen3")
 OUTER = {"token_embd": "model.embed_tokens", "output_norm": "model.norm", "output": "lm_head"}
 INNER = {
     "attn_norm": "input_layernorm", "ffn_norm": "post_attention_layernorm", "attn_q": "self_attn.q_proj", "attn_k": "self_attn.k_proj",
     "attn_v": "self_attn.v_proj", "attn_output": "self_attn.o_proj", "attn_q_norm": "self_attn.q_norm", "attn_k_norm": "self_attn.k_norm",
     "ffn_gate": "mlp.gate_proj", "ffn_up": "mlp.up_proj", "ffn_down": "mlp.down_proj",
+    "post_attention_norm": "post_attention_layernorm", "post_ffw_norm": "post_feedforward_layernorm",
 }  # fmt: skip
 
 
@@ -37,14 +38,14 @@ def tensors_from_gguf(path: Path) -> tuple[ModelConfig, dict[str, Tensor], dict[
     for name, stored in gguf.tensors.items():
         if name == "rope_freqs.weight":  # read into the config
             continue
-        hf_name = _hf_name(name)
+        hf_name = _hf_name(name, config.ways.norms)
         if hf_name is None or hf_name in tensors:
             raise CheckpointError(
                 f"{path}: {name}", f"is not a tensor of a {config.family} model", "", "This model has parts that Ingle would leave out."
             )
         tensors[hf_name] = Tensor(hf_name, stored.shape, stored.kind, stored.data)
     heads: dict[str, int] = {}
-    if config.family == "llama":
+    if families()[config.family].interleaved:
         for name in tensors:
             for part, count in ((".q_proj.", config.num_heads), (".k_proj.", config.num_kv_heads)):
                 if part in name:
@@ -57,23 +58,30 @@ def config_from_gguf(gguf: GGUF) -> ModelConfig:
     where = str(gguf.path)
     top = Fields(gguf.metadata, where)
     architecture = top.text("general.architecture")
-    family = next((name for name in ARCHITECTURES if name == architecture), None)
-    if family is None:
-        known = f"Known: {', '.join(ARCHITECTURES)}."
+    known_ones = {family.gguf: name for name, family in families().items() if family.gguf}
+    name = known_ones.get(architecture)
+    if name is None:
+        known = f"Known: {', '.join(known_ones)}."
         raise CheckpointError(f"{where}: general.architecture", "is not an architecture that Ingle knows", architecture, known)
     if top.whole("split.count", 1) > 1:
         raise CheckpointError(f"{where}: split.count", "must be 1", top.whole("split.count"), "Merge it with llama-gguf-split --merge.")
-    fields = Fields({k.removeprefix(f"{family}."): v for k, v in gguf.metadata.items() if k.startswith(f"{family}.")}, f"{where}: {family}")
+    prefix = f"{architecture}."
+    fields = Fields({k.removeprefix(prefix): v for k, v in gguf.metadata.items() if k.startswith(prefix)}, f"{where}: {architecture}")
     if fields.whole("expert_count", 0):
-        raise CheckpointError(f"{where}: {family}.expert_count", "must be 0 (no mixture of experts)", fields.whole("expert_count"))
+        raise CheckpointError(f"{where}: {prefix}expert_count", "must be 0 (no mixture of experts)", fields.whole("expert_count"))
     hidden, heads, context = fields.whole("embedding_length"), fields.whole("attention.head_count"), fields.whole("context_length")
     kv_heads = fields.whole("attention.head_count_kv", heads)
     head_dim = fields.whole("attention.key_length", hidden // max(heads, 1))
     for key in ("attention.value_length", "rope.dimension_count"):
         if fields.whole(key, head_dim) != head_dim:
-            raise CheckpointError(f"{where}: {family}.{key}", f"must be the head's width {head_dim}", fields.whole(key))
-    if 0 < fields.whole("attention.sliding_window", 0) < context:
-        raise CheckpointError(f"{where}: {family}.attention.sliding_window", "must be off", fields.whole("attention.sliding_window"))
+            raise CheckpointError(f"{where}: {prefix}{key}", f"must be the head's width {head_dim}", fields.whole(key))
+    count = fields.whole("block_count")
+    layers, ways = full_layers(count, kv_heads, where), families()[name].gguf_ways(fields, count)
+    window = fields.whole("attention.sliding_window", 0)
+    if ways.local and 0 < window < context:
+        layers = tuple(LayerSpec((), window) if i in ways.local else layer for i, layer in enumerate(layers))
+    elif 0 < window < context:
+        raise CheckpointError(f"{where}: {prefix}attention.sliding_window", "must be off", window)
     names = gguf.tensors
     if "token_embd.weight" not in names:
         raise CheckpointError(f"{where}: token_embd.weight", "is missing", "", "The file is incomplete; pull it again.")
@@ -84,14 +92,14 @@ def config_from_gguf(gguf: GGUF) -> ModelConfig:
         raise CheckpointError(f"{where}: tokenizer.ggml.tokens", f"must be at most the embedding's {vocab_size} rows", got)
     with blame_checkpoint(where):
         return ModelConfig(
-            family=family,
+            family=name,
             vocab_size=vocab_size,
             hidden_size=hidden,
             intermediate_size=fields.whole("feed_forward_length"),
             num_heads=heads,
             num_kv_heads=kv_heads,
             head_dim=head_dim,
-            layers=full_layers(fields.whole("block_count"), kv_heads, where),
+            layers=layers,
             context_length=context,
             rope=_rope(gguf, fields, head_dim, context),
             norm_eps=_shortest(norm_eps(fields, "attention.layer_norm_rms_epsilon")),
@@ -100,6 +108,7 @@ def config_from_gguf(gguf: GGUF) -> ModelConfig:
             output_bias="blk.0.attn_output.bias" in names,
             mlp_bias="blk.0.ffn_gate.bias" in names,
             qk_norm="blk.0.attn_q_norm.weight" in names,
+            ways=ways,
         )
 
 
@@ -131,8 +140,9 @@ def _shortest(value: float) -> float:
     return float(str(np.float32(value))) if math.isfinite(np.float32(value)) else value
 
 
-def _hf_name(name: str) -> str | None:
-    """Return Hugging Face's name: `blk.3.attn_q.weight` → `model.layers.3.self_attn.q_proj.weight`; None for an unknown one."""
+def _hf_name(name: str, norms: str) -> str | None:
+    """Return Hugging Face's name: `blk.3.attn_q.weight` → `model.layers.3.self_attn.q_proj.weight`; None for an unknown one. `norms`: where
+    the family has them (`Ways.norms`), which decides what one before the MLP is called."""
     stem, _, ending = name.rpartition(".")
     if ending not in ("weight", "bias"):
         return None
@@ -142,4 +152,5 @@ def _hf_name(name: str) -> str | None:
     number, _, part = rest.partition(".")
     if head != "blk" or not number.isdecimal() or part not in INNER:
         return None
-    return f"model.layers.{int(number)}.{INNER[part]}.{ending}"
+    inner = "pre_feedforward_layernorm" if norms == "both" and part == "ffn_norm" else INNER[part]
+    return f"model.layers.{int(number)}.{inner}.{ending}"

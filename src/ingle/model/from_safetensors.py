@@ -16,6 +16,7 @@ from ingle.core.errors import CheckpointError
 from ingle.core.spec import ModelConfig
 from ingle.model.composite import parted_tensors
 from ingle.model.config import config_from_hf
+from ingle.model.family import families
 from ingle.model.fields import Fields, read_json
 from ingle.model.tensor import PLAIN_BYTES, Tensor
 
@@ -45,7 +46,8 @@ def tensors_from_folder(folder: Path) -> tuple[ModelConfig, dict[str, Tensor], d
     missing = sorted(where.keys() - tensors.keys())
     if missing:
         raise CheckpointError(f"{index}: {missing[0]}", "is not in the shard that the index names", where[missing[0]].name, _CURE)
-    return config, *parted_tensors(table, tensors), files
+    text, eye = parted_tensors(table, tensors)
+    return config, families()[config.family].arranged(config, text), eye, files
 
 
 def read_safetensors(path: Path) -> list[Tensor]:

@@ -1,0 +1,73 @@
+"""Gemma 3's language models: five layers with a window for each without, norms on both sides, a gate with gelu.
+
+Weights of norms are kept as what is added to 1; here, as in GGUF, they are the factors themselves.
+"""
+
+import math
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from ingle.core.errors import CheckpointError
+from ingle.core.spec import ModelConfig, Rope, Ways
+from ingle.model.family import Family, Tensors, Traits, attention_bias, window_table, windows_of
+from ingle.model.fields import Fields
+
+_EVERY = 6
+_LOCAL_THETA = 10_000.0
+
+
+def _ways(hidden: int, scale: float, windows: tuple[int, ...], local: Rope) -> Ways:
+    near = tuple(i for i, window in enumerate(windows) if window)
+    return Ways("gelu", "both", embedding_scale=math.sqrt(hidden), attention_scale=scale, local=near, local_rope=local if near else None)
+
+
+def traits(fields: Fields, layers: int) -> Traits:
+    """See `ingle.model.family.Family`."""
+    for key in ("final_logit_softcapping", "attn_logit_softcapping"):
+        if fields.table.get(key) is not None:
+            raise CheckpointError(f"{fields.where}: {key}", "must be null", fields.table[key], "Gemma 2 is not run.")
+    if fields.flag("use_bidirectional_attention", False):
+        raise CheckpointError(f"{fields.where}: use_bidirectional_attention", "must be false", True)
+    every = fields.whole("sliding_window_pattern", fields.whole("_sliding_window_pattern", _EVERY))
+    usual = ["full_attention" if (i + 1) % every == 0 else "sliding_attention" for i in range(layers)]
+    table = {**fields.table, "layer_types": fields.texts("layer_types") or usual}
+    windows = windows_of(Fields(table, fields.where), layers)
+    scale = fields.number("query_pre_attn_scalar", 256.0)
+    if scale <= 0:
+        raise CheckpointError(f"{fields.where}: query_pre_attn_scalar", "must be above 0", scale)
+    local = Fields(fields.table_of("rope_parameters"), fields.where).table_of("sliding_attention")
+    theta = Fields(local, fields.where).number("rope_theta", fields.number("rope_local_base_freq", _LOCAL_THETA))
+    bias = attention_bias(fields)
+    return Traits(bias, bias, qk_norm=True, windows=windows, ways=_ways(fields.whole("hidden_size"), scale**-0.5, windows, Rope(theta)))
+
+
+def table(config: ModelConfig) -> dict[str, Any]:
+    """See `ingle.model.family.Family`."""
+    local = config.ways.local_rope or Rope(_LOCAL_THETA)
+    return {
+        "attention_bias": config.qkv_bias, "hidden_activation": "gelu_pytorch_tanh",
+        "query_pre_attn_scalar": config.ways.attention_scale**-2, "rope_local_base_freq": local.theta, **window_table(config),
+    }  # fmt: skip
+
+
+def gguf_ways(fields: Fields, layers: int) -> Ways:
+    """See `ingle.model.family.Family`; llama.cpp knows which layers have windows, and what turns them."""
+    windows = tuple(int((i + 1) % _EVERY != 0) for i in range(layers))
+    heads = fields.whole("attention.head_count")
+    width = fields.whole("embedding_length") / heads if layers == 62 else fields.whole("attention.key_length", 256)  # 62: the one of 27B
+    return _ways(fields.whole("embedding_length"), width**-0.5, windows, Rope(_LOCAL_THETA))
+
+
+def arranged(_config: ModelConfig, tensors: Tensors) -> Tensors:
+    """Add 1 to the weights of norms, in float32."""
+    return {name: _raised(tensor) if "norm" in name else tensor for name, tensor in tensors.items()}
+
+
+def _raised(tensor: Any) -> Any:
+    values = tensor.to_float32() + np.float32(1)
+    return replace(tensor, kind="F32", raw=values.view(np.uint8).reshape(-1))
+
+
+FAMILY = Family("Gemma3ForCausalLM", traits, table, "gemma3", gguf_ways, head_dim=256, tied=True, arranged=arranged)

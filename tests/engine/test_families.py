@@ -1,0 +1,68 @@
+"""Every family on the CPU backend: logits are transformers', from safetensors that it wrote and from GGUF, however a text is cut."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from ingle.core.spec import ModelConfig
+from ingle.engine.backend import Segment
+from ingle.model.checkpoint import open_checkpoint
+from tests.engine.tiny import backend_of
+from tests.model.tiny_models import hf_model, random_weights, tiny_config, write_gguf
+
+CASES: list[tuple[str, dict[str, Any]]] = [
+    ("llama", {}), ("qwen2", {}), ("qwen3", {}), ("mistral", {}), ("smollm3", {"no_rope_layers": None}), ("granite", {}), ("olmo2", {}),
+    ("gemma3_text", {"num_hidden_layers": 7, "layer_types": None, "query_pre_attn_scalar": 16, "rope_local_base_freq": 10000.0}),
+]  # fmt: skip
+"""SmolLM3 and Gemma as llama.cpp knows them: every fourth layer without positions; the sixth sees everything, scores scaled by a head's
+width."""
+IDS = np.random.default_rng(3).integers(0, 96, 60).tolist()
+
+
+def theirs(family: str, changes: dict[str, Any]) -> np.ndarray:
+    with torch.no_grad():
+        logits: np.ndarray = hf_model(family, **changes)(torch.tensor([IDS])).logits[0].numpy()
+    return logits
+
+
+@pytest.mark.parametrize(("family", "changes"), CASES)
+def test_logits_are_those_of_transformers_from_its_own_files(tmp_path: Path, family: str, changes: dict[str, Any]) -> None:
+    model = hf_model(family, **changes)
+    model.save_pretrained(tmp_path / "hf")
+    checkpoint = open_checkpoint(tmp_path / "hf")
+    assert checkpoint.config == tiny_config(family, **changes)
+    backend = backend_of(tmp_path, checkpoint)
+    [got] = backend.forward([Segment(backend.new_state(), IDS, "all")])
+    assert np.abs(got - theirs(family, changes)).max() <= 1e-4
+
+
+@pytest.mark.parametrize(("family", "changes"), [case for case in CASES if case[0] != "mistral"])
+def test_logits_are_those_of_transformers_from_gguf(tmp_path: Path, family: str, changes: dict[str, Any]) -> None:
+    config = tiny_config(family, **changes)
+    checkpoint = open_checkpoint(write_gguf(tmp_path / "m.gguf", config, random_weights(config)))
+    assert near(checkpoint.config, config)
+    backend = backend_of(tmp_path, checkpoint)
+    [got] = backend.forward([Segment(backend.new_state(), IDS, "all")])
+    assert np.abs(got - theirs(family, changes)).max() <= 1e-4
+
+
+def near(one: ModelConfig, other: ModelConfig) -> bool:
+    """The same, but for the rounding of factors to float32 in GGUF."""
+    names = ("embedding", "residual", "attention", "logit")
+    scales = [[getattr(config.ways, f"{name}_scale") for name in names] for config in (one, other)]
+    return np.allclose(*scales, rtol=1e-6) and one.layers == other.layers and one.ropes == other.ropes
+
+
+@pytest.mark.parametrize(("family", "changes"), CASES)
+def test_cut_anywhere_a_text_is_read_the_same(tmp_path: Path, family: str, changes: dict[str, Any]) -> None:
+    model = hf_model(family, **changes)
+    model.save_pretrained(tmp_path / "hf")
+    backend = backend_of(tmp_path, open_checkpoint(tmp_path / "hf"), "int8", cache="float16")
+    whole = backend.forward([Segment(backend.new_state(), IDS, "all")])[0].copy()
+    state, rows = backend.new_state(), []
+    for start, end in ((0, 1), (1, 23), (23, 24), (24, 60)):
+        rows.append(backend.forward([Segment(state, IDS[start:end], "all")])[0].copy())
+    np.testing.assert_array_equal(np.concatenate(rows), whole)
