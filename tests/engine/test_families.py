@@ -10,6 +10,7 @@ import torch
 from ingle.core.spec import ModelConfig
 from ingle.engine.backend import Segment
 from ingle.model.checkpoint import open_checkpoint
+from ingle.model.export import save_hf
 from tests.engine.tiny import backend_of
 from tests.model.tiny_models import hf_model, random_weights, tiny_config, write_gguf
 
@@ -54,6 +55,18 @@ def near(one: ModelConfig, other: ModelConfig) -> bool:
     names = ("embedding", "residual", "attention", "logit")
     scales = [[getattr(config.ways, f"{name}_scale") for name in names] for config in (one, other)]
     return np.allclose(*scales, rtol=1e-6) and one.layers == other.layers and one.ropes == other.ropes
+
+
+@pytest.mark.parametrize(("family", "changes"), CASES)
+def test_exported_transformers_opens_it_as_the_same_model(tmp_path: Path, family: str, changes: dict[str, Any]) -> None:
+    from transformers import AutoModelForCausalLM
+
+    config = tiny_config(family, **changes)
+    save_hf(tmp_path / "ours", config, random_weights(config))
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "ours", attn_implementation="eager", dtype=torch.float32)
+    with torch.no_grad():
+        got = model(torch.tensor([IDS])).logits[0].numpy()
+    assert np.abs(got - theirs(family, changes)).max() <= 1e-5
 
 
 @pytest.mark.parametrize(("family", "changes"), CASES)

@@ -84,7 +84,7 @@ def config_to_hf(config: ModelConfig, dtype: str = "float32") -> dict[str, Any]:
     }
     if not config.is_transformer:
         _check_whole_layers(config)
-    table |= rope_to_hf(config.rope) | family.table(config)
+    table |= {**rope_to_hf(config.rope), **family.table(config)}
     if config_from_hf(table) != config:
         rule = f"cannot be written as {family.architecture}: its layers, biases or norms are not that family's"
         raise ConfigError("config", rule, config)

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,6 +14,7 @@ from ingle.core.files import atomic_file, write_atomic
 from ingle.core.spec import ModelConfig
 from ingle.model.checkpoint import expected_shapes
 from ingle.model.config import config_to_hf, config_to_own
+from ingle.model.fused import whole_of
 from ingle.model.tokenizer import TOKENIZER_FILE, Tokenizer
 
 Array = npt.NDArray[Any]
@@ -48,8 +50,10 @@ def write_hf(
     if tokenizer is not None:
         table |= _special_ids(tokenizer)
         _save_tokenizer(folder, tokenizer)
-    shapes, header, offset = expected_shapes(config), dict[str, Any](), 0
-    for name, shape in shapes.items():
+    whole, header, offset = whole_of(config, tensor), dict[str, Any](), 0
+    if own:
+        whole = {name: (shape, partial(tensor, name)) for name, shape in expected_shapes(config).items()}
+    for name, (shape, _) in whole.items():
         nbytes = int(np.prod(shape)) * np.dtype(dtype).itemsize
         header[name] = {"dtype": _KINDS[dtype], "shape": list(shape), "data_offsets": [offset, offset + nbytes]}
         offset += nbytes
@@ -57,13 +61,13 @@ def write_hf(
     head += b" " * (-len(head) % 8)
     with atomic_file(folder / "model.safetensors") as file:
         file.write(len(head).to_bytes(8, "little") + head)
-        for done, (name, shape) in enumerate(shapes.items()):
-            progress(done, len(shapes))
-            values = narrowed(tensor(name), dtype, name)
+        for done, (name, (shape, make)) in enumerate(whole.items()):
+            progress(done, len(whole))
+            values = narrowed(make(), dtype, name)
             if values.shape != shape:
                 raise CheckpointError(name, f"must have shape {shape}", values.shape)
             file.write(np.ascontiguousarray(values).data)
-    progress(len(shapes), len(shapes))
+    progress(len(whole), len(whole))
     write_atomic(folder / "config.json", _json(table))
 
 

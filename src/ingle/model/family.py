@@ -5,7 +5,7 @@ The file holds `FAMILY`. A family is a decoder like Llama, but for what its `Tra
 
 import pkgutil
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from importlib import import_module
 from typing import Any
@@ -13,9 +13,6 @@ from typing import Any
 from ingle.core.errors import CheckpointError
 from ingle.core.spec import ModelConfig, Ways
 from ingle.model.fields import Fields
-from ingle.model.tensor import Tensor
-
-Tensors = dict[str, Tensor]
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,11 +31,6 @@ class Traits:
 def plain(_fields: Fields, _layers: int) -> Ways:
     """A GGUF file of a family without ways of its own."""
     return Ways()
-
-
-def unchanged(_config: ModelConfig, tensors: Tensors) -> Tensors:
-    """Tensors that lie in files as they are used."""
-    return tensors
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,8 +53,10 @@ class Family:
     """Where `config.json` says nothing; 0 = hidden_size / num_attention_heads."""
     tied: bool = False
     """Whether the output matrix is the embedding where `config.json` says nothing."""
-    arranged: Callable[[ModelConfig, Tensors], Tensors] = unchanged
-    """From tensors as safetensors have them to those of `expected_shapes`."""
+    norm_offset: float = 0.0
+    """What is added to the weights of norms in safetensors."""
+    fused: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Linears of a layer that lie in files as one, the rows of the first one first."""
 
 
 def attention_bias(fields: Fields) -> bool:

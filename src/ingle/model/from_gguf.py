@@ -17,6 +17,7 @@ from ingle.core.spec import LayerSpec, ModelConfig, Rope
 from ingle.model.config import blame_checkpoint, full_layers, norm_eps
 from ingle.model.family import families
 from ingle.model.fields import Fields
+from ingle.model.fused import parts_of
 from ingle.model.gguf_header import GGUF, read_gguf
 from ingle.model.rope import check_rope, llama3_from_factors, yarn_attention
 from ingle.model.tensor import Tensor, decode
@@ -44,6 +45,7 @@ def tensors_from_gguf(path: Path) -> tuple[ModelConfig, dict[str, Tensor], dict[
                 f"{path}: {name}", f"is not a tensor of a {config.family} model", "", "This model has parts that Ingle would leave out."
             )
         tensors[hf_name] = Tensor(hf_name, stored.shape, stored.kind, stored.data)
+    tensors = parts_of(config, tensors)
     heads: dict[str, int] = {}
     if families()[config.family].interleaved:
         for name in tensors:

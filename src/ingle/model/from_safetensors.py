@@ -18,6 +18,7 @@ from ingle.model.composite import parted_tensors
 from ingle.model.config import config_from_hf
 from ingle.model.family import families
 from ingle.model.fields import Fields, read_json
+from ingle.model.fused import parts_of
 from ingle.model.tensor import PLAIN_BYTES, Tensor
 
 INDEX = "model.safetensors.index.json"
@@ -47,7 +48,9 @@ def tensors_from_folder(folder: Path) -> tuple[ModelConfig, dict[str, Tensor], d
     if missing:
         raise CheckpointError(f"{index}: {missing[0]}", "is not in the shard that the index names", where[missing[0]].name, _CURE)
     text, eye = parted_tensors(table, tensors)
-    return config, families()[config.family].arranged(config, text), eye, files
+    if "ingle" not in table:  # our own folders hold the model's own tensors
+        text = parts_of(config, text, families()[config.family].norm_offset)
+    return config, text, eye, files
 
 
 def read_safetensors(path: Path) -> list[Tensor]:

@@ -17,10 +17,8 @@ from ingle.compress.weight_formats import Quantised, WeightFormat, best_grid, pl
 from ingle.model.module import DecoderLayer
 
 POWERS = tuple(i / 10 for i in range(11))
-_AFTER_NORMS = {
-    "input_layernorm": ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
-    "post_attention_layernorm": ("mlp.gate_proj", "mlp.up_proj"),
-}
+_AFTER_NORMS = (("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"), ("mlp.gate_proj", "mlp.up_proj"))
+"""Linears behind the norms before attention and before the MLP."""
 
 
 @torch.no_grad()
@@ -34,8 +32,8 @@ def _fold(layer: DecoderLayer, inputs: Mapping[str, Inputs], formats: Mapping[st
         if layer.mlp.up_proj.bias is not None:
             layer.mlp.up_proj.bias.div_(scales)
             changed.append("mlp.up_proj.bias")
-    for norm, linears in _AFTER_NORMS.items():
-        if set(linears) <= set(formats):
+    for norm, linears in zip(layer.before, _AFTER_NORMS, strict=True):
+        if norm and set(linears) <= set(formats):
             scales = _scales(layer, linears, inputs, formats)
             for name in linears:
                 layer.get_parameter(f"{name}.weight").mul_(scales)

@@ -4,14 +4,11 @@ Weights of norms are kept as what is added to 1; here, as in GGUF, they are the 
 """
 
 import math
-from dataclasses import replace
 from typing import Any
-
-import numpy as np
 
 from ingle.core.errors import CheckpointError
 from ingle.core.spec import ModelConfig, Rope, Ways
-from ingle.model.family import Family, Tensors, Traits, attention_bias, window_table, windows_of
+from ingle.model.family import Family, Traits, attention_bias, window_table, windows_of
 from ingle.model.fields import Fields
 
 _EVERY = 6
@@ -48,7 +45,7 @@ def table(config: ModelConfig) -> dict[str, Any]:
     local = config.ways.local_rope or Rope(_LOCAL_THETA)
     return {
         "attention_bias": config.qkv_bias, "hidden_activation": "gelu_pytorch_tanh",
-        "query_pre_attn_scalar": config.ways.attention_scale**-2, "rope_local_base_freq": local.theta, **window_table(config),
+        "query_pre_attn_scalar": round(config.ways.attention_scale**-2), "rope_local_base_freq": local.theta, **window_table(config),
     }  # fmt: skip
 
 
@@ -60,14 +57,4 @@ def gguf_ways(fields: Fields, layers: int) -> Ways:
     return _ways(fields.whole("embedding_length"), width**-0.5, windows, Rope(_LOCAL_THETA))
 
 
-def arranged(_config: ModelConfig, tensors: Tensors) -> Tensors:
-    """Add 1 to the weights of norms, in float32."""
-    return {name: _raised(tensor) if "norm" in name else tensor for name, tensor in tensors.items()}
-
-
-def _raised(tensor: Any) -> Any:
-    values = tensor.to_float32() + np.float32(1)
-    return replace(tensor, kind="F32", raw=values.view(np.uint8).reshape(-1))
-
-
-FAMILY = Family("Gemma3ForCausalLM", traits, table, "gemma3", gguf_ways, head_dim=256, tied=True, arranged=arranged)
+FAMILY = Family("Gemma3ForCausalLM", traits, table, "gemma3", gguf_ways, head_dim=256, tied=True, norm_offset=1.0)

@@ -31,7 +31,8 @@ def traits(fields: Fields, layers: int) -> Traits:
 def table(config: ModelConfig) -> dict[str, Any]:
     """See `ingle.model.family.Family`."""
     turned = [int(i not in config.ways.unturned) for i in range(len(config.layers))]
-    return {"attention_bias": config.qkv_bias, "mlp_bias": config.mlp_bias, "no_rope_layers": turned}
+    biases = {"attention_bias": config.qkv_bias, "mlp_bias": config.mlp_bias}
+    return {**biases, "no_rope_layers": turned, "pad_token_id": None}  # transformers' own id lies beyond a small vocabulary
 
 
 def gguf_ways(_fields: Fields, layers: int) -> Ways:

@@ -1,0 +1,77 @@
+"""From tensors as a family's files have them to those that every model has, and back for export."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ingle.core.errors import CheckpointError
+from ingle.core.spec import ModelConfig
+from ingle.model.checkpoint import expected_shapes
+from ingle.model.family import families
+from ingle.model.tensor import Tensor
+
+Array = npt.NDArray[Any]
+
+
+def parts_of(config: ModelConfig, tensors: Mapping[str, Tensor], offset: float = 0.0) -> dict[str, Tensor]:
+    """Return the tensors with fused linears apart, rows mapped as before, and `offset` added to the weights of norms.
+
+    Raises CheckpointError for fused rows that are not as many as their parts have.
+    """
+    shapes, fused, found = expected_shapes(config), families()[config.family].fused, dict[str, Tensor]()
+    for name, tensor in tensors.items():
+        inner = next((whole for whole in fused if f".{whole}." in name), None)
+        if inner is None:
+            found[name] = _raised(tensor, offset) if offset and "norm" in name else tensor
+            continue
+        names = [name.replace(inner, part) for part in fused[inner]]
+        ends = np.cumsum([shapes[part][0] if part in shapes else 0 for part in names]).tolist()
+        if ends[-1] != tensor.shape[0]:
+            raise CheckpointError(name, f"must have {ends[-1]} rows, those of {' and '.join(fused[inner])}", tensor.shape)
+        for part, start, end in zip(names, [0, *ends], ends, strict=False):
+            found[part] = replace(tensor, name=part, shape=(end - start, *tensor.shape[1:]), raw=_rows(tensor, start, end))
+    return found
+
+
+def whole_of(config: ModelConfig, tensor: Callable[[str], Array]) -> dict[str, tuple[tuple[int, ...], Callable[[], Array]]]:
+    """Return what a Hugging Face folder of this family holds: each tensor's shape, and how it is made of the model's own."""
+    family, shapes = families()[config.family], expected_shapes(config)
+    first = {parts[0]: (whole, parts) for whole, parts in family.fused.items()}
+    others = {part for parts in family.fused.values() for part in parts[1:]}
+    found: dict[str, tuple[tuple[int, ...], Callable[[], Array]]] = {}
+    for name, shape in shapes.items():
+        inner = ".".join(name.split(".")[3:-1])
+        if inner in others:
+            continue
+        if inner in first:
+            whole, parts = first[inner]
+            names = [name.replace(inner, part) for part in parts]
+            rows = sum(shapes[part][0] for part in names)
+            found[name.replace(inner, whole)] = ((rows, *shape[1:]), partial(_joined, tensor, names))
+        else:
+            found[name] = (shape, partial(_lowered, tensor, name, family.norm_offset if "norm" in name else 0.0))
+    return found
+
+
+def _joined(tensor: Callable[[str], Array], names: list[str]) -> Array:
+    return np.concatenate([tensor(name) for name in names])
+
+
+def _lowered(tensor: Callable[[str], Array], name: str, offset: float) -> Array:
+    return tensor(name) - np.float32(offset) if offset else tensor(name)
+
+
+def _raised(tensor: Tensor, offset: float) -> Tensor:
+    values = tensor.to_float32() + np.float32(offset)
+    return replace(tensor, kind="F32", raw=values.view(np.uint8).reshape(-1))
+
+
+def _rows(tensor: Tensor, start: int, end: int) -> npt.NDArray[np.uint8]:
+    if tensor.raw.ndim == 2:
+        return tensor.raw[start:end]
+    size = tensor.raw.nbytes // tensor.shape[0]
+    return tensor.raw[start * size : end * size]
