@@ -11,11 +11,13 @@ from ingle.core.spec import ModelConfig
 from ingle.engine.backend import Segment
 from ingle.model.checkpoint import open_checkpoint
 from ingle.model.export import save_hf
+from ingle.model.rope import all_frequencies
 from tests.engine.tiny import backend_of
 from tests.model.tiny_models import hf_model, random_weights, tiny_config, write_gguf
 
 CASES: list[tuple[str, dict[str, Any]]] = [
-    ("llama", {}), ("qwen2", {}), ("qwen3", {}), ("mistral", {}), ("smollm3", {"no_rope_layers": None}), ("granite", {}), ("olmo2", {}),
+    ("llama", {}), ("qwen2", {}), ("qwen3", {}), ("mistral", {}),
+    ("smollm3", {"no_rope_layers": None}), ("granite", {}), ("olmo2", {}), ("phi3", {}),
     ("gemma3_text", {"num_hidden_layers": 7, "layer_types": None, "query_pre_attn_scalar": 16, "rope_local_base_freq": 10000.0}),
 ]  # fmt: skip
 """SmolLM3 and Gemma as llama.cpp knows them: every fourth layer without positions; the sixth sees everything, scores scaled by a head's
@@ -54,7 +56,8 @@ def near(one: ModelConfig, other: ModelConfig) -> bool:
     """The same, but for the rounding of factors to float32 in GGUF."""
     names = ("embedding", "residual", "attention", "logit")
     scales = [[getattr(config.ways, f"{name}_scale") for name in names] for config in (one, other)]
-    return np.allclose(*scales, rtol=1e-6) and one.layers == other.layers and one.ropes == other.ropes
+    turns = [np.concatenate([np.concatenate(turn) for turn in all_frequencies(config)]) for config in (one, other)]
+    return np.allclose(*scales, rtol=1e-6) and np.allclose(*turns, rtol=1e-6) and one.layers == other.layers
 
 
 @pytest.mark.parametrize(("family", "changes"), CASES)

@@ -12,6 +12,7 @@ from ingle.core.spec import ModelConfig
 from ingle.model.checkpoint import expected_shapes
 from ingle.model.config import config_from_hf
 from ingle.model.family import families
+from ingle.model.fused import whole_of
 
 BASE: dict[str, Any] = {
     "vocab_size": 96, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 4,
@@ -23,6 +24,10 @@ OWN: dict[str, dict[str, Any]] = {
     "mistral": {"sliding_window": 5},
     "smollm3": {"num_hidden_layers": 4, "no_rope_layers": [1, 0, 1, 0]},
     "granite": {"embedding_multiplier": 6.0, "residual_multiplier": 0.22, "attention_multiplier": 0.05, "logits_scaling": 4.0},
+    "phi3": {
+        "original_max_position_embeddings": 128, "partial_rotary_factor": 0.75,
+        "rope_scaling": {"type": "longrope", "short_factor": [1.0, 1.5, 2.0, 3.0, 4.0, 6.0], "long_factor": [9.0] * 6},
+    },
     "gemma3_text": {
         "hidden_activation": "gelu_pytorch_tanh", "sliding_window": 5, "layer_types": ["sliding_attention", "full_attention"],
         "query_pre_attn_scalar": 30, "rope_local_base_freq": 500.0,
@@ -60,8 +65,8 @@ def hf_model(family: str, seed: int = 0, **changes: Any) -> Any:
     told = {k: v for k, v in table.items() if k not in ("architectures", "model_type")}
     model = model_class(model_class.config_class(**told, attn_implementation="eager")).eval()
     weights = random_weights(config_from_hf(table), seed)
-    if family.startswith("gemma"):  # they keep what is added to 1
-        weights = {name: weight - 1 if "norm" in name else weight for name, weight in weights.items()}
+    config = config_from_hf(table)
+    weights = {name: make() for name, (_, make) in whole_of(config, weights.__getitem__).items()}
     missing = model.load_state_dict({name: torch.from_numpy(w) for name, w in weights.items()}, strict=False)
     assert not missing.unexpected_keys
     assert set(missing.missing_keys) <= {"lm_head.weight"}
@@ -94,6 +99,12 @@ def _add_ways(writer: gguf.GGUFWriter, config: ModelConfig) -> None:
         writer.add_residual_scale(ways.residual_scale)
         writer.add_attention_scale(ways.attention_scale)
         writer.add_logit_scale(1 / ways.logit_scale)
+    if config.family == "phi3":
+        writer.add_rope_dimension_count(config.ways.turned)
+        writer.add_rope_scaling_orig_ctx_len(config.rope.original_context)
+        writer.add_rope_scaling_attn_factors(config.rope.attention_factor)
+        for length in ("short", "long"):
+            writer.add_tensor(f"rope_factors_{length}.weight", np.array(config.rope.divisors, np.float32))
     if config.family == "gemma3_text":
         writer.add_sliding_window(max(spec.window for spec in config.layers))
 
@@ -121,6 +132,8 @@ def write_gguf(
     _add_ways(writer, config)
     extra(writer)
     names = "qwen3" if family.gguf in ("llama", "qwen2") else family.gguf
+    if family.fused:
+        weights = {name: make() for name, (_, make) in whole_of(config, weights.__getitem__).items()}
     for name, weight in weights.items():
         if family.interleaved:
             for part, heads in ((".q_proj.", config.num_heads), (".k_proj.", config.num_kv_heads)):

@@ -18,8 +18,9 @@ class Rope:
 
     theta: float = 10_000.0
     """Base of the geometric sequence of wavelengths (RoFormer, arXiv 2104.09864)."""
-    kind: Literal["default", "linear", "llama3", "yarn"] = "default"
-    """`linear`: positions divided by `factor`; `llama3`: long wavelengths only; `yarn`: arXiv 2309.00071."""
+    kind: Literal["default", "linear", "llama3", "yarn", "longrope"] = "default"
+    """`linear`: positions divided by `factor`; `llama3`: long wavelengths only; `yarn`: arXiv 2309.00071; `longrope`: each by its own
+    divisor (arXiv 2402.13753)."""
     factor: float = 1.0
     """How many times longer than `original_context` the rescaled range is."""
     original_context: int = 0
@@ -33,7 +34,9 @@ class Rope:
     beta_slow: float = 1.0
     """`yarn`: rotations below which a dimension is fully rescaled."""
     attention_factor: float = 1.0
-    """`yarn`: multiplies cos and sin, so that logits keep their temperature."""
+    """`yarn`, `longrope`: multiplies cos and sin, so that logits keep their temperature."""
+    divisors: tuple[float, ...] = ()
+    """`longrope`: of every frequency, for texts within `original_context`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,6 +157,9 @@ class ModelConfig:
             raise ConfigError("num_kv_heads", f"must divide num_heads = {self.num_heads}", self.num_kv_heads)
         if self.head_dim % 2:
             raise ConfigError("head_dim", "must be even, because RoPE turns pairs", self.head_dim)
+        turned = self.ways.turned
+        if turned and not (0 < turned < self.head_dim and turned % 2 == 0 and not self.qk_norm):
+            raise ConfigError("ways.turned", f"must be even, below head_dim = {self.head_dim}, and without a norm of q and k", turned)
         if not self.layers:
             raise ConfigError("layers", "must hold at least one LayerSpec", "none")
         first = {layer: i for i, layer in reversed([*enumerate(self.layers)])}

@@ -7,6 +7,7 @@ from types import MappingProxyType
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from ingle.core.errors import CheckpointError
 from ingle.core.spec import ModelConfig
@@ -47,6 +48,8 @@ class Checkpoint:
             raise CheckpointError(name, "is not a tensor of this checkpoint", "", "`names` lists them.")
         tensor = self.stored[name]
         heads = self.interleaved.get(name)
+        if self.config.ways.turned and any(part in name for part in (".q_proj.", ".k_proj.")):
+            return _in_order(tensor, turned_order(self.config, tensor.shape[0]))
         return tensor if heads is None else _rows_to_halves(tensor, heads)
 
 
@@ -145,9 +148,24 @@ def _checked(checkpoint: Checkpoint) -> Checkpoint:
     return replace(checkpoint, stored=stored) if older else checkpoint
 
 
+def turned_order(config: ModelConfig, rows: int) -> npt.NDArray[np.int64]:
+    """Return where each row of q or k comes from, where RoPE turns the first `ways.turned` numbers of a head in pairs (i, i + turned/2):
+    halves of them go to the beginnings of the head's halves, so that pairs are (i, i + head_dim/2), and what is not turned lies behind."""
+    dim, turned = config.head_dim, config.ways.turned
+    one, rest = np.arange(dim), np.arange(turned, dim)
+    half = (dim - turned) // 2
+    order = np.concatenate([one[: turned // 2], rest[:half], one[turned // 2 : turned], rest[half:]])
+    result: npt.NDArray[np.int64] = (np.arange(0, rows, dim)[:, None] + order).reshape(-1)
+    return result
+
+
 def _rows_to_halves(tensor: Tensor, heads: int) -> Tensor:
     """Undo llama.cpp's permutation: within a head, rows 2i and 2i+1 go to i and i + head_dim/2. Raw bytes are moved, so it is exact."""
     rows = tensor.shape[0]
-    order = np.arange(rows).reshape(heads, rows // heads // 2, 2).swapaxes(1, 2).reshape(-1)
+    return _in_order(tensor, np.arange(rows).reshape(heads, rows // heads // 2, 2).swapaxes(1, 2).reshape(-1))
+
+
+def _in_order(tensor: Tensor, order: npt.NDArray[np.int64]) -> Tensor:
+    rows = tensor.shape[0]
     raw = tensor.raw if tensor.raw.ndim == 2 else tensor.raw.reshape(rows, -1)
     return Tensor(tensor.name, tensor.shape, tensor.kind, raw[order].reshape(tensor.raw.shape))

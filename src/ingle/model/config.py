@@ -6,6 +6,7 @@ transformers: the family's own keys, and `ingle` with the family and each layer'
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 from ingle.core.config import from_table, to_table
@@ -14,7 +15,7 @@ from ingle.core.spec import LayerSpec, ModelConfig, transformer_layers
 from ingle.model.composite import COMPOSITES, text_table
 from ingle.model.family import families
 from ingle.model.fields import Fields
-from ingle.model.rope import rope_from_hf, rope_to_hf
+from ingle.model.rope import rope_from_hf, rope_to_hf, turned_part
 
 OWN = "IngleForCausalLM"
 MAX_LAYERS = 4096  # a damaged file must not make us build a billion layer specs
@@ -38,6 +39,11 @@ def config_from_hf(table: Mapping[str, Any], where: str = "config.json") -> Mode
         raise CheckpointError(f"{where}: hidden_act", f"must be {_ACTIVATIONS[traits.ways.activation]}", activation)
     if traits.windows:
         layers = tuple(LayerSpec(retrieval=(), window=near) if near else full for near, full in zip(traits.windows, layers, strict=True))
+    head_dim, rope = _head_dim(fields, family.head_dim, hidden, heads), rope_from_hf(table, context, where)
+    part = turned_part(table, where)
+    if part != 1 and not family.partial:
+        raise CheckpointError(f"{where}: partial_rotary_factor", "must be 1 in this family", part)
+    ways = traits.ways if part == 1 else replace(traits.ways, turned=int(head_dim * part))
     with blame_checkpoint(where):
         return ModelConfig(
             family=name,
@@ -46,17 +52,17 @@ def config_from_hf(table: Mapping[str, Any], where: str = "config.json") -> Mode
             intermediate_size=fields.whole("intermediate_size"),
             num_heads=heads,
             num_kv_heads=kv_heads,
-            head_dim=_head_dim(fields, family.head_dim, hidden, heads),
+            head_dim=head_dim,
             layers=layers,
-            context_length=context,
-            rope=rope_from_hf(table, context, where),
+            context_length=rope.original_context if rope.kind == "longrope" else context,
+            rope=rope,
             norm_eps=norm_eps(fields, "rms_norm_eps"),
             tie_embeddings=fields.flag("tie_word_embeddings", family.tied),
             qkv_bias=traits.qkv_bias,
             output_bias=traits.output_bias,
             mlp_bias=traits.mlp_bias,
             qk_norm=traits.qk_norm,
-            ways=traits.ways,
+            ways=ways,
         )
 
 

@@ -53,6 +53,8 @@ class Family:
     """Where `config.json` says nothing; 0 = hidden_size / num_attention_heads."""
     tied: bool = False
     """Whether the output matrix is the embedding where `config.json` says nothing."""
+    partial: bool = False
+    """Whether RoPE may turn only a part of each head."""
     norm_offset: float = 0.0
     """What is added to the weights of norms in safetensors."""
     fused: Mapping[str, tuple[str, ...]] = field(default_factory=dict)

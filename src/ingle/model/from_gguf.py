@@ -7,6 +7,7 @@ Source: llama.cpp's `convert_hf_to_gguf.py` (`permute`, `rope_freqs`), `gguf-py/
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ INNER = {
     "attn_norm": "input_layernorm", "ffn_norm": "post_attention_layernorm", "attn_q": "self_attn.q_proj", "attn_k": "self_attn.k_proj",
     "attn_v": "self_attn.v_proj", "attn_output": "self_attn.o_proj", "attn_q_norm": "self_attn.q_norm", "attn_k_norm": "self_attn.k_norm",
     "ffn_gate": "mlp.gate_proj", "ffn_up": "mlp.up_proj", "ffn_down": "mlp.down_proj",
-    "post_attention_norm": "post_attention_layernorm", "post_ffw_norm": "post_feedforward_layernorm",
+    "attn_qkv": "self_attn.qkv_proj", "post_attention_norm": "post_attention_layernorm", "post_ffw_norm": "post_feedforward_layernorm",
 }  # fmt: skip
 
 
@@ -35,11 +36,11 @@ def tensors_from_gguf(path: Path) -> tuple[ModelConfig, dict[str, Tensor], dict[
     """Return config, tensors by Hugging Face's name, the numbers of heads of tensors with interleaved rows, and the metadata."""
     gguf = read_gguf(path)
     config = config_from_gguf(gguf)
-    tensors = {}
+    tensors, own = dict[str, Tensor](), _inner_names(config)
     for name, stored in gguf.tensors.items():
-        if name == "rope_freqs.weight":  # read into the config
+        if name.startswith(("rope_freqs.", "rope_factors_")):  # read into the config
             continue
-        hf_name = _hf_name(name, config.ways.norms)
+        hf_name = _hf_name(name, own)
         if hf_name is None or hf_name in tensors:
             raise CheckpointError(
                 f"{path}: {name}", f"is not a tensor of a {config.family} model", "", "This model has parts that Ingle would leave out."
@@ -74,9 +75,10 @@ def config_from_gguf(gguf: GGUF) -> ModelConfig:
     hidden, heads, context = fields.whole("embedding_length"), fields.whole("attention.head_count"), fields.whole("context_length")
     kv_heads = fields.whole("attention.head_count_kv", heads)
     head_dim = fields.whole("attention.key_length", hidden // max(heads, 1))
-    for key in ("attention.value_length", "rope.dimension_count"):
-        if fields.whole(key, head_dim) != head_dim:
-            raise CheckpointError(f"{where}: {prefix}{key}", f"must be the head's width {head_dim}", fields.whole(key))
+    turned = fields.whole("rope.dimension_count", head_dim)
+    for key, value in (("attention.value_length", fields.whole("attention.value_length", head_dim)), ("rope.dimension_count", turned)):
+        if value != head_dim and (key == "attention.value_length" or not families()[name].partial):
+            raise CheckpointError(f"{where}: {prefix}{key}", f"must be the head's width {head_dim}", value)
     count = fields.whole("block_count")
     layers, ways = full_layers(count, kv_heads, where), families()[name].gguf_ways(fields, count)
     window = fields.whole("attention.sliding_window", 0)
@@ -92,6 +94,7 @@ def config_from_gguf(gguf: GGUF) -> ModelConfig:
     if not isinstance(tokens, list | tuple) or len(tokens) > vocab_size:
         got = f"{len(tokens)} tokens" if isinstance(tokens, list | tuple) else type(tokens).__name__
         raise CheckpointError(f"{where}: tokenizer.ggml.tokens", f"must be at most the embedding's {vocab_size} rows", got)
+    rope = _rope(gguf, fields, head_dim, context)
     with blame_checkpoint(where):
         return ModelConfig(
             family=name,
@@ -102,15 +105,15 @@ def config_from_gguf(gguf: GGUF) -> ModelConfig:
             num_kv_heads=kv_heads,
             head_dim=head_dim,
             layers=layers,
-            context_length=context,
-            rope=_rope(gguf, fields, head_dim, context),
+            context_length=rope.original_context if rope.kind == "longrope" else context,
+            rope=rope,
             norm_eps=_shortest(norm_eps(fields, "attention.layer_norm_rms_epsilon")),
             tie_embeddings="output.weight" not in names,
             qkv_bias="blk.0.attn_q.bias" in names,
             output_bias="blk.0.attn_output.bias" in names,
             mlp_bias="blk.0.ffn_gate.bias" in names,
             qk_norm="blk.0.attn_q_norm.weight" in names,
-            ways=ways,
+            ways=ways if turned == head_dim else replace(ways, turned=turned),
         )
 
 
@@ -118,6 +121,13 @@ def _rope(gguf: GGUF, fields: Fields, head_dim: int, context: int) -> Rope:
     theta = _shortest(fields.number("rope.freq_base", 10_000.0))
     kind = fields.text("rope.scaling.type", "none")
     factor = _shortest(fields.number("rope.scaling.factor", fields.number("rope.scale_linear", 1.0)))
+    short = gguf.tensors.get("rope_factors_short.weight")
+    if short is not None:
+        if short.kind != "F32" or len(short.shape) != 1:
+            raise CheckpointError(f"{gguf.path}: rope_factors_short.weight", "must be an F32 vector", f"{short.kind} {short.shape}")
+        original, scale = fields.whole("rope.scaling.original_context_length", context), fields.number("rope.scaling.attn_factor", 1.0)
+        own = tuple(map(float, decode("F32", short.data)))
+        return check_rope(Rope(theta, "longrope", 1.0, original, attention_factor=scale, divisors=own), fields.where)
     divisors = gguf.tensors.get("rope_freqs.weight")
     if divisors is not None:
         if divisors.kind != "F32" or len(divisors.shape) != 1 or kind != "none":
@@ -142,9 +152,18 @@ def _shortest(value: float) -> float:
     return float(str(np.float32(value))) if math.isfinite(np.float32(value)) else value
 
 
-def _hf_name(name: str, norms: str) -> str | None:
-    """Return Hugging Face's name: `blk.3.attn_q.weight` → `model.layers.3.self_attn.q_proj.weight`; None for an unknown one. `norms`: where
-    the family has them (`Ways.norms`), which decides what one before the MLP is called."""
+def _inner_names(config: ModelConfig) -> Mapping[str, str]:
+    """Return what a layer's tensors are called, by GGUF's names. Some mean another thing in some families."""
+    names = dict(INNER)
+    if config.ways.norms == "both":
+        names["ffn_norm"] = "pre_feedforward_layernorm"
+    if "mlp.gate_up_proj" in families()[config.family].fused:
+        names["ffn_up"] = "mlp.gate_up_proj"
+    return names
+
+
+def _hf_name(name: str, inner: Mapping[str, str]) -> str | None:
+    """Return Hugging Face's name: `blk.3.attn_q.weight` → `model.layers.3.self_attn.q_proj.weight`; None for an unknown one."""
     stem, _, ending = name.rpartition(".")
     if ending not in ("weight", "bias"):
         return None
@@ -152,7 +171,6 @@ def _hf_name(name: str, norms: str) -> str | None:
         return f"{OUTER[stem]}.{ending}"
     head, _, rest = stem.partition(".")
     number, _, part = rest.partition(".")
-    if head != "blk" or not number.isdecimal() or part not in INNER:
+    if head != "blk" or not number.isdecimal() or part not in inner:
         return None
-    inner = "pre_feedforward_layernorm" if norms == "both" and part == "ffn_norm" else INNER[part]
-    return f"model.layers.{int(number)}.{inner}.{ending}"
+    return f"model.layers.{int(number)}.{inner[part]}.{ending}"

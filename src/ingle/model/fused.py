@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from ingle.core.errors import CheckpointError
 from ingle.core.spec import ModelConfig
-from ingle.model.checkpoint import expected_shapes
+from ingle.model.checkpoint import expected_shapes, turned_order
 from ingle.model.family import families
 from ingle.model.tensor import Tensor
 
@@ -39,7 +39,7 @@ def parts_of(config: ModelConfig, tensors: Mapping[str, Tensor], offset: float =
 
 def whole_of(config: ModelConfig, tensor: Callable[[str], Array]) -> dict[str, tuple[tuple[int, ...], Callable[[], Array]]]:
     """Return what a Hugging Face folder of this family holds: each tensor's shape, and how it is made of the model's own."""
-    family, shapes = families()[config.family], expected_shapes(config)
+    family, shapes, tensor = families()[config.family], expected_shapes(config), partial(as_in_files, config, tensor)
     first = {parts[0]: (whole, parts) for whole, parts in family.fused.items()}
     others = {part for parts in family.fused.values() for part in parts[1:]}
     found: dict[str, tuple[tuple[int, ...], Callable[[], Array]]] = {}
@@ -55,6 +55,16 @@ def whole_of(config: ModelConfig, tensor: Callable[[str], Array]) -> dict[str, t
         else:
             found[name] = (shape, partial(_lowered, tensor, name, family.norm_offset if "norm" in name else 0.0))
     return found
+
+
+def as_in_files(config: ModelConfig, tensor: Callable[[str], Array], name: str) -> Array:
+    """Return a tensor with its rows as Hugging Face has them: see `turned_order`."""
+    values = tensor(name)
+    if not config.ways.turned or not any(part in name for part in (".q_proj.", ".k_proj.")):
+        return values
+    back = np.empty_like(values)
+    back[turned_order(config, len(values))] = values
+    return back
 
 
 def _joined(tensor: Callable[[str], Array], names: list[str]) -> Array:

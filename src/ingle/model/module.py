@@ -244,7 +244,8 @@ class CausalLM(nn.Module):
         self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
         if config.tie_embeddings:
             self.lm_head.weight = self.model.embed_tokens.weight
-        self.turns = [(torch.from_numpy(f), scale) for f, scale in all_frequencies(config)]  # no buffers: no device or dtype may touch them
+        # No buffers: neither devices nor dtypes may touch them.
+        self.turns = [(torch.from_numpy(frequencies), torch.from_numpy(scales)) for frequencies, scales in all_frequencies(config)]
 
     def forward(self, ids: Tensor, cache: Cache | None = None) -> Tensor:
         """Return logits: ids int [B, T] → [B, T, V]. A cache is read and advanced by T tokens."""
@@ -277,9 +278,9 @@ class CausalLM(nn.Module):
 
     def angles(self, positions: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         """Return cos and sin [kinds, T, D] of RoPE's angles at these positions (float32 [T]), for each of the config's `ropes`."""
-        angles = [(positions[:, None] * frequencies.to(positions.device), scale) for frequencies, scale in self.turns]
+        kinds = [(positions[:, None] * f.to(positions.device), scales.to(positions.device)) for f, scales in self.turns]
         cos, sin = (
-            torch.stack([torch.cat((t, t), -1).mul(scale).to(dtype) for t, scale in ((of(angle), scale) for angle, scale in angles)])
+            torch.stack([torch.cat((t, t), -1).to(dtype) for t in (of(angles).mul(scales) for angles, scales in kinds)])
             for of in (torch.cos, torch.sin)
         )
         return cos, sin

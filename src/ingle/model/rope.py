@@ -16,33 +16,50 @@ from ingle.core.errors import CheckpointError
 from ingle.core.spec import ModelConfig, Rope
 from ingle.model.fields import Fields
 
-_KINDS = ("default", "linear", "llama3", "yarn")
+_KINDS = ("default", "linear", "llama3", "yarn", "longrope")
+Turns = tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]
+"""Frequencies and scales of cos and sin, float32 [head_dim / 2] each."""
 
 
-def all_frequencies(config: ModelConfig) -> list[tuple[npt.NDArray[np.float32], float]]:
+def all_frequencies(config: ModelConfig) -> list[Turns]:
     """Return `inverse_frequencies` for each of `config.ropes`; where there is none, nothing turns."""
-    nothing = np.zeros(config.head_dim // 2, np.float32)
-    return [(nothing, 1.0) if rope is None else inverse_frequencies(replace(config, rope=rope)) for rope in config.ropes]
+    pairs = config.head_dim // 2
+    nothing = np.zeros(pairs, np.float32), np.ones(pairs, np.float32)
+    return [nothing if rope is None else inverse_frequencies(replace(config, rope=rope)) for rope in config.ropes]
 
 
-def inverse_frequencies(config: ModelConfig) -> tuple[npt.NDArray[np.float32], float]:
-    """Return the inverse frequencies, float32 [head_dim / 2], which turn a position into an angle; and the scale of cos and sin (1.0 except
-    for `yarn`). Where only a part of a head is turned, the others are 0 (`Checkpoint.order` puts the rows so that pairs are halves)."""
-    rope, dim = config.rope, config.ways.turned or config.head_dim
-    frequencies, scale = _frequencies(rope, dim)
-    return np.concatenate([frequencies, np.zeros((config.head_dim - dim) // 2, np.float32)]), scale
+def inverse_frequencies(config: ModelConfig) -> Turns:
+    """Return the inverse frequencies, which turn a position into an angle, and the scales of cos and sin (1 except for `yarn` and
+    `longrope`). Where only a part of a head is turned, the other frequencies are 0: `Checkpoint` orders rows so that pairs are halves."""
+    turned = config.ways.turned or config.head_dim
+    frequencies, rest = _frequencies(config.rope, turned), (config.head_dim - turned) // 2
+    scale = config.rope.attention_factor if config.rope.kind in ("yarn", "longrope") else 1.0
+    scales = np.full(len(frequencies), scale, np.float32)
+    return np.concatenate([frequencies, np.zeros(rest, np.float32)]), np.concatenate([scales, np.ones(rest, np.float32)])
 
 
-def _frequencies(rope: Rope, dim: int) -> tuple[npt.NDArray[np.float32], float]:
+def _frequencies(rope: Rope, dim: int) -> npt.NDArray[np.float32]:
     wave = np.float32(rope.theta) ** (np.arange(0, dim, 2, dtype=np.float32) / np.float32(dim))
-    plain = np.float32(1.0) / wave
+    plain: npt.NDArray[np.float32] = np.float32(1.0) / wave
     if rope.kind == "linear":
-        return plain / np.float32(rope.factor), 1.0
+        return plain / np.float32(rope.factor)
     if rope.kind == "llama3":
-        return _llama3(plain, rope), 1.0
+        return _llama3(plain, rope)
     if rope.kind == "yarn":
-        return _yarn(wave, rope, dim), rope.attention_factor
-    return plain, 1.0
+        return _yarn(wave, rope, dim)
+    if rope.kind == "longrope":
+        plain = (np.float32(1.0) / (np.array(rope.divisors, np.float32) * wave)).astype(np.float32)
+    return plain
+
+
+def turned_part(table: Mapping[str, Any], where: str) -> float:
+    """Return the part of a head that RoPE turns. Raises CheckpointError unless it is above 0 and at most 1."""
+    fields = Fields(table, where)
+    inner = fields.table_of("rope_parameters") or fields.table_of("rope_scaling")
+    part = Fields(inner, where).number("partial_rotary_factor", fields.number("partial_rotary_factor", 1.0))
+    if not 0 < part <= 1:
+        raise CheckpointError(f"{where}: partial_rotary_factor", "must be above 0 and at most 1", part)
+    return part
 
 
 def rope_from_hf(table: Mapping[str, Any], context_length: int, where: str) -> Rope:
@@ -58,9 +75,6 @@ def rope_from_hf(table: Mapping[str, Any], context_length: int, where: str) -> R
     if kind not in _KINDS:
         cure = f"Known kinds: {', '.join(_KINDS)}."
         raise CheckpointError(f"{where}: {key}.rope_type", "is a kind of RoPE that Ingle does not know", kind, cure)
-    partial = inner.number("partial_rotary_factor", fields.number("partial_rotary_factor", 1.0))
-    if partial != 1.0:
-        raise CheckpointError(f"{where}: partial_rotary_factor", "must be 1: RoPE turns whole heads here", partial)
     theta = inner.number("rope_theta", fields.number("rope_theta", 10_000.0))
     if kind == "default":
         return check_rope(Rope(theta=theta), where)
@@ -71,6 +85,15 @@ def rope_from_hf(table: Mapping[str, Any], context_length: int, where: str) -> R
     if kind == "llama3":
         low, high = inner.number("low_freq_factor"), inner.number("high_freq_factor")
         return check_rope(Rope(theta, "llama3", inner.number("factor"), original, low, high), where)
+    if kind == "longrope":
+        factor = inner.number("factor", context_length / max(original, 1))
+        usual = math.sqrt(1 + math.log(factor) / math.log(original)) if factor > 1 and original > 1 else 1.0
+        divisors = inner.table.get("short_factor")
+        if not isinstance(divisors, list) or not all(isinstance(one, int | float) and 0 < one < 1e6 for one in divisors):
+            raise CheckpointError(f"{where}: {key}.short_factor", "must be a list of numbers above 0", repr(divisors)[:80])
+        attention = inner.number("attention_factor", usual)
+        rope = Rope(theta, "longrope", 1.0, original, attention_factor=attention, divisors=tuple(map(float, divisors)))
+        return check_rope(rope, where)
     if inner.flag("truncate", True) is False:
         raise CheckpointError(f"{where}: {key}.truncate", "must be true for yarn", False)
     factor = inner.number("factor", context_length / max(original, 1))
@@ -91,6 +114,10 @@ def rope_to_hf(rope: Rope) -> dict[str, Any]:
         scaling |= {"low_freq_factor": rope.low_freq_factor, "high_freq_factor": rope.high_freq_factor}
     if rope.kind == "yarn":
         scaling |= {"beta_fast": rope.beta_fast, "beta_slow": rope.beta_slow, "attention_factor": rope.attention_factor}
+    if rope.kind == "longrope":  # both alike: the long ones are of texts that this context does not hold
+        divisors = list(rope.divisors)
+        scaling |= {"short_factor": divisors, "long_factor": divisors, "attention_factor": rope.attention_factor}
+        return table | {"rope_scaling": scaling, "original_max_position_embeddings": rope.original_context}
     return table | {"rope_scaling": scaling}
 
 
@@ -130,6 +157,9 @@ def check_rope(rope: Rope, where: str) -> Rope:
         limits["original_max_position_embeddings"] = rope.original_context >= 1
         limits["low_freq_factor, high_freq_factor"] = 0.0 < rope.low_freq_factor < rope.high_freq_factor
         limits["beta_slow, beta_fast"] = 0.0 < rope.beta_slow <= rope.beta_fast
+    if rope.kind == "longrope":
+        limits["original_max_position_embeddings"] = rope.original_context >= 1
+        limits["short_factor"] = bool(rope.divisors) and all(0 < one < 1e6 for one in rope.divisors)
     for name, holds in limits.items():
         if not holds:
             raise CheckpointError(f"{where}: {name}", "is outside of what RoPE can use", rope)
