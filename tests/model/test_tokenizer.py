@@ -62,7 +62,7 @@ def test_ids_and_text_are_those_of_transformers(tmp_path: Path, kind: str) -> No
     assert mine.facts.chat_template == theirs.chat_template
 
 
-@pytest.mark.parametrize("pre", ["smollm", "gpt-2", "llama-bpe", "qwen2", "tekken", "default", None])
+@pytest.mark.parametrize("pre", ["smollm", "gpt-2", "llama-bpe", "dbrx", "gpt-4o", "qwen2", "tekken", "default", None])
 def test_ids_are_those_of_llama_cpp(tmp_path: Path, pre: str | None) -> None:
     llama_cpp = pytest.importorskip("llama_cpp")
     metadata = gguf_metadata(pieces() if pre is None else byte_level(), pre)
@@ -97,6 +97,19 @@ def test_pre_tokenizers_cut_as_the_models_own_do(family: str) -> None:
     )
     for text in TEXTS:
         assert from_gguf(family).encode_trusted(text) == reference.encode(text, add_special_tokens=False).ids, text
+
+
+@pytest.mark.parametrize(
+    ("pre", "text", "cuts"),
+    [
+        ("dbrx", "It's 12345 o'clock", ["It", "'s", " ", "123", "45", " o", "'clock"]),
+        ("smaug-bpe", "a  b\n\nc", ["a", " ", " b", "\n\n", "c"]),
+        ("gpt-4o", "HelloWorld's 12345 don't/\n", ["Hello", "World's", " ", "123", "45", " don't", "/\n"]),
+    ],
+)
+def test_where_texts_are_cut(pre: str, text: str, cuts: list[str]) -> None:
+    cutter = tokenizer_from_gguf(gguf_metadata(byte_level(), pre)).fast.pre_tokenizer
+    assert [text.encode()[start:end].decode() for _, (start, end) in cutter.pre_tokenize_str(text)] == cuts
 
 
 @pytest.mark.parametrize("pre", ["smollm", None])

@@ -25,10 +25,18 @@ _TEKKEN = (
     r"|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*"
     r"|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
+_ENDING = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)?"
+_GPT_4O = (
+    r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+" + _ENDING
+    + r"|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*" + _ENDING
+    + r"|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)  # fmt: skip
 _SPLITS: dict[str, tuple[str, ...]] = {
     "gpt-2": (_WORDS,),
     "smollm": (r"\p{N}", _WORDS),
     "llama-bpe": (_LLAMA3,),
+    "dbrx": (_LLAMA3,),
+    "gpt-4o": (_GPT_4O,),
     "qwen2": (_LLAMA3.replace("{1,3}", ""),),
     "tekken": (_TEKKEN,),
     "default": (r"[\p{P}\$\+<=>\^~\|]+", _WORDS, r"\p{N}+", r"[0-9][0-9][0-9]"),
@@ -38,6 +46,7 @@ PRE_TOKENIZERS = tuple(_SPLITS)
 _SAME_AS = {
     "gpt2": "gpt-2", "phi-2": "gpt-2", "olmo": "gpt-2", "starcoder": "smollm", "refact": "smollm", "command-r": "smollm",
     "codeshell": "smollm", "llama3": "llama-bpe", "llama-v3": "llama-bpe", "stablelm2": "qwen2", "deepseek-r1-qwen": "qwen2",
+    "smaug-bpe": "dbrx",
 }  # fmt: skip
 
 
