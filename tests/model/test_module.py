@@ -2,6 +2,7 @@
 
 import contextlib
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +22,12 @@ from ingle.model.checkpoint import Checkpoint, open_checkpoint
 from ingle.model.export import save_hf
 from ingle.model.family import families
 from ingle.model.fused import as_in_files
-from ingle.model.module import CausalLM, load_module
+from ingle.model.module import CausalLM, PackedRows, load_module
 from ingle.model.pieces import made_again
 from ingle.model.tensor import Tensor
 from ingle.model.tokenizer_gguf import tokenizer_from_gguf
 from ingle.model.tokenizer_hf import open_tokenizer
+from ingle.train.attention import attend_on
 
 LLAMA3 = {
     "rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 64,
@@ -83,6 +85,30 @@ def test_logits_and_names_are_those_of_transformers(family: str, changes: dict[s
     with torch.no_grad():
         difference = (theirs(ids).logits - mine(ids)).abs().max()
     assert difference <= 1e-5, difference
+
+
+@pytest.mark.parametrize("family", sorted(families()))
+def test_packed_as_training_packs_it_is_each_document_alone(family: str) -> None:
+    """States and gradients of documents in one row, by the training kernels, are those of the plain forward."""
+    module, ids, bounds = tiny_module(tiny_config(family)), some_ids(1, 40)[0], (0, 13, 14, 40)
+    documents = list(pairwise(bounds))
+    slopes = []
+    for packed in (True, False):
+        module.zero_grad()
+        if packed:
+            x = module.model.embed_tokens(ids)
+            positions = torch.cat([torch.arange(b - a, dtype=torch.float32) for a, b in documents])
+            cos, sin = module.angles(positions, x.dtype)
+            for layer in module.model.layers:
+                x = layer(x, cos, sin, PackedRows(attend_on(ids.device, bounds), bounds))
+            states = module.model.norm(x)
+        else:
+            states = torch.cat([module.hidden(ids[None, a:b])[0] for a, b in documents])
+        (module.logits(states) * torch.linspace(-1, 1, 96)).sum().backward()
+        slopes.append({name: parameter.grad.clone() for name, parameter in module.named_parameters() if parameter.grad is not None})
+    assert set(slopes[0]) == set(dict(module.named_parameters()))
+    for name, slope in slopes[0].items():
+        torch.testing.assert_close(slope, slopes[1][name], rtol=1e-3, atol=1e-4 * float(slopes[1][name].abs().max()))
 
 
 @settings(deadline=None, max_examples=40)
