@@ -1,6 +1,7 @@
 """The kind `shape`: fewer layers, channels and groups, on every backend alike, in the form in which the file has them."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 import torch
 
 from ingle.core.errors import DeltaError
-from ingle.core.spec import LayerSpec
+from ingle.core.spec import LayerSpec, Rope, Ways
 from ingle.engine.backend import prefill
 from ingle.engine.delta_kinds import Array, Change, merged
 from ingle.engine.shape import Smaller, columns_of, rows_of
@@ -49,6 +50,13 @@ def test_layers_channels_and_groups_go_together() -> None:
         values(BASE, "model.layers.2.self_attn.k_proj.bias")[[*range(12), *range(24, 36)]],
     )
     np.testing.assert_array_equal(values(made, "model.norm.weight"), values(BASE, "model.norm.weight"))
+
+
+def test_layers_keep_their_own_positions_when_others_go() -> None:
+    ways = Ways(unturned=(1, 3), local=(0, 2), local_rope=Rope(500.0))
+    after = Smaller((0, 2, 3)).config(replace(CONFIG, ways=ways))
+    assert (after.ways.unturned, after.ways.local) == ((2,), (0, 1))
+    assert [after.ropes[after.rope_of(i)] for i in range(3)] == [Rope(500.0), Rope(500.0), None]
 
 
 def test_it_computes_what_the_original_computes_without_these_parts(tmp_path: Path) -> None:

@@ -46,6 +46,11 @@ class PruneSettings:
         return self.method or BEST[self.structure]
 
 
+def prunable_heads(config: ModelConfig) -> bool:
+    """Return whether heads can go without changing the others: all attention is full, and no norm spans them."""
+    return config.is_transformer and not (config.qk_norm and config.ways.whole_norm)
+
+
 def parts_that_stay(config: ModelConfig, settings: PruneSettings) -> int:
     """Count the layers that stay, or the channels or key-value groups in each; 0 where single weights are pruned.
 
@@ -53,10 +58,9 @@ def parts_that_stay(config: ModelConfig, settings: PruneSettings) -> int:
     """
     if settings.structure in ("none", "2:4"):
         return 0
-    if settings.structure == "heads" and not config.is_transformer:
-        raise ConfigError(
-            "structure", "Heads can be pruned only where all attention is full, and this is a hybrid", "", "Prune the original model."
-        )
+    if settings.structure == "heads" and not prunable_heads(config):
+        what = "one norm spans all heads of this model" if config.is_transformer else "this is a hybrid"
+        raise ConfigError("structure", f"Heads can be pruned only where all attention is full and they don't share a norm, and {what}")
     lanes = _LANES if settings.structure == "channels" and config.intermediate_size % _LANES == 0 else 1
     all_parts = {"layers": len(config.layers), "channels": config.intermediate_size // lanes, "heads": config.num_kv_heads}
     of = all_parts[settings.structure]

@@ -11,7 +11,7 @@ from typing import Any
 from ingle.compress import pruner, quantiser
 from ingle.compress.calibration import CalibrationSettings
 from ingle.compress.prune import prune
-from ingle.compress.prune_settings import PruneSettings
+from ingle.compress.prune_settings import PruneSettings, prunable_heads
 from ingle.compress.quantising import quantise
 from ingle.compress.recovery_settings import RecoverySettings
 from ingle.compress.settings import QuantiseSettings
@@ -123,5 +123,5 @@ def _shares(config: ModelConfig, grid: RecipeGrid) -> dict[Any, list[float]]:
     by_structure: dict[Any, list[float]] = {"layers": [gone / count for gone in sorted(grid.layers) if gone < count]}
     chosen = sorted({round(share * blocks) for share in grid.channels})
     by_structure["channels"] = [gone / blocks for gone in chosen if 0 < gone < blocks]
-    by_structure["heads"] = [gone / groups for gone in sorted(grid.heads) if gone < groups] if config.is_transformer else []
+    by_structure["heads"] = [gone / groups for gone in sorted(grid.heads) if gone < groups] if prunable_heads(config) else []
     return by_structure

@@ -20,10 +20,10 @@ import numpy as np
 import numpy.typing as npt
 
 from ingle.core.errors import DeltaError
-from ingle.core.spec import LayerSpec, ModelConfig
+from ingle.core.spec import LayerSpec, ModelConfig, Ways
 from ingle.engine.adapter import linear_shapes
 from ingle.engine.masking import check_pair
-from ingle.kernels import blocks_16
+from ingle.kernels import blocks_16, k_quants
 from ingle.model.checkpoint import Checkpoint, expected_shapes
 from ingle.model.tensor import Tensor
 
@@ -34,6 +34,7 @@ _BLOCKS = {
     "F32": (1, 4, 0), "F16": (1, 2, 0), "BF16": (1, 2, 0),
     "Q4_0": (32, 18, 0), "Q4_1": (32, 20, 0), "Q8_0": (32, 34, 0),
 } | {kind: (32, size, blocks_16.UNIT_BYTES) for kind, size in blocks_16.BLOCK_BYTES.items()}  # fmt: skip
+_BLOCKS |= {kind: (k_quants.COLUMNS, size, 0) for kind, size in k_quants.BLOCK_BYTES.items()}
 """By type: columns that are stored together, their bytes, and the bytes at the beginning of a row."""
 _PAIR = ("lora_A.weight", "lora_B.weight")
 
@@ -51,13 +52,19 @@ class Smaller:
     def config(self, config: ModelConfig) -> ModelConfig:
         """Return the smaller model's config."""
         specs = tuple(config.layers[i] for i in self.layers)
+        config = replace(config, layers=specs, ways=self._ways(config.ways))
         if self.channels is not None:
             config = replace(config, intermediate_size=self.channels.shape[1])
         if self.groups is None:
-            return replace(config, layers=specs)
+            return config
         count = self.groups.shape[1]
         specs = (LayerSpec(tuple(range(count))),) * len(specs)  # transformers only; see `smaller_of`
         return replace(config, layers=specs, num_heads=count * config.queries_per_group, num_kv_heads=count)
+
+    def _ways(self, ways: Ways) -> Ways:
+        """Return the ways with the numbers that its layers have now."""
+        unturned, local = (tuple(new for new, old in enumerate(self.layers) if old in some) for some in (ways.unturned, ways.local))
+        return replace(ways, unturned=unturned, local=local)
 
     def tensors(self) -> dict[str, Array]:
         """Return them as the tensors of a delta."""
