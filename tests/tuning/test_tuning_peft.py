@@ -291,6 +291,11 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     return find
 
 
+def test_adapters_of_fused_matrices_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(DeltaError, match=r"for phi3, which has self_attn\.qkv_proj and mlp\.gate_up_proj there.*--format hf"):
+        read_peft(tmp_path, tiny_config("phi3"))
+
+
 @pytest.mark.parametrize("what", BAD)
 def test_bad_folders(what: str, tmp_path: Path, saved: Callable[[str], Path]) -> None:
     kind, harm, error, message = BAD[what]

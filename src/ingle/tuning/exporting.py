@@ -72,15 +72,17 @@ def export(home: Home, kept: Kept, format_: str, out: Path, kind: str, force: bo
 def export_peft(home: Home, kept: Kept, folder: Path, force: bool = False) -> Path:
     """Write the model's one delta as a folder that PEFT loads on the original model.
 
-    Raises ConfigError for a model without a delta or with several, for kinds that PEFT has no file for, and for a folder that is taken.
+    Raises ConfigError for a model without a delta or with several, for kinds that PEFT has no file for, and for a folder that is taken;
+    DeltaError for a family whose linears PEFT has in one piece.
     """
-    from ingle.tuning.peft_files import write_peft
+    from ingle.tuning.peft_files import check_exchange, write_peft
 
     if len(kept.deltas) != 1:
         cure = f"Merge those below it first (`ingle merge`), or export {kept.name} as hf." if kept.deltas else "Name one: MODEL+NAME."
         raise ConfigError("model", "must have one delta, which PEFT then loads on the original model", len(kept.deltas), cure)
     [digest] = kept.deltas
     delta = get_delta(home, digest)
+    check_exchange(open_checkpoint(home.base_folder(kept.base)).config)
     with new_folder(folder, force) as building:
         write_peft(building, delta.kind, delta_tensors(home, delta), original_name(read_base(home, kept.base)))
     return folder

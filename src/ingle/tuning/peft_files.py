@@ -21,6 +21,7 @@ from ingle.core.files import write_atomic
 from ingle.core.spec import ModelConfig
 from ingle.engine.adapter import linear_shapes
 from ingle.engine.delta_kinds import Change, linears_of, virtual_of
+from ingle.model.family import families
 from ingle.model.fields import Fields, read_json
 from ingle.model.from_safetensors import read_safetensors
 
@@ -49,6 +50,13 @@ class _Folder:
     """Shapes of the model's linears."""
 
 
+def check_exchange(config: ModelConfig) -> None:
+    """Raise DeltaError for a family whose linears Hugging Face has in one piece: an adapter of the one fits none of the other."""
+    if fused := families()[config.family].fused:
+        cure = "Merge it with PEFT and pull that; or export the whole model instead (--format hf)."
+        raise DeltaError("adapter", f"can't be exchanged with PEFT for {config.family}, which has {' and '.join(fused)} there", "", cure)
+
+
 def read_peft(folder: Path, config: ModelConfig) -> tuple[str, dict[str, Array]]:
     """Read the delta that a PEFT folder is on a model of this config: (kind, tensors in float32).
 
@@ -56,6 +64,7 @@ def read_peft(folder: Path, config: ModelConfig) -> tuple[str, dict[str, Array]]
     Raises CheckpointError for files that are missing, damaged or pickled; DeltaError for a type that is unknown or a feature that can't be
     kept, targets that match nothing in the model or have no tensors, and tensors that are too many, of wrong shapes, or not finite.
     """
+    check_exchange(config)
     if not (folder / CONFIG).is_file():
         cure = f"Name a folder that PEFT's save_pretrained has written: {CONFIG} and {WEIGHTS}."
         raise CheckpointError(str(folder), f"must hold {CONFIG}", "nothing of that name", cure)
