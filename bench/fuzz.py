@@ -35,7 +35,7 @@ def seeds(folder: Path) -> None:
     from safetensors.numpy import save_file
 
     from ingle.core.spec import LayerSpec, ModelConfig, Rope
-    from ingle.model.checkpoint import expected_shapes
+    from ingle.model.expected import expected_shapes
     from ingle.model.export import save_hf
     from ingle.model.export_gguf import write_gguf
     from ingle.model.export_words import words_of

@@ -16,8 +16,8 @@ from safetensors.numpy import save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from ingle.cli.main import main
-from ingle.model.checkpoint import expected_shapes
 from ingle.model.config import config_from_hf
+from ingle.model.expected import expected_shapes
 
 CONTEXT = 192
 TEMPLATE = (

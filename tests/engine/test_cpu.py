@@ -57,10 +57,12 @@ def configs(draw: st.DrawFn) -> ModelConfig:
     subsets = st.lists(st.integers(0, groups - 1), unique=True, max_size=groups).map(sorted)
     layers = tuple(LayerSpec(tuple(draw(subsets)), window, sinks) for _ in range(draw(st.integers(1, 3))))
     rope = draw(st.sampled_from([Rope(), Rope(kind="linear", factor=4.0), Rope(kind="llama3", factor=8.0, original_context=64)]))
+    ways = draw(st.one_of(st.just(Ways()), all_ways(dim, len(layers))))
     return tiny_config(
         draw(st.sampled_from([32, 48, 72])), draw(st.sampled_from([33, 64, 80])), groups * shared, groups, dim,
-        draw(st.integers(5, 90)), layers, qk_norm=draw(st.booleans()), biases=draw(st.booleans()), tied=draw(st.booleans()),
-        rope=rope, ways=draw(st.one_of(st.just(Ways()), all_ways(dim, len(layers)))),
+        draw(st.integers(5, 90)), layers,
+        qk_norm=not ways.turned and draw(st.booleans()), biases=draw(st.booleans()), tied=draw(st.booleans()),
+        rope=rope, ways=ways,
     )  # fmt: skip
 
 

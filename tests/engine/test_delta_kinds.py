@@ -12,7 +12,8 @@ from ingle.engine.adapter import linear_shapes
 from ingle.engine.delta_kinds import KINDS, MERGED, Array, Change, additions_of, merged, parted, virtual_of
 from ingle.engine.packing import pack_checkpoint, unpacked
 from ingle.kernels import naive
-from ingle.model.checkpoint import Checkpoint, expected_shapes
+from ingle.model.checkpoint import Checkpoint
+from ingle.model.expected import expected_shapes
 from tests.engine.tiny import random_checkpoint, tiny_config
 
 Q, K, OUT, DOWN = (f"model.layers.1.{name}" for name in ("self_attn.q_proj", "self_attn.k_proj", "self_attn.o_proj", "mlp.down_proj"))

@@ -34,7 +34,8 @@ from ingle.home.place import Home
 from ingle.home.pull import pull
 from ingle.kernels import jit
 from ingle.kernels.layout import INT8
-from ingle.model.checkpoint import Checkpoint, expected_shapes, open_checkpoint
+from ingle.model.checkpoint import Checkpoint, open_checkpoint
+from ingle.model.expected import expected_shapes
 from ingle.model.export import save_hf
 from ingle.model.tokenizer import Tokenizer
 from ingle.model.tokenizer_hf import open_tokenizer

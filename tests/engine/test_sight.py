@@ -28,7 +28,7 @@ from ingle.engine.scoring import score
 from ingle.engine.sight import Group, remembering_groups, retrieval_groups, short_sighted, widest_reach, without_sight
 from ingle.kernels import layout as at
 from ingle.kernels import naive
-from ingle.model.checkpoint import expected_shapes
+from ingle.model.expected import expected_shapes
 from tests.engine.test_adapter import random_additions
 from tests.engine.test_answer import byte_tokenizer
 from tests.engine.test_cpu import CLOSE

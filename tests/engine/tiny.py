@@ -8,7 +8,8 @@ from ingle.core.spec import LayerSpec, ModelConfig, Rope, Ways
 from ingle.engine import packing
 from ingle.engine.cpu import CpuBackend
 from ingle.engine.team import Cores
-from ingle.model.checkpoint import Checkpoint, expected_shapes
+from ingle.model.checkpoint import Checkpoint
+from ingle.model.expected import expected_shapes
 from ingle.model.rope import all_frequencies
 from ingle.model.tensor import Tensor
 from tests.kernels.k_rows import random_rows

@@ -15,8 +15,9 @@ from tiny_models import gguf_name, hf_table, random_weights, tiny_config, write_
 
 from ingle.core.errors import CheckpointError
 from ingle.core.spec import LayerSpec, Rope
-from ingle.model.checkpoint import check_finite, expected_shapes, open_checkpoint
+from ingle.model.checkpoint import check_finite, open_checkpoint
 from ingle.model.config import config_to_own
+from ingle.model.expected import expected_shapes
 from ingle.model.rope import inverse_frequencies
 from ingle.model.tensor import Tensor, check_kind
 

@@ -9,8 +9,8 @@ import gguf
 import numpy as np
 
 from ingle.core.spec import ModelConfig
-from ingle.model.checkpoint import expected_shapes
 from ingle.model.config import config_from_hf
+from ingle.model.expected import expected_shapes
 from ingle.model.family import families
 from ingle.model.fused import whole_of
 

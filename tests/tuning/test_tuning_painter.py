@@ -16,8 +16,8 @@ from tokenizers.models import BPE
 from ingle.core.errors import ConfigError
 from ingle.home.pictures import Illustration
 from ingle.media.painter import CODES, WORDS, prompt_of
-from ingle.model.checkpoint import expected_shapes
 from ingle.model.config import config_from_hf
+from ingle.model.expected import expected_shapes
 from ingle.model.tokenizer import Tokenizer, TokenizerFacts
 from ingle.tuning.emblem_settings import EmblemSettings
 from ingle.tuning.emblem_training import ShownEmblems, train_emblems

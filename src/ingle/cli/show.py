@@ -30,7 +30,7 @@ def command(
     from ingle.energy.label import to_table as label_table
     from ingle.home.base import base_report, read_base
     from ingle.home.kept import get_kept
-    from ingle.model.checkpoint import expected_shapes
+    from ingle.model.expected import expected_shapes
 
     home = enter()
     kept = get_kept(home, name)

@@ -32,7 +32,8 @@ from ingle.engine.source import checkpoint_tokenizer, open_weights
 from ingle.home.kept import Kept
 from ingle.home.place import Home
 from ingle.measure.items import Text
-from ingle.model.checkpoint import Checkpoint, expected_shapes
+from ingle.model.checkpoint import Checkpoint
+from ingle.model.expected import expected_shapes
 from ingle.model.module import CausalLM, load_module
 from ingle.model.tokenizer import Tokenizer
 from ingle.train.low_rank import added_parameters, all_tensors, put_low_rank

@@ -36,7 +36,8 @@ from ingle.core.spec import ModelConfig
 from ingle.engine import hybrid, masking, quantised, shape
 from ingle.engine.adapter import Addition, linear_shapes
 from ingle.home.deltas import ABILITIES
-from ingle.model.checkpoint import Checkpoint, expected_shapes
+from ingle.model.checkpoint import Checkpoint
+from ingle.model.expected import expected_shapes
 from ingle.model.tensor import Tensor
 
 Array = npt.NDArray[Any]

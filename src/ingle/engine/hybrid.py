@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from ingle.core.errors import ConfigError, DeltaError
 from ingle.core.spec import LayerSpec, ModelConfig
-from ingle.model.checkpoint import AGE, expected_shapes
+from ingle.model.expected import AGE, expected_shapes
 
 Array = npt.NDArray[Any]
 KIND = "layers"

@@ -22,7 +22,8 @@ from ingle.kernels import blocks_16, k_quants, pack
 from ingle.kernels.jit import MEMORY_KERNELS
 from ingle.kernels.layout import BF16, F32, INT3_16, INT4, INT4_16, INT8, INT8_GROUP
 from ingle.kernels.unpack import unpack
-from ingle.model.checkpoint import Checkpoint, expected_shapes
+from ingle.model.checkpoint import Checkpoint
+from ingle.model.expected import expected_shapes
 from ingle.model.tensor import Tensor
 
 Format = Literal["auto", "int4", "int8", "bf16", "fp32"]

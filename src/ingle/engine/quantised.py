@@ -21,7 +21,7 @@ from ingle.core.errors import DeltaError
 from ingle.core.spec import ModelConfig
 from ingle.engine.adapter import linear_shapes
 from ingle.kernels import blocks_16
-from ingle.model.checkpoint import expected_shapes
+from ingle.model.expected import expected_shapes
 from ingle.model.tensor import Tensor
 
 Array = npt.NDArray[Any]

@@ -32,6 +32,21 @@ def factors(config: ModelConfig) -> Array:
     return np.array([config.norm_eps, ways.embedding_scale, ways.residual_scale, scale, ways.logit_scale], np.float32)
 
 
+def _ways(config: ModelConfig) -> dict[int, int]:
+    """Return the fields of a model's record that tell its family's ways."""
+    ways = config.ways
+    return {
+        at.ACTIVATION: ("silu", "gelu").index(ways.activation), at.APART: ways.apart, at.WHOLE_NORM: config.qk_norm and ways.whole_norm,
+        at.ROPES: len(config.ropes),
+    }  # fmt: skip
+
+
+def _norms(config: ModelConfig) -> dict[int, str]:
+    """Return the fields of a layer's record that are addresses of norms, and the norms' names."""
+    (first, second), (of_attention, of_mlp) = config.ways.norm_names
+    return {at.NORM_1: first, at.NORM_2: second, at.NORM_O: of_attention, at.NORM_DOWN: of_mlp} | _HEAD_NORMS
+
+
 def model_records(info: PackInfo, config: ModelConfig, layout: StateLayout, weights: Array, numbers: Array) -> tuple[Array, list[Array]]:
     """Return one array with the records of the model, its layers and its linears, and arrays that must live as long beside the weights.
 
@@ -48,14 +63,8 @@ def model_records(info: PackInfo, config: ModelConfig, layout: StateLayout, weig
         place = info.places[f"{name}.weight"]
         planes = [base + offset for offset, _ in place.planes]
         bias = info.places.get(f"{name}.bias")
-        return [
-            place.kind,
-            up32(place.rows),
-            up32(place.columns),
-            *planes,
-            *[0] * (3 - len(planes)),
-            base + bias.planes[0][0] if bias else 0,
-        ]
+        none = [0] * (3 - len(planes))
+        return [place.kind, up32(place.rows), up32(place.columns), *planes, *none, base + bias.planes[0][0] if bias else 0]
 
     def vector(name: str) -> int:
         return base + info.places[name].planes[0][0] if name in info.places else 0
@@ -69,18 +78,15 @@ def model_records(info: PackInfo, config: ModelConfig, layout: StateLayout, weig
         at.MLP_PADDED: up32(config.intermediate_size), at.HEADS: config.num_heads, at.GROUPS: groups, at.DIM: config.head_dim,
         at.WIDTH: layout.width, at.CACHE: CACHES.index(layout.dtype), at.QUANTISED: quantised, at.EMBEDDING: address + 8 * at.MODEL,
         at.HEAD: address + 8 * (at.MODEL + at.DESCRIPTOR), at.NORM: vector("model.norm.weight"), at.LAYER: address + 8 * layers_at,
-        at.FACTORS: numbers.ctypes.data, at.ACTIVATION: ("silu", "gelu").index(config.ways.activation), at.APART: config.ways.apart,
-        at.WHOLE_NORM: config.qk_norm and config.ways.whole_norm, at.ROPES: len(config.ropes),
+        at.FACTORS: numbers.ctypes.data,
         at.MOST_MEMORIES: (layout.memory_places >= 0).sum(axis=1).max(), at.WINDOWS: len(remembering(layout)),
         at.BLOCK_BYTES: layout.block_elements * np.dtype(layout.dtype).itemsize, at.STREAMING: layout.rings_shape[1],
     }  # fmt: skip
-    for field, value in model.items():
+    for field, value in (model | _ways(config)).items():
         records[field] = value
     for i, spec in enumerate(config.layers):
         layer = records[layers_at + i * layer_size : layers_at + (i + 1) * layer_size]
-        (first, second), (of_attention, of_mlp) = config.ways.norm_names
-        norms = {at.NORM_1: first, at.NORM_2: second, at.NORM_O: of_attention, at.NORM_DOWN: of_mlp} | _HEAD_NORMS
-        for field, name in norms.items():
+        for field, name in _norms(config).items():
             layer[field] = vector(f"model.layers.{i}.{name}.weight")
         layer[at.ROPE] = config.rope_of(i)
         for field, name in _LINEARS.items():

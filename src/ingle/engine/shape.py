@@ -24,7 +24,8 @@ from ingle.core.spec import LayerSpec, ModelConfig, Ways
 from ingle.engine.adapter import linear_shapes
 from ingle.engine.masking import check_pair
 from ingle.kernels import blocks_16, k_quants
-from ingle.model.checkpoint import Checkpoint, expected_shapes
+from ingle.model.checkpoint import Checkpoint
+from ingle.model.expected import expected_shapes
 from ingle.model.tensor import Tensor
 
 Array = npt.NDArray[Any]

@@ -14,53 +14,15 @@ from ingle.kernels.cache import block_address, put
 from ingle.kernels.memory import remembers
 from ingle.kernels.rows import add_scaled, embed, gelu_product, place_vector, quantise, rms_norm, rotate, scale_row, silu_product
 from ingle.kernels.simd import f32_at, get, load_f32, set_f32, splat, store_f32
+from ingle.kernels.step_linear import share_linear
 from ingle.kernels.sync import barrier, external, take
 
-_linear_int4, _linear_int8 = external("linear_int4", 7), external("linear_int8", 7)
-_linear_int4_16, _linear_int3_16 = external("linear_int4_16", 7), external("linear_int3_16", 7)
-_linear_q3_k, _linear_q4_k = external("linear_q3_k", 7), external("linear_q4_k", 7)
-_linear_q5_k, _linear_q6_k = external("linear_q5_k", 7), external("linear_q6_k", 7)
-_linear_fp32, _linear_bf16 = external("linear_fp32", 7), external("linear_bf16", 7)
 _attention_f16, _attention_f32 = external("attention_f16", 5), external("attention_f32", 5)
 _attention_int8 = external("attention_int8", 5)
 _adapter_in, _adapter_out = external("adapter_in", 4), external("adapter_out", 3)
 _memory_features, _memory_walk = external("memory_features", 4), external("memory_walk", 4)
 _memory_blend = external("memory_blend", 7)
 _part_floats, _scratch_floats = njit(at.part_floats), njit(at.scratch_floats)
-
-
-@njit
-def _linear(linear, x, rows, out, accumulate, step, phase):
-    """Compute one linear over all rows; the threads share its panels."""
-    panels = get(linear, at.ROWS) // 16
-    stride = 4 * get(linear, at.ROWS)
-    kind = get(linear, at.KIND)
-    portion = 1 if rows > 16 else max(1, min(16, panels // (4 * get(step, at.THREADS))))
-    first = take(get(step, at.COUNTERS), phase, portion)
-    while first < panels:
-        for index in range(first, min(first + portion, panels)):
-            arguments = (linear, index, x, rows, out + 64 * index, stride, accumulate)
-            if kind == at.INT4:
-                _linear_int4(arguments)
-            elif kind == at.INT4_16:
-                _linear_int4_16(arguments)
-            elif kind == at.INT3_16:
-                _linear_int3_16(arguments)
-            elif kind == at.Q4_K:
-                _linear_q4_k(arguments)
-            elif kind == at.Q6_K:
-                _linear_q6_k(arguments)
-            elif kind == at.Q5_K:
-                _linear_q5_k(arguments)
-            elif kind == at.Q3_K:
-                _linear_q3_k(arguments)
-            elif kind == at.F32:
-                _linear_fp32(arguments)
-            elif kind == at.BF16:
-                _linear_bf16(arguments)
-            else:
-                _linear_int8(arguments)
-        first = take(get(step, at.COUNTERS), phase, portion)
 
 
 @njit
@@ -300,9 +262,9 @@ def _layer(model, layer, step, thread, index):
         for linear in range(3):
             _look(step, adapted, linear, normed, row, linear)
     _meet(step)
-    _linear(layer + 8 * at.LINEAR_Q, normed, rows, get(step, at.QUERIES), 0, step, phase)
-    _linear(layer + 8 * at.LINEAR_K, normed, rows, get(step, at.KEYS), 0, step, phase + 1)
-    _linear(layer + 8 * at.LINEAR_V, normed, rows, get(step, at.VALUES_NEW), 0, step, phase + 2)
+    share_linear(layer + 8 * at.LINEAR_Q, normed, rows, get(step, at.QUERIES), 0, step, phase)
+    share_linear(layer + 8 * at.LINEAR_K, normed, rows, get(step, at.KEYS), 0, step, phase + 1)
+    share_linear(layer + 8 * at.LINEAR_V, normed, rows, get(step, at.VALUES_NEW), 0, step, phase + 2)
     _meet(step)
     for row in range(thread, rows, threads):
         _place_row(model, layer, step, row, scratch, _adapter(step, row, index))
@@ -317,7 +279,7 @@ def _layer(model, layer, step, thread, index):
     for row in range(thread, rows, threads):
         _combine(model, layer, step, row, scratch, _adapter(step, row, index))
     _meet(step)
-    _linear(layer + 8 * at.LINEAR_O, step + 8 * at.ATTENDED, rows, outcome, onto, step, phase + 4)
+    share_linear(layer + 8 * at.LINEAR_O, step + 8 * at.ATTENDED, rows, outcome, onto, step, phase + 4)
     _meet(step)
     for row in range(thread, rows, threads):
         adapted = _adapter(step, row, index)
@@ -326,13 +288,13 @@ def _layer(model, layer, step, thread, index):
         _look(step, adapted, 4, normed, row, 0)
         _look(step, adapted, 5, normed, row, 1)
     _meet(step)
-    _linear(layer + 8 * at.LINEAR_GATE, normed, rows, get(step, at.GATED), 0, step, phase + 5)
-    _linear(layer + 8 * at.LINEAR_UP, normed, rows, get(step, at.LIFTED), 0, step, phase + 6)
+    share_linear(layer + 8 * at.LINEAR_GATE, normed, rows, get(step, at.GATED), 0, step, phase + 5)
+    share_linear(layer + 8 * at.LINEAR_UP, normed, rows, get(step, at.LIFTED), 0, step, phase + 6)
     _meet(step)
     for row in range(thread, rows, threads):
         _mlp_row(model, layer, step, row, _adapter(step, row, index))
     _meet(step)
-    _linear(layer + 8 * at.LINEAR_DOWN, step + 8 * at.MIXED, rows, outcome, onto, step, phase + 7)
+    share_linear(layer + 8 * at.LINEAR_DOWN, step + 8 * at.MIXED, rows, outcome, onto, step, phase + 7)
     _meet(step)
 
 
@@ -358,5 +320,5 @@ def decoder_step(model, step, thread):
         _settle(model, get(model, at.LAYER) + (layers - 1) * size, step, row, _adapter(step, row, layers - 1), 6)
         _normalise(model, get(model, at.NORM), stream + row * width, final, i, 0, _factor(model, at.LOGIT_SCALE))
     _meet(step)
-    _linear(get(model, at.HEAD), final, outputs, get(step, at.LOGITS), 0, step, layers * at.PHASES)
+    share_linear(get(model, at.HEAD), final, outputs, get(step, at.LOGITS), 0, step, layers * at.PHASES)
     _meet(step)

@@ -12,8 +12,8 @@ import numpy.typing as npt
 from ingle.core.errors import CheckpointError
 from ingle.core.files import atomic_file, write_atomic
 from ingle.core.spec import ModelConfig
-from ingle.model.checkpoint import expected_shapes
 from ingle.model.config import config_to_hf, config_to_own
+from ingle.model.expected import expected_shapes
 from ingle.model.fused import whole_of
 from ingle.model.tokenizer import TOKENIZER_FILE, Tokenizer
 

@@ -20,7 +20,7 @@ from ingle.core.errors import ConfigError
 from ingle.core.files import os_errors, sync_file, sync_folder
 from ingle.core.spec import ModelConfig, Rope, Ways
 from ingle.kernels import blocks_16
-from ingle.model.checkpoint import expected_shapes
+from ingle.model.expected import expected_shapes
 from ingle.model.export import narrowed
 from ingle.model.from_gguf import INNER, OUTER
 from ingle.model.rope import inverse_frequencies, yarn_attention

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from ingle.core.errors import CheckpointError
 from ingle.core.spec import ModelConfig
-from ingle.model.checkpoint import expected_shapes, turned_order
+from ingle.model.expected import expected_shapes, turned_order
 from ingle.model.family import families
 from ingle.model.tensor import Tensor
 

@@ -19,7 +19,7 @@ from ingle.home.owner import OwnerPolicy, owner_policy
 from ingle.home.place import Home
 from ingle.ledger.chain import Ledger
 from ingle.ledger.table import counts_by_kind
-from ingle.model.checkpoint import expected_shapes
+from ingle.model.expected import expected_shapes
 from ingle.safety.policy import GuardPolicy, rule_of
 from ingle.safety.registry import guard_files, guard_policy
 from ingle.serve.auth import Keyed, sees_everybody, service_of

@@ -28,8 +28,9 @@ from ingle.home.names import check_name
 from ingle.home.place import Home
 from ingle.home.staging import staging
 from ingle.kernels import blocks_16
-from ingle.model.checkpoint import Checkpoint, check_finite, expected_shapes, open_checkpoint
+from ingle.model.checkpoint import Checkpoint, check_finite, open_checkpoint
 from ingle.model.config import config_to_hf, config_to_own
+from ingle.model.expected import expected_shapes
 from ingle.model.export import Dtype, write_hf
 from ingle.model.export_gguf import check_config, write_gguf
 from ingle.model.export_words import words_of
