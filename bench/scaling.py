@@ -180,7 +180,7 @@ def epochs(home: Home, _chosen: list[int], workers: int) -> None:
     points = [point_of(report) for report in run_sweep(home, sweep, few, workers=workers, watch=SAID)]
     many = reading(8, settings.tokens[:1])
     came = [point_of(report) for report in run_sweep(home, sweep, many, workers=workers, watch=SAID)]
-    fit, as_new = fit_points(points), fit_points([replace(one, unique=one.tokens) for one in points])
+    fit, as_new = fit_points(points), fit_points([replace(one, unique=one.tokens, seed=round(one.tokens / one.unique)) for one in points])
     rows, results = [], []
     for one in came:
         [said], [new] = fit.predict([one]), as_new.predict([replace(one, unique=one.tokens)])
