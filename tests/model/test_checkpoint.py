@@ -2,6 +2,7 @@
 
 import json
 import struct
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from ingle.core.spec import LayerSpec, Rope
 from ingle.model.checkpoint import check_finite, open_checkpoint
 from ingle.model.config import config_to_own
 from ingle.model.expected import expected_shapes
+from ingle.model.fused import whole_of
 from ingle.model.rope import inverse_frequencies
 from ingle.model.tensor import Tensor, check_kind
 
@@ -246,6 +248,31 @@ def test_gguf_of_unknown_parts(tmp_path: Path) -> None:
     writer.close()
     with pytest.raises(CheckpointError, match=r"Known: .*llama, .*qwen2, qwen3"):
         open_checkpoint(tmp_path / "other.gguf")
+
+
+def test_damaged_files_of_a_family_with_fused_matrices_are_refused(tmp_path: Path) -> None:
+    config = tiny_config("phi3")
+    weights = random_weights(config)
+
+    def attempt(message: str, rows: dict[str, np.ndarray]) -> None:
+        whole = {name: make() for name, (_, make) in whole_of(config, weights.__getitem__).items()} | rows
+        with pytest.raises(CheckpointError, match=message):
+            open_checkpoint(write_folder(tmp_path / "hf", hf_table("phi3"), whole))
+
+    qkv = "model.layers.0.self_attn.qkv_proj.weight"
+    attempt(r"qkv_proj\.weight must have 128 rows", {qkv: np.zeros((127, 64), np.float32)})
+    attempt(r"qkv_proj\.weight must have one to 4 dimensions", {qkv: np.zeros((), np.float32)})
+    attempt(r"q_proj\.weight must have shape", {qkv: np.zeros((128, 32), np.float32)})
+    short = replace(config, rope=replace(config.rope, divisors=(1.0,) * 6))
+    with pytest.raises(CheckpointError, match=r"rope\.divisors must be 6"):
+        open_checkpoint(write_gguf(tmp_path / "m.gguf", short, weights, extra=_factors_of_five))
+
+
+def _factors_of_five(writer: gguf.GGUFWriter) -> None:
+    name = "rope_factors_short.weight"
+    for tensors in writer.tensors:
+        tensors.pop(name)
+    writer.add_tensor(name, np.ones(5, np.float32))
 
 
 def test_every_kind_that_the_library_decodes_is_open_to_us_and_others_are_named() -> None:

@@ -163,3 +163,27 @@ def test_any_layers_survive_in_our_own_config_and_nobody_elses_class_takes_them(
     ]:
         with pytest.raises(CheckpointError, match=message):
             config_from_hf({**table, "ingle": damage})
+
+
+@pytest.mark.parametrize(
+    ("family", "changes", "message"),
+    [
+        ("phi3", {"rope_scaling": {"type": "longrope", "short_factor": [1.0] * 5, "long_factor": [1.0] * 6}}, r"rope\.divisors must be 6"),
+        ("phi3", {"rope_scaling": {"type": "longrope", "short_factor": "many"}}, "short_factor must be a list"),
+        ("phi3", {"rope_scaling": {"type": "longrope", "short_factor": [0.0] * 6}}, "short_factor must be a list of numbers above 0"),
+        ("phi3", {"partial_rotary_factor": 0.01}, "must leave a pair to turn"),
+        ("phi3", {"partial_rotary_factor": -1}, "partial_rotary_factor must be above 0"),
+        ("smollm3", {"no_rope_layers": [[1], {}, 0, 1]}, "no_rope_layers must be 4 numbers"),
+        ("smollm3", {"no_rope_layers": None, "no_rope_layer_interval": 0}, "no_rope_layer_interval must be at least 1"),
+        ("gemma3_text", {"layer_types": None, "sliding_window_pattern": 0}, "sliding_window_pattern must be at least 1"),
+        ("gemma3_text", {"hidden_size": -4}, "hidden_size"),
+        ("gemma3_text", {"query_pre_attn_scalar": 0}, "query_pre_attn_scalar must be above 0"),
+        ("gemma3_text", {"rope_parameters": {"full_attention": [1]}}, "full_attention must be a table"),
+        ("gemma3_text", {"final_logit_softcapping": 30.0}, "Gemma 2 is not run"),
+        ("granite", {"logits_scaling": 0}, "logits_scaling must be above 0"),
+        ("olmo2", {"layer_types": ["sliding_attention"] * 2}, "layer_types must be full_attention"),
+    ],
+)
+def test_what_a_family_cannot_be_is_named(family: str, changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(CheckpointError, match=message):
+        tiny_config(family, **changes)

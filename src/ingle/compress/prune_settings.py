@@ -60,7 +60,8 @@ def parts_that_stay(config: ModelConfig, settings: PruneSettings) -> int:
         return 0
     if settings.structure == "heads" and not prunable_heads(config):
         what = "one norm spans all heads of this model" if config.is_transformer else "this is a hybrid"
-        raise ConfigError("structure", f"Heads can be pruned only where all attention is full and they don't share a norm, and {what}")
+        cure = "Choose another structure." if config.is_transformer else "Prune the original model."
+        raise ConfigError("structure", f"Heads can be pruned only where all attention is full and they share no norm, and {what}", "", cure)
     lanes = _LANES if settings.structure == "channels" and config.intermediate_size % _LANES == 0 else 1
     all_parts = {"layers": len(config.layers), "channels": config.intermediate_size // lanes, "heads": config.num_kv_heads}
     of = all_parts[settings.structure]

@@ -68,7 +68,7 @@ class LayerSpec:
 
 @dataclass(frozen=True, slots=True)
 class Ways:
-    """What a family does otherwise than Llama does."""
+    """Differences of a family from Llama."""
 
     activation: Literal["silu", "gelu"] = "silu"
     """Of the gated MLP; `gelu` in its form with tanh (Gemma)."""
@@ -94,7 +94,7 @@ class Ways:
 
     @property
     def apart(self) -> bool:
-        """Whether what attention and MLP give is normalised or scaled before it is added to the stream."""
+        """Whether outcomes of attention and MLP are normalised or scaled before they are added to the stream."""
         return self.norms != "before" or self.residual_scale != 1.0
 
     @property
@@ -160,6 +160,8 @@ class ModelConfig:
         turned = self.ways.turned
         if turned and not (0 < turned < self.head_dim and turned % 2 == 0 and not self.qk_norm):
             raise ConfigError("ways.turned", f"must be even, below head_dim = {self.head_dim}, and without a norm of q and k", turned)
+        if self.rope.kind == "longrope" and len(self.rope.divisors) != (pairs := (turned or self.head_dim) // 2):
+            raise ConfigError("rope.divisors", f"must be {pairs}, one for each pair that RoPE turns", len(self.rope.divisors))
         if not self.layers:
             raise ConfigError("layers", "must hold at least one LayerSpec", "none")
         first = {layer: i for i, layer in reversed([*enumerate(self.layers)])}

@@ -43,7 +43,10 @@ def config_from_hf(table: Mapping[str, Any], where: str = "config.json") -> Mode
     part = turned_part(table, where)
     if part != 1 and not family.partial:
         raise CheckpointError(f"{where}: partial_rotary_factor", "must be 1 in this family", part)
-    ways = traits.ways if part == 1 else replace(traits.ways, turned=int(head_dim * part))
+    turned = int(head_dim * part)
+    if turned < 2:
+        raise CheckpointError(f"{where}: partial_rotary_factor", f"must leave a pair to turn, of head_dim = {head_dim}", part)
+    ways = traits.ways if part == 1 else replace(traits.ways, turned=turned)
     with blame_checkpoint(where):
         return ModelConfig(
             family=name,

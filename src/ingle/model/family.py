@@ -17,7 +17,7 @@ from ingle.model.fields import Fields
 
 @dataclass(frozen=True, slots=True)
 class Traits:
-    """What a `config.json` says of the parts in which models of a family differ, and of the family's own ways."""
+    """The parts in which models of a family differ, and the family's own ways, from a `config.json`."""
 
     qkv_bias: bool = False
     output_bias: bool = False
@@ -56,7 +56,7 @@ class Family:
     partial: bool = False
     """Whether RoPE may turn only a part of each head."""
     norm_offset: float = 0.0
-    """What is added to the weights of norms in safetensors."""
+    """Number that is added to the weights of norms in safetensors."""
     fused: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Linears of a layer that lie in files as one, the rows of the first one first."""
 

@@ -77,7 +77,7 @@ def config_from_gguf(gguf: GGUF) -> ModelConfig:
     head_dim = fields.whole("attention.key_length", hidden // max(heads, 1))
     turned = fields.whole("rope.dimension_count", head_dim)
     for key, value in (("attention.value_length", fields.whole("attention.value_length", head_dim)), ("rope.dimension_count", turned)):
-        if value != head_dim and (key == "attention.value_length" or not families()[name].partial):
+        if value != head_dim and (key == "attention.value_length" or not families()[name].partial or value < 2):
             raise CheckpointError(f"{where}: {prefix}{key}", f"must be the head's width {head_dim}", value)
     count = fields.whole("block_count")
     layers, ways = full_layers(count, kv_heads, where), families()[name].gguf_ways(fields, count)

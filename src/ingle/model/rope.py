@@ -70,7 +70,7 @@ def rope_from_hf(table: Mapping[str, Any], context_length: int, where: str) -> R
     fields = Fields(table, where)
     key = "rope_parameters" if table.get("rope_parameters") else "rope_scaling"
     said = fields.table_of(key)
-    inner = Fields(said.get("full_attention", said), f"{where}: {key}")
+    inner = Fields(Fields(said, f"{where}: {key}").table_of("full_attention") or said, f"{where}: {key}")
     kind = inner.text("rope_type", inner.text("type", "default"))
     if kind not in _KINDS:
         cure = f"Known kinds: {', '.join(_KINDS)}."

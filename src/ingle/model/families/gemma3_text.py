@@ -28,6 +28,8 @@ def traits(fields: Fields, layers: int) -> Traits:
     if fields.flag("use_bidirectional_attention", False):
         raise CheckpointError(f"{fields.where}: use_bidirectional_attention", "must be false", True)
     every = fields.whole("sliding_window_pattern", fields.whole("_sliding_window_pattern", _EVERY))
+    if every < 1:
+        raise CheckpointError(f"{fields.where}: sliding_window_pattern", "must be at least 1", every)
     usual = ["full_attention" if (i + 1) % every == 0 else "sliding_attention" for i in range(layers)]
     table = {**fields.table, "layer_types": fields.texts("layer_types") or usual}
     windows = windows_of(Fields(table, fields.where), layers)
@@ -36,8 +38,10 @@ def traits(fields: Fields, layers: int) -> Traits:
         raise CheckpointError(f"{fields.where}: query_pre_attn_scalar", "must be above 0", scale)
     local = Fields(fields.table_of("rope_parameters"), fields.where).table_of("sliding_attention")
     theta = Fields(local, fields.where).number("rope_theta", fields.number("rope_local_base_freq", _LOCAL_THETA))
-    bias = attention_bias(fields)
-    return Traits(bias, bias, qk_norm=True, windows=windows, ways=_ways(fields.whole("hidden_size"), scale**-0.5, windows, Rope(theta)))
+    bias, hidden = attention_bias(fields), fields.whole("hidden_size")
+    if hidden < 1:
+        raise CheckpointError(f"{fields.where}: hidden_size", "must be at least 1", hidden)
+    return Traits(bias, bias, qk_norm=True, windows=windows, ways=_ways(hidden, scale**-0.5, windows, Rope(theta)))
 
 
 def table(config: ModelConfig) -> dict[str, Any]:
@@ -52,9 +56,11 @@ def table(config: ModelConfig) -> dict[str, Any]:
 def gguf_ways(fields: Fields, layers: int) -> Ways:
     """See `ingle.model.family.Family`; llama.cpp knows which layers have windows, and what turns them."""
     windows = tuple(int((i + 1) % _EVERY != 0) for i in range(layers))
-    heads = fields.whole("attention.head_count")
-    width = fields.whole("embedding_length") / heads if layers == 62 else fields.whole("attention.key_length", 256)  # 62: the one of 27B
-    return _ways(fields.whole("embedding_length"), width**-0.5, windows, Rope(_LOCAL_THETA))
+    hidden, heads = fields.whole("embedding_length"), fields.whole("attention.head_count")
+    width = hidden / max(heads, 1) if layers == 62 else fields.whole("attention.key_length", 256)  # 62: the one of 27B
+    if width <= 0 or hidden < 1:
+        raise CheckpointError(f"{fields.where}: attention.key_length, embedding_length", "must be above 0", (width, hidden))
+    return _ways(hidden, width**-0.5, windows, Rope(_LOCAL_THETA))
 
 
 FAMILY = Family("Gemma3ForCausalLM", traits, table, "gemma3", gguf_ways, head_dim=256, tied=True, norm_offset=1.0)

@@ -18,9 +18,12 @@ def unturned(layers: int, every: int = _EVERY) -> tuple[int, ...]:
 def traits(fields: Fields, layers: int) -> Traits:
     """See `ingle.model.family.Family`."""
     said = fields.table.get("no_rope_layers")  # 1 = with positions
-    without = unturned(layers, fields.whole("no_rope_layer_interval", _EVERY))
+    every = fields.whole("no_rope_layer_interval", _EVERY)
+    if every < 1:
+        raise CheckpointError(f"{fields.where}: no_rope_layer_interval", "must be at least 1", every)
+    without = unturned(layers, every)
     if said:
-        if not isinstance(said, list) or len(said) != layers or not set(said) <= {0, 1}:
+        if not isinstance(said, list) or len(said) != layers or not all(one in (0, 1) for one in said):
             raise CheckpointError(f"{fields.where}: no_rope_layers", f"must be {layers} numbers, 0 or 1", repr(said)[:80])
         without = tuple(i for i, turned in enumerate(said) if not turned)
     bias, sliding = attention_bias(fields), fields.flag("use_sliding_window", False)
