@@ -19,6 +19,7 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     ("llama", {}), ("qwen2", {}), ("qwen3", {}), ("mistral", {}),
     ("smollm3", {"no_rope_layers": None}), ("granite", {}), ("olmo2", {}), ("phi3", {}),
     ("gemma3_text", {"num_hidden_layers": 7, "layer_types": None, "query_pre_attn_scalar": 16, "rope_local_base_freq": 10000.0}),
+    ("olmoe", {}), ("qwen3_moe", {}), ("lfm2", {}), ("qwen3_5_text", {}),
 ]  # fmt: skip
 """SmolLM3 and Gemma as llama.cpp knows them: every fourth layer without positions; the sixth sees everything, scores scaled by a head's
 width."""

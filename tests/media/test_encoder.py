@@ -5,6 +5,7 @@ import pytest
 
 from ingle.kernels import naive, packed
 from ingle.kernels import pack as packing
+from ingle.kernels.naive_parts import layer_norm
 from ingle.kernels.unpack import unpack
 from ingle.media.encoder import EncoderShape, EyeFormat, PackedProduct, PictureEncoder, encoder_tensors
 
@@ -48,7 +49,7 @@ def test_an_encoder_equals_the_naive_one(format_: EyeFormat, rows: int, hidden: 
     x = draw.standard_normal((rows, hidden)).astype(np.float32)
     got = PictureEncoder(shape, weights.__getitem__, norm, format_)(x, threads)
     rounded = {name: seen_by_kernels(w, format_) if w.ndim == 2 else w for name, w in weights.items()}
-    expected = naive.layer_norm(naive.encoder(x, rounded, 2, heads, 1e-6, format_ == "int8"), *norm, 1e-6)
+    expected = layer_norm(naive.encoder(x, rounded, 2, heads, 1e-6, format_ == "int8"), *norm, 1e-6)
     check_close(got, expected, format_)
 
 
@@ -58,7 +59,7 @@ def test_more_keys_than_a_run_holds_and_any_number_of_threads_give_the_same_bits
     x = np.random.default_rng(2).standard_normal((packed.RUN + 45, 32)).astype(np.float32)
     encoder = PictureEncoder(shape, weights.__getitem__, norm, "fp32")
     got = encoder(x, 1)
-    expected = naive.layer_norm(naive.encoder(x, weights, 1, 2, 1e-6, False), *norm, 1e-6)
+    expected = layer_norm(naive.encoder(x, weights, 1, 2, 1e-6, False), *norm, 1e-6)
     check_close(got, expected)
     for threads in (2, 3, 5):
         assert np.array_equal(encoder(x, threads), got)

@@ -241,7 +241,7 @@ def test_gguf_of_unknown_parts(tmp_path: Path) -> None:
     attempt("96 rows.*not 97 tokens", lambda w: w.add_token_list([f"t{i}" for i in range(97)]))
     attempt("split.count.*llama-gguf-split", lambda w: w.add_uint16("split.count", 3))
     attempt("rope.dimension_count", lambda w: w.add_rope_dimension_count(8))
-    attempt("two dimensions", lambda w: w.add_tensor("blk.0.x.weight", np.zeros((2, 2, 32), np.float32)))
+    attempt("three dimensions", lambda w: w.add_tensor("blk.0.x.weight", np.zeros((2, 2, 2, 32), np.float32)))
     writer = gguf.GGUFWriter(tmp_path / "other.gguf", "mamba")
     writer.write_header_to_file()
     writer.write_kv_data_to_file()

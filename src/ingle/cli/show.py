@@ -59,7 +59,7 @@ def command(
         ("licence", base.licence or "not stated by its source"),
         ("family", f"{config.family} ({kind})"),
         ("parameters", f"{parameters:,}"),
-        ("layers", f"{len(config.layers)} of width {config.hidden_size}, MLP {config.intermediate_size}"),
+        ("layers", f"{len(config.layers)} of width {config.hidden_size}, {_inside(config)}"),
         ("heads", f"{config.num_heads} of width {config.head_dim}{shared}"),
         ("vocabulary", f"{config.vocab_size:,}{tied}"),
         ("context", f"{config.context_length:,} tokens"),
@@ -125,6 +125,16 @@ def _delta(home: "Home", digest: str) -> dict[str, Any]:
     delta = get_delta(home, digest)
     about = {"name": delta.name, "kind": delta.kind, "digest": digest, "base": delta.base_digest, "bytes": delta_bytes(home, digest)}
     return about | {"tensors": len(delta.tensors), "origin": dict(delta.origin), "report": delta_report(home, digest)}
+
+
+def _inside(config: "ModelConfig") -> str:
+    """What a model's layers are made of, beside attention."""
+    experts = config.experts
+    if experts is not None:
+        return f"{experts.count} experts of width {experts.width}, {experts.chosen} for each token"
+    words = {"convolution": "a short convolution", "delta": "the gated delta rule"}
+    counts = [f"{sum(one.mixer == name for one in config.layers)} with {word} instead of attention" for name, word in words.items()]
+    return ", ".join([f"MLP {config.intermediate_size}", *(text for text in counts if not text.startswith("0 "))])
 
 
 def _delta_lines(delta: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

@@ -56,6 +56,7 @@ def parts_that_stay(config: ModelConfig, settings: PruneSettings) -> int:
 
     Raises ConfigError, with the nearest share, for one that leaves no whole number of them, and for groups of a hybrid.
     """
+    config.check_plain("pruned")
     if settings.structure in ("none", "2:4"):
         return 0
     if settings.structure == "heads" and not prunable_heads(config):

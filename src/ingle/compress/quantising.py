@@ -129,6 +129,7 @@ def plan_of(model: str, checkpoint: Checkpoint, bits: float, formats: tuple[Weig
 
     Raises ConfigError where there are none, or `bits` can't be met.
     """
+    checkpoint.config.check_plain("quantised")
     few, sizes, native, fixed = formats[0], dict[str, int](), dict[str, WeightFormat](), []
     for linear, shape in linear_shapes(checkpoint.config).items():
         name, count = f"{linear}.weight", math.prod(shape)

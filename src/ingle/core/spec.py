@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from ingle.core.errors import ConfigError
+from ingle.core.sublayers import Convolution, Delta, Experts, Mixer
 
 Memory = Literal["none", "gated_delta"]
 
@@ -54,9 +55,13 @@ class LayerSpec:
     forgetful: tuple[int, ...] | None = None
     """Streaming groups that have no memory though `memory` gives the others one, ascending; None = there are none. No kept model has any:
     `engine.sight` makes them, to switch groups off."""
+    mixer: Mixer = "attention"
+    """Another mixer has no groups, so all of the above is empty."""
 
     def streaming(self, kv_groups: int) -> tuple[int, ...]:
         """Return the streaming groups of this layer, ascending."""
+        if self.mixer != "attention":
+            return ()
         with_all = set(self.retrieval)
         return tuple(g for g in range(kv_groups) if g not in with_all)
 
@@ -91,6 +96,8 @@ class Ways:
     local: tuple[int, ...] = ()
     """Layers that `local_rope` turns instead of `rope` (Gemma 3's with windows)."""
     local_rope: Rope | None = None
+    gated: bool = False
+    """Attention's output is multiplied by sigmoid(gate): `q_proj` gives each head its query, then its gate (Qwen 3.5)."""
 
     @property
     def apart(self) -> bool:
@@ -148,6 +155,12 @@ class ModelConfig:
     qk_norm: bool = False
     """q and k are RMS-normalised per head before RoPE (Qwen3)."""
     ways: Ways = Ways()
+    convolution: Convolution | None = None
+    """Of layers whose mixer it is."""
+    delta: Delta | None = None
+    """Of layers whose mixer it is."""
+    experts: Experts | None = None
+    """None = all layers have the plain MLP."""
 
     def __post_init__(self) -> None:
         for field in ("vocab_size", "hidden_size", "intermediate_size", "num_heads", "num_kv_heads", "head_dim", "context_length"):
@@ -158,8 +171,8 @@ class ModelConfig:
         if self.head_dim % 2:
             raise ConfigError("head_dim", "must be even, because RoPE turns pairs", self.head_dim)
         turned = self.ways.turned
-        if turned and not (0 < turned < self.head_dim and turned % 2 == 0 and not self.qk_norm):
-            raise ConfigError("ways.turned", f"must be even, below head_dim = {self.head_dim}, and without a norm of q and k", turned)
+        if turned and not (0 < turned < self.head_dim and turned % 2 == 0 and not (self.qk_norm and self.ways.whole_norm)):
+            raise ConfigError("ways.turned", f"must be even, below head_dim = {self.head_dim}, and without one norm over all heads", turned)
         if self.rope.kind == "longrope" and len(self.rope.divisors) != (pairs := (turned or self.head_dim) // 2):
             raise ConfigError("rope.divisors", f"must be {pairs}, one for each pair that RoPE turns", len(self.rope.divisors))
         if not self.layers:
@@ -167,10 +180,15 @@ class ModelConfig:
         first = {layer: i for i, layer in reversed([*enumerate(self.layers)])}
         for layer, i in first.items():
             _check_layer(layer, i, self.num_kv_heads)
+            if layer.mixer != "attention" and getattr(self, layer.mixer) is None:
+                raise ConfigError(f"layers[{i}].mixer", f"must be attention in a model without {layer.mixer}", layer.mixer)
+        if self.convolution is not None and self.hidden_size % 16:
+            raise ConfigError("hidden_size", "must be a multiple of 16 in a model with convolutions", self.hidden_size)
         for i, layer in enumerate(self.layers):
-            if layer.memory != "none" and self._rope_at(i) != self.rope:
+            if layer.memory != "none" and (self._rope_at(i) != self.rope or self.ways.gated):
                 cure = "Leave these layers as they are."
-                raise ConfigError(f"layers[{i}].memory", "must be none in a layer with a position embedding of its own", layer.memory, cure)
+                rule = "must be none in a layer with gated attention, or a position embedding of its own"
+                raise ConfigError(f"layers[{i}].memory", rule, layer.memory, cure)
 
     @property
     def queries_per_group(self) -> int:
@@ -181,6 +199,22 @@ class ModelConfig:
     def is_transformer(self) -> bool:
         """Whether every group of every layer has full attention."""
         return all(len(layer.retrieval) == self.num_kv_heads for layer in self.layers)
+
+    @property
+    def is_recurrent(self) -> bool:
+        """Whether some layer keeps what it can't take back: a memory, or the state of another mixer."""
+        return any(layer.mixer != "attention" or layer.remembering(self.num_kv_heads) for layer in self.layers)
+
+    def check_plain(self, act: str) -> None:
+        """Raise ConfigError unless every layer has attention and the plain MLP. `act` is for the message: "can't be …"."""
+        mixers = sorted({layer.mixer for layer in self.layers} - {"attention"})
+        others = [*mixers, *(["experts"] if self.experts is not None else [])]
+        if others:
+            raise ConfigError("model", f"can't be {act}: it knows attention and the plain MLP only", f"a model with {' and '.join(others)}")
+
+    def experts_at(self, index: int) -> Experts | None:
+        """Return the mixture of experts of a layer; None = it has the plain MLP."""
+        return None if self.experts is None or index in self.experts.plain else self.experts
 
     @property
     def ropes(self) -> tuple[Rope | None, ...]:
@@ -206,6 +240,12 @@ class ModelConfig:
 
 def _check_layer(layer: LayerSpec, index: int, kv_groups: int) -> None:
     where = f"layers[{index}]"
+    if layer.mixer not in ("attention", "convolution", "delta"):
+        raise ConfigError(f"{where}.mixer", "must be attention, convolution or delta", layer.mixer)
+    if layer.mixer != "attention":
+        if layer != LayerSpec((), mixer=layer.mixer):
+            raise ConfigError(where, f"must have no groups, window or memory, for its mixer is {layer.mixer}", layer)
+        return
     if list(layer.retrieval) != sorted(set(layer.retrieval)) or any(not 0 <= g < kv_groups for g in layer.retrieval):
         raise ConfigError(f"{where}.retrieval", f"must be ascending groups below {kv_groups}", layer.retrieval)
     if layer.window < 0 or layer.sinks < 0:

@@ -41,7 +41,7 @@ class State:
     pages: list[npt.NDArray[Any]] = field(default_factory=list)
     rings: npt.NDArray[Any] = field(default_factory=lambda: np.zeros(0))
     memories: npt.NDArray[np.float32] = field(default_factory=lambda: np.zeros(0, np.float32))
-    """Recurrent memories of the streaming groups, in the order of `StateLayout.memory_places`."""
+    """Recurrent memories of the streaming groups, in the order of `StateLayout.memory_places`, then the states of other mixers."""
     furthest: int = 0
     """Tokens read before the last rewind: rings were written this far."""
     shared_pages: int = 0
@@ -52,7 +52,7 @@ class State:
         if self.rings.size == 0:
             self.rings = np.zeros(self.layout.rings_shape, self.layout.dtype)  # takes no memory before it is written to
         if self.memories.size == 0:
-            self.memories = np.zeros(self.layout.memories_shape, np.float32)
+            self.memories = np.zeros(self.layout.memory_floats, np.float32)
 
     @property
     def nbytes(self) -> int:
@@ -170,8 +170,8 @@ class State:
     def earliest_rewind(self) -> int:
         """The smallest length above 0 that `rewind` accepts."""
         groups = self.layout.kv_groups
-        streaming = [s for s in self.layout.layers if len(s.retrieval) < groups]
-        if any(s.memory != "none" and self.length - s.window > s.sinks for s in streaming):  # one has taken in a token
+        streaming = [s for s in self.layout.layers if s.streaming(groups)]
+        if self.layout.mixed or any(s.memory != "none" and self.length - s.window > s.sinks for s in streaming):  # one has taken in a token
             return self.length
         # Position p is overwritten by p + ring tokens; one block less is safe whatever the alignment.
         step = self.layout.step_tokens
@@ -244,8 +244,8 @@ class State:
         for name, part, like in (("pages", pages, layout.new_page().shape), ("rings", rings, layout.rings_shape[1:])):
             if len(part) and (part.shape[1:], part.dtype) != (like, layout.dtype):
                 raise CheckpointError(f"{path}: {name}", f"must be {like} {layout.dtype}", f"{part.shape[1:]} {part.dtype}", cure)
-        if memories.shape != layout.memories_shape or memories.dtype != np.float32 or not np.isfinite(memories).all():
-            shape = f"{layout.memories_shape} finite float32"
+        if memories.shape != (layout.memory_floats,) or memories.dtype != np.float32 or not np.isfinite(memories).all():
+            shape = f"{layout.memory_floats} finite float32"
             raise CheckpointError(f"{path}: memories", f"must be {shape}", f"{memories.shape} {memories.dtype}", cure)
         return State(layout, length, list(pages), _in_front(rings, layout), memories, furthest)
 

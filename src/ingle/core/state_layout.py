@@ -17,7 +17,7 @@ from ingle.core.spec import LayerSpec, ModelConfig
 PAGE_TOKENS = 64
 STEP_TOKENS = 256  # most tokens of one sequence that one step may append; rings have room for them beside the window
 REMEMBERING_STEP_TOKENS = 128  # the same where rings are no use for going back, since a memory can't: they are most of such a state
-VERSION = 3
+VERSION = 4
 """Version of states on disk."""
 
 
@@ -31,11 +31,13 @@ class StateLayout:
     """The model's head width; rows are padded to `width`."""
     dtype: str
     """Number type of keys and values: one of `blocks.CACHES`."""
+    mixed: tuple[int, ...] = ()
+    """float32 of each layer's state of another mixer; () = there are none."""
 
     @staticmethod
     def of(config: ModelConfig, dtype: str = "float16") -> "StateLayout":
         """Return the layout for a model's config."""
-        return StateLayout(config.layers, config.num_kv_heads, config.head_dim, dtype)
+        return StateLayout(config.layers, config.num_kv_heads, config.head_dim, dtype, mixed_floats(config))
 
     @property
     def width(self) -> int:
@@ -50,7 +52,7 @@ class StateLayout:
     @cached_property
     def step_tokens(self) -> int:
         """The most tokens of one sequence that may be written before they are read: the room in rings beside their windows."""
-        return REMEMBERING_STEP_TOKENS if any(s.remembering(self.kv_groups) for s in self.layers) else STEP_TOKENS
+        return REMEMBERING_STEP_TOKENS if self.memory_floats else STEP_TOKENS
 
     @cached_property
     def page_slots(self) -> npt.NDArray[np.int64]:
@@ -74,7 +76,7 @@ class StateLayout:
         """[layers, 2]: (sink blocks, ring blocks) of each streaming group of a layer."""
         rows = []
         for layer in self.layers:
-            if len(layer.retrieval) == self.kv_groups:
+            if not layer.streaming(self.kv_groups):
                 rows.append((0, 0))
                 continue
             rows.append((math.ceil(layer.sinks / BLOCK_TOKENS), math.ceil((layer.window + self.step_tokens) / BLOCK_TOKENS) + 1))
@@ -100,9 +102,15 @@ class StateLayout:
         return self._numbered([layer.remembering(self.kv_groups) for layer in self.layers])
 
     @cached_property
-    def memories_shape(self) -> tuple[int, int, int, int]:
-        """Shape of all memories together: count, then each as [V/16, K, 16], both padded to `width`."""
-        return int((self.memory_places >= 0).sum()), self.width // BLOCK_TOKENS, self.width, BLOCK_TOKENS
+    def mixed_places(self) -> tuple[int, ...]:
+        """Where each layer's state of another mixer begins among the memories, in float32; the streaming groups' lie before them."""
+        first = int((self.memory_places >= 0).sum()) * self.width**2
+        return tuple(first + sum(self.mixed[:i]) for i in range(len(self.mixed)))
+
+    @cached_property
+    def memory_floats(self) -> int:
+        """float32 of all memories: of each group [V/16, K, 16], both padded to `width`, then the states of other mixers."""
+        return int((self.memory_places >= 0).sum()) * self.width**2 + sum(self.mixed)
 
     def new_page(self) -> npt.NDArray[Any]:
         """Return [retrieval groups, blocks per page, block elements] of zeros, because masked lanes are multiplied by zero weights."""
@@ -112,10 +120,21 @@ class StateLayout:
         """Return the bytes of a state of so many tokens that shares nothing."""
         page = self.retrieval_groups * PAGE_TOKENS // BLOCK_TOKENS * self.block_elements
         elements = -(-tokens // PAGE_TOKENS) * page + self.written_blocks(tokens) * math.prod(self.rings_shape[1:])
-        return elements * np.dtype(self.dtype).itemsize + 4 * math.prod(self.memories_shape)
+        return elements * np.dtype(self.dtype).itemsize + 4 * self.memory_floats
 
     @cached_property
     def digest(self) -> str:
         """Digest that tells apart layouts whose states are incompatible."""
         layers = [[list(s.retrieval), s.window, s.sinks, s.memory, *map(list, [s.forgetful] if s.forgetful else [])] for s in self.layers]
-        return digest_json([VERSION, layers, self.kv_groups, self.head_dim, self.dtype])
+        return digest_json([VERSION, layers, self.kv_groups, self.head_dim, self.dtype, *([self.mixed] if self.mixed else [])])
+
+
+def mixed_floats(config: ModelConfig) -> tuple[int, ...]:
+    """Return the float32 of each layer's state of another mixer than attention (kernels/sublayer_layout.py); () = there are none."""
+    tails = {"attention": 0, "convolution": 0, "delta": 0}
+    if (conv := config.convolution) is not None:
+        tails["convolution"] = (conv.length - 1) * config.hidden_size
+    if (delta := config.delta) is not None:
+        tails["delta"] = (delta.length - 1) * delta.channels + delta.value_heads * delta.dim**2
+    floats = tuple(tails[spec.mixer] for spec in config.layers)
+    return floats if any(floats) else ()

@@ -16,13 +16,14 @@ import numpy.typing as npt
 from ingle.core.errors import DeltaError
 from ingle.core.spec import ModelConfig
 from ingle.kernels import layout as at
+from ingle.model.expected import expected_shapes
 
 Array = npt.NDArray[Any]
 
 LINEARS = (
     "self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj", "mlp.gate_proj", "mlp.up_proj", "mlp.down_proj",
 )  # fmt: skip
-"""Linears that can be adapted without merging, in the order of a layer's records."""
+"""Linears that can be adapted without merging, in the order of a layer's records. Other mixers and experts have none of them."""
 _TOGETHER = ((0, 1, 2), (3,), (4, 5), (6,))
 """Numbers of the linears that read the same input."""
 
@@ -58,10 +59,9 @@ class Adapter:
 
 def linear_shapes(config: ModelConfig) -> dict[str, tuple[int, int]]:
     """Return (outputs N, inputs K) of every linear that can be adapted."""
-    hidden, mlp = config.hidden_size, config.intermediate_size
-    queries, keys = config.num_heads * config.head_dim, config.num_kv_heads * config.head_dim
-    sizes = ((queries, hidden), (keys, hidden), (keys, hidden), (hidden, queries), (mlp, hidden), (mlp, hidden), (hidden, mlp))
-    return {f"model.layers.{i}.{name}": size for i in range(len(config.layers)) for name, size in zip(LINEARS, sizes, strict=True)}
+    names, shapes = (f"model.layers.{i}.{name}" for i in range(len(config.layers)) for name in LINEARS), expected_shapes(config)
+    found = ((name, shapes.get(f"{name}.weight")) for name in names)
+    return {name: (shape[0], shape[1]) for name, shape in found if shape is not None}
 
 
 def check_additions(config: ModelConfig, additions: Additions) -> None:

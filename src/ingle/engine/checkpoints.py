@@ -12,7 +12,7 @@ WORTH_KEEPING = 64
 
 def needs_checkpoints(config: ModelConfig) -> bool:
     """Return whether states of this model can't go back, once they have read a little."""
-    return any(spec.remembering(config.num_kv_heads) for spec in config.layers)
+    return config.is_recurrent
 
 
 @dataclass

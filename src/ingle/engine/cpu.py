@@ -51,7 +51,7 @@ class CpuBackend:
         """Set what follows from how its layers look back."""
         self.config = config
         self.layout = StateLayout.of(config, cache)
-        self._remembers = self.layout.memories_shape[0] > 0
+        self._remembers = self.layout.memory_floats > 0
         self._records, self._copied = model_records(self._info, config, self.layout, self._weights, self._factors)
         self._memory = self._new_memory(1, 1, 1, 0)
 

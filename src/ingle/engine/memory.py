@@ -8,7 +8,9 @@ import numpy.typing as npt
 
 from ingle.core.spec import ModelConfig
 from ingle.core.state_layout import StateLayout
+from ingle.core.sublayers import Experts
 from ingle.kernels import layout as at
+from ingle.kernels import sublayer_layout as sub
 
 Array = npt.NDArray[Any]
 
@@ -23,6 +25,19 @@ def remembering(layout: StateLayout) -> list[tuple[int, int]]:
     return sorted({(spec.window, spec.sinks) for spec in layout.layers if spec.remembering(layout.kv_groups)})
 
 
+def _widths(config: ModelConfig) -> tuple[int, int, int, int]:
+    """Return the padded numbers of a row in QUERIES, in KEYS and VALUES_NEW, in ATTENDED, and in the MLP; other mixers use them, too."""
+    queries, keys = config.num_heads * config.head_dim, config.num_kv_heads * config.head_dim
+    attended, mlp = queries, config.intermediate_size
+    queries *= 1 + config.ways.gated
+    if config.convolution is not None:
+        queries, attended = max(queries, 3 * config.hidden_size), max(attended, config.hidden_size)
+    if (rule := config.delta) is not None:
+        values = rule.value_heads * rule.dim
+        queries, keys, attended, mlp = max(queries, rule.channels), max(keys, values), max(attended, values), max(mlp, rule.value_heads)
+    return up32(queries), up32(keys), up32(attended), up32(mlp)
+
+
 class StepMemory:
     """float32 and int64 buffers for up to `rows` rows, `outputs` rows of logits, `parts` partial attention results, and adapters of rank
     `inner`, on up to `threads` threads. Each step sets its own thread count and barrier."""
@@ -32,30 +47,28 @@ class StepMemory:
         self.record = np.zeros(at.STEP, np.int64)
         self._kept: list[Array] = []
         width, shared = layout.width, config.queries_per_group
-        hidden, mlp = up32(config.hidden_size), up32(config.intermediate_size)
-        queries, keys = up32(config.num_heads * config.head_dim), up32(config.num_kv_heads * config.head_dim)
+        hidden, slots = up32(config.hidden_size), rows * (config.experts.chosen if config.experts else 0)
+        queries, keys, attended, mlp = _widths(config)
+        inner_floats = max(rows * mlp, slots * up32(config.experts.width) if config.experts else 0)
         part = at.part_floats(width)
         memories = int((layout.memory_places >= 0).sum(axis=1).max())
         self.windows = remembering(layout)
         floats = {
             at.STREAM: rows * hidden, at.QUERIES: rows * queries, at.KEYS: rows * keys, at.VALUES_NEW: rows * keys,
             at.ROTATED: config.num_kv_heads * (rows * shared + at.TILE_ROWS) * width, at.PARTS: parts * part,
-            at.GATED: rows * mlp, at.LIFTED: rows * mlp, at.SCRATCH: threads * at.scratch_floats(width),
+            at.GATED: inner_floats, at.LIFTED: inner_floats, at.SCRATCH: threads * at.scratch_floats(width),
             at.OUTCOME: rows * hidden if config.ways.apart else 0,
             at.INNER: 3 * rows * at.inner_floats(inner), at.FEATURES: rows * memories * at.feature_floats(width, shared),
         }  # fmt: skip
         for field, count in floats.items():
             self.record[field] = self._new(count, np.float32).ctypes.data
-        for field, count, columns in (
-            (at.NORMED, rows, hidden),
-            (at.ATTENDED, rows, queries),
-            (at.MIXED, rows, mlp),
-            (at.FINAL, outputs, hidden),
-        ):
-            self.record[field + at.VALUES] = self._new(count * columns, np.float32).ctypes.data
-            self.record[field + at.BYTES] = self._new(2 * count * columns, np.int8).ctypes.data
-            for plane, dtype in ((at.SCALE, np.float32), (at.TOTAL, np.float32), (at.OFFSET, np.int32), (at.HALVES, np.int32)):
-                self.record[field + plane] = self._new(2 * count * columns // 32, dtype).ctypes.data
+        for field, count in (
+            (at.NORMED, rows * hidden), (at.ATTENDED, rows * attended), (at.MIXED, inner_floats), (at.FINAL, outputs * hidden),
+        ):  # fmt: skip
+            self._activations(self.record[field : field + at.ACTIVATIONS], count)
+        self.routes = np.zeros(sub.ROUTES, np.int64)
+        if config.experts is not None:
+            self._make_routes(config.experts, rows, slots, hidden)
         self.logits = self._new(outputs * up32(config.vocab_size), np.float32).reshape(outputs, -1)
         self.tokens, self.owners, self.positions = (self._new(rows, np.int64) for _ in range(3))
         pairs = config.head_dim // 2
@@ -69,10 +82,26 @@ class StepMemory:
         for field, array in (
             (at.LOGITS, self.logits), (at.TOKENS, self.tokens), (at.SEGMENT_OF, self.owners), (at.POSITIONS, self.positions),
             (at.COSINE, self.cosine), (at.SINE, self.sine), (at.OUTPUTS, self.wanted), (at.COUNTERS, self.counters),
-            (at.BACK_COSINE, self.back_cosine), (at.BACK_SINE, self.back_sine), (at.HELD, self.held),
+            (at.ROUTES, self.routes), (at.BACK_COSINE, self.back_cosine), (at.BACK_SINE, self.back_sine), (at.HELD, self.held),
         ):  # fmt: skip
             self.record[field] = array.ctypes.data
         self.record[at.INNER_WIDTH] = at.inner_floats(inner)
+
+    def _make_routes(self, experts: Experts, rows: int, slots: int, hidden: int) -> None:
+        entries = 1 + min(experts.count, slots) * sub.ENTRY
+        for field, count, dtype in (
+            (sub.ROUTED, rows * up32(experts.count), np.float32), (sub.SHARES, slots, np.float32), (sub.SLOTS, slots, np.int64),
+            (sub.OWNERS, slots, np.int64), (sub.ENTRIES, entries, np.int64), (sub.EXPERT_OUT, slots * hidden, np.float32),
+        ):  # fmt: skip
+            self.routes[field] = self._new(count, dtype).ctypes.data
+        self._activations(self.routes[sub.SORTED :], slots * hidden)
+
+    def _activations(self, record: Array, numbers: int) -> None:
+        """Write the addresses of new activations of so many numbers."""
+        record[at.VALUES] = self._new(numbers, np.float32).ctypes.data
+        record[at.BYTES] = self._new(2 * numbers, np.int8).ctypes.data
+        for plane, dtype in ((at.SCALE, np.float32), (at.TOTAL, np.float32), (at.OFFSET, np.int32), (at.HALVES, np.int32)):
+            record[plane] = self._new(2 * numbers // 32, dtype).ctypes.data
 
     def fits(self, rows: int, outputs: int, parts: int, inner: int) -> bool:
         """Return whether a step of this size needs no new buffers."""

@@ -37,16 +37,16 @@ WEIGHTS = "weights.bin"
 _INFO = "pack.json"
 _SEAL = "digest"
 """Key of the description's own digest."""
-_VERSION = 5
+_VERSION = 6
 _MEMORY = ".self_attn.memory."
-VECTOR, _HEADS, _MAPS = -1, -2, -3  # kinds beside those of `kernels.layout`
+VECTOR, _HEADS, _MAPS, _TAPS = -1, -2, -3, -4  # kinds beside those of `kernels.layout`
 _ALIGNMENT = 64  # bytes: a cache line, so that no vector of weights straddles two
 
 
 @dataclass(frozen=True, slots=True)
 class PackedPlace:
     """Place of one tensor in the file: (offset, bytes) of weights, scales and minima. A vector is float32 padded to 32, of kind −1; tensors
-    of recurrent memories: see `_of_memory`."""
+    of recurrent memories: see `_of_memory`; taps of convolutions [channels, 1, length] lie as float32 [length, channels], padded to 32."""
 
     kind: int
     rows: int
@@ -92,8 +92,15 @@ def unreached(info: PackInfo, cache: str) -> frozenset[str]:
     by_kind |= {f"linear_{name.lower()}": {kind} for name, kind in k_quants.KINDS.items()}
     by_cache = {"float32": "attention_f32", "float16": "attention_f16", "int8": "attention_int8"}
     memories = frozenset() if any(spec.remembering(info.config.num_kv_heads) for spec in info.config.layers) else MEMORY_KERNELS
+    unmixed = {name for name, there in _sublayers(info.config).items() if not there}
     other_caches = {name for dtype, name in by_cache.items() if dtype != cache}
-    return memories | other_caches | {*(name for name, served in by_kind.items() if not served & kinds)}
+    return memories | other_caches | unmixed | {*(name for name, served in by_kind.items() if not served & kinds)}
+
+
+def _sublayers(config: ModelConfig) -> dict[str, bool]:
+    """Return whether any layer reaches each kernel of `jit.SUBLAYER_KERNELS`."""
+    mixers = {spec.mixer for spec in config.layers}
+    return {"short_convolution": "convolution" in mixers, "gated_delta": "delta" in mixers, "mixture": config.experts is not None}
 
 
 def pack_checkpoint(
@@ -136,6 +143,10 @@ def packed_as(
         tensor = checkpoint.tensor(name)
         if len(tensor.shape) == 1:
             places[name] = PackedPlace(VECTOR, 1, tensor.shape[0], (put(_vector(tensor.to_float32())),))
+            continue
+        if len(tensor.shape) == 3:
+            taps = tensor.to_float32()[:, 0].T
+            places[name] = PackedPlace(_TAPS, tensor.shape[0], tensor.shape[2], (put(np.pad(taps, ((0, 0), (0, -taps.shape[1] % 32)))),))
             continue
         if _MEMORY in name:
             kind, (rows, columns) = _MAPS if "_map" in name else _HEADS, tensor.shape
@@ -193,6 +204,9 @@ def unpacked(folder: Path, info: PackInfo) -> Iterator[tuple[str, Array]]:
         planes = [np.asarray(data[offset : offset + size]) for offset, size in place.planes]
         if place.kind == VECTOR:
             yield name, planes[0].view(np.float32)[: place.columns].copy()
+        elif place.kind == _TAPS:
+            taps = planes[0].view(np.float32).reshape(place.columns, -1)[:, : place.rows]
+            yield name, np.ascontiguousarray(taps.T)[:, None]
         elif place.kind in (_HEADS, _MAPS):
             yield name, _from_memory(place, planes[0].view(np.float32), info.config.head_dim)
         else:
@@ -225,6 +239,10 @@ def _from_memory(place: PackedPlace, plane: Array, dim: int) -> Array:
     return np.ascontiguousarray(maps[:, :dim, :dim]).reshape(place.rows, place.columns)
 
 
+_EXACT = (".mlp.gate.weight", ".in_proj_a.weight", ".in_proj_b.weight")
+"""Small matrices that stay float32 where the file has them so: what they give is a choice of experts, or an exponent."""
+
+
 def _is_vocabulary(name: str) -> bool:
     """Return whether it is the embedding or the output matrix: rounding them costs a small model most, so `int4` keeps 8 bits there."""
     return name in ("model.embed_tokens.weight", "lm_head.weight")
@@ -237,6 +255,8 @@ def _pack(tensor: Tensor, format_: str) -> pack.PackedLinear:
     if format_ == "bf16" and tensor.kind == "BF16":
         return pack.pack_bf16(np.ascontiguousarray(tensor.raw).view("<u2"))
     matrix = tensor.to_float32()
+    if tensor.name.endswith(_EXACT):
+        return pack.pack_fp32(matrix)
     match format_:
         case "fp32":
             return pack.pack_fp32(matrix)

@@ -10,6 +10,7 @@ from ingle.core.spec import ModelConfig
 from ingle.core.state_layout import StateLayout
 from ingle.engine.memory import remembering, up32
 from ingle.engine.packing import VECTOR, PackInfo
+from ingle.engine.sublayer_records import experts_record, mixer_record
 from ingle.kernels import layout as at
 
 Array = npt.NDArray[Any]
@@ -37,7 +38,7 @@ def _ways(config: ModelConfig) -> dict[int, int]:
     ways = config.ways
     return {
         at.ACTIVATION: ("silu", "gelu").index(ways.activation), at.APART: ways.apart, at.WHOLE_NORM: config.qk_norm and ways.whole_norm,
-        at.ROPES: len(config.ropes),
+        at.ROPES: len(config.ropes), at.OUTPUT_GATED: ways.gated,
     }  # fmt: skip
 
 
@@ -48,7 +49,7 @@ def _norms(config: ModelConfig) -> dict[int, str]:
 
 
 def model_records(info: PackInfo, config: ModelConfig, layout: StateLayout, weights: Array, numbers: Array) -> tuple[Array, list[Array]]:
-    """Return one array with the records of the model, its layers and its linears, and arrays that must live as long beside the weights.
+    """Return one array with the records of the model, its layers and their linears, and arrays that must live as long beside the weights.
 
     config: the pack's, or one with other layers; numbers: its `factors`. Of a layer in which fewer groups have a memory than in the pack,
     the rest's tensors are copied, because the kernels want them side by side: 50 KB for each memory of heads of 64.
@@ -90,7 +91,13 @@ def model_records(info: PackInfo, config: ModelConfig, layout: StateLayout, weig
             layer[field] = vector(f"model.layers.{i}.{name}.weight")
         layer[at.ROPE] = config.rope_of(i)
         for field, name in _LINEARS.items():
-            layer[field : field + at.DESCRIPTOR] = linear(f"model.layers.{i}.{name}")
+            if f"model.layers.{i}.{name}.weight" in info.places:
+                layer[field : field + at.DESCRIPTOR] = linear(f"model.layers.{i}.{name}")
+        layer[at.MIXER], mixer = mixer_record(config, layout, i, linear, vector)
+        for field, record in ((at.SUBLAYER, mixer), (at.EXPERTS, experts_record(config, i, linear))):
+            if record is not None:
+                copied.append(record)
+                layer[field] = record.ctypes.data
         layer[at.WINDOW], layer[at.SINKS] = spec.window, spec.sinks
         layer[at.SINK_BLOCKS], layer[at.RING_BLOCKS] = layout.ring_blocks[i]
         memories = spec.remembering(groups)

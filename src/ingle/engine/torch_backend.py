@@ -22,7 +22,7 @@ from ingle.model.module import CausalLM
 
 TorchAdapter = dict[str, tuple[Tensor, Tensor, Tensor | None]]
 _PARTS = ("keys", "values", "positions")
-_MEMORY, _REMEMBERED = "memory", ("state", "keys", "values")
+_MEMORY, _REMEMBERED, _MIXED = "memory", ("state", "keys", "values"), "mixed"
 
 
 class TorchBackend:
@@ -57,7 +57,7 @@ class TorchBackend:
 
         Raises DeltaError for a model with memories.
         """
-        if any(spec.memory != "none" for spec in self.config.layers):
+        if self.config.is_recurrent:
             raise DeltaError("prefix", "can't stand before a model with recurrent memories", f"{keys.shape[2]} virtual tokens")
         cache, weight, groups = Cache(), self._module.lm_head.weight, self.config.num_kv_heads
         positions = torch.arange(keys.shape[2])
@@ -89,6 +89,7 @@ class TorchBackend:
         pieces = [(f"{layer}.{int(streaming)}", held, _PARTS) for (layer, streaming), held in state.held.items()]
         pieces += [(f"{layer}.{_MEMORY}", memory, _REMEMBERED) for layer, memory in state.memories.items()]  # type: ignore[misc]
         tensors = {f"{name}.{part}": getattr(piece, part).contiguous() for name, piece, parts in pieces for part in parts}
+        tensors |= {f"{layer}.{_MIXED}.{i}": part.contiguous() for layer, parts in state.mixed.items() for i, part in enumerate(parts)}
         about = {"model": digest or self.digest, "length": str(state.length), "earliest_rewind": str(state.earliest_rewind)}
         write_atomic(path, save(tensors, about), mode=0o600)
 
@@ -104,9 +105,10 @@ class TorchBackend:
         if about.get("model") != model:
             raise CheckpointError(f"{path}: model", f"must be {model}", about.get("model"), "The state belongs to another model.")
         places = {tuple(name.split(".")[:2]) for name in tensors}
-        held = {(int(i), s == "1"): Held(*(tensors[f"{i}.{s}.{part}"] for part in _PARTS)) for i, s in places if s != _MEMORY}
+        held = {(int(i), s == "1"): Held(*(tensors[f"{i}.{s}.{part}"] for part in _PARTS)) for i, s in places if s not in (_MEMORY, _MIXED)}
         remembered = {int(i): Remembered(*(tensors[f"{i}.{s}.{part}"] for part in _REMEMBERED)) for i, s in places if s == _MEMORY}
-        return Cache(int(about["length"]), held, remembered, int(about["earliest_rewind"]))
+        mixed = {int(i): tuple(tensors[name] for name in sorted(tensors) if name.startswith(f"{i}.{s}.")) for i, s in places if s == _MIXED}
+        return Cache(int(about["length"]), held, remembered, int(about["earliest_rewind"]), mixed)
 
     @torch.inference_mode()
     def forward(self, segments: Sequence[Segment]) -> list[npt.NDArray[np.float32]]:

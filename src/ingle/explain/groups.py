@@ -10,7 +10,7 @@ from typing import Literal
 
 from ingle.core.errors import ConfigError
 from ingle.engine.language_model import LanguageModel
-from ingle.engine.sight import Group, remembering_groups, retrieval_groups, without_sight
+from ingle.engine.sight import Group, remembering_groups, retrieval_groups, widest_reach, without_sight
 
 PartKind = Literal["retrieval", "recurrent", "groups"]
 """All retrieval groups; all recurrent memories; as many other groups, by chance."""
@@ -42,6 +42,9 @@ def parts_of(model: LanguageModel, draws: int = 1, seed: int = 0) -> tuple[Part,
         cure = "Ask for its sentences or for what it was taught, or make a hybrid of it: ingle hybridize."
         rule = f"{model.name} is no hybrid: all its groups see the whole text, so there is no part that alone carries what lies far back"
         raise ConfigError("model", rule, "", cure)
+    if widest_reach(config) is None:
+        rule = f"{model.name} has no windows, so a group that is switched off would see nothing"
+        raise ConfigError("model", rule, "", "Ask for its sentences, or for what it was taught.")
     retrieval, recurrent = retrieval_groups(config), remembering_groups(config)
     chosen: list[tuple[PartKind, tuple[Group, ...]]] = [("retrieval", retrieval), ("recurrent", recurrent)]
     for number in range(draws):

@@ -59,7 +59,7 @@ def shapes_of(home: Home, kept: Kept, invitation: Invitation) -> dict[str, tuple
     """Return the shapes [N, K] of the linears that a federation trains."""
     config, learning = open_weights(home, kept).config, invitation.learning
     shapes = linear_shapes(config)
-    return {name: shapes[name] for name in chosen_linears(chosen_layers(config, learning.layers), learning.targets)}
+    return {name: shapes[name] for name in chosen_linears(config, chosen_layers(config, learning.layers), learning.targets)}
 
 
 def node_of(taking: Taking, signer: Signer) -> HomeNode:

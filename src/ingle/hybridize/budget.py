@@ -38,6 +38,7 @@ def retrieval_count(config: ModelConfig, settings: HybridSettings) -> int:
 
     Raises ConfigError for a model that is a hybrid already, and for a budget that can't be met.
     """
+    config.check_plain("made a hybrid")
     if not config.is_transformer:
         raise ConfigError("model", "must have full attention everywhere", "a hybrid", "Name the original model.")
     tokens = min(settings.context, config.context_length)

@@ -27,7 +27,8 @@ from torch import Tensor
 from ingle.core.spec import LayerSpec, ModelConfig
 from ingle.hybridize.budget import Group, all_groups
 from ingle.hybridize.settings import HybridSettings
-from ingle.model.module import Attend, CausalLM, PackedRows
+from ingle.model.module import CausalLM
+from ingle.model.packed_rows import Attend, PackedRows
 from ingle.train.attention import attend_on
 from ingle.train.corpus import Corpus
 from ingle.train.kernel_memory import read_packed

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from ingle.core.spec import LayerSpec, ModelConfig, transformer_layers
 from ingle.model.memory import RecurrentMemory
-from ingle.model.module import Attend, CausalLM, PackedRows
+from ingle.model.module import CausalLM
+from ingle.model.packed_rows import Attend, PackedRows
 from ingle.train.attention import attend_on
 from ingle.train.corpus import Wanted
 from ingle.train.kernel_memory import read_packed

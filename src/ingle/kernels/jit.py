@@ -55,6 +55,8 @@ ADAPTER_KERNELS = frozenset({"adapter_in", "adapter_out"})
 """Reached only in steps with an adapter."""
 MEMORY_KERNELS = frozenset({"memory_features", "memory_walk", "memory_blend"})
 """Reached only in layers with recurrent memories."""
+SUBLAYER_KERNELS = frozenset({"short_convolution", "gated_delta", "mixture"})
+"""Reached only in layers with another mixer than attention, or with experts."""
 ENTRIES = {
     **{name: KernelEntry("ingle.kernels.linear", 7) for name in _LINEARS},
     **{name: KernelEntry("ingle.kernels.linear_k", 7) for name in _K_QUANTS},
@@ -64,6 +66,9 @@ ENTRIES = {
     "memory_features": KernelEntry("ingle.kernels.memory", 4),
     "memory_walk": KernelEntry("ingle.kernels.memory", 4),
     "memory_blend": KernelEntry("ingle.kernels.memory", 7),
+    "short_convolution": KernelEntry("ingle.kernels.mixers", 5, (*_LINEARS, *_K_QUANTS)),
+    "gated_delta": KernelEntry("ingle.kernels.mixers", 5, (*_LINEARS, *_K_QUANTS)),
+    "mixture": KernelEntry("ingle.kernels.mixture", 5, (*_LINEARS, *_K_QUANTS)),
     "packed_forward": KernelEntry("ingle.kernels.packed", 4),
     "packed_backward": KernelEntry("ingle.kernels.packed", 6),
     "memory_forward": KernelEntry("ingle.kernels.packed_memory", 4),
@@ -74,7 +79,9 @@ ENTRIES = {
     "softmax_pick": KernelEntry("ingle.kernels.sample", 4),
     "encoder_pass": KernelEntry("ingle.kernels.encoder", 3, ("linear_int8", "linear_fp32", "linear_bf16", "packed_forward")),
     "encoder_project": KernelEntry("ingle.kernels.encoder", 3, ("linear_int8", "linear_fp32", "linear_bf16")),
-    "decoder_step": KernelEntry("ingle.kernels.step", 3, (*_LINEARS, *_K_QUANTS, *_ATTENTIONS, *sorted(ADAPTER_KERNELS | MEMORY_KERNELS))),
+    "decoder_step": KernelEntry(
+        "ingle.kernels.step", 3, (*_LINEARS, *_K_QUANTS, *_ATTENTIONS, *sorted(ADAPTER_KERNELS | MEMORY_KERNELS | SUBLAYER_KERNELS))
+    ),
 }
 
 
@@ -97,7 +104,7 @@ def machine() -> llvm.TargetMachine:
 @cache
 def cache_key() -> str:
     """Digest that tells apart machine code by sources, versions and CPU."""
-    sources = sorted(file for file in Path(__file__).parent.glob("*.py") if file.name not in ("naive.py", "pack.py", "unpack.py"))
+    sources = sorted(file for file in Path(__file__).parent.glob("*.py") if not file.name.startswith(("naive", "pack.py", "unpack")))
     digest = hashlib.sha256(b"".join(file.read_bytes() for file in sources))
     constants = (BLOCK_TOKENS, PAGE_TOKENS)  # compiled into them from elsewhere
     parts = (constants, sys.version, llvm.llvm_version_info, platform.machine(), cpu_name(), sorted(features()), dot_instruction())

@@ -20,13 +20,14 @@ ACTIVATIONS = 6
 error; its scale is 0 where it is not needed."""
 
 LAYERS, HIDDEN, HIDDEN_PADDED, MLP_PADDED, HEADS, GROUPS, DIM, WIDTH, CACHE, QUANTISED, EMBEDDING, HEAD, NORM, LAYER, FACTORS = range(15)
-MOST_MEMORIES, WINDOWS, BLOCK_BYTES, STREAMING, ACTIVATION, APART, WHOLE_NORM, ROPES = range(15, 23)
-MODEL = 23
+MOST_MEMORIES, WINDOWS, BLOCK_BYTES, STREAMING, ACTIVATION, APART, WHOLE_NORM, ROPES, OUTPUT_GATED = range(15, 24)
+MODEL = 24
 """int64 of a model: counts and sizes; what keys and values are kept in; whether any linear wants int8 input; the addresses of
 two linears, the last norm, the first layer and its factors (float32, see below); the most recurrent memories of any layer, how many
 different windows (with their sinks) layers with memories have, the bytes of a block of keys and values, and how many streaming groups
 there are; the MLP's activation; whether what attention and MLP give is computed apart from the stream, to be normalised or scaled before
-it is added; whether one norm of q and k spans all heads; and how many different angles a position has (`core.spec.Ways`)."""
+it is added; whether one norm of q and k spans all heads; how many different angles a position has; and whether a head's query is followed
+by a gate of its output (`core.spec.Ways`)."""
 
 EPSILON, EMBEDDING_SCALE, RESIDUAL_SCALE, ATTENTION_SCALE, LOGIT_SCALE = range(5)
 """float32 of a model's factors: what is added to the mean square in norms, then those of `core.spec.Ways`."""
@@ -38,11 +39,14 @@ CACHE_F32, CACHE_F16, CACHE_INT8 = range(3)
 NORM_1, NORM_2, NORM_Q, NORM_K, NORM_O, NORM_DOWN, ROPE, WINDOW, SINKS, SINK_BLOCKS, RING_BLOCKS = range(11)
 LINEAR_Q, LINEAR_K, LINEAR_V, LINEAR_O, LINEAR_GATE, LINEAR_UP, LINEAR_DOWN = (11 + DESCRIPTOR * i for i in range(7))
 REMEMBERING, WINDOW_NUMBER, QUERY_MAP, KEY_MAP, DECAY, DECAY_BIAS, WRITE, WRITE_BIAS, GATE, GATE_BIAS, AGE = range(60, 71)
-PLACES = 11 + DESCRIPTOR * 7 + 11
+MIXER, SUBLAYER, EXPERTS = range(71, 74)
+PLACES = 11 + DESCRIPTOR * 7 + 14
 """int64 of a layer: addresses of norms (0 = none; the last two are of what attention and MLP give), which of a position's angles turns its
 heads, how streaming groups look back, seven linears; how many memories there are, which of
 the different windows is the layer's, and where the memories' tensors lie (float32; see memory.py: two maps for each memory, decay and
-write [2, width], gate [queries per group, width], age [queries per group]). Then per group its slot in a page (−1 = streaming), its slot
+write [2, width], gate [queries per group, width], age [queries per group]); which
+mixer it has, the address of that mixer's record if it is not attention, and of its mixture of experts (0 = the plain MLP;
+sublayer_layout.py). Then per group its slot in a page (−1 = streaming), its slot
 in a block of the rings, and its memory's number in a state (−1 = none), and per memory its group. A layer takes PLACES + PLACE_KINDS ·
 groups."""
 PLACE_KINDS = 4
@@ -66,17 +70,17 @@ splits of keys it reads, and which of the queries' partial results that makes.""
 
 BATCH, THREADS, TOKENS, SEGMENT_OF, POSITIONS, COSINE, SINE, SEGMENTS, TASKS, TASK_COUNT, OUTPUTS, OUTPUT_COUNT, LOGITS = range(13)
 STREAM, QUERIES, KEYS, VALUES_NEW, ROTATED, PARTS, GATED, LIFTED, SCRATCH, BARRIER, COUNTERS, INNER, INNER_WIDTH = range(13, 26)
-SEGMENT_COUNT, FEATURES, BACK_COSINE, BACK_SINE, HELD, VECTORS, OUTCOME = range(26, 33)
-NORMED, ATTENDED, MIXED, FINAL = (33 + ACTIVATIONS * i for i in range(4))
-STEP = 33 + ACTIVATIONS * 4
+SEGMENT_COUNT, FEATURES, BACK_COSINE, BACK_SINE, HELD, VECTORS, OUTCOME, ROUTES = range(26, 34)
+NORMED, ATTENDED, MIXED, FINAL = (34 + ACTIVATIONS * i for i in range(4))
+STEP = 34 + ACTIVATIONS * 4
 """int64 of one step: rows and threads; per row token, segment, position and angles (of each kind, one after the other); segments;
 attention tasks; which rows want logits, and where; then scratch memory, the counters by which threads meet, and what adapters have between
 A and B: for each row three times INNER_WIDTH float32 (see `inner_floats`). For memories: how many segments, features (see memory.py), and
 per row and different window the angles by which the key that leaves it is turned back, and log(n / (n + window)) for n tokens that have
 left it. VECTORS: float32 [n, HIDDEN], of which row −1 − t stands in the place of a token t below 0. OUTCOME: where attention and MLP write,
-if not into the stream."""
+if not into the stream. ROUTES: the record of rows' ways to experts (sublayer_layout.py)."""
 
-PHASES = 9
+PHASES = 11
 """Counters of one layer: pieces of work that are shared out."""
 
 TILE_ROWS = 12

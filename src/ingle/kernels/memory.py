@@ -18,7 +18,7 @@ from ingle.kernels.cache import block_address, key_at, value_at
 from ingle.kernels.rows import exp, rotate
 from ingle.kernels.simd import f32_at, fma, get, load_f32, set_f32, set_i64, splat, store_f32, total
 from ingle.kernels.sync import take
-from ingle.kernels.vectors import dot, scale
+from ingle.kernels.vectors import dot, matrix_vector, scale
 
 _EPS = np.float32(1e-6)  # added to the squared length of what becomes a unit vector
 _feature_floats, _scratch_floats = njit(at.feature_floats), njit(at.scratch_floats)
@@ -43,24 +43,12 @@ def _numbers(model, features):
     return features + 4 * 2 * (1 + get(model, at.HEADS) // get(model, at.GROUPS)) * get(model, at.WIDTH)
 
 
-@njit(inline="always")
-def _product(matrix, x, width):
-    """Return Σ over k of matrix [K, 16] · x [K]: 16 outputs, four sums at a time, because a single one would wait for itself."""
-    a, b, c, d = splat(0.0), splat(0.0), splat(0.0), splat(0.0)
-    for k in range(0, width, 4):
-        a = fma(load_f32(matrix + 64 * k), splat(f32_at(x + 4 * k)), a)
-        b = fma(load_f32(matrix + 64 * k + 64), splat(f32_at(x + 4 * k + 4)), b)
-        c = fma(load_f32(matrix + 64 * k + 128), splat(f32_at(x + 4 * k + 8)), c)
-        d = fma(load_f32(matrix + 64 * k + 192), splat(f32_at(x + 4 * k + 12)), d)
-    return (a + b) + (c + d)
-
-
 @njit
 def _unit(mapping, x, out, width):
     """Set out to the unit vector of mapping · x, all [width]."""
     squares = splat(0.0)
     for c in range(0, width, 16):
-        y = _product(mapping + 4 * c * width, x, width)
+        y = matrix_vector(mapping + 4 * c * width, x, width)
         squares = fma(y, y, squares)
         store_f32(out + 4 * c, y)
     scale(out, np.float32(1) / np.sqrt(total(squares) + _EPS), out, width)
@@ -123,7 +111,7 @@ def _take_in(memory, features, numbers, part, width):
     """Let 16 rows of S take in a token."""
     key, value = features, load_f32(features + 4 * (width + part))
     keep, strength = splat(f32_at(numbers)), splat(f32_at(numbers + 4))
-    change = strength * (value - keep * _product(memory, key, width))
+    change = strength * (value - keep * matrix_vector(memory, key, width))
     for k in range(width):
         place = memory + 64 * k
         store_f32(place, fma(change, splat(f32_at(key + 4 * k)), keep * load_f32(place)))
@@ -141,7 +129,7 @@ def _walk(model, layer, step, segment, number, part, shared):
             features = _features(model, step, row, number)
             _take_in(memory, features, _numbers(model, features), part, width)
             for head in range(shared):
-                y = _product(memory, features + 4 * (2 + head) * width, width)
+                y = matrix_vector(memory, features + 4 * (2 + head) * width, width)
                 store_f32(features + 4 * ((2 + shared + head) * width + part), y)
 
 

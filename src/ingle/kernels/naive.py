@@ -1,6 +1,7 @@
 """Naive references: the results of every kernel in plain NumPy. They are slow and obvious, and tests compare kernels with them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from types import MappingProxyType
 from typing import Any
 
@@ -9,6 +10,8 @@ import numpy as np
 from ingle.core.blocks import to_int8
 from ingle.core.spec import LayerSpec, ModelConfig
 from ingle.core.vectors import NO_VECTORS, Vectors
+from ingle.kernels import naive_sublayers
+from ingle.kernels.naive_parts import layer_norm, rms_norm, sigmoid, silu_product, unit
 
 Array = Any  # NumPy arrays; the shapes are in the docstrings
 
@@ -82,19 +85,6 @@ def relu6(x: Array) -> Array:
     return np.clip(x, 0, 6)
 
 
-def rms_norm(x: Array, weight: Array, eps: float) -> Array:
-    """Return x / sqrt(mean(x²) + eps) · weight over the last axis (arXiv 1910.07467)."""
-    x = x.astype(np.float64)
-    return x / np.sqrt((x**2).mean(axis=-1, keepdims=True) + eps) * weight
-
-
-def layer_norm(x: Array, weight: Array, bias: Array, eps: float) -> Array:
-    """Return (x − mean) / sqrt(variance + eps) · weight + bias over the last axis (arXiv 1607.06450)."""
-    x = x.astype(np.float64)
-    x = x - x.mean(axis=-1, keepdims=True)
-    return x / np.sqrt((x**2).mean(axis=-1, keepdims=True) + eps) * weight + bias
-
-
 def gelu(x: Array) -> Array:
     """Return x · (1 + tanh(sqrt(2/π) · (x + 0.044715 x³))) / 2 (arXiv 1606.08415)."""
     return x * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3))) / 2
@@ -119,11 +109,6 @@ def encoder(x: Array, weights: Mapping[str, Array], layers: int, heads: int, eps
         x = x + project(mixed, "self_attn.out_proj")
         x = x + project(gelu(project(layer_norm(x, *norms[1], eps), "mlp.fc1")), "mlp.fc2")
     return x
-
-
-def silu_product(gate: Array, up: Array) -> Array:
-    """Return gate · sigmoid(gate) · up (SwiGLU, arXiv 2002.05202)."""
-    return gate / (1 + np.exp(-gate)) * up
 
 
 def rotate(x: Array, cosine: Array, sine: Array) -> Array:
@@ -167,16 +152,6 @@ def attention(q: Array, k: Array, v: Array, spec: LayerSpec, scale: float) -> Ar
         weights = np.exp(scores - scores.max(axis=1, keepdims=True, initial=-1e30))
         out[:, head] = weights / weights.sum(axis=1, keepdims=True).clip(1e-30) @ v[:, group]
     return out
-
-
-def sigmoid(x: Array) -> Array:
-    """Return 1 / (1 + e^−x)."""
-    return 1 / (1 + np.exp(-x))
-
-
-def unit(x: Array) -> Array:
-    """Return x [n] / sqrt(Σ x² + 1e-6)."""
-    return x / np.sqrt((x**2).sum() + 1e-6)
 
 
 def memory(window: Array, q: Array, k: Array, v: Array, spec: LayerSpec, weights: Mapping[str, Array]) -> Array:
@@ -235,15 +210,13 @@ def decoder(
         x = whole.reshape(T, -1, dim)
         return x if ways.whole_norm else norm(x, name)
 
-    table = weights["model.embed_tokens.weight"]
-    x = np.stack([vectors[id_] if id_ in vectors else table[id_] * ways.embedding_scale for id_ in ids]).astype(np.float64)
-    before, after = ways.norm_names
-    product = {"silu": silu_product, "gelu": gelu_product}[ways.activation]
-    for i, spec in enumerate(config.layers):
-        layer = f"model.layers.{i}"
-        normed = norm(x, f"{layer}.{before[0]}.weight")
-        q, k = (heads(project(normed, f"{layer}.self_attn.{n}_proj"), f"{layer}.self_attn.{n}_norm.weight") for n in "qk")
-        v = project(normed, f"{layer}.self_attn.v_proj").reshape(T, -1, dim)
+    def attend(x: Array, i: int) -> Array:
+        name, spec = f"model.layers.{i}.self_attn", config.layers[i]
+        q, gate = project(x, f"{name}.q_proj"), None
+        if ways.gated:
+            q, gate = (part.reshape(T, -1) for part in np.split(q.reshape(T, -1, 2 * dim), 2, axis=2))
+        q, k = heads(q, f"{name}.q_norm.weight"), heads(project(x, f"{name}.k_proj"), f"{name}.k_norm.weight")
+        v = project(x, f"{name}.v_proj").reshape(T, -1, dim)
         turned = rotate(k, *angles[i])
         if cache != "float32":
             turned, v = cached(turned, cache), cached(v, cache)
@@ -251,11 +224,42 @@ def decoder(
             k = rotate(turned, angles[i][0] / length, -angles[i][1] / length)  # what a memory gets of them
         mixed = attention(rotate(q, *angles[i]), turned, v, spec, ways.attention_scale or dim**-0.5)
         if spec.remembering(k.shape[1]):
-            prefix = f"{layer}.self_attn.memory."
+            prefix = f"{name}.memory."
             mixed = memory(mixed, q, k, v, spec, {n.removeprefix(prefix): w for n, w in weights.items() if n.startswith(prefix)})
-        x = x + ways.residual_scale * norm(project(mixed.reshape(T, -1), f"{layer}.self_attn.o_proj"), f"{layer}.{after[0]}.weight")
-        normed = norm(x, f"{layer}.{before[1]}.weight")
-        mixed = product(project(normed, f"{layer}.mlp.gate_proj"), project(normed, f"{layer}.mlp.up_proj"))
-        x = x + ways.residual_scale * norm(project(mixed, f"{layer}.mlp.down_proj"), f"{layer}.{after[1]}.weight")
+        mixed = mixed.reshape(T, -1)
+        return project(mixed if gate is None else mixed * sigmoid(gate), f"{name}.o_proj")
+
+    def mix(x: Array, i: int) -> Array:
+        layer, mixer = f"model.layers.{i}", config.layers[i].mixer
+        if mixer == "attention":
+            return attend(x, i)
+        name = f"{layer}.{'conv' if mixer == 'convolution' else 'linear_attn'}"
+        inner = partial(_below, project, name), lambda part: weights[f"{name}.{part}"]
+        if config.convolution is not None:
+            y = naive_sublayers.convolution(x, config.convolution, *inner)
+        else:
+            assert config.delta is not None, "ModelConfig checks it"
+            y = naive_sublayers.delta(x, config.delta, config.norm_eps, *inner)
+        return project(y, f"{name}.out_proj")
+
+    def think(x: Array, i: int) -> Array:
+        name, experts = f"model.layers.{i}.mlp", config.experts_at(i)
+        if experts is not None:
+            return naive_sublayers.mixture(x, experts, partial(_below, project, name), product)
+        return project(product(project(x, f"{name}.gate_proj"), project(x, f"{name}.up_proj")), f"{name}.down_proj")
+
+    table = weights["model.embed_tokens.weight"]
+    x = np.stack([vectors[id_] if id_ in vectors else table[id_] * ways.embedding_scale for id_ in ids]).astype(np.float64)
+    before, after = ways.norm_names
+    product = {"silu": silu_product, "gelu": gelu_product}[ways.activation]
+    for i in range(len(config.layers)):
+        layer = f"model.layers.{i}"
+        for sublayer, first, last in zip((mix, think), before, after, strict=True):
+            y = sublayer(norm(x, f"{layer}.{first}.weight"), i)
+            x = x + ways.residual_scale * norm(y, f"{layer}.{last}.weight")
     head = "lm_head" if "lm_head.weight" in weights else "model.embed_tokens"
     return project(norm(x, "model.norm.weight"), head) * ways.logit_scale
+
+
+def _below(project: Callable[[Array, str], Array], name: str, x: Array, part: str) -> Array:
+    return project(x, f"{name}.{part}")

@@ -132,6 +132,17 @@ def gelu_product(gate, up, out, padded):
 
 
 @njit
+def sigmoid_product(gate, x, spare, width):
+    """Set x = x · sigmoid(gate), of `width` float32. spare: 16 float32 to write to."""
+    one, zero, whole = splat(1.0), splat(0.0), width // 16 * 16
+    for i in range(0, 4 * whole, 64):
+        store_f32(x + i, load_f32(x + i) / (one + exp(zero - load_f32(gate + i))))
+    for i in range(whole, width):
+        store_f32(spare, one / (one + exp(splat(-f32_at(gate + 4 * i)))))
+        set_f32(x + 4 * i, f32_at(x + 4 * i) * f32_at(spare))
+
+
+@njit
 def scale_row(x, factor, width):
     """Multiply `width` float32 (a multiple of 16) by a factor."""
     for i in range(0, 4 * width, 64):

@@ -9,10 +9,22 @@ from numba import njit
 
 from ingle.core.blocks import BLOCK_TOKENS
 from ingle.kernels import layout as at
+from ingle.kernels import sublayer_layout as sub
 from ingle.kernels.attention import clear_part, fold, sees
 from ingle.kernels.cache import block_address, put
 from ingle.kernels.memory import remembers
-from ingle.kernels.rows import add_scaled, embed, gelu_product, place_vector, quantise, rms_norm, rotate, scale_row, silu_product
+from ingle.kernels.rows import (
+    add_scaled,
+    embed,
+    gelu_product,
+    place_vector,
+    quantise,
+    rms_norm,
+    rotate,
+    scale_row,
+    sigmoid_product,
+    silu_product,
+)
 from ingle.kernels.simd import f32_at, get, load_f32, set_f32, splat, store_f32
 from ingle.kernels.step_linear import share_linear
 from ingle.kernels.sync import barrier, external, take
@@ -22,6 +34,7 @@ _attention_int8 = external("attention_int8", 5)
 _adapter_in, _adapter_out = external("adapter_in", 4), external("adapter_out", 3)
 _memory_features, _memory_walk = external("memory_features", 4), external("memory_walk", 4)
 _memory_blend = external("memory_blend", 7)
+_short_convolution, _gated_delta, _mixture = external("short_convolution", 5), external("gated_delta", 5), external("mixture", 5)
 _part_floats, _scratch_floats = njit(at.part_floats), njit(at.scratch_floats)
 
 
@@ -141,11 +154,12 @@ def _place_row(model, layer, step, row, scratch, adapted):
         _norm_heads(model, queries, norm_q, heads)
         _norm_heads(model, keys, norm_k, groups)
         norm_q, norm_k = 0, 0
-    factor = _factor(model, at.ATTENTION_SCALE)
+    factor, apart = _factor(model, at.ATTENTION_SCALE), 4 * dim * (1 + get(model, at.OUTPUT_GATED))
     for head in range(heads):
         line = head // shared * (rows * shared + at.TILE_ROWS) + row * shared + head % shared
         out = get(step, at.ROTATED) + line * width * 4
-        _head(model, queries + head * dim * 4, norm_q, cosine, sine, factor, out, get(layer, at.REMEMBERING) != 0)
+        keep = get(layer, at.REMEMBERING) != 0
+        _head(model, queries + head * apart, norm_q, cosine, sine, factor, out, keep)
     for group in range(groups):
         block = block_address(model, layer, segment, group, position // BLOCK_TOKENS)
         _head(model, keys + group * dim * 4, norm_k, cosine, sine, np.float32(1), scratch, False)
@@ -219,6 +233,9 @@ def _combine(model, layer, step, row, scratch, adapted):
             store_f32(out + (head * dim + d) * 4, load_f32(scratch + 4 * d) / splat(f32_at(top + 4)))
         for d in range(whole, dim):
             set_f32(out + (head * dim + d) * 4, f32_at(scratch + 4 * d) / f32_at(top + 4))
+        if get(model, at.OUTPUT_GATED) != 0:
+            gate = get(step, at.QUERIES) + 4 * (row * get(layer + 8 * at.LINEAR_Q, at.ROWS) + (2 * head + 1) * dim)
+            sigmoid_product(gate, out + head * dim * 4, scratch, dim)
     if get(model, at.QUANTISED) != 0 or adapted != 0:
         quantise(x, row, padded)
     _look(step, adapted, 3, x, row, 0)
@@ -248,20 +265,10 @@ def _layer_bytes(model):
 
 
 @njit
-def _layer(model, layer, step, thread, index):
-    rows, threads, stream = get(step, at.BATCH), get(step, at.THREADS), get(step, at.STREAM)
-    width, phase = 4 * get(model, at.HIDDEN_PADDED), index * at.PHASES
+def _attention(model, layer, step, thread, index):
+    rows, threads, phase = get(step, at.BATCH), get(step, at.THREADS), index * at.PHASES
     scratch = get(step, at.SCRATCH) + thread * 4 * _scratch_floats(get(model, at.WIDTH))
-    normed, one = step + 8 * at.NORMED, np.float32(1)
-    outcome, onto = (get(step, at.OUTCOME), 0) if get(model, at.APART) != 0 else (stream, 1)
-    for row in range(thread, rows, threads):
-        if index > 0:
-            _settle(model, layer - _layer_bytes(model), step, row, _adapter(step, row, index - 1), 6)
-        adapted = _adapter(step, row, index)
-        _normalise(model, get(layer, at.NORM_1), stream + row * width, normed, row, adapted, one)
-        for linear in range(3):
-            _look(step, adapted, linear, normed, row, linear)
-    _meet(step)
+    normed = step + 8 * at.NORMED
     share_linear(layer + 8 * at.LINEAR_Q, normed, rows, get(step, at.QUERIES), 0, step, phase)
     share_linear(layer + 8 * at.LINEAR_K, normed, rows, get(step, at.KEYS), 0, step, phase + 1)
     share_linear(layer + 8 * at.LINEAR_V, normed, rows, get(step, at.VALUES_NEW), 0, step, phase + 2)
@@ -279,7 +286,44 @@ def _layer(model, layer, step, thread, index):
     for row in range(thread, rows, threads):
         _combine(model, layer, step, row, scratch, _adapter(step, row, index))
     _meet(step)
-    share_linear(layer + 8 * at.LINEAR_O, step + 8 * at.ATTENDED, rows, outcome, onto, step, phase + 4)
+    apart = get(model, at.APART) != 0
+    out = get(step, at.OUTCOME) if apart else get(step, at.STREAM)
+    share_linear(layer + 8 * at.LINEAR_O, step + 8 * at.ATTENDED, rows, out, 0 if apart else 1, step, phase + 4)
+
+
+@njit
+def _mlp(model, layer, step, thread, index):
+    rows, threads, phase, normed = get(step, at.BATCH), get(step, at.THREADS), index * at.PHASES, step + 8 * at.NORMED
+    share_linear(layer + 8 * at.LINEAR_GATE, normed, rows, get(step, at.GATED), 0, step, phase + 5)
+    share_linear(layer + 8 * at.LINEAR_UP, normed, rows, get(step, at.LIFTED), 0, step, phase + 6)
+    _meet(step)
+    for row in range(thread, rows, threads):
+        _mlp_row(model, layer, step, row, _adapter(step, row, index))
+    _meet(step)
+    apart = get(model, at.APART) != 0
+    out = get(step, at.OUTCOME) if apart else get(step, at.STREAM)
+    share_linear(layer + 8 * at.LINEAR_DOWN, step + 8 * at.MIXED, rows, out, 0 if apart else 1, step, phase + 7)
+
+
+@njit
+def _layer(model, layer, step, thread, index):
+    rows, threads, stream = get(step, at.BATCH), get(step, at.THREADS), get(step, at.STREAM)
+    width, phase = 4 * get(model, at.HIDDEN_PADDED), index * at.PHASES
+    normed, one = step + 8 * at.NORMED, np.float32(1)
+    for row in range(thread, rows, threads):
+        if index > 0:
+            _settle(model, layer - _layer_bytes(model), step, row, _adapter(step, row, index - 1), 6)
+        adapted = _adapter(step, row, index)
+        _normalise(model, get(layer, at.NORM_1), stream + row * width, normed, row, adapted, one)
+        for linear in range(3):
+            _look(step, adapted, linear, normed, row, linear)
+    _meet(step)
+    if get(layer, at.MIXER) == sub.CONVOLUTION:
+        _short_convolution((model, get(layer, at.SUBLAYER), step, thread, phase))
+    elif get(layer, at.MIXER) == sub.DELTA:
+        _gated_delta((model, get(layer, at.SUBLAYER), step, thread, phase))
+    else:
+        _attention(model, layer, step, thread, index)
     _meet(step)
     for row in range(thread, rows, threads):
         adapted = _adapter(step, row, index)
@@ -288,13 +332,10 @@ def _layer(model, layer, step, thread, index):
         _look(step, adapted, 4, normed, row, 0)
         _look(step, adapted, 5, normed, row, 1)
     _meet(step)
-    share_linear(layer + 8 * at.LINEAR_GATE, normed, rows, get(step, at.GATED), 0, step, phase + 5)
-    share_linear(layer + 8 * at.LINEAR_UP, normed, rows, get(step, at.LIFTED), 0, step, phase + 6)
-    _meet(step)
-    for row in range(thread, rows, threads):
-        _mlp_row(model, layer, step, row, _adapter(step, row, index))
-    _meet(step)
-    share_linear(layer + 8 * at.LINEAR_DOWN, step + 8 * at.MIXED, rows, outcome, onto, step, phase + 7)
+    if get(layer, at.EXPERTS) != 0:
+        _mixture((model, get(layer, at.EXPERTS), step, thread, phase))
+    else:
+        _mlp(model, layer, step, thread, index)
     _meet(step)
 
 

@@ -63,3 +63,15 @@ def transpose(source, stride, rows, columns, target, line):
             set_f32(target + c * line + 4 * r, f32_at(source + r * stride + 4 * c))
         for r in range(rows, up(rows)):
             set_f32(target + c * line + 4 * r, 0.0)
+
+
+@njit(inline="always")
+def matrix_vector(matrix, x, width):
+    """Return Σ over k of matrix [K, 16] · x [K]: 16 outputs, four sums at a time, because a single one would wait for itself."""
+    a, b, c, d = splat(0.0), splat(0.0), splat(0.0), splat(0.0)
+    for k in range(0, width, 4):
+        a = fma(load_f32(matrix + 64 * k), splat(f32_at(x + 4 * k)), a)
+        b = fma(load_f32(matrix + 64 * k + 64), splat(f32_at(x + 4 * k + 4)), b)
+        c = fma(load_f32(matrix + 64 * k + 128), splat(f32_at(x + 4 * k + 8)), c)
+        d = fma(load_f32(matrix + 64 * k + 192), splat(f32_at(x + 4 * k + 12)), d)
+    return (a + b) + (c + d)

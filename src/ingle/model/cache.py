@@ -54,6 +54,8 @@ class Cache:
     """By layer."""
     earliest_rewind: int = 0
     """The smallest length above 0 that `rewind` accepts."""
+    mixed: dict[int, tuple[Tensor, ...]] = field(default_factory=dict)
+    """States of other mixers than attention, by layer: tensors that are never written in place (model/mixers.py)."""
 
     @property
     def nbytes(self) -> int:
@@ -66,10 +68,12 @@ class Cache:
             yield from ((id(tensor), tensor.nbytes) for tensor in (h.keys, h.values))
         for m in self.memories.values():
             yield from ((id(tensor), tensor.nbytes) for tensor in (m.state, m.keys, m.values))
+        for states in self.mixed.values():
+            yield from ((id(tensor), tensor.nbytes) for tensor in states)
 
     def fork(self) -> "Cache":
         """Return an independent cache; tensors are shared until one of them moves on."""
-        return replace(self, held=dict(self.held), memories=dict(self.memories))
+        return replace(self, held=dict(self.held), memories=dict(self.memories), mixed=dict(self.mixed))
 
     def rewind(self, length: int) -> None:
         """Go back to the first `length` tokens.
@@ -85,6 +89,7 @@ class Cache:
         gone = self.length - length
         if gone:  # then no memory has taken in anything yet
             self.memories = {i: replace(m, keys=m.keys[:, :-gone], values=m.values[:, :-gone]) for i, m in self.memories.items() if length}
+            self.mixed = {}
         self.length, self.earliest_rewind = length, min(self.earliest_rewind, length)
 
     def rollback_point(self, _earlier: "Cache | None" = None) -> "Cache":
@@ -97,7 +102,7 @@ class Cache:
             self.rewind(length)
         else:
             self.length, self.earliest_rewind = point.length, point.earliest_rewind
-            self.held, self.memories = dict(point.held), dict(point.memories)
+            self.held, self.memories, self.mixed = dict(point.held), dict(point.memories), dict(point.mixed)
 
     def extend(self, layer: int, spec: LayerSpec | None, keys: Tensor, values: Tensor) -> Held:
         """Append keys and values [B, groups, T, D] and return all; `spec` is the layer's if the groups are streaming."""
@@ -120,6 +125,11 @@ class Cache:
         self.memories[layer] = after
         if self.length + steps > spec.window + spec.sinks:  # one has entered
             self.earliest_rewind = self.length + steps
+
+    def mix(self, layer: int, states: tuple[Tensor, ...], steps: int) -> None:
+        """Store the states of a layer's mixer after `steps` more tokens."""
+        self.mixed[layer] = states
+        self.earliest_rewind = self.length + steps
 
 
 def visible(queries: Tensor, keys: Tensor, spec: LayerSpec | None) -> Tensor:

@@ -47,8 +47,8 @@ class Checkpoint:
             raise CheckpointError(name, "is not a tensor of this checkpoint", "", "`names` lists them.")
         tensor = self.stored[name]
         heads = self.interleaved.get(name)
-        if self.config.ways.turned and any(part in name for part in (".q_proj.", ".k_proj.")):
-            return _in_order(tensor, turned_order(self.config, tensor.shape[0]))
+        if (order := turned_order(self.config, name, tensor.shape[0])) is not None:
+            return _in_order(tensor, order)
         return tensor if heads is None else _rows_to_halves(tensor, heads)
 
 

@@ -13,7 +13,7 @@ from ingle.core.config import from_table, to_table
 from ingle.core.errors import CheckpointError, ConfigError
 from ingle.core.spec import LayerSpec, ModelConfig, transformer_layers
 from ingle.model.composite import COMPOSITES, text_table
-from ingle.model.family import families
+from ingle.model.family import Traits, families
 from ingle.model.fields import Fields
 from ingle.model.rope import rope_from_hf, rope_to_hf, turned_part
 
@@ -30,18 +30,22 @@ def config_from_hf(table: Mapping[str, Any], where: str = "config.json") -> Mode
     fields = Fields(table, where)
     name = _family(fields)
     family = families()[name]
+    table = {**table, **family.keys(fields)}
+    fields = Fields(table, where)
     heads, hidden, context = fields.whole("num_attention_heads"), fields.whole("hidden_size"), fields.whole("max_position_embeddings")
     kv_heads, count = fields.whole("num_key_value_heads", heads), fields.whole("num_hidden_layers")
     layers = full_layers(count, kv_heads, where)
-    traits = family.traits(fields, count)
+    with blame_checkpoint(where):
+        traits = family.traits(fields, count)
     activation = fields.text("hidden_activation", fields.text("hidden_act", _ACTIVATIONS[traits.ways.activation]))
     if activation != _ACTIVATIONS[traits.ways.activation]:
         raise CheckpointError(f"{where}: hidden_act", f"must be {_ACTIVATIONS[traits.ways.activation]}", activation)
+    layers = mixing(layers, traits)
     if traits.windows:
         layers = tuple(LayerSpec(retrieval=(), window=near) if near else full for near, full in zip(traits.windows, layers, strict=True))
     head_dim, rope = _head_dim(fields, family.head_dim, hidden, heads), rope_from_hf(table, context, where)
-    part = turned_part(table, where)
-    if part != 1 and not family.partial:
+    part = turned_part(table, where, family.part or 1.0)
+    if part != 1 and not family.part:
         raise CheckpointError(f"{where}: partial_rotary_factor", "must be 1 in this family", part)
     turned = int(head_dim * part)
     if turned < 2:
@@ -66,6 +70,9 @@ def config_from_hf(table: Mapping[str, Any], where: str = "config.json") -> Mode
             mlp_bias=traits.mlp_bias,
             qk_norm=traits.qk_norm,
             ways=ways,
+            convolution=traits.convolution,
+            delta=traits.delta,
+            experts=traits.experts,
         )
 
 
@@ -93,6 +100,8 @@ def config_to_hf(config: ModelConfig, dtype: str = "float32") -> dict[str, Any]:
     }
     if not config.is_transformer:
         _check_whole_layers(config)
+    if config.delta is not None:
+        config = replace(config, delta=replace(config.delta, tiled=False))  # `model.fused` orders the heads
     table |= {**rope_to_hf(config.rope), **family.table(config)}
     if config_from_hf(table) != config:
         rule = f"cannot be written as {family.architecture}: its layers, biases or norms are not that family's"
@@ -102,7 +111,9 @@ def config_to_hf(config: ModelConfig, dtype: str = "float32") -> dict[str, Any]:
 
 def config_to_own(config: ModelConfig, dtype: str = "float32") -> dict[str, Any]:
     """Return a `config.json` for Ingle alone, with any layers. Raises ConfigError where biases or norms are not the family's."""
-    full = config.with_layers(transformer_layers(len(config.layers), config.num_kv_heads))
+    whole = transformer_layers(len(config.layers), config.num_kv_heads)
+    layers = zip(config.layers, whole, strict=True)
+    full = config.with_layers(tuple(full if layer.mixer == "attention" else layer for layer, full in layers))
     own = {"family": config.family, "layers": to_table(config.layers)}
     return {**config_to_hf(full, dtype), "architectures": [OWN], "model_type": "ingle", "ingle": own}
 
@@ -131,6 +142,13 @@ def full_layers(count: int, kv_heads: int, where: str) -> tuple[LayerSpec, ...]:
     if not 1 <= count <= MAX_LAYERS or not 1 <= kv_heads <= MAX_LAYERS:
         raise CheckpointError(f"{where}: layers, kv heads", f"must be between 1 and {MAX_LAYERS}", (count, kv_heads))
     return transformer_layers(count, kv_heads)
+
+
+def mixing(layers: tuple[LayerSpec, ...], traits: Traits) -> tuple[LayerSpec, ...]:
+    """Return the layers with a family's mixers."""
+    if not traits.mixers:
+        return layers
+    return tuple(one if mixer == "attention" else LayerSpec((), mixer=mixer) for mixer, one in zip(traits.mixers, layers, strict=True))
 
 
 def norm_eps(fields: Fields, key: str) -> float:
@@ -166,9 +184,10 @@ def _head_dim(fields: Fields, usual: int, hidden: int, heads: int) -> int:
 def _check_whole_layers(config: ModelConfig) -> None:
     """Raise ConfigError for layers that no class of Hugging Face has: some of their groups, sinks, memories, or different windows."""
     everything = tuple(range(config.num_kv_heads))
-    windows = {layer.window for layer in config.layers if layer.retrieval != everything}
+    attentions = [layer for layer in config.layers if layer.mixer == "attention"]
+    windows = {layer.window for layer in attentions if layer.retrieval != everything}
     plain = all(
-        layer.retrieval == everything or (not layer.retrieval and not layer.sinks and layer.memory == "none") for layer in config.layers
+        layer.retrieval == everything or (not layer.retrieval and not layer.sinks and layer.memory == "none") for layer in attentions
     )
-    if not plain or len(windows) != 1:
+    if not plain or len(windows) > 1:
         raise ConfigError("layers", f"cannot be written as {config.family}: only whole layers with one window can", windows)

@@ -12,6 +12,7 @@ from typing import Any
 
 from ingle.core.errors import CheckpointError
 from ingle.core.spec import ModelConfig, Ways
+from ingle.core.sublayers import Convolution, Delta, Experts, Mixer
 from ingle.model.fields import Fields
 
 
@@ -26,11 +27,21 @@ class Traits:
     windows: tuple[int, ...] = ()
     """How far each layer looks back, 0 = to the beginning; () = all do that."""
     ways: Ways = Ways()  # noqa: RUF009 - frozen
+    mixers: tuple[Mixer, ...] = ()
+    """Each layer's mixer; () = attention in all."""
+    convolution: Convolution | None = None
+    delta: Delta | None = None
+    experts: Experts | None = None
 
 
-def plain(_fields: Fields, _layers: int) -> Ways:
+def plain(_fields: Fields, _layers: int) -> Traits:
     """A GGUF file of a family without ways of its own."""
-    return Ways()
+    return Traits()
+
+
+def no_keys(_fields: Fields) -> Mapping[str, Any]:
+    """A family that has the usual keys."""
+    return {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,20 +56,33 @@ class Family:
     """Keys of a `config.json` beside those that all families have."""
     gguf: str = ""
     """Architecture in GGUF; "" = none is read."""
-    gguf_ways: Callable[[Fields, int], Ways] = plain
-    """From GGUF's metadata, without the architecture's prefix."""
+    gguf_traits: Callable[[Fields, int], Traits] = plain
+    """From GGUF's metadata, without the architecture's prefix. Biases and norms follow from the tensors."""
+    keys: Callable[[Fields], Mapping[str, Any]] = no_keys
+    """From a `config.json`: values under the keys that other families have them under."""
     interleaved: bool = False
     """In GGUF rows of q and k are ordered for a RoPE that turns neighbours."""
     head_dim: int = 0
     """Where `config.json` says nothing; 0 = hidden_size / num_attention_heads."""
     tied: bool = False
     """Whether the output matrix is the embedding where `config.json` says nothing."""
-    partial: bool = False
-    """Whether RoPE may turn only a part of each head."""
+    part: float = 0.0
+    """Part of each head that RoPE turns where `config.json` says nothing; 0 = it always turns all."""
     norm_offset: float = 0.0
     """Number that is added to the weights of norms in safetensors."""
     fused: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Linears of a layer that lie in files as one, the rows of the first one first."""
+    gguf_names: Mapping[str, str] = field(default_factory=dict)
+    """Names of modules or tensors by GGUF's, beside the usual ones, or instead of them."""
+    renamed: Mapping[str, str] = field(default_factory=dict)
+    """Names of modules in files, by ours: of a layer's without `model.layers.N.`, of others whole."""
+
+
+EXPERTS_IN_GGUF = {
+    "ffn_gate_inp": "mlp.gate", "ffn_gate_exps": "mlp.experts.gate_proj", "ffn_up_exps": "mlp.experts.up_proj",
+    "ffn_down_exps": "mlp.experts.down_proj",
+}  # fmt: skip
+"""Names of a mixture's modules; all experts lie in one tensor there."""
 
 
 def attention_bias(fields: Fields) -> bool:
@@ -75,14 +99,19 @@ def families() -> Mapping[str, Family]:
     return {name: import_module(f"ingle.model.families.{name}").FAMILY for name in names}
 
 
-def layer_types(fields: Fields, layers: int, usual: str = "full_attention") -> list[str]:
+def layer_types(fields: Fields, layers: int, usual: str = "full_attention", other: str = "sliding_attention") -> list[str]:
     """Return `layer_types`, checked; where it is not there, `usual` for all. Raises CheckpointError for kinds that there are not."""
     types = fields.texts("layer_types") or [usual] * layers
     if len(types) != layers:
         raise CheckpointError(f"{fields.where}: layer_types", f"must have num_hidden_layers = {layers} entries", len(types))
-    if unknown := sorted(set(types) - {"full_attention", "sliding_attention"}):
-        raise CheckpointError(f"{fields.where}: layer_types", "must be full_attention or sliding_attention", ", ".join(unknown))
+    if unknown := sorted(set(types) - {"full_attention", other}):
+        raise CheckpointError(f"{fields.where}: layer_types", f"must be full_attention or {other}", ", ".join(unknown))
     return types
+
+
+def mixers_of(fields: Fields, layers: int, other: str, mixer: Mixer) -> tuple[Mixer, ...]:
+    """Return each layer's mixer by `layer_types`, in which `mixer` is called `other`. Raises as `layer_types` does."""
+    return tuple("attention" if kind == "full_attention" else mixer for kind in layer_types(fields, layers, other=other))
 
 
 def windows_of(fields: Fields, layers: int, usual: str = "full_attention") -> tuple[int, ...]:

@@ -15,11 +15,12 @@ import numpy as np
 
 from ingle.core.errors import CheckpointError
 from ingle.core.spec import LayerSpec, ModelConfig, Rope
-from ingle.model.config import blame_checkpoint, full_layers, norm_eps
+from ingle.model.config import blame_checkpoint, full_layers, mixing, norm_eps
 from ingle.model.family import families
 from ingle.model.fields import Fields
 from ingle.model.fused import parts_of
 from ingle.model.gguf_header import GGUF, read_gguf
+from ingle.model.gguf_parts import as_ours
 from ingle.model.rope import check_rope, llama3_from_factors, yarn_attention
 from ingle.model.tensor import Tensor, decode
 
@@ -36,9 +37,9 @@ def tensors_from_gguf(path: Path) -> tuple[ModelConfig, dict[str, Tensor], dict[
     """Return config, tensors by Hugging Face's name, the numbers of heads of tensors with interleaved rows, and the metadata."""
     gguf = read_gguf(path)
     config = config_from_gguf(gguf)
-    tensors, own = dict[str, Tensor](), _inner_names(config)
+    tensors, own = dict[str, Tensor](), {**INNER, **families()[config.family].gguf_names}
     for name, stored in gguf.tensors.items():
-        if name.startswith(("rope_freqs.", "rope_factors_")):  # read into the config
+        if name.startswith(("rope_freqs.", "rope_factors_")) or _is_ahead(name, config):  # read into the config; not needed
             continue
         hf_name = _hf_name(name, own)
         if hf_name is None or hf_name in tensors:
@@ -46,7 +47,7 @@ def tensors_from_gguf(path: Path) -> tuple[ModelConfig, dict[str, Tensor], dict[
                 f"{path}: {name}", f"is not a tensor of a {config.family} model", "", "This model has parts that Ingle would leave out."
             )
         tensors[hf_name] = Tensor(hf_name, stored.shape, stored.kind, stored.data)
-    tensors = parts_of(config, tensors)
+    tensors = parts_of(config, as_ours(config, tensors, str(path)))
     heads: dict[str, int] = {}
     if families()[config.family].interleaved:
         for name in tensors:
@@ -70,17 +71,20 @@ def config_from_gguf(gguf: GGUF) -> ModelConfig:
         raise CheckpointError(f"{where}: split.count", "must be 1", top.whole("split.count"), "Merge it with llama-gguf-split --merge.")
     prefix = f"{architecture}."
     fields = Fields({k.removeprefix(prefix): v for k, v in gguf.metadata.items() if k.startswith(prefix)}, f"{where}: {architecture}")
-    if fields.whole("expert_count", 0):
-        raise CheckpointError(f"{where}: {prefix}expert_count", "must be 0 (no mixture of experts)", fields.whole("expert_count"))
     hidden, heads, context = fields.whole("embedding_length"), fields.whole("attention.head_count"), fields.whole("context_length")
-    kv_heads = fields.whole("attention.head_count_kv", heads)
+    kv_heads = _groups(fields, heads)
     head_dim = fields.whole("attention.key_length", hidden // max(heads, 1))
     turned = fields.whole("rope.dimension_count", head_dim)
     for key, value in (("attention.value_length", fields.whole("attention.value_length", head_dim)), ("rope.dimension_count", turned)):
-        if value != head_dim and (key == "attention.value_length" or not families()[name].partial or value < 2):
+        if value != head_dim and (key == "attention.value_length" or not families()[name].part or value < 2):
             raise CheckpointError(f"{where}: {prefix}{key}", f"must be the head's width {head_dim}", value)
-    count = fields.whole("block_count")
-    layers, ways = full_layers(count, kv_heads, where), families()[name].gguf_ways(fields, count)
+    count = fields.whole("block_count") - fields.whole("nextn_predict_layers", 0)
+    layers = full_layers(count, kv_heads, where)
+    with blame_checkpoint(where):
+        traits = families()[name].gguf_traits(fields, count)
+    if fields.whole("expert_count", 0) and traits.experts is None:
+        raise CheckpointError(f"{where}: {prefix}expert_count", "must be 0 in this family", fields.whole("expert_count"))
+    ways, layers = traits.ways, mixing(layers, traits)
     window = fields.whole("attention.sliding_window", 0)
     if ways.local and 0 < window < context:
         layers = tuple(LayerSpec((), window) if i in ways.local else layer for i, layer in enumerate(layers))
@@ -95,6 +99,7 @@ def config_from_gguf(gguf: GGUF) -> ModelConfig:
         got = f"{len(tokens)} tokens" if isinstance(tokens, list | tuple) else type(tokens).__name__
         raise CheckpointError(f"{where}: tokenizer.ggml.tokens", f"must be at most the embedding's {vocab_size} rows", got)
     rope = _rope(gguf, fields, head_dim, context)
+    attention = f"blk.{next((i for i, spec in enumerate(layers) if spec.mixer == 'attention'), 0)}"
     with blame_checkpoint(where):
         return ModelConfig(
             family=name,
@@ -109,12 +114,31 @@ def config_from_gguf(gguf: GGUF) -> ModelConfig:
             rope=rope,
             norm_eps=_shortest(norm_eps(fields, "attention.layer_norm_rms_epsilon")),
             tie_embeddings="output.weight" not in names,
-            qkv_bias="blk.0.attn_q.bias" in names,
-            output_bias="blk.0.attn_output.bias" in names,
+            qkv_bias=f"{attention}.attn_q.bias" in names,
+            output_bias=f"{attention}.attn_output.bias" in names,
             mlp_bias="blk.0.ffn_gate.bias" in names,
-            qk_norm="blk.0.attn_q_norm.weight" in names,
+            qk_norm=f"{attention}.attn_q_norm.weight" in names,
             ways=ways if turned == head_dim else replace(ways, turned=turned),
+            convolution=traits.convolution,
+            delta=traits.delta,
+            experts=traits.experts,
         )
+
+
+def _groups(fields: Fields, heads: int) -> int:
+    """Return the number of key-value groups: the most of any layer, where each layer has a number of its own."""
+    if not isinstance(fields.table.get("attention.head_count_kv"), np.ndarray):
+        return fields.whole("attention.head_count_kv", heads)
+    counts = fields.numbers("attention.head_count_kv")
+    if counts is None or not len(counts) or len({int(count) for count in counts if count}) != 1:
+        raise CheckpointError(f"{fields.where}.attention.head_count_kv", "must be one number, but for layers without attention", counts)
+    return int(max(counts))
+
+
+def _is_ahead(name: str, config: ModelConfig) -> bool:
+    """Return whether a tensor is of a layer behind the model's own: those guess the tokens after the next."""
+    number = name.split(".")[1] if name.startswith("blk.") else ""
+    return number.isdecimal() and int(number) >= len(config.layers)
 
 
 def _rope(gguf: GGUF, fields: Fields, head_dim: int, context: int) -> Rope:
@@ -152,25 +176,14 @@ def _shortest(value: float) -> float:
     return float(str(np.float32(value))) if math.isfinite(np.float32(value)) else value
 
 
-def _inner_names(config: ModelConfig) -> Mapping[str, str]:
-    """Return what a layer's tensors are called, by GGUF's names. Some mean another thing in some families."""
-    names = dict(INNER)
-    if config.ways.norms == "both":
-        names["ffn_norm"] = "pre_feedforward_layernorm"
-    if "mlp.gate_up_proj" in families()[config.family].fused:
-        names["ffn_up"] = "mlp.gate_up_proj"
-    return names
-
-
 def _hf_name(name: str, inner: Mapping[str, str]) -> str | None:
     """Return Hugging Face's name: `blk.3.attn_q.weight` → `model.layers.3.self_attn.q_proj.weight`; None for an unknown one."""
-    stem, _, ending = name.rpartition(".")
-    if ending not in ("weight", "bias"):
-        return None
-    if stem in OUTER:
-        return f"{OUTER[stem]}.{ending}"
-    head, _, rest = stem.partition(".")
+    head, _, rest = name.partition(".")
     number, _, part = rest.partition(".")
-    if head != "blk" or not number.isdecimal() or part not in inner:
-        return None
-    return f"model.layers.{int(number)}.{inner[part]}.{ending}"
+    in_layer = head == "blk" and number.isdecimal()
+    layer, whole = (f"model.layers.{int(number)}.", part) if in_layer else ("", name)
+    names = inner if in_layer else {**OUTER, **inner}
+    if whole in names:
+        return layer + names[whole]
+    stem, _, ending = whole.rpartition(".")
+    return f"{layer}{names[stem]}.{ending}" if ending in ("weight", "bias") and stem in names else None

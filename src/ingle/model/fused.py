@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from ingle.core.errors import CheckpointError
 from ingle.core.spec import ModelConfig
+from ingle.core.sublayers import Delta
 from ingle.model.expected import expected_shapes, turned_order
 from ingle.model.family import families
 from ingle.model.tensor import Tensor
@@ -18,15 +19,17 @@ Array = npt.NDArray[Any]
 
 
 def parts_of(config: ModelConfig, tensors: Mapping[str, Tensor], offset: float = 0.0) -> dict[str, Tensor]:
-    """Return the tensors with fused linears apart, rows mapped as before, and `offset` added to the weights of norms.
+    """Return the tensors under our names, with fused linears apart, rows mapped as before, and `offset` added to the weights of norms.
 
     Raises CheckpointError for fused rows that are not as many as their parts have.
     """
-    shapes, fused, found = expected_shapes(config), families()[config.family].fused, dict[str, Tensor]()
-    for name, tensor in tensors.items():
+    family, shapes, found = families()[config.family], expected_shapes(config), dict[str, Tensor]()
+    fused, ours = family.fused, {theirs: own for own, theirs in family.renamed.items()}
+    for theirs, tensor in tensors.items():
+        name = _renamed(theirs, ours)
         inner = next((whole for whole in fused if f".{whole}." in name), None)
         if inner is None:
-            found[name] = _raised(tensor, offset) if offset and "norm" in name else tensor
+            found[name] = replace(_raised(tensor, offset) if offset and has_offset(name) else tensor, name=name)
             continue
         names = [name.replace(inner, part) for part in fused[inner]]
         ends = np.cumsum([shapes[part][0] if part in shapes else 0 for part in names]).tolist()
@@ -53,18 +56,48 @@ def whole_of(config: ModelConfig, tensor: Callable[[str], Array]) -> dict[str, t
             rows = sum(shapes[part][0] for part in names)
             found[name.replace(inner, whole)] = ((rows, *shape[1:]), partial(_joined, tensor, names))
         else:
-            found[name] = (shape, partial(_lowered, tensor, name, family.norm_offset if "norm" in name else 0.0))
-    return found
+            found[name] = (shape, partial(_lowered, tensor, name, family.norm_offset if has_offset(name) else 0.0))
+    return {_renamed(name, family.renamed): made for name, made in found.items()}
+
+
+def _renamed(name: str, names: Mapping[str, str]) -> str:
+    """Return a tensor's name with its module called otherwise."""
+    module, _, ending = name.rpartition(".")
+    layer, inner = module.split(".")[:3], ".".join(module.split(".")[3:])
+    if module in names:
+        return f"{names[module]}.{ending}"
+    return ".".join([*layer, names[inner], ending]) if module.startswith("model.layers.") and inner in names else name
+
+
+def has_offset(name: str) -> bool:
+    """Return whether it is the weight of a norm that `Family.norm_offset` is of: the gated delta rule's is not."""
+    return "norm" in name and ".linear_attn." not in name
 
 
 def as_in_files(config: ModelConfig, tensor: Callable[[str], Array], name: str) -> Array:
     """Return a tensor with its rows as Hugging Face has them: see `turned_order`."""
     values = tensor(name)
-    if not config.ways.turned or not any(part in name for part in (".q_proj.", ".k_proj.")):
+    if ".linear_attn." in name and config.delta is not None and config.delta.tiled:
+        return _side_by_side(config.delta, name, values)
+    if (order := turned_order(config, name, len(values))) is None:
         return values
     back = np.empty_like(values)
-    back[turned_order(config, len(values))] = values
+    back[order] = values
     return back
+
+
+def _side_by_side(own: Delta, name: str, values: Array) -> Array:
+    """Return a tensor with the value heads of one key head side by side, as Hugging Face has them: see `Delta.tiled`."""
+
+    def moved(rows: Array, each: int) -> Array:
+        return rows.reshape(-1, own.key_heads, each, *rows.shape[1:]).swapaxes(0, 1).reshape(rows.shape)
+
+    part, keys = name.split(".linear_attn.")[1].partition(".")[0], 2 * own.key_heads * own.dim
+    if part in ("in_proj_qkv", "conv1d"):
+        return np.concatenate([values[:keys], moved(values[keys:], own.dim)])
+    if part == "out_proj":
+        return np.ascontiguousarray(moved(values.T, own.dim).T)
+    return values if part == "norm" else moved(values, own.dim if part == "in_proj_z" else 1)
 
 
 def _joined(tensor: Callable[[str], Array], names: list[str]) -> Array:

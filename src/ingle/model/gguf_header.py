@@ -6,6 +6,7 @@ Source: ggml's docs/gguf.md, versions 2 and 3, little-endian.
 """
 
 import itertools
+import math
 import mmap
 import struct
 from collections.abc import Mapping
@@ -135,8 +136,8 @@ class _Info:
 def _tensor_info(cursor: _Cursor) -> _Info:
     name = cursor.string("tensor name")
     dimensions = cursor.scalar("<I", name)
-    if not 1 <= dimensions <= 2:
-        raise CheckpointError(f"{cursor.path}: {name}", "must have one or two dimensions", dimensions, _CURE)
+    if not 1 <= dimensions <= 3:
+        raise CheckpointError(f"{cursor.path}: {name}", "must have one to three dimensions", dimensions, _CURE)
     shape = tuple(cursor.scalar("<Q", name) for _ in range(dimensions))[::-1]
     if min(shape) < 1:
         raise CheckpointError(f"{cursor.path}: {name}", "must not be empty", shape, _CURE)
@@ -162,14 +163,14 @@ def _map_tensors(cursor: _Cursor, infos: list[_Info], alignment: Any) -> dict[st
         columns = info.shape[-1]
         if columns % block:
             raise CheckpointError(f"{path}: {info.name}", f"must have columns in blocks of {block} for {member.name}", columns, _CURE)
-        row_bytes, rows = columns // block * block_bytes, info.shape[0] if len(info.shape) == 2 else 1
+        row_bytes, rows = columns // block * block_bytes, math.prod(info.shape[:-1])
         begin, end = start + info.offset, start + info.offset + rows * row_bytes
         if end > size:
             raise CheckpointError(f"{path}: {info.name}", f"ends at byte {end}, but the file ends at {size}", "", _CURE)
         if info.offset % alignment or info.name in tensors:
             raise CheckpointError(f"{path}: {info.name}", f"must be there once, at a multiple of {alignment}", info.offset, _CURE)
         flat = np.frombuffer(cursor.buffer, np.uint8, rows * row_bytes, begin)
-        data = flat.reshape(rows, row_bytes) if len(info.shape) == 2 else flat
+        data = flat.reshape(rows, row_bytes) if len(info.shape) > 1 else flat
         tensors[info.name] = GGUFTensor(info.shape, member.name, data)
         spans.append((begin, end, info.name))
     spans.sort()

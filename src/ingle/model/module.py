@@ -7,50 +7,22 @@ A query at position q sees the key at p if p <= q and, in a streaming group, p >
 their absolute position before they are kept. Group g serves query heads g*R … g*R + R - 1.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from ingle.core.errors import ShapeError
 from ingle.core.spec import LayerSpec, ModelConfig
+from ingle.core.sublayers import Experts
 from ingle.core.vectors import NO_VECTORS, Vectors
 from ingle.model.cache import Cache, Held, visible
 from ingle.model.checkpoint import Checkpoint
 from ingle.model.memory import RecurrentMemory
+from ingle.model.mixers import GatedDelta, ShortConvolution
+from ingle.model.packed_rows import PackedRows
 from ingle.model.pieces import Embedding, Gated, RMSNorm, activated, made_again, turn
 from ingle.model.rope import all_frequencies
-
-
-class Attend(Protocol):
-    """Attention of packed documents in one row, for one layer."""
-
-    def __call__(self, q: Tensor, k: Tensor, v: Tensor, cos: Tensor, sin: Tensor, spec: LayerSpec, some: bool) -> Tensor:
-        """Attend: q [N, heads, D], k and v [T, G, D], none of them turned yet; cos and sin [T, D] → [N, heads, D].
-
-        `some`: the queries are those of the `wanted` tokens only.
-        """
-        ...
-
-
-Read = Callable[[RecurrentMemory, Tensor, Tensor, Tensor, Tensor, LayerSpec, Sequence[int]], Tensor]
-"""`Memory.packed`, or an equivalent."""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class PackedRows:
-    """Documents on end in one row; none sees another."""
-
-    attend: Attend
-    """The attention; it knows the documents' bounds."""
-    bounds: tuple[int, ...]
-    """The documents' beginnings, and T."""
-    wanted: Tensor | None = None
-    """int [N]: tokens whose states the last layer returns; None = all. For the others it computes keys and values only."""
-    read: Read = RecurrentMemory.packed
-    """The reading of memories."""
 
 
 class Attention(nn.Module):
@@ -61,7 +33,7 @@ class Attention(nn.Module):
         self.config, self.index, self.spec = config, index, config.layers[index]
         self.last, self.rope = index == len(config.layers) - 1, config.rope_of(index)
         hidden, queries, keys = config.hidden_size, config.num_heads * config.head_dim, config.num_kv_heads * config.head_dim
-        self.q_proj = nn.Linear(hidden, queries, bias=config.qkv_bias)
+        self.q_proj = nn.Linear(hidden, queries * (1 + config.ways.gated), bias=config.qkv_bias)
         self.k_proj = nn.Linear(hidden, keys, bias=config.qkv_bias)
         self.v_proj = nn.Linear(hidden, keys, bias=config.qkv_bias)
         self.o_proj = nn.Linear(queries, hidden, bias=config.output_bias)
@@ -78,7 +50,8 @@ class Attention(nn.Module):
             return self._packed(x, cos, sin, past)
         cache, (batch, steps, _) = past, x.shape
         groups, repeats, width = self.config.num_kv_heads, self.config.queries_per_group, self.config.head_dim
-        q, k, v = (t.view(batch, steps, -1, width) for t in self._projected(x, x))
+        (q, k, v), gate = self._projected(x, x)
+        q, k, v = (t.view(batch, steps, -1, width) for t in (q, k, v))
         q, k = self._normed(q, k)
         plain, (q, k) = (q.view(batch, steps, groups, repeats, width), k, v), (turn(t.transpose(1, 2), cos, sin) for t in (q, k))
         q, v = q.view(batch, groups, repeats, steps, width), v.transpose(1, 2)  # (B, G, R, T, D), (B, G, T, D)
@@ -92,15 +65,22 @@ class Attention(nn.Module):
             outs.append(attended)
             order += chosen
         y = outs[0] if len(outs) == 1 else torch.cat(outs, 1)[:, torch.tensor(order).argsort()]  # (B, G, R, T, D)
-        out: Tensor = self.o_proj(y.permute(0, 3, 1, 2, 4).reshape(batch, steps, groups * repeats * width))
-        return out
+        return self._out(y.permute(0, 3, 1, 2, 4).reshape(batch, steps, groups * repeats * width), gate)
 
-    def _projected(self, asking: Tensor, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return q of the rows that ask, k and v of all, [..., heads · D], after a norm that spans all heads."""
+    def _projected(self, asking: Tensor, x: Tensor) -> tuple[tuple[Tensor, Tensor, Tensor], Tensor | None]:
+        """Return q of the rows that ask, k and v of all, [..., heads · D], after a norm that spans all heads, and the heads' gates."""
         q, k, v = self.q_proj(asking), self.k_proj(x), self.v_proj(x)
+        gate = None
+        if self.config.ways.gated:
+            q, gate = (t.flatten(-2) for t in q.unflatten(-1, (-1, 2 * self.config.head_dim)).chunk(2, -1))
         if self.config.qk_norm and self.config.ways.whole_norm:
             q, k = self.q_norm(q), self.k_norm(k)
-        return q, k, v
+        return (q, k, v), gate
+
+    def _out(self, y: Tensor, gate: Tensor | None) -> Tensor:
+        """Return what the heads' outputs [..., heads · D] give: [..., hidden]."""
+        out: Tensor = self.o_proj(y if gate is None else y * torch.sigmoid(gate))
+        return out
 
     def _normed(self, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
         """Normalise each head by itself, and give queries the scale of this family's scores."""
@@ -126,13 +106,13 @@ class Attention(nn.Module):
     def _packed(self, x: Tensor, cos: Tensor, sin: Tensor, packed: PackedRows) -> Tensor:
         some = self.last and packed.wanted is not None
         asking = x[packed.wanted] if some else x
-        q, k, v = (t.view(len(t), -1, self.config.head_dim) for t in self._projected(asking, x))
+        (q, k, v), gate = self._projected(asking, x)
+        q, k, v = (t.view(len(t), -1, self.config.head_dim) for t in (q, k, v))
         q, k = self._normed(q, k)
         y = packed.attend(q, k, v, cos, sin, self.spec, some)
         if self.memory is not None:
             y = self.remember(y, q, k, v, packed, some)
-        out: Tensor = self.o_proj(y.flatten(1))
-        return out
+        return self._out(y.flatten(1), gate)
 
     def remember(self, y: Tensor, q: Tensor, k: Tensor, v: Tensor, packed: PackedRows, some: bool) -> Tensor:
         """Blend the streaming heads' view of their window, y [N, heads, D], with their memories."""
@@ -179,12 +159,11 @@ class Attention(nn.Module):
 class MLP(nn.Module):
     """The gated MLP: down(activation(gate(x)) · up(x))."""
 
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, hidden: int, width: int, bias: bool, activation: str) -> None:
         super().__init__()
-        self.activation = config.ways.activation
-        self.gate_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=config.mlp_bias)
-        self.up_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=config.mlp_bias)
-        self.down_proj = nn.Linear(config.intermediate_size, config.hidden_size, bias=config.mlp_bias)
+        self.activation = activation
+        self.gate_proj, self.up_proj = (nn.Linear(hidden, width, bias=bias) for _ in range(2))
+        self.down_proj = nn.Linear(width, hidden, bias=bias)
 
     def forward(self, x: Tensor) -> Tensor:
         """Apply it: [..., hidden] → same shape."""
@@ -196,21 +175,53 @@ class MLP(nn.Module):
         return y
 
 
+class Mixture(nn.Module):
+    """A mixture of experts: each token's MLPs are those of the largest shares (arXiv 1701.06538)."""
+
+    def __init__(self, config: ModelConfig, experts: Experts) -> None:
+        super().__init__()
+        self.chosen, self.normed = experts.chosen, experts.normed
+        self.gate = nn.Linear(config.hidden_size, experts.count, bias=False)
+        sizes = (config.hidden_size, experts.width, False, config.ways.activation)
+        self.experts = nn.ModuleList(MLP(*sizes) for _ in range(experts.count))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Apply it: [..., hidden] → same shape."""
+        rows = x.flatten(0, -2)
+        shares, numbers = torch.softmax(self.gate(rows).float(), -1).topk(self.chosen, -1)
+        if self.normed:
+            shares = shares / shares.sum(-1, keepdim=True)
+        y = torch.zeros_like(rows)
+        for number, expert in enumerate(self.experts):
+            asking, place = torch.where(numbers == number)
+            if len(asking):
+                y = y.index_add(0, asking, expert(rows[asking]) * shares[asking, place, None].to(rows.dtype))
+        return y.view_as(x)
+
+
+_MIXERS: dict[str, tuple[str, type[Attention | ShortConvolution | GatedDelta]]] = {
+    "attention": ("self_attn", Attention), "convolution": ("conv", ShortConvolution), "delta": ("linear_attn", GatedDelta),
+}  # fmt: skip
+"""What mixers are called in a layer, and their modules."""
+
+
 class DecoderLayer(nn.Module):
-    """Attention and MLP, each between the norms of its family, added to the residual stream."""
+    """A mixer of tokens and an MLP, each between the norms of its family, added to the residual stream."""
 
     def __init__(self, config: ModelConfig, index: int) -> None:
         super().__init__()
         self.last, self.scale = index == len(config.layers) - 1, config.ways.residual_scale
         self.before, self.after = config.ways.norm_names
-        self.self_attn = Attention(config, index)
-        self.mlp = MLP(config)
+        self.mixer, make = _MIXERS[config.layers[index].mixer]
+        setattr(self, self.mixer, make(config, index))
+        experts, sizes = config.experts_at(index), (config.hidden_size, config.intermediate_size, config.mlp_bias, config.ways.activation)
+        self.mlp: MLP | Mixture = MLP(*sizes) if experts is None else Mixture(config, experts)
         for name in filter(None, (*self.before, *self.after)):
             setattr(self, name, RMSNorm(config.hidden_size, config.norm_eps))
 
     def forward(self, x: Tensor, cos: Tensor, sin: Tensor, past: Cache | PackedRows | None) -> Tensor:
         """Apply it: [B, T, hidden] → same shape; packed: [T, hidden] → same shape, or [N, hidden] for N tokens of the last layer."""
-        attended = self._norm(self.after[0], self.self_attn(self._norm(self.before[0], x), cos, sin, past))
+        attended = self._norm(self.after[0], getattr(self, self.mixer)(self._norm(self.before[0], x), cos, sin, past))
         if self.last and isinstance(past, PackedRows) and past.wanted is not None:
             x = x[past.wanted]
         x = self._onto(x, attended)

@@ -52,11 +52,12 @@ def _frequencies(rope: Rope, dim: int) -> npt.NDArray[np.float32]:
     return plain
 
 
-def turned_part(table: Mapping[str, Any], where: str) -> float:
-    """Return the part of a head that RoPE turns. Raises CheckpointError unless it is above 0 and at most 1."""
+def turned_part(table: Mapping[str, Any], where: str, usual: float = 1.0) -> float:
+    """Return the part of a head that RoPE turns; where nothing is said, `usual`. Raises CheckpointError unless it is above 0 and at most
+    1."""
     fields = Fields(table, where)
     inner = fields.table_of("rope_parameters") or fields.table_of("rope_scaling")
-    part = Fields(inner, where).number("partial_rotary_factor", fields.number("partial_rotary_factor", 1.0))
+    part = Fields(inner, where).number("partial_rotary_factor", fields.number("partial_rotary_factor", usual))
     if not 0 < part <= 1:
         raise CheckpointError(f"{where}: partial_rotary_factor", "must be above 0 and at most 1", part)
     return part

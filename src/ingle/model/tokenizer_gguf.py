@@ -25,6 +25,9 @@ _TEKKEN = (
     r"|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*"
     r"|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
+_QWEN_35 = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?[\p{L}\p{M}]+|\p{N}| ?[^\s\p{L}\p{M}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)  # fmt: skip
 _ENDING = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)?"
 _GPT_4O = (
     r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+" + _ENDING
@@ -38,15 +41,18 @@ _SPLITS: dict[str, tuple[str, ...]] = {
     "dbrx": (_LLAMA3,),
     "gpt-4o": (_GPT_4O,),
     "qwen2": (_LLAMA3.replace("{1,3}", ""),),
+    "qwen35": (_QWEN_35,),
     "tekken": (_TEKKEN,),
     "default": (r"[\p{P}\$\+<=>\^~\|]+", _WORDS, r"\p{N}+", r"[0-9][0-9][0-9]"),
 }
+_BEGIN = ("llama-bpe", "llama3", "lfm2")
+"""Those before which a token of beginning stands, where a file doesn't say."""
 PRE_TOKENIZERS = tuple(_SPLITS)
 """Names of the known patterns, each different."""
 _SAME_AS = {
     "gpt2": "gpt-2", "phi-2": "gpt-2", "olmo": "gpt-2", "starcoder": "smollm", "refact": "smollm", "command-r": "smollm",
     "codeshell": "smollm", "llama3": "llama-bpe", "llama-v3": "llama-bpe", "stablelm2": "qwen2", "deepseek-r1-qwen": "qwen2",
-    "smaug-bpe": "dbrx",
+    "smaug-bpe": "dbrx", "lfm2": "llama-bpe",
 }  # fmt: skip
 
 
@@ -81,7 +87,7 @@ def tokenizer_from_gguf(metadata: Mapping[str, Any], where: str = "GGUF") -> Tok
         kind="bytes" if model == "gpt2" else "pieces",
         eos_ids=tuple(end for end in ends if end is not None),
         bos_id=begin,
-        add_bos=begin is not None and fields.flag("tokenizer.ggml.add_bos_token", model == "llama" or pre in ("llama-bpe", "llama3")),
+        add_bos=begin is not None and fields.flag("tokenizer.ggml.add_bos_token", model == "llama" or pre in _BEGIN),
         space_prefix=prefix,
         unknown_id=_optional_id(fields, "unknown", len(tokens)) if model == "llama" else None,
         chat_template=fields.text("tokenizer.chat_template", "") or None,

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ingle.core.spec import LayerSpec
 from ingle.model.cache import visible
-from ingle.model.module import Attend
+from ingle.model.packed_rows import Attend
 from ingle.model.pieces import turn
 from ingle.train.kernel_attention import AttentionBlock, AttentionPlan, KernelBlocks, fits
 

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from ingle.model.module import CausalLM, PackedRows
+from ingle.model.module import CausalLM
+from ingle.model.packed_rows import PackedRows
 from ingle.train.attention import attend_on
 from ingle.train.kernel_memory import read_packed
 from ingle.train.packing import Batch

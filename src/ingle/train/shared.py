@@ -18,7 +18,8 @@ from torch import Tensor
 
 from ingle.core.spec import LayerSpec
 from ingle.model.cache import visible
-from ingle.model.module import CausalLM, PackedRows
+from ingle.model.module import CausalLM
+from ingle.model.packed_rows import PackedRows
 from ingle.train.attention import BlockAttention, pieces
 from ingle.train.encode import Document
 from ingle.train.kernel_attention import AttentionBlock, AttentionPlan

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from ingle.core.spec import LayerSpec
 from ingle.model.cache import Cache
-from ingle.model.module import CausalLM, PackedRows
+from ingle.model.module import CausalLM
+from ingle.model.packed_rows import PackedRows
 from ingle.model.pieces import turn
 from ingle.train.encode import Document
 from ingle.train.kernel_memory import read_packed

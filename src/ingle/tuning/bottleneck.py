@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from ingle.core.errors import ConfigError
 from ingle.model.module import CausalLM
 from ingle.train.low_rank import check_rank, plain_linear, replace_module, uniform
+from ingle.tuning.linears import there
 from ingle.tuning.method import Attached, attached
 
 PARTS = ("adapter_down.weight", "adapter_down.bias", "adapter_up.weight", "adapter_up.bias")
@@ -82,7 +83,7 @@ class _Adapted(torch.autograd.Function):
 def attach_bottlenecks(module: CausalLM, layers: tuple[int, ...], places: tuple[str, ...], rank: int, seed: int) -> Attached:
     """Put an adapter behind each of these linears of the layers, e.g. `mlp.down_proj`. Raises ConfigError for a rank above hidden."""
     check_rank(rank, module.config.hidden_size, "the hidden states")
-    intended = tuple(f"model.layers.{layer}.{place}" for layer in layers for place in places)
+    intended = there(module.config, (f"model.layers.{layer}.{place}" for layer in layers for place in places), ", ".join(places))
     linears = {name: plain_linear(module, name) for name in intended}
     generator = torch.Generator().manual_seed(seed)
     parameters: dict[str, nn.Parameter] = {}

@@ -1,8 +1,10 @@
 """Layers and linears by the words that people name them with. Imports no PyTorch."""
 
+from collections.abc import Iterable
+
 from ingle.core.errors import ConfigError
 from ingle.core.spec import ModelConfig
-from ingle.engine.adapter import LINEARS
+from ingle.engine.adapter import LINEARS, linear_shapes
 
 TARGETS = {"all": LINEARS, "attention": LINEARS[:4], "mlp": LINEARS[4:]}
 """Short words for linears of a layer; single linears are named as in `q_proj,v_proj`."""
@@ -28,8 +30,12 @@ def chosen_layers(config: ModelConfig, text: str) -> tuple[int, ...]:
     return tuple(sorted(numbers))
 
 
-def chosen_linears(layers: tuple[int, ...], targets: str) -> tuple[str, ...]:
-    """Return the linears of these layers that `targets` names: `all`, `attention`, `mlp`, or single ones. Raises ConfigError."""
+def chosen_linears(config: ModelConfig, layers: tuple[int, ...], targets: str) -> tuple[str, ...]:
+    """Return the linears of these layers that `targets` names: `all`, `attention`, `mlp`, or single ones.
+
+    Those that a layer doesn't have, because another mixer or experts stand there, are left out. Raises ConfigError for other words, and
+    where none of the layers has any.
+    """
     chosen: list[str] = []
     for word in targets.split(","):
         word = word.strip()
@@ -38,4 +44,13 @@ def chosen_linears(layers: tuple[int, ...], targets: str) -> tuple[str, ...]:
             known = ", ".join(name.split(".")[1] for name in LINEARS)
             raise ConfigError("targets", f"must be all, attention, mlp, or some of {known}", word)
         chosen += [name for name in matching if name not in chosen]
-    return tuple(f"model.layers.{layer}.{name}" for layer in layers for name in LINEARS if name in chosen)
+    return there(config, (f"model.layers.{layer}.{name}" for layer in layers for name in LINEARS if name in chosen), targets)
+
+
+def there(config: ModelConfig, names: Iterable[str], targets: str) -> tuple[str, ...]:
+    """Return the linears that the model has. Raises ConfigError if that is none; `targets` is for the message."""
+    found = tuple(name for name in names if name in linear_shapes(config))
+    if not found:
+        cure = "Choose other layers, or attention where it has experts, or mlp where it has other mixers."
+        raise ConfigError("targets", f"must be linears that the chosen layers of {config.family} have", targets, cure)
+    return found

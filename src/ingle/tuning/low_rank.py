@@ -42,6 +42,6 @@ def attach_low_rank(
 
     Raises ConfigError for a rank above the smaller side of a linear; nothing is changed then.
     """
-    intended = chosen_linears(layers, settings.targets)
+    intended = chosen_linears(module.config, layers, settings.targets)
     linears = put_low_rank(module, intended, settings.rank, scale, seed, settings.dropout, begin, make)
     return attached(module, intended, added_parameters(linears), lambda: all_tensors(linears)), linears

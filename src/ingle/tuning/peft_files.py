@@ -51,10 +51,14 @@ class _Folder:
 
 
 def check_exchange(config: ModelConfig) -> None:
-    """Raise DeltaError for a family whose linears Hugging Face has in one piece: an adapter of the one fits none of the other."""
-    if fused := families()[config.family].fused:
+    """Raise DeltaError for a family whose linears Hugging Face has in one piece, under other names, or with rows in another order: an
+    adapter of the one fits none of the other."""
+    family = families()[config.family]
+    others = [*family.fused, *family.renamed.values()] or ["rows in another order"] * bool(config.ways.turned)
+    if others:
         cure = "Merge it with PEFT and pull that; or export the whole model instead (--format hf)."
-        raise DeltaError("adapter", f"can't be exchanged with PEFT for {config.family}, which has {' and '.join(fused)} there", "", cure)
+        what = " and ".join(others[:2])
+        raise DeltaError("adapter", f"can't be exchanged with PEFT for {config.family}, which has {what} there", "", cure)
 
 
 def read_peft(folder: Path, config: ModelConfig) -> tuple[str, dict[str, Array]]:

@@ -14,7 +14,7 @@ from ingle.compress.calibration import Inputs
 from ingle.compress.quantiser import Quantiser
 from ingle.compress.solving import error_of
 from ingle.compress.weight_formats import Quantised, WeightFormat, best_grid, plain_grid
-from ingle.model.module import DecoderLayer
+from ingle.model.module import MLP, DecoderLayer
 
 POWERS = tuple(i / 10 for i in range(11))
 _AFTER_NORMS = (("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"), ("mlp.gate_proj", "mlp.up_proj"))
@@ -27,6 +27,7 @@ def _fold(layer: DecoderLayer, inputs: Mapping[str, Inputs], formats: Mapping[st
     # down_proj first: its scales go into up_proj, whose own must be found for the rows as they will be.
     if {"mlp.down_proj", "mlp.up_proj"} <= set(formats):
         scales = _scales(layer, ["mlp.down_proj"], inputs, formats)
+        assert isinstance(layer.mlp, MLP), "others are not quantised"
         layer.mlp.down_proj.weight.mul_(scales)
         layer.mlp.up_proj.weight.div_(scales[:, None])
         if layer.mlp.up_proj.bias is not None:

@@ -53,14 +53,17 @@ def table(config: ModelConfig) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def gguf_ways(fields: Fields, layers: int) -> Ways:
+def gguf_traits(fields: Fields, layers: int) -> Traits:
     """See `ingle.model.family.Family`; llama.cpp knows which layers have windows, and what turns them."""
     windows = tuple(int((i + 1) % _EVERY != 0) for i in range(layers))
     hidden, heads = fields.whole("embedding_length"), fields.whole("attention.head_count")
     width = hidden / max(heads, 1) if layers == 62 else fields.whole("attention.key_length", 256)  # 62: the one of 27B
     if width <= 0 or hidden < 1:
         raise CheckpointError(f"{fields.where}: attention.key_length, embedding_length", "must be above 0", (width, hidden))
-    return _ways(hidden, width**-0.5, windows, Rope(_LOCAL_THETA))
+    return Traits(ways=_ways(hidden, width**-0.5, windows, Rope(_LOCAL_THETA)))
 
 
-FAMILY = Family("Gemma3ForCausalLM", traits, table, "gemma3", gguf_ways, head_dim=256, tied=True, norm_offset=1.0)
+FAMILY = Family(
+    "Gemma3ForCausalLM", traits, table, "gemma3", gguf_traits, head_dim=256, tied=True, norm_offset=1.0,
+    gguf_names={"ffn_norm": "pre_feedforward_layernorm"},
+)  # fmt: skip

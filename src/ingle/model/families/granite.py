@@ -34,9 +34,9 @@ def table(config: ModelConfig) -> dict[str, Any]:
     return {"attention_bias": config.qkv_bias, "mlp_bias": config.mlp_bias, **dict(zip(_KEYS, factors, strict=True))}
 
 
-def gguf_ways(fields: Fields, _layers: int) -> Ways:
+def gguf_traits(fields: Fields, _layers: int) -> Traits:
     """See `ingle.model.family.Family`."""
-    return ways(fields, _GGUF_KEYS)
+    return Traits(ways=ways(fields, _GGUF_KEYS))
 
 
-FAMILY = Family("GraniteForCausalLM", traits, table, "granite", gguf_ways, interleaved=True)
+FAMILY = Family("GraniteForCausalLM", traits, table, "granite", gguf_traits, interleaved=True)

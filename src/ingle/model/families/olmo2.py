@@ -21,9 +21,9 @@ def table(config: ModelConfig) -> dict[str, Any]:
     return {"attention_bias": config.qkv_bias}
 
 
-def gguf_ways(_fields: Fields, _layers: int) -> Ways:
+def gguf_traits(_fields: Fields, _layers: int) -> Traits:
     """See `ingle.model.family.Family`."""
-    return _WAYS
+    return Traits(ways=_WAYS)
 
 
-FAMILY = Family("Olmo2ForCausalLM", traits, table, "olmo2", gguf_ways)
+FAMILY = Family("Olmo2ForCausalLM", traits, table, "olmo2", gguf_traits)

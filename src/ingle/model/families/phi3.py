@@ -30,4 +30,4 @@ FUSED = {
     "self_attn.qkv_proj": ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
     "mlp.gate_up_proj": ("mlp.gate_proj", "mlp.up_proj"),
 }
-FAMILY = Family("Phi3ForCausalLM", traits, table, "phi3", partial=True, fused=FUSED)
+FAMILY = Family("Phi3ForCausalLM", traits, table, "phi3", part=1.0, fused=FUSED, gguf_names={"ffn_up": "mlp.gate_up_proj"})

@@ -38,9 +38,9 @@ def table(config: ModelConfig) -> dict[str, Any]:
     return {**biases, "no_rope_layers": turned, "pad_token_id": None}  # transformers' own id lies beyond a small vocabulary
 
 
-def gguf_ways(_fields: Fields, layers: int) -> Ways:
+def gguf_traits(_fields: Fields, layers: int) -> Traits:
     """See `ingle.model.family.Family`; llama.cpp knows every fourth layer only."""
-    return Ways(unturned=unturned(layers))
+    return Traits(ways=Ways(unturned=unturned(layers)))
 
 
-FAMILY = Family("SmolLM3ForCausalLM", traits, table, "smollm3", gguf_ways, interleaved=True, tied=True)
+FAMILY = Family("SmolLM3ForCausalLM", traits, table, "smollm3", gguf_traits, interleaved=True, tied=True)

@@ -24,7 +24,7 @@ class Settings:
 
 def attach(module: CausalLM, layers: tuple[int, ...], settings: Settings, seed: int) -> Attached:
     """See `tuning.method.Method`; nothing is random. Raises ConfigError for targets that aren't there."""
-    intended = chosen_linears(layers, settings.targets)
+    intended = chosen_linears(module.config, layers, settings.targets)
     linears = {name: plain_linear(module, name) for name in intended}
     before: dict[str, Tensor] = {}
     parameters: dict[str, nn.Parameter] = {}

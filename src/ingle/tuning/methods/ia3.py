@@ -73,7 +73,7 @@ class _Scaled(torch.autograd.Function):
 
 def attach(module: CausalLM, layers: tuple[int, ...], settings: Settings, seed: int) -> Attached:
     """See `tuning.method.Method`; nothing is random. Raises ConfigError for a linear on both sides, or none at all."""
-    sides = [chosen_linears(layers, text) if text else () for text in (settings.outputs, settings.inputs)]
+    sides = [chosen_linears(module.config, layers, text) if text else () for text in (settings.outputs, settings.inputs)]
     both = set(sides[0]) & set(sides[1])
     if both:
         raise ConfigError("inputs", "must not name a linear that outputs names too", min(both))
