@@ -160,10 +160,10 @@ def test_addresses_are_those_of_the_pages_whatever_came_between() -> None:
 
 def test_layout_places_every_memory_once() -> None:
     assert REMEMBERING.memory_places.tolist() == [[-1, -1], [-1, 0], [1, 2], [-1, -1]]
-    assert REMEMBERING.memories_shape == (3, 2, 32, 16)
+    assert REMEMBERING.memory_floats == 3 * 32 * 32
     assert REMEMBERING.ring_blocks.tolist() == [[1, 12], [1, 10], [0, 9], [0, 0]]  # without a window a ring holds what a step reads
     state = State(REMEMBERING)
-    assert state.memories.shape == (3, 2, 32, 16) and not state.memories.any()
+    assert state.memories.shape == (3 * 32 * 32,) and not state.memories.any()
     assert state.nbytes == REMEMBERING.nbytes(0) == sum(size for _, size in state.pieces())
     assert state.nbytes == 3 * 32 * 32 * 4
     assert State(LAYOUT).memories.size == 0
@@ -226,7 +226,7 @@ def test_memories_that_are_none_are_refused(tmp_path: Path) -> None:
             np.savez(file, **parts)
         with pytest.raises(CheckpointError, match="memories"):
             State.load(path, REMEMBERING, "digest")
-    state.memories[0, 0, 0, 0] = np.nan
+    state.memories[0] = np.nan
     with pytest.raises(CheckpointError, match="finite"):
         state.save(path, "digest")
 

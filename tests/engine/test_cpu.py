@@ -46,7 +46,7 @@ def all_ways(draw: st.DrawFn, dim: int, layers: int) -> Ways:
     return Ways(
         draw(st.sampled_from(["silu", "gelu"])), draw(st.sampled_from(["before", "after", "both"])), draw(st.booleans()),
         draw(st.sampled_from([1.0, 7.5])), draw(st.sampled_from([1.0, 0.22])), draw(st.sampled_from([0.0, 0.3])),
-        draw(st.sampled_from([1.0, 0.125])), draw(some), turned, draw(some), Rope(300.0),
+        draw(st.sampled_from([1.0, 0.125])), draw(some), turned, draw(some), Rope(300.0), draw(st.booleans()),
     )  # fmt: skip
 
 
@@ -61,7 +61,8 @@ def configs(draw: st.DrawFn) -> ModelConfig:
     return tiny_config(
         draw(st.sampled_from([32, 48, 72])), draw(st.sampled_from([33, 64, 80])), groups * shared, groups, dim,
         draw(st.integers(5, 90)), layers,
-        qk_norm=not ways.turned and draw(st.booleans()), biases=draw(st.booleans()), tied=draw(st.booleans()),
+        qk_norm=not (ways.whole_norm and (ways.turned or ways.gated)) and draw(st.booleans()),
+        biases=draw(st.booleans()), tied=draw(st.booleans()),
         rope=rope, ways=ways,
     )  # fmt: skip
 

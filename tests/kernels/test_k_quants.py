@@ -24,8 +24,9 @@ def sizes(kind: str, raw: np.ndarray, x: np.ndarray) -> float:
     of = k_quants.split(kind, raw)
     size = np.abs(x).astype(np.float64) @ np.abs(of.values(k_quants.KINDS[kind]).astype(np.float64)).T
     if of.least is not None and of.least_unit is not None:
-        minima = np.abs(of.least_unit.astype(np.float64)).repeat(8, 1) * of.least
-        size += 2 * np.abs(x) @ minima.repeat(32, 1).T
+        each = of.codes.shape[1] // of.least.shape[1]
+        minima = np.abs(of.least_unit.astype(np.float64)).repeat(256 // each, 1) * of.least
+        size += 2 * np.abs(x) @ minima.repeat(each, 1).T
     return float(size.max())
 
 
@@ -59,7 +60,7 @@ def test_integer_sums_are_exact(kind: str) -> None:
     raw[:16] = 255
     for place in UNITS[kind]:
         raw[:, place : place + 2] = np.ones((32, 1), np.float16).view(np.uint8)
-    first, last = {"Q3_K": (96, 108), "Q4_K": (4, 16), "Q5_K": (4, 16), "Q6_K": (192, 208)}[kind]
+    first, last = {"Q2_K": (0, 16), "Q3_K": (96, 108), "Q4_K": (4, 16), "Q5_K": (4, 16), "Q6_K": (192, 208)}[kind]
     raw[:, first:last] = [1, 2, 3, 1] * ((last - first) // 4)
     x = np.random.default_rng(1).integers(-127, 128, (13, 256)).astype(np.float32)
     x[0], x[1] = 127, -127

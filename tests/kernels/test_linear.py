@@ -27,6 +27,7 @@ PACKERS = {
     "int8": pack.pack_int8,
     "int8_group": int8_groups,
     "int4": pack.pack_int4,
+    "int5": pack.pack_int5,
     "int4_16": pack.pack_int4_16,
     "int3_16": pack.pack_int3_16,
 }
@@ -35,7 +36,7 @@ PACKERS = {
 def summed(packed: pack.PackedLinear) -> np.ndarray:
     """[N, K] What a weight puts into the sums: of one with a minimum both parts, which cancel where the weight is small."""
     weights = unpack(packed).astype(np.float64)
-    if packed.kind not in (at.INT4, at.INT4_16, at.INT3_16):
+    if packed.kind not in (at.INT4, at.INT5, at.INT4_16, at.INT3_16):
         return np.abs(weights)
     minima = unpack(replace(packed, weights=np.zeros_like(packed.weights)))
     return np.abs(weights - minima) + np.abs(minima)
@@ -81,6 +82,7 @@ def test_integer_sums_are_exact(kind: str) -> None:
         "int8": lambda: pack.pack_int8_values(q.astype(np.int8), scale[:, 0]),
         "int8_group": lambda: pack.pack_int8_groups(q.astype(np.int8), scale),
         "int4": lambda: pack.pack_int4_values(q.astype(np.uint8), scale, np.zeros((32, 2))),
+        "int5": span / 31 / 2,
         "int4_16": lambda: pack.pack_sixteens("Q4_16", *blocks_16, q),
         "int3_16": lambda: pack.pack_sixteens("Q3_16", *blocks_16, q),
     }[kind]()
@@ -119,6 +121,7 @@ def test_packing_rounds_to_the_nearest(kind: str) -> None:
         "int8": np.abs(w).max() / 127 / 2,
         "int8_group": 5 / 127 / 2,
         "int4": span / 15 / 2,
+        "int5": span / 31 / 2,
         "int4_16": span / 15 * (1 / 2 + 1 / 8),  # scales and minima are rounded to a byte
         "int3_16": span / 7 * (1 / 2 + 1 / 8),
     }
@@ -128,7 +131,7 @@ def test_packing_rounds_to_the_nearest(kind: str) -> None:
 def test_zero_and_constant_matrices_survive() -> None:
     for value in (0.0, 3.5):
         w = np.full((16, 32), value, np.float32)
-        for packer in (pack.pack_int8, pack.pack_int4, pack.pack_int4_16, pack.pack_int3_16, int8_groups):
+        for packer in (pack.pack_int8, pack.pack_int4, pack.pack_int5, pack.pack_int4_16, pack.pack_int3_16, int8_groups):
             np.testing.assert_allclose(unpack(packer(w)), w, rtol=1e-3)
 
 

@@ -173,6 +173,8 @@ class ModelConfig:
         turned = self.ways.turned
         if turned and not (0 < turned < self.head_dim and turned % 2 == 0 and not (self.qk_norm and self.ways.whole_norm)):
             raise ConfigError("ways.turned", f"must be even, below head_dim = {self.head_dim}, and without one norm over all heads", turned)
+        if self.ways.gated and self.ways.whole_norm and self.qk_norm:
+            raise ConfigError("ways.gated", "must be false where one norm spans all heads", True)
         if self.rope.kind == "longrope" and len(self.rope.divisors) != (pairs := (turned or self.head_dim) // 2):
             raise ConfigError("rope.divisors", f"must be {pairs}, one for each pair that RoPE turns", len(self.rope.divisors))
         if not self.layers:

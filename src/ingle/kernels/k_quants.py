@@ -2,16 +2,19 @@
 
 | kind | code | a weight is | of so many columns |
 |---|---|---|---|
+| Q2_K | 0 … 3 | d · scale · code − e · minimum | 16: scale and minimum 0 … 15 |
 | Q3_K, Q6_K | 0 … 7, 0 … 63 | d · scale · (code − 4), d · scale · (code − 32) | 16: scale −32 … 31, −128 … 127 |
 | Q4_K, Q5_K | 0 … 15, 0 … 31 | d · scale · code − e · minimum | 32: scale and minimum 0 … 63 |
 
 d and e are float16, one each for a block. In a panel of 16 rows (linear.py) a block of 256 columns is
 
+    Q2_K          scales: d [16], e [16], then [16, 16] bytes scale | minimum << 4 for each 16 columns
     Q3_K, Q6_K    scales: d [16], then scales [16, 16] bytes, a vector of rows for each 16 columns
     Q4_K, Q5_K    scales: d [16], e [16], then [8, 16] bytes scale & 15 | minimum << 4 for each 32 columns, then their upper halves,
                   [4, 16] bytes: of the 32 columns 2i and 2i + 1, each scale >> 4 | minimum >> 4 << 2
 
-and the codes of 32 columns are those of INT4, or for Q3_K of INT3_16; Q5_K and Q6_K have their upper bits behind the lower four: of the
+and the codes of 32 columns are those of INT4, for Q3_K of INT3_16, and for Q2_K [2, 16, 4] bytes with four groups
+of four columns each; Q5_K and Q6_K have their upper bits behind the lower four: of the
 eight groups of four columns, bit j of a byte [16, 4] is group j's, or bits 2j and 2j + 1 of the first and the second [16, 4].
 Source of the blocks: ggml's ggml-common.h (block_q4_K and its neighbours).
 """
@@ -23,18 +26,18 @@ import numpy as np
 import numpy.typing as npt
 
 from ingle.core.errors import ShapeError
-from ingle.kernels.layout import Q3_K, Q4_K, Q5_K, Q6_K
+from ingle.kernels.layout import Q2_K, Q3_K, Q4_K, Q5_K, Q6_K
 
 Array = npt.NDArray[Any]
 COLUMNS = 256
-KINDS = {"Q3_K": Q3_K, "Q4_K": Q4_K, "Q5_K": Q5_K, "Q6_K": Q6_K}
-BLOCK_BYTES = {"Q3_K": 110, "Q4_K": 144, "Q5_K": 176, "Q6_K": 210}
+KINDS = {"Q2_K": Q2_K, "Q3_K": Q3_K, "Q4_K": Q4_K, "Q5_K": Q5_K, "Q6_K": Q6_K}
+BLOCK_BYTES = {"Q2_K": 84, "Q3_K": 110, "Q4_K": 144, "Q5_K": 176, "Q6_K": 210}
 """Bytes of a block in a file."""
 MIDDLE = {Q3_K: 4, Q6_K: 32}
 """Code of a weight 0."""
-CODE_BYTES = {Q3_K: 192, Q4_K: 256, Q5_K: 320, Q6_K: 384}
+CODE_BYTES = {Q2_K: 128, Q3_K: 192, Q4_K: 256, Q5_K: 320, Q6_K: 384}
 """Bytes of the codes of 32 columns in a panel."""
-SCALE_BYTES = {Q3_K: 288, Q4_K: 256, Q5_K: 256, Q6_K: 288}
+SCALE_BYTES = {Q2_K: 320, Q3_K: 288, Q4_K: 256, Q5_K: 256, Q6_K: 288}
 """Bytes of the scales of a block in a panel."""
 
 
@@ -51,7 +54,7 @@ class KParts:
     least_unit: Array | None = None
     """e, float16 [N, K/256]."""
     least: Array | None = None
-    """Minima, int16 [N, K/32]."""
+    """Minima, int16, as many as scales."""
 
     def values(self, kind: int) -> npt.NDArray[np.float32]:
         """Return the weights, float32 [N, K]."""
@@ -73,7 +76,13 @@ def split(kind: str, raw: Array) -> KParts:
     if raw.ndim != 2 or raw.shape[1] % size:
         raise ShapeError("rows", f"must be whole blocks of {size} bytes", raw.shape)
     blocks = np.ascontiguousarray(raw).reshape(len(raw), -1, size)
-    return {"Q3_K": _split_3, "Q4_K": _split_4, "Q5_K": _split_5, "Q6_K": _split_6}[kind](blocks)
+    return {"Q2_K": _split_2, "Q3_K": _split_3, "Q4_K": _split_4, "Q5_K": _split_5, "Q6_K": _split_6}[kind](blocks)
+
+
+def _split_2(blocks: Array) -> KParts:
+    both, packed = blocks[..., :16], blocks[..., 16:80]
+    codes = _shifted(packed.reshape(*packed.shape[:2], 2, 1, 32), (0, 2, 4, 6), 3)
+    return KParts(_flat(codes), _half(blocks, 80), _flat(both & 15).astype(np.int16), _half(blocks, 82), _flat(both >> 4).astype(np.int16))
 
 
 def _split_3(blocks: Array) -> KParts:

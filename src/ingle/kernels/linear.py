@@ -7,10 +7,12 @@ Weights are packed in *panels* of 16 output rows, so that one vector lane is one
     INT8_GROUP  the same                                  one float16 scale per 32 columns (GGUF's Q8_0)
     INT4        [panel, K/32, 4, 16, 4] bytes, two        float16 scale and minimum per 32 columns (GGUF's Q4_1, without loss)
                 groups of four columns to a byte
+    INT5        [panel, K/32, 5, 16, 4] bytes, the fifth  the same, without loss for GGUF's Q5_0 and Q5_1 (linear_k.py)
+                bits behind the others as in Q5_K
     INT4_16     as INT4                                   bytes of scale and minimum per 16 columns, [panel, K/32, 16, 2] each,
                                                           scales behind the panel's units (Q4_16: kernels/blocks_16.py)
     INT3_16     [panel, K/32, 3, 16, 4] bytes             the same (Q3_16; which bits are which: kernels/three_bits.py)
-    Q3_K … Q6_K                                           GGUF's K-quants: kernels/k_quants.py, multiplied in linear_k.py
+    Q2_K … Q6_K                                           GGUF's K-quants: kernels/k_quants.py, multiplied in linear_k.py
 
 K and rows are padded to 32. For the integer kinds x comes as int8 with one scale per 32 columns (`rows.quantise`), so products
 are exact in int32 and the sum is as exact as the rounding of x. Groups of columns with an outlier come in two terms; the second is

@@ -1,4 +1,4 @@
-"""Products with GGUF's K-quants: panels as in linear.py, codes and scales as in k_quants.py.
+"""Products with GGUF's K-quants, and with other codes of five bits: panels as in linear.py, codes and scales as in k_quants.py.
 
 Sums of the products with codes are exact; each is then scaled in float32, by d · scale and the scale of the input.
 """
@@ -20,6 +20,21 @@ from ingle.kernels.linear import (
 )
 from ingle.kernels.simd import either, field, get, load_bytes, load_f16, load_i8, load_i32, numbers, raised_field, shifted, splat
 from ingle.kernels.tiles import dot_codes, outer, outer_integers, row_halves_i, summed, whole_sums, zeros_f, zeros_i
+
+
+@njit(inline="always")
+def _dot_half_of_two(sums, w, q, stride):
+    """Do `dot_half` for codes of two bits, four groups of four columns to a byte."""
+    pair = load_i32(w)
+    sums = dot_codes(sums, field(pair, 0, 3), q, stride)
+    sums = dot_codes(sums, field(pair, 2, 3), q + 4, stride)
+    sums = dot_codes(sums, field(pair, 4, 3), q + 8, stride)
+    return dot_codes(sums, field(pair, 6, 3), q + 12, stride)
+
+
+@njit(inline="always")
+def _dot_later_half_of_two(sums, w, q, stride):
+    return _dot_half_of_two(sums, w + 64, q + 16, stride)
 
 
 @njit(inline="always")
@@ -58,6 +73,7 @@ def _quarter_of_six(pair, upper, first, second):
 
 
 _HALVES = {
+    k_quants.Q2_K: ((_dot_half_of_two,), (_dot_later_half_of_two,)),
     k_quants.Q3_K: ((dot_half_of_three,), (dot_later_half_of_three,)),
     k_quants.Q4_K: ((dot_half,), (dot_later_half,)),
     k_quants.Q5_K: ((_dot_half_of_five,), (_dot_later_half_of_five,)),
@@ -161,10 +177,82 @@ def _sixteens_panel(kind):
     return make
 
 
+def _pairs_panel(rows):
+    """Make a panel for codes with a scale and a minimum for each 16 columns, both of four bits."""
+    bytes_ = k_quants.CODE_BYTES[k_quants.Q2_K]
+    first, later = (_onto(rows, pieces) for pieces in _HALVES[k_quants.Q2_K])
+
+    @njit
+    def panel(linear, index, x, first_row, out, stride, accumulate):
+        K = get(linear, at.COLUMNS)
+        groups, line = K // 32, K // 4
+        w = get(linear, at.WEIGHTS) + index * groups * bytes_
+        scales = get(linear, at.SCALES) + index * groups * 40
+        tile = zeros_f(rows)
+        for term in range(2):
+            q = get(x, at.BYTES) + (2 * first_row + term) * K
+            scale = get(x, at.SCALE) + (2 * first_row + term) * groups * 4
+            halves = get(x, at.HALVES) + (2 * first_row + term) * groups * 4
+            for g in range(groups):
+                if needed(rows, term, scale + 4 * g, line):
+                    block = scales + g // 8 * 320
+                    both, after = load_bytes(block + 64 + g % 8 * 32), load_bytes(block + 64 + g % 8 * 32 + 16)
+                    unit, least = load_f16(block), load_f16(block + 32)
+                    sums = first(zeros_i(rows), w + bytes_ * g, q + 32 * g, 2 * K)
+                    tile = outer_integers(tile, sums, unit * numbers(field(both, 0, 15)), scale + 4 * g, line)
+                    sums = later(zeros_i(rows), w + bytes_ * g, q + 32 * g, 2 * K)
+                    tile = outer_integers(tile, sums, unit * numbers(field(after, 0, 15)), scale + 4 * g, line)
+                    sums = row_halves_i(rows, halves + 4 * g, line, -4)  # the input has −16 Σx
+                    tile = outer_integers(tile, sums, least * numbers(field(both, 4, 15)), scale + 4 * g, line)
+                    sums = row_halves_i(rows, halves + 4 * g + 2, line, -4)
+                    tile = outer_integers(tile, sums, least * numbers(field(after, 4, 15)), scale + 4 * g, line)
+        finish(rows, linear, index, tile, out, stride, accumulate)
+
+    return panel
+
+
+def _fives_panel(rows):
+    """Make a panel for codes of five bits, with a float16 scale and minimum for each 32 columns."""
+    first, later = (_onto(rows, pieces) for pieces in _HALVES[k_quants.Q5_K])
+
+    @njit
+    def panel(linear, index, x, first_row, out, stride, accumulate):
+        K = get(linear, at.COLUMNS)
+        groups, line = K // 32, K // 4
+        w = get(linear, at.WEIGHTS) + index * groups * 320
+        d = get(linear, at.SCALES) + index * groups * 32
+        m = get(linear, at.MINIMA) + index * groups * 32
+        tile = zeros_f(rows)
+        for term in range(2):
+            q = get(x, at.BYTES) + (2 * first_row + term) * K
+            scale = get(x, at.SCALE) + (2 * first_row + term) * groups * 4
+            total = get(x, at.TOTAL) + (2 * first_row + term) * groups * 4
+            for g in range(groups):
+                if needed(rows, term, scale + 4 * g, line):
+                    sums = later(first(zeros_i(rows), w + 320 * g, q + 32 * g, 2 * K), w + 320 * g, q + 32 * g, 2 * K)
+                    tile = outer_integers(tile, sums, load_f16(d + 32 * g), scale + 4 * g, line)
+                    tile = outer(tile, load_f16(m + 32 * g), total + 4 * g, line)
+        finish(rows, linear, index, tile, out, stride, accumulate)
+
+    return panel
+
+
+_int5 = all_rows(INTEGERS, _fives_panel)
+_q2_k = all_rows(INTEGERS, _pairs_panel)
 _q3_k = all_rows(INTEGERS, _sixteens_panel(k_quants.Q3_K))
 _q4_k = all_rows(INTEGERS, _thirty_twos_panel(k_quants.Q4_K))
 _q5_k = all_rows(INTEGERS, _thirty_twos_panel(k_quants.Q5_K))
 _q6_k = all_rows(INTEGERS, _sixteens_panel(k_quants.Q6_K))
+
+
+def linear_int5(linear, index, x, rows, out, stride, accumulate):
+    """Entry: `linear_int4` for INT5."""
+    _int5(linear, index, x, rows, out, stride, accumulate)
+
+
+def linear_q2_k(linear, index, x, rows, out, stride, accumulate):
+    """Entry: `linear_int4` for Q2_K."""
+    _q2_k(linear, index, x, rows, out, stride, accumulate)
 
 
 def linear_q3_k(linear, index, x, rows, out, stride, accumulate):

@@ -235,7 +235,8 @@ def decoder(
             return attend(x, i)
         name = f"{layer}.{'conv' if mixer == 'convolution' else 'linear_attn'}"
         inner = partial(_below, project, name), lambda part: weights[f"{name}.{part}"]
-        if config.convolution is not None:
+        if mixer == "convolution":
+            assert config.convolution is not None, "ModelConfig checks it"
             y = naive_sublayers.convolution(x, config.convolution, *inner)
         else:
             assert config.delta is not None, "ModelConfig checks it"

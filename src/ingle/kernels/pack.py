@@ -8,7 +8,7 @@ import numpy.typing as npt
 
 from ingle.core.errors import ShapeError
 from ingle.kernels import blocks_16, k_quants, three_bits
-from ingle.kernels.layout import BF16, F32, INT3_16, INT4, INT4_16, INT8, INT8_GROUP, Q3_K
+from ingle.kernels.layout import BF16, F32, INT3_16, INT4, INT4_16, INT5, INT8, INT8_GROUP, Q2_K, Q3_K
 
 Array = npt.NDArray[Any]
 
@@ -167,6 +167,16 @@ def pack_int4_values(q: Array, scale: Array, minimum: Array) -> PackedLinear:
     return PackedLinear(INT4, *_shape(q), _bytes(_nibbles(q)), *_group_planes(q, scale, minimum))
 
 
+def pack_int5_values(q: Array, scale: Array, minimum: Array) -> PackedLinear:
+    """Do `pack_int4_values` for 0 … 31 (GGUF's Q5_1)."""
+    return PackedLinear(INT5, *_shape(q), _bytes(_with_upper_bits(q, 320)), *_group_planes(q, scale, minimum))
+
+
+def pack_int5(matrix: Array) -> PackedLinear:
+    """Round float [N, K] to 0 … 31 with scale and minimum per 32 columns, and pack it."""
+    return pack_int5_values(*_rounded(matrix, 31))
+
+
 def _nibbles(q: Array) -> Array:
     """Reorder codes [N, K] → [N/16, K/8, 16, 4], two groups of four columns to a byte."""
     quads = _quads(_whole(q))
@@ -212,11 +222,16 @@ def _pack_k(kind: str, raw: Array) -> PackedLinear:
 
     if of.least is None or of.least_unit is None:
         scales = [panels(of.unit), panels(of.scale.astype(np.int8))]
+    elif number == Q2_K:
+        scales = [panels(of.unit), panels(of.least_unit), panels((of.scale | of.least << 4).astype(np.uint8))]
     else:
         pairs = (of.scale.reshape(count, -1, 2) >> 4 | of.least.reshape(count, -1, 2) >> 4 << 2).astype(np.uint8)
         lower, upper = of.scale & 15 | (of.least & 15) << 4, pairs[..., 0] | pairs[..., 1] << 4
         scales = [panels(of.unit), panels(of.least_unit), panels(lower.astype(np.uint8)), panels(upper)]
-    codes = _words(of.codes) if number == Q3_K else _with_upper_bits(of.codes, k_quants.CODE_BYTES[number])
+    if number == Q2_K:
+        codes = _pairs(of.codes)
+    else:
+        codes = _words(of.codes) if number == Q3_K else _with_upper_bits(of.codes, k_quants.CODE_BYTES[number])
     return PackedLinear(number, count, columns, _bytes(codes), _bytes(np.concatenate(scales, axis=2)))
 
 
@@ -230,6 +245,14 @@ def _with_upper_bits(q: Array, size: int) -> Array:
         shifts = np.arange(0, 8, bits, dtype=np.uint8)[:, None, None]
         parts.append(np.bitwise_or.reduce(quads << shifts, axis=3).reshape(panels, -1, 64 * bits))
     return np.concatenate(parts, axis=2)
+
+
+def _pairs(q: Array) -> Array:
+    """Reorder codes of two bits [N, K] → [N/16, K/16, 16, 4], four groups of four columns to a byte."""
+    quads = _quads(_whole(q))
+    quads = quads.reshape(len(quads), -1, 4, 16, 4) << np.arange(0, 8, 2, dtype=np.uint8)[:, None, None]
+    pairs: Array = np.bitwise_or.reduce(quads, axis=2)
+    return pairs
 
 
 def _words(q: Array) -> Array:

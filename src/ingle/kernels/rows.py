@@ -178,7 +178,9 @@ def _of_block(linear, kind, group, lane, k):
     """Return one number of a K-quant: column k of a group of 32, which is number `group` of all panels (kernels/k_quants.py)."""
     quad, place = k // 4, lane * 4 + k % 4
     scales, number = get(linear, at.SCALES), group % 8
-    if kind == at.Q3_K:
+    if kind == at.Q2_K:
+        code = (u8_at(get(linear, at.WEIGHTS) + group * 128 + quad // 4 * 64 + place) >> (2 * (quad % 4))) & 3
+    elif kind == at.Q3_K:
         codes = get(linear, at.WEIGHTS) + group * 192 + place
         code = (u8_at(codes + quad // 2 * 64) >> (3 * (quad % 2))) & 7
         if quad >= 6:
@@ -195,6 +197,11 @@ def _of_block(linear, kind, group, lane, k):
         block = scales + group // 8 * 288
         step = half_at(block + 2 * lane) * i8_at(block + 32 + 16 * (2 * number + k // 16) + lane)
         return step * np.float32(code - (4 if kind == at.Q3_K else 32))
+    if kind == at.Q2_K:
+        block = scales + group // 8 * 320
+        both = u8_at(block + 64 + 16 * (2 * number + k // 16) + lane)
+        step = half_at(block + 2 * lane) * np.float32(both & 15)
+        return step * np.float32(code) - half_at(block + 32 + 2 * lane) * np.float32(both >> 4)
     block = scales + group // 8 * 256
     lower, upper = u8_at(block + 64 + 16 * number + lane), u8_at(block + 192 + number // 2 * 16 + lane) >> (4 * (number % 2))
     step = half_at(block + 2 * lane) * np.float32((lower & 15) | (upper & 3) << 4)
@@ -217,7 +224,11 @@ def embed(linear, token, out, width):
             nibble = (u8_at(weights + pair) >> (4 * (k // 4 % 2))) & 15
             minimum = half_at(get(linear, at.MINIMA) + 2 * group)
             value = nibble * half_at(scales + 2 * group) + minimum
-        elif kind >= at.Q3_K:
+        elif kind == at.INT5:
+            quad, codes = k % 32 // 4, weights + (panel * groups + k // 32) * 320 + lane * 4 + k % 4
+            code = (u8_at(codes + quad // 2 * 64) >> (4 * (quad % 2))) & 15 | ((u8_at(codes + 256) >> quad) & 1) << 4
+            value = np.float32(code) * half_at(scales + 2 * group) + half_at(get(linear, at.MINIMA) + 2 * group)
+        elif kind >= at.Q2_K:
             value = _of_block(linear, kind, panel * groups + k // 32, lane, k % 32)
         elif kind == at.F32:
             value = f32_at(weights + 4 * ((panel * K + k) * 16 + lane))

@@ -236,6 +236,8 @@ def _combine(model, layer, step, row, scratch, adapted):
         if get(model, at.OUTPUT_GATED) != 0:
             gate = get(step, at.QUERIES) + 4 * (row * get(layer + 8 * at.LINEAR_Q, at.ROWS) + (2 * head + 1) * dim)
             sigmoid_product(gate, out + head * dim * 4, scratch, dim)
+    for i in range(heads * dim, padded):  # another mixer may have written there
+        set_f32(out + 4 * i, 0.0)
     if get(model, at.QUANTISED) != 0 or adapted != 0:
         quantise(x, row, padded)
     _look(step, adapted, 3, x, row, 0)

@@ -8,6 +8,7 @@ from ingle.kernels.sync import external, take
 
 _linear_int4, _linear_int8 = external("linear_int4", 7), external("linear_int8", 7)
 _linear_int4_16, _linear_int3_16 = external("linear_int4_16", 7), external("linear_int3_16", 7)
+_linear_int5, _linear_q2_k = external("linear_int5", 7), external("linear_q2_k", 7)
 _linear_q3_k, _linear_q4_k = external("linear_q3_k", 7), external("linear_q4_k", 7)
 _linear_q5_k, _linear_q6_k = external("linear_q5_k", 7), external("linear_q6_k", 7)
 _linear_fp32, _linear_bf16 = external("linear_fp32", 7), external("linear_bf16", 7)
@@ -31,6 +32,10 @@ def multiply_panel(linear, arguments):
         _linear_q5_k(arguments)
     elif kind == at.Q3_K:
         _linear_q3_k(arguments)
+    elif kind == at.INT5:
+        _linear_int5(arguments)
+    elif kind == at.Q2_K:
+        _linear_q2_k(arguments)
     elif kind == at.F32:
         _linear_fp32(arguments)
     elif kind == at.BF16:

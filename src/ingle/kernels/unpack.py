@@ -8,7 +8,7 @@ import numpy.typing as npt
 
 from ingle.kernels import blocks_16, k_quants, three_bits
 from ingle.kernels.k_quants import KParts
-from ingle.kernels.layout import BF16, F32, INT3_16, INT4, INT4_16, INT8, Q3_K
+from ingle.kernels.layout import BF16, F32, INT3_16, INT4, INT4_16, INT5, INT8, Q2_K, Q3_K
 from ingle.kernels.pack import PackedLinear
 
 Array = npt.NDArray[Any]
@@ -42,6 +42,10 @@ def _unpack_integers(packed: PackedLinear, N: int, K: int) -> Array:
         if packed.kind == INT4_16:
             return _unpack_sixteens(packed, q)
         return q * plane(packed.scales) + plane(packed.minima)
+    if packed.kind == INT5:
+        codes = packed.weights.reshape(N // 16, K // 32, 320)
+        q = _matrix(_nibbles(codes[..., :256]) | _upper_bits(codes[..., 256:])).astype(np.float32)
+        return q * plane(packed.scales) + plane(packed.minima)
     q = _matrix(packed.weights.reshape(N // 16, K // 32, 8, 16, 4)).astype(np.float32) - 128
     return q * (packed.scales.view(np.float32)[:, None] if packed.kind == INT8 else plane(packed.scales))
 
@@ -68,6 +72,9 @@ def _blocks(packed: PackedLinear, N: int, K: int) -> KParts:
 
     codes = packed.weights.reshape(N // 16, K // 32, k_quants.CODE_BYTES[packed.kind])
     unit = rows(units[:, :, None, :16])
+    if packed.kind == Q2_K:
+        both = scales[..., 64:].reshape(N // 16, -1, 16, 16)
+        return KParts(_two_bits(codes), unit, rows(both & 15), rows(units[:, :, None, 16:]), rows(both >> 4))
     if packed.kind == Q3_K:
         return KParts(_three_bits(codes), unit, _signed(rows, scales))
     q = _matrix(_nibbles(codes[..., :256]) | _upper_bits(codes[..., 256:]))
@@ -102,6 +109,11 @@ def _upper_bits(codes: Array) -> Array:
     quads = codes.reshape(*codes.shape[:2], bits, 1, 16, 4) >> shifts & (1 << bits) - 1
     placed: Array = quads.reshape(*codes.shape[:2], 8, 16, 4) << 4
     return placed
+
+
+def _two_bits(codes: Array) -> Array:
+    quads = codes.reshape(*codes.shape[:2], 2, 1, 16, 4) >> np.arange(0, 8, 2, dtype=np.uint8)[:, None, None] & 3
+    return _matrix(quads.reshape(*codes.shape[:2], 8, 16, 4))
 
 
 def _three_bits(codes: Array) -> Array:

@@ -86,7 +86,7 @@ class GatedDelta(nn.Module):
         own, each = self.sizes, self.sizes.value_heads // self.sizes.key_heads
         qkv, inputs = convolved(self.in_proj_qkv(x), self.conv1d, None if before is None else before[0])
         heads = _apart(nn.functional.silu(qkv).float(), own.dim)
-        q, k, v = heads.split([own.key_heads, own.key_heads, own.value_heads], -2)
+        q, k, v = heads[..., : own.key_heads, :], heads[..., own.key_heads : 2 * own.key_heads, :], heads[..., 2 * own.key_heads :, :]
         q, k = (unit(t) for t in (q, k))
         q, k = (torch.cat([t] * each, -2) if own.tiled else t.repeat_interleave(each, -2) for t in (q, k))
         decay = -self.A_log.float().exp() * nn.functional.softplus(self.in_proj_a(x).float() + self.dt_bias.float())
