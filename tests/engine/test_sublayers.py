@@ -13,7 +13,7 @@ from ingle.core.blocks import CACHES
 from ingle.core.errors import CannotRewind, ConfigError, DeltaError
 from ingle.core.spec import LayerSpec, ModelConfig, Ways
 from ingle.core.state_layout import StateLayout
-from ingle.core.sublayers import Convolution, Delta, Experts
+from ingle.core.sublayers import DeltaRule, Experts, ShortConvolution
 from ingle.engine import packing
 from ingle.engine.backend import NotFinite, Segment, prefill, step
 from ingle.engine.checkpoints import needs_checkpoints
@@ -35,12 +35,12 @@ FULL = LayerSpec((0, 1))
 
 def conv_config(hidden: int = 48, length: int = 3, bias: bool = False) -> ModelConfig:
     config = tiny_config(hidden)
-    return replace(config, layers=(CONVOLUTION, FULL, CONVOLUTION), convolution=Convolution(length, bias))
+    return replace(config, layers=(CONVOLUTION, FULL, CONVOLUTION), convolution=ShortConvolution(length, bias))
 
 
 def delta_config(hidden: int = 48, heads: tuple[int, int] = (2, 4), tiled: bool = False, gated: bool = True) -> ModelConfig:
     config = tiny_config(hidden, qk_norm=True, ways=Ways(gated=gated, turned=4))
-    return replace(config, layers=(DELTA, FULL, DELTA), delta=Delta(*heads, 16, 4, tiled))
+    return replace(config, layers=(DELTA, FULL, DELTA), delta=DeltaRule(*heads, 16, 4, tiled))
 
 
 def experts_config(hidden: int = 48, width: int = 40, normed: bool = True, plain: tuple[int, ...] = (1,)) -> ModelConfig:
@@ -64,10 +64,10 @@ def configs(draw: st.DrawFn) -> ModelConfig:
         draw(st.sampled_from([32, 48, 80])), draw(st.sampled_from([33, 64])), dim=draw(st.sampled_from([12, 16])), ways=ways
     )
     keys, each = draw(st.integers(1, 3)), draw(st.integers(1, 3))
-    delta = Delta(keys, keys * each, draw(st.sampled_from([16, 48])), draw(st.integers(2, 5)), draw(st.booleans()))
+    delta = DeltaRule(keys, keys * each, draw(st.sampled_from([16, 48])), draw(st.integers(2, 5)), draw(st.booleans()))
     experts = draw(st.none() | st.builds(Experts, st.integers(4, 20), st.integers(1, 4), st.sampled_from([8, 40]), st.booleans()))
     return replace(
-        config, layers=layers, convolution=Convolution(draw(st.integers(2, 6)), draw(st.booleans())), delta=delta, experts=experts
+        config, layers=layers, convolution=ShortConvolution(draw(st.integers(2, 6)), draw(st.booleans())), delta=delta, experts=experts
     )
 
 
@@ -237,10 +237,10 @@ def test_decoding_goes_on_for_long(tmp_path: Path) -> None:
         (lambda: replace(conv_config(), hidden_size=40), "multiple of 16"),
         (lambda: replace(conv_config(), layers=(replace(CONVOLUTION, window=4), FULL, FULL)), "no groups, window or memory"),
         (lambda: replace(conv_config(), layers=(replace(CONVOLUTION, mixer="fourier"), FULL, FULL)), "convolution or delta"),  # type: ignore[arg-type]
-        (lambda: Convolution(1), "between 2 and"),
-        (lambda: Delta(2, 3, 16, 4), "multiple of key_heads"),
-        (lambda: Delta(2, 4, 20, 4), "multiple of 16"),
-        (lambda: Delta(0, 4, 16, 4), "at least|between 1"),
+        (lambda: ShortConvolution(1), "between 2 and"),
+        (lambda: DeltaRule(2, 3, 16, 4), "multiple of key_heads"),
+        (lambda: DeltaRule(2, 4, 20, 4), "multiple of 16"),
+        (lambda: DeltaRule(0, 4, 16, 4), "at least|between 1"),
         (lambda: Experts(4, 5, 8), "at most count"),
         (lambda: Experts(1 << 30, 1, 8), "between 1"),
         (lambda: replace(delta_config(), layers=(LayerSpec((), 4, 0, "gated_delta"), FULL, FULL)), "gated attention"),

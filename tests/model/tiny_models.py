@@ -9,7 +9,7 @@ import gguf
 import numpy as np
 
 from ingle.core.spec import ModelConfig
-from ingle.core.sublayers import Delta
+from ingle.core.sublayers import DeltaRule
 from ingle.model.config import config_from_hf
 from ingle.model.expected import expected_shapes
 from ingle.model.family import families
@@ -170,7 +170,7 @@ def _as_converted(config: ModelConfig, weights: dict[str, np.ndarray]) -> dict[s
     return found
 
 
-def _tiled(rows: np.ndarray, own: Delta, each: int) -> np.ndarray:
+def _tiled(rows: np.ndarray, own: DeltaRule, each: int) -> np.ndarray:
     """Value heads of so many rows, from side by side for each key head to one after the other for all of them."""
     return rows.reshape(own.key_heads, -1, each, *rows.shape[1:]).swapaxes(0, 1).reshape(rows.shape)
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from ingle.core.errors import ConfigError
-from ingle.core.sublayers import Convolution, Delta, Experts, Mixer
+from ingle.core.sublayers import DeltaRule, Experts, Mixer, ShortConvolution
 
 Memory = Literal["none", "gated_delta"]
 
@@ -155,9 +155,9 @@ class ModelConfig:
     qk_norm: bool = False
     """q and k are RMS-normalised per head before RoPE (Qwen3)."""
     ways: Ways = Ways()
-    convolution: Convolution | None = None
+    convolution: ShortConvolution | None = None
     """Of layers whose mixer it is."""
-    delta: Delta | None = None
+    delta: DeltaRule | None = None
     """Of layers whose mixer it is."""
     experts: Experts | None = None
     """None = all layers have the plain MLP."""

@@ -10,7 +10,7 @@ Mixer = Literal["attention", "convolution", "delta"]
 
 
 @dataclass(frozen=True, slots=True)
-class Convolution:
+class ShortConvolution:
     """Gated short convolution (LFM2, arXiv 2511.23404): C · conv(B · x), where one linear gives B, C and x.
 
     Each channel has taps of its own. Its state is B · x of the latest tokens.
@@ -22,11 +22,11 @@ class Convolution:
     """Its linears and its taps carry biases."""
 
     def __post_init__(self) -> None:
-        _check(self, "convolution", length=_LENGTHS)
+        _check("convolution", (("length", self.length, _LENGTHS),))
 
 
 @dataclass(frozen=True, slots=True)
-class Delta:
+class DeltaRule:
     """Gated delta rule with a short convolution before it (Qwen3-Next and 3.5; arXiv 2412.06464). Its state is S of each value head, and
     the latest tokens' inputs of the convolution."""
 
@@ -42,7 +42,8 @@ class Delta:
     """Value heads of one key head lie `key_heads` apart, as llama.cpp orders them, and not side by side."""
 
     def __post_init__(self) -> None:
-        _check(self, "delta", key_heads=_MANY, value_heads=_MANY, dim=_MANY, length=_LENGTHS)
+        many = (("key_heads", self.key_heads), ("value_heads", self.value_heads), ("dim", self.dim))
+        _check("delta", (*((name, value, _MANY) for name, value in many), ("length", self.length, _LENGTHS)))
         if self.value_heads % self.key_heads:
             raise ConfigError("delta.value_heads", f"must be a multiple of key_heads = {self.key_heads}", self.value_heads)
         if self.dim % 16:
@@ -69,7 +70,8 @@ class Experts:
     """Layers that have the plain MLP, ascending."""
 
     def __post_init__(self) -> None:
-        _check(self, "experts", count=_MANY, chosen=_MANY, width=_MANY)
+        sizes = (("count", self.count), ("chosen", self.chosen), ("width", self.width))
+        _check("experts", tuple((name, value, _MANY) for name, value in sizes))
         if self.chosen > self.count:
             raise ConfigError("experts.chosen", f"must be at most count = {self.count}", self.chosen)
 
@@ -77,9 +79,8 @@ class Experts:
 _MANY, _LENGTHS = range(1, 1 << 24), range(2, 17)
 
 
-def _check(sublayer: object, name: str, **bounds: range) -> None:
+def _check(sublayer: str, sizes: tuple[tuple[str, int, range], ...]) -> None:
     """Raise ConfigError for a size out of its bounds."""
-    for field, allowed in bounds.items():
-        value = getattr(sublayer, field)
+    for name, value, allowed in sizes:
         if value not in allowed:
-            raise ConfigError(f"{name}.{field}", f"must be between {allowed.start} and {allowed.stop - 1}", value)
+            raise ConfigError(f"{sublayer}.{name}", f"must be between {allowed.start} and {allowed.stop - 1}", value)

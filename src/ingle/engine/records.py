@@ -10,7 +10,7 @@ from ingle.core.spec import ModelConfig
 from ingle.core.state_layout import StateLayout
 from ingle.engine.memory import remembering, up32
 from ingle.engine.packing import VECTOR, PackInfo
-from ingle.engine.sublayer_records import experts_record, mixer_record
+from ingle.engine.sublayer_records import Linear, Vector, experts_record, mixer_record
 from ingle.kernels import layout as at
 
 Array = npt.NDArray[Any]
@@ -87,17 +87,8 @@ def model_records(info: PackInfo, config: ModelConfig, layout: StateLayout, weig
         records[field] = value
     for i, spec in enumerate(config.layers):
         layer = records[layers_at + i * layer_size : layers_at + (i + 1) * layer_size]
-        for field, name in _norms(config).items():
-            layer[field] = vector(f"model.layers.{i}.{name}.weight")
         layer[at.ROPE] = config.rope_of(i)
-        for field, name in _LINEARS.items():
-            if f"model.layers.{i}.{name}.weight" in info.places:
-                layer[field : field + at.DESCRIPTOR] = linear(f"model.layers.{i}.{name}")
-        layer[at.MIXER], mixer = mixer_record(config, layout, i, linear, vector)
-        for field, record in ((at.SUBLAYER, mixer), (at.EXPERTS, experts_record(config, i, linear))):
-            if record is not None:
-                copied.append(record)
-                layer[field] = record.ctypes.data
+        copied += _parts(info, config, layout, i, layer, linear, vector)
         layer[at.WINDOW], layer[at.SINKS] = spec.window, spec.sinks
         layer[at.SINK_BLOCKS], layer[at.RING_BLOCKS] = layout.ring_blocks[i]
         memories = spec.remembering(groups)
@@ -113,6 +104,23 @@ def model_records(info: PackInfo, config: ModelConfig, layout: StateLayout, weig
                     copied.append(_some_memories(info, weights, full, [had.index(group) for group in memories], len(had)))
                     layer[field] = copied[-1].ctypes.data
     return records, copied
+
+
+def _parts(
+    info: PackInfo, config: ModelConfig, layout: StateLayout, index: int, layer: Array, linear: Linear, vector: Vector
+) -> list[Array]:
+    """Write a layer's norms and linears, or what stands in their place, to its record; return the records of the latter."""
+    for field, name in _norms(config).items():
+        layer[field] = vector(f"model.layers.{index}.{name}.weight")
+    for field, name in _LINEARS.items():
+        if f"model.layers.{index}.{name}.weight" in info.places:
+            layer[field : field + at.DESCRIPTOR] = linear(f"model.layers.{index}.{name}")
+    layer[at.MIXER], mixer = mixer_record(config, layout, index, linear, vector)
+    others = {at.SUBLAYER: mixer, at.EXPERTS: experts_record(config, index, linear)}
+    made = {field: record for field, record in others.items() if record is not None}
+    for field, record in made.items():
+        layer[field] = record.ctypes.data
+    return list(made.values())
 
 
 def _some_memories(info: PackInfo, weights: Array, name: str, chosen: list[int], count: int) -> Array:

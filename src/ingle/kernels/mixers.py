@@ -13,15 +13,11 @@ from ingle.kernels import sublayer_layout as sub
 from ingle.kernels.rows import exp, quantise
 from ingle.kernels.simd import f32_at, fma, get, larger, load_f32, magnitude, set_f32, set_i64, splat, store_f32, total
 from ingle.kernels.step_linear import share_linear
-from ingle.kernels.sync import barrier, take
+from ingle.kernels.step_parts import meet
+from ingle.kernels.sync import take
 from ingle.kernels.vectors import matrix_vector, scale
 
 _EPS = np.float32(1e-6)  # added to the squared length of what becomes a unit vector
-
-
-@njit
-def _meet(step):
-    barrier(get(step, at.BARRIER), get(step, at.THREADS))
 
 
 @njit
@@ -139,12 +135,12 @@ def short_convolution(model, mixer, step, thread, phase):
     """Entry: thread `thread`'s share of a gated short convolution. Arguments: addresses of the records; the layer's first counter."""
     rows, threads, padded = get(step, at.BATCH), get(step, at.THREADS), get(mixer + 8 * sub.OUT, at.COLUMNS)
     share_linear(mixer + 8 * sub.IN, step + 8 * at.NORMED, rows, get(step, at.QUERIES), 0, step, phase)
-    _meet(step)
+    meet(step)
     _share_channels(mixer, step, phase + 1, True)
-    _meet(step)
+    meet(step)
     for row in range(thread, rows, threads):
         _finish(model, step, row, get(mixer, sub.CHANNELS), padded)
-    _meet(step)
+    meet(step)
     _result(model, mixer, step, phase + 4)
 
 
@@ -231,15 +227,15 @@ def gated_delta(model, mixer, step, thread, phase):
     share_linear(mixer + 8 * sub.GATING, normed, rows, get(step, at.KEYS), 0, step, phase + 1)
     share_linear(mixer + 8 * sub.WRITING, normed, rows, get(step, at.VALUES_NEW), 0, step, phase + 2)
     share_linear(mixer + 8 * sub.FADING, normed, rows, get(step, at.LIFTED), 0, step, phase + 9)
-    _meet(step)
+    meet(step)
     _share_channels(mixer, step, phase + 3, False)
-    _meet(step)
+    meet(step)
     for row in range(thread, rows, threads):
         _prepare(mixer, step, row)
-    _meet(step)
+    meet(step)
     _share_heads(mixer, step, phase + 8)
-    _meet(step)
+    meet(step)
     for row in range(thread, rows, threads):
         _give(model, mixer, step, row)
-    _meet(step)
+    meet(step)
     _result(model, mixer, step, phase + 4)

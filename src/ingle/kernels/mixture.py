@@ -12,12 +12,8 @@ from ingle.kernels import sublayer_layout as sub
 from ingle.kernels.rows import add_scaled, exp, gelu_product, quantise, silu_product
 from ingle.kernels.simd import f32_at, get, set_f32, set_i64, splat, store_f32, total
 from ingle.kernels.step_linear import multiply_panel, share_linear
-from ingle.kernels.sync import barrier, take
-
-
-@njit
-def _meet(step):
-    barrier(get(step, at.BARRIER), get(step, at.THREADS))
+from ingle.kernels.step_parts import meet
+from ingle.kernels.sync import take
 
 
 @njit
@@ -162,23 +158,23 @@ def mixture(model, experts, step, thread, phase):
     rows, threads, routes = get(step, at.BATCH), get(step, at.THREADS), get(step, at.ROUTES)
     slots = rows * get(experts, sub.CHOSEN)
     share_linear(experts + 8 * sub.ROUTER, step + 8 * at.NORMED, rows, get(routes, sub.ROUTED), 0, step, phase + 5)
-    _meet(step)
+    meet(step)
     for row in range(thread, rows, threads):
         _choose(experts, step, row)
-    _meet(step)
+    meet(step)
     if thread == 0:
         _sort(experts, step)
-    _meet(step)
+    meet(step)
     for slot in range(thread, slots, threads):
         _gather(model, experts, step, slot)
-    _meet(step)
+    meet(step)
     _share_experts(experts, step, 0, get(step, at.GATED), phase + 6)
     _share_experts(experts, step, 1, get(step, at.LIFTED), phase + 7)
-    _meet(step)
+    meet(step)
     for slot in range(thread, slots, threads):
         _activate(model, experts, step, slot)
-    _meet(step)
+    meet(step)
     _share_experts(experts, step, 2, get(routes, sub.EXPERT_OUT), phase + 10)
-    _meet(step)
+    meet(step)
     for row in range(thread, rows, threads):
         _sum(model, experts, step, row)

@@ -1,7 +1,6 @@
 """Naive references: the results of every kernel in plain NumPy. They are slow and obvious, and tests compare kernels with them."""
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from types import MappingProxyType
 from typing import Any
 
@@ -179,6 +178,71 @@ def memory(window: Array, q: Array, k: Array, v: Array, spec: LayerSpec, weights
     return out
 
 
+class _Reading:
+    """One whole sequence on its way through a decoder; see `decoder` for the arguments."""
+
+    def __init__(self, config: ModelConfig, weights: Mapping[str, Array], angles: Sequence[tuple[Array, Array]], integer: frozenset[str],
+                 cache: str, adapter: Mapping[str, tuple[Array, Array, Array | None]]) -> None:  # fmt: skip
+        self.config, self.weights, self.angles, self.integer, self.cache, self.adapter = config, weights, angles, integer, cache, adapter
+        self.product = {"silu": silu_product, "gelu": gelu_product}[config.ways.activation]
+
+    def project(self, x: Array, name: str) -> Array:
+        inputs = rounded(x.astype(np.float32)) if name in self.integer else x
+        y = linear(inputs, self.weights[f"{name}.weight"], self.weights.get(f"{name}.bias"))
+        return y + addition(rounded(x.astype(np.float32)), *self.adapter[name]) if name in self.adapter else y
+
+    def below(self, name: str) -> Callable[[Array, str], Array]:
+        return lambda x, part: self.project(x, f"{name}.{part}")
+
+    def norm(self, x: Array, name: str) -> Array:
+        return rms_norm(x, self.weights[name], self.config.norm_eps) if name in self.weights else x
+
+    def heads(self, x: Array, name: str) -> Array:
+        whole = self.config.ways.whole_norm
+        x = (self.norm(x, name) if whole else x).reshape(len(x), -1, self.config.head_dim)
+        return x if whole else self.norm(x, name)
+
+    def attend(self, x: Array, i: int) -> Array:
+        """[T, hidden] → [T, heads · dim]."""
+        name, spec, ways, dim, T = f"model.layers.{i}.self_attn", self.config.layers[i], self.config.ways, self.config.head_dim, len(x)
+        q, gate = self.project(x, f"{name}.q_proj"), None
+        if ways.gated:
+            q, gate = (part.reshape(T, -1) for part in np.split(q.reshape(T, -1, 2 * dim), 2, axis=2))
+        q, k = self.heads(q, f"{name}.q_norm.weight"), self.heads(self.project(x, f"{name}.k_proj"), f"{name}.k_norm.weight")
+        v, (cosine, sine) = self.project(x, f"{name}.v_proj").reshape(T, -1, dim), self.angles[i]
+        turned = rotate(k, cosine, sine)
+        if self.cache != "float32":
+            turned, v = cached(turned, self.cache), cached(v, self.cache)
+            length = cosine**2 + sine**2  # 1, but for yarn, which makes keys longer, too
+            k = rotate(turned, cosine / length, -sine / length)  # what a memory gets of them
+        mixed = attention(rotate(q, cosine, sine), turned, v, spec, ways.attention_scale or dim**-0.5)
+        if spec.remembering(k.shape[1]):
+            prefix = f"{name}.memory."
+            own = {n.removeprefix(prefix): w for n, w in self.weights.items() if n.startswith(prefix)}
+            mixed = memory(mixed, q, k, v, spec, own)
+        mixed = mixed.reshape(T, -1)
+        return mixed if gate is None else mixed * sigmoid(gate)
+
+    def mix(self, x: Array, i: int) -> Array:
+        mixer, config = self.config.layers[i].mixer, self.config
+        part, last = {"attention": ("self_attn", "o_proj")}.get(mixer, ("conv" if mixer == "convolution" else "linear_attn", "out_proj"))
+        name = f"model.layers.{i}.{part}"
+        project, weight = self.below(name), lambda part: self.weights[f"{name}.{part}"]
+        if mixer == "convolution" and config.convolution is not None:
+            y = naive_sublayers.convolution(x, config.convolution, project, weight)
+        elif mixer == "delta" and config.delta is not None:
+            y = naive_sublayers.delta(x, config.delta, config.norm_eps, project, weight)
+        else:
+            y = self.attend(x, i)
+        return project(y, last)
+
+    def think(self, x: Array, i: int) -> Array:
+        project, experts = self.below(f"model.layers.{i}.mlp"), self.config.experts_at(i)
+        if experts is not None:
+            return naive_sublayers.mixture(x, experts, project, self.product)
+        return project(self.product(project(x, "gate_proj"), project(x, "up_proj")), "down_proj")
+
+
 def decoder(
     config: ModelConfig,
     weights: Mapping[str, Array],
@@ -195,72 +259,14 @@ def decoder(
     int8; cache: number type of keys and values; adapter: A, B and b by the name of a linear (its input is rounded too); vectors: of ids
     beyond the vocabulary.
     """
-    T, dim, ways = len(ids), config.head_dim, config.ways
-
-    def project(x: Array, name: str) -> Array:
-        inputs = rounded(x.astype(np.float32)) if name in integer else x
-        y = linear(inputs, weights[f"{name}.weight"], weights.get(f"{name}.bias"))
-        return y + addition(rounded(x.astype(np.float32)), *adapter[name]) if name in adapter else y
-
-    def norm(x: Array, name: str) -> Array:
-        return rms_norm(x, weights[name], config.norm_eps) if name in weights else x
-
-    def heads(x: Array, name: str) -> Array:
-        whole = norm(x, name) if ways.whole_norm else x
-        x = whole.reshape(T, -1, dim)
-        return x if ways.whole_norm else norm(x, name)
-
-    def attend(x: Array, i: int) -> Array:
-        name, spec = f"model.layers.{i}.self_attn", config.layers[i]
-        q, gate = project(x, f"{name}.q_proj"), None
-        if ways.gated:
-            q, gate = (part.reshape(T, -1) for part in np.split(q.reshape(T, -1, 2 * dim), 2, axis=2))
-        q, k = heads(q, f"{name}.q_norm.weight"), heads(project(x, f"{name}.k_proj"), f"{name}.k_norm.weight")
-        v = project(x, f"{name}.v_proj").reshape(T, -1, dim)
-        turned = rotate(k, *angles[i])
-        if cache != "float32":
-            turned, v = cached(turned, cache), cached(v, cache)
-            length = angles[i][0] ** 2 + angles[i][1] ** 2  # 1, but for yarn, which makes keys longer, too
-            k = rotate(turned, angles[i][0] / length, -angles[i][1] / length)  # what a memory gets of them
-        mixed = attention(rotate(q, *angles[i]), turned, v, spec, ways.attention_scale or dim**-0.5)
-        if spec.remembering(k.shape[1]):
-            prefix = f"{name}.memory."
-            mixed = memory(mixed, q, k, v, spec, {n.removeprefix(prefix): w for n, w in weights.items() if n.startswith(prefix)})
-        mixed = mixed.reshape(T, -1)
-        return project(mixed if gate is None else mixed * sigmoid(gate), f"{name}.o_proj")
-
-    def mix(x: Array, i: int) -> Array:
-        layer, mixer = f"model.layers.{i}", config.layers[i].mixer
-        if mixer == "attention":
-            return attend(x, i)
-        name = f"{layer}.{'conv' if mixer == 'convolution' else 'linear_attn'}"
-        inner = partial(_below, project, name), lambda part: weights[f"{name}.{part}"]
-        if mixer == "convolution":
-            assert config.convolution is not None, "ModelConfig checks it"
-            y = naive_sublayers.convolution(x, config.convolution, *inner)
-        else:
-            assert config.delta is not None, "ModelConfig checks it"
-            y = naive_sublayers.delta(x, config.delta, config.norm_eps, *inner)
-        return project(y, f"{name}.out_proj")
-
-    def think(x: Array, i: int) -> Array:
-        name, experts = f"model.layers.{i}.mlp", config.experts_at(i)
-        if experts is not None:
-            return naive_sublayers.mixture(x, experts, partial(_below, project, name), product)
-        return project(product(project(x, f"{name}.gate_proj"), project(x, f"{name}.up_proj")), f"{name}.down_proj")
-
+    reading, ways = _Reading(config, weights, angles, integer, cache, adapter), config.ways
     table = weights["model.embed_tokens.weight"]
     x = np.stack([vectors[id_] if id_ in vectors else table[id_] * ways.embedding_scale for id_ in ids]).astype(np.float64)
     before, after = ways.norm_names
-    product = {"silu": silu_product, "gelu": gelu_product}[ways.activation]
     for i in range(len(config.layers)):
         layer = f"model.layers.{i}"
-        for sublayer, first, last in zip((mix, think), before, after, strict=True):
-            y = sublayer(norm(x, f"{layer}.{first}.weight"), i)
-            x = x + ways.residual_scale * norm(y, f"{layer}.{last}.weight")
+        for sublayer, first, last in zip((reading.mix, reading.think), before, after, strict=True):
+            y = sublayer(reading.norm(x, f"{layer}.{first}.weight"), i)
+            x = x + ways.residual_scale * reading.norm(y, f"{layer}.{last}.weight")
     head = "lm_head" if "lm_head.weight" in weights else "model.embed_tokens"
-    return project(norm(x, "model.norm.weight"), head) * ways.logit_scale
-
-
-def _below(project: Callable[[Array, str], Array], name: str, x: Array, part: str) -> Array:
-    return project(x, f"{name}.{part}")
+    return reading.project(reading.norm(x, "model.norm.weight"), head) * ways.logit_scale

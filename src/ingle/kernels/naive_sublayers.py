@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from ingle.core.sublayers import Convolution, Delta, Experts
+from ingle.core.sublayers import DeltaRule, Experts, ShortConvolution
 from ingle.kernels.naive_parts import rms_norm, sigmoid, silu_product, unit
 
 Array = Any  # NumPy arrays; the shapes are in the docstrings
@@ -21,13 +21,13 @@ def convolved(x: Array, taps: Array, bias: Array | float = 0.0) -> Array:
     return np.stack([(whole[t : t + length] * taps[:, 0].T).sum(axis=0) for t in range(len(x))]) + bias
 
 
-def convolution(x: Array, own: Convolution, project: Project, weights: Callable[[str], Array]) -> Array:
+def convolution(x: Array, own: ShortConvolution, project: Project, weights: Callable[[str], Array]) -> Array:
     """Return C · conv(B · x) before the output linear (arXiv 2511.23404): x [T, hidden] → same shape."""
     into, out, values = np.split(project(x, "in_proj"), 3, axis=1)
     return out * convolved(into * values, weights("conv.weight"), weights("conv.bias") if own.bias else 0.0)
 
 
-def delta(x: Array, own: Delta, eps: float, project: Project, weights: Callable[[str], Array]) -> Array:
+def delta(x: Array, own: DeltaRule, eps: float, project: Project, weights: Callable[[str], Array]) -> Array:
     """Return the value heads' outputs before the output linear (arXiv 2412.06464 eq. 10): x [T, hidden] → [T, value heads · dim]."""
     T, dim, each = len(x), own.dim, own.value_heads // own.key_heads
     qkv = convolved(project(x, "in_proj_qkv"), weights("conv1d.weight"))

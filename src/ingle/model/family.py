@@ -12,7 +12,7 @@ from typing import Any
 
 from ingle.core.errors import CheckpointError
 from ingle.core.spec import ModelConfig, Ways
-from ingle.core.sublayers import Convolution, Delta, Experts, Mixer
+from ingle.core.sublayers import DeltaRule, Experts, Mixer, ShortConvolution
 from ingle.model.fields import Fields
 
 
@@ -29,8 +29,8 @@ class Traits:
     ways: Ways = Ways()  # noqa: RUF009 - frozen
     mixers: tuple[Mixer, ...] = ()
     """Each layer's mixer; () = attention in all."""
-    convolution: Convolution | None = None
-    delta: Delta | None = None
+    convolution: ShortConvolution | None = None
+    delta: DeltaRule | None = None
     experts: Experts | None = None
 
 

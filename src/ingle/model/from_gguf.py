@@ -60,17 +60,8 @@ def tensors_from_gguf(path: Path) -> tuple[ModelConfig, dict[str, Tensor], dict[
 def config_from_gguf(gguf: GGUF) -> ModelConfig:
     """Return the `ModelConfig` of a GGUF file. Raises CheckpointError, naming the key, for all that Ingle cannot run."""
     where = str(gguf.path)
-    top = Fields(gguf.metadata, where)
-    architecture = top.text("general.architecture")
-    known_ones = {family.gguf: name for name, family in families().items() if family.gguf}
-    name = known_ones.get(architecture)
-    if name is None:
-        known = f"Known: {', '.join(known_ones)}."
-        raise CheckpointError(f"{where}: general.architecture", "is not an architecture that Ingle knows", architecture, known)
-    if top.whole("split.count", 1) > 1:
-        raise CheckpointError(f"{where}: split.count", "must be 1", top.whole("split.count"), "Merge it with llama-gguf-split --merge.")
-    prefix = f"{architecture}."
-    fields = Fields({k.removeprefix(prefix): v for k, v in gguf.metadata.items() if k.startswith(prefix)}, f"{where}: {architecture}")
+    name, prefix = _family(Fields(gguf.metadata, where))
+    fields = Fields({k.removeprefix(prefix): v for k, v in gguf.metadata.items() if k.startswith(prefix)}, f"{where}: {prefix[:-1]}")
     hidden, heads, context = fields.whole("embedding_length"), fields.whole("attention.head_count"), fields.whole("context_length")
     kv_heads = _groups(fields, heads)
     head_dim = fields.whole("attention.key_length", hidden // max(heads, 1))
@@ -123,6 +114,18 @@ def config_from_gguf(gguf: GGUF) -> ModelConfig:
             delta=traits.delta,
             experts=traits.experts,
         )
+
+
+def _family(top: Fields) -> tuple[str, str]:
+    """Return a file's family, and the prefix of its keys."""
+    architecture = top.text("general.architecture")
+    known_ones = {family.gguf: name for name, family in families().items() if family.gguf}
+    if architecture not in known_ones:
+        known = f"Known: {', '.join(known_ones)}."
+        raise CheckpointError(f"{top.where}: general.architecture", "is not an architecture that Ingle knows", architecture, known)
+    if top.whole("split.count", 1) > 1:
+        raise CheckpointError(f"{top.where}: split.count", "must be 1", top.whole("split.count"), "Merge it with llama-gguf-split --merge.")
+    return known_ones[architecture], f"{architecture}."
 
 
 def _groups(fields: Fields, heads: int) -> int:

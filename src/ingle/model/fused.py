@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from ingle.core.errors import CheckpointError
 from ingle.core.spec import ModelConfig
-from ingle.core.sublayers import Delta
+from ingle.core.sublayers import DeltaRule
 from ingle.model.expected import expected_shapes, turned_order
 from ingle.model.family import families
 from ingle.model.tensor import Tensor
@@ -86,8 +86,8 @@ def as_in_files(config: ModelConfig, tensor: Callable[[str], Array], name: str) 
     return back
 
 
-def _side_by_side(own: Delta, name: str, values: Array) -> Array:
-    """Return a tensor with the value heads of one key head side by side, as Hugging Face has them: see `Delta.tiled`."""
+def _side_by_side(own: DeltaRule, name: str, values: Array) -> Array:
+    """Return a tensor with the value heads of one key head side by side, as Hugging Face has them: see `DeltaRule.tiled`."""
 
     def moved(rows: Array, each: int) -> Array:
         return rows.reshape(-1, own.key_heads, each, *rows.shape[1:]).swapaxes(0, 1).reshape(rows.shape)

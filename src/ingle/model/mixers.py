@@ -41,8 +41,8 @@ def mixed(mix: Mix, x: Tensor, past: Cache | PackedRows | None, layer: int, last
     return y
 
 
-class ShortConvolution(nn.Module):
-    """LFM2's mixer: see `core.sublayers.Convolution`."""
+class ConvolutionMixer(nn.Module):
+    """LFM2's mixer: see `core.sublayers.ShortConvolution`."""
 
     def __init__(self, config: ModelConfig, index: int) -> None:
         super().__init__()
@@ -62,8 +62,8 @@ class ShortConvolution(nn.Module):
         return self.out_proj(out * y), (state,)
 
 
-class GatedDelta(nn.Module):
-    """Qwen 3.5's mixer: see `core.sublayers.Delta`."""
+class DeltaMixer(nn.Module):
+    """Qwen 3.5's mixer: see `core.sublayers.DeltaRule`."""
 
     def __init__(self, config: ModelConfig, index: int) -> None:
         super().__init__()

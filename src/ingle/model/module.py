@@ -19,7 +19,7 @@ from ingle.core.vectors import NO_VECTORS, Vectors
 from ingle.model.cache import Cache, Held, visible
 from ingle.model.checkpoint import Checkpoint
 from ingle.model.memory import RecurrentMemory
-from ingle.model.mixers import GatedDelta, ShortConvolution
+from ingle.model.mixers import ConvolutionMixer, DeltaMixer
 from ingle.model.packed_rows import PackedRows
 from ingle.model.pieces import Embedding, Gated, RMSNorm, activated, made_again, turn
 from ingle.model.rope import all_frequencies
@@ -199,8 +199,8 @@ class Mixture(nn.Module):
         return y.view_as(x)
 
 
-_MIXERS: dict[str, tuple[str, type[Attention | ShortConvolution | GatedDelta]]] = {
-    "attention": ("self_attn", Attention), "convolution": ("conv", ShortConvolution), "delta": ("linear_attn", GatedDelta),
+_MIXERS: dict[str, tuple[str, type[Attention | ConvolutionMixer | DeltaMixer]]] = {
+    "attention": ("self_attn", Attention), "convolution": ("conv", ConvolutionMixer), "delta": ("linear_attn", DeltaMixer),
 }  # fmt: skip
 """What mixers are called in a layer, and their modules."""
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from ingle.core.errors import CheckpointError
 from ingle.core.spec import ModelConfig
-from ingle.core.sublayers import Convolution
+from ingle.core.sublayers import ShortConvolution
 from ingle.model.family import Family, Traits, mixers_of
 from ingle.model.fields import Fields
 
@@ -32,7 +32,7 @@ def traits(fields: Fields, layers: int) -> Traits:
         chosen = where if isinstance(where, list) else range(layers)
         types = ["full_attention" if i in chosen else _OTHER for i in range(layers)]
         fields = Fields({**fields.table, "layer_types": types}, fields.where)
-    own = Convolution(fields.whole("conv_L_cache", 3), fields.flag("conv_bias", False))
+    own = ShortConvolution(fields.whole("conv_L_cache", 3), fields.flag("conv_bias", False))
     return Traits(qk_norm=True, mixers=mixers_of(fields, layers, _OTHER, "convolution"), convolution=own)
 
 
@@ -50,7 +50,7 @@ def gguf_traits(fields: Fields, layers: int) -> Traits:
     groups = fields.numbers("attention.head_count_kv")
     if groups is None or len(groups) != layers:
         raise CheckpointError(f"{fields.where}.attention.head_count_kv", f"must be {layers} numbers", "" if groups is None else len(groups))
-    own = Convolution(fields.whole("shortconv.l_cache"))
+    own = ShortConvolution(fields.whole("shortconv.l_cache"))
     return Traits(mixers=tuple("attention" if count else "convolution" for count in groups), convolution=own)
 
 

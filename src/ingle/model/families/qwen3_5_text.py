@@ -4,7 +4,7 @@ from typing import Any
 
 from ingle.core.errors import CheckpointError
 from ingle.core.spec import ModelConfig, Ways
-from ingle.core.sublayers import Delta
+from ingle.core.sublayers import DeltaRule
 from ingle.model.family import Family, Traits, attention_bias, mixers_of
 from ingle.model.fields import Fields
 
@@ -27,7 +27,7 @@ def traits(fields: Fields, layers: int) -> Traits:
     if width != values:
         raise CheckpointError(f"{fields.where}: linear_value_head_dim", f"must be linear_key_head_dim = {width}", values)
     heads = fields.whole("linear_num_key_heads", 16), fields.whole("linear_num_value_heads", 32)
-    own = Delta(*heads, width, fields.whole("linear_conv_kernel_dim", 4))
+    own = DeltaRule(*heads, width, fields.whole("linear_conv_kernel_dim", 4))
     bias = attention_bias(fields)
     return Traits(bias, bias, qk_norm=True, ways=_WAYS, mixers=mixers_of(types, layers, _OTHER, "delta"), delta=own)
 
@@ -44,13 +44,13 @@ def table(config: ModelConfig) -> dict[str, Any]:
 
 
 def gguf_traits(fields: Fields, layers: int) -> Traits:
-    """See `ingle.model.family.Family`. llama.cpp orders value heads in its own way, which `Delta.tiled` tells."""
+    """See `ingle.model.family.Family`. llama.cpp orders value heads in its own way, which `DeltaRule.tiled` tells."""
     every = fields.whole("full_attention_interval", _EVERY)
     heads, dim, inner = fields.whole("ssm.time_step_rank"), fields.whole("ssm.state_size"), fields.whole("ssm.inner_size")
     if every < 1 or inner != heads * dim:
         raise CheckpointError(f"{fields.where}.ssm.inner_size", f"must be time_step_rank · state_size = {heads * dim}", inner)
     mixers = mixers_of(Fields({"layer_types": _types(layers, every)}, fields.where), layers, _OTHER, "delta")
-    own = Delta(fields.whole("ssm.group_count"), heads, dim, fields.whole("ssm.conv_kernel"), tiled=True)
+    own = DeltaRule(fields.whole("ssm.group_count"), heads, dim, fields.whole("ssm.conv_kernel"), tiled=True)
     return Traits(ways=_WAYS, mixers=mixers, delta=own)
 
 
