@@ -2,7 +2,9 @@
 
 import json
 import struct
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -266,6 +268,45 @@ def test_damaged_files_of_a_family_with_fused_matrices_are_refused(tmp_path: Pat
     short = replace(config, rope=replace(config.rope, divisors=(1.0,) * 6))
     with pytest.raises(CheckpointError, match=r"rope\.divisors must be 6"):
         open_checkpoint(write_gguf(tmp_path / "m.gguf", short, weights, extra=_factors_of_five))
+
+
+def test_damaged_files_of_families_with_other_sublayers_are_refused(tmp_path: Path) -> None:
+    def attempt(family: str, message: str, change: Callable[[Any], None]) -> None:
+        config = tiny_config(family)
+        with pytest.raises(CheckpointError, match=message):
+            open_checkpoint(write_gguf(tmp_path / "m.gguf", config, random_weights(config), extra=change))
+
+    def instead(name: str, tensor: np.ndarray) -> Callable[[Any], None]:
+        def change(writer: Any) -> None:
+            add = writer.add_tensor
+            writer.add_tensor = lambda own, values, **more: add(own, tensor if own == name else values, **({} if own == name else more))
+
+        return change
+
+    experts = "blk.0.ffn_gate_exps.weight"
+    attempt("olmoe", "must hold 8 experts", instead(experts, np.zeros((7, 48, 64), np.float32)))
+    attempt("olmoe", "must hold 8 experts", instead(experts, np.zeros((8, 64), np.float32)))
+    attempt("olmoe", r"experts\.0\.gate_proj\.weight must have shape", instead(experts, np.zeros((8, 47, 64), np.float32)))
+    attempt("olmoe", "experts.count must be at most 65536", lambda writer: writer.add_expert_count(60_000))
+    attempt("qwen3_moe", "experts.chosen must be at most count", lambda writer: writer.add_expert_used_count(9))
+    attempt("lfm2", r"conv\.conv\.weight must have shape", instead("blk.0.shortconv.conv.weight", np.zeros((64, 4), np.float32)))
+    attempt("lfm2", "head_count_kv must be one number, but for layers", lambda writer: writer.add_head_count_kv([0, 0, 2, 4]))
+    attempt("lfm2", "head_count_kv must be 4 numbers", lambda writer: writer.add_head_count_kv([0, 2]))
+    attempt("lfm2", "head_count_kv", lambda writer: writer.add_head_count_kv([0, 0, 0, 0]))
+    attempt("qwen3_5_text", "numbers below 0", instead("blk.0.ssm_a", np.zeros(4, np.float32)))
+    attempt("qwen3_5_text", r"ssm\.inner_size must be", lambda writer: writer.add_ssm_inner_size(48))
+    attempt("qwen3_5_text", "layers, kv heads", lambda writer: writer.add_uint32("qwen35.nextn_predict_layers", 4))
+    config = tiny_config("qwen3_5_text")
+    ahead = {"blk.4.nextn.eh_proj.weight": np.zeros((64, 128), np.float32)}
+    path = write_gguf(tmp_path / "m.gguf", config, random_weights(config), extra=partial(_with_layers_ahead, ahead))
+    assert len(open_checkpoint(path).config.layers) == 4, "layers that guess the tokens after the next are left out"
+
+
+def _with_layers_ahead(ahead: dict[str, np.ndarray], writer: Any) -> None:
+    writer.add_block_count(5)
+    writer.add_uint32("qwen35.nextn_predict_layers", 1)
+    for name, values in ahead.items():
+        writer.add_tensor(name, values)
 
 
 def _factors_of_five(writer: gguf.GGUFWriter) -> None:

@@ -13,6 +13,10 @@ from ingle.core.sublayers import DeltaRule, Experts, Mixer, ShortConvolution
 Memory = Literal["none", "gated_delta"]
 
 
+MOST_EXPERTS = 1 << 16
+"""Of all layers together; each is three tensors, and a damaged file must not make us list a billion."""
+
+
 @dataclass(frozen=True, slots=True)
 class Rope:
     """Rotary position embedding: `theta` and, per `kind`, the long-context rescaling that the checkpoint was trained with."""
@@ -184,6 +188,8 @@ class ModelConfig:
             _check_layer(layer, i, self.num_kv_heads)
             if layer.mixer != "attention" and getattr(self, layer.mixer) is None:
                 raise ConfigError(f"layers[{i}].mixer", f"must be attention in a model without {layer.mixer}", layer.mixer)
+        if self.experts is not None and len(self.layers) * self.experts.count > MOST_EXPERTS:
+            raise ConfigError("experts.count", f"must be at most {MOST_EXPERTS} in all layers together", self.experts.count)
         if self.convolution is not None and self.hidden_size % 16:
             raise ConfigError("hidden_size", "must be a multiple of 16 in a model with convolutions", self.hidden_size)
         for i, layer in enumerate(self.layers):
