@@ -8,6 +8,7 @@ import sys
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from ingle.cli.main import main
 from ingle.model.config import config_from_hf
 from ingle.model.expected import expected_shapes
+from ingle.model.fused import whole_of
 
 CONTEXT = 192
 TEMPLATE = (
@@ -27,8 +29,8 @@ TEMPLATE = (
 COMMAND = [sys.executable, "-c", "import sys; from ingle.cli.main import main; sys.exit(main())"]
 
 
-def write_model(folder: Path, context: int = CONTEXT) -> Path:
-    """A Llama of two layers with a byte-level vocabulary, as a Hugging Face folder."""
+def write_model(folder: Path, context: int = CONTEXT, changes: Mapping[str, Any] = MappingProxyType({})) -> Path:
+    """A Llama of two layers with a byte-level vocabulary, as a Hugging Face folder; `changes`: what else its config.json says."""
     folder.mkdir(parents=True)
     fast = Tokenizer(models.BPE())
     fast.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -43,13 +45,15 @@ def write_model(folder: Path, context: int = CONTEXT) -> Path:
         "architectures": ["LlamaForCausalLM"], "model_type": "llama", "vocab_size": fast.get_vocab_size(), "hidden_size": 64,
         "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 16,
         "max_position_embeddings": context, "hidden_act": "silu", "rms_norm_eps": 1e-5, "tie_word_embeddings": True, "rope_theta": 10000.0,
-    }  # fmt: skip
+    } | dict(changes)  # fmt: skip
     (folder / "config.json").write_text(json.dumps(table))
     random = np.random.default_rng(0)
-    shapes = expected_shapes(config_from_hf(table))
+    config = config_from_hf(table)
+    shapes = expected_shapes(config)
     weights = {name: (0.1 * random.standard_normal(shape) + ("norm" in name)).astype(np.float32) for name, shape in shapes.items()}
     weights["model.embed_tokens.weight"][:3] *= 0  # control tokens are never the likeliest, so answers don't end at once
-    save_file(weights, folder / "model.safetensors")
+    whole = whole_of(config, weights.__getitem__)
+    save_file({name: np.ascontiguousarray(make()) for name, (_, make) in whole.items()}, folder / "model.safetensors")
     return folder
 
 
