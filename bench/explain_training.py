@@ -121,7 +121,7 @@ class Bench:
         checkpoint = open_weights(home, kept)
         self.tokenizer: Tokenizer = checkpoint_tokenizer(checkpoint, home.base_folder(kept.base))
         module = load_module(checkpoint)
-        linears = chosen_linears(chosen_layers(module.config, "26-29"), "all")
+        linears = chosen_linears(module.config, chosen_layers(module.config, "26-29"), "all")
         parameters = added_parameters(put_low_rank(module, linears, 8, 2.0, 0))
         encoder = Encoder(self.tokenizer, 512, template="plain")
         pairs = (*task.taught, *task.asked)

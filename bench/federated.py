@@ -83,7 +83,7 @@ class Town:
         """The factors that everybody starts from."""
         config = open_weights(self.homes[0], self.kept).config
         shapes = linear_shapes(config)
-        chosen = chosen_linears(chosen_layers(config, self.learning.layers), self.learning.targets)
+        chosen = chosen_linears(config, chosen_layers(config, self.learning.layers), self.learning.targets)
         return first_factors({name: shapes[name] for name in chosen}, self.rank, seed)
 
 

@@ -37,14 +37,21 @@ class Shape:
     heads: int
     kv_heads: int
     tied: bool
+    experts: int = 0
+    """Of each layer, `mlp` wide; each token gets eight."""
+    conv: tuple[int, ...] = ()
+    """Layers with a short convolution in the place of attention."""
 
 
 SHAPES = {
     "0.36B": Shape(32, 1024, 2560, 16, 4, True),
     "1.7B": Shape(24, 2048, 8192, 32, 32, True),
     "8B": Shape(32, 4096, 14336, 32, 8, False),
+    "7B-A1B": Shape(16, 2048, 1024, 16, 16, False, experts=64),
+    "1.2B-conv": Shape(16, 2048, 8192, 32, 8, True, conv=(0, 1, 3, 4, 6, 7, 9, 11, 13, 15)),
 }
-"""Those of SmolLM2 (the smallest a little wider, for K-quants want multiples of 256), and Llama 3's 8B with fewer words."""
+"""Those of SmolLM2 (the smallest a little wider, for K-quants want multiples of 256), Llama 3's 8B with fewer words, OLMoE's mixture of
+experts, and LFM2-1.2B's hybrid."""
 
 
 def made(folder: Path, name: str, kind: str) -> Path:
@@ -62,10 +69,11 @@ def made(folder: Path, name: str, kind: str) -> Path:
 
 
 def write(path: Path, shape: Shape) -> None:
-    """Write a Llama of random float16 weights with SmolLM2's tokenizer."""
+    """Write a model of random float16 weights with SmolLM2's tokenizer: a Llama, or OLMoE or LFM2 where the shape asks for it."""
     import gguf
 
-    reader, writer = gguf.GGUFReader(smollm2()), gguf.GGUFWriter(path, "llama", use_temp_file=True)
+    family = "olmoe" if shape.experts else ("lfm2" if shape.conv else "llama")
+    reader, writer = gguf.GGUFReader(smollm2()), gguf.GGUFWriter(path, family, use_temp_file=True)
     for field in reader.fields.values():
         if field.name.startswith("tokenizer."):
             inner = field.types[-1] if field.types[0] == gguf.GGUFValueType.ARRAY else None
@@ -76,14 +84,21 @@ def write(path: Path, shape: Shape) -> None:
     writer.add_block_count(shape.layers)
     writer.add_feed_forward_length(shape.mlp)
     writer.add_head_count(shape.heads)
-    writer.add_head_count_kv(shape.kv_heads)
+    writer.add_head_count_kv([0 if i in shape.conv else shape.kv_heads for i in range(shape.layers)] if shape.conv else shape.kv_heads)
+    if shape.experts:
+        writer.add_expert_count(shape.experts)
+        writer.add_expert_used_count(8)
+    if shape.conv:
+        writer.add_shortconv_l_cache(3)
     writer.add_layer_norm_rms_eps(1e-5)
     writer.add_rope_freq_base(100_000.0)
     writer.add_vocab_size(vocabulary)
     for name, size in tensors(shape, vocabulary):
         draw = np.random.default_rng(len(name) + size[0])
         row = (draw.standard_normal((min(size[0], 256), *size[1:]), np.float32) * 0.02).astype(np.float16)
-        writer.add_tensor(name, np.ones(size, np.float32) if len(size) == 1 else np.resize(row, size))
+        exact = name.endswith(("conv.weight", "gate_inp.weight"))  # as llama.cpp keeps them
+        values = np.ones(size, np.float32) if len(size) == 1 else np.resize(row, size)
+        writer.add_tensor(name, values.astype(np.float32) if exact else values)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
@@ -91,17 +106,24 @@ def write(path: Path, shape: Shape) -> None:
 
 
 def tensors(shape: Shape, vocabulary: int) -> Iterator[tuple[str, tuple[int, ...]]]:
-    """Names and shapes of a Llama's tensors in GGUF."""
-    wide, narrow = shape.hidden, shape.hidden * shape.kv_heads // shape.heads
+    """Names and shapes of a model's tensors in GGUF."""
+    wide, narrow, mlp, dim = shape.hidden, shape.hidden * shape.kv_heads // shape.heads, shape.mlp, shape.hidden // shape.heads
     yield "token_embd.weight", (vocabulary, wide)
     if not shape.tied:
         yield "output.weight", (vocabulary, wide)
-    yield "output_norm.weight", (wide,)
+    yield "token_embd_norm.weight" if shape.conv else "output_norm.weight", (wide,)
+    attention = {"attn_q": (wide, wide), "attn_k": (narrow, wide), "attn_v": (narrow, wide), "attn_output": (wide, wide)}
+    convolution = {"shortconv.conv": (wide, 3), "shortconv.in_proj": (3 * wide, wide), "shortconv.out_proj": (wide, wide)}
+    inner = {"ffn_gate": (mlp, wide), "ffn_up": (mlp, wide), "ffn_down": (wide, mlp)}
+    norms: dict[str, tuple[int, ...]] = {}
+    if shape.experts:
+        inner = {f"{name}_exps": (shape.experts, *size) for name, size in inner.items()} | {"ffn_gate_inp": (shape.experts, wide)}
+        norms = {"attn_q_norm": (wide,), "attn_k_norm": (narrow,)}
+    if shape.conv:
+        norms = {"attn_q_norm": (dim,), "attn_k_norm": (dim,)}
     for i in range(shape.layers):
-        for name, size in {
-            "attn_norm": (wide,), "ffn_norm": (wide,), "attn_q": (wide, wide), "attn_k": (narrow, wide), "attn_v": (narrow, wide),
-            "attn_output": (wide, wide), "ffn_gate": (shape.mlp, wide), "ffn_up": (shape.mlp, wide), "ffn_down": (wide, shape.mlp),
-        }.items():  # fmt: skip
+        mixer = convolution if i in shape.conv else attention | norms
+        for name, size in ({"attn_norm": (wide,), "ffn_norm": (wide,)} | mixer | inner).items():
             yield f"blk.{i}.{name}.weight", size
 
 
