@@ -52,7 +52,7 @@ class StateLayout:
     @cached_property
     def step_tokens(self) -> int:
         """The most tokens of one sequence that may be written before they are read: the room in rings beside their windows."""
-        return REMEMBERING_STEP_TOKENS if self.memory_floats else STEP_TOKENS
+        return REMEMBERING_STEP_TOKENS if any(s.remembering(self.kv_groups) for s in self.layers) else STEP_TOKENS
 
     @cached_property
     def page_slots(self) -> npt.NDArray[np.int64]:
