@@ -163,7 +163,7 @@ def test_a_memory_goes_back_to_nothing_or_not_at_all(backend: CpuBackend) -> Non
 def test_a_broken_memory_is_said_and_takes_nobody_with_it(backend: CpuBackend, tmp_path: Path) -> None:
     ids = tokens(backend.config, 100)
     good, bad, expected = read(backend, ids), read(backend, ids), read(backend, ids)
-    bad.memories[0, 0, 0, 0] = np.nan
+    bad.memories[0] = np.nan
     [logits] = [row.copy() for row in step(backend, [(expected, 1)])]
     with pytest.raises(KernelError, match="recurrent memory") as error:
         step(backend, [(good, 1), (bad, 1)])

@@ -244,7 +244,7 @@ def test_digests_of_models_that_are_kept_stay_what_they_were() -> None:
     made = short_sighted(config, [(2, 0)])
     assert from_table(ModelConfig, to_table(made)) == made
     assert StateLayout.of(config).digest == digest_json(
-        [3, [[list(s.retrieval), s.window, s.sinks, s.memory] for s in config.layers], 3, 12, "float16"]
+        [4, [[list(s.retrieval), s.window, s.sinks, s.memory] for s in config.layers], 3, 12, "float16"]
     )
 
 
