@@ -144,30 +144,45 @@ def dot_later_half_of_three(sums, w, q, stride):
     return dot_codes(sums, either(field(b, 6, 3), field(c, 5, 4)), q + 28, stride)
 
 
-def _int4_panel(rows):
-    """Make a panel for codes of 4 bits, with a scale and a minimum for each group."""
+def scaled_panel(product, bytes_):
+    """Make panels for codes with a float16 scale and minimum for each 32 columns, which take so many bytes.
 
-    @njit
-    def panel(linear, index, x, first, out, stride, accumulate):
-        K = get(linear, at.COLUMNS)
-        groups, line = K // 32, K // 4
-        w = get(linear, at.WEIGHTS) + index * K * 8
-        d = get(linear, at.SCALES) + index * groups * 32
-        m = get(linear, at.MINIMA) + index * groups * 32
-        tile = zeros_f(rows)
-        for term in range(2):
-            q = get(x, at.BYTES) + (2 * first + term) * K
-            scale = get(x, at.SCALE) + (2 * first + term) * groups * 4
-            total = get(x, at.TOTAL) + (2 * first + term) * groups * 4
-            for g in range(groups):
-                if needed(rows, term, scale + 4 * g, line):
-                    sums = dot_half(zeros_i(rows), w + 256 * g, q + 32 * g, 2 * K)
-                    sums = dot_later_half(sums, w + 256 * g, q + 32 * g, 2 * K)
-                    tile = outer_integers(tile, whole_sums(sums), load_f16(d + 32 * g), scale + 4 * g, line)
-                    tile = outer(tile, load_f16(m + 32 * g), total + 4 * g, line)
-        finish(rows, linear, index, tile, out, stride, accumulate)
+    product: makes, for a number of rows, a function that multiplies them: (codes, inputs, stride of inputs) → whole sums.
+    """
 
-    return panel
+    def make(rows):
+        multiplied = product(rows)
+
+        @njit
+        def panel(linear, index, x, first, out, stride, accumulate):
+            K = get(linear, at.COLUMNS)
+            groups, line = K // 32, K // 4
+            w = get(linear, at.WEIGHTS) + index * groups * bytes_
+            d = get(linear, at.SCALES) + index * groups * 32
+            m = get(linear, at.MINIMA) + index * groups * 32
+            tile = zeros_f(rows)
+            for term in range(2):
+                q = get(x, at.BYTES) + (2 * first + term) * K
+                scale = get(x, at.SCALE) + (2 * first + term) * groups * 4
+                total = get(x, at.TOTAL) + (2 * first + term) * groups * 4
+                for g in range(groups):
+                    if needed(rows, term, scale + 4 * g, line):
+                        sums = multiplied(w + bytes_ * g, q + 32 * g, 2 * K)
+                        tile = outer_integers(tile, sums, load_f16(d + 32 * g), scale + 4 * g, line)
+                        tile = outer(tile, load_f16(m + 32 * g), total + 4 * g, line)
+            finish(rows, linear, index, tile, out, stride, accumulate)
+
+        return panel
+
+    return make
+
+
+def _fours(rows):
+    @njit(inline="always")
+    def multiplied(w, q, stride):
+        return whole_sums(dot_later_half(dot_half(zeros_i(rows), w, q, stride), w, q, stride))
+
+    return multiplied
 
 
 def _sixteens_panel(rows, dot_half, dot_later_half, bits):
@@ -225,7 +240,7 @@ def all_rows(most, make):
     return run
 
 
-_int4 = all_rows(INTEGERS, _int4_panel)
+_int4 = all_rows(INTEGERS, scaled_panel(_fours, 256))
 _int4_16 = all_rows(INTEGERS, lambda rows: _sixteens_panel(rows, dot_half, dot_later_half, 4))
 _int3_16 = all_rows(INTEGERS, lambda rows: _sixteens_panel(rows, dot_half_of_three, dot_later_half_of_three, 3))
 _int8 = all_rows(INTEGERS, _int8_panel)

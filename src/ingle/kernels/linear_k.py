@@ -17,6 +17,7 @@ from ingle.kernels.linear import (
     dot_later_half_of_three,
     finish,
     needed,
+    scaled_panel,
 )
 from ingle.kernels.simd import either, field, get, load_bytes, load_f16, load_i8, load_i32, numbers, raised_field, shifted, splat
 from ingle.kernels.tiles import dot_codes, outer, outer_integers, row_halves_i, summed, whole_sums, zeros_f, zeros_i
@@ -211,33 +212,17 @@ def _pairs_panel(rows):
     return panel
 
 
-def _fives_panel(rows):
-    """Make a panel for codes of five bits, with a float16 scale and minimum for each 32 columns."""
+def _fives(rows):
     first, later = (_onto(rows, pieces) for pieces in _HALVES[k_quants.Q5_K])
 
-    @njit
-    def panel(linear, index, x, first_row, out, stride, accumulate):
-        K = get(linear, at.COLUMNS)
-        groups, line = K // 32, K // 4
-        w = get(linear, at.WEIGHTS) + index * groups * 320
-        d = get(linear, at.SCALES) + index * groups * 32
-        m = get(linear, at.MINIMA) + index * groups * 32
-        tile = zeros_f(rows)
-        for term in range(2):
-            q = get(x, at.BYTES) + (2 * first_row + term) * K
-            scale = get(x, at.SCALE) + (2 * first_row + term) * groups * 4
-            total = get(x, at.TOTAL) + (2 * first_row + term) * groups * 4
-            for g in range(groups):
-                if needed(rows, term, scale + 4 * g, line):
-                    sums = later(first(zeros_i(rows), w + 320 * g, q + 32 * g, 2 * K), w + 320 * g, q + 32 * g, 2 * K)
-                    tile = outer_integers(tile, sums, load_f16(d + 32 * g), scale + 4 * g, line)
-                    tile = outer(tile, load_f16(m + 32 * g), total + 4 * g, line)
-        finish(rows, linear, index, tile, out, stride, accumulate)
+    @njit(inline="always")
+    def multiplied(w, q, stride):
+        return later(first(zeros_i(rows), w, q, stride), w, q, stride)
 
-    return panel
+    return multiplied
 
 
-_int5 = all_rows(INTEGERS, _fives_panel)
+_int5 = all_rows(INTEGERS, scaled_panel(_fives, 320))
 _q2_k = all_rows(INTEGERS, _pairs_panel)
 _q3_k = all_rows(INTEGERS, _sixteens_panel(k_quants.Q3_K))
 _q4_k = all_rows(INTEGERS, _thirty_twos_panel(k_quants.Q4_K))
