@@ -59,6 +59,9 @@ def made(folder: Path, name: str, kind: str) -> Path:
     file, whole = folder / f"{name}-{kind}.gguf", folder / f"{name}-f16.gguf"
     if not file.exists():
         folder.mkdir(parents=True, exist_ok=True)
+        if SHAPES[name].conv:  # the wheel's quantiser doesn't know this family
+            write(file.with_suffix(".part"), SHAPES[name], in_blocks=True)
+            return file.with_suffix(".part").rename(file)
         write(whole, SHAPES[name])
         from ik_llama_cpp.quantize import quantize
 
@@ -68,8 +71,20 @@ def made(folder: Path, name: str, kind: str) -> Path:
     return file
 
 
-def write(path: Path, shape: Shape) -> None:
-    """Write a model of random float16 weights with SmolLM2's tokenizer: a Llama, or OLMoE or LFM2 where the shape asks for it."""
+def blocks(kind: str, rows: int, columns: int, seed: int) -> np.ndarray:
+    """Random K-quants with small units: [rows, bytes]."""
+    draw, (size, unit) = np.random.default_rng(seed), {"Q4_K": (144, 0), "Q6_K": (210, 208)}[kind]
+    raw = draw.integers(0, 256, (min(rows, 256), columns // 256, size), np.uint8)
+    raw[..., unit : unit + 2] = np.array([2e-5], np.float16).view(np.uint8)
+    raw[..., 2:4] = 0 if kind == "Q4_K" else raw[..., 2:4]
+    return np.resize(raw.reshape(len(raw), -1), (rows, columns // 256 * size))
+
+
+def write(path: Path, shape: Shape, in_blocks: bool = False) -> None:
+    """Write a model of random float16 weights with SmolLM2's tokenizer: a Llama, or OLMoE or LFM2 where the shape asks for it.
+
+    in_blocks: matrices are random K-quants at once, of the kinds that Q4_K_M has.
+    """
     import gguf
 
     family = "olmoe" if shape.experts else ("lfm2" if shape.conv else "llama")
@@ -94,9 +109,14 @@ def write(path: Path, shape: Shape) -> None:
     writer.add_rope_freq_base(100_000.0)
     writer.add_vocab_size(vocabulary)
     for name, size in tensors(shape, vocabulary):
+        exact = name.endswith(("conv.weight", "gate_inp.weight"))  # as llama.cpp keeps them
+        if in_blocks and len(size) == 2 and not exact:
+            kind = "Q6_K" if "embd" in name or "down" in name or "attn_v" in name else "Q4_K"
+            raw = blocks(kind, *size, len(name) + size[0])
+            writer.add_tensor(name, raw, raw_dtype=gguf.GGMLQuantizationType[kind])
+            continue
         draw = np.random.default_rng(len(name) + size[0])
         row = (draw.standard_normal((min(size[0], 256), *size[1:]), np.float32) * 0.02).astype(np.float16)
-        exact = name.endswith(("conv.weight", "gate_inp.weight"))  # as llama.cpp keeps them
         values = np.ones(size, np.float32) if len(size) == 1 else np.resize(row, size)
         writer.add_tensor(name, values.astype(np.float32) if exact else values)
     writer.write_header_to_file()
