@@ -34,11 +34,9 @@ def list_offers(as_json: bool, again: bool) -> None:
     print_table(_HEADINGS, [_row(one) for one in known])
     for text in dict.fromkeys(f"{one.name}: {one.note}" for one in known if one.note):
         note(text)
-    rates = bandwidth.bytes_per_s
-    low, high = min(rates.values()) / 1e9, max(rates.values()) / 1e9
-    note(
-        f"Sizes are about. Speed is predicted: {bandwidth.threads} threads read {low:.0f} to {high:.0f} GB/s here ({bandwidth.measured_at})."
-    )
+    rates, when = [rate / 1e9 for rate in bandwidth.bytes_per_s.values()], bandwidth.measured_at[:10]
+    read = f"{bandwidth.threads} threads read {min(rates):.0f} to {max(rates):.0f} GB of weights a second here ({when})"
+    note(f"Sizes are about. Speed is predicted: {read}.")
     note(f"Also known, on the smallest: {', '.join(SHIPPED)}; for sound and pictures: {', '.join(SETS)}.")
 
 
