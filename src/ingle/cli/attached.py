@@ -67,7 +67,7 @@ def attached_pull(what: str, force: bool) -> None:
 
 
 def _end_with_server() -> None:
-    """Interrupt this process when its standard input ends."""
-    while sys.stdin.buffer.read(4096):
+    """Interrupt this process when its standard input ends. It is read without Python's buffer, whose lock an ending process would want."""
+    while os.read(sys.stdin.fileno(), 4096):
         pass
     os.kill(os.getpid(), signal.SIGINT)
