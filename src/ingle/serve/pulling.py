@@ -59,13 +59,15 @@ class PullState:
 class Puller:
     """The pulls of one server. Belongs to its event loop."""
 
-    def __init__(self, home: Home, only: Sequence[str]) -> None:
-        """`only`: the models that the server offers; empty = all, and then more may come."""
-        self._home, self._only = home, tuple(only)
+    def __init__(self, home: Home, only: Sequence[str], running: Callable[[], int]) -> None:
+        """`only`: the models that the server offers; empty = all, and then more may come. `running`: how many answers are being written."""
+        self._home, self._only, self._running = home, tuple(only), running
         self.state = PullState()
         self.changed: list[Callable[[], None]] = []
         """Called whenever the state changes."""
         self._process: Process | None = None
+        self._meter: Process | None = None
+        self._hurry = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._measuring: asyncio.Task[None] | None = None
         self._began: tuple[str, float, int] = ("", 0.0, 0)
@@ -109,10 +111,17 @@ class Puller:
             await asyncio.wait({self._task})
         return self.state
 
-    def measure(self) -> None:
-        """Measure this machine's speed, unless that was done or is under way; in a process of its own."""
+    @property
+    def measuring(self) -> bool:
+        """Whether the machine's speed is being measured now."""
+        return self._meter is not None
+
+    def measure(self, after_s: float = 0.0) -> None:
+        """Have this machine's speed measured, unless it was: after so many seconds, when no answer is being written, in another process."""
+        if after_s <= 0:
+            self._hurry.set()
         if (self._measuring is None or self._measuring.done()) and not self._closed and read_bandwidth(self._home) is None:
-            self._measuring = asyncio.create_task(self._measure())
+            self._measuring = asyncio.create_task(self._measure(after_s))
 
     async def close(self) -> None:
         """End whatever runs."""
@@ -184,20 +193,27 @@ class Puller:
         passed = time.monotonic() - since
         return (total - done) * passed / (done - before) if total and done > before and passed > 1 else None
 
-    async def _measure(self) -> None:
+    async def _measure(self, after_s: float) -> None:
         """Have the list made once: it measures, and keeps what it measured in the home."""
-        process = None
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._hurry.wait(), after_s)
+        while self._running():
+            await asyncio.sleep(1)
         try:
-            process = await asyncio.create_subprocess_exec(*COMMAND, "--json", stdout=DEVNULL, stderr=PIPE, env=self._environment)
-            _, said = await process.communicate()
-            if process.returncode:
+            self._meter = meter = await asyncio.create_subprocess_exec(
+                *COMMAND, "--json", stdout=DEVNULL, stderr=PIPE, env=self._environment
+            )
+            self._tell()
+            _, said = await meter.communicate()
+            if meter.returncode:
                 log("speed", {"fault": said.decode("utf-8", "replace").strip()[-500:]})
         except OSError as error:
             log("speed", {"fault": str(error)})
         finally:
-            if process is not None and process.returncode is None:
-                process.kill()
-                await process.wait()
+            begun, self._meter = self._meter, None
+            if begun is not None and begun.returncode is None:
+                begun.kill()
+                await begun.wait()
         self._tell()
 
     async def _end(self) -> None:

@@ -64,7 +64,7 @@ class Service:
         self.home, self.settings, self.sampling, self.models = home, settings, sampling, models
         self.metrics, self.policy, self.recorder = Metrics(), policy, Recorder(home)
         self.speech, self.sounds = Speech(home), SoundMemory()  # ears and voices: a process that starts when it is first needed
-        self.puller = Puller(home, models.only)
+        self.puller = Puller(home, models.only, lambda: self.running)
         self.wrong_keys = WrongKeys(self.recorder.add, self.metrics.wrong_key)
         self.key, self.learns = b"", False
         """Key of the answers' digests, and whether a learner runs beside."""
