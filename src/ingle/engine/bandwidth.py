@@ -100,7 +100,7 @@ def read_bandwidth(home: Home, threads: int | None = None) -> Bandwidth | None:
     """
     try:
         kept = from_table(Bandwidth, json.loads(_file(home).read_bytes()))
-    except (OSError, ValueError, TypeError, AttributeError, ConfigError):
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError, ConfigError):
         return None
     sound = all(math.isfinite(rate) and rate > 0 for rate in kept.bytes_per_s.values()) and 0 <= kept.layer_s < 1
     now = (_VERSION, find_machine().name, usable_cores(), threads or kept.threads, set(KINDS))

@@ -71,10 +71,13 @@ def offers(home: Home, bandwidth: Bandwidth | None, room: MachineRoom | None = N
 
 
 def larger_offer(known: Sequence[ModelOffer], than: str) -> ModelOffer | None:
-    """Return the largest model that fits here and writes fluently, where only `than`, the smallest, is kept; None if there is none."""
+    """Return the largest model that fits here and writes fluently, where only `than`, the smallest, is kept; None if there is none.
+
+    One with terms of its own (`note`) is not offered unasked.
+    """
     if any(one.kept and one.name != than for one in known):
         return None
-    fluent = [one for one in known if one.fits and one.name != than and (one.tokens_per_s or 0) >= FLUENT]
+    fluent = [one for one in known if one.fits and one.name != than and not one.note and (one.tokens_per_s or 0) >= FLUENT]
     return max(fluent, key=lambda one: one.memory_bytes, default=None)
 
 
