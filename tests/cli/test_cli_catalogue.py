@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from ingle.core.errors import KernelError
 from ingle.engine import offers as room
 from ingle.home.hub_models import HUB_MODELS
 from ingle.home.kept import list_kept
@@ -108,3 +109,18 @@ def test_a_server_s_pull_tells_its_progress_and_ends_with_its_input(tmp_path: Pa
     assert told[-1] == {"kept": NAME}
     assert {"bytes", "pieces"} == {one["unit"] for one in told if "unit" in one}
     wait_until(lambda: [kept.name for kept in list_kept(Home(tmp_path))] == [NAME])
+
+
+def test_a_machine_that_can_not_be_measured_has_a_list_all_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: object) -> None:
+        raise KernelError("kernel linear_q4_k", "must compile on this machine", "no")
+
+    monkeypatch.setattr("ingle.engine.bandwidth.measure", fails)
+    result = ingle(tmp_path, "pull")
+    assert "must compile on this machine" in result.stderr
+    assert all("  ?  " in line for line in result.stdout.splitlines()[1:])
+    assert json.loads(ingle(tmp_path, "pull", "--json").stdout)["machine"] is None
+
+
+def test_a_missing_model_of_the_catalogue_says_how_to_get_it(tmp_path: Path) -> None:
+    assert "`ingle pull qwen3-8b` brings it from the hub, about 5.0 GB" in ingle(tmp_path, "run", "hi", "qwen3-8b", code=3).stderr

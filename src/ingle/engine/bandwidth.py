@@ -79,18 +79,23 @@ class Bandwidth:
         return read + cache + shape.layers * self.layer_s
 
 
-def bandwidth_of(home: Home, threads: int | None = None, told: Told = untold, again: bool = False) -> Bandwidth:
+def bandwidth_of(
+    home: Home, threads: int | None = None, told: Told = untold, waiting: Callable[[str], None] = lambda _: None, again: bool = False
+) -> Bandwidth:
     """Return the bandwidth that the home keeps for this machine; measure and keep it where there is none, or `again`.
 
-    Raises HomeError, KernelError.
+    `waiting` hears of another process that measures: two at once would halve each other's. Raises HomeError, KernelError.
     """
-    kept = None if again else read_bandwidth(home, threads)
-    if kept is None:
-        home.create()
+    if not again and (kept := read_bandwidth(home, threads)) is not None:
+        return kept
+    home.create()
+    with home.lock("speed", waiting):
+        if not again and (kept := read_bandwidth(home, threads)) is not None:
+            return kept
         with staging(home) as folder:
-            kept = measure(folder, threads, told)
-        write_atomic(_file(home), json.dumps(to_table(kept), indent=1).encode(), mode=0o600)
-    return kept
+            measured = measure(folder, threads, told)
+        write_atomic(_file(home), json.dumps(to_table(measured), indent=1).encode(), mode=0o600)
+    return measured
 
 
 def read_bandwidth(home: Home, threads: int | None = None) -> Bandwidth | None:

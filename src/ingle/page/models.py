@@ -67,6 +67,9 @@ class ModelsTab:
         """Return the larger model to offer at the start of a conversation, where the default is the small one; None = none."""
         if not may_pull(self._tab) or home_choices(self._tab.service)["model"] != SMALL:
             return None
+        offered = await asyncio.to_thread(self._tab.service.models.offered)
+        if len({kept.base for kept in offered}) > 1:  # whoever has another model is left alone
+            return None
         self._tab.service.puller.measure(SOON_S)
         found: ModelOffer | None = larger_offer(await self._tab.service.puller.offers(), SMALL)
         return None if found is None else asdict(found)
