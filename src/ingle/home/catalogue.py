@@ -145,7 +145,7 @@ SHIPPED = {
 }
 
 
-_MOST_CLOSE = 5
+_MOST_CLOSE, _LONGEST = 5, 100
 
 
 def known_names() -> tuple[str, ...]:
@@ -158,11 +158,13 @@ def close_names(name: str) -> list[str]:
     asked, known = _plain(name), {one: _plain(one) for one in known_names()}
     if len(asked) < 2:
         return []
+    lower, names = name.lower()[:_LONGEST], list(known)
     same = [one for one, plain in known.items() if plain == asked]
-    beginning = [one for one, plain in known.items() if plain.startswith(asked) or asked.startswith(plain)]
-    inside = [one for one, plain in known.items() if asked in plain]
-    spelt = difflib.get_close_matches(name.lower(), list(known), n=3, cutoff=0.5)
-    return [*dict.fromkeys([*same, *beginning, *inside] or spelt)][:_MOST_CLOSE]
+    beginning = [one for one, plain in known.items() if plain.startswith(asked)]
+    misspelt = difflib.get_close_matches(lower, names, n=3, cutoff=0.8)
+    inside = [one for one, plain in known.items() if asked in plain or asked.startswith(plain)]
+    found = [*same, *beginning, *misspelt, *inside] or difflib.get_close_matches(lower, names, n=3, cutoff=0.5)
+    return [*dict.fromkeys(found)][:_MOST_CLOSE]
 
 
 def _plain(name: str) -> str:
