@@ -1,10 +1,13 @@
 """The speed that the catalogue foretells for this machine, beside the speed that the decoder then has.
 
-    python bench/predict.py --folder DIR [--shape 0.36B --shape 1.7B] [--rounds 7] [--threads 2]
+    python bench/predict.py --folder DIR [--shape 0.36B --shape 1.7B] [--rounds 7] [--threads 2] [--others 0.15] [--minutes 30]
 
-Each round measures the machine as `ingle pull` does (engine/bandwidth.py, 2 s), foretells the decoding of every file from its shape alone,
-and then decodes 48 tokens of each after a prompt of 8. Files are those of bench/large.py (weights by chance, llama.cpp's own quantiser),
-and smollm2. All alternate, so that a drift of the machine falls on both. Memory: what is resident after decoding, and what is foretold.
+A round measures the machine as `ingle pull` does (engine/bandwidth.py, 2 s), foretells the decoding of one file from its shape alone, and
+then decodes 48 tokens of it after a prompt of 8. The files take turns. They are those of bench/large.py (weights by chance, llama.cpp's own
+quantiser), and smollm2. Memory: what is resident after decoding, and what is foretold.
+
+What is foretold is the speed of a machine that does nothing else. So a round waits until the cores are idle, and is thrown away, whatever
+it gave, if other programs took more than `--others` of all cores' time during it. The table says how many were.
 """
 
 import argparse
@@ -12,11 +15,13 @@ import itertools
 import os
 import tempfile
 import time
+from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from harness import Engine, Figure, finish, ratios, show
-from ingle.engine.bandwidth import Bandwidth, measure
+from ingle.engine.bandwidth import measure
 from ingle.home.catalogue import CATALOGUE
 from ingle.home.hub_models import PROCESS_BYTES
 from ingle.home.model_size import ModelShape, cache_bytes, file_bytes
@@ -28,18 +33,62 @@ WORDS = 49152
 """Of the tokenizer in all these files."""
 
 
+@dataclass
+class Model:
+    """A file, and what came of it."""
+
+    file: Path
+    shape: ModelShape
+    quantisation: str
+    engine: Engine
+    told: list[float] = field(default_factory=list)
+    came: list[float] = field(default_factory=list)
+
+
 def shape_of(name: str) -> ModelShape:
     """The shape of a file of bench/large.py."""
     of = SHAPES[name]
     return ModelShape(of.layers, of.hidden, of.mlp, of.heads, of.kv_heads, of.hidden // of.heads, WORDS, of.tied)
 
 
-def measured(threads: int) -> tuple[Bandwidth, float]:
-    """The machine's bandwidth now, and how many seconds that took."""
+def busy() -> tuple[int, int]:
+    """Clock ticks that all cores have worked, and that have passed on them."""
+    ticks = [int(word) for word in Path("/proc/stat").read_text().splitlines()[0].split()[1:9]]
+    return sum(ticks) - ticks[3] - ticks[4], sum(ticks)
+
+
+def own(pids: list[int]) -> int:
+    """Clock ticks that these processes have worked."""
+    total = 0
+    for pid in pids:
+        with suppress(OSError):
+            words = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()
+            total += sum(int(word) for word in words[11:15])
+    return total
+
+
+def wait_for_quiet(until: float) -> None:
+    """Wait until the cores have been idle for a second."""
+    while time.monotonic() < until:
+        worked, passed = busy()
+        time.sleep(1)
+        now, all_now = busy()
+        if now - worked < 0.1 * (all_now - passed):
+            return
+
+
+def one_round(model: Model, threads: int, seed: int) -> tuple[float, float, float, float]:
+    """Tokens a second that were foretold and came, the seconds of the measurement, and the share of all cores that others took."""
+    pids = [os.getpid(), model.engine.pid]
+    worked, passed, mine = *busy(), own(pids)
     began = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
         bandwidth = measure(Path(folder), threads)
-    return bandwidth, time.perf_counter() - began
+    seconds = time.perf_counter() - began
+    came = (TOKENS - 1) / model.engine.ask(prompt=PROMPT, tokens=TOKENS, seed=seed)["rest_s"]
+    now, all_now = busy()
+    others = (now - worked - (own(pids) - mine)) / (all_now - passed)
+    return 1 / bandwidth.token_s(model.shape, model.quantisation, PROMPT + TOKENS // 2), came, seconds, others
 
 
 def main() -> None:
@@ -50,43 +99,49 @@ def main() -> None:
     parser.add_argument("--kind", default="Q4_K_M")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--others", type=float, default=0.15)
+    parser.add_argument("--minutes", type=float, default=30)
     options = parser.parse_args()
     small = CATALOGUE["smollm2"]
     assert small.shape
-    models = {"135M Q4_1": (smollm2(), small.shape, small.quantisation)}
+    files = {"135M Q4_1": (smollm2(), small.shape, small.quantisation)}
     for name in options.shape or ("0.36B", "1.7B"):
-        models[f"{name} {options.kind}"] = made(options.folder, name, options.kind), shape_of(name), options.kind
-    engines = {name: Engine("ingle", str(file), str(options.threads)) for name, (file, _, _) in models.items()}
-    seeds, load = itertools.count(), list[float]()
-    told: dict[str, list[float]] = {name: [] for name in models}
-    came: dict[str, list[float]] = {name: [] for name in models}
-    took = list[float]()
-    for name, engine in engines.items():
-        engine.ask(prompt=PROMPT, tokens=TOKENS, seed=next(seeds))
-        print(f"{name} is warm", flush=True)
-    measured(options.threads)  # compiles what is missing
-    for number in range(options.rounds):
-        load.append(os.getloadavg()[0])
-        bandwidth, seconds = measured(options.threads)
+        files[f"{name} {options.kind}"] = made(options.folder, name, options.kind), shape_of(name), options.kind
+    models = {name: Model(*of, Engine("ingle", str(of[0]), str(options.threads))) for name, of in files.items()}
+    seeds, took, thrown = itertools.count(), list[float](), list[float]()
+    for model in models.values():
+        model.engine.ask(prompt=PROMPT, tokens=TOKENS, seed=next(seeds))
+        one_round(model, options.threads, next(seeds))  # compiles what is missing
+    until = time.monotonic() + 60 * options.minutes
+    while time.monotonic() < until and (left := [name for name, model in models.items() if len(model.came) < options.rounds]):
+        name = min(left, key=lambda one: len(models[one].came))
+        wait_for_quiet(until)
+        told, came, seconds, others = one_round(models[name], options.threads, next(seeds))
+        if others > options.others:
+            thrown.append(told / came)
+            continue
+        models[name].told.append(told)
+        models[name].came.append(came)
         took.append(seconds)
-        for name, (_, shape, quantisation) in models.items():
-            told[name].append(1 / bandwidth.token_s(shape, quantisation, PROMPT + TOKENS // 2))
-            came[name].append((TOKENS - 1) / engines[name].ask(prompt=PROMPT, tokens=TOKENS, seed=next(seeds))["rest_s"])
-        print(f"round {number + 1} of {options.rounds}", flush=True)
-    rows: list[list[Any]] = [["", "foretold, tokens/s", "came, tokens/s", "foretold ÷ came", "resident, MB", "foretold, MB", "file ÷ told"]]
-    result: dict[str, Any] = {"seconds": Figure(tuple(took)).table(), "load": Figure(tuple(load)).table()}
-    for name, (file, shape, quantisation) in models.items():
-        before, after, held = Figure(tuple(told[name])), Figure(tuple(came[name])), memory(engines[name].pid)["VmRSS"]
-        size, guess = file.stat().st_size, file_bytes(shape, quantisation)
-        need = (guess + cache_bytes(shape, PROMPT + TOKENS) + PROCESS_BYTES) / 1e6
-        ratio = ratios(before, after)
-        rows.append([name, before, after, ratio, f"{held:.0f}", f"{need:.0f}", f"{size / guess:.4f}"])
-        result[name] = {"told": before.table(), "came": after.table(), "ratio": ratio.table(), "resident_mb": held, "told_mb": need}
-    title = f"{options.threads} threads, median (range) of {options.rounds} alternating rounds; load {result['load']['median']:.1f}"
-    show(f"{title}; a measurement takes {Figure(tuple(took))} s", rows)
+        print(f"{name}: {told:.1f} foretold, {came:.1f} came, others {others:.2f}", flush=True)
+    report({name: model for name, model in models.items() if model.came}, took, thrown, options.threads)
+    for model in models.values():
+        model.engine.close()
+
+
+def report(models: dict[str, Model], took: list[float], thrown: list[float], threads: int) -> None:
+    """Print the table and the JSON line."""
+    rows: list[list[Any]] = [["", "rounds", "foretold, tokens/s", "came, tokens/s", "foretold ÷ came", "resident, MB", "foretold, MB"]]
+    result: dict[str, Any] = {"seconds": Figure(tuple(took)).table() if took else None, "thrown": thrown}
+    for name, model in models.items():
+        told, came, held = Figure(tuple(model.told)), Figure(tuple(model.came)), memory(model.engine.pid)["VmRSS"]
+        guess = file_bytes(model.shape, model.quantisation) + cache_bytes(model.shape, PROMPT + TOKENS) + PROCESS_BYTES
+        ratio = ratios(told, came)
+        rows.append([name, len(model.came), told, came, ratio, f"{held:.0f}", f"{guess / 1e6:.0f}"])
+        result[name] = {"told": told.table(), "came": came.table(), "ratio": ratio.table(), "resident_mb": held, "told_mb": guess / 1e6}
+    took_s = f"; a measurement takes {Figure(tuple(took))} s" if took else ""
+    show(f"{threads} threads, median (range); {len(thrown)} rounds thrown away{took_s}", rows)
     finish("predict", result)
-    for engine in engines.values():
-        engine.close()
 
 
 if __name__ == "__main__":

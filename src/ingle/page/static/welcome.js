@@ -19,8 +19,8 @@ export default {
       <ul>
         <li v-for="sample in samples"><button type="button" @click="$emit('sample', sample)">{{ sample }}</button></li>
       </ul>
-      <p v-if="offer" class="offer">A larger model fits this machine: {{ offer.title }}, about {{ Math.round(offer.tokens_per_s) }} tokens a second.
-        <button type="button" aria-haspopup="dialog" @click="$emit('models')">Look at models</button></p>
+      <div v-if="offer" class="offer">A larger model fits this machine: {{ offer.title }}, about {{ Math.round(offer.tokens_per_s) }} tokens a second.
+        <button type="button" aria-haspopup="dialog" @click="$emit('models')">Look at models</button></div>
     </section>`,
   created() {
     this.samples = SAMPLES;
