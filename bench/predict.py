@@ -7,7 +7,8 @@ then decodes 48 tokens of it after a prompt of 8. The files take turns. They are
 quantiser), and smollm2. Memory: what is resident after decoding, and what is foretold.
 
 What is foretold is the speed of a machine that does nothing else. So a round waits until the cores are idle, and is thrown away, whatever
-it gave, if other programs took more than `--others` of all cores' time during it. The table says how many were.
+it gave, if other programs took more than `--others` of all cores' time during it. The table says how many were. Where that never comes,
+`--clock cpu` counts the seconds that one thread worked, on both sides: it tries the arithmetic, and not what several threads give.
 """
 
 import argparse
@@ -15,10 +16,13 @@ import itertools
 import os
 import tempfile
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from harness import Engine, Figure, finish, ratios, show
 from ingle.engine.bandwidth import measure
@@ -27,6 +31,7 @@ from ingle.home.hub_models import PROCESS_BYTES
 from ingle.home.model_size import ModelShape, cache_bytes, file_bytes
 from large import SHAPES, made, memory
 from model import smollm2
+from peers import Ingle
 
 PROMPT, TOKENS = 8, 48
 WORDS = 49152
@@ -40,7 +45,9 @@ class Model:
     file: Path
     shape: ModelShape
     quantisation: str
-    engine: Engine
+    pid: int
+    decode: Callable[[int], float]
+    """Decodes by a prompt of this seed; returns tokens a second."""
     told: list[float] = field(default_factory=list)
     came: list[float] = field(default_factory=list)
 
@@ -77,15 +84,42 @@ def wait_for_quiet(until: float) -> None:
             return
 
 
-def one_round(model: Model, threads: int, seed: int) -> tuple[float, float, float, float]:
+def in_process(file: Path, shape: ModelShape, quantisation: str, threads: int) -> Model:
+    """Open a model of its own engine process."""
+    engine = Engine("ingle", str(file), str(threads))
+    return Model(
+        file, shape, quantisation, engine.pid,
+        lambda seed: (TOKENS - 1) / engine.ask(prompt=PROMPT, tokens=TOKENS, seed=seed)["rest_s"],
+    )  # fmt: skip
+
+
+def in_here(file: Path, shape: ModelShape, quantisation: str) -> Model:
+    """Open a model in this process, whose one thread's working time is counted."""
+    from ingle.engine.backend import prefill, step
+
+    backend = Ingle(file, 1).model.backend
+
+    def decode(seed: int) -> float:
+        ids = np.random.default_rng(seed).integers(1000, 40_000, PROMPT).tolist()
+        state = backend.new_state()
+        token = int(prefill(backend, ids, state).argmax())
+        began = time.process_time()
+        for _ in range(TOKENS - 1):
+            token = int(step(backend, [(state, token)])[0].argmax())
+        return (TOKENS - 1) / (time.process_time() - began)
+
+    return Model(file, shape, quantisation, os.getpid(), decode)
+
+
+def one_round(model: Model, threads: int, seed: int, clock: Callable[[], float]) -> tuple[float, float, float, float]:
     """Tokens a second that were foretold and came, the seconds of the measurement, and the share of all cores that others took."""
-    pids = [os.getpid(), model.engine.pid]
+    pids = [*{os.getpid(), model.pid}]
     worked, passed, mine = *busy(), own(pids)
     began = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
-        bandwidth = measure(Path(folder), threads)
+        bandwidth = measure(Path(folder), threads, clock=clock)
     seconds = time.perf_counter() - began
-    came = (TOKENS - 1) / model.engine.ask(prompt=PROMPT, tokens=TOKENS, seed=seed)["rest_s"]
+    came = model.decode(seed)
     now, all_now = busy()
     others = (now - worked - (own(pids) - mine)) / (all_now - passed)
     return 1 / bandwidth.token_s(model.shape, model.quantisation, PROMPT + TOKENS // 2), came, seconds, others
@@ -100,6 +134,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--others", type=float, default=0.15)
+    parser.add_argument("--clock", default="wall", choices=("wall", "cpu"))
     parser.add_argument("--minutes", type=float, default=30)
     options = parser.parse_args()
     small = CATALOGUE["smollm2"]
@@ -107,26 +142,26 @@ def main() -> None:
     files = {"135M Q4_1": (smollm2(), small.shape, small.quantisation)}
     for name in options.shape or ("0.36B", "1.7B"):
         files[f"{name} {options.kind}"] = made(options.folder, name, options.kind), shape_of(name), options.kind
-    models = {name: Model(*of, Engine("ingle", str(of[0]), str(options.threads))) for name, of in files.items()}
+    wall = options.clock == "wall"
+    threads, clock = (options.threads, time.perf_counter) if wall else (1, time.process_time)
+    models = {name: in_process(*of, threads) if wall else in_here(*of) for name, of in files.items()}
     seeds, took, thrown = itertools.count(), list[float](), list[float]()
     for model in models.values():
-        model.engine.ask(prompt=PROMPT, tokens=TOKENS, seed=next(seeds))
-        one_round(model, options.threads, next(seeds))  # compiles what is missing
+        one_round(model, threads, next(seeds), clock)  # compiles what is missing
     until = time.monotonic() + 60 * options.minutes
     while time.monotonic() < until and (left := [name for name, model in models.items() if len(model.came) < options.rounds]):
         name = min(left, key=lambda one: len(models[one].came))
-        wait_for_quiet(until)
-        told, came, seconds, others = one_round(models[name], options.threads, next(seeds))
-        if others > options.others:
+        if wall:
+            wait_for_quiet(until)
+        told, came, seconds, others = one_round(models[name], threads, next(seeds), clock)
+        if wall and others > options.others:
             thrown.append(told / came)
             continue
         models[name].told.append(told)
         models[name].came.append(came)
         took.append(seconds)
         print(f"{name}: {told:.1f} foretold, {came:.1f} came, others {others:.2f}", flush=True)
-    report({name: model for name, model in models.items() if model.came}, took, thrown, options.threads)
-    for model in models.values():
-        model.engine.close()
+    report({name: model for name, model in models.items() if model.came}, took, thrown, threads)
 
 
 def report(models: dict[str, Model], took: list[float], thrown: list[float], threads: int) -> None:
@@ -134,7 +169,7 @@ def report(models: dict[str, Model], took: list[float], thrown: list[float], thr
     rows: list[list[Any]] = [["", "rounds", "foretold, tokens/s", "came, tokens/s", "foretold ÷ came", "resident, MB", "foretold, MB"]]
     result: dict[str, Any] = {"seconds": Figure(tuple(took)).table() if took else None, "thrown": thrown}
     for name, model in models.items():
-        told, came, held = Figure(tuple(model.told)), Figure(tuple(model.came)), memory(model.engine.pid)["VmRSS"]
+        told, came, held = Figure(tuple(model.told)), Figure(tuple(model.came)), memory(model.pid)["VmRSS"]
         guess = file_bytes(model.shape, model.quantisation) + cache_bytes(model.shape, PROMPT + TOKENS) + PROCESS_BYTES
         ratio = ratios(told, came)
         rows.append([name, len(model.came), told, came, ratio, f"{held:.0f}", f"{guess / 1e6:.0f}"])

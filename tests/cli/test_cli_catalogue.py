@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from ingle.core.errors import KernelError
+from ingle.core.errors import KernelError, PullError
 from ingle.engine import offers as room
 from ingle.home.hub_models import HUB_MODELS
 from ingle.home.kept import list_kept
@@ -37,6 +37,7 @@ def test_the_list_says_what_each_needs_and_how_fast_it_would_be_here(tmp_path: P
     lines = first.stdout.splitlines()
     assert [line.split()[0] for line in lines[1:]] == ["smollm2", *HUB_MODELS]
     assert lines[0].split("  ")[0] == "NAME" and "SPEED HERE" in lines[0]
+    assert "not foretold" in lines[1] and not any("not foretold" in line for line in lines[2:])
     row = next(line for line in lines if line.startswith("smollm2-1.7b"))
     assert all(text in row for text in ("1.7B", "Apache-2.0", "1.1 GB", "2.1 GB", "tokens/s"))
     assert "Llama-3.2-Community" in first.stdout and "terms of use" in first.stderr
@@ -77,15 +78,19 @@ def test_a_model_comes_from_the_hub_and_answers(tmp_path: Path, hub: Site) -> No
 
 
 def test_what_is_too_large_is_refused_before_the_network_is_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    def asked(*_: object) -> None:
+        raise PullError("hub", "was asked")
+
+    monkeypatch.setattr("ingle.home.pull.resolve", asked)
     monkeypatch.setattr(room, "room_of", lambda _: room.MachineRoom(1 << 30, 1 << 30, 1 << 40))
     refused = ingle(tmp_path, "pull", "qwen3-8b", code=5)
-    assert "this machine has 1.1 GB" in refused.stderr and "--force" in refused.stderr
+    assert "this machine has 1.1 GB" in refused.stderr and "--force" in refused.stderr and "was asked" not in refused.stderr
     forced = ingle(tmp_path, "pull", "qwen3-8b", "--force", code=5)
-    assert "this machine has 1.1 GB" in forced.stderr and "Nothing was downloaded" not in forced.stderr, "a warning, and on it goes"
+    assert "this machine has 1.1 GB" in forced.stderr and "hub was asked" in forced.stderr, "a warning, and on it goes"
     monkeypatch.setattr(room, "room_of", lambda _: room.MachineRoom(1 << 40, 1 << 40, 1 << 30))
     for more in ((), ("--force",)):
-        assert "1.1 GB is free" in ingle(tmp_path, "pull", "qwen3-8b", *more, code=5).stderr
+        full = ingle(tmp_path, "pull", "qwen3-8b", *more, code=5).stderr
+        assert "1.1 GB is free" in full and "was asked" not in full
 
 
 def test_a_server_s_pull_tells_its_progress_and_ends_with_its_input(tmp_path: Path, hub: Site) -> None:
@@ -118,7 +123,7 @@ def test_a_machine_that_can_not_be_measured_has_a_list_all_the_same(tmp_path: Pa
     monkeypatch.setattr("ingle.engine.bandwidth.measure", fails)
     result = ingle(tmp_path, "pull")
     assert "must compile on this machine" in result.stderr
-    assert all("  ?  " in line for line in result.stdout.splitlines()[1:])
+    assert all("  not foretold  " in line for line in result.stdout.splitlines()[1:])
     assert json.loads(ingle(tmp_path, "pull", "--json").stdout)["machine"] is None
 
 

@@ -59,7 +59,7 @@ def _row(one: "ModelOffer") -> tuple[str, ...]:
     from ingle.cli.output import size
 
     count = f"{one.parameters / 1e9:.1f}B" if one.parameters >= 1e9 else f"{one.parameters / 1e6:.0f}M"
-    speed = "?"
+    speed = "not foretold"
     if one.tokens_per_s is not None:
         speed = f"{one.tokens_per_s:.0f} tokens/s" if one.tokens_per_s >= 10 else f"{one.tokens_per_s:.1f} tokens/s"
     fits = "yes" if one.fits else one.why[0].lower() + one.why[1:]

@@ -1,8 +1,8 @@
 """How fast this machine reads weights while it decodes, and the speed that follows for a model of any shape.
 
 A token of a model beyond the caches takes as long as reading its weights. So what is timed is the decoder itself, on a few layers of chance
-weights, once for each kind of blocks. Of a model of many tiny layers, what remains is what a layer takes beside reading: threads meet,
-norms, attention.
+weights, once for each kind of blocks. Of a model of smaller layers, what remains is what a layer takes beside reading: threads meet, norms,
+attention.
 """
 
 import json
@@ -36,17 +36,19 @@ from ingle.model.expected import expected_shapes
 KINDS = ("Q4_K", "Q5_K", "Q6_K", "Q8_0", "Q4_1")
 _VERSION = 1
 _WORDS = 256
-_LARGE, _TINY = (2048, 8192), (256, 256)
-"""Hidden size and MLP of the layers that are read, and of those whose reading takes no time."""
+_LARGE, _SMALL = (2048, 8192), (1024, 2560)
+"""Hidden size and MLP of the layers by which reading is measured, and of those that take longer than their reading."""
 _LARGE_BYTES = 150_000_000
 """Least bytes of the large layers: beyond any cache of a machine for one person."""
-_TINY_LAYERS = 32
+_SMALL_LAYERS = 16
 _HEAD_DIM = 64
 _FIRST, _STEPS = 3, 24
 """Tokens before time is taken, and tokens of which it is taken."""
 CONTEXT = 256
 """Tokens of the conversation for which speed is stated."""
 
+Clock = Callable[[], float]
+"""Returns seconds."""
 Told = Callable[[str, int, int], None]
 """Gets the present work, how much of it is done, and of how much."""
 
@@ -116,24 +118,25 @@ def _file(home: Home) -> Path:
     return home.root / "cache" / "speed.json"
 
 
-def measure(folder: Path, threads: int | None = None, told: Told = untold) -> Bandwidth:
+def measure(folder: Path, threads: int | None = None, told: Told = untold, clock: Clock = time.perf_counter) -> Bandwidth:
     """Measure this machine: about two seconds, and 200 MB of memory and disk. Missing kernels are compiled first, some seconds each.
 
-    `folder`: an empty one, for weights. `threads`: None = one for each usable core. Raises KernelError, HomeError.
+    `folder`: an empty one, for weights. `threads`: None = one for each usable core. `clock`: the wall's, unless one thread's own time is
+    to be counted on a busy machine. Raises KernelError, HomeError.
     """
     threads = threads or usable_cores()
     _build(told)
     label, steps = "measuring this machine's speed", len(KINDS) + 1
     told(label, 0, steps)
-    tiny_bytes, tiny_s = _step_s(folder, "Q4_K", _TINY, _TINY_LAYERS, threads)
+    small_bytes, small_s = _step_s(folder, "Q4_K", _SMALL, _SMALL_LAYERS, threads, clock)
     rates = dict[str, float]()
     layer_s = 0.0
     for done, kind in enumerate(KINDS, 1):
         told(label, done, steps)
         layers = 1 + int(_LARGE_BYTES / (BITS[kind] / 8 * _layer_weights(*_LARGE)))
-        nbytes, seconds = _step_s(folder, kind, _LARGE, layers, threads)
-        if not rates:  # the tiny model's, whose weights stay in the cache
-            layer_s = max(0.0, tiny_s - tiny_bytes / (nbytes / seconds)) / _TINY_LAYERS
+        nbytes, seconds = _step_s(folder, kind, _LARGE, layers, threads, clock)
+        if not rates:
+            layer_s = max(0.0, small_s - small_bytes / (nbytes / seconds)) / _SMALL_LAYERS
         rates[kind] = nbytes / max(seconds - layers * layer_s, seconds / 2)
     told(label, steps, steps)
     now = datetime.now(UTC).isoformat(timespec="seconds")
@@ -150,19 +153,16 @@ def _layer_weights(hidden: int, mlp: int) -> int:
     return 4 * hidden * hidden + 3 * hidden * mlp
 
 
-def _step_s(folder: Path, kind: str, size: tuple[int, int], layers: int, threads: int) -> tuple[int, float]:
-    """Return the bytes of weights that a token of a model of chance reads, and its seconds.
-
-    It is the median of the faster half of some tokens: a program that disturbs the others says nothing of the machine.
-    """
+def _step_s(folder: Path, kind: str, size: tuple[int, int], layers: int, threads: int, clock: Clock) -> tuple[int, float]:
+    """Return the bytes of weights that a token of a model of chance reads, and its seconds: the median of some tokens."""
     info, nbytes = _written(folder, kind, size, layers)
     backend = CpuBackend(folder, info, Cores(threads))
     state, times = backend.new_state(), list[float]()
     for token in range(_STEPS + _FIRST):
-        began = time.perf_counter()
+        began = clock()
         backend.forward([Segment(state, [token])])
-        times.append(time.perf_counter() - began)
-    return nbytes, statistics.median(sorted(times[_FIRST:])[: _STEPS // 2])
+        times.append(clock() - began)
+    return nbytes, statistics.median(times[_FIRST:])
 
 
 def _written(folder: Path, kind: str, size: tuple[int, int], layers: int) -> tuple[PackInfo, int]:

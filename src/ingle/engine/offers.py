@@ -19,6 +19,9 @@ from ingle.home.source import find_source, source_id
 FLUENT = 8.0
 """Tokens a second of a model that is offered unasked: somewhat faster than one reads."""
 
+_LEAST_BYTES = 200_000_000
+"""Least bytes that a token reads for its speed to be foretold: with fewer, a token takes its arithmetic's time (docs/models.md)."""
+
 
 @dataclass(frozen=True, slots=True)
 class ModelOffer:
@@ -36,7 +39,7 @@ class ModelOffer:
     memory_bytes: int
     """While it answers in a conversation of `CONTEXT` tokens."""
     tokens_per_s: float | None
-    """Predicted for this machine; None = not measured yet."""
+    """Predicted for this machine; None = not measured yet, or a model too small to be bound by reading."""
     fits: bool
     """Whether there is room now: memory, and disk unless it is kept."""
     why: str = ""
@@ -104,13 +107,13 @@ def _offer(one: "CatalogueEntry | HubModel", bandwidth: Bandwidth | None, room: 
         size, note, source = one.nbytes, one.note, f"{one.repo}/{one.file}"
     else:
         size, note, source = one.file.size, "", f"{one.package} {one.version}"
-    disk = size + sum(read_bytes(one.shape, one.quantisation).values())
+    read = sum(read_bytes(one.shape, one.quantisation).values())
     memory = size + cache_bytes(one.shape, CONTEXT) + PROCESS_BYTES
     name = kept.get(source_id(find_source(one.name)), "")
-    lack = _memory_lack(memory, room) or ("" if name else _disk_lack(disk, room))
-    speed = None if bandwidth is None else 1 / bandwidth.token_s(one.shape, one.quantisation)
+    lack = _memory_lack(memory, room) or ("" if name else _disk_lack(size + read, room))
+    speed = None if bandwidth is None or read < _LEAST_BYTES else 1 / bandwidth.token_s(one.shape, one.quantisation)
     return ModelOffer(
-        one.name, one.title, one.licence, source, one.shape.parameters, size, disk, memory, speed, not lack, lack, name, note
+        one.name, one.title, one.licence, source, one.shape.parameters, size, size + read, memory, speed, not lack, lack, name, note
     )  # fmt: skip
 
 
