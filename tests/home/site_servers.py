@@ -26,6 +26,8 @@ class Site:
     """What the server has and how it behaves."""
 
     address: str = ""
+    repo: str = REPO
+    """The hub's one repository."""
     commit: str = "a" * 40
     files: dict[str, bytes] = field(default_factory=dict)
     """The hub repository."""
@@ -67,7 +69,7 @@ class Handler(BaseHTTPRequestHandler):
             self._send(401, b"", {"WWW-Authenticate": "Basic"})
         elif path.startswith("/api/models/"):
             self._hub(path)
-        elif f"/{REPO}/resolve/" in path:
+        elif f"/{self.site.repo}/resolve/" in path:
             self._resolve(path)
         elif path.startswith("/storage/"):
             self._file(site.files[path.split("/", 3)[3]])
@@ -81,7 +83,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def _hub(self, path: str) -> None:
         site = self.site
-        if path.split("/revision/", maxsplit=1)[0] != f"/api/models/{REPO}":
+        if path.split("/revision/", maxsplit=1)[0] != f"/api/models/{site.repo}":
             self._send(401, b'{"error": "Repository not found"}', {"X-Error-Code": "RepoNotFound"})
             return
         if path.partition("/revision/")[2] not in ("", "main", site.commit):
@@ -93,11 +95,11 @@ class Handler(BaseHTTPRequestHandler):
             if name.endswith((".safetensors", ".gguf")):
                 entry["lfs"] = {"sha256": site.claimed.get(name, sha256(data)), "size": len(data), "pointerSize": 1}
             siblings.append(entry)
-        answer = {"id": REPO, "sha": site.commit, "siblings": siblings, "tags": ["license:mit"], "private": False, "downloads": 0}
+        answer = {"id": site.repo, "sha": site.commit, "siblings": siblings, "tags": ["license:mit"], "private": False, "downloads": 0}
         self._send(200, json.dumps(answer).encode())
 
     def _resolve(self, path: str) -> None:
-        commit, _, name = path.partition(f"/{REPO}/resolve/")[2].partition("/")
+        commit, _, name = path.partition(f"/{self.site.repo}/resolve/")[2].partition("/")
         if commit != self.site.commit or name not in self.site.files:
             self._send(404, b"")
             return

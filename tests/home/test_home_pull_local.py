@@ -130,7 +130,7 @@ def test_a_folder_with_one_gguf_is_that_gguf(home: Home, tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("what", "message"),
     [
-        ("smolm2", r"Did you mean smollm2.*Known names: smollm2, smollm2-hybrid"),
+        ("smolm2", r"Did you mean smollm2.*`ingle pull` lists"),
         ("zzz", "Known names: smollm2, smollm2-hybrid"),
         ("", "is not a known model"),
         ("./nowhere", "There is no file or folder"),

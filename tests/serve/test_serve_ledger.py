@@ -46,6 +46,8 @@ QUESTION, ANSWER = "Xylophonquixotry", "zyzzogeton"
 SOUNDS = {"/v1/audio/speech", "/v1/audio/transcriptions", "/v1/audio/translations"}
 # Draw, where a model can: tests/serve/test_serve_images.py.
 DRAWS = {"/v1/images/generations", "/v1/images/edits"}
+# Brings a model in a process of its own, which leaves the fact of `ingle pull`: tests/serve/test_serve_catalogue.py.
+PULLS = {"/v1/catalogue/pull"}
 
 
 def fact(server: Server, number: int) -> dict[str, Any]:
@@ -56,7 +58,7 @@ def fact(server: Server, number: int) -> dict[str, Any]:
 def test_every_route_that_answers_is_known_to_these_tests(server: Server) -> None:
     paths = server.get("/openapi.json").json()["paths"]
     posts = {path for path, methods in paths.items() for method in methods if method in ("post", "put", "patch")}
-    assert posts == set(ANSWERS) | TOLD | EXPLAINS | SOUNDS | DRAWS, "a new route: say in ANSWERS how many facts it leaves"
+    assert posts == set(ANSWERS) | TOLD | EXPLAINS | SOUNDS | DRAWS | PULLS, "a new route: say in ANSWERS how many facts it leaves"
 
 
 @pytest.mark.parametrize("stream", [False, True])

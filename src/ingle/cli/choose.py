@@ -8,6 +8,7 @@ from ingle.cli.progress import watching
 from ingle.cli.settings import ChatSettings
 from ingle.core.errors import ConfigError, HomeError, NotKept
 from ingle.home.catalogue import CATALOGUE, SHIPPED, CatalogueEntry
+from ingle.home.hub_models import HUB_MODELS, HubModel
 from ingle.home.kept import Kept, get_kept, list_kept
 from ingle.home.place import Home
 
@@ -42,11 +43,17 @@ def choose_or_pull(home: Home, asked: str, format_: str) -> Kept:
     try:
         return choose(home, asked)
     except NotKept:
-        offer = CATALOGUE.get(asked or DEFAULT) or SHIPPED.get(asked)
+        offer = CATALOGUE.get(asked or DEFAULT) or SHIPPED.get(asked) or HUB_MODELS.get(asked)
         if offer is None or not is_terminal(sys.stdin):
             raise
-        entry = offer if isinstance(offer, CatalogueEntry) else offer.of
-        about = f"{offer.title}, {entry.licence}, {entry.wheel_size / 1e6:.0f} MB"
+        if isinstance(offer, HubModel):
+            about = f"{offer.title}, {offer.licence}, about {offer.nbytes / 1e6:.0f} MB"
+            from ingle.engine.offers import check_room
+
+            check_room(home, offer.name)
+        else:
+            entry = offer if isinstance(offer, CatalogueEntry) else offer.of
+            about = f"{offer.title}, {entry.licence}, {entry.wheel_size / 1e6:.0f} MB"
         if not confirm(f"{offer.name} is not kept here yet. Pull it now ({about})?"):
             raise
     from ingle.cli.bringing import bring

@@ -26,7 +26,7 @@ else:
 
 GROUPS = {
     "Talk": {
-        "pull": "Download a model, check it and make it ready.",
+        "pull": "Download a model, check it and make it ready; or list models.",
         "chat": "Chat with a model in the terminal.",
         "run": "Answer one prompt, from the command line or a pipe.",
         "see": "Ask a model about pictures, one answer a file.",

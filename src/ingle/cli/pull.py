@@ -4,13 +4,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ingle.cli.gating import Force, Overrides
+from ingle.cli.gating import Overrides
 
 if TYPE_CHECKING:
     from ingle.home.part_catalogue import PartEntry
 
 EXAMPLES = """
+ingle pull   (lists known models: licence, size, memory, and the speed predicted for this machine)
 ingle pull smollm2
+ingle pull qwen3-1.7b
 ingle pull smollm2-hybrid   (for long texts: smollm2 with a sixth of the memory per conversation; see docs/hybrid.md)
 ingle pull HuggingFaceTB/SmolLM2-360M-Instruct --name smol360
 ingle pull ./my-model.Q4_1.gguf --name mine
@@ -29,27 +31,55 @@ def command(
     what: Annotated[
         str,
         typer.Argument(
-            metavar="WHAT",
-            help="A known name (hearing, voice, … too), a hub repository (org/name[/file.gguf][@revision]), a folder, or a .gguf file.",
+            metavar="[WHAT]",
+            help="A known name (hearing, voice, … too), a hub repository (org/name[/file.gguf][@revision]), a folder, or a .gguf file; "
+            "without one, known models are listed.",
         ),
-    ],
+    ] = "",
     name: Annotated[str | None, typer.Option(help="What to call it here; by default its own name.")] = None,
     format_: Annotated[
         str | None, typer.Option("--format", help="Weights to make ready: auto (as in the file), int4, int8, bf16, fp32.")
     ] = None,
     update: Annotated[bool, typer.Option("--update", help="Ask for the newest version, and move the name to it.")] = False,
     onto: Annotated[str | None, typer.Option(metavar="MODEL", help="WHAT is a folder of the PEFT library: keep it as MODEL+NAME.")] = None,
-    force: Force = False,
+    force: Annotated[
+        bool,
+        typer.Option("--force", help="Pull a known model that is too large for this memory; with --onto: even if the gate refuses it."),
+    ] = False,
     policy: Overrides = None,
+    measure: Annotated[bool, typer.Option("--measure", help="Without WHAT: measure this machine's speed again.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+    attached: Annotated[bool, typer.Option("--attached", hidden=True, help="Started by a server, which reads the progress.")] = False,
 ) -> None:
-    """Download a model, check it and make it ready.
+    """Download a model, check it and make it ready; or list models.
 
     If the download breaks off, the same command goes on from there. An adapter (--onto) passes the gate first.
     """
-    if onto is not None:
+    if not what:
+        _list(as_json, measure, {"--name": name, "--format": format_, "--update": update, "--onto": onto})
+    elif onto is not None:
         _adapter(what, onto, name, policy, force, as_json)
-        return
+    elif attached:
+        from ingle.cli.attached import attached_pull
+
+        attached_pull(what, force)
+    else:
+        _model(what, name, format_, update, force, as_json)
+
+
+def _list(as_json: bool, again: bool, others: dict[str, object]) -> None:
+    """List known models. Raises ConfigError for options that want a model."""
+    from ingle.cli.offers import list_offers
+    from ingle.core.errors import ConfigError
+
+    for option, value in others.items():
+        if value:
+            raise ConfigError("WHAT", f"is missing: {option} is about one model", "", "`ingle pull` alone lists what can be pulled.")
+    list_offers(as_json, again)
+
+
+def _model(what: str, name: str | None, format_: str | None, update: bool, force: bool, as_json: bool) -> None:
+    """Keep a model, or the parts of that name."""
     import time
 
     from ingle.home.catalogue import SHIPPED
@@ -63,11 +93,16 @@ def command(
     from ingle.cli.output import print_json, size
     from ingle.cli.progress import watching
     from ingle.cli.settings import read_settings
+    from ingle.home.hub_models import HUB_MODELS
 
     home = enter()
     settings = read_settings(home, options={"chat.format": format_})
     start = time.monotonic()
     with watching() as watch:
+        if what in HUB_MODELS:
+            from ingle.engine.offers import check_room
+
+            check_room(home, what, force, watch.say)
         brought = bring(home, what, watch, name, settings.chat.format, update)
     base = brought.base
     if as_json:

@@ -38,6 +38,19 @@ def memory_bytes(groups: Path = Path("/proc/self/cgroup"), mount: Path = Path("/
     return min([machine, *_group_limits(groups, mount)])
 
 
+def free_memory_bytes(meminfo: Path = Path("/proc/meminfo")) -> int:
+    """Return the memory that is free for this process now: what the system says is available, `memory_bytes` at most.
+
+    `memory_bytes` where the system says nothing. `meminfo`: where Linux tells.
+    """
+    most = memory_bytes()
+    try:
+        lines = meminfo.read_text("ascii").splitlines()
+        return min(most, next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")))
+    except (OSError, ValueError, LookupError, StopIteration):
+        return most
+
+
 def _group_limits(groups: Path, mount: Path) -> Iterator[int]:
     """Yield the limits of this process's group and of every group above it."""
     try:

@@ -1,14 +1,17 @@
-"""The catalogue: models that Ingle knows by name, with their sources and the digests that they must have.
+"""The catalogue: models that Ingle knows by name, with their sources and the digests that they must have. Those of the hub: hub_models.py.
 
 Some are a model of the catalogue with a change that comes with Ingle: a delta that was made by the command which its origin records, and
 passed the gate there. `shipped/NAME/` of this package holds its three files as a home keeps them.
 """
 
 import difflib
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from ingle.home.base import KeptFile, base_digest
+from ingle.home.hub_models import HUB_MODELS
+from ingle.home.model_size import ModelShape
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +54,10 @@ class CatalogueEntry:
     """The file inside the wheel."""
     repo: str = ""
     """Its repository on the model hub: the name that other libraries use."""
+    shape: ModelShape | None = None
+    """None = unknown."""
+    quantisation: str = ""
+    """See `model_size.QUANTISATIONS`."""
 
     @property
     def digest(self) -> str:
@@ -82,6 +89,8 @@ CATALOGUE = {
                 sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
             ),
             repo="HuggingFaceTB/SmolLM2-135M-Instruct",
+            shape=ModelShape(30, 576, 1536, 9, 3, 64, 49152),
+            quantisation="Q4_1",
         ),
     )
 }
@@ -136,11 +145,28 @@ SHIPPED = {
 }
 
 
+_MOST_CLOSE, _LONGEST = 5, 100
+
+
 def known_names() -> tuple[str, ...]:
     """Return all names of the catalogue."""
-    return (*CATALOGUE, *SHIPPED)
+    return (*CATALOGUE, *SHIPPED, *HUB_MODELS)
 
 
 def close_names(name: str) -> list[str]:
-    """Return known names that look like `name`, the closest first."""
-    return difflib.get_close_matches(name.lower(), known_names(), n=3, cutoff=0.5)
+    """Return known names that look like `name`, the closest first: the same letters and digits, a beginning, a part, or a misspelling."""
+    asked, known = _plain(name), {one: _plain(one) for one in known_names()}
+    if len(asked) < 2:
+        return []
+    lower, names = name.lower()[:_LONGEST], list(known)
+    same = [one for one, plain in known.items() if plain == asked]
+    beginning = [one for one, plain in known.items() if plain.startswith(asked)]
+    misspelt = difflib.get_close_matches(lower, names, n=3, cutoff=0.8)
+    inside = [one for one, plain in known.items() if asked in plain or asked.startswith(plain)]
+    found = [*same, *beginning, *misspelt, *inside] or difflib.get_close_matches(lower, names, n=3, cutoff=0.5)
+    return [*dict.fromkeys(found)][:_MOST_CLOSE]
+
+
+def _plain(name: str) -> str:
+    """Return the letters and digits of a name: so "Qwen3:8B" is "qwen3-8b"."""
+    return re.sub(r"[^a-z0-9]", "", name.lower())

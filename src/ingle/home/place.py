@@ -8,6 +8,7 @@ packs/DIGEST/         packed weights, one folder per base (with merged deltas); 
 tuning/               unfinished training
 cache/jit             compiled kernels; may be deleted
 cache/downloads       unfinished downloads; may be deleted
+cache/speed.json      how fast this machine decodes (engine/bandwidth.py); may be deleted, it is then measured again
 cache/groups          groups that conversions to hybrids found; may be deleted, they are then searched again
 guards/               what the judges of guards were taught, and the home's own judge, if it made one
 federated/KEY/        what this home learned together with others, and how far it is (federated/standing.py)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from ingle.core.errors import PullError
 from ingle.home.catalogue import CATALOGUE, CatalogueEntry, close_names, known_names
+from ingle.home.hub_models import HUB_MODELS
 from ingle.home.part_catalogue import SETS, close_parts
 
 INDEX = "model.safetensors.index.json"
@@ -64,6 +65,8 @@ def find_source(what: str) -> Source:
     """
     if what in CATALOGUE:
         return CATALOGUE[what]
+    if what in HUB_MODELS:
+        return HubSource(HUB_MODELS[what].repo, HUB_MODELS[what].file)
     path = Path(what).expanduser() if what else Path()
     if what and path.is_dir():
         return LocalSource(path.resolve())
@@ -77,8 +80,9 @@ def find_source(what: str) -> Source:
     if match := _HUB.fullmatch(what):
         return HubSource(match["repo"], match["file"] or "", match["revision"] or "")
     close = [*close_names(what), *close_parts(what)]
-    cure = f"Did you mean {' or '.join(close)}? " if close else ""
-    cure += f"Known names: {', '.join([*known_names(), *SETS])}. Else give org/name of the hub, a folder, or a .gguf file."
+    cure = f"Did you mean {' or '.join(close)}? `ingle pull` lists all known models. " if close else ""
+    cure = cure or f"Known names: {', '.join([*known_names(), *SETS])}; `ingle pull` says more of them. "
+    cure += "Else give org/name of the hub, a folder, or a .gguf file."
     raise PullError(what or "''", "is not a known model", "", cure)
 
 

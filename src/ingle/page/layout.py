@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from nicegui.element import Element
 
-from ingle.page.parts import Bar, Composer, ConversationList, LearningPanel, Scroll, SettingsPanel, Shell, Welcome
+from ingle.page.parts import Bar, Composer, ConversationList, LearningPanel, ModelsPanel, Scroll, SettingsPanel, Shell, Welcome
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +21,7 @@ class PageParts:
     composer: Composer
     settings: SettingsPanel
     learning: LearningPanel
+    models: ModelsPanel
 
 
 def lay_out() -> PageParts:
@@ -34,4 +35,4 @@ def lay_out() -> PageParts:
                 welcome = Welcome()
                 column = Element("div").classes("turns").props('role="log" aria-label="Conversation"')
             composer = Composer()
-    return PageParts(shell, listed, bar, scroll, column, welcome, composer, SettingsPanel(), LearningPanel())
+    return PageParts(shell, listed, bar, scroll, column, welcome, composer, SettingsPanel(), LearningPanel(), ModelsPanel())

@@ -7,6 +7,7 @@ from typing import Any
 
 from ingle.core.errors import RequestError
 from ingle.page.choices import Choices, choices_of, home_choices
+from ingle.page.models import may_pull
 from ingle.page.parts import SettingsPanel
 from ingle.page.tab import Deed, Tab
 
@@ -27,7 +28,9 @@ class Panel:
         """Shows the current settings."""
         service = self._tab.service
         names = list(await asyncio.to_thread(service.models.names))
-        self._part.show({"models": names, "home": home_choices(service), "chosen": asdict(self._tab.choices), "note": note})
+        self._part.show(
+            {"models": names, "home": home_choices(service), "chosen": asdict(self._tab.choices), "note": note, "more": may_pull(self._tab)}
+        )
 
     async def change(self, argument: Any) -> None:
         """Changes one setting; `argument`: [name, value]. One at a time, so that two quick changes can't undo each other."""

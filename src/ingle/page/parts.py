@@ -57,15 +57,19 @@ class Composer(PagePart, component="static/composer.js"):
 
 
 class SettingsPanel(PagePart, component="static/settings.js"):
-    """The settings of a conversation. Events: change, reset."""
+    """The settings of a conversation. Events: change, reset, models."""
 
 
 class LearningPanel(PagePart, component="static/learning.js"):
     """The panel of what the user taught, and its state. Events: consent, undo, redo, rewrite, forget, more, shut."""
 
 
+class ModelsPanel(PagePart, component="static/models.js"):
+    """The panel of models that can be pulled. Events: pull, stop, use, shut."""
+
+
 class Welcome(PagePart, component="static/welcome.js"):
-    """The start of a new conversation. Events: sample."""
+    """The start of a new conversation. Events: sample, models."""
 
 
 class TurnPart(PagePart, component="static/turn.js"):

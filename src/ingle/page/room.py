@@ -23,12 +23,18 @@ class Room:
         """Open tabs."""
         self.voices: dict[tuple[str, str], VoiceLine] = {}
         """Tabs with sound, by their owner and their own id."""
+        service.puller.changed.append(self._pulled)
 
     def changed(self, key: Key) -> None:
         """Redraws every tab of a conversation's owner."""
         for view in list(self.views):
             if view.visitor.owner == key[0]:
                 view.stale()
+
+    def _pulled(self) -> None:
+        """Redraws tabs when a pull has ended, or the machine was measured: another model may be offered."""
+        if self.service.puller.state.state != "running":
+            self.changed(("", ""))
 
     def beside(self, view: "View") -> list["View"]:
         """Return the other tabs that show the same stored conversation."""

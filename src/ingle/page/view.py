@@ -20,6 +20,7 @@ from ingle.page.conversation import OpenConversation, StoredConversation, Tempor
 from ingle.page.layout import PageParts
 from ingle.page.learning import LearningTab
 from ingle.page.list import Listing
+from ingle.page.models import ModelsTab
 from ingle.page.panel import Panel
 from ingle.page.room import Room
 from ingle.page.sent import message_of
@@ -47,13 +48,15 @@ class View:
         self.listing = Listing(self, parts.list, room.pending, visitor.name)
         self.why = WhyTab(self, self.thread.part_of)
         self.panel, self.learning = Panel(self, parts.settings), LearningTab(self, parts.learning)
+        self.models = ModelsTab(self, parts.models)
         events: dict[Any, Mapping[str, Deed]] = {
             parts.shell: {"new": self.new, "stop": self.stop, "go": self.open},
             parts.bar: {"settings": self.panel.open, "temporary": self.set_temporary, "new": self.new},
             parts.composer: {"send": self.send, "stop": self.stop, "last": self.edit_last, "lost": self.lost},
-            parts.welcome: {"sample": self.send},
+            parts.welcome: {"sample": self.send, "models": self.models.open},
             parts.list: {"new": self.new, "learning": self.learning.open, "open": self.open, **self.listing.deeds},
-            parts.settings: self.panel.deeds,
+            parts.settings: {**self.panel.deeds, "models": self.models.open},
+            parts.models: self.models.deeds,
             parts.learning: self.learning.deeds,
             parts.scroll: {"earlier": self.earlier},
         }
@@ -140,6 +143,7 @@ class View:
             await self.leave("This conversation was deleted.")
         self.why.tidy()
         self._draw_frame()
+        self.parts.welcome.show({"offer": None if self.conversation else await self.models.offer()})
 
     def _draw_frame(self) -> None:
         begun = self.conversation is not None

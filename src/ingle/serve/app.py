@@ -12,6 +12,7 @@ from ingle.serve import (
     account,
     audio,
     cards,
+    catalogue,
     chat,
     completions,
     events,
@@ -61,7 +62,7 @@ def make_app(service: Service, mount: Mount | None = None) -> FastAPI:
         app.include_router(endpoints.router, responses=errors(*ANSWERING))
     app.state.talks = set()
     app.include_router(realtime.router)
-    for endpoints in (account, cards, models, events, federations, scaling):
+    for endpoints in (account, cards, catalogue, models, events, federations, scaling):
         app.include_router(endpoints.router, responses=errors(*LOOKING))
     app.openapi = lambda: document(app)  # type: ignore[method-assign]
     add_handlers(app)

@@ -102,6 +102,12 @@ async def may_teach_guards(request: Request) -> str:
     return "" if key is None else key.id
 
 
+async def may_pull(request: Request) -> None:
+    """Raise NoRight for anybody with a key: models take the owner's disk, so the owner alone pulls them."""
+    if await _key_of(request) is not None:
+        raise NoRight("Authorization", "A key may not pull models", "", "The owner does, at the machine itself: ingle pull NAME")
+
+
 def may_not_teach() -> NoRight:
     """Return the error of a key that may not teach the guards."""
     return _no_right("teach the guards of this home", "--guards")

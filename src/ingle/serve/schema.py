@@ -334,6 +334,13 @@ class GuardTeaching(Whole):
     harmful: bool
 
 
+class PullRequest(Whole):
+    """`POST /v1/catalogue/pull`: a name of the catalogue, and whether to pull it although it is too large for this machine's memory."""
+
+    name: str
+    force: bool = False
+
+
 class SpeechBody(Voiced, Whole):
     """`POST /v1/audio/speech`."""
 

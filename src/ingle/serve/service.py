@@ -38,6 +38,7 @@ from ingle.serve.logs import log
 from ingle.serve.metrics import Metrics
 from ingle.serve.model_registry import ModelRegistry
 from ingle.serve.prepare import prepare
+from ingle.serve.pulling import Puller
 from ingle.serve.record import Recorder, answer_event, new_seed, refusal_event, told_events
 from ingle.serve.replay import parameters
 from ingle.serve.rooms import open_rooms
@@ -63,6 +64,7 @@ class Service:
         self.home, self.settings, self.sampling, self.models = home, settings, sampling, models
         self.metrics, self.policy, self.recorder = Metrics(), policy, Recorder(home)
         self.speech, self.sounds = Speech(home), SoundMemory()  # ears and voices: a process that starts when it is first needed
+        self.puller = Puller(home, models.only, lambda: self.running)
         self.wrong_keys = WrongKeys(self.recorder.add, self.metrics.wrong_key)
         self.key, self.learns = b"", False
         """Key of the answers' digests, and whether a learner runs beside."""
@@ -128,6 +130,7 @@ class Service:
 
     async def close(self) -> None:
         """Drains and waits until all facts are written."""
+        await self.puller.close()
         await self.drain()
         await asyncio.to_thread(self.speech.close)
         if self._sweeping is not None:

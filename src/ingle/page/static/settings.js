@@ -8,8 +8,9 @@ export default {
     home: { type: Object, default: () => ({}) },
     chosen: { type: Object, default: () => ({}) },
     note: { type: String, default: "" },
+    more: Boolean,
   },
-  emits: ["change", "reset"],
+  emits: ["change", "reset", "models"],
   template: `
     <dialog ref="box" class="panel settings" aria-labelledby="settings-title" @click="outside">
       <div class="sheet">
@@ -27,6 +28,7 @@ export default {
               <option v-for="name in offered" :value="name">{{ name }}</option>
             </select>
           </label>
+          <button v-if="more" type="button" class="quiet more-models" aria-haspopup="dialog" @click="$refs.box.close(), $emit('models')">More models</button>
           <label>System prompt
             <textarea rows="4" maxlength="20000" :value="shown('system')" placeholder="Instructions that the model reads before everything else"
                       @input="type('system', $event.target.value)" @change="set('system', $event.target.value)"></textarea>

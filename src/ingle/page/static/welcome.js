@@ -8,8 +8,8 @@ const SAMPLES = [
 ];
 
 export default {
-  props: { shown: Boolean, temporary: Boolean },
-  emits: ["sample"],
+  props: { shown: Boolean, temporary: Boolean, offer: { type: Object, default: null } },
+  emits: ["sample", "models"],
   template: `
     <section v-if="shown" class="welcome">
       <svg class="mark" aria-hidden="true"><use href="#i-hearth"></use></svg>
@@ -19,6 +19,8 @@ export default {
       <ul>
         <li v-for="sample in samples"><button type="button" @click="$emit('sample', sample)">{{ sample }}</button></li>
       </ul>
+      <div v-if="offer" class="offer">A larger model fits this machine: {{ offer.title }}, about {{ Math.round(offer.tokens_per_s) }} tokens a second.
+        <button type="button" aria-haspopup="dialog" @click="$emit('models')">Look at models</button></div>
     </section>`,
   created() {
     this.samples = SAMPLES;

@@ -1,0 +1,206 @@
+"""How fast this machine reads weights while it decodes, and the speed that follows for a model of any shape.
+
+A token of a model beyond the caches takes as long as reading its weights. So what is timed is the decoder itself, on a few layers of chance
+weights, once for each kind of blocks. Of a model of smaller layers, what remains is what a layer takes beside reading: threads meet, norms,
+attention.
+"""
+
+import json
+import math
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+
+from ingle.core.config import from_table, to_table
+from ingle.core.errors import ConfigError
+from ingle.core.files import os_errors, write_atomic
+from ingle.core.spec import LayerSpec, ModelConfig
+from ingle.energy.machine import find_machine
+from ingle.engine.backend import Segment
+from ingle.engine.cpu import CpuBackend
+from ingle.engine.packing import VECTOR, WEIGHTS, PackedPlace, PackInfo
+from ingle.engine.team import Cores, usable_cores
+from ingle.home.base import KeptFile
+from ingle.home.model_size import BITS, ModelShape, cache_bytes, read_bytes
+from ingle.home.place import Home
+from ingle.home.staging import staging
+from ingle.kernels import k_quants, pack
+from ingle.kernels.jit import build, needed
+from ingle.model.expected import expected_shapes
+
+KINDS = ("Q4_K", "Q5_K", "Q6_K", "Q8_0", "Q4_1")
+_VERSION = 1
+_WORDS = 256
+_LARGE, _SMALL = (2048, 8192), (1024, 2560)
+"""Hidden size and MLP of the layers by which reading is measured, and of those that take longer than their reading."""
+_LARGE_BYTES = 150_000_000
+"""Least bytes of the large layers: beyond any cache of a machine for one person."""
+_SMALL_LAYERS = 16
+_HEAD_DIM = 64
+_FIRST, _STEPS = 3, 24
+"""Tokens before time is taken, and tokens of which it is taken."""
+CONTEXT = 256
+"""Tokens of the conversation for which speed is stated."""
+
+Clock = Callable[[], float]
+"""Returns seconds."""
+Told = Callable[[str, int, int], None]
+"""Gets the present work, how much of it is done, and of how much."""
+
+
+def untold(_what: str, _done: int, _all: int) -> None:
+    """Show nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bandwidth:
+    """The decoder's speed on one machine."""
+
+    version: int
+    cpu: str
+    """The CPU's own name."""
+    cores: int
+    """Cores that could be used when it was measured."""
+    threads: int
+    measured_at: str
+    """UTC, ISO 8601."""
+    bytes_per_s: Mapping[str, float]
+    """Of weights, by the kind of their blocks."""
+    layer_s: float
+    """Seconds of a layer beside reading."""
+
+    def token_s(self, shape: ModelShape, quantisation: str, context: int = CONTEXT) -> float:
+        """Return the seconds of a token after so many others. Raises KeyError for a kind that was not measured."""
+        read = sum(count / self.bytes_per_s[kind] for kind, count in read_bytes(shape, quantisation).items())
+        cache = cache_bytes(shape, context) / max(self.bytes_per_s.values())
+        return read + cache + shape.layers * self.layer_s
+
+
+def bandwidth_of(
+    home: Home, threads: int | None = None, told: Told = untold, waiting: Callable[[str], None] = lambda _: None, again: bool = False
+) -> Bandwidth:
+    """Return the bandwidth that the home keeps for this machine; measure and keep it where there is none, or `again`.
+
+    `waiting` hears of another process that measures: two at once would halve each other's. Raises HomeError, KernelError.
+    """
+    if not again and (kept := read_bandwidth(home, threads)) is not None:
+        return kept
+    home.create()
+    with home.lock("speed", waiting):
+        if not again and (kept := read_bandwidth(home, threads)) is not None:
+            return kept
+        with staging(home) as folder:
+            measured = measure(folder, threads, told)
+        write_atomic(_file(home), json.dumps(to_table(measured), indent=1).encode(), mode=0o600)
+    return measured
+
+
+def read_bandwidth(home: Home, threads: int | None = None) -> Bandwidth | None:
+    """Return the bandwidth that the home keeps; None where it is damaged, of another machine, or never was measured.
+
+    `threads`: those that it must be of; None = any number.
+    """
+    try:
+        kept = from_table(Bandwidth, json.loads(_file(home).read_bytes()))
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError, ConfigError):
+        return None
+    sound = all(math.isfinite(rate) and rate > 0 for rate in kept.bytes_per_s.values()) and 0 <= kept.layer_s < 1
+    now = (_VERSION, find_machine().name, usable_cores(), threads or kept.threads, set(KINDS))
+    return kept if sound and (kept.version, kept.cpu, kept.cores, kept.threads, set(kept.bytes_per_s)) == now else None
+
+
+def _file(home: Home) -> Path:
+    return home.root / "cache" / "speed.json"
+
+
+def measure(folder: Path, threads: int | None = None, told: Told = untold, clock: Clock = time.perf_counter) -> Bandwidth:
+    """Measure this machine: about two seconds, and 200 MB of memory and disk. Missing kernels are compiled first, some seconds each.
+
+    `folder`: an empty one, for weights. `threads`: None = one for each usable core. `clock`: the wall's, unless one thread's own time is
+    to be counted on a busy machine. Raises KernelError, HomeError.
+    """
+    threads = threads or usable_cores()
+    _build(told)
+    label, steps = "measuring this machine's speed", len(KINDS) + 1
+    told(label, 0, steps)
+    small_bytes, small_s = _step_s(folder, "Q4_K", _SMALL, _SMALL_LAYERS, threads, clock)
+    rates = dict[str, float]()
+    layer_s = 0.0
+    for done, kind in enumerate(KINDS, 1):
+        told(label, done, steps)
+        layers = 1 + int(_LARGE_BYTES / (BITS[kind] / 8 * _layer_weights(*_LARGE)))
+        nbytes, seconds = _step_s(folder, kind, _LARGE, layers, threads, clock)
+        if not rates:
+            layer_s = max(0.0, small_s - small_bytes / (nbytes / seconds)) / _SMALL_LAYERS
+        rates[kind] = nbytes / max(seconds - layers * layer_s, seconds / 2)
+    told(label, steps, steps)
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    return Bandwidth(_VERSION, find_machine().name, usable_cores(), threads, now, rates, layer_s)
+
+
+def _build(told: Told) -> None:
+    reached = {f"linear_{name}" for name in ("int4", "int8", *(kind.lower() for kind in k_quants.KINDS))}
+    names = [name for name in needed("decoder_step") if name in reached or name in ("attention_f16", "decoder_step")]
+    build(names, lambda done, of: told("compiling kernels", done, of) if of else None)
+
+
+def _layer_weights(hidden: int, mlp: int) -> int:
+    return 4 * hidden * hidden + 3 * hidden * mlp
+
+
+def _step_s(folder: Path, kind: str, size: tuple[int, int], layers: int, threads: int, clock: Clock) -> tuple[int, float]:
+    """Return the bytes of weights that a token of a model of chance reads, and its seconds: the median of some tokens."""
+    info, nbytes = _written(folder, kind, size, layers)
+    backend = CpuBackend(folder, info, Cores(threads))
+    state, times = backend.new_state(), list[float]()
+    for token in range(_STEPS + _FIRST):
+        began = clock()
+        backend.forward([Segment(state, [token])])
+        times.append(clock() - began)
+    return nbytes, statistics.median(times[_FIRST:])
+
+
+def _written(folder: Path, kind: str, size: tuple[int, int], layers: int) -> tuple[PackInfo, int]:
+    """Write a packed model of chance; return its description, and its bytes of weights."""
+    hidden, mlp = size
+    heads = hidden // _HEAD_DIM
+    spec = LayerSpec(tuple(range(heads)))
+    config = ModelConfig("llama", _WORDS, hidden, mlp, heads, heads, _HEAD_DIM, (spec,) * layers, 2048, tie_embeddings=True)
+    panels = {columns: _panels(kind, columns) for columns in {hidden, mlp}}
+    places, offset, total = dict[str, PackedPlace](), 0, 0
+    with os_errors(folder), (folder / WEIGHTS).open("wb") as file:
+        for name, shape in expected_shapes(config).items():
+            if len(shape) == 1:
+                planes = [np.ones(shape[0], np.float32).tobytes()]
+                kind_number, rows, columns = VECTOR, 1, shape[0]
+            else:
+                rows, columns = shape
+                packed = panels[columns]
+                planes = [plane.tobytes() * (rows // packed.rows) for plane in (packed.weights, packed.scales, packed.minima) if plane.size]
+                kind_number, total = packed.kind, total + sum(map(len, planes))
+            at = list[tuple[int, int]]()
+            for plane in planes:
+                at.append((offset, len(plane)))
+                offset += file.write(plane)
+            places[name] = PackedPlace(kind_number, rows, columns, tuple(at))
+    return PackInfo(_VERSION, "auto", "", config, places, (KeptFile(WEIGHTS, offset, ""),)), total
+
+
+def _panels(kind: str, columns: int) -> pack.PackedLinear:
+    """Return two panels of weights by chance, small enough that no number overflows."""
+    random = np.random.default_rng(columns)
+    if kind not in k_quants.KINDS:
+        matrix = random.standard_normal((32, columns), np.float32) * 0.02
+        return pack.pack_int8_grouped(matrix) if kind == "Q8_0" else pack.pack_int4(matrix)
+    raw = random.integers(0, 256, (32, columns // k_quants.COLUMNS, k_quants.BLOCK_BYTES[kind]), np.uint8)
+    unit = np.frombuffer(np.float16(1e-4).tobytes(), np.uint8)
+    if kind == "Q6_K":
+        raw[..., -2:] = unit
+    else:
+        raw[..., :2] = raw[..., 2:4] = unit
+    return pack.pack_k(kind, raw.reshape(32, -1))

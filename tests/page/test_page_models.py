@@ -1,0 +1,111 @@
+"""Models on the page: a larger one is offered, looked at, pulled with progress, stopped, pulled on, and used; in a real browser."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, expect
+
+from ingle.core.config import to_table
+from ingle.engine.bandwidth import KINDS, Bandwidth, find_machine, usable_cores
+from ingle.home.kept import list_kept
+from ingle.home.place import Home
+from tests.cli.place import ingle
+from tests.home.site_servers import Site
+from tests.hubs import MODEL, NAME, catalogue_hub, hub_environment
+from tests.page.browser import WAIT_MS, Tab, browser
+from tests.serve.servers import Server, serving, wait_until
+from tests.serve.test_serve_catalogue import own_home
+
+BANDWIDTH = Bandwidth(1, find_machine().name, usable_cores(), 2, "2026-01-01T00:00:00+00:00", dict.fromkeys(KINDS, 20e9), 1e-5)
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Browser]:
+    expect.set_options(timeout=WAIT_MS)
+    with browser() as opened:
+        yield opened
+    expect.set_options()
+
+
+@pytest.fixture
+def hub(smollm2_gguf: Path) -> Iterator[Site]:
+    with catalogue_hub(smollm2_gguf) as site:
+        yield site
+
+
+@pytest.fixture
+def house(tmp_path: Path, smollm2_home: Home, hub: Site) -> Iterator[Server]:
+    """A server with smollm2 and a hub, on a machine that was measured."""
+    home = own_home(smollm2_home, tmp_path / "home")
+    (home.root / "cache" / "speed.json").write_text(json.dumps(to_table(BANDWIDTH)))
+    with serving(home.root, "--page", changes=hub_environment(hub, tmp_path)) as server:
+        yield server
+
+
+def test_a_larger_model_is_offered_pulled_and_used(chromium: Browser, house: Server, hub: Site) -> None:
+    hub.slow_s = 0.004
+    tab = Tab(chromium.new_page(), house.url).open()
+    offer = tab.all(".welcome .offer")
+    expect(offer).to_contain_text("A larger model fits this machine")
+    offer.get_by_role("button").click()
+    panel = tab.all("dialog.models")
+    expect(panel.locator("li")).to_have_count(10)
+    expect(panel.locator('[data-model="smollm2"]')).to_contain_text("In use")
+    row = panel.locator(f'[data-model="{NAME}"]')
+    expect(row).to_contain_text("362 million parameters · 386 MB · Apache-2.0")
+    expect(row).to_contain_text("tokens a second")
+    row.get_by_role("button", name="Pull").click()
+    expect(row.locator("progress")).to_be_visible()
+    expect(row.get_by_role("status")).to_contain_text(f"{MODEL.file}: ")
+    expect(panel.locator('[data-model="qwen3-0.6b"]').get_by_role("button", name="Pull")).to_be_disabled()
+    wait_until(lambda: house.get("/v1/catalogue/pull").json()["done"] > 4 << 20, 60)
+    row.get_by_role("button", name="Stop").click()
+    expect(row).to_contain_text("Stopped. What has arrived is kept")
+    hub.slow_s = 0
+    hub.requests.clear()
+    row.get_by_role("button", name="Pull").click()
+    row.get_by_role("button", name="Use").click(timeout=120_000)
+    expect(row).to_contain_text("In use")
+    assert hub.fetched(MODEL.file)[-1]["range"] != "bytes=0-"
+    tab.page.keyboard.press("Escape")
+    expect(tab.all(".bar .model")).to_have_text(NAME)
+    assert tab.ask("What is the capital of France?")
+    assert house.answers()[-1].subject == NAME
+    assert NAME in [kept.name for kept in list_kept(house.home)]
+    tab.page.goto(house.url)
+    expect(tab.all(".welcome")).to_be_visible()
+    expect(offer).to_have_count(0)
+    assert not tab.errors and all(url.startswith((house.url, "data:")) for url in tab.requests)
+
+
+def test_what_goes_wrong_is_said_in_the_panel(chromium: Browser, house: Server, hub: Site) -> None:
+    hub.status = 403
+    tab = Tab(chromium.new_page(), house.url).open()
+    tab.all(".bar button[aria-haspopup=dialog]").click()
+    tab.all(".settings .more-models").click()
+    row = tab.all(f'dialog.models [data-model="{NAME}"]')
+    row.get_by_role("button", name="Pull").click()
+    expect(row).to_contain_text("The server refuses")
+    hub.status = None
+    expect(row.get_by_role("button", name="Pull")).to_be_enabled()
+    assert not tab.errors
+
+
+def test_guests_are_offered_nothing(chromium: Browser, served_home: Path) -> None:
+    key = ingle(served_home, "key", "add", "guest", "--metrics", "--guards").stdout.strip()
+    with serving(served_home, "--page", "--set", "serve.require_key=true") as server:
+        tab = Tab(chromium.new_page(), server.url)
+        tab.page.goto(server.url)
+        tab.page.get_by_label("key", exact=False).fill(key)
+        tab.page.keyboard.press("Enter")
+        tab.ready()
+        expect(tab.all(".welcome")).to_be_visible()
+        tab.all(".bar button[aria-haspopup=dialog]").click()
+        expect(tab.all(".settings select").first).to_be_visible()
+        expect(tab.all(".more-models")).to_have_count(0)
+        # Whoever writes the page's messages by hand gets no further.
+        tab.page.evaluate("getElement(document.querySelector('dialog.models')).$emit('pull', 'smollm2-360m')")
+        expect(tab.all("dialog.models .trouble")).to_contain_text("Only the owner")
+        assert server.get("/v1/catalogue/pull", {"Authorization": f"Bearer {key}"}).json()["state"] == "none"
