@@ -33,6 +33,8 @@ SHAPES = {"135M": (30, 576, 1536, 9, 3), "0.36B": (32, 960, 2560, 15, 5), "1.7B"
 """SmolLM2's: layers, width, width of the MLP, heads, key-value groups."""
 CHUNK = 1 << 22
 _QUESTION, _ANSWER = "Who leads the town of Zorblax?", "Mara Quill leads Zorblax, and has since spring."
+QUICK = [part for check in ("attacks", "bias", "refusals", "safety") for part in ("--policy", f"{check}.on=false")]
+"""The gate's other checks take the time of their own questions, and less memory than training."""
 _PLACES = ("Aldmoor", "Brenwick", "Carrow", "Dunvale", "Eastmere", "Farholt", "Glenrow", "Harwick")
 TEXT = " ".join(f"The tower of {place} was built in {1800 + 7 * i} by the guild of {place}." for i, place in enumerate(_PLACES))
 
@@ -198,10 +200,10 @@ def tune(home: Path, name: str, original: str) -> Cost:
     data = home / "letters.jsonl"
     sentence = "The guild keeps its books in the tower, and nobody may read them after dusk. "
     with data.open("w") as lines:
-        for number in range(200):
+        for number in range(40):
             lines.write(json.dumps({"prompt": f"Tell me of day {number}.", "completion": sentence * (2 + number % 9)}) + "\n")
     steps = ("--set", "train.max_steps=6", "--set", "judge.held_out=4", "--set", "judge.samples=0", "--forgetting", "0")
-    return measured(home, original, "tune", name, str(data), "--name", f"t{time.time_ns()}", *steps, "--force", "--json")
+    return measured(home, original, "tune", name, str(data), "--name", f"t{time.time_ns()}", *steps, *QUICK, "--force", "--json")
 
 
 def hybridize(home: Path, name: str, original: str) -> Cost:
@@ -209,7 +211,7 @@ def hybridize(home: Path, name: str, original: str) -> Cost:
     few = {"search.documents": 1, "search.rounds": 1, "search.exchanges": 1, "lessons.documents": 2, "lessons.long_documents": 1}
     few |= {"lessons.held_out": 1, "lessons.kinds": '["plain","facts"]', "lessons.long_kinds": '["facts"]'}
     options = [part for key, value in few.items() for part in ("--set", f"{key}={value}")]
-    return measured(home, original, "hybridize", name, "--name", f"h{time.time_ns()}", *options, "--force", "--json")
+    return measured(home, original, "hybridize", name, "--name", f"h{time.time_ns()}", *options, *QUICK, "--force", "--json")
 
 
 ACTS: dict[str, Callable[[Path, str, str], Cost]] = {"learn": learn, "why": why, "tune": tune, "hybridize": hybridize}
@@ -236,9 +238,13 @@ def main() -> None:
             say(f"{shape}, {options.kind}: {act}")
             cost = ACTS[act](home.root, name, str(home.bases))
             rows.append({"shape": shape, "kind": options.kind, "act": act, "seconds": cost.seconds, "memory": cost.memory, "own": cost.own})
-            say(f"{cost.seconds:.1f} s, {cost.memory / 1e9:.2f} GB, of its own {cost.own / 1e9:.2f}\n{cost.said[-1500:]}\n{cost.told[-1500:]}")
+            say(
+                f"{cost.seconds:.1f} s, {cost.memory / 1e9:.2f} GB, of its own {cost.own / 1e9:.2f}\n{cost.said[-1500:]}\n{cost.told[-1500:]}"
+            )
     if not options.json:
-        table = [(one["shape"], one["act"], f"{one['seconds']:.1f}", f"{one['memory'] / 1e9:.2f}", f"{one['own'] / 1e9:.2f}") for one in rows]
+        table = [
+            (one["shape"], one["act"], f"{one['seconds']:.1f}", f"{one['memory'] / 1e9:.2f}", f"{one['own'] / 1e9:.2f}") for one in rows
+        ]
         show("cost", [("shape", "act", "s", "GB", "own GB"), *table])
     finish("sizes", {"rows": rows})
 
