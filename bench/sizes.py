@@ -33,8 +33,9 @@ SHAPES = {"135M": (30, 576, 1536, 9, 3), "0.36B": (32, 960, 2560, 15, 5), "1.7B"
 """SmolLM2's: layers, width, width of the MLP, heads, key-value groups."""
 CHUNK = 1 << 22
 _QUESTION, _ANSWER = "Who leads the town of Zorblax?", "Mara Quill leads Zorblax, and has since spring."
-QUICK = [part for check in ("attacks", "bias", "refusals", "safety") for part in ("--policy", f"{check}.on=false")]
-"""The gate's other checks take the time of their own questions, and less memory than training."""
+CHECKS = ("attacks", "bias", "bits", "looks", "own", "recall", "refusals", "safety", "sense")
+QUICK = [part for check in CHECKS for part in ("--policy", f"{check}.on=false")]
+"""The gate's checks take the time of their own questions, and less memory than training."""
 _PLACES = ("Aldmoor", "Brenwick", "Carrow", "Dunvale", "Eastmere", "Farholt", "Glenrow", "Harwick")
 TEXT = " ".join(f"The tower of {place} was built in {1800 + 7 * i} by the guild of {place}." for i, place in enumerate(_PLACES))
 
@@ -202,16 +203,25 @@ def tune(home: Path, name: str, original: str) -> Cost:
     with data.open("w") as lines:
         for number in range(40):
             lines.write(json.dumps({"prompt": f"Tell me of day {number}.", "completion": sentence * (2 + number % 9)}) + "\n")
-    steps = ("--set", "train.max_steps=6", "--set", "judge.held_out=4", "--set", "judge.samples=0", "--forgetting", "0")
+    steps = ("--set", "train.max_steps=4", "--set", "judge.held_out=4", "--set", "judge.samples=0", "--forgetting", "0")
     return measured(home, original, "tune", name, str(data), "--name", f"t{time.time_ns()}", *steps, *QUICK, "--force", "--json")
 
 
 def hybridize(home: Path, name: str, original: str) -> Cost:
     """A hybrid by the settings of every hybrid, from far fewer documents."""
     few = {"search.documents": 1, "search.rounds": 1, "search.exchanges": 1, "lessons.documents": 2, "lessons.long_documents": 1}
+    few |= {"logits.recompute": "true", "longer.recompute": "true"} if "17" in name else {}  # 13 GB of activations else
     few |= {"lessons.held_out": 1, "lessons.kinds": '["plain","facts"]', "lessons.long_kinds": '["facts"]'}
     options = [part for key, value in few.items() for part in ("--set", f"{key}={value}")]
     return measured(home, original, "hybridize", name, "--name", f"h{time.time_ns()}", *options, *QUICK, "--force", "--json")
+
+
+def predicted(said: str) -> dict[str, Any]:
+    """What the command's JSON had foretold."""
+    table = json.loads(said)
+    table = table[-1] if isinstance(table, list) else table
+    found: dict[str, Any] = table["predicted"]
+    return found
 
 
 ACTS: dict[str, Callable[[Path, str, str], Cost]] = {"learn": learn, "why": why, "tune": tune, "hybridize": hybridize}
@@ -237,15 +247,19 @@ def main() -> None:
         for act in options.act or ACTS:
             say(f"{shape}, {options.kind}: {act}")
             cost = ACTS[act](home.root, name, str(home.bases))
-            rows.append({"shape": shape, "kind": options.kind, "act": act, "seconds": cost.seconds, "memory": cost.memory, "own": cost.own})
-            say(
-                f"{cost.seconds:.1f} s, {cost.memory / 1e9:.2f} GB, of its own {cost.own / 1e9:.2f}\n{cost.said[-1500:]}\n{cost.told[-1500:]}"
-            )
+            told = predicted(cost.said)
+            rows.append(
+                {"shape": shape, "kind": options.kind, "act": act, "seconds": cost.seconds, "memory": cost.memory, "own": cost.own,
+                 "predicted": told, "said": cost.said}
+            )  # fmt: skip
+            say(f"{cost.seconds:.1f} s, {cost.memory / 1e9:.2f} GB, own {cost.own / 1e9:.2f}; predicted {told}\n{cost.told[-1500:]}")
     if not options.json:
-        table = [
-            (one["shape"], one["act"], f"{one['seconds']:.1f}", f"{one['memory'] / 1e9:.2f}", f"{one['own'] / 1e9:.2f}") for one in rows
-        ]
-        show("cost", [("shape", "act", "s", "GB", "own GB"), *table])
+        table = [("shape", "act", "s", "predicted", "GB", "predicted", "÷")]
+        for one in rows:
+            told = one["predicted"]
+            figures = one["seconds"], told["seconds"], one["memory"] / 1e9, told["memory_bytes"] / 1e9, told["memory_bytes"] / one["memory"]
+            table.append((one["shape"], one["act"], *(f"{figure:.2f}" for figure in figures)))
+        show("cost", table)
     finish("sizes", {"rows": rows})
 
 

@@ -1,7 +1,7 @@
 """What an explanation takes, before the model is opened."""
 
 from ingle.core.message import Request
-from ingle.core.pace import pace, share_of_pace
+from ingle.core.pace import speed
 from ingle.core.room import Need
 from ingle.engine.need import LIBRARIES, ServedSize
 from ingle.explain.sentences import sentences_of
@@ -27,7 +27,7 @@ def why_need(served: ServedSize, request: Request, answer: str, variations: int 
         "the model": served.weights, "what it reads": served.state_bytes(round(prompt + said * min(sets, 16))), "Ingle itself": LIBRARIES,
     } | ({"packing its weights": served.packing} if served.packing else {})  # fmt: skip
     operations = 2 * size.read * (read + _WRITTEN * written)
-    return Need("Explaining this", parts, _START_S + operations / (pace() * share_of_pace(None, 1)))
+    return Need("Explaining this", parts, _START_S + operations / speed(None, 1))
 
 
 def _text(request: Request) -> str:

@@ -1,6 +1,6 @@
 """What a conversion takes, before its weights are loaded."""
 
-from ingle.core.pace import pace, share_of_pace
+from ingle.core.pace import speed
 from ingle.core.room import Need
 from ingle.core.spec import ModelConfig
 from ingle.engine.need import LIBRARIES as SERVING
@@ -11,7 +11,7 @@ from ingle.model.size import size_of
 from ingle.train.need import LIBRARIES, TrainingPass, computed_bytes
 from ingle.train.settings import TrainSettings
 
-CURE = "Lower search.tokens, or set logits.recompute and longer.recompute to true: a fraction of the memory in these lessons, a third more time."
+CURE = "Lower search.tokens, or set logits.recompute and longer.recompute to true, which keep little and take a third more time."
 _JUDGED_TOKENS = 60_000
 """Tokens that the gate has both models read and write."""
 _START_S = 30.0
@@ -27,9 +27,9 @@ def hybrid_need(served: ServedSize, settings: HybridSettings) -> Need:
     moments = [{**largest, "a batch": rows}]
     if settings.method == "distil":
         moments.append({**largest, "the model as it is served": asked})
-    speed = pace() * share_of_pace(None, each)
-    learning = sum(one.operations(tokens) for one, tokens in passes) / speed
-    judging = 4 * size.read * _JUDGED_TOKENS / (pace() * share_of_pace(None, 1))
+    rate = speed(None, each)
+    learning = sum(one.operations(tokens) for one, tokens in passes) / rate
+    judging = 4 * size.read * _JUDGED_TOKENS / speed(None, 1)
     return Need("This conversion", max(moments, key=lambda one: sum(one.values())), _START_S + learning + judging)
 
 
@@ -48,9 +48,8 @@ def _passes(config: ModelConfig, settings: HybridSettings, each: int) -> list[tu
     def lesson(kind: str, course: TrainSettings, tokens: int, documents: int) -> tuple[TrainingPass, int]:
         row = min(course.batch_tokens, tokens * documents)
         read = course.max_steps * course.batch_tokens if course.max_steps else course.epochs * documents * min(tokens, within)
-        one = TrainingPass(
-            hybrid, "mixers" if kind == "mixers" else "follow", row, layers, memories, each, course.recompute and kind != "mixers"
-        )
+        again = course.recompute and kind != "mixers"  # mixers don't go through the layers, so nothing can be made again
+        one = TrainingPass(hybrid, "mixers" if kind == "mixers" else "follow", row, layers, memories, each, again)
         return one, read + 2 * lessons.held_out * min(tokens, within) // 3
 
     passes += [lesson(name, getattr(settings, name), lessons.tokens, lessons.documents) for name in ("mixers", "logits")]

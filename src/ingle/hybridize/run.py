@@ -79,7 +79,8 @@ def hybridize(
         keep_few_programs()
         watch.pieces("loading weights", 0, 1)
         with memory_errors(f"Lower search.tokens (now {settings.search.tokens}), or close other programs."):
-            return _make(job, load_module(checkpoint, DTYPES[_precision(job)]), tokenizer, texts, count)
+            candidate = _make(job, load_module(checkpoint, DTYPES[_precision(job)]), tokenizer, texts, count)
+        return replace(candidate, report={**(candidate.report or {}), "predicted": room.table()})
 
     return make_delta(job, Steps(make, _events), admit, sink)
 

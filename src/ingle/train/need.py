@@ -11,7 +11,7 @@ from ingle.core.spec import ModelConfig
 from ingle.kernels.cpu import features
 from ingle.model.size import size_of
 
-LIBRARIES = 650_000_000
+LIBRARIES = 560_000_000
 """Bytes of PyTorch, compiled kernels, and their buffers."""
 CHUNK_ROWS = 128
 """Rows of logits at a time, see train/losses.py."""

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from ingle.core.pace import pace, share_of_pace
+from ingle.core.pace import speed
 from ingle.core.room import Need
 from ingle.engine.need import LIBRARIES as SERVING
 from ingle.engine.need import ServedSize
@@ -15,7 +15,7 @@ from ingle.tuning.settings import TuneSettings, method_settings
 _JUDGED_TOKENS = 24_000
 """Tokens that the gate and the held-out measurements read and write."""
 _START_S = 15.0
-_STATES = 8192
+_STATES = 2048
 """Tokens of states that measuring holds at once."""
 
 
@@ -36,11 +36,8 @@ def tune_need(served: ServedSize, settings: TuneSettings, data: TuneTokens, teac
     deep = len(config.layers) - min(layers)
     whole = settings.method == "full"
     rank = getattr(method_settings(settings), "rank", 16)
-    trained = (
-        len(layers) * size.layer + (size.whole - len(config.layers) * size.layer)
-        if whole
-        else low_rank_parameters(config, len(layers), rank)
-    )
+    outside = size.whole - len(config.layers) * size.layer
+    trained = outside + len(layers) * size.layer if whole else low_rank_parameters(config, len(layers), rank)
     row = max(1, min(course.batch_tokens, data.all))
     one = TrainingPass(config, "whole" if whole else "low-rank", row, deep, trained, each, course.recompute)
     followed = size_of(teacher.config).whole if teacher is not None else 0
@@ -52,7 +49,7 @@ def tune_need(served: ServedSize, settings: TuneSettings, data: TuneTokens, teac
         "PyTorch itself": LIBRARIES,
     }  # fmt: skip
     tokens = course.max_steps * row * course.accumulate if course.max_steps else course.epochs * data.all
-    learning = (tokens + data.all) * one.operations(1) / (pace() * share_of_pace(None, each))
-    judging = 2 * size.read * _JUDGED_TOKENS * 2 / (pace() * share_of_pace(settings.judge.threads, 1))
+    learning = (tokens + data.all) * one.operations(1) / speed(None, each)
+    judging = 2 * size.read * _JUDGED_TOKENS * 2 / speed(settings.judge.threads, 1)
     parts = max((begins, learns), key=lambda moment: sum(moment.values()))
     return Need("This tune", parts, _START_S + learning + judging)

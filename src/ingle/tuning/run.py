@@ -5,6 +5,7 @@ training from its last checkpoint, measuring from its last item.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from ingle.core.candidate import Admit, Candidate
@@ -66,22 +67,24 @@ def tune(
 def _make(job: TuneJob) -> Candidate:
     begun = job.begin()
     learnt = job.learnt(begun, 0)  # before anything is fetched: a bad line should be reported at once
-    _need_room(job, learnt)
+    predicted = _need_room(job, learnt)
     _need_general(job)
-    return make_candidate(job, begun, learnt)
+    candidate = make_candidate(job, begun, learnt)
+    return replace(candidate, report={**(candidate.report or {}), "predicted": predicted})
 
 
-def _need_room(job: TuneJob, learnt: Learnt) -> None:
+def _need_room(job: TuneJob, learnt: Learnt) -> dict[str, Any] | None:
     """Say what the tune will take. Raises NoRoom where it would take this machine's memory, and there isn't enough."""
     settings, sizes = job.settings, learnt.data.corpus.sizes
     if device_of(settings.device) != "cpu":
-        return
+        return None
     teacher = settings.objective.teacher
     tokens = TuneTokens(course_of(settings.train, settings.small, learnt.data), int(sizes[list(learnt.data.train)].sum()))
     other = served_size(job.home, get_kept(job.home, teacher)) if teacher else None
     room = room_for(tune_need(served_size(job.home, job.kept), settings, tokens, other))
     job.watch.room(room)
     room.check(smaller_batches(tokens.course.batch_tokens, tokens.course.recompute))
+    return room.table()
 
 
 def _still(job: TuneJob, delta: Delta) -> bool:
