@@ -197,13 +197,14 @@ def why(home: Path, name: str, original: str) -> Cost:
 
 
 def tune(home: Path, name: str, original: str) -> Cost:
-    """Six steps of LoRA."""
+    """Two steps of LoRA."""
     data = home / "letters.jsonl"
     sentence = "The guild keeps its books in the tower, and nobody may read them after dusk. "
     with data.open("w") as lines:
         for number in range(40):
             lines.write(json.dumps({"prompt": f"Tell me of day {number}.", "completion": sentence * (2 + number % 9)}) + "\n")
-    steps = ("--set", "train.max_steps=4", "--set", "judge.held_out=4", "--set", "judge.samples=0", "--forgetting", "0")
+    few = ("train.max_steps=2", "examples.sketches=false", "judge.held_out=2", "judge.samples=0", "judge.forgetting=0")
+    steps = [part for one in few for part in ("--set", one)]
     return measured(home, original, "tune", name, str(data), "--name", f"t{time.time_ns()}", *steps, *QUICK, "--force", "--json")
 
 
