@@ -248,12 +248,12 @@ def main() -> None:
         for act in options.act or ACTS:
             say(f"{shape}, {options.kind}: {act}")
             cost = ACTS[act](home.root, name, str(home.bases))
+            say(f"{cost.seconds:.1f} s, {cost.memory / 1e9:.2f} GB, own {cost.own / 1e9:.2f}\n{cost.told[-1500:]}")
             told = predicted(cost.said)
             rows.append(
                 {"shape": shape, "kind": options.kind, "act": act, "seconds": cost.seconds, "memory": cost.memory, "own": cost.own,
-                 "predicted": told, "said": cost.said}
+                 "predicted": told}
             )  # fmt: skip
-            say(f"{cost.seconds:.1f} s, {cost.memory / 1e9:.2f} GB, own {cost.own / 1e9:.2f}; predicted {told}\n{cost.told[-1500:]}")
     if not options.json:
         table = [("shape", "act", "s", "predicted", "GB", "predicted", "÷")]
         for one in rows:
