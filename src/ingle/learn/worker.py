@@ -65,7 +65,7 @@ def follow(
     with home.lock(LOCK, timeout_s=0):
         learner = Learner(home, engine, trainer, sink, replace(watch, stopped=stopped, trying=trying), settings.ratings)
         most = settings.memory_mb << 20 or (free_bytes() or 0) + own_bytes()
-        with memory_guard(most, lambda: _too_large(learner, signals)):
+        with memory_guard(most, lambda: bool(signals.trying), lambda: _too_large(learner, signals)):
             learner.start()
             seen, last, looked = "", time.monotonic(), 0.0
             while not (signals.ended or watch.stopped()):
@@ -120,13 +120,16 @@ def listen(signals: Signals, stream: BinaryIO, end: Callable[[], None] = lambda:
 
 
 @contextmanager
-def memory_guard(most: int, too_large: Callable[[], None]) -> Iterator[None]:
-    """Within the block, check the process's own memory every quarter of a second; above `most` bytes (0 = never), call `too_large`."""
+def memory_guard(most: int, busy: Callable[[], bool], too_large: Callable[[], None]) -> Iterator[None]:
+    """Within the block, check the process's own memory every quarter of a second; above `most` bytes (0 = never), call `too_large`.
+
+    Only while it is `busy`: an end between two lessons would refuse nothing, and the next process would end in the same way.
+    """
     over = threading.Event()
 
     def look() -> None:
         while not over.wait(_LOOK_S):
-            if memory_bytes() > most:
+            if busy() and memory_bytes() > most:
                 too_large()
                 return
 
