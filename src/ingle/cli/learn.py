@@ -81,7 +81,7 @@ def _follow(home: "Home", engine: "Engine", settings: "Settings", stay: bool, at
     signals, sink, trainer = (
         worker.Signals(),
         Ledger(engine, home.keys).append,
-        trainer_of(home, engine, settings.learn.lesson, settings.learn.style),
+        trainer_of(home, engine, settings.learn.lesson, settings.learn.style, settings.learn.memory_mb),
     )
     if stay:
         worker.give_way()
@@ -102,7 +102,10 @@ def _together(home: "Home", engine: "Engine", settings: "Settings", model: str) 
     from ingle.ledger.chain import Ledger
 
     with home.lock(LOCK, note), Interrupt() as interrupt:
-        trainer, watch = trainer_of(home, engine, settings.learn.lesson, settings.learn.style), LearnerWatch(note, interrupt.asked)
+        trainer, watch = (
+            trainer_of(home, engine, settings.learn.lesson, settings.learn.style, settings.learn.memory_mb),
+            LearnerWatch(note, interrupt.asked),
+        )
         learner = Learner(home, engine, trainer, Ledger(engine, home.keys).append, watch, settings.learn.ratings)
         learner.start()
         return Learned((*learn_once(learner).outcomes, *consolidate(learner, model).outcomes))
@@ -142,6 +145,7 @@ def _show(learned: "Learned", as_json: bool) -> None:
                 {
                     "owner": outcome.work.owner, "model": outcome.work.kept.name, "kind": outcome.work.kind, "examples": outcome.work.ids,
                     "lesson": outcome.lesson.digest if outcome.lesson else None, "reasons": outcome.reasons, "seconds": outcome.seconds,
+                    "predicted": None if outcome.room is None else outcome.room.table(),
                 }
                 for outcome in learned.outcomes
             ]

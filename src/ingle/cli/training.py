@@ -11,6 +11,7 @@ from ingle.core.event import Event, Sink
 from ingle.home.place import Home
 
 if TYPE_CHECKING:
+    from ingle.core.room import Headroom
     from ingle.train.making import RunWatch
     from ingle.train.settings import TrainProgress
 
@@ -34,7 +35,11 @@ def run_watch(watch: Watcher, label: str = "training") -> "RunWatch":
     """Return the progress callbacks of a run that makes a delta."""
     from ingle.train.making import RunWatch
 
-    return RunWatch(watch.pieces, train_progress(watch, label), watch.say, watch.bytes)
+    def told(room: "Headroom") -> None:
+        if room.fits and room.told:
+            watch.say(room.told)
+
+    return RunWatch(watch.pieces, train_progress(watch, label), watch.say, watch.bytes, told)
 
 
 def train_progress(watch: Watcher, label: str = "training") -> "Callable[[TrainProgress], None]":

@@ -14,11 +14,14 @@ if TYPE_CHECKING:
     from ingle.cli.settings import Settings
     from ingle.core.energy import Energy
     from ingle.core.message import Request
+    from ingle.core.room import Headroom
     from ingle.engine.language_model import LanguageModel
     from ingle.explain.cause import Said, Why
     from ingle.explain.traces import TaughtText
     from ingle.explain.why import WhyOptions
+    from ingle.home.kept import Kept
     from ingle.home.place import Home
+    from ingle.home.turns import Turn
     from ingle.ledger.row import Row
     from ingle.serve.why import Explained, Tap
 
@@ -83,7 +86,7 @@ def command(
     settings, engine = read_settings(home, overrides or ()), open_rooms(home)
     began, metered = time.monotonic(), Span(open_meter(), 0.5)
     try:
-        asked = _explained(home, engine, settings, event)
+        room, asked = _explained(home, engine, settings, event)
         answer = _answering(home, engine, asked)
         said = _said(asked, answer)
         if what == "training":
@@ -102,7 +105,7 @@ def command(
         engine.dispose()
     if html is not None:
         write_atomic(html, why_page(why, asked.choice.request).encode(), mode=0o600)  # it quotes the user
-    _finish(home, asked, table, why, time.monotonic() - began, metered.end_of_piece(), as_json)
+    _finish(home, asked, table | {"predicted": room.table()}, why, time.monotonic() - began, metered.end_of_piece(), as_json)
 
 
 def _finish(
@@ -137,8 +140,8 @@ def _check(event: str | None, last: bool, what: str, budget: float) -> None:
         raise ConfigError("--budget", "must be more than 0 and at most 3600 seconds", budget)
 
 
-def _explained(home: "Home", engine: "Engine", settings: "Settings", event: str | None) -> "Explained":
-    """Return the answer to explain; the newest stored one without an event. Raises NotKept."""
+def _explained(home: "Home", engine: "Engine", settings: "Settings", event: str | None) -> "tuple[Headroom, Explained]":
+    """Return what it will take, and the answer to explain; the newest stored one without an event. Raises NotKept, NoRoom."""
     from ingle.adapt.choosing import Chooser
     from ingle.cli.choose import open_kept
     from ingle.home.kept import get_kept
@@ -151,10 +154,27 @@ def _explained(home: "Home", engine: "Engine", settings: "Settings", event: str 
     row = find_row(ledger, event) if event is not None else _newest(engine, ledger.read(kind="answer"))
     turn, key = stored_turn(engine, row, None), key_of_answer(home, engine, row.seq)
     kept = get_kept(home, row.subject)
+    room = _room(home, engine, settings, kept, turn)
     model = open_kept(home, kept, settings.chat)
-    return explained(
+    return room, explained(
         home, engine, Chooser(home, engine), row, turn, kept, model, lambda home, shorter: open_kept(home, shorter, settings.chat), key
     )
+
+
+def _room(home: "Home", engine: "Engine", settings: "Settings", kept: "Kept", turn: "Turn") -> "Headroom":
+    """Say what the explanation will take, before the model is opened. Raises NoRoom where the memory isn't there."""
+    from ingle.cli.output import note
+    from ingle.core.room import room_for
+    from ingle.engine.need import served_size
+    from ingle.explain.need import why_need
+    from ingle.serve.replay import request_of
+
+    size = served_size(home, kept, settings.chat.format)
+    room = room_for(why_need(size, request_of(engine, turn), turn.message.text))
+    room.check()
+    if room.told:
+        note(room.told)
+    return room
 
 
 def _newest(engine: "Engine", rows: "Iterator[Row]") -> "Row":

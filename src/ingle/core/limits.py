@@ -53,6 +53,14 @@ def free_memory_bytes(meminfo: Path = Path("/proc/meminfo")) -> int:
 
 def _group_limits(groups: Path, mount: Path) -> Iterator[int]:
     """Yield the limits of this process's group and of every group above it."""
+    for place, name, *_ in _group_places(groups, mount):
+        with suppress(OSError, ValueError):  # "max" is no limit
+            yield int((place / name).read_text())
+
+
+def _group_places(groups: Path, mount: Path) -> Iterator[tuple[Path, str, str, str]]:
+    """Yield the folders of this process's group and of every group above it; the names of the files of limit and use, and that of files
+    which were read, in `memory.stat`."""
     try:
         lines = groups.read_text().splitlines()
     except OSError:
@@ -60,18 +68,59 @@ def _group_limits(groups: Path, mount: Path) -> Iterator[int]:
     for line in lines:
         _, controllers, path = line.split(":", 2)
         if controllers == "":
-            root, name = mount, "memory.max"
+            root, names = mount, ("memory.max", "memory.current", "inactive_file")
         elif "memory" in controllers.split(","):
-            root, name = mount / "memory", "memory.limit_in_bytes"
+            root, names = mount / "memory", ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
         else:
             continue
         # Within a container the path may be the host's, and its mount is the container's own group: so up to the root.
         folder = root / path.strip("/")
         for place in (folder, *folder.parents):
-            with suppress(OSError, ValueError):  # "max" is no limit
-                yield int((place / name).read_text())
+            yield place, *names
             if place == root:
                 break
+
+
+def free_bytes(
+    groups: Path = Path("/proc/self/cgroup"), mount: Path = Path("/sys/fs/cgroup"), told: Path = Path("/proc/meminfo")
+) -> int | None:
+    """Return the memory that this process may still take before something must give: what the system can have at once, or what is left of
+    the limits of its container and of its address space, if less. None where the system doesn't tell.
+
+    `groups`, `mount` and `told`: where the system tells.
+    """
+    left = [*_group_room(groups, mount), *_address_room()]
+    with suppress(OSError, ValueError):
+        table = dict(line.split(":", 1) for line in told.read_text().splitlines() if ":" in line)
+        left.append(int(table.get("MemAvailable", "").split()[0]) << 10 if "MemAvailable" in table else memory_bytes(groups, mount))
+    return max(0, min(left)) if left else None
+
+
+def own_bytes() -> int:
+    """Return the memory of this process that no file holds; 0 where the system doesn't tell."""
+    with suppress(OSError, ValueError, IndexError):
+        resident, shared = map(int, Path("/proc/self/statm").read_bytes().split()[1:3])
+        return (resident - shared) * os.sysconf("SC_PAGE_SIZE")
+    return 0
+
+
+def _address_room() -> Iterator[int]:
+    """Yield what is left of this process's address space, if that is limited."""
+    with suppress(ImportError, OSError, ValueError, IndexError):
+        import resource
+
+        limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+        if limit != resource.RLIM_INFINITY:
+            yield limit - int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def _group_room(groups: Path, mount: Path) -> Iterator[int]:
+    """Yield what is left of the limit of this process's group and of every group above it. Files that were read count as free."""
+    for place, limit_name, used_name, files in _group_places(groups, mount):
+        with suppress(OSError, ValueError):
+            limit, used = (int((place / name).read_text()) for name in (limit_name, used_name))
+            table = dict(line.split() for line in (place / "memory.stat").read_text().splitlines())
+            yield limit - used + int(table.get(files, 0))
 
 
 def share_heap() -> None:

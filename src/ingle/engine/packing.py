@@ -268,6 +268,11 @@ def _pack(tensor: Tensor, format_: str) -> pack.PackedLinear:
             return pack.pack_int8(matrix)
 
 
+def kept_as_stored(tensor: Tensor, format_: str) -> bool:
+    """Return whether a pack of this format holds a tensor's own blocks, so that it takes about as many bytes as the file."""
+    return format_ == "auto" and tensor.kind in _NATIVE
+
+
 def _blocks(tensor: Tensor, size: int) -> Array:
     """Return raw rows as blocks of 32 columns: uint8 [rows, groups, size]."""
     return np.ascontiguousarray(tensor.raw).reshape(tensor.shape[0], -1, size)

@@ -25,14 +25,17 @@ from ingle.core.digest import digest_json
 from ingle.core.energy import reported, total
 from ingle.core.event import Event, Sink
 from ingle.core.files import write_atomic
+from ingle.core.room import room_for
 from ingle.core.spec import LayerSpec
 from ingle.engine.hybrid import KIND, spec_tensors
+from ingle.engine.need import served_size
 from ingle.engine.source import checkpoint_tokenizer, open_weights
 from ingle.home.kept import Kept
 from ingle.home.place import Home
 from ingle.hybridize.budget import all_groups, check_lengths, layers_of, retrieval_count, share_of
 from ingle.hybridize.dialogues import answers_of
 from ingle.hybridize.lessons import Sources, make_lessons, read_texts, set_aside
+from ingle.hybridize.need import CURE, hybrid_need
 from ingle.hybridize.search import VERSION as SEARCH
 from ingle.hybridize.search import FoundGroups, find_groups
 from ingle.hybridize.settings import HybridSettings, Lesson
@@ -68,12 +71,16 @@ def hybridize(
     check_lengths(checkpoint.config, settings)
 
     def make(job: DeltaJob[HybridSettings]) -> Candidate:
+        room = room_for(hybrid_need(served_size(home, kept), settings))
+        watch.room(room)
+        room.check(CURE)
         tokenizer = checkpoint_tokenizer(checkpoint, home.base_folder(kept.base))
         texts = read_texts(home, settings.lessons.suites, watch.bytes)
         keep_few_programs()
         watch.pieces("loading weights", 0, 1)
         with memory_errors(f"Lower search.tokens (now {settings.search.tokens}), or close other programs."):
-            return _make(job, load_module(checkpoint), tokenizer, texts, count)
+            candidate = _make(job, load_module(checkpoint, DTYPES[_precision(job)]), tokenizer, texts, count)
+        return replace(candidate, report={**(candidate.report or {}), "predicted": room.table()})
 
     return make_delta(job, Steps(make, _events), admit, sink)
 
@@ -98,8 +105,7 @@ def _make(job: DeltaJob[HybridSettings], original: CausalLM, tokenizer: Tokenize
 def _groups(job: DeltaJob[HybridSettings], original: CausalLM, tokenizer: Tokenizer, texts: Sources, count: int) -> FoundGroups:
     """Find the groups that keep full attention, and the effect of each: now, or from an equal search before."""
     chosen, config = job.settings.search, original.config
-    precision = DTYPES[_precision(job, original)]
-    module = original if precision == torch.float32 else _cast(original, precision)
+    precision = original.lm_head.weight.dtype
 
     def tell(done: int, total: int) -> None:
         job.check("while groups were sought")
@@ -111,18 +117,18 @@ def _groups(job: DeltaJob[HybridSettings], original: CausalLM, tokenizer: Tokeni
     path = job.home.root / "cache" / "groups" / f"{digest_json(inputs)[:32]}.json"
     result = begun = _read(path) or FoundGroups(0, tuple(all_groups(config)), {})
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    for result in find_groups(module, corpus, count, job.settings, begun, tell):
+    for result in find_groups(original, corpus, count, job.settings, begun, tell):
         progress = {"rounds": result.rounds, "loss": result.loss, "tried": result.tried}
         write_atomic(path, json.dumps(progress | _effects_table(result)).encode(), mode=0o600)
     return result
 
 
-def _precision(job: DeltaJob[HybridSettings], original: CausalLM) -> str:
-    """Number format of the search: as an earlier sitting chose, for timed again it might be the other."""
+def _precision(job: DeltaJob[HybridSettings]) -> str:
+    """Number format of the search and the frozen weights: as an earlier sitting chose, for timed again it might be the other."""
     path = job.folder / "precision"
     if not path.exists():
         job.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        write_atomic(path, choose(job.settings.mixers.precision, original.lm_head.weight.device).encode(), mode=0o600)
+        write_atomic(path, choose(job.settings.mixers.precision, torch.device("cpu")).encode(), mode=0o600)
     return path.read_text("ascii")
 
 
@@ -140,13 +146,6 @@ def _read(path: Path) -> FoundGroups | None:
         return FoundGroups(table["rounds"], kept, effects, table["loss"], tuple(tried))
     except (FileNotFoundError, ValueError, KeyError, TypeError):
         return None
-
-
-def _cast(module: CausalLM, precision: torch.dtype) -> CausalLM:
-    """Cast the module to the type in which it will be taught anyway."""
-    for parameter in module.parameters():
-        parameter.data = parameter.data.to(precision)
-    return module
 
 
 def _taught(

@@ -18,12 +18,14 @@ from ingle.core.digest import digest_json
 from ingle.core.errors import HomeError, IngleError, Interrupted, NotKept
 from ingle.core.event import Event, Fact, Sink
 from ingle.core.example import Example
+from ingle.core.room import Headroom
 from ingle.home.example_states import end_learning
 from ingle.home.examples import begin_learning, example_secret, list_examples
 from ingle.home.kept import Kept
 from ingle.home.lessons import Lesson, accept_lesson, drop_lesson, list_lessons
 from ingle.home.place import Home
 from ingle.home.staging import discard
+from ingle.learn.need import CURE
 from ingle.learn.settings import RATINGS
 from ingle.learn.work import NO_MEMORY, LessonError, Tries, Work, model_of, next_work, put_right, recover
 from ingle.ledger.chain import Ledger
@@ -54,6 +56,8 @@ class Trainer:
 
     teach: Callable[[Work], Candidate]
     judge: Callable[[Work, Candidate], LessonVerdict]
+    room: Callable[[Work], Headroom | None] = lambda _: None
+    """Returns what a lesson will take, beside the memory that it may have; None = nobody knows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +81,8 @@ class LessonOutcome:
     """None = it was refused, or an example changed meanwhile."""
     reasons: tuple[str, ...] = ()
     seconds: float = 0.0
+    room: Headroom | None = None
+    """What it was to take, as told before it began."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,8 +159,10 @@ class Learner:
             lesson = accept_lesson(self.engine, earlier)
             self.sink(accepted_event(lesson, {"again": True}))
             return LessonOutcome(work, lesson)
-        began, taught_s, to_blame = time.perf_counter(), 0.0, frozenset[str]()
+        began, taught_s, to_blame, room = time.perf_counter(), 0.0, frozenset[str](), None
         try:
+            if (room := self.trainer.room(work)) is not None:
+                self._tell(room)
             candidate = self._salted(work, self.trainer.teach(work))
             taught_s = time.perf_counter() - began
             verdict = self.trainer.judge(work, candidate)
@@ -168,7 +176,7 @@ class Learner:
         seconds = time.perf_counter() - began
         if delta is None:
             self._refuse(work, reasons, to_blame, keep_old, seconds)
-            return LessonOutcome(work, None, reasons)
+            return LessonOutcome(work, None, reasons, room=room)
         lesson = Lesson(delta.digest, work.owner, work.kept.name, work.kept.digest, work.kind, work.ids, True)
         replaced = self._replaced(work, delta.digest)
         try:
@@ -182,7 +190,13 @@ class Learner:
                 drop_lesson(self.engine, work.owner, old.digest)
                 discard(self.home, self.home.delta_folder(old.digest))
         self.watch.say(f"learned {_what(work)} for {work.kept.name} in {seconds:.1f} s")
-        return LessonOutcome(work, lesson)
+        return LessonOutcome(work, lesson, room=room)
+
+    def _tell(self, room: Headroom) -> None:
+        """Says what a lesson will take. Raises NoRoom where the memory isn't there."""
+        if room.fits and room.told:
+            self.watch.say(room.told)
+        room.check(CURE)
 
     def _salted(self, work: Work, candidate: Candidate) -> Candidate:
         """Return the candidate with the secrets of its examples in its origin, and so in its digest. Otherwise somebody with the ledger

@@ -9,6 +9,7 @@ from ingle.adapt.scope import ACTS, score
 from ingle.core.candidate import Candidate
 from ingle.core.event import Sink
 from ingle.core.example import Example
+from ingle.core.room import Headroom
 from ingle.engine.loading import Opener
 from ingle.engine.team import Cores
 from ingle.gate.decide import admit
@@ -18,6 +19,7 @@ from ingle.gate.probes import ProbeQuestion, Probes
 from ingle.home.place import Home
 from ingle.learn.learner import Trainer
 from ingle.learn.lesson_settings import LessonSettings, StyleSettings
+from ingle.learn.need import lesson_room
 from ingle.learn.wordings import contrasts, parts_of
 from ingle.learn.work import Work
 from ingle.ledger.chain import Ledger
@@ -88,11 +90,15 @@ class LessonTrainer:
 
 
 def trainer_of(
-    home: Home, engine: "Engine", lesson: LessonSettings = LessonSettings(), style: StyleSettings = StyleSettings()  # noqa: B008 - frozen
+    home: Home, engine: "Engine", lesson: LessonSettings = LessonSettings(), style: StyleSettings = StyleSettings(), memory_mb: int = 0,  # noqa: B008 - frozen
 ) -> Trainer:  # fmt: skip
-    """Return the trainer of a home. Facts go into the home's ledger."""
+    """Return the trainer of a home. Facts go into the home's ledger. `memory_mb`: the most that a lesson may take; 0 = what is free."""
     trainer = LessonTrainer(home, Ledger(engine, home.keys).append, lesson, style)
-    return Trainer(trainer.teach, trainer.judge)
+
+    def room(work: Work) -> Headroom:
+        return lesson_room(home, work.kept, work.examples, lesson, style, memory_mb)
+
+    return Trainer(trainer.teach, trainer.judge, room)
 
 
 def _spread(examples: tuple[Example, ...]) -> tuple[Example, ...]:

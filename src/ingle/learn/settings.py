@@ -29,8 +29,8 @@ class LearnSettings:
     """Whether `ingle serve` runs a learner. Without one, `ingle learn` learns what was taught."""
     beside: int = 1
     """Most running answers beside which it begins the next lesson; with more it waits."""
-    memory_mb: int = 4096
-    """Most memory of the learner. A lesson that needs more is refused. 0 = no limit."""
+    memory_mb: int = 0
+    """Most memory of the learner; 0 = what is free. A lesson that needs more is refused before it begins."""
     idle_s: float = 300.0
     """Time that it stays idle with its model in memory: the next lesson then begins some seconds sooner."""
     ratings: int = RATINGS

@@ -26,7 +26,7 @@ from ingle.learn.settings import RATINGS
 if TYPE_CHECKING:
     from sqlalchemy import Engine
 
-NO_MEMORY = "learning it needed more memory than the learner may have; raise learn.memory_mb"
+NO_MEMORY = "learning it needed more memory than the learner may have; see learn.memory_mb"
 
 
 class LessonError(IngleError):

@@ -12,10 +12,10 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from ingle.core.event import Sink
+from ingle.core.limits import free_bytes, own_bytes
 from ingle.home.place import Home
 from ingle.learn.learner import LOCK, Learned, Learner, LearnerWatch, LessonOutcome, Trainer, learn_once
 from ingle.learn.settings import LearnSettings
@@ -64,7 +64,8 @@ def follow(
     outcomes = list[LessonOutcome]()
     with home.lock(LOCK, timeout_s=0):
         learner = Learner(home, engine, trainer, sink, replace(watch, stopped=stopped, trying=trying), settings.ratings)
-        with memory_guard(settings.memory_mb, lambda: _too_large(learner, signals)):
+        most = settings.memory_mb << 20 or (free_bytes() or 0) + own_bytes()
+        with memory_guard(most, lambda: bool(signals.trying), lambda: _too_large(learner, signals)):
             learner.start()
             seen, last, looked = "", time.monotonic(), 0.0
             while not (signals.ended or watch.stopped()):
@@ -119,18 +120,21 @@ def listen(signals: Signals, stream: BinaryIO, end: Callable[[], None] = lambda:
 
 
 @contextmanager
-def memory_guard(most_mb: int, too_large: Callable[[], None]) -> Iterator[None]:
-    """Within the block, check the process's memory every quarter of a second; above `most_mb`, call `too_large`."""
+def memory_guard(most: int, busy: Callable[[], bool], too_large: Callable[[], None]) -> Iterator[None]:
+    """Within the block, check the process's own memory every quarter of a second; above `most` bytes (0 = never), call `too_large`.
+
+    Only while it is `busy`: an end between two lessons would refuse nothing, and the next process would end in the same way.
+    """
     over = threading.Event()
 
     def look() -> None:
         while not over.wait(_LOOK_S):
-            if memory_bytes() > most_mb << 20:
+            if busy() and memory_bytes() > most:
                 too_large()
                 return
 
     thread = threading.Thread(target=look, name="memory", daemon=True)
-    if most_mb:
+    if most:
         thread.start()
     try:
         yield
@@ -141,11 +145,10 @@ def memory_guard(most_mb: int, too_large: Callable[[], None]) -> Iterator[None]:
 
 
 def memory_bytes() -> int:
-    """Return the memory of this process: the current one on Linux, else the peak; 0 = unknown."""
+    """Return the memory of this process: on Linux the present one, files that it reads aside, else the peak; 0 = unknown."""
     platform: str = sys.platform
     if platform == "linux":
-        # Not the peak: on Linux a process begins with its parent's.
-        return int(Path("/proc/self/statm").read_bytes().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+        return own_bytes()  # not the peak: on Linux a process begins with its parent's
     if platform == "win32":
         return 0
     from ingle.train.trouble import peak_bytes
@@ -156,5 +159,5 @@ def memory_bytes() -> int:
 def _too_large(learner: Learner, signals: Signals) -> None:
     """Note the examples that were too large, and end the process, which is the only sure way to free its memory."""
     learner.tries.out_of_memory(signals.trying)
-    learner.watch.say("the learner needed more memory than learn.memory_mb allows")
+    learner.watch.say("the learner needed more memory than there is, or than learn.memory_mb allows")
     os._exit(EXIT_MEMORY)

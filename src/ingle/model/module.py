@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ingle.core.errors import ShapeError
+from ingle.core.room import Need, room_for
 from ingle.core.spec import LayerSpec, ModelConfig
 from ingle.core.sublayers import Experts
 from ingle.core.vectors import NO_VECTORS, Vectors
@@ -23,6 +24,7 @@ from ingle.model.mixers import ConvolutionMixer, DeltaMixer
 from ingle.model.packed_rows import PackedRows
 from ingle.model.pieces import Embedding, Gated, RMSNorm, activated, made_again, turn
 from ingle.model.rope import all_frequencies
+from ingle.model.size import size_of
 
 
 class Attention(nn.Module):
@@ -303,7 +305,12 @@ class CausalLM(nn.Module):
 
 
 def load_module(checkpoint: Checkpoint, dtype: torch.dtype = torch.float32, device: str = "cpu") -> CausalLM:
-    """Return a module with a checkpoint's weights, in eval mode. Tensors are decoded one by one, so nothing is held twice."""
+    """Return a module with a checkpoint's weights, in eval mode. Tensors are decoded one by one, so nothing is held twice.
+
+    Raises NoRoom, before anything is held, where the machine hasn't so much memory.
+    """
+    if device == "cpu":
+        room_for(Need("Loading this model", {"its weights": size_of(checkpoint.config).whole * dtype.itemsize})).check()
     with torch.device("meta"):
         module = CausalLM(checkpoint.config)
     for name in checkpoint.names:

@@ -20,6 +20,7 @@ from ingle.page.chart import loss_chart
 from ingle.page.choices import home_choices
 from ingle.page.parts import LearningPanel
 from ingle.page.tab import Deed, Tab
+from ingle.serve.learner import next_room
 
 PAUSE_S = 2.0
 _COPIES = "Another program is reading the database, so old copies of the words may stay in its file for a while."
@@ -66,10 +67,12 @@ class LearningTab:
             chart = loss_chart(engine, tab.service.home.keys, owner, model)
             self._mark = mark  # as it was before the reading: what came meanwhile is drawn the next time
             older = sum(view.counts.values()) - len(items)
-            return {"learn": view.learn, "counts": dict(view.counts), "items": items, "older": older, "chart": chart}
+            room = next_room(tab.service, view.items)
+            waits = _waits(view.counts) or (room.told if room is not None and room.fits else "")
+            return {"waits": waits, "learn": view.learn, "counts": dict(view.counts), "items": items, "older": older, "chart": chart}
 
         values = await asyncio.to_thread(read)
-        self._part.show({**values, "note": self._note or _waits(values["counts"])})
+        self._part.show({**values, "note": self._note or values.pop("waits")})
 
     async def _watch(self) -> None:
         tab = self._tab

@@ -18,6 +18,7 @@ from ingle.home.examples import MEMORY, get_example, list_examples, search_examp
 from ingle.home.lessons import Lesson
 from ingle.serve.auth import Keyed, asker, service_of
 from ingle.serve.feedback_table import example_table, forgotten_table
+from ingle.serve.learner import next_room
 from ingle.serve.schema import FeedbackBody, LearningChange, MemoryBody, MemoryChange, RedoBody, UndoBody
 from ingle.serve.service import Service
 
@@ -44,10 +45,12 @@ async def feedback(body: FeedbackBody, service: Service = Depends(service_of), w
 async def learning(
     limit: Most = _SHOWN, service: Service = Depends(service_of), who: str = Depends(asker)  # noqa: B008
 ) -> dict[str, Any]:  # fmt: skip
-    """Return what was taught and its state: counts, the newest examples, the lessons."""
+    """Return what was taught and its state: counts, the newest examples, the lessons, and what the next lesson will take."""
     view = await asyncio.to_thread(learning_view, service.engine, who, limit)
     lessons = [_lesson(lesson) for lesson in view.lessons[:limit]]
-    return {"object": "learning", "learn": view.learn, "counts": dict(view.counts), "data": _tables(view.items), "lessons": lessons}
+    room = await asyncio.to_thread(next_room, service, view.items)
+    table = {"object": "learning", "learn": view.learn, "counts": dict(view.counts), "data": _tables(view.items), "lessons": lessons}
+    return table | {"predicted": None if room is None else room.table()}
 
 
 @router.patch("/v1/learning", tags=["learning"])

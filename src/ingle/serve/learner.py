@@ -4,12 +4,21 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
+from ingle.core.example import Example
+from ingle.core.room import Headroom
 from ingle.engine.team import Cores
+from ingle.learn.need import awaited_room
 from ingle.learn.settings import LearnSettings, can_learn, why_not
 from ingle.learn.supervisor import Supervisor
 from ingle.serve.logs import log
 from ingle.serve.rooms import open_rooms
 from ingle.serve.service import Service
+
+
+def next_room(service: Service, examples: Sequence[Example]) -> Headroom | None:
+    """Return what the next lesson of these examples takes; None if none waits, or no learner runs."""
+    how = service.learning
+    return None if how is None else awaited_room(service.home, examples, how.lesson, how.style, how.memory_mb)
 
 
 @contextmanager
@@ -39,7 +48,7 @@ def learner_beside(service: Service, settings: LearnSettings, cores: Cores, over
         lambda text: log("learner", {"says": text}),
     )
     supervisor.start()
-    service.learns = True
+    service.learns, service.learning = True, settings
     try:
         yield
     finally:

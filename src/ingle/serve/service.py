@@ -26,6 +26,7 @@ from ingle.home.examples import mend_index
 from ingle.home.kept import Kept
 from ingle.home.place import Home
 from ingle.home.turns import keep_answer
+from ingle.learn.settings import LearnSettings
 from ingle.media.speech import Speech
 from ingle.safety.middleware import Blocked, Next, close, wrap
 from ingle.safety.policy import USUAL, GuardPolicy
@@ -68,6 +69,8 @@ class Service:
         self.wrong_keys = WrongKeys(self.recorder.add, self.metrics.wrong_key)
         self.key, self.learns = b"", False
         """Key of the answers' digests, and whether a learner runs beside."""
+        self.learning: LearnSettings | None = None
+        """How that learner learns; None where none runs."""
         self._key_names: dict[str, str] = {}
         self._scheduler: Scheduler | None = None
         self._database: Engine | None = None

@@ -23,6 +23,7 @@ from ingle.core.digest import canonical_json, digest_json
 from ingle.core.errors import Interrupted
 from ingle.core.event import Event, Sink
 from ingle.core.files import os_errors
+from ingle.core.room import Headroom
 from ingle.home import fetch
 from ingle.home.base import CURVES
 from ingle.home.deltas import delta_report, list_deltas, refuse_taken_delta
@@ -59,6 +60,8 @@ class RunWatch:
     """Hears a sentence for the owner."""
     bytes: fetch.FetchProgress = fetch.silent
     """Hears how much is downloaded."""
+    room: Callable[[Headroom], None] = nobody
+    """Hears what the job will take, before it takes any of it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,6 +5,7 @@ training from its last checkpoint, measuring from its last item.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from ingle.core.candidate import Admit, Candidate
@@ -13,6 +14,8 @@ from ingle.core.digest import digest_json
 from ingle.core.errors import PullError
 from ingle.core.event import Event, Sink
 from ingle.core.files import write_atomic
+from ingle.core.room import room_for
+from ingle.engine.need import served_size
 from ingle.home.base import CURVES
 from ingle.home.deltas import REPORT, delta_report
 from ingle.home.kept import Kept, get_kept
@@ -20,12 +23,16 @@ from ingle.home.names import check_name
 from ingle.home.place import Home
 from ingle.measure.suites import find_suite
 from ingle.train.making import MadeDelta, RunWatch, Steps, make_delta, nobody, to_json
+from ingle.train.precision import device_of
+from ingle.train.trouble import smaller_batches
 from ingle.tuning import report
-from ingle.tuning.data import find_sources
+from ingle.tuning.course import course_of
+from ingle.tuning.data import Learnt, find_sources
 from ingle.tuning.job import TuneJob
 from ingle.tuning.keeping import put_beside
 from ingle.tuning.making import make_candidate
 from ingle.tuning.method import find_method
+from ingle.tuning.need import TuneTokens, tune_need
 from ingle.tuning.settings import TuneSettings, plain
 
 VERSION = 1
@@ -60,8 +67,24 @@ def tune(
 def _make(job: TuneJob) -> Candidate:
     begun = job.begin()
     learnt = job.learnt(begun, 0)  # before anything is fetched: a bad line should be reported at once
+    predicted = _need_room(job, learnt)
     _need_general(job)
-    return make_candidate(job, begun, learnt)
+    candidate = make_candidate(job, begun, learnt)
+    return replace(candidate, report={**(candidate.report or {}), "predicted": predicted})
+
+
+def _need_room(job: TuneJob, learnt: Learnt) -> dict[str, Any] | None:
+    """Say what the tune will take. Raises NoRoom where it would take this machine's memory, and there isn't enough."""
+    settings, sizes = job.settings, learnt.data.corpus.sizes
+    if device_of(settings.device) != "cpu":
+        return None
+    teacher = settings.objective.teacher
+    tokens = TuneTokens(course_of(settings.train, settings.small, learnt.data), int(sizes[list(learnt.data.train)].sum()))
+    other = served_size(job.home, get_kept(job.home, teacher)) if teacher else None
+    room = room_for(tune_need(served_size(job.home, job.kept), settings, tokens, other))
+    job.watch.room(room)
+    room.check(smaller_batches(tokens.course.batch_tokens, tokens.course.recompute))
+    return room.table()
 
 
 def _still(job: TuneJob, delta: Delta) -> bool:

@@ -1,0 +1,55 @@
+"""What a tune takes, before its weights are loaded."""
+
+from dataclasses import dataclass
+
+from ingle.core.pace import speed
+from ingle.core.room import Need
+from ingle.engine.need import LIBRARIES as SERVING
+from ingle.engine.need import ServedSize
+from ingle.model.size import size_of
+from ingle.train.need import LIBRARIES, TrainingPass, computed_bytes, low_rank_parameters
+from ingle.train.settings import TrainSettings
+from ingle.tuning.linears import chosen_layers
+from ingle.tuning.settings import TuneSettings, method_settings
+
+_JUDGED_TOKENS = 24_000
+"""Tokens that the gate and the held-out measurements read and write."""
+_START_S = 15.0
+_STATES = 2048
+"""Tokens of states that measuring holds at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class TuneTokens:
+    """Tokens of a tune's data."""
+
+    course: TrainSettings
+    """The course of the run, with what few data changed."""
+    all: int
+    """Those of the examples to learn from."""
+
+
+def tune_need(served: ServedSize, settings: TuneSettings, data: TuneTokens, teacher: ServedSize | None = None) -> Need:
+    """Predict the memory and the time of a tune of this model on a CPU."""
+    config, course, each = served.config, data.course, computed_bytes(data.course.precision)
+    size, layers = size_of(config), chosen_layers(config, settings.layers)
+    deep = len(config.layers) - min(layers)
+    whole = settings.method == "full"
+    rank = getattr(method_settings(settings), "rank", 16)
+    outside = size.whole - len(config.layers) * size.layer
+    trained = outside + len(layers) * size.layer if whole else low_rank_parameters(config, len(layers), rank)
+    row = max(1, min(course.batch_tokens, data.all))
+    one = TrainingPass(config, "whole" if whole else "low-rank", row, deep, trained, each, course.recompute)
+    followed = size_of(teacher.config).whole if teacher is not None else 0
+    asked = served.weights + served.packing + SERVING + served.state_bytes(_STATES)
+    begins = {"the model in PyTorch": 4 * (size.whole + followed), "the model as it is served": asked, "PyTorch itself": LIBRARIES}
+    frozen = (0 if whole else each * size.whole) + each * followed
+    learns = {
+        "the model in PyTorch": frozen, "what is trained, with its gradients": one.trained_bytes, "a batch": one.row_bytes,
+        "PyTorch itself": LIBRARIES,
+    }  # fmt: skip
+    tokens = course.max_steps * row * course.accumulate if course.max_steps else course.epochs * data.all
+    learning = (tokens + data.all) * one.operations(1) / speed(None, each)
+    judging = 2 * size.read * _JUDGED_TOKENS * 2 / speed(settings.judge.threads, 1)
+    parts = max((begins, learns), key=lambda moment: sum(moment.values()))
+    return Need("This tune", parts, _START_S + learning + judging)
