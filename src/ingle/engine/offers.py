@@ -20,7 +20,7 @@ FLUENT = 8.0
 """Tokens a second of a model that is offered unasked: somewhat faster than one reads."""
 
 _LEAST_BYTES = 200_000_000
-"""Least bytes that a token reads for its speed to be foretold: with fewer, a token takes its arithmetic's time (docs/models.md)."""
+"""Least bytes that a token reads for its speed to be foretold: with fewer, a token takes its arithmetic's time (docs/catalogue.md)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from ingle.home.model_size import ModelShape, cache_bytes, file_bytes, read_byte
 CONTEXT = 4096
 """Tokens of a conversation for which memory is stated."""
 PROCESS_BYTES = 200_000_000
-"""Memory of the program itself beside weights and cache (docs/models.md)."""
+"""Memory of the program itself beside weights and cache (docs/catalogue.md)."""
 
 
 @dataclass(frozen=True, slots=True)
