@@ -1,6 +1,8 @@
 """The decoder's speed on this machine: measured by the decoder itself, kept, and turned into tokens a second."""
 
 import json
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -39,6 +41,21 @@ def test_it_is_measured_once_and_kept(measured: tuple[Home, Bandwidth, list[tupl
     assert (home.root / "cache" / "speed.json").stat().st_mode & 0o077 == 0
 
 
+def test_beside_others_it_is_measured_for_the_time_being(tmp_path: Path) -> None:
+    home = Home(tmp_path / "home").create()
+    with subprocess.Popen([sys.executable, "-c", "while True: pass"]) as spinning:
+        first = bandwidth_of(home, usable_cores())
+        spinning.kill()
+    assert first.provisional and 0.2 < first.others <= 1
+    path = home.root / "cache" / "speed.json"
+    path.write_text(json.dumps(to_table(replace(first, bytes_per_s=dict.fromkeys(KINDS, 1e13)))))
+    again = bandwidth_of(home, usable_cores(), again=True)
+    assert again.provisional == (again.bytes_per_s["Q4_K"] == 1e13), "of two for the time being the faster one is kept"
+    path.write_text(json.dumps(to_table(replace(first, others=0.0))))
+    kept = read_bandwidth(home)
+    assert kept is not None and not kept.provisional
+
+
 def test_what_is_read_is_a_model_whose_logits_are_finite(tmp_path: Path) -> None:
     """And it is what the bytes say: each kind's own blocks, not rounded to others."""
     for kind in KINDS:
@@ -56,7 +73,7 @@ def test_memory_and_disk_are_bounded() -> None:
 
 
 def flat(rate: float = 10e9, layer_s: float = 0.0) -> Bandwidth:
-    return Bandwidth(1, "a CPU", 2, 2, "2026-01-01T00:00:00+00:00", dict.fromkeys(KINDS, rate), layer_s)
+    return Bandwidth(2, "a CPU", 2, 2, "2026-01-01T00:00:00+00:00", dict.fromkeys(KINDS, rate), layer_s)
 
 
 def test_a_token_takes_what_is_read_and_the_layers() -> None:
@@ -81,7 +98,8 @@ def test_all_known_models_can_be_foretold_and_larger_ones_are_slower() -> None:
 @pytest.mark.parametrize(
     "change",
     [
-        {"cpu": "another"}, {"version": 99}, {"cores": 1000}, {"threads": 77}, {"bytes_per_s": {}}, {"bytes_per_s": {"Q4_K": 1e9}},
+        {"cpu": "another"}, {"others": 2.0}, {"others": -1.0}, {"version": 99}, {"cores": 1000}, {"threads": 77},
+        {"bytes_per_s": {}}, {"bytes_per_s": {"Q4_K": 1e9}},
         {"bytes_per_s": dict.fromkeys(KINDS, 0.0)}, {"bytes_per_s": dict.fromkeys(KINDS, -1.0)}, {"layer_s": -1.0}, {"layer_s": 10.0},
         {"bytes_per_s": dict.fromkeys(KINDS, float("nan"))}, {"bytes_per_s": dict.fromkeys(KINDS, float("inf"))}, {"layer_s": float("nan")},
         {"bytes_per_s": dict.fromkeys(KINDS, "fast")}, {"bytes_per_s": [1]}, {"unknown": 1}, {"cpu": 7},

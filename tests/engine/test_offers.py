@@ -17,7 +17,7 @@ from ingle.home.place import Home
 from ingle.home.staging import staging
 
 LARGE = MachineRoom(64 << 30, 64 << 30, 1 << 40)
-FAST = Bandwidth(1, "a CPU", 2, 2, "2026-01-01T00:00:00+00:00", dict.fromkeys(KINDS, 20e9), 1e-5)
+FAST = Bandwidth(2, "a CPU", 2, 2, "2026-01-01T00:00:00+00:00", dict.fromkeys(KINDS, 20e9), 1e-5)
 
 
 def keep_as(home: Home, what: str, name: str) -> None:

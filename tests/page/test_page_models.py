@@ -18,7 +18,7 @@ from tests.page.browser import WAIT_MS, Tab, browser
 from tests.serve.servers import Server, serving, wait_until
 from tests.serve.test_serve_catalogue import own_home
 
-BANDWIDTH = Bandwidth(1, find_machine().name, usable_cores(), 2, "2026-01-01T00:00:00+00:00", dict.fromkeys(KINDS, 20e9), 1e-5)
+BANDWIDTH = Bandwidth(2, find_machine().name, usable_cores(), 2, "2026-01-01T00:00:00+00:00", dict.fromkeys(KINDS, 20e9), 1e-5)
 
 
 @pytest.fixture(scope="module")

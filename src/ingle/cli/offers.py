@@ -34,6 +34,8 @@ def list_offers(as_json: bool, again: bool) -> None:
         rates, when = [rate / 1e9 for rate in bandwidth.bytes_per_s.values()], bandwidth.measured_at[:10]
         read = f"{bandwidth.threads} threads read {min(rates):.0f} to {max(rates):.0f} GB of weights a second here ({when})"
         note(f"Sizes are about. Speed is predicted: {read}.")
+        if bandwidth.provisional:
+            note(f"Other programs took {bandwidth.others:.0%} of the cores meanwhile, so the next list measures again.")
 
 
 def _measured(home: "Home", again: bool) -> "Bandwidth | None":
@@ -45,7 +47,9 @@ def _measured(home: "Home", again: bool) -> "Bandwidth | None":
     from ingle.engine.bandwidth import bandwidth_of, read_bandwidth
 
     threads = read_settings(home).chat.threads
-    if again or read_bandwidth(home, threads) is None:
+    kept = read_bandwidth(home, threads)
+    again = again or (kept is not None and kept.provisional)
+    if again or kept is None:
         note("How fast this machine reads weights is measured once; that takes a few seconds.")
     try:
         with watching() as watch:

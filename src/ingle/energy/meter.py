@@ -73,10 +73,9 @@ class Meter:
 
     def __post_init__(self) -> None:
         self.machine, self.rapl, self.batteries = find_machine(self.root), find_rapl(self.root), find_batteries(self.root)
-        self._ticks = os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 100
         self._resident, self._read_at = (float("-inf"), 0), float("-inf")
         self._counts = self.rapl.state == "readable" or bool(self.batteries.folders)
-        self._share, self._since = 1.0, (self.clocks.awake_s(), self.clocks.cpu_s(), self._busy_s() if self._counts else None)
+        self._share, self._since = 1.0, (self.clocks.awake_s(), self.clocks.cpu_s(), busy_s(self.root) if self._counts else None)
 
     def read(self) -> MeterReading:
         """Read all counters. Takes a few µs, and some 20 µs for each counter."""
@@ -92,7 +91,7 @@ class Meter:
     def begin(self) -> MeterReading:
         """Read the counters at the beginning of a task. After a pause, earlier CPU use no longer counts for the share."""
         if self._counts and self.clocks.awake_s() - self._read_at >= _SHARE_S:
-            self._since = (self.clocks.awake_s(), self.clocks.cpu_s(), self._busy_s())
+            self._since = (self.clocks.awake_s(), self.clocks.cpu_s(), busy_s(self.root))
         return self.read()
 
     def between(self, first: MeterReading, last: MeterReading) -> Energy:
@@ -132,19 +131,10 @@ class Meter:
 
     def _update_share(self, awake: float, cpu: float) -> None:
         _, mine_before, all_before = self._since
-        busy = self._busy_s()
+        busy = busy_s(self.root)
         if busy is not None and all_before is not None and busy > all_before:
             self._share = min(1.0, (cpu - mine_before) / (busy - all_before))
         self._since = (awake, cpu, busy)
-
-    def _busy_s(self) -> float | None:
-        """Return CPU-seconds that all processes used since the start; None where the system doesn't tell."""
-        try:
-            with (self.root / "proc" / "stat").open("rb") as file:
-                user, nice, system, _idle, _wait, *rest = map(int, file.readline().split()[1:9])
-        except (OSError, ValueError):
-            return None
-        return (user + nice + system + sum(rest[:3])) / self._ticks
 
     def _resident_now(self, awake: float) -> int:
         at, nbytes = self._resident
@@ -194,3 +184,13 @@ class Span:
         """Return all of the energy up to now."""
         self.end_of_piece()
         return self.total
+
+
+def busy_s(root: Path = Path("/")) -> float | None:
+    """Return CPU-seconds that all processes used since the system's start; None where it doesn't tell."""
+    try:
+        with (root / "proc" / "stat").open("rb") as file:
+            user, nice, system, _idle, _wait, *rest = map(int, file.readline().split()[1:9])
+        return (user + nice + system + sum(rest[:3])) / os.sysconf("SC_CLK_TCK")
+    except (OSError, ValueError, AttributeError):
+        return None

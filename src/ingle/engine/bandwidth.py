@@ -7,6 +7,7 @@ attention.
 
 import json
 import math
+import os
 import statistics
 import time
 from collections.abc import Callable, Mapping
@@ -21,6 +22,7 @@ from ingle.core.errors import ConfigError
 from ingle.core.files import os_errors, write_atomic
 from ingle.core.spec import LayerSpec, ModelConfig
 from ingle.energy.machine import find_machine
+from ingle.energy.meter import busy_s
 from ingle.engine.backend import Segment
 from ingle.engine.cpu import CpuBackend
 from ingle.engine.packing import VECTOR, WEIGHTS, PackedPlace, PackInfo
@@ -34,7 +36,9 @@ from ingle.kernels.jit import build, needed
 from ingle.model.expected import expected_shapes
 
 KINDS = ("Q4_K", "Q5_K", "Q6_K", "Q8_0", "Q4_1")
-_VERSION = 1
+_VERSION = 2
+_BUSY = 0.2
+"""Share of the cores from which on other programs make a measurement one for the time being."""
 _WORDS = 256
 _LARGE, _SMALL = (2048, 8192), (1024, 2560)
 """Hidden size and MLP of the layers by which reading is measured, and of those that take longer than their reading."""
@@ -73,6 +77,13 @@ class Bandwidth:
     """Of weights, by the kind of their blocks."""
     layer_s: float
     """Seconds of a layer beside reading."""
+    others: float = 0.0
+    """Share of the cores that other programs took meanwhile."""
+
+    @property
+    def provisional(self) -> bool:
+        """Whether it is to be measured again, since others took much of the cores."""
+        return self.others > _BUSY
 
     def token_s(self, shape: ModelShape, quantisation: str, context: int = CONTEXT) -> float:
         """Return the seconds of a token after so many others. Raises KeyError for a kind that was not measured."""
@@ -86,7 +97,8 @@ def bandwidth_of(
 ) -> Bandwidth:
     """Return the bandwidth that the home keeps for this machine; measure and keep it where there is none, or `again`.
 
-    `waiting` hears of another process that measures: two at once would halve each other's. Raises HomeError, KernelError.
+    Of two provisional ones the faster is kept. `waiting` hears of another process that measures: two at once would halve each other's.
+    Raises HomeError, KernelError.
     """
     if not again and (kept := read_bandwidth(home, threads)) is not None:
         return kept
@@ -96,6 +108,8 @@ def bandwidth_of(
             return kept
         with staging(home) as folder:
             measured = measure(folder, threads, told)
+        if (kept := read_bandwidth(home, threads)) is not None and kept.provisional and measured.provisional:
+            measured = max(kept, measured, key=lambda one: sum(one.bytes_per_s.values()))
         write_atomic(_file(home), json.dumps(to_table(measured), indent=1).encode(), mode=0o600)
     return measured
 
@@ -109,7 +123,7 @@ def read_bandwidth(home: Home, threads: int | None = None) -> Bandwidth | None:
         kept = from_table(Bandwidth, json.loads(_file(home).read_bytes()))
     except (OSError, ValueError, TypeError, AttributeError, RecursionError, ConfigError):
         return None
-    sound = all(math.isfinite(rate) and rate > 0 for rate in kept.bytes_per_s.values()) and 0 <= kept.layer_s < 1
+    sound = 0 <= kept.others <= 1 and all(math.isfinite(rate) and rate > 0 for rate in kept.bytes_per_s.values()) and 0 <= kept.layer_s < 1
     now = (_VERSION, find_machine().name, usable_cores(), threads or kept.threads, set(KINDS))
     return kept if sound and (kept.version, kept.cpu, kept.cores, kept.threads, set(kept.bytes_per_s)) == now else None
 
@@ -126,6 +140,7 @@ def measure(folder: Path, threads: int | None = None, told: Told = untold, clock
     """
     threads = threads or usable_cores()
     _build(told)
+    used, worked, began = busy_s(), time.process_time(), time.monotonic()
     label, steps = "measuring this machine's speed", len(KINDS) + 1
     told(label, 0, steps)
     small_bytes, small_s = _step_s(folder, "Q4_K", _SMALL, _SMALL_LAYERS, threads, clock)
@@ -140,7 +155,19 @@ def measure(folder: Path, threads: int | None = None, told: Told = untold, clock
         rates[kind] = nbytes / max(seconds - layers * layer_s, seconds / 2)
     told(label, steps, steps)
     now = datetime.now(UTC).isoformat(timespec="seconds")
-    return Bandwidth(_VERSION, find_machine().name, usable_cores(), threads, now, rates, layer_s)
+    others = _others(used, time.process_time() - worked, time.monotonic() - began)
+    return Bandwidth(_VERSION, find_machine().name, usable_cores(), threads, now, rates, layer_s, others)
+
+
+def _others(used: float | None, worked: float, elapsed: float) -> float:
+    """Return the share of the cores that other programs took, while this one worked so many CPU-seconds; 0 where nobody tells.
+
+    used: CPU-seconds of all programs before.
+    """
+    now = busy_s()
+    if used is None or now is None or elapsed <= 0:
+        return 0.0
+    return min(1.0, max(0.0, (now - used - worked) / (elapsed * (os.cpu_count() or 1))))
 
 
 def _build(told: Told) -> None:
