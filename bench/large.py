@@ -50,8 +50,8 @@ SHAPES = {
     "7B-A1B": Shape(16, 2048, 1024, 16, 16, False, experts=64),
     "1.2B-conv": Shape(16, 2048, 8192, 32, 8, True, conv=(0, 1, 3, 4, 6, 7, 9, 11, 13, 15)),
 }
-"""Those of SmolLM2 (the smallest a little wider, for K-quants want multiples of 256), Llama 3's 8B with fewer words, OLMoE's mixture of
-experts, and LFM2-1.2B's hybrid."""
+"""Those of SmolLM2 (the smallest a little wider, for K-quants want multiples of 256), Llama 3's 8B with fewer words, a mixture of
+experts of OLMoE's size, and LFM2-1.2B's hybrid."""
 
 
 def made(folder: Path, name: str, kind: str) -> Path:
@@ -59,7 +59,7 @@ def made(folder: Path, name: str, kind: str) -> Path:
     file, whole = folder / f"{name}-{kind}.gguf", folder / f"{name}-f16.gguf"
     if not file.exists():
         folder.mkdir(parents=True, exist_ok=True)
-        if SHAPES[name].conv:  # the wheel's quantiser doesn't know this family
+        if SHAPES[name].conv or SHAPES[name].experts:  # the wheel's quantiser doesn't know LFM2, and takes long for experts
             write(file.with_suffix(".part"), SHAPES[name], in_blocks=True)
             return file.with_suffix(".part").rename(file)
         write(whole, SHAPES[name])
@@ -81,13 +81,13 @@ def blocks(kind: str, rows: int, columns: int, seed: int) -> np.ndarray:
 
 
 def write(path: Path, shape: Shape, in_blocks: bool = False) -> None:
-    """Write a model of random float16 weights with SmolLM2's tokenizer: a Llama, or OLMoE or LFM2 where the shape asks for it.
+    """Write a model of random float16 weights with SmolLM2's tokenizer: a Llama, or a Qwen 3 MoE or LFM2 where the shape asks for it.
 
     in_blocks: matrices are random K-quants at once, of the kinds that Q4_K_M has.
     """
     import gguf
 
-    family = "olmoe" if shape.experts else ("lfm2" if shape.conv else "llama")
+    family = "qwen3moe" if shape.experts else ("lfm2" if shape.conv else "llama")
     reader, writer = gguf.GGUFReader(smollm2()), gguf.GGUFWriter(path, family, use_temp_file=True)
     for field in reader.fields.values():
         if field.name.startswith("tokenizer."):
@@ -103,6 +103,9 @@ def write(path: Path, shape: Shape, in_blocks: bool = False) -> None:
     if shape.experts:
         writer.add_expert_count(shape.experts)
         writer.add_expert_used_count(8)
+        writer.add_expert_feed_forward_length(shape.mlp)
+        writer.add_key_length(shape.hidden // shape.heads)
+        writer.add_value_length(shape.hidden // shape.heads)
     if shape.conv:
         writer.add_shortconv_l_cache(3)
     writer.add_layer_norm_rms_eps(1e-5)
@@ -110,9 +113,9 @@ def write(path: Path, shape: Shape, in_blocks: bool = False) -> None:
     writer.add_vocab_size(vocabulary)
     for name, size in tensors(shape, vocabulary):
         exact = name.endswith(("conv.weight", "gate_inp.weight"))  # as llama.cpp keeps them
-        if in_blocks and len(size) == 2 and not exact:
+        if in_blocks and len(size) > 1 and not exact:
             kind = "Q6_K" if "embd" in name or "down" in name or "attn_v" in name else "Q4_K"
-            raw = blocks(kind, *size, len(name) + size[0])
+            raw = blocks(kind, int(np.prod(size[:-1])), size[-1], len(name) + size[0]).reshape(*size[:-1], -1)
             writer.add_tensor(name, raw, raw_dtype=gguf.GGMLQuantizationType[kind])
             continue
         draw = np.random.default_rng(len(name) + size[0])
@@ -138,8 +141,7 @@ def tensors(shape: Shape, vocabulary: int) -> Iterator[tuple[str, tuple[int, ...
     norms: dict[str, tuple[int, ...]] = {}
     if shape.experts:
         inner = {f"{name}_exps": (shape.experts, *size) for name, size in inner.items()} | {"ffn_gate_inp": (shape.experts, wide)}
-        norms = {"attn_q_norm": (wide,), "attn_k_norm": (narrow,)}
-    if shape.conv:
+    if shape.conv or shape.experts:
         norms = {"attn_q_norm": (dim,), "attn_k_norm": (dim,)}
     for i in range(shape.layers):
         mixer = convolution if i in shape.conv else attention | norms
