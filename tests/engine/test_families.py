@@ -13,7 +13,7 @@ from ingle.model.checkpoint import open_checkpoint
 from ingle.model.export import save_hf
 from ingle.model.rope import all_frequencies
 from tests.engine.tiny import backend_of
-from tests.model.tiny_models import hf_model, random_weights, tiny_config, write_gguf
+from tests.model.tiny_models import hf_model, hf_table, random_weights, tiny_config, write_gguf
 
 CASES: list[tuple[str, dict[str, Any]]] = [
     ("llama", {}), ("qwen2", {}), ("qwen3", {}), ("mistral", {}),
@@ -51,6 +51,28 @@ def test_logits_are_those_of_transformers_from_gguf(tmp_path: Path, family: str,
     backend = backend_of(tmp_path, checkpoint)
     [got] = backend.forward([Segment(backend.new_state(), IDS, "all")])
     assert np.abs(got - theirs(family, changes)).max() <= 1e-4
+
+
+@pytest.mark.parametrize("family", ["gemma3_text", "qwen3_5_text"])
+def test_of_a_model_with_eyes_the_words_are_run_and_it_is_said(tmp_path: Path, family: str) -> None:
+    import transformers
+
+    name = {"gemma3_text": "Gemma3", "qwen3_5_text": "Qwen3_5"}[family]
+    told = {key: value for key, value in hf_table(family).items() if key != "architectures"}
+    eyes = {"hidden_size": 32, "intermediate_size": 64, "num_attention_heads": 2, "patch_size": 4, "image_size": 16}
+    more = {"num_hidden_layers": 1} if name == "Gemma3" else {"depth": 1, "num_heads": 2, "out_hidden_size": 64}
+    config = getattr(transformers, f"{name}Config")(text_config=told, vision_config=eyes | more, tie_word_embeddings=False)
+    torch.manual_seed(0)
+    model = getattr(transformers, f"{name}ForConditionalGeneration")(config).eval().float()
+    model.save_pretrained(tmp_path / "hf")
+    checkpoint = open_checkpoint(tmp_path / "hf")
+    assert checkpoint.config.family == family and checkpoint.left_out == "eyes"
+    backend = backend_of(tmp_path, checkpoint)
+    [got] = backend.forward([Segment(backend.new_state(), IDS, "all")])
+    with torch.no_grad():
+        expected = model(input_ids=torch.tensor([IDS])).logits[0].numpy()
+    assert np.abs(got - expected).max() <= 1e-4
+    assert not open_checkpoint(write_gguf(tmp_path / "m.gguf", tiny_config("llama"), random_weights(tiny_config("llama")))).left_out
 
 
 def near(one: ModelConfig, other: ModelConfig) -> bool:

@@ -263,7 +263,7 @@ def test_damaged_files_of_a_family_with_fused_matrices_are_refused(tmp_path: Pat
 
     qkv = "model.layers.0.self_attn.qkv_proj.weight"
     attempt(r"qkv_proj\.weight must have 128 rows", {qkv: np.zeros((127, 64), np.float32)})
-    attempt(r"qkv_proj\.weight must have one to 4 dimensions", {qkv: np.zeros((), np.float32)})
+    attempt(r"qkv_proj\.weight must have one to 5 dimensions", {qkv: np.zeros((), np.float32)})
     attempt(r"q_proj\.weight must have shape", {qkv: np.zeros((128, 32), np.float32)})
     short = replace(config, rope=replace(config.rope, divisors=(1.0,) * 6))
     with pytest.raises(CheckpointError, match=r"rope\.divisors must be 6"):

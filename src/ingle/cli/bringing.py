@@ -61,6 +61,8 @@ def bring(home: Home, what: str, watch: Watcher, name: str | None = None, format
         checkpoint = open_checkpoint(folder)
         checkpoint_tokenizer(checkpoint, folder).check_fits(checkpoint.config)
         check_composite(folder, checkpoint)
+        if checkpoint.left_out:
+            watch.say(f"Its {checkpoint.left_out} are left out: Ingle runs the words of this model only.")
         total = sum(tensor.raw.nbytes for tensor in (*(checkpoint.stored[name] for name in checkpoint.names), *checkpoint.eye.values()))
         done = 0
 

@@ -33,6 +33,9 @@ class Checkpoint:
     eye: Mapping[str, Tensor] = field(default_factory=lambda: MappingProxyType({}))
     """Tensors of an eye that the model brings, by transformers' name: see `model.composite`. They are no part of the language model."""
 
+    left_out: str = ""
+    """Parts of the model that are not run, in words."""
+
     @property
     def names(self) -> tuple[str, ...]:
         """Hugging Face's parameter names, in the order of the model. A tied `lm_head.weight` is not among them."""
@@ -63,8 +66,8 @@ def open_checkpoint(path: Path) -> Checkpoint:
     if path.is_dir() and not ggufs:
         from ingle.model.from_safetensors import tensors_from_folder
 
-        config, tensors, eye, files = tensors_from_folder(path)
-        return _checked(Checkpoint(config, files, tensors, eye=MappingProxyType(eye)))
+        config, tensors, eye, files, left_out = tensors_from_folder(path)
+        return _checked(Checkpoint(config, files, tensors, eye=MappingProxyType(eye), left_out=left_out))
     if len(ggufs) > 1:
         raise CheckpointError(str(path), "must hold one GGUF file", ", ".join(file.name for file in ggufs), "Name the file itself.")
     from ingle.model.from_gguf import tensors_from_gguf

@@ -12,7 +12,7 @@ from typing import Any
 from ingle.core.config import from_table, to_table
 from ingle.core.errors import CheckpointError, ConfigError
 from ingle.core.spec import LayerSpec, ModelConfig, transformer_layers
-from ingle.model.composite import COMPOSITES, text_table
+from ingle.model.composite import COMPOSITES, WORDS_ONLY, text_table
 from ingle.model.family import Traits, families
 from ingle.model.fields import Fields
 from ingle.model.rope import rope_from_hf, rope_to_hf, turned_part
@@ -168,9 +168,8 @@ def _family(fields: Fields) -> str:
         if name in by_class:
             return by_class[name]
     got = ", ".join(names) or fields.table.get("model_type") or "nothing"
-    raise CheckpointError(
-        f"{fields.where}: architectures", "is not an architecture that Ingle knows", got, f"Known: {', '.join((*by_class, *COMPOSITES))}."
-    )
+    known = ", ".join((*by_class, *COMPOSITES, *WORDS_ONLY))
+    raise CheckpointError(f"{fields.where}: architectures", "is not an architecture that Ingle knows", got, f"Known: {known}.")
 
 
 def _head_dim(fields: Fields, usual: int, hidden: int, heads: int) -> int:

@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 
 from ingle.core.errors import CheckpointError
 from ingle.core.spec import ModelConfig
-from ingle.model.composite import parted_tensors
+from ingle.model.composite import left_out, parted_tensors
 from ingle.model.config import config_from_hf
 from ingle.model.family import families
 from ingle.model.fields import Fields, read_json
@@ -22,14 +22,16 @@ from ingle.model.fused import parts_of
 from ingle.model.tensor import PLAIN_BYTES, Tensor
 
 INDEX = "model.safetensors.index.json"
-MOST_DIMENSIONS = 4
-"""A convolution's weights have four."""
+MOST_DIMENSIONS = 5
+"""A convolution over pictures in time has five."""
 _CURE = "The file is damaged or incomplete; pull it again."
 
 
-def tensors_from_folder(folder: Path) -> tuple[ModelConfig, dict[str, Tensor], dict[str, Tensor], tuple[Path, ...]]:
-    """Return config, tensors by name, those of an eye that the model brings, and their files. Raises CheckpointError for whatever is
-    wrong."""
+def tensors_from_folder(folder: Path) -> tuple[ModelConfig, dict[str, Tensor], dict[str, Tensor], tuple[Path, ...], str]:
+    """Return config, tensors by name, those of an eye that the model brings, their files, and in words what is left out.
+
+    Raises CheckpointError for whatever is wrong.
+    """
     table = read_json(folder / "config.json")
     config = config_from_hf(table, str(folder / "config.json"))
     index = folder / INDEX
@@ -50,7 +52,7 @@ def tensors_from_folder(folder: Path) -> tuple[ModelConfig, dict[str, Tensor], d
     text, eye = parted_tensors(table, tensors)
     if "ingle" not in table:  # our own folders hold the model's own tensors
         text = parts_of(config, text, families()[config.family].norm_offset)
-    return config, text, eye, files
+    return config, text, eye, files, left_out(table, tensors)
 
 
 def read_safetensors(path: Path) -> list[Tensor]:

@@ -4,6 +4,7 @@ Weights of norms are kept as what is added to 1; here, as in GGUF, they are the 
 """
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 from ingle.core.errors import CheckpointError
@@ -12,12 +13,22 @@ from ingle.model.family import Family, Traits, attention_bias, window_table, win
 from ingle.model.fields import Fields
 
 _EVERY = 6
-_LOCAL_THETA = 10_000.0
+_LOCAL_THETA, _FULL_THETA = 10_000.0, 1_000_000.0
 
 
 def _ways(hidden: int, scale: float, windows: tuple[int, ...], local: Rope) -> Ways:
     near = tuple(i for i, window in enumerate(windows) if window)
     return Ways("gelu", "both", embedding_scale=math.sqrt(hidden), attention_scale=scale, local=near, local_rope=local if near else None)
+
+
+def keys(fields: Fields) -> Mapping[str, Any]:
+    """See `ingle.model.family.Family`. Files of models with eyes leave out what transformers takes for granted."""
+    usual: dict[str, Any] = {
+        "vocab_size": 262_208, "num_attention_heads": 8, "num_key_value_heads": 4, "max_position_embeddings": 131_072, "head_dim": 256,
+    }  # fmt: skip
+    if not fields.table.get("rope_parameters"):
+        usual["rope_theta"] = _FULL_THETA
+    return {key: value for key, value in usual.items() if fields.table.get(key) is None}
 
 
 def traits(fields: Fields, layers: int) -> Traits:
@@ -64,6 +75,6 @@ def gguf_traits(fields: Fields, layers: int) -> Traits:
 
 
 FAMILY = Family(
-    "Gemma3ForCausalLM", traits, table, "gemma3", gguf_traits, head_dim=256, tied=True, norm_offset=1.0,
+    "Gemma3ForCausalLM", traits, table, "gemma3", gguf_traits, keys, head_dim=256, tied=True, norm_offset=1.0,
     gguf_names={"ffn_norm": "pre_feedforward_layernorm"},
 )  # fmt: skip
