@@ -4,6 +4,7 @@ import json
 import math
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from ingle.core.errors import CheckpointError
 from ingle.core.limits import own_bytes
 from ingle.core.room import NoRoom
 from ingle.core.spec import ModelConfig, transformer_layers
+from ingle.core.sublayers import Experts
 from ingle.model.checkpoint import open_checkpoint
 from ingle.model.expected import expected_shapes
 from ingle.model.module import load_module
@@ -155,3 +157,14 @@ def test_a_claim_of_more_layers_than_there_are_is_refused(tmp_path: Path) -> Non
     (folder / "config.json").write_text(json.dumps(table | {"num_hidden_layers": 4_000_000_000}))
     with pytest.raises(CheckpointError):
         open_checkpoint(folder)
+
+
+def test_of_experts_a_token_reads_those_that_it_is_given_to() -> None:
+    config = replace(config_of(2), experts=Experts(8, 2, 40, plain=(0,)))
+    shapes = expected_shapes(config)
+    experts = sum(math.prod(shape) for name, shape in shapes.items() if ".experts." in name)
+    size = size_of(config)
+    assert size.whole == sum(map(math.prod, shapes.values()))
+    assert size.read == pytest.approx(size.head + size.layer * size.layers - experts * 6 / 8, abs=1)
+    adapted = {name: shape for name, shape in shapes.items() if len(shape) == 2 and "_proj" in name and ".experts." not in name}
+    assert low_rank_parameters(config, 2, 4) == 4 * sum(map(sum, adapted.values()))

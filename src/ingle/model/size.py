@@ -21,16 +21,15 @@ class ModelSize:
     """Those of the largest tensor."""
     layers: int
     """Number of layers."""
-
-    @property
-    def read(self) -> int:
-        """Those that a token is multiplied with."""
-        return self.head + self.layer * self.layers
+    read: int
+    """Those that a token is multiplied with: of experts, those that it is given to."""
 
 
 def size_of(config: ModelConfig) -> ModelSize:
     """Count the parameters of a model of this config."""
     counts = {name: math.prod(shape) for name, shape in expected_shapes(config).items()}
     layers = sum(count for name, count in counts.items() if name.startswith("model.layers."))
-    head = config.vocab_size * config.hidden_size
-    return ModelSize(sum(counts.values()), layers // len(config.layers), head, max(counts.values()), len(config.layers))
+    experts = sum(count for name, count in counts.items() if ".mlp.experts." in name)
+    idle = round(experts * (1 - config.experts.chosen / config.experts.count)) if config.experts else 0
+    head, count = config.vocab_size * config.hidden_size, len(config.layers)
+    return ModelSize(sum(counts.values()), layers // count, head, max(counts.values()), count, head + layers - idle)

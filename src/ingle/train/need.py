@@ -9,6 +9,7 @@ from typing import Literal
 
 from ingle.core.spec import ModelConfig
 from ingle.kernels.cpu import features
+from ingle.model.expected import expected_shapes
 from ingle.model.size import size_of
 
 LIBRARIES = 560_000_000
@@ -73,7 +74,8 @@ class TrainingPass:
 
 
 def low_rank_parameters(config: ModelConfig, layers: int, rank: int) -> int:
-    """Count the parameters of low-rank additions to every linear of so many layers."""
-    hidden, mlp = config.hidden_size, config.intermediate_size
-    queries, keys = config.num_heads * config.head_dim, config.num_kv_heads * config.head_dim
-    return layers * rank * (2 * (hidden + queries) + 2 * (hidden + keys) + 3 * (hidden + mlp))
+    """Count the parameters of low-rank additions to every linear of so many layers that can have one, in layers as they are on average."""
+    modules = {f"self_attn.{part}_proj" for part in "qkvo"} | {f"mlp.{part}_proj" for part in ("gate", "up", "down")}
+    named = ((name.split("."), shape) for name, shape in expected_shapes(config).items() if len(shape) == 2)
+    sizes = [sum(shape) for parts, shape in named if ".".join(parts[3:-1]) in modules]
+    return round(rank * sum(sizes) * layers / len(config.layers))
