@@ -9,13 +9,15 @@ import pytest
 from ingle.core.errors import CheckpointError
 from ingle.engine import packing
 from ingle.engine.backend import Segment
+from ingle.kernels.k_quants import BLOCK_BYTES
 from ingle.model.checkpoint import check_finite, open_checkpoint
 from tests.engine.test_cpu import naive_logits
 from tests.engine.tiny import backend_of, tiny_config, tokens
+from tests.kernels.k_rows import UNITS as K_UNITS
 from tests.kernels.k_rows import random_rows
 from tests.model.tiny_models import random_weights, write_gguf
 
-LOSSLESS = ("Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "IQ4_NL", "Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K")
+LOSSLESS = ("Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "IQ4_NL", "IQ4_XS", "Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K")
 UNITS = {"Q5_0": (0,), "Q5_1": (0, 2), "Q4_0": (0,), "Q4_1": (0, 2), "Q8_0": (0,), "IQ4_NL": (0,)}
 """Where in a block of 32 its float16 lie."""
 CONFIG = tiny_config(hidden=256, mlp=512, heads=4, dim=64)
@@ -24,7 +26,7 @@ every = pytest.mark.parametrize("kind", LOSSLESS)
 
 def random_raw(kind: str, rows: int, columns: int, seed: int) -> np.ndarray:
     """[rows, bytes] of random codes and sane scales, as they lie in a file."""
-    if kind.endswith("_K"):
+    if kind in BLOCK_BYTES:
         return random_rows(kind, rows, columns // 256, seed, 0.001)
     draw, size = np.random.default_rng(seed), gguf.GGML_QUANT_SIZES[gguf.GGMLQuantizationType[kind]][1]
     raw = draw.integers(0, 256, (rows, columns // 32, size), np.uint8)
@@ -42,7 +44,7 @@ def quantised_file(path: Path, kind: str, broken: str = "") -> Path:
             if tensor.ndim == 2:
                 raw = random_raw(kind, *weights_of[name], len(name))
                 if name == broken:
-                    place = {"Q2_K": 80, "Q3_K": 108, "Q6_K": 208}.get(kind, 0)
+                    place = (UNITS | K_UNITS)[kind][0]
                     raw[0, place : place + 2] = np.array([np.nan], np.float16).view(np.uint8)
                 super().add_tensor(name, raw, raw_dtype=member)
             else:

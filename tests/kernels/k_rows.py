@@ -4,7 +4,7 @@ import numpy as np
 
 from ingle.kernels import k_quants
 
-UNITS = {"Q2_K": (80, 82), "Q3_K": (108,), "Q4_K": (0, 2), "Q5_K": (0, 2), "Q6_K": (208,)}
+UNITS = {"Q2_K": (80, 82), "Q3_K": (108,), "Q4_K": (0, 2), "Q5_K": (0, 2), "Q6_K": (208,), "IQ4_XS": (0,)}
 """Where in a block its float16 lie."""
 
 

@@ -60,8 +60,10 @@ def test_integer_sums_are_exact(kind: str) -> None:
     raw[:16] = 255
     for place in UNITS[kind]:
         raw[:, place : place + 2] = np.ones((32, 1), np.float16).view(np.uint8)
-    first, last = {"Q2_K": (0, 16), "Q3_K": (96, 108), "Q4_K": (4, 16), "Q5_K": (4, 16), "Q6_K": (192, 208)}[kind]
+    first, last = {"Q2_K": (0, 16), "Q3_K": (96, 108), "Q4_K": (4, 16), "Q5_K": (4, 16), "Q6_K": (192, 208), "IQ4_XS": (4, 8)}[kind]
     raw[:, first:last] = [1, 2, 3, 1] * ((last - first) // 4)
+    if kind == "IQ4_XS":
+        raw[:, 2:8] = [0xAA, 0xAA, 0x21, 0x13, 0x12, 0x31]  # upper halves of 2, so that scales are the lower ones
     x = np.random.default_rng(1).integers(-127, 128, (13, 256)).astype(np.float32)
     x[0], x[1] = 127, -127
     x[:, ::32] = 127  # each group's scale is then exactly 1

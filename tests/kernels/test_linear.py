@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from ingle.core.errors import ShapeError
 from ingle.kernels import layout as at
 from ingle.kernels import naive, pack
+from ingle.kernels.k_quants import WEIGHTS
 from ingle.kernels.unpack import unpack
 from tests.kernels.calls import run_linear
 
@@ -21,6 +22,13 @@ def int8_groups(w: np.ndarray) -> pack.PackedLinear:
     return pack.pack_int8_groups(q.reshape(len(w), -1)[:, : w.shape[1]], scale)
 
 
+def uneven(w: np.ndarray) -> pack.PackedLinear:
+    groups = np.pad(w, ((0, 0), (0, -w.shape[1] % 32))).reshape(len(w), -1, 32)
+    scale = (np.abs(groups).max(axis=2) / max(WEIGHTS)).astype(np.float16)
+    far = np.abs(groups[..., None] - scale.astype(np.float32)[..., None, None] * np.array(WEIGHTS))
+    return pack.pack_uneven_values(far.argmin(axis=3).astype(np.uint8).reshape(len(w), -1)[:, : w.shape[1]], scale)
+
+
 PACKERS = {
     "fp32": pack.pack_fp32,
     "bf16": lambda w: pack.pack_bf16((w.view(np.uint32) >> 16).astype(np.uint16)),
@@ -28,6 +36,7 @@ PACKERS = {
     "int8_group": int8_groups,
     "int4": pack.pack_int4,
     "int5": pack.pack_int5,
+    "iq4_nl": uneven,
     "int4_16": pack.pack_int4_16,
     "int3_16": pack.pack_int3_16,
 }
@@ -122,6 +131,7 @@ def test_packing_rounds_to_the_nearest(kind: str) -> None:
         "int8_group": 5 / 127 / 2,
         "int4": span / 15 / 2,
         "int5": span / 31 / 2,
+        "iq4_nl": np.abs(w).max() / max(WEIGHTS) * np.diff(WEIGHTS).max() / 2,
         "int4_16": span / 15 * (1 / 2 + 1 / 8),  # scales and minima are rounded to a byte
         "int3_16": span / 7 * (1 / 2 + 1 / 8),
     }

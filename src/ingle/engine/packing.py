@@ -20,7 +20,7 @@ from ingle.core.spec import ModelConfig
 from ingle.home.base import KeptFile
 from ingle.kernels import blocks_16, k_quants, pack
 from ingle.kernels.jit import MEMORY_KERNELS
-from ingle.kernels.layout import BF16, F32, INT3_16, INT4, INT4_16, INT5, INT8, INT8_GROUP
+from ingle.kernels.layout import BF16, F32, INT3_16, INT4, INT4_16, INT5, INT8, INT8_GROUP, IQ4_NL
 from ingle.kernels.unpack import unpack
 from ingle.model.checkpoint import Checkpoint
 from ingle.model.expected import expected_shapes
@@ -88,7 +88,13 @@ def unreached(info: PackInfo, cache: str) -> frozenset[str]:
     """Return the kernels that this pack and cache never call."""
     kinds = {place.kind for place in info.places.values()}
     by_kind = {"linear_fp32": {F32}, "linear_bf16": {BF16}, "linear_int8": {INT8, INT8_GROUP}}
-    by_kind |= {"linear_int4": {INT4}, "linear_int5": {INT5}, "linear_int4_16": {INT4_16}, "linear_int3_16": {INT3_16}}
+    by_kind |= {
+        "linear_int4": {INT4},
+        "linear_int5": {INT5},
+        "linear_iq4_nl": {IQ4_NL},
+        "linear_int4_16": {INT4_16},
+        "linear_int3_16": {INT3_16},
+    }
     by_kind |= {f"linear_{name.lower()}": {kind} for name, kind in k_quants.KINDS.items()}
     by_cache = {"float32": "attention_f32", "float16": "attention_f16", "int8": "attention_int8"}
     memories = frozenset() if any(spec.remembering(info.config.num_kv_heads) for spec in info.config.layers) else MEMORY_KERNELS
@@ -316,13 +322,9 @@ def _from_fives(size: int, minimum: int | None) -> Callable[[Tensor], pack.Packe
     return convert
 
 
-_UNEVEN = np.array([-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113], np.int8)
-"""Weights of the codes of IQ4_NL, in units of the scale: ggml's kvalues_iq4nl."""
-
-
 def _from_iq4_nl(tensor: Tensor) -> pack.PackedLinear:
     blocks = _blocks(tensor, 18)
-    return pack.pack_int8_groups(_UNEVEN[_nibbles(blocks[..., 2:])], _halves(blocks, 0))
+    return pack.pack_uneven_values(_nibbles(blocks[..., 2:]), _halves(blocks, 0))
 
 
 def _from_q8_0(tensor: Tensor) -> pack.PackedLinear:
@@ -340,5 +342,5 @@ _NATIVE: dict[str, Callable[[Tensor], pack.PackedLinear]] = {
 _NATIVE |= {"Q5_0": _from_fives(22, None), "Q5_1": _from_fives(24, 2)}
 _NATIVE |= {kind: _from_sixteens(kind) for kind in blocks_16.BLOCK_BYTES} | {kind: _from_k(kind) for kind in k_quants.KINDS}
 """Packers for blocks that kernels multiply as they are."""
-_FOUR_BITS = frozenset({"Q4_1", "Q4_0", "Q2_K", "Q3_K", "Q4_K", *blocks_16.BLOCK_BYTES})
+_FOUR_BITS = frozenset({"Q4_1", "Q4_0", "Q2_K", "Q3_K", "Q4_K", "IQ4_NL", "IQ4_XS", *blocks_16.BLOCK_BYTES})
 """Those of four bits or fewer."""

@@ -48,7 +48,7 @@ class KernelEntry:
     calls: tuple[str, ...] = ()
 
 
-_K_QUANTS = ("linear_int5", "linear_q2_k", "linear_q3_k", "linear_q4_k", "linear_q5_k", "linear_q6_k")
+_K_QUANTS = ("linear_int5", "linear_iq4_xs", "linear_iq4_nl", "linear_q2_k", "linear_q3_k", "linear_q4_k", "linear_q5_k", "linear_q6_k")
 _LINEARS = ("linear_int3_16", "linear_int4", "linear_int4_16", "linear_int8", "linear_fp32", "linear_bf16")
 _ATTENTIONS = ("attention_f16", "attention_f32", "attention_int8")
 ADAPTER_KERNELS = frozenset({"adapter_in", "adapter_out"})

@@ -1,15 +1,17 @@
-"""GGUF's K-quants: blocks of 256 columns with scales of their own, which the kernels multiply as they are.
+"""GGUF's K-quants, and IQ4_XS: blocks of 256 columns with scales of their own, which the kernels multiply as they are.
 
 | kind | code | a weight is | of so many columns |
 |---|---|---|---|
 | Q2_K | 0 … 3 | d · scale · code − e · minimum | 16: scale and minimum 0 … 15 |
 | Q3_K, Q6_K | 0 … 7, 0 … 63 | d · scale · (code − 4), d · scale · (code − 32) | 16: scale −32 … 31, −128 … 127 |
+| IQ4_XS | 0 … 15 | d · scale · `WEIGHTS[code]` | 32: scale −32 … 31 |
 | Q4_K, Q5_K | 0 … 15, 0 … 31 | d · scale · code − e · minimum | 32: scale and minimum 0 … 63 |
 
 d and e are float16, one each for a block. In a panel of 16 rows (linear.py) a block of 256 columns is
 
     Q2_K          scales: d [16], e [16], then [16, 16] bytes scale | minimum << 4 for each 16 columns
     Q3_K, Q6_K    scales: d [16], then scales [16, 16] bytes, a vector of rows for each 16 columns
+    IQ4_XS        scales: d [16], then [8, 16] bytes, a vector of rows for each 32 columns
     Q4_K, Q5_K    scales: d [16], e [16], then [8, 16] bytes scale & 15 | minimum << 4 for each 32 columns, then their upper halves,
                   [4, 16] bytes: of the 32 columns 2i and 2i + 1, each scale >> 4 | minimum >> 4 << 2
 
@@ -26,18 +28,20 @@ import numpy as np
 import numpy.typing as npt
 
 from ingle.core.errors import ShapeError
-from ingle.kernels.layout import Q2_K, Q3_K, Q4_K, Q5_K, Q6_K
+from ingle.kernels.layout import IQ4_XS, Q2_K, Q3_K, Q4_K, Q5_K, Q6_K
 
 Array = npt.NDArray[Any]
 COLUMNS = 256
-KINDS = {"Q2_K": Q2_K, "Q3_K": Q3_K, "Q4_K": Q4_K, "Q5_K": Q5_K, "Q6_K": Q6_K}
-BLOCK_BYTES = {"Q2_K": 84, "Q3_K": 110, "Q4_K": 144, "Q5_K": 176, "Q6_K": 210}
+KINDS = {"Q2_K": Q2_K, "Q3_K": Q3_K, "Q4_K": Q4_K, "Q5_K": Q5_K, "Q6_K": Q6_K, "IQ4_XS": IQ4_XS}
+BLOCK_BYTES = {"Q2_K": 84, "Q3_K": 110, "Q4_K": 144, "Q5_K": 176, "Q6_K": 210, "IQ4_XS": 136}
 """Bytes of a block in a file."""
+WEIGHTS = (-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113)
+"""Of the codes of IQ4_XS and IQ4_NL: ggml's kvalues_iq4nl."""
 MIDDLE = {Q3_K: 4, Q6_K: 32}
 """Code of a weight 0."""
-CODE_BYTES = {Q2_K: 128, Q3_K: 192, Q4_K: 256, Q5_K: 320, Q6_K: 384}
+CODE_BYTES = {Q2_K: 128, Q3_K: 192, Q4_K: 256, Q5_K: 320, Q6_K: 384, IQ4_XS: 256}
 """Bytes of the codes of 32 columns in a panel."""
-SCALE_BYTES = {Q2_K: 320, Q3_K: 288, Q4_K: 256, Q5_K: 256, Q6_K: 288}
+SCALE_BYTES = {Q2_K: 320, Q3_K: 288, Q4_K: 256, Q5_K: 256, Q6_K: 288, IQ4_XS: 160}
 """Bytes of the scales of a block in a panel."""
 
 
@@ -64,10 +68,17 @@ class KParts:
             each = scale.reshape(*unit.shape, -1).astype(np.float32) * unit.astype(np.float32)[..., None]
             return np.repeat(each.reshape(rows, -1), columns // scale.shape[1], axis=1)
 
-        result: npt.NDArray[np.float32] = spread(self.unit, self.scale) * (self.codes.astype(np.float32) - np.float32(MIDDLE.get(kind, 0)))
+        numbers = uneven(self.codes) if kind == IQ4_XS else self.codes.astype(np.float32) - np.float32(MIDDLE.get(kind, 0))
+        result: npt.NDArray[np.float32] = spread(self.unit, self.scale) * numbers
         if self.least is not None and self.least_unit is not None:
             result -= spread(self.least_unit, self.least)
         return result
+
+
+def uneven(codes: Array) -> npt.NDArray[np.float32]:
+    """Return the weights of codes of IQ4_XS and IQ4_NL, before their scales."""
+    weights: npt.NDArray[np.float32] = np.array(WEIGHTS, np.float32)[codes]
+    return weights
 
 
 def split(kind: str, raw: Array) -> KParts:
@@ -76,7 +87,7 @@ def split(kind: str, raw: Array) -> KParts:
     if raw.ndim != 2 or raw.shape[1] % size:
         raise ShapeError("rows", f"must be whole blocks of {size} bytes", raw.shape)
     blocks = np.ascontiguousarray(raw).reshape(len(raw), -1, size)
-    return {"Q2_K": _split_2, "Q3_K": _split_3, "Q4_K": _split_4, "Q5_K": _split_5, "Q6_K": _split_6}[kind](blocks)
+    return {"Q2_K": _split_2, "Q3_K": _split_3, "Q4_K": _split_4, "Q5_K": _split_5, "Q6_K": _split_6, "IQ4_XS": _split_xs}[kind](blocks)
 
 
 def _split_2(blocks: Array) -> KParts:
@@ -108,6 +119,12 @@ def _split_6(blocks: Array) -> KParts:
     lower = _nibbles(blocks[..., :128], 64)
     upper = _shifted(blocks[..., 128:192].reshape(*blocks.shape[:2], 2, 1, 32), (0, 2, 4, 6), 3).reshape(lower.shape) << 4
     return KParts(_flat(lower | upper), _half(blocks, 208), _flat(blocks[..., 192:208].view(np.int8).astype(np.int16)))
+
+
+def _split_xs(blocks: Array) -> KParts:
+    upper = np.ascontiguousarray(blocks[..., 2:4]).view("<u2") >> np.arange(0, 16, 2, dtype=np.uint16) & 3
+    lower = (blocks[..., 4:8, None] >> np.array([0, 4], np.uint8) & 15).reshape(upper.shape)
+    return KParts(_flat(_nibbles(blocks[..., 8:], 16)), _half(blocks, 0), _flat((lower | upper << 4).astype(np.int16) - 32))
 
 
 def _six_bits(blocks: Array) -> tuple[Array, Array, Array, Array]:

@@ -5,7 +5,7 @@ Kept apart from the kernels, because a warmed cache serves without importing the
 
 from ingle.core.blocks import BLOCK_TOKENS
 
-F32, BF16, INT8, INT8_GROUP, INT4, INT5, INT4_16, INT3_16, Q2_K, Q3_K, Q4_K, Q5_K, Q6_K = range(13)
+F32, BF16, INT8, INT8_GROUP, INT4, INT5, INT4_16, INT3_16, Q2_K, Q3_K, Q4_K, Q5_K, Q6_K, IQ4_XS, IQ4_NL = range(15)
 FLOAT_KINDS = 2
 """Kinds below this one multiply float32 input; the others want int8."""
 

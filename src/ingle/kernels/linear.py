@@ -12,7 +12,8 @@ Weights are packed in *panels* of 16 output rows, so that one vector lane is one
     INT4_16     as INT4                                   bytes of scale and minimum per 16 columns, [panel, K/32, 16, 2] each,
                                                           scales behind the panel's units (Q4_16: kernels/blocks_16.py)
     INT3_16     [panel, K/32, 3, 16, 4] bytes             the same (Q3_16; which bits are which: kernels/three_bits.py)
-    Q2_K … Q6_K                                           GGUF's K-quants: kernels/k_quants.py, multiplied in linear_k.py
+    IQ4_NL      as INT4                                   one float16 scale per 32 columns; weights of codes: uneven.py
+    Q2_K … Q6_K, IQ4_XS                                   GGUF's K-quants: kernels/k_quants.py, multiplied in linear_k.py
 
 K and rows are padded to 32. For the integer kinds x comes as int8 with one scale per 32 columns (`rows.quantise`), so products
 are exact in int32 and the sum is as exact as the rounding of x. Groups of columns with an outlier come in two terms; the second is

@@ -20,7 +20,19 @@ from ingle.kernels.linear import (
     scaled_panel,
 )
 from ingle.kernels.simd import either, field, get, load_bytes, load_f16, load_i8, load_i32, numbers, raised_field, shifted, splat
-from ingle.kernels.tiles import dot_codes, outer, outer_integers, row_halves_i, summed, whole_sums, zeros_f, zeros_i
+from ingle.kernels.tiles import (
+    dot_bytes,
+    dot_codes,
+    outer,
+    outer_integers,
+    row_halves_i,
+    row_splats_i,
+    summed,
+    whole_sums,
+    zeros_f,
+    zeros_i,
+)
+from ingle.kernels.uneven import looked_up
 
 
 @njit(inline="always")
@@ -222,12 +234,60 @@ def _fives(rows):
     return multiplied
 
 
+def _uneven_panel(kind):
+    """Make a panel for codes whose weights are looked up: scaled for each 32 columns by a float16, or by d · scale."""
+    blocks = kind == at.IQ4_XS
+
+    def make(rows):
+        @njit
+        def panel(linear, index, x, first, out, stride, accumulate):
+            K = get(linear, at.COLUMNS)
+            groups, line = K // 32, K // 4
+            w = get(linear, at.WEIGHTS) + index * K * 8
+            scales = get(linear, at.SCALES) + index * groups * (20 if blocks else 32)
+            tile = zeros_f(rows)
+            for term in range(2):
+                q = get(x, at.BYTES) + (2 * first + term) * K
+                scale = get(x, at.SCALE) + (2 * first + term) * groups * 4
+                offset = get(x, at.OFFSET) + (2 * first + term) * groups * 4
+                for g in range(groups):
+                    if needed(rows, term, scale + 4 * g, line):
+                        sums = row_splats_i(rows, offset + 4 * g, line)  # −128 Σx, since what is looked up is 128 too much
+                        for j in range(4):
+                            pair = load_i32(w + 256 * g + 64 * j)
+                            sums = dot_bytes(sums, looked_up(field(pair, 0, 15)), q + 32 * g + 8 * j, 2 * K)
+                            sums = dot_bytes(sums, looked_up(field(pair, 4, 15)), q + 32 * g + 8 * j + 4, 2 * K)
+                        if blocks:
+                            block = scales + g // 8 * 160
+                            step = load_f16(block) * load_i8(block + 32 + g % 8 * 16)
+                        else:
+                            step = load_f16(scales + 32 * g)
+                        tile = outer_integers(tile, sums, step, scale + 4 * g, line)
+            finish(rows, linear, index, tile, out, stride, accumulate)
+
+        return panel
+
+    return make
+
+
+_iq4_xs = all_rows(INTEGERS, _uneven_panel(at.IQ4_XS))
+_iq4_nl = all_rows(INTEGERS, _uneven_panel(at.IQ4_NL))
 _int5 = all_rows(INTEGERS, scaled_panel(_fives, 320))
 _q2_k = all_rows(INTEGERS, _pairs_panel)
 _q3_k = all_rows(INTEGERS, _sixteens_panel(k_quants.Q3_K))
 _q4_k = all_rows(INTEGERS, _thirty_twos_panel(k_quants.Q4_K))
 _q5_k = all_rows(INTEGERS, _thirty_twos_panel(k_quants.Q5_K))
 _q6_k = all_rows(INTEGERS, _sixteens_panel(k_quants.Q6_K))
+
+
+def linear_iq4_xs(linear, index, x, rows, out, stride, accumulate):
+    """Entry: `linear_int4` for IQ4_XS."""
+    _iq4_xs(linear, index, x, rows, out, stride, accumulate)
+
+
+def linear_iq4_nl(linear, index, x, rows, out, stride, accumulate):
+    """Entry: `linear_int4` for IQ4_NL."""
+    _iq4_nl(linear, index, x, rows, out, stride, accumulate)
 
 
 def linear_int5(linear, index, x, rows, out, stride, accumulate):

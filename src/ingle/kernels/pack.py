@@ -8,7 +8,7 @@ import numpy.typing as npt
 
 from ingle.core.errors import ShapeError
 from ingle.kernels import blocks_16, k_quants, three_bits
-from ingle.kernels.layout import BF16, F32, INT3_16, INT4, INT4_16, INT5, INT8, INT8_GROUP, Q2_K, Q3_K
+from ingle.kernels.layout import BF16, F32, INT3_16, INT4, INT4_16, INT5, INT8, INT8_GROUP, IQ4_NL, Q2_K, Q3_K
 
 Array = npt.NDArray[Any]
 
@@ -170,6 +170,11 @@ def pack_int4_values(q: Array, scale: Array, minimum: Array) -> PackedLinear:
 def pack_int5_values(q: Array, scale: Array, minimum: Array) -> PackedLinear:
     """Do `pack_int4_values` for 0 … 31 (GGUF's Q5_1)."""
     return PackedLinear(INT5, *_shape(q), _bytes(_with_upper_bits(q, 320)), *_group_planes(q, scale, minimum))
+
+
+def pack_uneven_values(q: Array, scale: Array) -> PackedLinear:
+    """Pack codes 0 … 15, uint8 [N, K], with float16 scale [N, K/32] (GGUF's IQ4_NL): w = scale · k_quants.WEIGHTS[q]."""
+    return PackedLinear(IQ4_NL, *_shape(q), _bytes(_nibbles(q)), *_group_planes(q, scale))
 
 
 def pack_int5(matrix: Array) -> PackedLinear:

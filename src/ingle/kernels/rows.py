@@ -4,6 +4,7 @@ import numpy as np
 from numba import njit
 
 from ingle.kernels import layout as at
+from ingle.kernels.k_quants import WEIGHTS
 from ingle.kernels.simd import (
     bfloat_at,
     clear_32,
@@ -178,6 +179,10 @@ def _of_block(linear, kind, group, lane, k):
     """Return one number of a K-quant: column k of a group of 32, which is number `group` of all panels (kernels/k_quants.py)."""
     quad, place = k // 4, lane * 4 + k % 4
     scales, number = get(linear, at.SCALES), group % 8
+    if kind == at.IQ4_XS:
+        code = (u8_at(get(linear, at.WEIGHTS) + group * 256 + quad // 2 * 64 + place) >> (4 * (quad % 2))) & 15
+        block = scales + group // 8 * 160
+        return half_at(block + 2 * lane) * i8_at(block + 32 + 16 * number + lane) * np.float32(WEIGHTS[code])
     if kind == at.Q2_K:
         code = (u8_at(get(linear, at.WEIGHTS) + group * 128 + quad // 4 * 64 + place) >> (2 * (quad % 4))) & 3
     elif kind == at.Q3_K:
@@ -228,6 +233,9 @@ def embed(linear, token, out, width):
             quad, codes = k % 32 // 4, weights + (panel * groups + k // 32) * 320 + lane * 4 + k % 4
             code = (u8_at(codes + quad // 2 * 64) >> (4 * (quad % 2))) & 15 | ((u8_at(codes + 256) >> quad) & 1) << 4
             value = np.float32(code) * half_at(scales + 2 * group) + half_at(get(linear, at.MINIMA) + 2 * group)
+        elif kind == at.IQ4_NL:
+            code = (u8_at(weights + panel * K * 8 + (k // 8) * 64 + lane * 4 + k % 4) >> (4 * (k // 4 % 2))) & 15
+            value = np.float32(WEIGHTS[code]) * half_at(scales + 2 * group)
         elif kind >= at.Q2_K:
             value = _of_block(linear, kind, panel * groups + k // 32, lane, k % 32)
         elif kind == at.F32:

@@ -8,6 +8,7 @@ from ingle.kernels.sync import external, take
 
 _linear_int4, _linear_int8 = external("linear_int4", 7), external("linear_int8", 7)
 _linear_int4_16, _linear_int3_16 = external("linear_int4_16", 7), external("linear_int3_16", 7)
+_linear_iq4_xs, _linear_iq4_nl = external("linear_iq4_xs", 7), external("linear_iq4_nl", 7)
 _linear_int5, _linear_q2_k = external("linear_int5", 7), external("linear_q2_k", 7)
 _linear_q3_k, _linear_q4_k = external("linear_q3_k", 7), external("linear_q4_k", 7)
 _linear_q5_k, _linear_q6_k = external("linear_q5_k", 7), external("linear_q6_k", 7)
@@ -32,6 +33,10 @@ def multiply_panel(linear, arguments):
         _linear_q5_k(arguments)
     elif kind == at.Q3_K:
         _linear_q3_k(arguments)
+    elif kind == at.IQ4_XS:
+        _linear_iq4_xs(arguments)
+    elif kind == at.IQ4_NL:
+        _linear_iq4_nl(arguments)
     elif kind == at.INT5:
         _linear_int5(arguments)
     elif kind == at.Q2_K:

@@ -8,7 +8,7 @@ import numpy.typing as npt
 
 from ingle.kernels import blocks_16, k_quants, three_bits
 from ingle.kernels.k_quants import KParts
-from ingle.kernels.layout import BF16, F32, INT3_16, INT4, INT4_16, INT5, INT8, Q2_K, Q3_K
+from ingle.kernels.layout import BF16, F32, INT3_16, INT4, INT4_16, INT5, INT8, IQ4_NL, IQ4_XS, Q2_K, Q3_K
 from ingle.kernels.pack import PackedLinear
 
 Array = npt.NDArray[Any]
@@ -37,6 +37,8 @@ def _unpack_integers(packed: PackedLinear, N: int, K: int) -> Array:
 
     if packed.kind == INT3_16:
         return _unpack_sixteens(packed, _three_bits(packed.weights.reshape(N // 16, K // 32, 192)))
+    if packed.kind == IQ4_NL:
+        return k_quants.uneven(_matrix(_nibbles(packed.weights.reshape(N // 16, K // 32, 256)))) * plane(packed.scales)
     if packed.kind in (INT4, INT4_16):
         q = _matrix(_nibbles(packed.weights.reshape(N // 16, K // 32, 256))).astype(np.float32)
         if packed.kind == INT4_16:
@@ -78,7 +80,7 @@ def _blocks(packed: PackedLinear, N: int, K: int) -> KParts:
     if packed.kind == Q3_K:
         return KParts(_three_bits(codes), unit, _signed(rows, scales))
     q = _matrix(_nibbles(codes[..., :256]) | _upper_bits(codes[..., 256:]))
-    if packed.kind in k_quants.MIDDLE:
+    if packed.kind in k_quants.MIDDLE or packed.kind == IQ4_XS:
         return KParts(q, unit, _signed(rows, scales))
     lower, upper = scales[..., 64:192].reshape(N // 16, -1, 8, 16), scales[..., 192:].reshape(N // 16, -1, 4, 1, 16)
     pairs = np.concatenate([upper & 15, upper >> 4], axis=3).reshape(lower.shape)
@@ -87,7 +89,7 @@ def _blocks(packed: PackedLinear, N: int, K: int) -> KParts:
 
 
 def _signed(rows: Callable[[Array], Array], scales: Array) -> Array:
-    return rows(np.ascontiguousarray(scales[..., 32:]).view(np.int8).reshape(*scales.shape[:2], 16, 16))
+    return rows(np.ascontiguousarray(scales[..., 32:]).view(np.int8).reshape(*scales.shape[:2], -1, 16))
 
 
 def _matrix(quads: Array) -> Array:
