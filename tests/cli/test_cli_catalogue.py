@@ -5,6 +5,7 @@ import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -31,6 +32,14 @@ def run(home: Path, site: Site, *arguments: str) -> "subprocess.CompletedProcess
     return subprocess.run([*COMMAND, *arguments], env=env, capture_output=True, text=True, timeout=180, check=False)
 
 
+def as_if_alone(home: Path) -> dict[str, Any]:
+    """The measurement that a home keeps, from now on as one beside no other programs; tests run beside many."""
+    path = home / "cache" / "speed.json"
+    table: dict[str, Any] = json.loads(path.read_bytes())
+    path.write_text(json.dumps({**table, "others": 0.0}))
+    return table
+
+
 def test_the_list_says_what_each_needs_and_how_fast_it_would_be_here(tmp_path: Path) -> None:
     first = ingle(tmp_path, "pull")
     assert "is measured once" in first.stderr and "Speed is predicted" in first.stderr
@@ -41,6 +50,8 @@ def test_the_list_says_what_each_needs_and_how_fast_it_would_be_here(tmp_path: P
     row = next(line for line in lines if line.startswith("smollm2-1.7b"))
     assert all(text in row for text in ("1.7B", "Apache-2.0", "1.1 GB", "2.1 GB", "tokens/s"))
     assert "Llama-3.2-Community" in first.stdout and "terms of use" in first.stderr
+    provisional = as_if_alone(tmp_path)["others"] > 0.2
+    assert ("the next list measures again" in first.stderr) == provisional
     again = ingle(tmp_path, "pull")
     assert "is measured once" not in again.stderr
     table = json.loads(ingle(tmp_path, "pull", "--json").stdout)
@@ -48,6 +59,7 @@ def test_the_list_says_what_each_needs_and_how_fast_it_would_be_here(tmp_path: P
     assert table["machine"]["bytes_per_s"].keys() >= {"Q4_K", "Q6_K"}
     old = table["machine"]
     assert "is measured once" in ingle(tmp_path, "pull", "--measure").stderr
+    as_if_alone(tmp_path)
     assert json.loads(ingle(tmp_path, "pull", "--json").stdout)["machine"]["bytes_per_s"] != old["bytes_per_s"]
     assert not json.loads(ingle(tmp_path, "list", "--json").stdout), "nothing was pulled"
 
