@@ -150,6 +150,7 @@ def test_the_terminal_explains_what_the_server_stored(explaining: Server) -> Non
     table = why(explaining, answer).json()
     said = json.loads(ingle(explaining.home.root, "why", answer["id"], "--json", code=0 if table["causes"] else 1).stdout)
     said.pop("ingle"), table.pop("ingle")
+    assert said.pop("predicted")["fits"], "the terminal opens the model, so it says before what that takes"
     assert said == table
 
 
