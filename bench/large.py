@@ -59,7 +59,7 @@ def made(folder: Path, name: str, kind: str) -> Path:
     file, whole = folder / f"{name}-{kind}.gguf", folder / f"{name}-f16.gguf"
     if not file.exists():
         folder.mkdir(parents=True, exist_ok=True)
-        if SHAPES[name].conv or SHAPES[name].experts:  # the wheel's quantiser doesn't know LFM2, and takes long for experts
+        if SHAPES[name].conv or SHAPES[name].experts or name == "8B":  # the wheel's quantiser doesn't know LFM2, and takes long for experts
             write(file.with_suffix(".part"), SHAPES[name], in_blocks=True)
             return file.with_suffix(".part").rename(file)
         write(whole, SHAPES[name])
