@@ -11,15 +11,13 @@ from ingle.kernels.linear import (
     INTEGERS,
     ONTO,
     all_rows,
+    by_groups,
     dot_half,
     dot_half_of_three,
     dot_later_half,
     dot_later_half_of_three,
-    finish,
-    needed,
-    scaled_panel,
 )
-from ingle.kernels.simd import either, field, get, load_bytes, load_f16, load_i8, load_i32, numbers, raised_field, shifted, splat
+from ingle.kernels.simd import either, field, load_bytes, load_f16, load_i8, load_i32, numbers, raised_field, shifted, splat
 from ingle.kernels.tiles import (
     dot_bytes,
     dot_codes,
@@ -29,7 +27,6 @@ from ingle.kernels.tiles import (
     row_splats_i,
     summed,
     whole_sums,
-    zeros_f,
     zeros_i,
 )
 from ingle.kernels.uneven import looked_up
@@ -121,163 +118,116 @@ def _onto(rows, pieces):
     return both
 
 
-def _thirty_twos_panel(kind):
-    """Make a panel for codes with a scale and a minimum for each 32 columns."""
-    bytes_ = k_quants.CODE_BYTES[kind]
+def _thirty_twos(kind):
+    """Codes with a scale and a minimum for each 32 columns."""
 
     def make(rows):
         first, later = (_onto(rows, pieces) for pieces in _HALVES[kind])
 
-        @njit
-        def panel(linear, index, x, first_row, out, stride, accumulate):
-            K = get(linear, at.COLUMNS)
-            groups, line = K // 32, K // 4
-            w = get(linear, at.WEIGHTS) + index * groups * bytes_
-            scales = get(linear, at.SCALES) + index * K
-            tile = zeros_f(rows)
-            for term in range(2):
-                q = get(x, at.BYTES) + (2 * first_row + term) * K
-                scale = get(x, at.SCALE) + (2 * first_row + term) * groups * 4
-                total = get(x, at.TOTAL) + (2 * first_row + term) * groups * 4
-                for g in range(groups):
-                    if needed(rows, term, scale + 4 * g, line):
-                        block, number = scales + g // 8 * 256, g % 8
-                        lower = load_bytes(block + 64 + 16 * number)
-                        upper = shifted(load_bytes(block + 192 + number // 2 * 16), 4 * (number % 2))
-                        step = load_f16(block) * numbers(either(field(lower, 0, 15), raised_field(upper, 4, 48)))
-                        least = load_f16(block + 32) * numbers(either(field(lower, 4, 15), raised_field(upper, 2, 48)))
-                        sums = later(first(zeros_i(rows), w + bytes_ * g, q + 32 * g, 2 * K), w + bytes_ * g, q + 32 * g, 2 * K)
-                        tile = outer_integers(tile, sums, step, scale + 4 * g, line)
-                        tile = outer(tile, splat(0.0) - least, total + 4 * g, line)
-            finish(rows, linear, index, tile, out, stride, accumulate)
+        @njit(inline="always")
+        def add_group(tile, g, w, scales, _minima, x, stride, line):
+            block, number = scales + g // 8 * 256, g % 8
+            lower = load_bytes(block + 64 + 16 * number)
+            upper = shifted(load_bytes(block + 192 + number // 2 * 16), 4 * (number % 2))
+            step = load_f16(block) * numbers(either(field(lower, 0, 15), raised_field(upper, 4, 48)))
+            least = load_f16(block + 32) * numbers(either(field(lower, 4, 15), raised_field(upper, 2, 48)))
+            tile = outer_integers(tile, later(first(zeros_i(rows), w, x[0], stride), w, x[0], stride), step, x[1], line)
+            return outer(tile, splat(0.0) - least, x[2], line)
 
-        return panel
+        return add_group
 
     return make
 
 
-def _sixteens_panel(kind):
-    """Make a panel for codes around a middle, with a signed scale for each 16 columns."""
-    bytes_ = k_quants.CODE_BYTES[kind]
+def _sixteens(kind):
+    """Codes around a middle, with a signed scale for each 16 columns."""
     places = {4: -2, 32: 1}[k_quants.MIDDLE[kind]]  # the input has −16 Σx: −middle · Σx is that many places from it
 
     def make(rows):
         first, later = (_onto(rows, pieces) for pieces in _HALVES[kind])
 
-        @njit
-        def panel(linear, index, x, first_row, out, stride, accumulate):
-            K = get(linear, at.COLUMNS)
-            groups, line = K // 32, K // 4
-            w = get(linear, at.WEIGHTS) + index * groups * bytes_
-            scales = get(linear, at.SCALES) + index * groups * 36
-            tile = zeros_f(rows)
-            for term in range(2):
-                q = get(x, at.BYTES) + (2 * first_row + term) * K
-                scale = get(x, at.SCALE) + (2 * first_row + term) * groups * 4
-                halves = get(x, at.HALVES) + (2 * first_row + term) * groups * 4
-                for g in range(groups):
-                    if needed(rows, term, scale + 4 * g, line):
-                        block = scales + g // 8 * 288
-                        unit, each = load_f16(block), block + 32 + g % 8 * 32
-                        sums = first(row_halves_i(rows, halves + 4 * g, line, places), w + bytes_ * g, q + 32 * g, 2 * K)
-                        tile = outer_integers(tile, sums, unit * load_i8(each), scale + 4 * g, line)
-                        sums = later(row_halves_i(rows, halves + 4 * g + 2, line, places), w + bytes_ * g, q + 32 * g, 2 * K)
-                        tile = outer_integers(tile, sums, unit * load_i8(each + 16), scale + 4 * g, line)
-            finish(rows, linear, index, tile, out, stride, accumulate)
+        @njit(inline="always")
+        def add_group(tile, g, w, scales, _minima, x, stride, line):
+            block = scales + g // 8 * 288
+            unit, each = load_f16(block), block + 32 + g % 8 * 32
+            sums = first(row_halves_i(rows, x[4], line, places), w, x[0], stride)
+            tile = outer_integers(tile, sums, unit * load_i8(each), x[1], line)
+            sums = later(row_halves_i(rows, x[4] + 2, line, places), w, x[0], stride)
+            return outer_integers(tile, sums, unit * load_i8(each + 16), x[1], line)
 
-        return panel
+        return add_group
 
     return make
 
 
-def _pairs_panel(rows):
-    """Make a panel for codes with a scale and a minimum for each 16 columns, both of four bits."""
-    bytes_ = k_quants.CODE_BYTES[k_quants.Q2_K]
+def _pairs(rows):
+    """Codes with a scale and a minimum for each 16 columns, both of four bits."""
     first, later = (_onto(rows, pieces) for pieces in _HALVES[k_quants.Q2_K])
 
-    @njit
-    def panel(linear, index, x, first_row, out, stride, accumulate):
-        K = get(linear, at.COLUMNS)
-        groups, line = K // 32, K // 4
-        w = get(linear, at.WEIGHTS) + index * groups * bytes_
-        scales = get(linear, at.SCALES) + index * groups * 40
-        tile = zeros_f(rows)
-        for term in range(2):
-            q = get(x, at.BYTES) + (2 * first_row + term) * K
-            scale = get(x, at.SCALE) + (2 * first_row + term) * groups * 4
-            halves = get(x, at.HALVES) + (2 * first_row + term) * groups * 4
-            for g in range(groups):
-                if needed(rows, term, scale + 4 * g, line):
-                    block = scales + g // 8 * 320
-                    both, after = load_bytes(block + 64 + g % 8 * 32), load_bytes(block + 64 + g % 8 * 32 + 16)
-                    unit, least = load_f16(block), load_f16(block + 32)
-                    sums = first(zeros_i(rows), w + bytes_ * g, q + 32 * g, 2 * K)
-                    tile = outer_integers(tile, sums, unit * numbers(field(both, 0, 15)), scale + 4 * g, line)
-                    sums = later(zeros_i(rows), w + bytes_ * g, q + 32 * g, 2 * K)
-                    tile = outer_integers(tile, sums, unit * numbers(field(after, 0, 15)), scale + 4 * g, line)
-                    sums = row_halves_i(rows, halves + 4 * g, line, -4)  # the input has −16 Σx
-                    tile = outer_integers(tile, sums, least * numbers(field(both, 4, 15)), scale + 4 * g, line)
-                    sums = row_halves_i(rows, halves + 4 * g + 2, line, -4)
-                    tile = outer_integers(tile, sums, least * numbers(field(after, 4, 15)), scale + 4 * g, line)
-        finish(rows, linear, index, tile, out, stride, accumulate)
+    @njit(inline="always")
+    def add_group(tile, g, w, scales, _minima, x, stride, line):
+        block = scales + g // 8 * 320
+        both, after = load_bytes(block + 64 + g % 8 * 32), load_bytes(block + 64 + g % 8 * 32 + 16)
+        unit, least = load_f16(block), load_f16(block + 32)
+        tile = outer_integers(tile, first(zeros_i(rows), w, x[0], stride), unit * numbers(field(both, 0, 15)), x[1], line)
+        tile = outer_integers(tile, later(zeros_i(rows), w, x[0], stride), unit * numbers(field(after, 0, 15)), x[1], line)
+        sums = row_halves_i(rows, x[4], line, -4)  # the input has −16 Σx
+        tile = outer_integers(tile, sums, least * numbers(field(both, 4, 15)), x[1], line)
+        return outer_integers(tile, row_halves_i(rows, x[4] + 2, line, -4), least * numbers(field(after, 4, 15)), x[1], line)
 
-    return panel
+    return add_group
 
 
 def _fives(rows):
+    """Codes of five bits, with a float16 scale and minimum for each 32 columns."""
     first, later = (_onto(rows, pieces) for pieces in _HALVES[k_quants.Q5_K])
 
     @njit(inline="always")
-    def multiplied(w, q, stride):
-        return later(first(zeros_i(rows), w, q, stride), w, q, stride)
+    def add_group(tile, g, w, scales, minima, x, stride, line):
+        sums = later(first(zeros_i(rows), w, x[0], stride), w, x[0], stride)
+        tile = outer_integers(tile, sums, load_f16(scales + 32 * g), x[1], line)
+        return outer(tile, load_f16(minima), x[2], line)
 
-    return multiplied
+    return add_group
 
 
-def _uneven_panel(kind):
-    """Make a panel for codes whose weights are looked up: scaled for each 32 columns by a float16, or by d · scale."""
+def _uneven(kind):
+    """Codes whose weights are looked up: scaled for each 32 columns by a float16, or by d · scale."""
     blocks = kind == at.IQ4_XS
 
     def make(rows):
-        @njit
-        def panel(linear, index, x, first, out, stride, accumulate):
-            K = get(linear, at.COLUMNS)
-            groups, line = K // 32, K // 4
-            w = get(linear, at.WEIGHTS) + index * K * 8
-            scales = get(linear, at.SCALES) + index * groups * (20 if blocks else 32)
-            tile = zeros_f(rows)
-            for term in range(2):
-                q = get(x, at.BYTES) + (2 * first + term) * K
-                scale = get(x, at.SCALE) + (2 * first + term) * groups * 4
-                offset = get(x, at.OFFSET) + (2 * first + term) * groups * 4
-                for g in range(groups):
-                    if needed(rows, term, scale + 4 * g, line):
-                        sums = row_splats_i(rows, offset + 4 * g, line)  # −128 Σx, since what is looked up is 128 too much
-                        for j in range(4):
-                            pair = load_i32(w + 256 * g + 64 * j)
-                            sums = dot_bytes(sums, looked_up(field(pair, 0, 15)), q + 32 * g + 8 * j, 2 * K)
-                            sums = dot_bytes(sums, looked_up(field(pair, 4, 15)), q + 32 * g + 8 * j + 4, 2 * K)
-                        if blocks:
-                            block = scales + g // 8 * 160
-                            step = load_f16(block) * load_i8(block + 32 + g % 8 * 16)
-                        else:
-                            step = load_f16(scales + 32 * g)
-                        tile = outer_integers(tile, sums, step, scale + 4 * g, line)
-            finish(rows, linear, index, tile, out, stride, accumulate)
+        @njit(inline="always")
+        def add_group(tile, g, w, scales, _minima, x, stride, line):
+            sums = row_splats_i(rows, x[3], line)  # −128 Σx, since weights that are looked up are 128 too much
+            for j in range(4):
+                pair = load_i32(w + 64 * j)
+                sums = dot_bytes(sums, looked_up(field(pair, 0, 15)), x[0] + 8 * j, stride)
+                sums = dot_bytes(sums, looked_up(field(pair, 4, 15)), x[0] + 8 * j + 4, stride)
+            if blocks:
+                block = scales + g // 8 * 160
+                step = load_f16(block) * load_i8(block + 32 + g % 8 * 16)
+            else:
+                step = load_f16(scales + 32 * g)
+            return outer_integers(tile, sums, step, x[1], line)
 
-        return panel
+        return add_group
 
     return make
 
 
-_iq4_xs = all_rows(INTEGERS, _uneven_panel(at.IQ4_XS))
-_iq4_nl = all_rows(INTEGERS, _uneven_panel(at.IQ4_NL))
-_int5 = all_rows(INTEGERS, scaled_panel(_fives, 320))
-_q2_k = all_rows(INTEGERS, _pairs_panel)
-_q3_k = all_rows(INTEGERS, _sixteens_panel(k_quants.Q3_K))
-_q4_k = all_rows(INTEGERS, _thirty_twos_panel(k_quants.Q4_K))
-_q5_k = all_rows(INTEGERS, _thirty_twos_panel(k_quants.Q5_K))
-_q6_k = all_rows(INTEGERS, _sixteens_panel(k_quants.Q6_K))
+def _blocks(kind, make):
+    """Make the product of a kind whose scales lie in blocks of 256 columns."""
+    return all_rows(INTEGERS, by_groups(k_quants.CODE_BYTES[kind], k_quants.SCALE_BYTES[kind] // 8, make))
+
+
+_int5 = all_rows(INTEGERS, by_groups(320, 32, _fives))
+_iq4_nl = all_rows(INTEGERS, by_groups(256, 32, _uneven(at.IQ4_NL)))
+_iq4_xs = _blocks(k_quants.IQ4_XS, _uneven(at.IQ4_XS))
+_q2_k = _blocks(k_quants.Q2_K, _pairs)
+_q3_k = _blocks(k_quants.Q3_K, _sixteens(k_quants.Q3_K))
+_q4_k = _blocks(k_quants.Q4_K, _thirty_twos(k_quants.Q4_K))
+_q5_k = _blocks(k_quants.Q5_K, _thirty_twos(k_quants.Q5_K))
+_q6_k = _blocks(k_quants.Q6_K, _sixteens(k_quants.Q6_K))
 
 
 def linear_iq4_xs(linear, index, x, rows, out, stride, accumulate):
