@@ -145,51 +145,30 @@ def dot_later_half_of_three(sums, w, q, stride):
     return dot_codes(sums, either(field(b, 6, 3), field(c, 5, 4)), q + 28, stride)
 
 
-def by_groups(code_bytes, scale_bytes, make):
-    """Make panels for codes with scales of their own for each 32 columns, a *group*: so many bytes of either.
+def _int4_panel(rows):
+    """Make a panel for codes of 4 bits, with a scale and a minimum for each group."""
 
-    make: makes, for a number of rows, a function that adds a group's products to a tile: (tile, number, codes, scales, minima, x, stride,
-    line) → tile. codes, minima and x are the group's, scales the panel's; x: addresses of bytes, scale, total, offset and halves, rows of
-    bytes `stride` apart, of the others `line`.
-    """
+    @njit
+    def panel(linear, index, x, first, out, stride, accumulate):
+        K = get(linear, at.COLUMNS)
+        groups, line = K // 32, K // 4
+        w = get(linear, at.WEIGHTS) + index * K * 8
+        d = get(linear, at.SCALES) + index * groups * 32
+        m = get(linear, at.MINIMA) + index * groups * 32
+        tile = zeros_f(rows)
+        for term in range(2):
+            q = get(x, at.BYTES) + (2 * first + term) * K
+            scale = get(x, at.SCALE) + (2 * first + term) * groups * 4
+            total = get(x, at.TOTAL) + (2 * first + term) * groups * 4
+            for g in range(groups):
+                if needed(rows, term, scale + 4 * g, line):
+                    sums = dot_half(zeros_i(rows), w + 256 * g, q + 32 * g, 2 * K)
+                    sums = dot_later_half(sums, w + 256 * g, q + 32 * g, 2 * K)
+                    tile = outer_integers(tile, whole_sums(sums), load_f16(d + 32 * g), scale + 4 * g, line)
+                    tile = outer(tile, load_f16(m + 32 * g), total + 4 * g, line)
+        finish(rows, linear, index, tile, out, stride, accumulate)
 
-    def of_rows(rows):
-        add_group = make(rows)
-
-        @njit
-        def panel(linear, index, x, first, out, stride, accumulate):
-            K = get(linear, at.COLUMNS)
-            groups, line = K // 32, K // 4
-            w = get(linear, at.WEIGHTS) + index * groups * code_bytes
-            scales = get(linear, at.SCALES) + index * groups * scale_bytes
-            minima = get(linear, at.MINIMA) + index * groups * 32
-            tile = zeros_f(rows)
-            for term in range(2):
-                row = 2 * first + term
-                q, scale = get(x, at.BYTES) + row * K, get(x, at.SCALE) + row * groups * 4
-                total, offset = get(x, at.TOTAL) + row * groups * 4, get(x, at.OFFSET) + row * groups * 4
-                halves = get(x, at.HALVES) + row * groups * 4
-                for g in range(groups):
-                    if needed(rows, term, scale + 4 * g, line):
-                        inputs = (q + 32 * g, scale + 4 * g, total + 4 * g, offset + 4 * g, halves + 4 * g)
-                        tile = add_group(tile, g, w + code_bytes * g, scales, minima + 32 * g, inputs, 2 * K, line)
-            finish(rows, linear, index, tile, out, stride, accumulate)
-
-        return panel
-
-    return of_rows
-
-
-def _fours(rows):
-    """Codes of four bits, with a float16 scale and minimum."""
-
-    @njit(inline="always")
-    def add_group(tile, g, w, scales, minima, x, stride, line):
-        sums = whole_sums(dot_later_half(dot_half(zeros_i(rows), w, x[0], stride), w, x[0], stride))
-        tile = outer_integers(tile, sums, load_f16(scales + 32 * g), x[1], line)
-        return outer(tile, load_f16(minima), x[2], line)
-
-    return add_group
+    return panel
 
 
 def _sixteens_panel(rows, dot_half, dot_later_half, bits):
@@ -247,7 +226,7 @@ def all_rows(most, make):
     return run
 
 
-_int4 = all_rows(INTEGERS, by_groups(256, 32, _fours))
+_int4 = all_rows(INTEGERS, _int4_panel)
 _int4_16 = all_rows(INTEGERS, lambda rows: _sixteens_panel(rows, dot_half, dot_later_half, 4))
 _int3_16 = all_rows(INTEGERS, lambda rows: _sixteens_panel(rows, dot_half_of_three, dot_later_half_of_three, 3))
 _int8 = all_rows(INTEGERS, _int8_panel)

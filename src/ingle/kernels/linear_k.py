@@ -11,13 +11,14 @@ from ingle.kernels.linear import (
     INTEGERS,
     ONTO,
     all_rows,
-    by_groups,
     dot_half,
     dot_half_of_three,
     dot_later_half,
     dot_later_half_of_three,
+    finish,
+    needed,
 )
-from ingle.kernels.simd import either, field, load_bytes, load_f16, load_i8, load_i32, numbers, raised_field, shifted, splat
+from ingle.kernels.simd import either, field, get, load_bytes, load_f16, load_i8, load_i32, numbers, raised_field, shifted, splat
 from ingle.kernels.tiles import (
     dot_bytes,
     dot_codes,
@@ -27,6 +28,7 @@ from ingle.kernels.tiles import (
     row_splats_i,
     summed,
     whole_sums,
+    zeros_f,
     zeros_i,
 )
 from ingle.kernels.uneven import looked_up
@@ -116,6 +118,41 @@ def _onto(rows, pieces):
         return rest(run(sums, w, q, stride), w, q, stride)
 
     return both
+
+
+def _by_groups(code_bytes, scale_bytes, make):
+    """Make panels for codes with scales of their own for each 32 columns, a *group*: so many bytes of either.
+
+    make: makes, for a number of rows, a function that adds a group's products to a tile: (tile, number, codes, scales, minima, x, stride,
+    line) → tile. codes, minima and x are the group's, scales the panel's; x: addresses of bytes, scale, total, offset and halves, rows of
+    bytes `stride` apart, of the others `line`.
+    """
+
+    def of_rows(rows):
+        add_group = make(rows)
+
+        @njit
+        def panel(linear, index, x, first, out, stride, accumulate):
+            K = get(linear, at.COLUMNS)
+            groups, line = K // 32, K // 4
+            w = get(linear, at.WEIGHTS) + index * groups * code_bytes
+            scales = get(linear, at.SCALES) + index * groups * scale_bytes
+            minima = get(linear, at.MINIMA) + index * groups * 32
+            tile = zeros_f(rows)
+            for term in range(2):
+                row = 2 * first + term
+                q, scale = get(x, at.BYTES) + row * K, get(x, at.SCALE) + row * groups * 4
+                total, offset = get(x, at.TOTAL) + row * groups * 4, get(x, at.OFFSET) + row * groups * 4
+                halves = get(x, at.HALVES) + row * groups * 4
+                for g in range(groups):
+                    if needed(rows, term, scale + 4 * g, line):
+                        inputs = (q + 32 * g, scale + 4 * g, total + 4 * g, offset + 4 * g, halves + 4 * g)
+                        tile = add_group(tile, g, w + code_bytes * g, scales, minima + 32 * g, inputs, 2 * K, line)
+            finish(rows, linear, index, tile, out, stride, accumulate)
+
+        return panel
+
+    return of_rows
 
 
 def _thirty_twos(kind):
@@ -217,11 +254,11 @@ def _uneven(kind):
 
 def _blocks(kind, make):
     """Make the product of a kind whose scales lie in blocks of 256 columns."""
-    return all_rows(INTEGERS, by_groups(k_quants.CODE_BYTES[kind], k_quants.SCALE_BYTES[kind] // 8, make))
+    return all_rows(INTEGERS, _by_groups(k_quants.CODE_BYTES[kind], k_quants.SCALE_BYTES[kind] // 8, make))
 
 
-_int5 = all_rows(INTEGERS, by_groups(320, 32, _fives))
-_iq4_nl = all_rows(INTEGERS, by_groups(256, 32, _uneven(at.IQ4_NL)))
+_int5 = all_rows(INTEGERS, _by_groups(320, 32, _fives))
+_iq4_nl = all_rows(INTEGERS, _by_groups(256, 32, _uneven(at.IQ4_NL)))
 _iq4_xs = _blocks(k_quants.IQ4_XS, _uneven(at.IQ4_XS))
 _q2_k = _blocks(k_quants.Q2_K, _pairs)
 _q3_k = _blocks(k_quants.Q3_K, _sixteens(k_quants.Q3_K))
