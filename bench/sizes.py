@@ -1,4 +1,4 @@
-"""What learning, explaining, tuning and hybridising cost at three sizes: seconds and memory, predicted beside measured.
+"""Cost of learning, explaining, tuning and hybridising at three sizes: seconds and memory, predicted beside measured.
 
     python bench/sizes.py --folder DIR [--shape 0.36B]… [--act learn]… [--kind bf16] [--json]
 
@@ -42,7 +42,7 @@ TEXT = " ".join(f"The tower of {place} was built in {1800 + 7 * i} by the guild 
 
 @dataclass(frozen=True)
 class Cost:
-    """What an act took."""
+    """Measurement of an act."""
 
     seconds: float
     memory: int
@@ -218,7 +218,7 @@ def hybridize(home: Path, name: str, original: str) -> Cost:
 
 
 def predicted(said: str) -> dict[str, Any]:
-    """What the command's JSON had foretold."""
+    """Prediction in the command's JSON."""
     table = json.loads(said)
     table = table[-1] if isinstance(table, list) else table
     found: dict[str, Any] = table["predicted"]

@@ -1,4 +1,4 @@
-"""What is free, and what an act says and is refused with."""
+"""Free memory, and the words with which an act begins or is refused."""
 
 import subprocess
 import sys
@@ -15,7 +15,7 @@ linux = pytest.mark.skipif(sys.platform != "linux", reason="other systems don't 
 
 
 def told(folder: Path, files: dict[str, str], meminfo: str = "MemTotal: 9000000 kB\nMemAvailable: 8000000 kB\n") -> int | None:
-    """What is free, where the system says this. `cgroup` names the process's group."""
+    """Free memory, where the system says this. `cgroup` names the process's group."""
     for path, value in files.items():
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
         (folder / path).write_text(value)

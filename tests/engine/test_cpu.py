@@ -23,7 +23,7 @@ from ingle.engine.cpu import CpuBackend
 from ingle.engine.team import Cores
 from ingle.kernels import k_quants, naive
 from ingle.kernels import layout as at
-from tests.engine.tiny import angles_of, backend_of, in_blocks, random_checkpoint, tiny_config, tokens
+from tests.engine.tiny import angles_of, backend_of, in_blocks, random_checkpoint, read_in_cuts, tiny_config, tokens
 
 
 def naive_logits(
@@ -79,13 +79,9 @@ def test_float32_step_is_its_naive_reference(config: ModelConfig, seed: int, cut
     ids = tokens(config, sum(cuts), seed)
     with TemporaryDirectory() as folder:
         backend = backend_of(Path(folder), random_checkpoint(config, seed), "fp32", 2, cache)
-        state, rows, start = backend.new_state(), [], 0
-        for count in cuts:
-            rows.append(backend.forward([Segment(state, ids[start : start + count], "all")])[0].copy())
-            start += count
+        got = read_in_cuts(backend, ids, cuts)
         expected = naive_logits(config, Path(folder) / "fp32", ids, cache)
-        assert state.length == len(ids)
-    np.testing.assert_allclose(np.concatenate(rows), expected, atol=CLOSE[cache], rtol=1e-3)
+    np.testing.assert_allclose(got, expected, atol=CLOSE[cache], rtol=1e-3)
 
 
 @pytest.mark.parametrize("format_", ["int8", "int4", "bf16"])

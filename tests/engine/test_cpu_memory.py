@@ -19,7 +19,7 @@ from ingle.engine.prefixed import Prefixed
 from ingle.kernels.jit import MEMORY_KERNELS
 from tests.engine.test_adapter import random_additions
 from tests.engine.test_cpu import CLOSE, MEMORIES, naive_logits
-from tests.engine.tiny import backend_of, random_checkpoint, tiny_config, tokens
+from tests.engine.tiny import backend_of, random_checkpoint, read_in_cuts, tiny_config, tokens
 
 YARN = Rope(kind="yarn", factor=4.0, original_context=64, attention_factor=1.3)
 
@@ -46,12 +46,9 @@ def test_a_step_with_memories_is_its_naive_reference(config: ModelConfig, seed: 
     ids = tokens(config, sum(cuts), seed)
     with TemporaryDirectory() as folder:
         backend = backend_of(Path(folder), random_checkpoint(config, seed), "fp32", 2, cache)
-        state, rows, start = backend.new_state(), [], 0
-        for count in cuts:
-            rows.append(backend.forward([Segment(state, ids[start : start + count], "all")])[0].copy())
-            start += count
+        got = read_in_cuts(backend, ids, cuts)
         expected = naive_logits(config, Path(folder) / "fp32", ids, cache)
-    np.testing.assert_allclose(np.concatenate(rows), expected, atol=CLOSE[cache], rtol=1e-3)
+    np.testing.assert_allclose(got, expected, atol=CLOSE[cache], rtol=1e-3)
 
 
 @pytest.mark.parametrize("cache", CACHES)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from ingle.core.errors import PullError
-from ingle.core.limits import free_memory_bytes, memory_bytes
+from ingle.core.limits import memory_bytes
 from ingle.engine import offers as room
 from ingle.engine.bandwidth import KINDS, Bandwidth
 from ingle.engine.offers import FLUENT, MachineRoom, check_room, larger_offer, offers, room_of
@@ -101,7 +101,7 @@ def test_the_room_of_this_machine(tmp_path: Path) -> None:
     assert 0 < found.free_memory <= found.memory == memory_bytes() and found.free_disk > 0
     meminfo = tmp_path / "meminfo"
     meminfo.write_text("MemTotal: 8 kB\nMemAvailable:       1024 kB\n")
-    assert free_memory_bytes(meminfo) == 1 << 20
+    assert room_of(Home(tmp_path), meminfo).free_memory == 1 << 20
     for text in ("", "MemAvailable:\n", "MemAvailable: many kB\n"):
         meminfo.write_text(text)
-        assert free_memory_bytes(meminfo) == memory_bytes()
+        assert room_of(Home(tmp_path), meminfo).free_memory == memory_bytes()

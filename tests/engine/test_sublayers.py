@@ -27,7 +27,7 @@ from ingle.model.module import load_module
 from ingle.model.tensor import Tensor
 from tests.engine.test_adapter import random_additions
 from tests.engine.test_cpu import CLOSE, naive_logits
-from tests.engine.tiny import backend_of, in_blocks, random_checkpoint, tiny_config, tokens
+from tests.engine.tiny import backend_of, in_blocks, random_checkpoint, read_in_cuts, tiny_config, tokens
 
 CONVOLUTION, DELTA = LayerSpec((), mixer="convolution"), LayerSpec((), mixer="delta")
 FULL = LayerSpec((0, 1))
@@ -79,12 +79,9 @@ def test_a_step_is_its_naive_reference(config: ModelConfig, seed: int, cuts: lis
     ids = tokens(config, sum(cuts), seed)
     with TemporaryDirectory() as folder:
         backend = backend_of(Path(folder), random_checkpoint(config, seed), "fp32", 2, cache)
-        state, rows, start = backend.new_state(), [], 0
-        for count in cuts:
-            rows.append(backend.forward([Segment(state, ids[start : start + count], "all")])[0].copy())
-            start += count
+        got = read_in_cuts(backend, ids, cuts)
         expected = naive_logits(config, Path(folder) / "fp32", ids, cache)
-    difference = np.abs(np.concatenate(rows) - expected).max(axis=1)
+    difference = np.abs(got - expected).max(axis=1)
     if config.experts is None:
         assert difference.max() <= CLOSE[cache] * max(1.0, np.abs(expected).max())
     else:  # where two scores are as good as equal, the other expert may be chosen

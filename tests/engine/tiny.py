@@ -6,6 +6,7 @@ import numpy as np
 
 from ingle.core.spec import LayerSpec, ModelConfig, Rope, Ways
 from ingle.engine import packing
+from ingle.engine.backend import Segment
 from ingle.engine.cpu import CpuBackend
 from ingle.engine.team import Cores
 from ingle.model.checkpoint import Checkpoint
@@ -60,6 +61,16 @@ def angles_of(config: ModelConfig, count: int) -> list[tuple[np.ndarray, np.ndar
         angles = np.arange(count, dtype=np.float32)[:, None] * frequencies
         kinds.append((np.cos(angles) * scale, np.sin(angles) * scale))
     return [kinds[config.rope_of(i)] for i in range(len(config.layers))]
+
+
+def read_in_cuts(backend: CpuBackend, ids: list[int], cuts: list[int]) -> np.ndarray:
+    """Logits of all tokens, read so many at a time by one state."""
+    state, rows, start = backend.new_state(), [], 0
+    for count in cuts:
+        rows.append(backend.forward([Segment(state, ids[start : start + count], "all")])[0].copy())
+        start += count
+    assert state.length == len(ids)
+    return np.concatenate(rows)
 
 
 def tokens(config: ModelConfig, count: int, seed: int = 0) -> list[int]:

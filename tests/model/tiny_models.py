@@ -147,7 +147,7 @@ def _add_ways(writer: gguf.GGUFWriter, config: ModelConfig) -> None:
 
 
 def _as_converted(config: ModelConfig, weights: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """What llama.cpp's converter does to the numbers of these families, beside their names."""
+    """Weights as llama.cpp's converter writes them for these families, under Hugging Face's names."""
     found = dict[str, np.ndarray]()
     own = config.delta
     for name, weight in _experts_together(config, weights).items():

@@ -128,7 +128,7 @@ def _delta(home: "Home", digest: str) -> dict[str, Any]:
 
 
 def _inside(config: "ModelConfig") -> str:
-    """What a model's layers are made of, beside attention."""
+    """Say in words which sublayers a model has beside attention."""
     experts = config.experts
     if experts is not None:
         return f"{experts.count} experts of width {experts.width}, {experts.chosen} for each token"

@@ -38,19 +38,6 @@ def memory_bytes(groups: Path = Path("/proc/self/cgroup"), mount: Path = Path("/
     return min([machine, *_group_limits(groups, mount)])
 
 
-def free_memory_bytes(meminfo: Path = Path("/proc/meminfo")) -> int:
-    """Return the memory that is free for this process now: what the system says is available, `memory_bytes` at most.
-
-    `memory_bytes` where the system says nothing. `meminfo`: where Linux tells.
-    """
-    most = memory_bytes()
-    try:
-        lines = meminfo.read_text("ascii").splitlines()
-        return min(most, next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")))
-    except (OSError, ValueError, LookupError, StopIteration):
-        return most
-
-
 def _group_limits(groups: Path, mount: Path) -> Iterator[int]:
     """Yield the limits of this process's group and of every group above it."""
     for place, name, *_ in _group_places(groups, mount):
@@ -90,7 +77,7 @@ def free_bytes(
     `groups`, `mount` and `told`: where the system tells.
     """
     left = [*_group_room(groups, mount), *_address_room()]
-    with suppress(OSError, ValueError):
+    with suppress(OSError, ValueError, IndexError):
         table = dict(line.split(":", 1) for line in told.read_text().splitlines() if ":" in line)
         left.append(int(table.get("MemAvailable", "").split()[0]) << 10 if "MemAvailable" in table else memory_bytes(groups, mount))
     return max(0, min(left)) if left else None

@@ -12,7 +12,7 @@ from ingle.core.errors import IngleError
 from ingle.core.limits import free_bytes, own_bytes
 
 QUIET_S, QUIET_BYTES = 2.0, 1_000_000_000
-"""What takes no more than this is not told."""
+"""Time and memory of an act too small to speak of."""
 CURE = "Close other programs, or use a smaller model."
 
 
@@ -24,7 +24,7 @@ class NoRoom(IngleError):
 
 @dataclass(frozen=True, slots=True)
 class Need:
-    """What an act will take, as predicted."""
+    """Prediction of the time and memory of an act."""
 
     act: str
     """The act as a sentence begins with it, e.g. "Learning this"."""

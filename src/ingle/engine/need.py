@@ -1,4 +1,4 @@
-"""What a kept model takes to be served: its weights as they are packed, and its states. Nothing is opened or packed to know it."""
+"""Memory of a kept model while it is served: its weights as they are packed, and its states. Nothing is opened or packed to know it."""
 
 import math
 from dataclasses import dataclass

@@ -3,9 +3,10 @@
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from ingle.core.errors import HomeError, PullError
-from ingle.core.limits import free_memory_bytes, memory_bytes
+from ingle.core.limits import free_bytes, memory_bytes
 from ingle.engine.bandwidth import Bandwidth
 from ingle.home.base import read_base
 from ingle.home.catalogue import CATALOGUE, CatalogueEntry
@@ -43,16 +44,16 @@ class ModelOffer:
     fits: bool
     """Whether there is room now: memory, and disk unless it is kept."""
     why: str = ""
-    """What is lacking, as a sentence."""
+    """The lack, as a sentence."""
     kept: str = ""
     """Its name in this home; "" = it is not kept."""
     note: str = ""
-    """What to know before it is pulled."""
+    """A remark for whoever pulls it."""
 
 
 @dataclass(frozen=True, slots=True)
 class MachineRoom:
-    """What this machine has to give."""
+    """Room on this machine."""
 
     memory: int
     """Bytes that this process may use at most."""
@@ -60,10 +61,12 @@ class MachineRoom:
     free_disk: int
 
 
-def room_of(home: Home) -> MachineRoom:
-    """Return the room on this machine and on the disk of the home, which need not exist yet."""
+def room_of(home: Home, meminfo: Path = Path("/proc/meminfo")) -> MachineRoom:
+    """Return the room on this machine and on the disk of the home, which need not exist yet. `meminfo`: where Linux tells what is free;
+    where it says nothing, all memory counts as free."""
     place = next(path for path in (home.root, *home.root.parents) if path.exists())
-    return MachineRoom(memory_bytes(), free_memory_bytes(), shutil.disk_usage(place).free)
+    most, free = memory_bytes(), free_bytes(told=meminfo)
+    return MachineRoom(most, most if free is None else min(most, free), shutil.disk_usage(place).free)
 
 
 def offers(home: Home, bandwidth: Bandwidth | None, room: MachineRoom | None = None) -> list[ModelOffer]:

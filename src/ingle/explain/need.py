@@ -1,4 +1,4 @@
-"""What an explanation takes, before the model is opened."""
+"""Time and memory of an explanation, before the model is opened."""
 
 from ingle.core.message import Request
 from ingle.core.pace import speed

@@ -30,7 +30,7 @@ class HubModel:
     """See `model_size.QUANTISATIONS`."""
     shape: ModelShape
     note: str = ""
-    """What to know before it is pulled."""
+    """A remark for whoever pulls it."""
 
     @property
     def nbytes(self) -> int:

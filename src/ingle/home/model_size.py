@@ -16,7 +16,7 @@ _CACHE_BYTES = 2  # float16
 
 @dataclass(frozen=True, slots=True)
 class ModelShape:
-    """What a dense transformer's size depends on."""
+    """Numbers on which a dense transformer's size depends."""
 
     layers: int
     hidden: int

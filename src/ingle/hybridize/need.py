@@ -1,4 +1,4 @@
-"""What a conversion takes, before its weights are loaded."""
+"""Time and memory of a conversion, before its weights are loaded."""
 
 from ingle.core.pace import speed
 from ingle.core.room import Need

@@ -1,4 +1,4 @@
-"""What the sublayers of a step share: its meeting points, its adapters, a model's factors."""
+"""Parts that the sublayers of a step share: its meeting points, its adapters, a model's factors."""
 
 from numba import njit
 

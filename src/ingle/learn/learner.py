@@ -82,7 +82,7 @@ class LessonOutcome:
     reasons: tuple[str, ...] = ()
     seconds: float = 0.0
     room: Headroom | None = None
-    """What it was to take, as told before it began."""
+    """Time and memory that were foretold before it began."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""What a lesson takes, before it begins: the model in PyTorch, a row of documents, and the served model that the gate asks.
+"""Time and memory of a lesson, before it begins: the model in PyTorch, a row of documents, and the served model that the gate asks.
 
 Imports no PyTorch, so that a server can tell it too.
 """

@@ -204,7 +204,7 @@ class Mixture(nn.Module):
 _MIXERS: dict[str, tuple[str, type[Attention | ConvolutionMixer | DeltaMixer]]] = {
     "attention": ("self_attn", Attention), "convolution": ("conv", ConvolutionMixer), "delta": ("linear_attn", DeltaMixer),
 }  # fmt: skip
-"""What mixers are called in a layer, and their modules."""
+"""Names of mixers in a layer, and their modules."""
 
 
 class DecoderLayer(nn.Module):

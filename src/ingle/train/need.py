@@ -1,4 +1,4 @@
-"""What a training holds in memory and computes, from the model's config alone. Imports no PyTorch.
+"""Memory and arithmetic of a training, from the model's config alone. Imports no PyTorch.
 
 What autograd keeps grows with tokens × layers × the widths of a layer; the factors below were fitted to what was really taken, at widths
 of 512 to 4,096 (docs/models.md#learning-at-size), and the tests measure them again at a small size.
@@ -17,7 +17,7 @@ LIBRARIES = 560_000_000
 CHUNK_ROWS = 128
 """Rows of logits at a time, see train/losses.py."""
 Pass = Literal["low-rank", "whole", "search", "mixers", "follow"]
-"""What is learned: additions, the model itself, which groups keep full attention, each layer's memory, or all memories together."""
+"""The parts that learn: additions, the model itself, which groups keep full attention, each layer's memory, or all memories together."""
 _KEPT: dict[Pass, tuple[float, float, float, float]] = {
     "low-rank": (8, 5, 5, 4), "whole": (11, 5, 5, 4), "search": (6, 7, 9, 4), "mixers": (6, 10, 27, 1), "follow": (6, 12, 26, 5),
 }  # fmt: skip

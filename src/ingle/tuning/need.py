@@ -1,4 +1,4 @@
-"""What a tune takes, before its weights are loaded."""
+"""Time and memory of a tune, before its weights are loaded."""
 
 from dataclasses import dataclass
 
