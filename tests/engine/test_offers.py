@@ -10,9 +10,10 @@ from ingle.core.limits import memory_bytes
 from ingle.engine import offers as room
 from ingle.engine.bandwidth import KINDS, Bandwidth
 from ingle.engine.offers import FLUENT, MachineRoom, check_room, larger_offer, offers, room_of
-from ingle.home.base import KeptFile, describe_base, write_base
+from ingle.home.base import describe_base, write_base
 from ingle.home.hub_models import HUB_MODELS
 from ingle.home.kept import adopt
+from ingle.home.kept_file import KeptFile
 from ingle.home.place import Home
 from ingle.home.staging import staging
 

@@ -11,11 +11,12 @@ from ingle.core.config import to_table
 from ingle.core.digest import digest_file
 from ingle.core.errors import CheckpointError
 from ingle.engine.loading import open_model
-from ingle.engine.packing import WEIGHTS, PackInfo, read_pack
+from ingle.engine.packing import PackInfo, read_pack
 from ingle.engine.source import Source, kept_source
 from ingle.engine.verifying import verify_packs
-from ingle.home.base import KeptFile
 from ingle.home.kept import get_kept
+from ingle.home.kept_file import KeptFile
+from ingle.home.lean import WEIGHTS
 from ingle.home.place import Home
 from ingle.home.pull import pull
 from ingle.model.export import save_hf

@@ -27,9 +27,10 @@ from ingle.home import archive
 from ingle.home import restore as restoring
 from ingle.home.archive import FOLDER, FORMAT, KEPT, MADE_AGAIN, MANIFEST, ArchivedFile, BackupManifest
 from ingle.home.backup import BackedUp, back_up
-from ingle.home.base import KeptFile, describe_base, write_base
+from ingle.home.base import describe_base, write_base
 from ingle.home.deltas import delta_tensors, put_delta
 from ingle.home.kept import adopt, get_kept
+from ingle.home.kept_file import KeptFile
 from ingle.home.parts import adopt_part, find_part
 from ingle.home.place import Home
 from ingle.home.restore import Restored, restore

@@ -10,9 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ingle.core.errors import ConfigError, HomeError, NotKept
-from ingle.home.base import MANIFEST, KeptFile, base_digest, list_bases, read_base, verify_base
+from ingle.home.base import MANIFEST, base_digest, list_bases, read_base, verify_base
 from ingle.home.deltas import put_delta, stack_digest
 from ingle.home.kept import Kept, adopt, get_kept, keep, list_kept, remove
+from ingle.home.kept_file import KeptFile
 from ingle.home.names import check_name
 from ingle.home.place import Home
 from ingle.home.pull import pull

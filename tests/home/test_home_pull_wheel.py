@@ -13,10 +13,11 @@ import pytest
 from site_servers import Site, make_index, make_wheel, sha256
 
 from ingle.core.errors import HomeError, PullError
-from ingle.home.base import KeptFile, list_bases, verify_base
+from ingle.home.base import list_bases, verify_base
 from ingle.home.catalogue import CATALOGUE, CatalogueEntry
 from ingle.home.fetch import WrongBytes
 from ingle.home.kept import list_kept
+from ingle.home.kept_file import KeptFile
 from ingle.home.place import Home
 from ingle.home.pull import pull
 from ingle.home.wheel import locate, pip_command, read_settings

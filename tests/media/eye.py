@@ -6,7 +6,8 @@ from pathlib import Path
 import torch
 
 from ingle.core.digest import digest_file
-from ingle.home.base import KeptFile, describe_base, write_base
+from ingle.home.base import describe_base, write_base
+from ingle.home.kept_file import KeptFile
 from ingle.home.part_catalogue import PARTS
 from ingle.home.parts import adopt_part
 from ingle.home.place import Home

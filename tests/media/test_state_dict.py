@@ -94,6 +94,14 @@ def test_a_damaged_file_is_refused_or_holds_tensors(
     assert all(isinstance(tensor, np.ndarray) for tensor in tensors.values())
 
 
+@pytest.mark.parametrize("word", [b"\x8d", b"\x8e"])
+def test_a_length_beyond_the_file_reserves_nothing(tmp_path: Path, word: bytes) -> None:
+    path = tmp_path / "x.pth"
+    path.write_bytes(b"\x80\x04" + word + (1 << 62).to_bytes(8, "little") + b"abc")
+    with pytest.raises(CheckpointError, match="no whole state dict"):
+        read_state_dict(path)
+
+
 def test_a_tensor_that_reaches_beyond_its_storage_is_refused(tmp_path: Path) -> None:
     path = saved(tmp_path / "x.pth", {"a": torch.ones(300, 2)})
     data = path.read_bytes()

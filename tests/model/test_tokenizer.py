@@ -17,7 +17,7 @@ from tokenizers import Tokenizer as FastTokenizer
 
 from ingle.core.errors import CheckpointError, RequestError
 from ingle.model.checkpoint import open_checkpoint
-from ingle.model.gguf_header import read_gguf
+from ingle.model.gguf_header import Mapped, read_gguf
 from ingle.model.tokenizer import ControlToken, Tokenizer, TokenizerFacts, read_fast
 from ingle.model.tokenizer_gguf import tokenizer_from_gguf
 from ingle.model.tokenizer_hf import open_tokenizer
@@ -241,7 +241,7 @@ def test_a_damaged_vocabulary_is_an_error_or_harmless(tmp_path: Path, data: st.D
         damaged[data.draw(st.integers(0, len(damaged) - 1))] ^= data.draw(st.integers(1, 255))
         path.write_bytes(damaged)
         try:
-            tokenizer = tokenizer_from_gguf(read_gguf(path).metadata) if path == whole else open_tokenizer(path.parent)
+            tokenizer = tokenizer_from_gguf(read_gguf(Mapped(path)).metadata) if path == whole else open_tokenizer(path.parent)
         except CheckpointError:
             continue
         finally:

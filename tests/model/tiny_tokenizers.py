@@ -100,6 +100,15 @@ def write_vocabulary(path: Path, metadata: dict[str, Any]) -> Path:
     writer.add_head_count(1)
     writer.add_layer_norm_rms_eps(1e-5)
     writer.add_vocab_size(len(metadata["tokenizer.ggml.tokens"]))
+    add_keys(writer, metadata)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.close()
+    return path
+
+
+def add_keys(writer: gguf.GGUFWriter, metadata: dict[str, Any]) -> None:
+    """Add what a file says about its tokenizer."""
     for key, value in metadata.items():
         if isinstance(value, bool):
             writer.add_bool(key, value)
@@ -111,7 +120,3 @@ def write_vocabulary(path: Path, metadata: dict[str, Any]) -> Path:
             writer.add_array(key, value.tolist())
         else:
             writer.add_array(key, value)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.close()
-    return path

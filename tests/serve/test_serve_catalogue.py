@@ -8,7 +8,8 @@ from typing import Any
 import httpx
 import pytest
 
-from ingle.home.kept import list_kept
+from ingle.home.kept import get_kept, list_kept
+from ingle.home.lean import read_lean
 from ingle.home.place import Home
 from tests.cli.place import ingle
 from tests.home.site_servers import Site
@@ -94,10 +95,12 @@ def test_a_stopped_pull_goes_on_where_it_was(house: Server, hub: Site) -> None:
     assert have > 4 << 20
     hub.slow_s = 0
     hub.requests.clear()
-    pull(house).raise_for_status()
+    pull(house, lean=True).raise_for_status()
     wait_until(lambda: state(house)["state"] == "done", WITHIN_S)
     [headers] = hub.fetched(MODEL.file)[-1:]
     assert int(headers["range"].removeprefix("bytes=").removesuffix("-")) >= have
+    assert read_lean(house.home.base_folder(get_kept(house.home, NAME).base)) is not None
+    assert house.chat("What is the capital of France?", model=NAME).status_code == 200
 
 
 def test_a_pull_ends_with_its_server_even_by_kill(tmp_path: Path, smollm2_home: Home, hub: Site) -> None:

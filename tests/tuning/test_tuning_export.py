@@ -22,7 +22,7 @@ from ingle.model.checkpoint import open_checkpoint
 from ingle.model.export import narrowed, write_hf
 from ingle.model.export_gguf import write_gguf
 from ingle.model.export_words import words_of
-from ingle.model.gguf_header import read_gguf
+from ingle.model.gguf_header import Mapped, read_gguf
 from ingle.model.module import load_module
 from ingle.model.tokenizer import Tokenizer, TokenizerFacts, make_facts
 from ingle.model.tokenizer_gguf import tokenizer_from_gguf
@@ -90,7 +90,7 @@ def test_a_gguf_file_comes_back_as_it_was(tmp_path: Path, name: str) -> None:
 def test_rows_and_biases_of_q_and_k_lie_as_llama_cpp_turns_them(tmp_path: Path) -> None:
     config = tiny_config("llama", vocab_size=bytes_words().vocab_size, **BIASED)
     weights = random_weights(config)
-    stored = read_gguf(written(tmp_path / "x.gguf", config, weights)).tensors
+    stored = read_gguf(Mapped(written(tmp_path / "x.gguf", config, weights))).tensors
     for part, heads in (("q", config.num_heads), ("k", config.num_kv_heads)):
         for ending in ("weight", "bias"):
             ours = weights[f"model.layers.1.self_attn.{part}_proj.{ending}"]

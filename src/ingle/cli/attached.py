@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 
-from ingle.cli.bringing import bring
+from ingle.cli.bringing import bring, lay_lean
 from ingle.cli.house import enter
 from ingle.cli.settings import read_settings
 from ingle.core.errors import IngleError
@@ -51,15 +51,18 @@ def tell(table: dict[str, object]) -> None:
     print(json.dumps(table), flush=True)
 
 
-def attached_pull(what: str, force: bool) -> None:
-    """Pull a model for a server. An error is the last line, and raised."""
+def attached_pull(what: str, force: bool, lean: bool | None) -> None:
+    """Pull a model for a server; `lean`: None = as the home's settings say. An error is the last line, and raised."""
     threading.Thread(target=_end_with_server, name="attached", daemon=True).start()
     if hasattr(os, "nice"):
         os.nice(19)
     home, watch = enter(), JsonLines()
     try:
         check_room(home, what, force, watch.say)
-        brought = bring(home, what, watch, format_=read_settings(home).chat.format)
+        settings = read_settings(home, options={"pull.lean": lean})
+        brought = bring(home, what, watch, format_=settings.chat.format)
+        if settings.pull.lean:
+            lay_lean(home, brought, watch)
     except IngleError as error:
         tell({"error": str(error)})
         raise

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from ingle.cli.house import open_ledger, record
 from ingle.cli.progress import Watcher
-from ingle.core.errors import IngleError
+from ingle.core.errors import ConfigError, IngleError
 from ingle.core.event import Event, Fact
 from ingle.home.kept import Kept
 from ingle.home.place import Home
@@ -63,7 +63,7 @@ def bring(home: Home, what: str, watch: Watcher, name: str | None = None, format
         check_composite(folder, checkpoint)
         if checkpoint.left_out:
             watch.say(f"Its {checkpoint.left_out} are left out: Ingle runs the words of this model only.")
-        total = sum(tensor.raw.nbytes for tensor in (*(checkpoint.stored[name] for name in checkpoint.names), *checkpoint.eye.values()))
+        total = sum(tensor.nbytes for tensor in (*(checkpoint.stored[name] for name in checkpoint.names), *checkpoint.eye.values()))
         done = 0
 
         def step(nbytes: int) -> None:
@@ -90,6 +90,20 @@ def bring(home: Home, what: str, watch: Watcher, name: str | None = None, format
                 remove(home, pulled.kept.name, lambda freed: record(home, freed.event))
             raise
     return Brought(pulled.kept, pulled.base, pulled.already, format_, info.nbytes, info.digest)
+
+
+def lay_lean(home: Home, brought: Brought, watch: Watcher) -> bool:
+    """Let the file of a pulled model lie on the disk once, and record it. Return whether it does: if it can't, that is said."""
+    from ingle.engine.lean import make_lean
+
+    try:
+        moved = make_lean(home, brought.kept, watch.pieces)
+    except ConfigError as error:
+        watch.say(f"Its files lie on the disk as they came: {error}")
+        return False
+    if moved.freed:
+        record(home, moved.event)
+    return True
 
 
 def _bring_shipped(home: Home, shipped: "Shipped", watch: Watcher, name: str | None, format_: str, update: bool) -> Brought:

@@ -73,6 +73,7 @@ GROUPS = {
     },
     "Keep house": {
         "keep": "Name a model together with its deltas.",
+        "lean": "Keep a model's file on the disk once, as it is served.",
         "rm": "Delete a model or a delta.",
         "export": "Write a model or a delta for other programs.",
         "guard": "List the guards, test a text, or teach them.",

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 EXAMPLES = """
 ingle pull   (lists known models: licence, size, memory, and the speed predicted for this machine)
 ingle pull smollm2
-ingle pull qwen3-1.7b
+ingle pull qwen3-1.7b --lean   (on the disk once, as it is served)
 ingle pull smollm2-hybrid   (for long texts: smollm2 with a sixth of the memory per conversation; see docs/hybrid.md)
 ingle pull HuggingFaceTB/SmolLM2-360M-Instruct --name smol360
 ingle pull ./my-model.Q4_1.gguf --name mine
@@ -46,6 +46,10 @@ def command(
         bool,
         typer.Option("--force", help="Pull a known model that is too large for this memory; with --onto: even if the gate refuses it."),
     ] = False,
+    lean: Annotated[
+        bool | None,
+        typer.Option("--lean/--no-lean", help="Keep a GGUF file on the disk once, as it is served: see ingle lean.", show_default=False),
+    ] = None,
     policy: Overrides = None,
     measure: Annotated[bool, typer.Option("--measure", help="Without WHAT: measure this machine's speed again.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
@@ -62,9 +66,9 @@ def command(
     elif attached:
         from ingle.cli.attached import attached_pull
 
-        attached_pull(what, force)
+        attached_pull(what, force, lean)
     else:
-        _model(what, name, format_, update, force, as_json)
+        _model(what, name, {"chat.format": format_, "pull.lean": lean}, update, force, as_json)
 
 
 def _list(as_json: bool, again: bool, others: dict[str, object]) -> None:
@@ -78,7 +82,7 @@ def _list(as_json: bool, again: bool, others: dict[str, object]) -> None:
     list_offers(as_json, again)
 
 
-def _model(what: str, name: str | None, format_: str | None, update: bool, force: bool, as_json: bool) -> None:
+def _model(what: str, name: str | None, options: dict[str, object], update: bool, force: bool, as_json: bool) -> None:
     """Keep a model, or the parts of that name."""
     import time
 
@@ -88,7 +92,7 @@ def _model(what: str, name: str | None, format_: str | None, update: bool, force
     if what not in SHIPPED and (parts := parts_called(what)):
         _parts(parts, as_json)
         return
-    from ingle.cli.bringing import bring
+    from ingle.cli.bringing import bring, lay_lean
     from ingle.cli.house import enter
     from ingle.cli.output import print_json, size
     from ingle.cli.progress import watching
@@ -96,7 +100,7 @@ def _model(what: str, name: str | None, format_: str | None, update: bool, force
     from ingle.home.hub_models import HUB_MODELS
 
     home = enter()
-    settings = read_settings(home, options={"chat.format": format_})
+    settings = read_settings(home, options=options)
     start = time.monotonic()
     with watching() as watch:
         if what in HUB_MODELS:
@@ -104,11 +108,13 @@ def _model(what: str, name: str | None, format_: str | None, update: bool, force
 
             check_room(home, what, force, watch.say)
         brought = bring(home, what, watch, name, settings.chat.format, update)
+        is_lean = settings.pull.lean and lay_lean(home, brought, watch)
     base = brought.base
     if as_json:
         keys = {"name": brought.kept.name, "base": base.digest, "already": brought.already, "source": base.source}
         rest = {"revision": base.revision, "licence": base.licence, "bytes": base.nbytes}
         packed = {"format": brought.format, "packed_bytes": brought.packed_bytes, "model_digest": brought.model_digest}
+        packed |= {"lean": is_lean}
         print_json(keys | rest | packed | {"seconds": round(time.monotonic() - start, 2)})
         return
     verb = "was kept already" if brought.already else "is kept"

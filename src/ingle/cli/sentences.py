@@ -183,6 +183,8 @@ _SENTENCES: Mapping[str, Callable[[Facts], str]] = {
     "measure": _measured,
     "attack": _attacked,
     "energy.label": lambda facts: f"took {facts.get('per_1000_joules')} J for 1,000 answers, as was measured",
+    "lean": lambda _facts: "lies on the disk once, as it is served",
+    "whole": lambda _facts: "has its file on the disk again, as it came",
     "rm": lambda _facts: "was deleted",
     "key.add": lambda facts: f"was added: the API key {facts.get('name')}",
     "key.revoke": lambda facts: f"was revoked: the API key {facts.get('name')}",

@@ -53,12 +53,21 @@ class ChatSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class PullSettings:
+    """Section `[pull]`."""
+
+    lean: bool = False
+    """Whether a pulled GGUF file lies on the disk once, as it is served (engine/lean.py)."""
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
     """All of `config.toml`."""
 
     chat: ChatSettings = field(default_factory=ChatSettings)
     sampling: SamplingSettings = field(default_factory=SamplingSettings)
     serve: ServeSettings = field(default_factory=ServeSettings)
+    pull: PullSettings = field(default_factory=PullSettings)
     costs: Prices = field(default_factory=Prices)
     learn: LearnSettings = field(default_factory=LearnSettings)
 

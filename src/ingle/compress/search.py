@@ -229,7 +229,7 @@ def _open(job: _Search, home: Home, kept: Kept) -> LanguageModel:
 
 def _mb(job: _Search, home: Home, kept: Kept) -> float:
     source = kept_source(home, kept)
-    info = read_pack(source.packs / job.settings.format, source.digest)
+    info = read_pack(source.pack_folder(job.settings.format), source.digest)
     assert info is not None, "the model is open"
     return info.nbytes / 1e6
 

@@ -25,9 +25,10 @@ from ingle.energy.machine import find_machine
 from ingle.energy.meter import busy_s
 from ingle.engine.backend import Segment
 from ingle.engine.cpu import CpuBackend
-from ingle.engine.packing import VECTOR, WEIGHTS, PackedPlace, PackInfo
+from ingle.engine.packing import VECTOR, PackedPlace, PackInfo
 from ingle.engine.team import Cores, usable_cores
-from ingle.home.base import KeptFile
+from ingle.home.kept_file import KeptFile
+from ingle.home.lean import WEIGHTS
 from ingle.home.model_size import BITS, ModelShape, cache_bytes, read_bytes
 from ingle.home.place import Home
 from ingle.home.staging import staging

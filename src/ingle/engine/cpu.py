@@ -23,9 +23,10 @@ from ingle.core.vectors import Vectors
 from ingle.engine.adapter import Adapter, Additions, pack_adapter
 from ingle.engine.backend import Backend, NotFinite, Segment, check_segment
 from ingle.engine.memory import StepMemory
-from ingle.engine.packing import WEIGHTS, PackInfo, cache_dtype, unreached
+from ingle.engine.packing import PackInfo, cache_dtype, unreached
 from ingle.engine.records import factors, model_records
 from ingle.engine.team import Cores, Team
+from ingle.home.lean import WEIGHTS
 from ingle.kernels import layout as at
 from ingle.kernels.jit import ADAPTER_KERNELS, kernel
 from ingle.model.rope import all_frequencies

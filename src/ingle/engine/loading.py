@@ -15,7 +15,7 @@ from ingle.engine.composite_sight import composite_sight
 from ingle.engine.cpu import CpuBackend
 from ingle.engine.delta_kinds import VIRTUAL, additions_of, virtual_of
 from ingle.engine.language_model import LanguageModel
-from ingle.engine.packing import WEIGHTS, cache_dtype, check_pack, read_pack
+from ingle.engine.packing import cache_dtype, check_pack, read_pack
 from ingle.engine.packing_worker import warm_apart
 from ingle.engine.painting import Painter
 from ingle.engine.prefixed import Prefixed
@@ -26,6 +26,7 @@ from ingle.engine.tools import style_of
 from ingle.home.catalogue import CATALOGUE
 from ingle.home.deltas import ABILITIES, get_delta
 from ingle.home.kept import Kept
+from ingle.home.lean import WEIGHTS
 from ingle.home.place import Home
 from ingle.media.sight import open_sight
 from ingle.model.tokenizer import FACTS_FILE, TOKENIZER_FILE, Tokenizer
@@ -69,7 +70,7 @@ class Opener:
         source, format_ = kept_source(home, kept), self._settings[0]
 
         def apart() -> None:
-            if progress is None and read_pack(source.packs / format_, source.digest) is None:
+            if progress is None and read_pack(source.pack_folder(format_), source.digest) is None:
                 warm_apart(home, kept, format_, self._settings[2])
 
         return self.open(source, progress or silent, apart)
@@ -96,7 +97,7 @@ def _open_weights(
 ) -> tuple[CpuBackend, Tokenizer]:
     """Open the base with its merged deltas. `known`: its tokenizer, because reading one from its file blocks all threads for 0.1 s."""
     info = warm(source, format_, cache, progress)
-    folder = source.packs / format_
+    folder = source.pack_folder(format_)
     fault: list[IngleError] = []
 
     def check() -> None:  # hashing 100 MB takes as long as reading the vocabulary: both at once

@@ -37,11 +37,11 @@ class ServedSize:
 def served_size(home: Home, kept: Kept, format_: str = "auto") -> ServedSize:
     """Return the size of a kept model as it is served. Raises the errors of `kept_source` and `open_checkpoint`."""
     source = kept_source(home, kept)
-    info = read_pack(source.packs / format_, source.digest)
+    info = read_pack(source.pack_folder(format_), source.digest)
     if info is not None:
         return ServedSize(info.config, info.nbytes, 0)
     checkpoint = open_checkpoint(source.folder)
     tensors = [checkpoint.stored[name] for name in checkpoint.names]
     each = _BYTES.get(format_, 17 / 16)
-    weights = sum(tensor.raw.nbytes if kept_as_stored(tensor, format_) else math.prod(tensor.shape) * each for tensor in tensors)
+    weights = sum(tensor.nbytes if kept_as_stored(tensor, format_) else math.prod(tensor.shape) * each for tensor in tensors)
     return ServedSize(checkpoint.config, round(weights), _PACKING * max(math.prod(tensor.shape) for tensor in tensors))

@@ -17,24 +17,25 @@ from ingle.core.digest import digest_bytes, digest_file, digest_json
 from ingle.core.errors import CheckpointError, ConfigError
 from ingle.core.files import atomic_file, write_atomic
 from ingle.core.spec import ModelConfig
-from ingle.home.base import KeptFile
+from ingle.home.kept_file import KeptFile
+from ingle.home.lean import LEAN, WEIGHTS
 from ingle.kernels import blocks_16, k_quants, pack
 from ingle.kernels.jit import MEMORY_KERNELS
 from ingle.kernels.layout import BF16, F32, INT3_16, INT4, INT4_16, INT5, INT8, INT8_GROUP, IQ4_NL
+from ingle.kernels.stored import LOSSLESS, pack_stored
 from ingle.kernels.unpack import unpack
 from ingle.model.checkpoint import Checkpoint
 from ingle.model.expected import expected_shapes
 from ingle.model.tensor import Tensor
 
 Format = Literal["auto", "int4", "int8", "bf16", "fp32"]
-"""`auto` keeps the file's blocks where a kernel multiplies them without loss (`_NATIVE`), else int8. A matrix with a merged delta becomes
-int8, one scale per row."""
+"""`auto` keeps the file's blocks where a kernel multiplies them without loss (`kernels.stored.LOSSLESS`), else int8. A matrix with a merged
+delta becomes int8, one scale per row."""
 Array = npt.NDArray[Any]
 Packed = Callable[[int, int], None]
 """Gets the tensors that are packed, of how many."""
-WEIGHTS = "weights.bin"
-"""Name of the packed matrices."""
-_INFO = "pack.json"
+INFO = "pack.json"
+"""Name of the description."""
 _SEAL = "digest"
 """Key of the description's own digest."""
 _VERSION = 6
@@ -123,7 +124,7 @@ def pack_checkpoint(
         write_atomic(folder / name, data)
     with atomic_file(folder / WEIGHTS) as file:
         info = packed_as(checkpoint, base_digest, format_, file.write, progress, words)
-    write_atomic(folder / _INFO, json.dumps(to_table(info) | {_SEAL: info.digest}, indent=1).encode())
+    write_atomic(folder / INFO, json.dumps(to_table(info) | {_SEAL: info.digest}, indent=1).encode())
     progress(len(info.places), len(info.places))
     return info
 
@@ -170,7 +171,7 @@ def packed_as(
 def read_pack(folder: Path, base_digest: str | None = None) -> PackInfo | None:
     """Return a folder's pack, or None if it has no undamaged description of this version (and base): it is then packed again."""
     try:
-        table = json.loads((folder / _INFO).read_bytes())
+        table = json.loads((folder / INFO).read_bytes())
         seal = table.pop(_SEAL, None)
         info = from_table(PackInfo, table) if table.get("version") == _VERSION else None
     except (FileNotFoundError, ValueError, TypeError, AttributeError, ConfigError):
@@ -183,7 +184,7 @@ def read_pack(folder: Path, base_digest: str | None = None) -> PackInfo | None:
 def is_outdated(folder: Path) -> bool:
     """Return whether a folder's pack is of another version of Ingle, which this one packs again."""
     try:
-        return bool(json.loads((folder / _INFO).read_bytes())["version"] != _VERSION)
+        return bool(json.loads((folder / INFO).read_bytes())["version"] != _VERSION)
     except (OSError, ValueError, TypeError, KeyError):
         return False
 
@@ -191,6 +192,8 @@ def is_outdated(folder: Path) -> bool:
 def check_pack(folder: Path, info: PackInfo, names: Collection[str] | None = None) -> None:
     """Raise CheckpointError unless the files (or those of these names) are bit for bit the packed ones."""
     cure = "Delete the folder; it is packed again from the kept model at the next start."
+    if (folder / LEAN).exists():
+        cure = "Remove the model and pull it again, or restore a backup."
     for file in info.files:
         if names is not None and file.name not in names:
             continue
@@ -245,6 +248,8 @@ def _from_memory(place: PackedPlace, plane: Array, dim: int) -> Array:
     return np.ascontiguousarray(maps[:, :dim, :dim]).reshape(place.rows, place.columns)
 
 
+_FOUR_BITS = frozenset({"Q4_1", "Q4_0", "Q2_K", "Q3_K", "Q4_K", "IQ4_NL", "IQ4_XS", *blocks_16.BLOCK_BYTES})
+"""Kinds of four bits or fewer."""
 _EXACT = (".mlp.gate.weight", ".in_proj_a.weight", ".in_proj_b.weight")
 """Small matrices that stay float32 where the file has them so: what they give is a choice of experts, or an exponent."""
 
@@ -255,9 +260,9 @@ def _is_vocabulary(name: str) -> bool:
 
 
 def _pack(tensor: Tensor, format_: str) -> pack.PackedLinear:
-    native, vocabulary = _NATIVE.get(tensor.kind), _is_vocabulary(tensor.name)
+    native, vocabulary = tensor.kind in LOSSLESS, _is_vocabulary(tensor.name)
     if native and (format_ == "auto" or (format_ == "int4" and (tensor.kind in _FOUR_BITS) != vocabulary)):
-        return native(tensor)
+        return pack_stored(tensor.kind, tensor.raw)
     if format_ == "bf16" and tensor.kind == "BF16":
         return pack.pack_bf16(np.ascontiguousarray(tensor.raw).view("<u2"))
     matrix = tensor.to_float32()
@@ -276,71 +281,4 @@ def _pack(tensor: Tensor, format_: str) -> pack.PackedLinear:
 
 def kept_as_stored(tensor: Tensor, format_: str) -> bool:
     """Return whether a pack of this format holds a tensor's own blocks, so that it takes about as many bytes as the file."""
-    return format_ == "auto" and tensor.kind in _NATIVE
-
-
-def _blocks(tensor: Tensor, size: int) -> Array:
-    """Return raw rows as blocks of 32 columns: uint8 [rows, groups, size]."""
-    return np.ascontiguousarray(tensor.raw).reshape(tensor.shape[0], -1, size)
-
-
-def _halves(blocks: Array, at: int) -> Array:
-    return np.ascontiguousarray(blocks[..., at : at + 2]).view("<f2")[..., 0]
-
-
-def _nibbles(blocks: Array) -> Array:
-    """Unpack 16 bytes to 32 values: the low nibbles first, then the high ones."""
-    return np.concatenate([blocks & 15, blocks >> 4], axis=2).reshape(blocks.shape[0], -1)
-
-
-def _from_sixteens(kind: str) -> Callable[[Tensor], pack.PackedLinear]:
-    return lambda tensor: pack.pack_sixteens(kind, *blocks_16.split(kind, tensor.raw))
-
-
-def _from_q4_1(tensor: Tensor) -> pack.PackedLinear:
-    blocks = _blocks(tensor, 20)
-    return pack.pack_int4_values(_nibbles(blocks[..., 4:]), _halves(blocks, 0), _halves(blocks, 2))
-
-
-def _from_q4_0(tensor: Tensor) -> pack.PackedLinear:
-    blocks = _blocks(tensor, 18)
-    scale = _halves(blocks, 0)
-    return pack.pack_int4_values(_nibbles(blocks[..., 2:]), scale, (scale.astype(np.float32) * -8).astype(np.float16))
-
-
-def _from_fives(size: int, minimum: int | None) -> Callable[[Tensor], pack.PackedLinear]:
-    """Make a packer of blocks of so many bytes with codes of five bits, whose upper ones lie before the others. `minimum`: where it lies;
-    None = it is −16 scales."""
-
-    def convert(tensor: Tensor) -> pack.PackedLinear:
-        blocks = _blocks(tensor, size)
-        upper = np.unpackbits(blocks[..., size - 20 : size - 16], axis=-1, bitorder="little").reshape(tensor.shape[0], -1)
-        scale = _halves(blocks, 0)
-        least = (scale.astype(np.float32) * -16).astype(np.float16) if minimum is None else _halves(blocks, minimum)
-        return pack.pack_int5_values(_nibbles(blocks[..., size - 16 :]) | upper << 4, scale, least)
-
-    return convert
-
-
-def _from_iq4_nl(tensor: Tensor) -> pack.PackedLinear:
-    blocks = _blocks(tensor, 18)
-    return pack.pack_uneven_values(_nibbles(blocks[..., 2:]), _halves(blocks, 0))
-
-
-def _from_q8_0(tensor: Tensor) -> pack.PackedLinear:
-    blocks = _blocks(tensor, 34)
-    return pack.pack_int8_groups(np.ascontiguousarray(blocks[..., 2:]).view(np.int8).reshape(tensor.shape), _halves(blocks, 0))
-
-
-def _from_k(kind: str) -> Callable[[Tensor], pack.PackedLinear]:
-    return lambda tensor: pack.pack_k(kind, tensor.raw)
-
-
-_NATIVE: dict[str, Callable[[Tensor], pack.PackedLinear]] = {
-    "Q4_1": _from_q4_1, "Q4_0": _from_q4_0, "Q8_0": _from_q8_0, "IQ4_NL": _from_iq4_nl,
-}  # fmt: skip
-_NATIVE |= {"Q5_0": _from_fives(22, None), "Q5_1": _from_fives(24, 2)}
-_NATIVE |= {kind: _from_sixteens(kind) for kind in blocks_16.BLOCK_BYTES} | {kind: _from_k(kind) for kind in k_quants.KINDS}
-"""Packers for blocks that kernels multiply as they are."""
-_FOUR_BITS = frozenset({"Q4_1", "Q4_0", "Q2_K", "Q3_K", "Q4_K", "IQ4_NL", "IQ4_XS", *blocks_16.BLOCK_BYTES})
-"""Those of four bits or fewer."""
+    return format_ == "auto" and tensor.kind in LOSSLESS

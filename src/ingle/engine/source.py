@@ -18,9 +18,10 @@ from ingle.core.files import sweep_unfinished
 from ingle.core.lock import file_lock
 from ingle.engine.composite_sight import sight_kernels
 from ingle.engine.delta_kinds import Change, merged, parted
-from ingle.engine.packing import WEIGHTS, PackInfo, cache_dtype, pack_checkpoint, read_pack, unreached
+from ingle.engine.packing import INFO, PackInfo, cache_dtype, pack_checkpoint, read_pack, unreached
 from ingle.home.deltas import ABILITIES, delta_tensors, fitting_bases, get_delta, manifest_of, stack_digest
 from ingle.home.kept import Kept
+from ingle.home.lean import WEIGHTS, read_lean
 from ingle.home.place import Home
 from ingle.kernels.jit import build, needed
 from ingle.model.checkpoint import Checkpoint, open_checkpoint
@@ -58,6 +59,11 @@ class Source:
     """Deltas that act on pictures only."""
     given: Mapping[str, Mapping[str, npt.NDArray[Any]]] = field(default_factory=lambda: MappingProxyType({}))
     """Tensors of deltas that no home holds yet, by the delta's digest."""
+
+    def pack_folder(self, format_: str) -> Path:
+        """Return where the pack of a format lies, or will: a lean base brings its own (home/lean.py)."""
+        lean = format_ == "auto" and not self.merged and read_lean(self.folder) is not None
+        return self.folder if lean and read_pack(self.folder, self.digest) is not None else self.packs / format_
 
     def changes(self, deltas: Sequence[Delta]) -> list[Change]:
         """Return deltas of this source with their tensors, every byte checked. Raises HomeError for a missing or altered file."""
@@ -103,8 +109,14 @@ def _stacked(home: Home, kept: Kept, deltas: Sequence[Delta]) -> Source:
 
 def list_packs(source: Source) -> list[PackInfo]:
     """Return the packs that are ready to be served, by format."""
-    packs = (read_pack(path.parent, source.digest) for path in sorted(source.packs.glob("*/pack.json")))
+    packs = (read_pack(folder, source.digest) for folder in pack_folders(source))
     return [info for info in packs if info is not None]
+
+
+def pack_folders(source: Source) -> list[Path]:
+    """Return the folders of all packs of a source."""
+    own = source.pack_folder("auto")
+    return [*([own] if own == source.folder else []), *sorted(path.parent for path in source.packs.glob(f"*/{INFO}"))]
 
 
 def warm(source: Source, format_: str = "auto", cache: str = "auto", progress: Progress = silent) -> PackInfo:
@@ -112,15 +124,16 @@ def warm(source: Source, format_: str = "auto", cache: str = "auto", progress: P
 
     Raises CheckpointError for files that can't be read, HomeError when the disk is full, KernelError.
     """
-    info = _packed(source, format_, progress)
+    info = packed(source, format_, progress)
     skipped = unreached(info, cache_dtype(cache, format_))  # those of adapters are not: one may come while others answer
     kernels = dict.fromkeys([*needed("decoder_step", skipped), "softmax_pick", *sight_kernels(source.folder, format_)])
     build(kernels, lambda done, of: progress("compiling kernels", done, of))
     return info
 
 
-def _packed(source: Source, format_: str, progress: Progress) -> PackInfo:
-    folder = source.packs / format_
+def packed(source: Source, format_: str, progress: Progress = silent) -> PackInfo:
+    """Pack the weights where that has not been done. Raises as `warm` does."""
+    folder = source.pack_folder(format_)
     if (info := read_pack(folder, source.digest)) is not None:
         return info
     with file_lock(folder / "packing.lock", lambda _who: progress("waiting for another process that packs weights", 0, 1)):

@@ -108,10 +108,11 @@ def _step(home: Home, kept: Kept, format_: str, cache: str) -> None:
     from ingle.core.message import Request, Sampling
     from ingle.engine.answer import answer
     from ingle.engine.loading import Opener
-    from ingle.engine.source import kept_source
+    from ingle.engine.source import kept_source, pack_folders
     from ingle.engine.team import Cores
 
-    size = sum(path.stat().st_size for path in kept_source(home, kept).packs.rglob("*") if path.is_file())
+    packs = pack_folders(kept_source(home, kept))
+    size = sum(path.stat().st_size for folder in packs for path in folder.iterdir() if path.is_file())
     limit_memory(2 * _MORE_BYTES + 3 * size)
     model = Opener(format_, Cores(1, gives_way=False), cache)(home, kept)
     request = Request(prompt="Hello", max_tokens=_TOKENS, sampling=Sampling(temperature=0))

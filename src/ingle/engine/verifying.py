@@ -4,9 +4,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ingle.core.errors import IngleError
+from ingle.engine.lean import file_fault
 from ingle.engine.packing import check_pack, is_outdated, packed_as, read_pack
-from ingle.engine.source import Progress, Source, kept_source, merged_checkpoint, silent, source_tokenizer
+from ingle.engine.source import Progress, Source, kept_source, merged_checkpoint, pack_folders, silent, source_tokenizer
 from ingle.home.kept import list_models
+from ingle.home.lean import read_lean
 from ingle.home.place import Home
 from ingle.model.tokenizer_hf import open_tokenizer
 
@@ -23,7 +25,7 @@ def verify_packs(home: Home, progress: Progress = silent) -> Iterator[tuple[str,
             source = kept_source(home, kept)
         except IngleError:
             continue
-        folders = [] if source.packs in checked else sorted(path.parent for path in source.packs.glob("*/pack.json"))
+        folders = [] if source.packs in checked else pack_folders(source)
         checked.add(source.packs)
         for folder in folders:
             if fault := _fault(source, folder, progress):
@@ -53,6 +55,8 @@ def _fault(source: Source, folder: Path, progress: Progress) -> str:
         return f"{folder} has another config than the model's own files"
     if source.merged:
         return ""
+    if (lean := read_lean(folder)) is not None and (fault := file_fault(folder, lean, progress)):
+        return fault
     again = packed_as(
         checkpoint, source.digest, info.format, progress=lambda done, of: progress(f"packing {source.name} to compare", done, of)
     )

@@ -11,22 +11,13 @@ from ingle.core.config import from_table, to_table
 from ingle.core.digest import canonical_json, digest_file, digest_json
 from ingle.core.errors import ConfigError, HomeError
 from ingle.core.files import os_errors, write_atomic
+from ingle.home.kept_file import KeptFile
+from ingle.home.lean import LEAN, read_lean
 from ingle.home.place import Home
 
 MANIFEST = "base.json"
 REPORT, CURVES = "report.json", ("loss.csv", "loss.svg")
 """Files that a training may leave beside the model's own; they are no part of the base and its digest."""
-
-
-@dataclass(frozen=True, slots=True)
-class KeptFile:
-    """One file of a base."""
-
-    name: str
-    """File name within the base; bases have no folders."""
-    size: int
-    """Bytes."""
-    sha256: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,25 +114,32 @@ def list_bases(home: Home) -> list[Base]:
     return sorted(bases, key=lambda base: (base.pulled_at, base.digest))
 
 
+def stored_files(home: Home, base: Base) -> tuple[KeptFile, ...]:
+    """Return the files that lie on disk for a base: its own, or what a lean base has instead. Raises HomeError as `read_lean` does."""
+    lean = read_lean(home.base_folder(base.digest))
+    return base.files if lean is None or base.files != (lean.file,) else lean.parts
+
+
 def is_whole(home: Home, base: Base) -> bool:
     """Return whether every file is there with its size; reads no contents."""
     folder = home.base_folder(base.digest)
     try:
-        return all((folder / file.name).stat().st_size == file.size for file in base.files)
-    except OSError:
+        return all((folder / file.name).stat().st_size == file.size for file in stored_files(home, base))
+    except (OSError, HomeError):
         return False
 
 
 def verify_base(
     home: Home, digest: str, progress: Callable[[str, int, int | None], None] = lambda _label, _done, _total: None
 ) -> list[FileFault]:
-    """Read every byte of a base again and return the files that have changed; empty = all well.
+    """Read every byte of a base again and return the files that have changed; empty = all well. Of a lean base, what it has instead of
+    its file is read; `engine.lean.fault` makes the file again.
 
     Raises HomeError if the manifest itself is missing or damaged.
     """
     base, folder = read_base(home, digest), home.base_folder(digest)
-    faults = []
-    for file in base.files:
+    faults, files = [], stored_files(home, base)
+    for file in files:
         path = folder / file.name
         if not path.is_file():
             faults.append(FileFault(file.name, "missing", f"{file.size} bytes", "nothing"))
@@ -153,7 +151,7 @@ def verify_base(
             got = _digest_with_progress(path, file, progress)
         if got != file.sha256:
             faults.append(FileFault(file.name, "altered", file.sha256, got))
-    expected = {file.name for file in base.files} | {MANIFEST, REPORT, *CURVES}
+    expected = {file.name for file in files} | {MANIFEST, REPORT, *CURVES} | ({LEAN} if files != base.files else set())
     added = sorted(path.name for path in folder.iterdir() if path.name not in expected)
     return faults + [FileFault(name, "added", "nothing", "a file that was not there") for name in added]
 

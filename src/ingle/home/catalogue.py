@@ -9,8 +9,9 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from ingle.home.base import KeptFile, base_digest
+from ingle.home.base import base_digest
 from ingle.home.hub_models import HUB_MODELS
+from ingle.home.kept_file import KeptFile
 from ingle.home.model_size import ModelShape
 
 

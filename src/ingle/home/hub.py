@@ -7,8 +7,8 @@ from pathlib import Path
 
 from ingle.core.errors import PullError
 from ingle.core.files import os_errors
-from ingle.home.base import KeptFile
 from ingle.home.fetch import FetchProgress, Remote, fetch, make_opener, need_space
+from ingle.home.kept_file import KeptFile
 from ingle.home.source import COMPANIONS, INDEX, HubSource, choose_files
 
 _OFFLINE = "Check the network (and HF_ENDPOINT, if you set it) and try again; models that are kept already need no network."

@@ -7,8 +7,9 @@ packages); a large file may be cut into pieces over several archives.
 import difflib
 from dataclasses import dataclass
 
-from ingle.home.base import KeptFile, base_digest
+from ingle.home.base import base_digest
 from ingle.home.catalogue import Archive
+from ingle.home.kept_file import KeptFile
 
 
 @dataclass(frozen=True, slots=True)

@@ -90,6 +90,61 @@ def split(kind: str, raw: Array) -> KParts:
     return {"Q2_K": _split_2, "Q3_K": _split_3, "Q4_K": _split_4, "Q5_K": _split_5, "Q6_K": _split_6, "IQ4_XS": _split_xs}[kind](blocks)
 
 
+def join(kind: str, of: KParts) -> Array:
+    """Undo `split`: uint8 [N, bytes]."""
+    rows = len(of.codes)
+    codes, scale = of.codes.reshape(rows, -1, COLUMNS), of.scale.reshape(rows, of.unit.shape[1], -1)
+    units = [np.ascontiguousarray(unit, "<f2")[..., None].view(np.uint8) for unit in (of.unit, of.least_unit) if unit is not None]
+    least = scale if of.least is None else of.least.reshape(scale.shape)
+    match kind:
+        case "Q2_K":
+            parts = [scale | least << 4, _twos(codes), *units]
+        case "Q3_K":
+            parts = [_joined(codes.reshape(*codes.shape[:2], 8, 32) >> 2, 1), _twos(codes & 3), _six_bits_apart(scale + 32), *units]
+        case "Q4_K":
+            parts = [*units, _six_bits_joined(scale, least), _halves(codes, 32)]
+        case "Q5_K":
+            upper = _joined(codes.reshape(*codes.shape[:2], 8, 32) >> 4, 1)
+            parts = [*units, _six_bits_joined(scale, least), upper, _halves(codes & 15, 32)]
+        case "Q6_K":
+            parts = [_halves(codes & 15, 64), _twos(codes >> 4), scale.astype(np.int8).view(np.uint8), *units]
+        case _:
+            raised = scale + 32
+            upper = np.bitwise_or.reduce((raised >> 4).astype(np.uint16) << np.arange(0, 16, 2, dtype=np.uint16), axis=-1)
+            low = (raised & 15).reshape(*raised.shape[:2], 4, 2)
+            parts = [*units, upper.astype("<u2")[..., None].view(np.uint8), low[..., 0] | low[..., 1] << 4, _halves(codes, 16)]
+    return np.concatenate([part.astype(np.uint8) for part in parts], axis=-1).reshape(rows, -1)
+
+
+def _joined(parts: Array, bits: int) -> Array:
+    """Join numbers of so many bits, [..., n, bytes] → [..., bytes], the first lowest."""
+    shifts = bits * np.arange(parts.shape[-2], dtype=np.uint8)[:, None]
+    joined: Array = np.bitwise_or.reduce(parts.astype(np.uint8) << shifts, axis=-2)
+    return joined
+
+
+def _twos(codes: Array) -> Array:
+    """Undo the `_shifted` of codes of two bits."""
+    return _joined(codes.reshape(*codes.shape[:2], 2, 4, 32), 2).reshape(*codes.shape[:2], 64)
+
+
+def _halves(codes: Array, run: int) -> Array:
+    """Undo `_nibbles`."""
+    return _joined(codes.reshape(*codes.shape[:2], -1, 2, run), 4).reshape(*codes.shape[:2], 128)
+
+
+def _six_bits_joined(scale: Array, least: Array) -> Array:
+    """Undo `_six_bits` [N, blocks, 8] → [N, blocks, 12]."""
+    low, minimum = (plane[..., :4] | plane[..., 4:] >> 4 << 6 for plane in (scale, least))
+    return np.concatenate([low, minimum, scale[..., 4:] & 15 | (least[..., 4:] & 15) << 4], axis=-1)
+
+
+def _six_bits_apart(scale: Array) -> Array:
+    """Return Q3_K's scales 0 … 63 [N, blocks, 16] in twelve bytes."""
+    upper = _joined((scale >> 4).reshape(*scale.shape[:2], 4, 4), 2)
+    return np.concatenate([scale[..., :8] & 15 | (scale[..., 8:] & 15) << 4, upper], axis=-1)
+
+
 def _split_2(blocks: Array) -> KParts:
     both, packed = blocks[..., :16], blocks[..., 16:80]
     codes = _shifted(packed.reshape(*packed.shape[:2], 2, 1, 32), (0, 2, 4, 6), 3)

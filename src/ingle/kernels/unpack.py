@@ -1,4 +1,4 @@
-"""Unpack weights: the naive reference of every layout in linear.py."""
+"""Unpack weights: the naive reference of every layout in linear.py. `stored.py` goes on from here to the rows of a file."""
 
 from collections.abc import Callable
 from typing import Any
@@ -8,7 +8,7 @@ import numpy.typing as npt
 
 from ingle.kernels import blocks_16, k_quants, three_bits
 from ingle.kernels.k_quants import KParts
-from ingle.kernels.layout import BF16, F32, INT3_16, INT4, INT4_16, INT5, INT8, IQ4_NL, IQ4_XS, Q2_K, Q3_K
+from ingle.kernels.layout import BF16, F32, INT3_16, INT4, INT4_16, INT5, INT8, INT8_GROUP, IQ4_NL, IQ4_XS, Q2_K, Q3_K
 from ingle.kernels.pack import PackedLinear
 
 Array = npt.NDArray[Any]
@@ -24,32 +24,42 @@ def unpack(packed: PackedLinear) -> Array:
             panels = (packed.weights.view(np.uint16).astype(np.uint32) << 16).view(np.float32)
         matrix = panels.reshape(N // 16, K, 16).transpose(0, 2, 1).reshape(N, K)
     elif packed.kind in k_quants.CODE_BYTES:
-        matrix = _blocks(packed, N, K).values(packed.kind)
+        matrix = parts_of(packed).values(packed.kind)
     else:
         matrix = _unpack_integers(packed, N, K)
     return np.ascontiguousarray(matrix[: packed.rows, : packed.columns])
 
 
 def _unpack_integers(packed: PackedLinear, N: int, K: int) -> Array:
-    def plane(data: Array) -> Array:  # [N, K] from a float16 group plane
-        groups = data.view(np.float16).astype(np.float32).reshape(N // 16, K // 32, 16).transpose(0, 2, 1).reshape(N, K // 32)
-        return np.repeat(groups, 32, axis=1)
+    q = codes_of(packed)
+    if packed.kind in (INT3_16, INT4_16):
+        return _unpack_sixteens(packed, q.astype(np.float32))
 
-    if packed.kind == INT3_16:
-        return _unpack_sixteens(packed, _three_bits(packed.weights.reshape(N // 16, K // 32, 192)))
+    def plane(data: Array) -> Array:
+        return np.repeat(group_plane(packed, data).astype(np.float32), 32, axis=1)
+
     if packed.kind == IQ4_NL:
-        return k_quants.uneven(_matrix(_nibbles(packed.weights.reshape(N // 16, K // 32, 256)))) * plane(packed.scales)
-    if packed.kind in (INT4, INT4_16):
-        q = _matrix(_nibbles(packed.weights.reshape(N // 16, K // 32, 256))).astype(np.float32)
-        if packed.kind == INT4_16:
-            return _unpack_sixteens(packed, q)
-        return q * plane(packed.scales) + plane(packed.minima)
-    if packed.kind == INT5:
-        codes = packed.weights.reshape(N // 16, K // 32, 320)
-        q = _matrix(_nibbles(codes[..., :256]) | _upper_bits(codes[..., 256:])).astype(np.float32)
-        return q * plane(packed.scales) + plane(packed.minima)
-    q = _matrix(packed.weights.reshape(N // 16, K // 32, 8, 16, 4)).astype(np.float32) - 128
-    return q * (packed.scales.view(np.float32)[:, None] if packed.kind == INT8 else plane(packed.scales))
+        return k_quants.uneven(q) * plane(packed.scales)
+    if packed.kind in (INT4, INT5):
+        return q.astype(np.float32) * plane(packed.scales) + plane(packed.minima)
+    return q.astype(np.float32) * (packed.scales.view(np.float32)[:, None] if packed.kind == INT8 else plane(packed.scales))
+
+
+def codes_of(packed: PackedLinear) -> Array:
+    """Return the codes of a matrix that is not of blocks of 256, padded [N, K]: uint8, of 8 bits int8."""
+    N, K = packed.padded
+    if packed.kind == INT3_16:
+        return _three_bits(packed.weights.reshape(N // 16, K // 32, 192))
+    if packed.kind in (INT8, INT8_GROUP):
+        return (_matrix(packed.weights.reshape(N // 16, K // 32, 8, 16, 4)) ^ 128).view(np.int8)
+    codes = packed.weights.reshape(N // 16, K // 32, 320 if packed.kind == INT5 else 256)
+    return _matrix(_nibbles(codes[..., :256]) | _upper_bits(codes[..., 256:]))
+
+
+def group_plane(packed: PackedLinear, data: Array) -> Array:
+    """Return a plane of numbers for 32 columns each, float16 [N, K/32]."""
+    N, K = packed.padded
+    return data.view(np.float16).reshape(N // 16, K // 32, 16).transpose(0, 2, 1).reshape(N, K // 32)
 
 
 def _unpack_sixteens(packed: PackedLinear, q: Array) -> Array:
@@ -64,8 +74,9 @@ def _unpack_sixteens(packed: PackedLinear, q: Array) -> Array:
     return q * plane(scales[:, 64:], unit) + plane(packed.minima, np.float32(-blocks_16.STEP) * unit)
 
 
-def _blocks(packed: PackedLinear, N: int, K: int) -> KParts:
-    """Return the parts of a K-quant: see kernels/k_quants.py."""
+def parts_of(packed: PackedLinear) -> KParts:
+    """Return the parts of a matrix of blocks of 256, its rows padded: see kernels/k_quants.py."""
+    N, K = packed.padded
     scales = packed.scales.reshape(N // 16, K // 256, -1)
     units = np.ascontiguousarray(scales[..., :64]).view(np.float16)  # d, then e or what is none
 

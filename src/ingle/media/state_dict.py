@@ -7,11 +7,12 @@ or called. Everything else is refused.
 """
 
 import math
+import mmap
 import pickletools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -58,8 +59,10 @@ class _Mark:
 
 def read_state_dict(path: Path) -> dict[str, Array]:
     """Return the tensors by name. Raises CheckpointError for a file that is no such dict, or that says anything else; HomeError."""
-    with os_errors(path), path.open("rb") as file:
+    with os_errors(path), path.open("rb") as opened:
         try:
+            # Mapped: a read gives what there is and reserves no more, whatever length the file claims.
+            file = cast("BinaryIO", mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ))
             for expected in (MAGIC, VERSION):
                 if _value(file) != expected:
                     raise _bad("must begin as torch.save's older format does")

@@ -11,7 +11,8 @@ import numpy.typing as npt
 
 from ingle.core.errors import CheckpointError
 from ingle.core.spec import ModelConfig
-from ingle.model.expected import AGE, expected_shapes, turned_order
+from ingle.home.lean import read_lean
+from ingle.model.expected import AGE, expected_shapes, row_order
 from ingle.model.tensor import Tensor, check_kind
 
 _IGNORED_ENDINGS = (".rotary_emb.inv_freq",)  # old Llama checkpoints carry what follows from the config
@@ -49,19 +50,22 @@ class Checkpoint:
         if name not in self.stored:
             raise CheckpointError(name, "is not a tensor of this checkpoint", "", "`names` lists them.")
         tensor = self.stored[name]
-        heads = self.interleaved.get(name)
-        if (order := turned_order(self.config, name, tensor.shape[0])) is not None:
-            return _in_order(tensor, order)
-        return tensor if heads is None else _rows_to_halves(tensor, heads)
+        order = row_order(self.config, name, tensor.shape[0], self.interleaved.get(name))
+        return tensor if order is None else _in_order(tensor, order)
 
 
 def open_checkpoint(path: Path) -> Checkpoint:
-    """Open a Hugging Face folder, a folder with one GGUF file, or a GGUF file.
+    """Open a Hugging Face folder, a folder with one GGUF file, or a GGUF file; or a lean base (home/lean.py) as the file that it was.
 
     Raises CheckpointError if anything is missing, cut off, unknown, or of another shape or type than the config says.
     """
     if not path.exists():
         raise CheckpointError(str(path), "is not there", "", "Name a folder with config.json and safetensors, or a GGUF file.")
+    if path.is_dir() and (lean := read_lean(path)) is not None:
+        from ingle.model.lean import open_lean
+
+        gguf, config, tensors, interleaved = open_lean(path, lean)
+        return _checked(Checkpoint(config, (gguf.path,), tensors, interleaved, gguf.metadata))
     ggufs = sorted(path.glob("*.gguf")) if path.is_dir() and not (path / "config.json").exists() else []
     if path.is_dir() and not ggufs:
         from ingle.model.from_safetensors import tensors_from_folder
@@ -71,10 +75,12 @@ def open_checkpoint(path: Path) -> Checkpoint:
     if len(ggufs) > 1:
         raise CheckpointError(str(path), "must hold one GGUF file", ", ".join(file.name for file in ggufs), "Name the file itself.")
     from ingle.model.from_gguf import tensors_from_gguf
+    from ingle.model.gguf_header import Mapped, read_gguf
 
     file = ggufs[0] if ggufs else path
-    config, tensors, interleaved, metadata = tensors_from_gguf(file)
-    return _checked(Checkpoint(config, (file,), tensors, interleaved, metadata))
+    gguf = read_gguf(Mapped(file))
+    config, tensors, interleaved = tensors_from_gguf(gguf)
+    return _checked(Checkpoint(config, (file,), tensors, interleaved, gguf.metadata))
 
 
 def check_finite(checkpoint: Checkpoint, progress: Callable[[int], None] = lambda _: None) -> None:
@@ -83,7 +89,7 @@ def check_finite(checkpoint: Checkpoint, progress: Callable[[int], None] = lambd
         with np.errstate(all="ignore"):
             if not all(np.isfinite(rows).all() for rows in tensor.row_chunks()):
                 raise CheckpointError(name, "must hold finite numbers only", "NaN or infinity", "The weights are damaged; pull them again.")
-        progress(tensor.raw.nbytes)
+        progress(tensor.nbytes)
 
 
 def _checked(checkpoint: Checkpoint) -> Checkpoint:
@@ -106,13 +112,8 @@ def _checked(checkpoint: Checkpoint) -> Checkpoint:
     return replace(checkpoint, stored=stored) if older else checkpoint
 
 
-def _rows_to_halves(tensor: Tensor, heads: int) -> Tensor:
-    """Undo llama.cpp's permutation: within a head, rows 2i and 2i+1 go to i and i + head_dim/2. Raw bytes are moved, so it is exact."""
-    rows = tensor.shape[0]
-    return _in_order(tensor, np.arange(rows).reshape(heads, rows // heads // 2, 2).swapaxes(1, 2).reshape(-1))
-
-
 def _in_order(tensor: Tensor, order: npt.NDArray[np.int64]) -> Tensor:
     rows = tensor.shape[0]
-    raw = tensor.raw if tensor.raw.ndim == 2 else tensor.raw.reshape(rows, -1)
-    return Tensor(tensor.name, tensor.shape, tensor.kind, raw[order].reshape(tensor.raw.shape))
+    stored = tensor.raw
+    raw = stored if stored.ndim == 2 else stored.reshape(rows, -1)
+    return Tensor(tensor.name, tensor.shape, tensor.kind, raw[order].reshape(stored.shape))

@@ -25,6 +25,14 @@ def expected_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
     return shapes
 
 
+def row_order(config: ModelConfig, name: str, rows: int, heads: int | None) -> npt.NDArray[np.int64] | None:
+    """Return where each row comes from in the file; None = the rows lie as we have them. `heads`: see `Checkpoint.interleaved`."""
+    if (order := turned_order(config, name, rows)) is not None or heads is None:
+        return order
+    # llama.cpp's permutation: within a head, rows 2i and 2i+1 go to i and i + head_dim/2. Raw bytes are moved, so it is exact.
+    return np.arange(rows).reshape(heads, rows // heads // 2, 2).swapaxes(1, 2).reshape(-1)
+
+
 def turned_order(config: ModelConfig, name: str, rows: int) -> npt.NDArray[np.int64] | None:
     """Return where each row of q, k or their norm comes from; None for another tensor, and where RoPE turns whole heads.
 

@@ -8,8 +8,6 @@ Source: llama.cpp's `convert_hf_to_gguf.py` (`permute`, `rope_freqs`), `gguf-py/
 import math
 from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -19,7 +17,7 @@ from ingle.model.config import blame_checkpoint, full_layers, mixing, norm_eps
 from ingle.model.family import families
 from ingle.model.fields import Fields
 from ingle.model.fused import parts_of
-from ingle.model.gguf_header import GGUF, read_gguf
+from ingle.model.gguf_header import GGUF
 from ingle.model.gguf_parts import as_ours
 from ingle.model.rope import check_rope, llama3_from_factors, yarn_attention
 from ingle.model.tensor import Tensor, decode
@@ -33,10 +31,9 @@ INNER = {
 }  # fmt: skip
 
 
-def tensors_from_gguf(path: Path) -> tuple[ModelConfig, dict[str, Tensor], dict[str, int], Mapping[str, Any]]:
-    """Return config, tensors by Hugging Face's name, the numbers of heads of tensors with interleaved rows, and the metadata."""
-    gguf = read_gguf(path)
-    config = config_from_gguf(gguf)
+def tensors_from_gguf(gguf: GGUF) -> tuple[ModelConfig, dict[str, Tensor], dict[str, int]]:
+    """Return config, tensors by Hugging Face's name, and the numbers of heads of tensors with interleaved rows."""
+    path, config = gguf.path, config_from_gguf(gguf)
     tensors, own = dict[str, Tensor](), {**INNER, **families()[config.family].gguf_names}
     for name, stored in gguf.tensors.items():
         if name.startswith(("rope_freqs.", "rope_factors_")) or _is_ahead(name, config):  # read into the config; not needed
@@ -54,7 +51,7 @@ def tensors_from_gguf(path: Path) -> tuple[ModelConfig, dict[str, Tensor], dict[
             for part, count in ((".q_proj.", config.num_heads), (".k_proj.", config.num_kv_heads)):
                 if part in name:
                     heads[name] = count
-    return config, tensors, heads, gguf.metadata
+    return config, tensors, heads
 
 
 def config_from_gguf(gguf: GGUF) -> ModelConfig:

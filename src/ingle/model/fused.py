@@ -36,7 +36,7 @@ def parts_of(config: ModelConfig, tensors: Mapping[str, Tensor], offset: float =
         if ends[-1] != tensor.shape[0]:
             raise CheckpointError(name, f"must have {ends[-1]} rows, those of {' and '.join(fused[inner])}", tensor.shape)
         for part, start, end in zip(names, [0, *ends], ends, strict=False):
-            found[part] = replace(tensor, name=part, shape=(end - start, *tensor.shape[1:]), raw=_rows(tensor, start, end))
+            found[part] = replace(tensor, name=part, shape=(end - start, *tensor.shape[1:]), data=_rows(tensor, start, end))
     return found
 
 
@@ -110,7 +110,7 @@ def _lowered(tensor: Callable[[str], Array], name: str, offset: float) -> Array:
 
 def _raised(tensor: Tensor, offset: float) -> Tensor:
     values = tensor.to_float32() + np.float32(offset)
-    return replace(tensor, kind="F32", raw=values.view(np.uint8).reshape(-1))
+    return replace(tensor, kind="F32", data=values.view(np.uint8).reshape(-1))
 
 
 def _rows(tensor: Tensor, start: int, end: int) -> npt.NDArray[np.uint8]:

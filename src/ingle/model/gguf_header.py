@@ -12,7 +12,7 @@ import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -33,6 +33,8 @@ class GGUFTensor:
     """GGML's name for its type, e.g. `Q4_1`."""
     data: npt.NDArray[np.uint8]
     """Its bytes, memory-mapped: [rows, bytes per row], or [bytes]."""
+    begin: int
+    """Its first byte in the file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,13 +46,41 @@ class GGUF:
     tensors: Mapping[str, GGUFTensor]
 
 
-def read_gguf(path: Path) -> GGUF:
+class Stored(Protocol):
+    """The bytes of a GGUF file, wherever they lie."""
+
+    path: Path
+    """For messages."""
+    head: mmap.mmap
+    """The file from its first byte, at least as far as its header goes."""
+    nbytes: int
+    """Of the whole file."""
+
+    def span(self, begin: int, size: int) -> npt.NDArray[np.uint8]:
+        """Return bytes of the file, which are within it."""
+
+
+class Mapped:
+    """A file as it lies on disk."""
+
+    def __init__(self, path: Path) -> None:
+        """Raises CheckpointError if it can't be read."""
+        self.path = path
+        try:
+            with path.open("rb") as file:
+                self.head = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        except (OSError, ValueError) as error:  # ValueError: an empty file can't be mapped
+            raise CheckpointError(str(path), "must be a readable GGUF file", error, _CURE) from error
+        self.nbytes = len(self.head)
+
+    def span(self, begin: int, size: int) -> npt.NDArray[np.uint8]:
+        """Return bytes of the file."""
+        return np.frombuffer(self.head, np.uint8, size, begin)
+
+
+def read_gguf(stored: Stored) -> GGUF:
     """Read the header and map the tensors. Raises CheckpointError for whatever is wrong; the file may be hostile."""
-    try:
-        with path.open("rb") as file:
-            buffer = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-    except (OSError, ValueError) as error:  # ValueError: an empty file can't be mapped
-        raise CheckpointError(str(path), "must be a readable GGUF file", error, _CURE) from error
+    path, buffer = stored.path, stored.head
     cursor = _Cursor(path, buffer)
     if bytes(buffer[:4]) != b"GGUF":
         cure = "Name a GGUF file, or a folder with config.json and safetensors."
@@ -67,7 +97,7 @@ def read_gguf(path: Path) -> GGUF:
             raise CheckpointError(f"{path}: {key}", "must not be there twice", "", _CURE)
         metadata[key] = cursor.value(cursor.scalar("<I", key), key)
     infos = [_tensor_info(cursor) for _ in range(tensor_count)]
-    return GGUF(path, metadata, _map_tensors(cursor, infos, metadata.get("general.alignment", 32)))
+    return GGUF(path, metadata, _map_tensors(stored, cursor.at, infos, metadata.get("general.alignment", 32)))
 
 
 class _Cursor:
@@ -144,14 +174,14 @@ def _tensor_info(cursor: _Cursor) -> _Info:
     return _Info(name, shape, cursor.scalar("<I", name), cursor.scalar("<Q", name))
 
 
-def _map_tensors(cursor: _Cursor, infos: list[_Info], alignment: Any) -> dict[str, GGUFTensor]:
-    """Check kinds, sizes, ends and overlaps of all tensors, then return them."""
+def _map_tensors(stored: Stored, header: int, infos: list[_Info], alignment: Any) -> dict[str, GGUFTensor]:
+    """Check kinds, sizes, ends and overlaps of all tensors, then return them. `header`: its bytes."""
     from gguf.constants import GGML_QUANT_SIZES, GGMLQuantizationType
 
-    path, size = cursor.path, len(cursor.buffer)
+    path, size = stored.path, stored.nbytes
     if not isinstance(alignment, int) or alignment < 1 or alignment & (alignment - 1):
         raise CheckpointError(f"{path}: general.alignment", "must be a power of two", alignment, _CURE)
-    start = -(-cursor.at // alignment) * alignment
+    start = -(-header // alignment) * alignment
     names = {member.value: member for member in GGMLQuantizationType}
     tensors: dict[str, GGUFTensor] = {}
     spans = []
@@ -169,9 +199,9 @@ def _map_tensors(cursor: _Cursor, infos: list[_Info], alignment: Any) -> dict[st
             raise CheckpointError(f"{path}: {info.name}", f"ends at byte {end}, but the file ends at {size}", "", _CURE)
         if info.offset % alignment or info.name in tensors:
             raise CheckpointError(f"{path}: {info.name}", f"must be there once, at a multiple of {alignment}", info.offset, _CURE)
-        flat = np.frombuffer(cursor.buffer, np.uint8, rows * row_bytes, begin)
+        flat = stored.span(begin, rows * row_bytes)
         data = flat.reshape(rows, row_bytes) if len(info.shape) > 1 else flat
-        tensors[info.name] = GGUFTensor(info.shape, member.name, data)
+        tensors[info.name] = GGUFTensor(info.shape, member.name, data, begin)
         spans.append((begin, end, info.name))
     spans.sort()
     for (_, end, first), (begin, _, second) in itertools.pairwise(spans):

@@ -49,4 +49,4 @@ def _logarithms(tensor: Tensor, where: str) -> Tensor:
     decays = tensor.to_float32()
     if not (decays < 0).all():
         raise CheckpointError(f"{where}: {tensor.name}", "must hold numbers below 0, minus the decays", float(decays.max()))
-    return replace(tensor, kind="F32", raw=np.log(-decays).view(np.uint8))
+    return replace(tensor, kind="F32", data=np.log(-decays).view(np.uint8))

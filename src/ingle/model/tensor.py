@@ -1,6 +1,6 @@
 """One tensor of a checkpoint: its raw rows as they lie in the file, and their meaning."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
 
@@ -14,6 +14,14 @@ PLAIN_BYTES = {"F32": 4, "F16": 2, "BF16": 2}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Later:
+    """Bytes that are made again whenever they are asked for: see model/lean.py."""
+
+    nbytes: int
+    make: Callable[[], npt.NDArray[np.uint8]]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Tensor:
     """A named tensor whose bytes are mapped, not copied."""
 
@@ -23,8 +31,18 @@ class Tensor:
     """(rows, columns) or (n,)."""
     kind: str
     """GGML's name for the type: `F32`, `F16`, `BF16`, `Q8_0`, `Q4_1`, …; or our own `Q4_16` and `Q3_16` (kernels/blocks_16.py)."""
-    raw: npt.NDArray[np.uint8]
+    data: npt.NDArray[np.uint8] | Later
     """[rows, bytes per row], or [bytes] for a vector; read-only. Quantised blocks lie along the columns."""
+
+    @property
+    def raw(self) -> npt.NDArray[np.uint8]:
+        """The bytes of `data`."""
+        return self.data.make() if isinstance(self.data, Later) else self.data
+
+    @property
+    def nbytes(self) -> int:
+        """How many bytes `raw` has; none is made for it."""
+        return self.data.nbytes
 
     def to_float32(self) -> npt.NDArray[np.float32]:
         """Return the numbers, float32 of `shape`, in their own memory."""

@@ -75,8 +75,10 @@ class ModelsTab:
         return None if found is None else asdict(found)
 
     async def pull(self, argument: Any) -> None:
-        """Begins to pull a model; `argument`: its name in the catalogue."""
-        await self._tab.service.puller.start(str(argument))
+        """Begins to pull a model; `argument`: its `name` in the catalogue, and `lean` (null = as the home's settings say)."""
+        asked = argument if isinstance(argument, Mapping) else {}
+        lean = asked.get("lean")
+        await self._tab.service.puller.start(str(asked.get("name")), lean=lean if isinstance(lean, bool) else None)
 
     async def stop(self, _argument: Any) -> None:
         """Stops the pull."""

@@ -11,8 +11,9 @@ from ingle.core.digest import digest_file
 from ingle.core.errors import ConfigError
 from ingle.core.files import sync_folder, write_atomic
 from ingle.core.spec import ModelConfig
-from ingle.home.base import CURVES, REPORT, Base, KeptFile, base_report, describe_base, write_base
+from ingle.home.base import CURVES, REPORT, Base, base_report, describe_base, write_base
 from ingle.home.kept import Kept, adopt, refuse_taken
+from ingle.home.kept_file import KeptFile
 from ingle.home.staging import staging
 from ingle.model.checkpoint import check_finite, open_checkpoint
 from ingle.model.config import config_to_hf

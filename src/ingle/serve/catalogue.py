@@ -35,7 +35,7 @@ async def pull_state(service: Service = Depends(service_of)) -> dict[str, Any]: 
 @router.post("/v1/catalogue/pull", tags=["catalogue"], status_code=202, dependencies=[Depends(may_pull)])
 async def start_pull(body: PullRequest, service: Service = Depends(service_of)) -> dict[str, Any]:  # noqa: B008
     """Begin to pull a model of the catalogue; one at a time. It is offered by `/v1/models` as soon as it is kept."""
-    return {"object": "pull", **(await service.puller.start(body.name, body.force)).table()}
+    return {"object": "pull", **(await service.puller.start(body.name, body.force, body.lean)).table()}
 
 
 @router.delete("/v1/catalogue/pull", tags=["catalogue"], dependencies=[Depends(may_pull)])

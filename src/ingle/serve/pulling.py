@@ -79,8 +79,8 @@ class Puller:
         """Return what is known, with the speed where this machine was measured. Raises HomeError."""
         return await asyncio.to_thread(lambda: offers(self._home, read_bandwidth(self._home)))
 
-    async def start(self, name: str, force: bool = False) -> PullState:
-        """Begin to pull a model of the catalogue.
+    async def start(self, name: str, force: bool = False, lean: bool | None = None) -> PullState:
+        """Begin to pull a model of the catalogue. `lean`: see `ingle lean`; None = as the home's settings say.
 
         Raises NotKept for any other name, Busy while one is being pulled, RequestError if this server offers only some models, or there
         is no room.
@@ -100,7 +100,8 @@ class Puller:
         self._refuse_second()  # another may have come meanwhile
         self._last = {}
         self._show(PullState(name, "running", "starting"))
-        self._task = asyncio.create_task(self._run(name, force))
+        flags = [*(["--force"] if force else []), *([] if lean is None else ["--lean" if lean else "--no-lean"])]
+        self._task = asyncio.create_task(self._run(name, flags))
         return self.state
 
     async def stop(self) -> PullState:
@@ -135,10 +136,10 @@ class Puller:
         if self.state.state == "running" or (self._task is not None and not self._task.done()):
             raise Busy("name", f"{self.state.name} is being pulled, and one is pulled at a time", "", "Wait for it, or stop it.", 10.0)
 
-    async def _run(self, name: str, force: bool) -> None:
+    async def _run(self, name: str, flags: Sequence[str]) -> None:
         said, code = "", 1
         try:
-            words = [*COMMAND, name, "--attached", *(["--force"] if force else [])]
+            words = [*COMMAND, name, "--attached", *flags]
             self._process = process = await asyncio.create_subprocess_exec(
                 *words, stdin=PIPE, stdout=PIPE, stderr=PIPE, env=self._environment, limit=_MOST_LINE
             )

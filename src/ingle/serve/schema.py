@@ -335,10 +335,12 @@ class GuardTeaching(Whole):
 
 
 class PullRequest(Whole):
-    """`POST /v1/catalogue/pull`: a name of the catalogue, and whether to pull it although it is too large for this machine's memory."""
+    """`POST /v1/catalogue/pull`: a name of the catalogue; whether to pull it although it is too large for this machine's memory; whether
+    its file lies on the disk once, as it is served (null = as the home's settings say)."""
 
     name: str
     force: bool = False
+    lean: bool | None = None
 
 
 class SpeechBody(Voiced, Whole):

@@ -20,10 +20,11 @@ from ingle.core.errors import CheckpointError, ConfigError
 from ingle.core.files import os_errors, sync_file, sync_folder
 from ingle.core.spec import ModelConfig
 from ingle.engine.source import checkpoint_tokenizer, open_weights
-from ingle.home.base import Base, KeptFile, describe_base, read_base, write_base
+from ingle.home.base import Base, describe_base, read_base, write_base
 from ingle.home.catalogue import CATALOGUE
 from ingle.home.deltas import delta_tensors, get_delta
 from ingle.home.kept import Kept, adopt, refuse_taken
+from ingle.home.kept_file import KeptFile
 from ingle.home.names import check_name
 from ingle.home.place import Home
 from ingle.home.staging import staging

@@ -12,6 +12,7 @@ export default {
     note: { type: String, default: "" },
   },
   emits: ["pull", "stop", "use", "shut"],
+  data: () => ({ lean: false }),
   template: `
     <dialog ref="box" class="panel models" aria-labelledby="models-title" @click="outside" @close="$emit('shut')">
       <div class="sheet">
@@ -23,6 +24,7 @@ export default {
         </header>
         <p class="trouble" role="alert">{{ note }}</p>
         <small>Models are pulled from the Hugging Face hub to this machine. Sizes are about; speeds are predicted for this machine.</small>
+        <label class="switch"><input type="checkbox" v-model="lean"> Keep what I pull on the disk once, as it is served</label>
         <p v-if="measuring" class="empty" role="status">Measuring this machine's speed …</p>
         <ul>
           <li v-for="one in models" :key="one.name" :data-model="one.name" :data-kept="one.kept">
@@ -40,7 +42,7 @@ export default {
               <span v-if="one.kept && one.kept === current" class="here">In use</span>
               <button v-else-if="one.kept" class="quiet" type="button" :aria-label="'Use ' + one.title" @click="$emit('use', one.kept)">Use it here</button>
               <button v-else class="quiet" type="button" :aria-label="'Pull ' + one.title" :disabled="pull.state === 'running' || !one.fits"
-                      @click="$emit('pull', one.name)">Pull</button>
+                      @click="$emit('pull', { name: one.name, lean: lean || null })">Pull</button>
             </div>
           </li>
         </ul>

@@ -1,0 +1,78 @@
+"""Lean bases: a GGUF file whose matrices lie on disk once, as the kernels' panels, and which is made again from them bit for bit.
+
+lean.json     this manifest
+rest.bin      what of the file is no panel, piece after piece; its header comes first
+pack.json, weights.bin, tokenizer.json, tokenizer_facts.json    the pack of format `auto` (engine/packing.py), here for good
+
+While the file itself is there, too, it counts, and these are leftovers of something that was interrupted.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from ingle.core.config import from_table
+from ingle.core.errors import ConfigError, HomeError
+from ingle.home.kept_file import KeptFile
+
+LEAN, REST, WEIGHTS = "lean.json", "rest.bin", "weights.bin"
+"""The manifest, what is no panel, and the panels."""
+_VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Bytes of the file that `rest.bin` holds."""
+
+    begin: int
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Matrix:
+    """A matrix of the file that is made again from its panels: see `kernels.stored`."""
+
+    name: str
+    """Ours."""
+    begin: int
+    """Its first byte in the file."""
+    kind: str
+    """GGML's name for its blocks."""
+    rows: int
+    columns: int
+    planes: tuple[tuple[int, int], ...]
+    """(offset, bytes) in `weights.bin`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lean:
+    """The manifest of a lean base."""
+
+    version: int
+    file: KeptFile
+    """The file that is made again."""
+    pieces: tuple[Piece, ...]
+    """In the file's order; with the matrices, every byte of it once."""
+    matrices: tuple[Matrix, ...]
+    parts: tuple[KeptFile, ...]
+    """What lies here instead of the file, beside this manifest."""
+
+
+def read_lean(folder: Path) -> Lean | None:
+    """Return the manifest of a base's folder; None if its file lies there as it came. Raises HomeError for a manifest that is none."""
+    path = folder / LEAN
+    if not path.exists():
+        return None
+    cure = "Remove the model and pull it again, or restore a backup."
+    try:
+        lean = from_table(Lean, json.loads(path.read_bytes()))
+    except (OSError, ValueError, TypeError, ConfigError) as error:
+        raise HomeError(str(path), "must be the manifest of a lean base", error, cure) from error
+    if lean.version != _VERSION:
+        raise HomeError(str(path), f"must have version {_VERSION}", lean.version, "Another version of Ingle wrote it: use that one.")
+    return None if (folder / lean.file.name).exists() else lean
+
+
+def manifest_of(file: KeptFile, pieces: tuple[Piece, ...], matrices: tuple[Matrix, ...], parts: tuple[KeptFile, ...]) -> Lean:
+    """Return a new manifest."""
+    return Lean(_VERSION, file, pieces, matrices, parts)

@@ -1,0 +1,37 @@
+"""Rows of a file in the kernels' panels, and back: the same bytes, whatever they are."""
+
+import gguf
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ingle.core.errors import ShapeError
+from ingle.kernels.blocks_32 import BLOCKS
+from ingle.kernels.k_quants import BLOCK_BYTES
+from ingle.kernels.stored import LOSSLESS, pack_stored, stored_rows
+
+KINDS = (*BLOCKS, *BLOCK_BYTES)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.filterwarnings("ignore:overflow encountered:RuntimeWarning", "ignore:invalid value:RuntimeWarning")
+@given(rows=st.integers(1, 100), blocks=st.integers(1, 3), chunk_bytes=st.sampled_from([1, 20_000, 1 << 22]), seed=st.integers(0, 10**6))
+@settings(max_examples=20, deadline=None)
+def test_any_bytes_come_back(kind: str, rows: int, blocks: int, chunk_bytes: int, seed: int) -> None:
+    size = gguf.GGML_QUANT_SIZES[gguf.GGMLQuantizationType[kind]][1]
+    raw = np.random.default_rng(seed).integers(0, 256, (rows, blocks * size), np.uint8)  # scales that are no numbers, too
+    packed = pack_stored(kind, raw)
+    back = list(stored_rows(kind, packed, chunk_bytes))
+    assert all(len(part) <= max(32, chunk_bytes) for part in back)
+    np.testing.assert_array_equal(np.concatenate(back), raw)
+
+
+@pytest.mark.parametrize("kind", ["Q4_16", "F16", "IQ2_XXS"])
+def test_kinds_that_no_file_has_or_that_lose_are_refused(kind: str) -> None:
+    packed = pack_stored("Q8_0", np.zeros((3, 34), np.uint8))
+    with pytest.raises(ShapeError, match="kind"):
+        list(stored_rows(kind, packed))
+    if kind not in LOSSLESS:
+        with pytest.raises(ShapeError, match="must be one of"):
+            pack_stored(kind, np.zeros((3, 34), np.uint8))
