@@ -71,9 +71,9 @@ def _list(home: "Home", as_json: bool) -> None:
 def _row(home: "Home", kept: "Kept") -> tuple[str, int, int, bool]:
     """Return a model's name, the bytes of its files, those on the disk with the packs of its base and deltas, and whether it is lean."""
     from ingle.home.base import read_base
-    from ingle.home.lean import read_lean
+    from ingle.home.lean import is_lean
     from ingle.home.staging import bytes_in
 
     folders = {home.base_folder(kept.base), home.pack_folder(kept.base), home.pack_folder(kept.digest)}
     nbytes, disk = read_base(home, kept.base).nbytes, sum(map(bytes_in, folders))
-    return kept.name, nbytes, disk, read_lean(home.base_folder(kept.base)) is not None
+    return kept.name, nbytes, disk, is_lean(home.base_folder(kept.base))

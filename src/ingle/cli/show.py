@@ -30,6 +30,7 @@ def command(
     from ingle.energy.label import to_table as label_table
     from ingle.home.base import base_report, read_base
     from ingle.home.kept import get_kept
+    from ingle.home.lean import is_lean
     from ingle.model.expected import expected_shapes
 
     home = enter()
@@ -46,13 +47,8 @@ def command(
 
         about: dict[str, Any] = {"name": kept.name, "deltas": list(kept.deltas), "created_at": kept.created_at, "base": to_table(base)}
         formats = [{"format": pack.format, "bytes": pack.nbytes, "model_digest": pack.digest} for pack in packs]
-        about |= {
-            "lean": lean,
-            "parameters": parameters,
-            "config": to_table(config),
-            "packed": formats,
-            **({"training": report} if report else {}),
-        }
+        about |= {"lean": is_lean(home.base_folder(kept.base)), "parameters": parameters, "config": to_table(config), "packed": formats}
+        about |= {"training": report} if report else {}
         about |= {"energy_label": label_table(label)} if label else {}
         print_json(about | {"made": deltas, "served": served} if kept.deltas else about)
         return
@@ -70,7 +66,7 @@ def command(
         ("vocabulary", f"{config.vocab_size:,}{tied}"),
         ("context", f"{config.context_length:,} tokens"),
         *(("file", f"{file.name}, {size(file.size)}, SHA-256 {file.sha256}") for file in base.files),
-        *([("  lean", "it lies on the disk once, as it is served, and is made again where it is read")] if _is_lean(home, kept) else []),
+        *([("  lean", "on the disk once, as it is served; made again where it is read")] if is_lean(home.base_folder(kept.base)) else []),
         ("base", base.digest),
         *(_training_lines(report) if report else ()),
         *((label, text) for delta in deltas for label, text in _delta_lines(delta)),
@@ -81,12 +77,6 @@ def command(
     ]
     for label, value in lines:
         print(f"{label:<11} {printable(value)}")
-
-
-def _is_lean(home: "Home", kept: "Kept") -> bool:
-    from ingle.home.lean import read_lean
-
-    return read_lean(home.base_folder(kept.base)) is not None
 
 
 def _config(home: "Home", kept: "Kept") -> "ModelConfig":

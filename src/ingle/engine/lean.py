@@ -22,7 +22,7 @@ from ingle.home.base import read_base
 from ingle.home.fetch import need_space
 from ingle.home.kept import Kept
 from ingle.home.kept_file import KeptFile
-from ingle.home.lean import LEAN, REST, WEIGHTS, Lean, Matrix, Piece, manifest_of, read_lean
+from ingle.home.lean import LEAN, REST, WEIGHTS, Lean, Matrix, Piece, is_lean, manifest_of, read_lean
 from ingle.home.place import Home
 from ingle.home.staging import discard
 from ingle.kernels.stored import PANELS
@@ -63,7 +63,7 @@ def make_lean(home: Home, kept: Kept, progress: Progress = silent) -> Moved:
     """
     with _at_work(home, kept) as source:
         [*files] = read_base(home, kept.base).files
-        if read_lean(source.folder) is not None:
+        if is_lean(source.folder):
             return Moved(kept.name, kept.base, 0, "lean")
         if len(files) != 1 or not files[0].name.lower().endswith(".gguf"):
             raise ConfigError("--lean", "is for models that are one GGUF file", f"{files[0].name} and {len(files) - 1} more")

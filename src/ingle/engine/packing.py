@@ -4,7 +4,7 @@ import hashlib
 import json
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal, get_args
@@ -170,15 +170,22 @@ def packed_as(
 
 def read_pack(folder: Path, base_digest: str | None = None) -> PackInfo | None:
     """Return a folder's pack, or None if it has no undamaged description of this version (and base): it is then packed again."""
+    path = folder / INFO
     try:
-        table = json.loads((folder / INFO).read_bytes())
-        seal = table.pop(_SEAL, None)
-        info = from_table(PackInfo, table) if table.get("version") == _VERSION else None
+        file = path.stat()
+        info = _read_info(path, (file.st_ino, file.st_size, file.st_mtime_ns))
     except (FileNotFoundError, ValueError, TypeError, AttributeError, ConfigError):
         return None
-    if info is None or info.digest != seal or base_digest not in (None, info.base_digest):
-        return None
-    return info
+    return info if info is not None and base_digest in (None, info.base_digest) else None
+
+
+@lru_cache(maxsize=8)
+def _read_info(path: Path, _state: tuple[int, int, int]) -> PackInfo | None:
+    """Read a description, once for each state of its file: that takes 30 ms, and opening a model asks several times."""
+    table = json.loads(path.read_bytes())
+    seal = table.pop(_SEAL, None)
+    info = from_table(PackInfo, table) if table.get("version") == _VERSION else None
+    return info if info is not None and info.digest == seal else None
 
 
 def is_outdated(folder: Path) -> bool:

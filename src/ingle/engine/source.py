@@ -21,7 +21,7 @@ from ingle.engine.delta_kinds import Change, merged, parted
 from ingle.engine.packing import INFO, PackInfo, cache_dtype, pack_checkpoint, read_pack, unreached
 from ingle.home.deltas import ABILITIES, delta_tensors, fitting_bases, get_delta, manifest_of, stack_digest
 from ingle.home.kept import Kept
-from ingle.home.lean import WEIGHTS, read_lean
+from ingle.home.lean import WEIGHTS, is_lean
 from ingle.home.place import Home
 from ingle.kernels.jit import build, needed
 from ingle.model.checkpoint import Checkpoint, open_checkpoint
@@ -62,7 +62,7 @@ class Source:
 
     def pack_folder(self, format_: str) -> Path:
         """Return where the pack of a format lies, or will: a lean base brings its own (home/lean.py)."""
-        lean = format_ == "auto" and not self.merged and read_lean(self.folder) is not None
+        lean = format_ == "auto" and not self.merged and is_lean(self.folder)
         return self.folder if lean and read_pack(self.folder, self.digest) is not None else self.packs / format_
 
     def changes(self, deltas: Sequence[Delta]) -> list[Change]:

@@ -4,7 +4,7 @@ lean.json     this manifest
 rest.bin      what of the file is no panel, piece after piece; its header comes first
 pack.json, weights.bin, tokenizer.json, tokenizer_facts.json    the pack of format `auto` (engine/packing.py), here for good
 
-While the file itself is there, too, it counts, and these are leftovers of something that was interrupted.
+While a GGUF file is there, too, it counts, and these are leftovers of something that was interrupted.
 """
 
 import json
@@ -58,11 +58,16 @@ class Lean:
     """What lies here instead of the file, beside this manifest."""
 
 
+def is_lean(folder: Path) -> bool:
+    """Return whether a base's folder has no file as it came, but what it is made again from. Reads nothing."""
+    return (folder / LEAN).exists() and not any(folder.glob("*.gguf"))
+
+
 def read_lean(folder: Path) -> Lean | None:
     """Return the manifest of a base's folder; None if its file lies there as it came. Raises HomeError for a manifest that is none."""
-    path = folder / LEAN
-    if not path.exists():
+    if not is_lean(folder):
         return None
+    path = folder / LEAN
     cure = "Remove the model and pull it again, or restore a backup."
     try:
         lean = from_table(Lean, json.loads(path.read_bytes()))
@@ -70,7 +75,7 @@ def read_lean(folder: Path) -> Lean | None:
         raise HomeError(str(path), "must be the manifest of a lean base", error, cure) from error
     if lean.version != _VERSION:
         raise HomeError(str(path), f"must have version {_VERSION}", lean.version, "Another version of Ingle wrote it: use that one.")
-    return None if (folder / lean.file.name).exists() else lean
+    return lean
 
 
 def manifest_of(file: KeptFile, pieces: tuple[Piece, ...], matrices: tuple[Matrix, ...], parts: tuple[KeptFile, ...]) -> Lean:
