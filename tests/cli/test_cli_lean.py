@@ -83,6 +83,8 @@ def test_what_cannot_be_lean_says_why(tmp_path: Path, tiny_folder: Path) -> None
     pulled = ingle(home, "pull", str(tiny_folder), "--name", "m", "--lean")
     assert "lie on the disk as they came" in pulled.stderr and "one GGUF file" in pulled.stderr
     assert "one GGUF file" in ingle(home, "lean", "m", code=2).stderr
+    assert "as it came already" in ingle(home, "lean", "m", "--whole").stdout
+    ingle(home, "verify", "--models")  # its own tokenizer.json has the name of a part of lean ones, and is there
     assert "ingle lean NAME --whole" in ingle(home, "lean", "--whole", code=2).stderr
     assert "is not kept" in ingle(home, "lean", "nothing", code=3).stderr
 

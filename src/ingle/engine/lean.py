@@ -19,6 +19,7 @@ from ingle.core.files import atomic_file, os_errors, sync_folder, write_atomic
 from ingle.engine.packing import INFO, PackInfo, check_pack
 from ingle.engine.source import Progress, Source, kept_source, packed, silent
 from ingle.home.base import read_base
+from ingle.home.deltas import LOCK
 from ingle.home.fetch import need_space
 from ingle.home.kept import Kept
 from ingle.home.kept_file import KeptFile
@@ -34,8 +35,10 @@ from ingle.model.tokenizer import FACTS_FILE, TOKENIZER_FILE
 
 _PACK = (WEIGHTS, TOKENIZER_FILE, FACTS_FILE, INFO)
 """The files of a pack, the one that makes it count last."""
-_LEAST_SAVED = 0.5
-"""Share of the file that must go: for less it is not worth it."""
+_MOST_LEFT = 0.5
+"""Share of the file that may stay as it is: with more it is not worth it."""
+_MODE = 0o644 if os.name == "nt" else 0o444
+"""Of the files of a base. Windows can't delete what is read-only."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,30 +65,19 @@ def make_lean(home: Home, kept: Kept, progress: Progress = silent) -> Moved:
     nothing, CheckpointError if the file can't be made again bit for bit, HomeError.
     """
     with _at_work(home, kept) as source:
-        [*files] = read_base(home, kept.base).files
         if is_lean(source.folder):
             return Moved(kept.name, kept.base, 0, "lean")
-        if len(files) != 1 or not files[0].name.lower().endswith(".gguf"):
-            raise ConfigError("--lean", "is for models that are one GGUF file", f"{files[0].name} and {len(files) - 1} more")
-        file, info = files[0], packed(source, "auto", progress)
-        gguf = read_gguf(Mapped(source.folder / file.name))
-        _, tensors, _ = tensors_from_gguf(gguf)
-        matrices = tuple(_matrices(gguf, tensors, info))
-        pieces = tuple(_pieces(file.size, sorted((one.begin, tensors[one.name].nbytes) for one in matrices)))
-        kinds = sorted({one.kind for one in gguf.tensors.values() if len(one.shape) > 1})
-        if file.size - sum(piece.size for piece in pieces) < _LEAST_SAVED * file.size:
-            rule = "would save little: most of its numbers are not served as the file has them"
-            raise ConfigError("--lean", rule, ", ".join(kinds), "Pull a file of blocks instead, for example Q4_K_M.")
-        need_space(source.folder, sum(piece.size for piece in pieces))
-        parts = (_write_rest(source.folder, file, pieces), *_bring(source.packs / "auto", source.folder, info))
-        lean = manifest_of(file, pieces, matrices, parts)
-        _prove(source.folder, lean, tensors, progress)
-        write_atomic(source.folder / LEAN, canonical_json(to_table(lean)), mode=0o444)
-        with os_errors(source.folder):
-            (source.folder / file.name).unlink()
+        first, *others = read_base(home, kept.base).files
+        if others or not first.name.lower().endswith(".gguf"):
+            raise ConfigError("--lean", "is for models that are one GGUF file", f"{first.name} and {len(others)} more")
+        lean = _laid_out(source, first, packed(source, "auto", progress), progress)
+        with home.lock(LOCK), os_errors(source.folder):  # whoever deletes or copies the model does it before or after
+            (source.folder / first.name).stat()
+            write_atomic(source.folder / LEAN, canonical_json(to_table(lean)), mode=_MODE)
+            (source.folder / first.name).unlink()
             sync_folder(source.folder)
         discard(home, source.packs / "auto")
-    return Moved(kept.name, kept.base, file.size - parts[0].size, "lean")
+    return Moved(kept.name, kept.base, lean.file.size - lean.parts[0].size, "lean")
 
 
 def make_whole(home: Home, kept: Kept, progress: Progress = silent) -> Moved:
@@ -97,15 +89,17 @@ def make_whole(home: Home, kept: Kept, progress: Progress = silent) -> Moved:
         folder, lean, grown = source.folder, read_lean(source.folder), 0
         if lean is not None:
             need_space(folder, lean.file.size)
-            with atomic_file(folder / lean.file.name, mode=0o444) as file:
+            with atomic_file(folder / lean.file.name, mode=_MODE) as file:
                 _check(folder, lean, _parts(folder, lean, progress), file.write)
             grown = lean.file.size - lean.parts[0].size
         if (folder / LEAN).exists():
             for name in _PACK:
                 _link(folder / name, source.packs / "auto" / name)
-        with os_errors(folder):
+        own = {file.name for file in read_base(home, kept.base).files}
+        with home.lock(LOCK), os_errors(folder):
             for name in (LEAN, REST, *_PACK):  # the manifest first: without it the others are no base
-                (folder / name).unlink(missing_ok=True)
+                if name not in own:
+                    (folder / name).unlink(missing_ok=True)
             sync_folder(folder)
     return Moved(kept.name, kept.base, -grown, "whole")
 
@@ -124,6 +118,23 @@ def _at_work(home: Home, kept: Kept) -> Iterator[Source]:
     """Yield the source of a model's base, which nobody else changes meanwhile."""
     with home.lock(f"lean-{kept.base[:16]}"):
         yield kept_source(home, replace(kept, deltas=()))
+
+
+def _laid_out(source: Source, file: KeptFile, info: PackInfo, progress: Progress) -> Lean:
+    """Write what a lean base has instead of its file, and prove it. The file stays where it is, and is mapped no more."""
+    gguf = read_gguf(Mapped(source.folder / file.name))
+    _, tensors, _ = tensors_from_gguf(gguf)
+    matrices = tuple(_matrices(gguf, tensors, info))
+    pieces = tuple(_pieces(file.size, sorted((one.begin, tensors[one.name].nbytes) for one in matrices)))
+    if sum(piece.size for piece in pieces) > _MOST_LEFT * file.size:
+        kinds = sorted({one.kind for one in gguf.tensors.values() if len(one.shape) > 1})
+        rule = "would save little: most of its numbers are not served as the file has them"
+        raise ConfigError("--lean", rule, ", ".join(kinds), "Pull a file of blocks instead, for example Q4_K_M.")
+    need_space(source.folder, sum(piece.size for piece in pieces))
+    parts = (_write_rest(source.folder, file, pieces), *_bring(source.packs / "auto", source.folder, info))
+    lean = manifest_of(file, pieces, matrices, parts)
+    _prove(source.folder, lean, tensors, progress)
+    return lean
 
 
 def _matrices(gguf: GGUF, tensors: Mapping[str, Tensor], info: PackInfo) -> Iterator[Matrix]:
@@ -149,7 +160,7 @@ def _pieces(size: int, spans: Iterable[tuple[int, int]]) -> Iterator[Piece]:
 
 
 def _write_rest(folder: Path, file: KeptFile, pieces: tuple[Piece, ...]) -> KeptFile:
-    with atomic_file(folder / REST, mode=0o444) as rest, (folder / file.name).open("rb") as whole:
+    with atomic_file(folder / REST, mode=_MODE) as rest, (folder / file.name).open("rb") as whole:
         for piece in pieces:
             whole.seek(piece.begin)
             rest.write(whole.read(piece.size))
@@ -176,7 +187,7 @@ def _link(source: Path, target: Path) -> None:
         except OSError:
             with atomic_file(target) as file, source.open("rb") as data:
                 shutil.copyfileobj(data, file)
-        target.chmod(0o444)
+        target.chmod(_MODE)
 
 
 def _prove(folder: Path, lean: Lean, before: Mapping[str, Tensor], progress: Progress) -> None:

@@ -102,7 +102,7 @@ def need_space(folder: Path, nbytes: int) -> None:
     if free < nbytes + SPARE_BYTES:
         got = f"{free / 1e6:.0f} MB free, {(nbytes + SPARE_BYTES) / 1e6:.0f} MB needed"
         cure = "Free some disk space, or set INGLE_HOME to a larger disk; nothing already kept was touched."
-        raise PullError(str(folder), "must have room for the download", got, cure)
+        raise PullError(str(folder), "must have room", got, cure)
 
 
 def fetch(remote: Remote, path: Path, progress: FetchProgress = silent, opener: urllib.request.OpenerDirector | None = None) -> str:
