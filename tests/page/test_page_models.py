@@ -10,6 +10,7 @@ from playwright.sync_api import Browser, expect
 from ingle.core.config import to_table
 from ingle.engine.bandwidth import KINDS, Bandwidth, find_machine, usable_cores
 from ingle.home.kept import list_kept
+from ingle.home.lean import is_lean
 from ingle.home.place import Home
 from tests.cli.place import ingle
 from tests.home.site_servers import Site
@@ -65,6 +66,7 @@ def test_a_larger_model_is_offered_pulled_and_used(chromium: Browser, house: Ser
     expect(row).to_contain_text("Stopped. What has arrived is kept")
     hub.slow_s = 0
     hub.requests.clear()
+    panel.get_by_role("switch", name="Save disk space").check()
     row.get_by_role("button", name="Pull").click()
     row.get_by_role("button", name="Use").click(timeout=120_000)
     expect(row).to_contain_text("In use")
@@ -73,7 +75,8 @@ def test_a_larger_model_is_offered_pulled_and_used(chromium: Browser, house: Ser
     expect(tab.all(".bar .model")).to_have_text(NAME)
     assert tab.ask("What is the capital of France?")
     assert house.answers()[-1].subject == NAME
-    assert NAME in [kept.name for kept in list_kept(house.home)]
+    [base] = [kept.base for kept in list_kept(house.home) if kept.name == NAME]
+    assert is_lean(house.home.base_folder(base)), "the switch was on"
     tab.page.goto(house.url)
     expect(tab.all(".welcome")).to_be_visible()
     expect(offer).to_have_count(0)

@@ -24,7 +24,9 @@ export default {
         </header>
         <p class="trouble" role="alert">{{ note }}</p>
         <small>Models are pulled from the Hugging Face hub to this machine. Sizes are about; speeds are predicted for this machine.</small>
-        <label class="switch"><input type="checkbox" v-model="lean"> Keep what I pull on the disk once, as it is served</label>
+        <label class="consent"><input type="checkbox" role="switch" v-model="lean">
+          <span>Save disk space<small>A model that you pull then takes half the room. It answers the same; teaching it starts later.</small></span>
+        </label>
         <p v-if="measuring" class="empty" role="status">Measuring this machine's speed …</p>
         <ul>
           <li v-for="one in models" :key="one.name" :data-model="one.name" :data-kept="one.kept">
