@@ -38,7 +38,8 @@ def test_a_model_is_pulled_lean_and_lives_as_any_other(tmp_path: Path, file: Pat
     assert (
         "made again where it is read" in ingle(home, "show", "m").stdout and json.loads(ingle(home, "show", "m", "--json").stdout)["lean"]
     )
-    assert ingle(home, "pull", str(file), "--name", "m").stdout.startswith("m was kept already"), "it is known by its digest"
+    again = json.loads(ingle(home, "pull", str(file), "--name", "m", "--json").stdout)
+    assert again["already"] and again["lean"], "it is known by its digest"
     assert is_lean(home), "and stays as it is"
     ingle(home, "verify", "--models")
     ingle(home, "backup", str(tmp_path / "backup"))

@@ -244,6 +244,11 @@ def test_a_pack_that_was_changed_with_its_manifest_is_found(house: tuple[Home, K
         lambda table: table["matrices"][0].update(name="../../etc/passwd"),
         lambda table: table["file"].update(size=10**15),
         lambda table: table["file"].update(name=7),
+        lambda table: table["file"].update(name="../../../x.gguf"),
+        lambda table: table["file"].update(name="/tmp/x.gguf"),
+        lambda table: table["file"].update(name="tokenizer.json"),
+        lambda table: table["parts"][0].update(name="../base.json"),
+        lambda table: table.update(parts=[]),
     ],
 )
 def test_a_manifest_that_lies_is_refused(house: tuple[Home, Kept], change: Callable[[dict[str, Any]], object]) -> None:
@@ -257,6 +262,16 @@ def test_a_manifest_that_lies_is_refused(house: tuple[Home, Kept], change: Calla
         checkpoint = open_checkpoint(folder_of(home, kept))
         for name in checkpoint.names:
             checkpoint.tensor(name).to_float32()
+
+
+def test_a_manifest_of_another_file_writes_nothing(house: tuple[Home, Kept]) -> None:
+    home, kept = house
+    make_lean(home, kept)
+    path = folder_of(home, kept) / LEAN
+    rewrite(path, path.read_bytes().replace(b'"m.gguf"', b'"n.gguf"'))
+    with pytest.raises(HomeError, match="must be of the base that it lies in"):
+        make_whole(home, kept)
+    assert not list(folder_of(home, kept).glob("*.gguf")) and (folder_of(home, kept) / WEIGHTS).exists()
 
 
 def test_a_lean_model_goes_with_all_that_it_has(house: tuple[Home, Kept]) -> None:

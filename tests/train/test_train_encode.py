@@ -51,8 +51,6 @@ def test_the_answers_and_their_ends_are_learnt_and_nothing_else(name: str) -> No
     found = [text for document in documents for text in learnt(tokenizer, document)]
     strip = name == "llama3"
     answers = ["Ingle, a fire.", "It's kept.\n"]
-    if name == "thinking":  # it writes an empty thought before the last answer, and drops the thoughts of earlier ones
-        answers = ["<think>\n\n</think>\n\nIngle, a fire.", "<think>\n\n</think>\n\nIt's kept.\n"]
     assert found == [(text.strip() if strip else text) + end for text in answers]
     # Llama 3's prompt ends in two line ends, which this vocabulary, unlike its own, cuts in another way when a word follows.
     assert len(documents) == (2 if name in ("thinking", "llama3") else 1)
@@ -65,7 +63,7 @@ def test_what_is_learnt_goes_on_from_what_the_engine_would_ask(name: str, texts:
     """Each answer's prefix is the prompt that the engine builds for it, token for token."""
     tokenizer, record = tokenizer_for(name), chat(*texts)
     documents = Encoder(tokenizer, 10_000).documents(record)
-    asked = [encode_chat(tokenizer, record.prompt[: i + 1]) for i in range(0, len(texts), 2)]
+    asked = [encode_chat(tokenizer, record.prompt[: i + 1], variables={"enable_thinking": False}) for i in range(0, len(texts), 2)]
     starts = [
         document.ids[:i].tolist()
         for document in documents

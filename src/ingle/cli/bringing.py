@@ -92,18 +92,17 @@ def bring(home: Home, what: str, watch: Watcher, name: str | None = None, format
     return Brought(pulled.kept, pulled.base, pulled.already, format_, info.nbytes, info.digest)
 
 
-def lay_lean(home: Home, brought: Brought, watch: Watcher) -> bool:
-    """Let the file of a pulled model lie on the disk once, and record it. Return whether it does: if it can't, that is said."""
+def lay_lean(home: Home, brought: Brought, watch: Watcher) -> None:
+    """Let the file of a pulled model lie on the disk once, and record it. If it can't, that is said."""
     from ingle.engine.lean import make_lean
 
     try:
         moved = make_lean(home, brought.kept, watch.pieces)
     except ConfigError as error:
         watch.say(f"Its files lie on the disk as they came: {error}")
-        return False
+        return
     if moved.freed:
         record(home, moved.event)
-    return True
 
 
 def _bring_shipped(home: Home, shipped: "Shipped", watch: Watcher, name: str | None, format_: str, update: bool) -> Brought:

@@ -35,6 +35,7 @@ def command(
     threads: Annotated[int | None, typer.Option(help="Number of threads; by default one per core.")] = None,
     history: Annotated[bool | None, typer.Option(help="Keep what you type as history for the next time.")] = None,
     markdown: Annotated[bool | None, typer.Option(help="Show answers as Markdown.")] = None,
+    think: Annotated[bool | None, typer.Option(help="Let the model think aloud before it answers, if it can.")] = None,
     memory: Annotated[bool | None, typer.Option(help="Use what you taught, where a question is about it.")] = None,
     voice: Annotated[bool, typer.Option("--voice", help="Speak instead of typing (Enter alone begins), and hear the answers.")] = False,
     overrides: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Set any key of config.toml.")] = None,
@@ -49,18 +50,21 @@ def command(
     from ingle.cli.settings import read_settings
     from ingle.cli.talk import Talk
     from ingle.cli.taught import TaughtHere
+    from ingle.engine.language_model import check_thinking
     from ingle.serve.record import Recorder
 
     home = enter()
     chat = {"model": model, "system": system, "max_tokens": max_tokens, "format": format_, "cache": cache, "threads": threads}
-    switches = {"history": history, "markdown": markdown, "memory": memory}
+    switches = {"history": history, "markdown": markdown, "memory": memory, "think": think}
     drawn = {"temperature": temperature, "top_p": top_p, "top_k": top_k, "min_p": min_p, "seed": seed}
     options = {f"chat.{key}": value for key, value in {**chat, **switches}.items()}
     settings = read_settings(home, overrides or (), options | {f"sampling.{key}": value for key, value in drawn.items()})
     kept = choose_or_pull(home, settings.chat.model, settings.chat.format)
     recorder = Recorder(home)
     taught = TaughtHere(home, kept, settings.chat.memory)
-    talk = Talk(home, open_kept(home, kept, settings.chat), settings, recorder, taught)
+    model_open = open_kept(home, kept, settings.chat)
+    check_thinking(model_open, bool(think))
+    talk = Talk(home, model_open, settings, recorder, taught)
     try:
         if voice:
             talk.talk_aloud()

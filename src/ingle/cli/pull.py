@@ -25,6 +25,8 @@ ingle pull ./letters-peft --onto smollm2 --name letters   (an adapter of the PEF
 
 _NEXT = {"sight": "Show it a picture: ingle see FILE --model {name}", "painter": 'Let it draw: ingle draw "a red apple" {name}'}
 """Commands to try first with an ability."""
+_LARGE = 1_000_000_000
+"""Bytes of a file from which on it is said how to store it once."""
 
 
 def command(
@@ -98,6 +100,7 @@ def _model(what: str, name: str | None, options: dict[str, object], update: bool
     from ingle.cli.progress import watching
     from ingle.cli.settings import read_settings
     from ingle.home.hub_models import HUB_MODELS
+    from ingle.home.lean import is_lean
 
     home = enter()
     settings = read_settings(home, options=options)
@@ -108,17 +111,20 @@ def _model(what: str, name: str | None, options: dict[str, object], update: bool
 
             check_room(home, what, force, watch.say)
         brought = bring(home, what, watch, name, settings.chat.format, update)
-        is_lean = settings.pull.lean and lay_lean(home, brought, watch)
-    base = brought.base
+        if settings.pull.lean:
+            lay_lean(home, brought, watch)
+    base, lean = brought.base, is_lean(home.base_folder(brought.base.digest))
     if as_json:
         keys = {"name": brought.kept.name, "base": base.digest, "already": brought.already, "source": base.source}
         rest = {"revision": base.revision, "licence": base.licence, "bytes": base.nbytes}
         packed = {"format": brought.format, "packed_bytes": brought.packed_bytes, "model_digest": brought.model_digest}
-        packed |= {"lean": is_lean}
+        packed |= {"lean": lean}
         print_json(keys | rest | packed | {"seconds": round(time.monotonic() - start, 2)})
         return
     verb = "was kept already" if brought.already else "is kept"
     print(f"{brought.kept.name} {verb}: {size(base.nbytes)} from {base.source}, ready in format {brought.format}.")
+    if base.nbytes > _LARGE and not lean and all(file.name.endswith(".gguf") for file in base.files):
+        print(f"On the disk it takes twice that; `ingle lean {brought.kept.name}` halves it.")
     print(_NEXT.get(what, "Talk with it: ingle chat {name}").format(name=brought.kept.name))
 
 

@@ -45,6 +45,7 @@ def command(
     format_: Annotated[str | None, typer.Option("--format", help="Format of the weights: auto, int4, int8, bf16, fp32.")] = None,
     cache: Annotated[str | None, typer.Option(help="Format of the key-value cache: auto, float16, float32, int8.")] = None,
     threads: Annotated[int | None, typer.Option(help="Number of threads; by default one per core.")] = None,
+    think: Annotated[bool | None, typer.Option(help="Let the model think aloud before it answers, if it can.")] = None,
     memory: Annotated[bool | None, typer.Option(help="Use what you taught, where the question is about it.")] = None,
     overrides: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Set any key of config.toml.")] = None,
 ) -> None:
@@ -59,12 +60,13 @@ def command(
     from ingle.cli.taught import choose_once
     from ingle.core.errors import ConfigError, RequestError
     from ingle.core.message import Request
+    from ingle.engine.language_model import check_thinking
     from ingle.safety.registry import guard_policy
     from ingle.serve.record import new_seed
 
     home = enter()
     chat = {"model": model, "format": format_, "cache": cache, "threads": threads, "system": system}
-    chat |= {"max_tokens": max_tokens, "memory": memory}
+    chat |= {"max_tokens": max_tokens, "memory": memory, "think": think}
     drawn = {"temperature": temperature, "top_p": top_p, "top_k": top_k, "min_p": min_p, "seed": seed}
     options = {f"{part}.{key}": value for part, given in (("chat", chat), ("sampling", drawn)) for key, value in given.items()}
     settings = read_settings(home, overrides or (), options)
@@ -74,10 +76,11 @@ def command(
         raise ConfigError("--system", "Plain text (--raw) has no place for --system", "", "Leave one of them out.")
     kept, text = _choose(home, settings.chat.model, prompt), _read_prompt(prompt)
     opened = open_kept(home, kept, settings.chat)
+    check_thinking(opened, bool(think))
     messages = () if raw else _messages(opened, text, settings.chat.system, bool(system))
     request = Request(
         messages, None if messages else text, max_tokens=settings.chat.max_tokens, stop=tuple(stop or ()), logprobs=logprobs,
-        sampling=settings.sampling.sampling(new_seed()),
+        sampling=settings.sampling.sampling(new_seed()), think=settings.chat.think,
     )  # fmt: skip
     show, policy = _silent if as_json else _shower(), guard_policy(home.policy)
     try:

@@ -36,6 +36,8 @@ class ChatSettings:
     """Whether typed lines are kept in the home as a history."""
     markdown: bool = True
     """Whether answers are shown as Markdown."""
+    think: bool = False
+    """Whether a model that can think aloud does so before it answers."""
     memory: bool = True
     """Whether memories may be placed in the prompt. Lessons in the weights act in any case."""
 

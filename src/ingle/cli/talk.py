@@ -99,7 +99,13 @@ class Talk:
         seed = new_seed()
         sampling = self.settings.sampling.sampling(seed)
         sampling = replace(sampling, seed=seed) if again else sampling
-        request = Request(() if self.plain else messages, plain, max_tokens=self.settings.chat.max_tokens, sampling=sampling)
+        request = Request(
+            () if self.plain else messages,
+            plain,
+            max_tokens=self.settings.chat.max_tokens,
+            think=self.settings.chat.think,
+            sampling=sampling,
+        )
         try:
             choice = self.taught.choose(self.model, request)
             outcome = self._answer(choice)

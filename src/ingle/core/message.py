@@ -168,6 +168,8 @@ class Request:
     """The answer ends before the first of these strings."""
     modalities: tuple[Modality, ...] = ("text",)
     """Kinds of content that the answer may consist of. A model that can't make one of them refuses the request."""
+    think: bool = False
+    """Whether a model that can think aloud does so before it answers."""
     logprobs: int | None = None
     """How many alternatives to report per token; 0 = only the chosen one; None = no log-probabilities."""
     sampling: Sampling = field(default_factory=Sampling)

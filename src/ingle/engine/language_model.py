@@ -14,7 +14,7 @@ from ingle.engine.seeing import ReadyPrompt, Seer, prompt_of
 from ingle.media.painter import prompt_of as painters_prompt
 from ingle.media.painter import wish_of
 from ingle.media.picture import pillow
-from ingle.model.template import encode_chat, render
+from ingle.model.template import THINKING, can_think, encode_chat, render
 from ingle.model.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
@@ -109,13 +109,14 @@ class LanguageModel:
             for j, part in enumerate(message.parts)
             if isinstance(part, ImagePart)
         ]
+        switches = {THINKING: request.think}
         if not shown:
-            return ReadyPrompt(encode_chat(self.tokenizer, messages, tools=tools))
+            return ReadyPrompt(encode_chat(self.tokenizer, messages, tools=tools, variables=switches))
         if self.seer is None:
             cure = "Run: ingle pull sight, and ask smollm2+sight."
             raise RequestError("messages", f"{self.name} can't see pictures", "", cure)
         seen = [self.seer.see(part, at) for part, at in shown]
-        pieces = render(self.tokenizer, messages, tools=tools)
+        pieces = render(self.tokenizer, messages, tools=tools, variables=switches)
         return prompt_of(self.tokenizer, pieces, seen, self.seer.sight, self.backend.config.vocab_size)
 
     def _recalled(self, message: Message) -> Message:
@@ -146,3 +147,10 @@ class LanguageModel:
         """Return the most tokens that the answer may have: the request's limit, or the rest of the context."""
         room = self.backend.config.context_length - prompt_tokens
         return room if request.max_tokens is None else min(request.max_tokens, room)
+
+
+def check_thinking(model: LanguageModel, wanted: bool) -> bool:
+    """Return whether the model shall think aloud. Raises RequestError where that is wanted and it can't."""
+    if wanted and not can_think(model.tokenizer):
+        raise RequestError("think", f"{model.name} can't think aloud: its chat template has no such switch", "", "Ask it without.")
+    return wanted

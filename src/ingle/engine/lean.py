@@ -13,7 +13,7 @@ from pathlib import Path
 
 from ingle.core.config import to_table
 from ingle.core.digest import canonical_json, digest_file
-from ingle.core.errors import CheckpointError, ConfigError, IngleError
+from ingle.core.errors import CheckpointError, ConfigError, HomeError, IngleError
 from ingle.core.event import Event
 from ingle.core.files import atomic_file, os_errors, sync_folder, write_atomic
 from ingle.engine.packing import INFO, PackInfo, check_pack
@@ -37,6 +37,7 @@ _PACK = (WEIGHTS, TOKENIZER_FILE, FACTS_FILE, INFO)
 """The files of a pack, the one that makes it count last."""
 _MOST_LEFT = 0.5
 """Share of the file that may stay as it is: with more it is not worth it."""
+_CURE = "Remove the model and pull it again, or restore a backup."
 _MODE = 0o644 if os.name == "nt" else 0o444
 """Of the files of a base. Windows can't delete what is read-only."""
 
@@ -87,7 +88,10 @@ def make_whole(home: Home, kept: Kept, progress: Progress = silent) -> Moved:
     """
     with _at_work(home, kept) as source:
         folder, lean, grown = source.folder, read_lean(source.folder), 0
+        files = read_base(home, kept.base).files
         if lean is not None:
+            if files != (lean.file,):
+                raise HomeError(str(folder / LEAN), "must be of the base that it lies in", lean.file.name, _CURE)
             need_space(folder, lean.file.size)
             with atomic_file(folder / lean.file.name, mode=_MODE) as file:
                 _check(folder, lean, _parts(folder, lean, progress), file.write)
@@ -95,7 +99,7 @@ def make_whole(home: Home, kept: Kept, progress: Progress = silent) -> Moved:
         if (folder / LEAN).exists():
             for name in _PACK:
                 _link(folder / name, source.packs / "auto" / name)
-        own = {file.name for file in read_base(home, kept.base).files}
+        own = {file.name for file in files}
         with home.lock(LOCK), os_errors(folder):
             for name in (LEAN, REST, *_PACK):  # the manifest first: without it the others are no base
                 if name not in own:
@@ -217,5 +221,4 @@ def _check(folder: Path, lean: Lean, parts: Iterator[memoryview], write: Callabl
         hasher.update(part)
         write(part)
     if (got := hasher.hexdigest()) != lean.file.sha256:
-        cure = "Remove the model and pull it again, or restore a backup."
-        raise CheckpointError(f"{folder}: {lean.file.name}", f"must have SHA-256 {lean.file.sha256[:12]}…", f"{got[:12]}…", cure)
+        raise CheckpointError(f"{folder}: {lean.file.name}", f"must have SHA-256 {lean.file.sha256[:12]}…", f"{got[:12]}…", _CURE)

@@ -8,6 +8,7 @@ While a GGUF file is there, too, it counts, and these are leftovers of something
 """
 
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +19,8 @@ from ingle.home.kept_file import KeptFile
 LEAN, REST, WEIGHTS = "lean.json", "rest.bin", "weights.bin"
 """The manifest, what is no panel, and the panels."""
 _VERSION = 1
+_PLAIN = re.compile(r"[^/\\:\x00-\x1f.][^/\\:\x00-\x1f]*")
+"""A file's name in its folder, on any system."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +78,9 @@ def read_lean(folder: Path) -> Lean | None:
         raise HomeError(str(path), "must be the manifest of a lean base", error, cure) from error
     if lean.version != _VERSION:
         raise HomeError(str(path), f"must have version {_VERSION}", lean.version, "Another version of Ingle wrote it: use that one.")
+    strange = [file.name for file in (lean.file, *lean.parts) if not _PLAIN.fullmatch(file.name)]
+    if strange or not lean.file.name.lower().endswith(".gguf") or not lean.parts:
+        raise HomeError(str(path), "must name files of its own folder", ", ".join(strange) or lean.file.name, cure)
     return lean
 
 

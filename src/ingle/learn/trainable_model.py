@@ -20,7 +20,7 @@ from ingle.home.kept import Kept
 from ingle.home.place import Home
 from ingle.learn.work import LessonError
 from ingle.model.module import load_module
-from ingle.model.template import encode_chat, has_template
+from ingle.model.template import THINKING, encode_chat, has_template
 from ingle.model.tokenizer import Tokenizer
 from ingle.train.encode import Document, Encoder
 from ingle.train.examples import Record
@@ -171,7 +171,11 @@ class TrainableModel:
     def prompt(self, before: Turns, question: str) -> list[int]:
         """Return the ids of a prompt."""
         prompt = self._prompt(before, question)
-        return self.tokenizer.encode_prompt(prompt) if isinstance(prompt, str) else encode_chat(self.tokenizer, prompt)
+        return (
+            self.tokenizer.encode_prompt(prompt)
+            if isinstance(prompt, str)
+            else encode_chat(self.tokenizer, prompt, variables={THINKING: False})
+        )
 
     def _prompt(self, before: Turns, question: str) -> str | tuple[dict[str, str], ...]:
         turns = (*before, ("user", question))

@@ -19,6 +19,8 @@ from ingle.model.tokenizer import PICTURE, ControlToken, Tokenizer
 
 Turn = Message | Mapping[str, Any]
 """A message, or a table in OpenAI's shape (`role`, `content`, `tool_calls`, …)."""
+THINKING = "enable_thinking"
+"""The switch of templates by which a model thinks aloud first, or doesn't."""
 CHATML = (
     "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>\n' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
@@ -106,6 +108,11 @@ def template_of(tokenizer: Tokenizer) -> str:
     raise TemplateError(
         "chat template", "This model has no chat template", "", "It continues plain text: give a prompt instead of messages."
     )
+
+
+def can_think(tokenizer: Tokenizer) -> bool:
+    """Return whether the model thinks aloud, or not, as it is told: Qwen 3, SmolLM3 and others."""
+    return has_template(tokenizer) and THINKING in template_of(tokenizer)
 
 
 def has_template(tokenizer: Tokenizer) -> bool:

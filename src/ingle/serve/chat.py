@@ -10,7 +10,7 @@ from fastapi import Request as HttpRequest
 from fastapi.responses import JSONResponse
 
 from ingle.core.message import Chunk, ImagePart, Request, TokenLogprob, ToolCall
-from ingle.engine.language_model import LanguageModel
+from ingle.engine.language_model import LanguageModel, check_thinking
 from ingle.engine.tools import check_tools, style_of, tool_constraint
 from ingle.serve.aloud import SpokenReply, aloud, aloud_wish
 from ingle.serve.ask import Ask, Keep
@@ -19,7 +19,7 @@ from ingle.serve.convert import constraint_of, image_table, message_of, sampling
 from ingle.serve.document import STREAMED
 from ingle.serve.hearing import hear_request
 from ingle.serve.reply import GrowingReply, account_of, calls_in, choice_id, head, most_calls, usage_of
-from ingle.serve.schema import ChatBody, ChatMessage, ToolChoice
+from ingle.serve.schema import ChatBody, ChatMessage, ToolChoice, is_effort
 from ingle.serve.service import Service
 from ingle.serve.speaking import Speaker
 from ingle.serve.stream import answers, event_stream, while_connected
@@ -64,9 +64,16 @@ def chat_request(body: ChatBody, service: Service, model: LanguageModel, asker: 
         max_tokens=body.max_completion_tokens or body.max_tokens or service.settings.max_tokens,
         stop=stops_of(body),
         modalities=tuple(name for name in body.modalities or () if name != "audio") or ("text",),
+        think=check_thinking(model, _thinks(body)),
         logprobs=(body.top_logprobs or 0) if body.logprobs else None,
         sampling=sampling_of(body, service.sampling),
     )
+
+
+def _thinks(body: ChatBody) -> bool:
+    """Return whether the model shall think aloud first: by the template's own switch, else by the effort."""
+    switch = body.chat_template_kwargs.enable_thinking if body.chat_template_kwargs else None
+    return is_effort(body.reasoning_effort) if switch is None else switch
 
 
 class ChatReply:

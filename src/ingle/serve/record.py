@@ -34,7 +34,13 @@ _FIELD = re.compile(r"[A-Za-z0-9_.\[\]]{1,80}")
 """Field names that may go into a fact. Anything else may hold words of the request."""
 _SEED_BITS = 53
 """Whole numbers up to this many bits survive every JSON reader."""
-_ALWAYS: tuple[tuple[str, Any], ...] = (("origin", None), ("modalities", ("text",)), ("repetition_window", 0), ("repeat_limit", 0))
+_ALWAYS: tuple[tuple[str, Any], ...] = (
+    ("origin", None),
+    ("modalities", ("text",)),
+    ("repetition_window", 0),
+    ("repeat_limit", 0),
+    ("think", False),
+)
 """Later fields of requests with their defaults, which are not digested: so older digests stay valid."""
 _SAMPLING = (
     "temperature", "top_p", "top_k", "min_p", "repetition_penalty", "repetition_window", "presence_penalty", "frequency_penalty",

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from ingle.ledger.chain import Ledger
     from ingle.ledger.row import Row
 
-_PARAMETERS = ("tools", "constraint", "max_tokens", "stop", "logprobs", "sampling", "modalities")
+_PARAMETERS = ("tools", "constraint", "max_tokens", "stop", "logprobs", "sampling", "modalities", "think")
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ from fastapi.responses import JSONResponse
 from ingle.core.energy import energy_in
 from ingle.core.errors import NotKept, RequestError
 from ingle.core.message import Chunk, Finish, ImagePart, Message, Part, Request, TextPart, ToolCall
-from ingle.engine.language_model import LanguageModel
+from ingle.engine.language_model import LanguageModel, check_thinking
 from ingle.engine.tools import check_tools, style_of, tool_constraint
 from ingle.home.turns import Turn, drop, find_completion, path
 from ingle.serve.ask import Ask, Keep
@@ -25,7 +25,7 @@ from ingle.serve.convert import constraint_of, image_of, origin_of, recording_of
 from ingle.serve.document import STREAMED
 from ingle.serve.hearing import hear_request
 from ingle.serve.reply import FINISH, GrowingReply, account_of, calls_in, choice_id, most_calls, usage_of
-from ingle.serve.schema import MOST_CHOICES, Drawing, JsonSchema, ResponseFormat, ResponsesBody, ResponsesItem
+from ingle.serve.schema import MOST_CHOICES, Drawing, JsonSchema, ResponseFormat, ResponsesBody, ResponsesItem, is_effort
 from ingle.serve.service import Service
 from ingle.serve.stream import answers, event_stream, while_connected
 
@@ -105,6 +105,7 @@ def responses_request(body: ResponsesBody, service: Service, model: LanguageMode
         tools=tools,
         constraint=must_call or constraint_of(output_format, None),
         max_tokens=body.max_output_tokens or service.settings.max_tokens,
+        think=check_thinking(model, is_effort(body.reasoning.effort if body.reasoning else None)),
         sampling=sampling_of(drawing, service.sampling),
     )
 

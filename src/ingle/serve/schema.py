@@ -194,6 +194,27 @@ class Drawing(Whole):
     stream_options: StreamOptions | None = None
 
 
+Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh"]
+"""OpenAI's `reasoning_effort`. Models here think aloud or don't: from `low` on they do."""
+
+
+def is_effort(effort: Effort | None) -> bool:
+    """Return whether a model shall think aloud for this."""
+    return effort not in (None, "none", "minimal")
+
+
+class TemplateSwitches(Body):
+    """`chat_template_kwargs`, as other servers have it."""
+
+    enable_thinking: bool | None = None
+
+
+class Reasoning(Body):
+    """`reasoning` of the Responses API."""
+
+    effort: Effort | None = None
+
+
 class ChatBody(Drawing):
     """`POST /v1/chat/completions`."""
 
@@ -209,6 +230,8 @@ class ChatBody(Drawing):
     tools: Few[dict[str, Any]] | None = None
     tool_choice: Literal["none", "auto", "required"] | ToolChoice | None = None
     parallel_tool_calls: bool | None = None
+    reasoning_effort: Effort | None = None
+    chat_template_kwargs: TemplateSwitches | None = None
     store: bool | None = None
     memory: bool | None = None
     learn: bool | None = None
@@ -263,6 +286,7 @@ class ResponsesBody(Whole):
     tools: Few[dict[str, Any]] | None = None
     tool_choice: Literal["none", "auto", "required"] | dict[str, Any] | None = None
     parallel_tool_calls: bool | None = None
+    reasoning: Reasoning | None = None
     previous_response_id: str | None = None
     store: bool | None = None
     stream: bool | None = None

@@ -10,7 +10,7 @@ Nothing that somebody typed becomes a control token (`model.template`).
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal
 
@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ingle.core.errors import ConfigError, IngleError, RequestError, TemplateError
-from ingle.model.template import render, template_of
+from ingle.model.template import THINKING, render, template_of
 from ingle.model.tokenizer import Tokenizer
 from ingle.train.examples import Record, Turns
 
@@ -46,8 +46,8 @@ class Encoder:
     """Longer conversations are left out (skip), cut at the end, or refused as an error."""
     template: Literal["auto", "chat", "plain"] = "auto"
     """Whether string prompts and completions are turns of a chat or one text; `auto`: turns, if the model has a template."""
-    variables: Mapping[str, Any] | None = None
-    """Switches of the template, e.g. `enable_thinking`."""
+    variables: Mapping[str, Any] = field(default_factory=lambda: {THINKING: False})
+    """Switches of the template. An answer is learned as it is given: at once."""
 
     def documents(self, record: Record) -> list[Document]:
         """Return the documents of an example: one per answer, or fewer where answers share one; pieces for a text.
