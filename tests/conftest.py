@@ -6,6 +6,7 @@ It lies where INGLE_TEST_HOME says, else in the user's cache folder. Both variab
 
 import os
 import signal
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -26,6 +27,9 @@ def _test_home() -> Path:
 signal.signal(signal.SIGINT, signal.default_int_handler)  # what is begun in the background inherits that Ctrl-C means nothing
 if "PYTEST_XDIST_WORKER" in os.environ:  # another process has the other core: OpenMP's threads would wait for each other, spinning
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+    # One process learns on a machine at a time, by a lock in the folder for temporary files: its tests would wait for each other.
+    tempfile.tempdir = os.environ["TMPDIR"] = str(Path(tempfile.gettempdir()) / f"ingle-{os.environ['PYTEST_XDIST_WORKER']}")
+    Path(tempfile.tempdir).mkdir(exist_ok=True)
 os.environ["INGLE_HOME"] = str(_test_home())
 os.environ.pop("INGLE_DATABASE_URL", None)
 os.environ.setdefault("INGLE_KERNEL_CACHE", str(_test_home() / "cache" / "jit"))

@@ -3,6 +3,8 @@
 import asyncio
 import json
 import resource
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -260,6 +262,18 @@ def test_health_is_not_held_up_by_a_database_that_is_locked(served_home: Path) -
         for thread in threads:
             thread.join()
         wait_until(lambda: health(server) == (200, "ok"), 8, 0.1)
+
+
+def test_lines_of_the_log_stay_whole_when_threads_write_at_once() -> None:
+    writing = (
+        "import sys, threading; from ingle.serve.logs import log; sys.setswitchinterval(1e-6)\n"
+        "def write(n):\n    for i in range(500): log('line', {'n': n, 'i': i})\n"
+        "threads = [threading.Thread(target=write, args=(n,)) for n in range(4)]\n"
+        "[one.start() for one in threads]; [one.join() for one in threads]"
+    )
+    said = subprocess.run([sys.executable, "-c", writing], capture_output=True, text=True, check=True).stderr
+    lines = [json.loads(line) for line in said.splitlines()]
+    assert sorted((line["n"], line["i"]) for line in lines) == [(n, i) for n in range(4) for i in range(500)]
 
 
 def test_every_line_of_the_log_is_json_whatever_breaks_and_holds_no_words(served_home: Path) -> None:

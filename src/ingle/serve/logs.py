@@ -64,4 +64,5 @@ def log(what: str, facts: Mapping[str, Fact]) -> None:
         line = f"{now.astimezone():%H:%M:%S}  {what}  {values}"
     else:
         line = json.dumps({"at": now.isoformat(timespec="milliseconds"), "event": what, **facts}, ensure_ascii=False)
-    print(line, file=sys.stderr, flush=True)
+    sys.stderr.write(f"{line}\n")  # in one piece: `print` writes the end of a line apart, and another thread's line would come between
+    sys.stderr.flush()
