@@ -42,9 +42,15 @@ def test_in_the_terminal(home: Path) -> None:
     at_once = prompt_tokens(home)
     assert at_once - prompt_tokens(home, "--think") == len(EMPTY), "every character is a token here"
     assert prompt_tokens(home, "--set", "chat.think=true") == prompt_tokens(home, "--think")
-    assert "plain can't think aloud" in ingle(home, *RUN[:2], "plain", *RUN[2:], "--think", code=2).stderr
+    assert (
+        "can't think aloud: its chat template has no such switch (plain)"
+        in ingle(home, *RUN[:2], "plain", *RUN[2:], "--think", code=2).stderr
+    )
     assert ingle(home, *RUN[:2], "plain", *RUN[2:], "--set", "chat.think=true").stdout, "a setting is for those that can"
-    assert "plain can't think aloud" in ingle(home, "chat", "plain", "--think", given=b"hi\n", code=2).stderr
+    assert (
+        "can't think aloud: its chat template has no such switch (plain)"
+        in ingle(home, "chat", "plain", "--think", given=b"hi\n", code=2).stderr
+    )
 
 
 @pytest.mark.parametrize(

@@ -63,7 +63,7 @@ def command(
     recorder = Recorder(home)
     taught = TaughtHere(home, kept, settings.chat.memory)
     model_open = open_kept(home, kept, settings.chat)
-    check_thinking(model_open, bool(think))
+    check_thinking(model_open, bool(think), "--think")
     talk = Talk(home, model_open, settings, recorder, taught)
     try:
         if voice:

@@ -76,7 +76,7 @@ def command(
         raise ConfigError("--system", "Plain text (--raw) has no place for --system", "", "Leave one of them out.")
     kept, text = _choose(home, settings.chat.model, prompt), _read_prompt(prompt)
     opened = open_kept(home, kept, settings.chat)
-    check_thinking(opened, bool(think))
+    check_thinking(opened, bool(think), "--think")
     messages = () if raw else _messages(opened, text, settings.chat.system, bool(system))
     request = Request(
         messages, None if messages else text, max_tokens=settings.chat.max_tokens, stop=tuple(stop or ()), logprobs=logprobs,

@@ -149,8 +149,8 @@ class LanguageModel:
         return room if request.max_tokens is None else min(request.max_tokens, room)
 
 
-def check_thinking(model: LanguageModel, wanted: bool) -> bool:
-    """Return whether the model shall think aloud. Raises RequestError where that is wanted and it can't."""
+def check_thinking(model: LanguageModel, wanted: bool, field: str) -> bool:
+    """Return whether the model shall think aloud. Raises RequestError that names `field` where that is wanted and it can't."""
     if wanted and not can_think(model.tokenizer):
-        raise RequestError("think", f"{model.name} can't think aloud: its chat template has no such switch", "", "Ask it without.")
+        raise RequestError(field, "This model can't think aloud: its chat template has no such switch", model.name, "Ask it without.")
     return wanted

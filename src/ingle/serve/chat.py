@@ -64,7 +64,7 @@ def chat_request(body: ChatBody, service: Service, model: LanguageModel, asker: 
         max_tokens=body.max_completion_tokens or body.max_tokens or service.settings.max_tokens,
         stop=stops_of(body),
         modalities=tuple(name for name in body.modalities or () if name != "audio") or ("text",),
-        think=check_thinking(model, _thinks(body)),
+        think=check_thinking(model, _thinks(body), "reasoning_effort"),
         logprobs=(body.top_logprobs or 0) if body.logprobs else None,
         sampling=sampling_of(body, service.sampling),
     )

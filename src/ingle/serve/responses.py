@@ -105,7 +105,7 @@ def responses_request(body: ResponsesBody, service: Service, model: LanguageMode
         tools=tools,
         constraint=must_call or constraint_of(output_format, None),
         max_tokens=body.max_output_tokens or service.settings.max_tokens,
-        think=check_thinking(model, is_effort(body.reasoning.effort if body.reasoning else None)),
+        think=check_thinking(model, is_effort(body.reasoning.effort if body.reasoning else None), "reasoning"),
         sampling=sampling_of(drawing, service.sampling),
     )
 
