@@ -20,6 +20,8 @@ LOSSLESS = frozenset({*PANELS, *blocks_16.BLOCK_BYTES})
 """These and our own."""
 _MINIMA = {"Q4_0": -8, "Q5_0": -16}
 """Kinds whose minimum is so many scales, and the kernel that takes them wants it written out."""
+_MOST = 65_504
+"""The largest float16."""
 
 
 def pack_stored(kind: str, raw: Array) -> PackedLinear:
@@ -32,7 +34,10 @@ def pack_stored(kind: str, raw: Array) -> PackedLinear:
         raise ShapeError("kind", f"must be one of {', '.join(sorted(LOSSLESS))}", kind)
     q, scale, minimum = blocks_32.split(kind, raw)
     if kind in _MINIMA:
-        minimum = (scale.astype(np.float32) * _MINIMA[kind]).astype(np.float16)
+        wide = scale.astype(np.float32) * _MINIMA[kind]
+        if (np.abs(wide[np.isfinite(wide)]) > _MOST).any():
+            raise ShapeError("scale", f"must be at most {_MOST // -_MINIMA[kind]:,} in {kind}", f"{np.nanmax(np.abs(scale)):,.0f}")
+        minimum = wide.astype(np.float16)
     if kind == "Q8_0":
         return pack.pack_int8_groups(q, scale)
     if minimum is None:
