@@ -50,7 +50,6 @@ def command(
     from ingle.cli.settings import read_settings
     from ingle.cli.talk import Talk
     from ingle.cli.taught import TaughtHere
-    from ingle.engine.language_model import check_thinking
     from ingle.serve.record import Recorder
 
     home = enter()
@@ -62,9 +61,7 @@ def command(
     kept = choose_or_pull(home, settings.chat.model, settings.chat.format)
     recorder = Recorder(home)
     taught = TaughtHere(home, kept, settings.chat.memory)
-    model_open = open_kept(home, kept, settings.chat)
-    check_thinking(model_open, bool(think), "--think")
-    talk = Talk(home, model_open, settings, recorder, taught)
+    talk = Talk(home, open_kept(home, kept, settings.chat, bool(think)), settings, recorder, taught)
     try:
         if voice:
             talk.talk_aloud()

@@ -62,10 +62,16 @@ def choose_or_pull(home: Home, asked: str, format_: str) -> Kept:
         return bring(home, asked or DEFAULT, watch, format_=format_).kept
 
 
-def open_kept(home: Home, kept: Kept, settings: ChatSettings) -> "LanguageModel":
-    """Open a model for answering. Shows the progress if kernels or weights must be made ready first."""
+def open_kept(home: Home, kept: Kept, settings: ChatSettings, think: bool = False) -> "LanguageModel":
+    """Open a model for answering. Shows the progress if kernels or weights must be made ready first.
+
+    `think`: whether it is asked to think aloud. Raises RequestError if it can't.
+    """
+    from ingle.engine.language_model import check_thinking
     from ingle.engine.loading import open_model
     from ingle.engine.source import kept_source
 
     with watching() as watch:
-        return open_model(kept_source(home, kept), settings.format, settings.threads, settings.cache, progress=watch.pieces)
+        opened = open_model(kept_source(home, kept), settings.format, settings.threads, settings.cache, progress=watch.pieces)
+    check_thinking(opened, think, "--think")
+    return opened

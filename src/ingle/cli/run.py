@@ -60,7 +60,6 @@ def command(
     from ingle.cli.taught import choose_once
     from ingle.core.errors import ConfigError, RequestError
     from ingle.core.message import Request
-    from ingle.engine.language_model import check_thinking
     from ingle.safety.registry import guard_policy
     from ingle.serve.record import new_seed
 
@@ -75,8 +74,7 @@ def command(
     if raw and system:
         raise ConfigError("--system", "Plain text (--raw) has no place for --system", "", "Leave one of them out.")
     kept, text = _choose(home, settings.chat.model, prompt), _read_prompt(prompt)
-    opened = open_kept(home, kept, settings.chat)
-    check_thinking(opened, bool(think), "--think")
+    opened = open_kept(home, kept, settings.chat, bool(think))
     messages = () if raw else _messages(opened, text, settings.chat.system, bool(system))
     request = Request(
         messages, None if messages else text, max_tokens=settings.chat.max_tokens, stop=tuple(stop or ()), logprobs=logprobs,
