@@ -58,7 +58,7 @@ def command(
     from ingle.cli.house import enter
     from ingle.cli.settings import read_settings
     from ingle.cli.taught import choose_once
-    from ingle.core.errors import ConfigError, RequestError
+    from ingle.core.errors import RequestError
     from ingle.core.message import Request
     from ingle.safety.registry import guard_policy
     from ingle.serve.record import new_seed
@@ -69,10 +69,7 @@ def command(
     drawn = {"temperature": temperature, "top_p": top_p, "top_k": top_k, "min_p": min_p, "seed": seed}
     options = {f"{part}.{key}": value for part, given in (("chat", chat), ("sampling", drawn)) for key, value in given.items()}
     settings = read_settings(home, overrides or (), options)
-    if logprobs is not None and not as_json:
-        raise ConfigError("--logprobs", "needs --json", "", "Add --json.")
-    if raw and system:
-        raise ConfigError("--system", "Plain text (--raw) has no place for --system", "", "Leave one of them out.")
+    _check_options(logprobs is not None and not as_json, raw and bool(system))
     kept, text = _choose(home, settings.chat.model, prompt), _read_prompt(prompt)
     opened = open_kept(home, kept, settings.chat, bool(think))
     messages = () if raw else _messages(opened, text, settings.chat.system, bool(system))
@@ -88,6 +85,16 @@ def command(
         _record_refusal(home, opened, request, error, policy)
         raise
     _finish(home, choice, request, outcome, as_json, policy)
+
+
+def _check_options(unseen_logprobs: bool, system_of_raw: bool) -> None:
+    """Raise ConfigError for options that can't go together."""
+    from ingle.core.errors import ConfigError
+
+    if unseen_logprobs:
+        raise ConfigError("--logprobs", "needs --json", "", "Add --json.")
+    if system_of_raw:
+        raise ConfigError("--system", "Plain text (--raw) has no place for --system", "", "Leave one of them out.")
 
 
 def _record_refusal(home: "Home", model: "LanguageModel", request: "Request", error: "IngleError", policy: "GuardPolicy") -> None:
