@@ -90,7 +90,7 @@ def seconds(home: Path, *words: str) -> float:
 
 
 def words(home: Path, *command: str) -> bytes:
-    """What a run of Python in a home prints."""
+    """Standard output of a run of Python in a home."""
     return subprocess.run([sys.executable, *command], env={**os.environ, "INGLE_HOME": str(home)}, capture_output=True, check=True).stdout
 
 

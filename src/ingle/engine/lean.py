@@ -23,7 +23,7 @@ from ingle.home.deltas import LOCK
 from ingle.home.fetch import need_space
 from ingle.home.kept import Kept
 from ingle.home.kept_file import KeptFile
-from ingle.home.lean import LEAN, REST, WEIGHTS, Lean, Matrix, Piece, is_lean, manifest_of, read_lean
+from ingle.home.lean import CURE, LEAN, REST, WEIGHTS, Lean, Matrix, Piece, is_lean, read_lean
 from ingle.home.place import Home
 from ingle.home.staging import discard
 from ingle.kernels.stored import PANELS
@@ -37,14 +37,13 @@ _PACK = (WEIGHTS, TOKENIZER_FILE, FACTS_FILE, INFO)
 """The files of a pack, the one that makes it count last."""
 _MOST_LEFT = 0.5
 """Share of the file that may stay as it is: with more it is not worth it."""
-_CURE = "Remove the model and pull it again, or restore a backup."
 _MODE = 0o644 if os.name == "nt" else 0o444
 """Of the files of a base. Windows can't delete what is read-only."""
 
 
 @dataclass(frozen=True, slots=True)
 class Moved:
-    """What making a base lean, or whole again, did."""
+    """The outcome of `make_lean` or `make_whole`."""
 
     name: str
     base: str
@@ -91,7 +90,7 @@ def make_whole(home: Home, kept: Kept, progress: Progress = silent) -> Moved:
         files = read_base(home, kept.base).files
         if lean is not None:
             if files != (lean.file,):
-                raise HomeError(str(folder / LEAN), "must be of the base that it lies in", lean.file.name, _CURE)
+                raise HomeError(str(folder / LEAN), "must be of the base that it lies in", lean.file.name, CURE)
             need_space(folder, lean.file.size)
             with atomic_file(folder / lean.file.name, mode=_MODE) as file:
                 _check(folder, lean, _parts(folder, lean, progress), file.write)
@@ -136,7 +135,7 @@ def _laid_out(source: Source, file: KeptFile, info: PackInfo, progress: Progress
         raise ConfigError("--lean", rule, ", ".join(kinds), "Pull a file of blocks instead, for example Q4_K_M.")
     need_space(source.folder, sum(piece.size for piece in pieces))
     parts = (_write_rest(source.folder, file, pieces), *_bring(source.packs / "auto", source.folder, info))
-    lean = manifest_of(file, pieces, matrices, parts)
+    lean = Lean(file, pieces, matrices, parts)
     _prove(source.folder, lean, tensors, progress)
     return lean
 
@@ -221,4 +220,4 @@ def _check(folder: Path, lean: Lean, parts: Iterator[memoryview], write: Callabl
         hasher.update(part)
         write(part)
     if (got := hasher.hexdigest()) != lean.file.sha256:
-        raise CheckpointError(f"{folder}: {lean.file.name}", f"must have SHA-256 {lean.file.sha256[:12]}…", f"{got[:12]}…", _CURE)
+        raise CheckpointError(f"{folder}: {lean.file.name}", f"must have SHA-256 {lean.file.sha256[:12]}…", f"{got[:12]}…", CURE)

@@ -18,7 +18,7 @@ from ingle.core.errors import CheckpointError, ConfigError
 from ingle.core.files import atomic_file, write_atomic
 from ingle.core.spec import ModelConfig
 from ingle.home.kept_file import KeptFile
-from ingle.home.lean import LEAN, WEIGHTS
+from ingle.home.lean import CURE, LEAN, WEIGHTS
 from ingle.kernels import blocks_16, k_quants, pack
 from ingle.kernels.jit import MEMORY_KERNELS
 from ingle.kernels.layout import BF16, F32, INT3_16, INT4, INT4_16, INT5, INT8, INT8_GROUP, IQ4_NL
@@ -200,7 +200,7 @@ def check_pack(folder: Path, info: PackInfo, names: Collection[str] | None = Non
     """Raise CheckpointError unless the files (or those of these names) are bit for bit the packed ones."""
     cure = "Delete the folder; it is packed again from the kept model at the next start."
     if (folder / LEAN).exists():
-        cure = "Remove the model and pull it again, or restore a backup."
+        cure = CURE
     for file in info.files:
         if names is not None and file.name not in names:
             continue

@@ -18,6 +18,8 @@ from ingle.home.kept_file import KeptFile
 
 LEAN, REST, WEIGHTS = "lean.json", "rest.bin", "weights.bin"
 """The manifest, what is no panel, and the panels."""
+CURE = "Remove the model and pull it again, or restore a backup."
+"""For whatever is wrong with a lean base: its file is nowhere else."""
 _VERSION = 1
 _PLAIN = re.compile(r"[^/\\:\x00-\x1f.][^/\\:\x00-\x1f]*")
 """A file's name in its folder, on any system."""
@@ -51,14 +53,14 @@ class Matrix:
 class Lean:
     """The manifest of a lean base."""
 
-    version: int
     file: KeptFile
     """The file that is made again."""
     pieces: tuple[Piece, ...]
     """In the file's order; with the matrices, every byte of it once."""
     matrices: tuple[Matrix, ...]
     parts: tuple[KeptFile, ...]
-    """What lies here instead of the file, beside this manifest."""
+    """The files that lie here instead, beside this manifest."""
+    version: int = _VERSION
 
 
 def is_lean(folder: Path) -> bool:
@@ -71,19 +73,13 @@ def read_lean(folder: Path) -> Lean | None:
     if not is_lean(folder):
         return None
     path = folder / LEAN
-    cure = "Remove the model and pull it again, or restore a backup."
     try:
         lean = from_table(Lean, json.loads(path.read_bytes()))
     except (OSError, ValueError, TypeError, ConfigError) as error:
-        raise HomeError(str(path), "must be the manifest of a lean base", error, cure) from error
+        raise HomeError(str(path), "must be the manifest of a lean base", error, CURE) from error
     if lean.version != _VERSION:
         raise HomeError(str(path), f"must have version {_VERSION}", lean.version, "Another version of Ingle wrote it: use that one.")
     strange = [file.name for file in (lean.file, *lean.parts) if not _PLAIN.fullmatch(file.name)]
     if strange or not lean.file.name.lower().endswith(".gguf") or not lean.parts:
-        raise HomeError(str(path), "must name files of its own folder", ", ".join(strange) or lean.file.name, cure)
+        raise HomeError(str(path), "must name files of its own folder", ", ".join(strange) or lean.file.name, CURE)
     return lean
-
-
-def manifest_of(file: KeptFile, pieces: tuple[Piece, ...], matrices: tuple[Matrix, ...], parts: tuple[KeptFile, ...]) -> Lean:
-    """Return a new manifest."""
-    return Lean(_VERSION, file, pieces, matrices, parts)

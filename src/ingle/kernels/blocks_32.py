@@ -17,7 +17,7 @@ COLUMNS = 32
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """What a block holds beside its scale."""
+    """The contents of a block beside its scale."""
 
     bits: int
     """Of a code: 4, 5 or 8."""

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from ingle.core.errors import CheckpointError, ShapeError
 from ingle.core.spec import ModelConfig
-from ingle.home.lean import REST, WEIGHTS, Lean, Matrix
+from ingle.home.lean import CURE, REST, WEIGHTS, Lean, Matrix
 from ingle.kernels.pack import PackedLinear
 from ingle.kernels.stored import PANELS, stored_rows
 from ingle.model.expected import row_order
@@ -20,7 +20,6 @@ from ingle.model.gguf_header import GGUF, Mapped, read_gguf
 from ingle.model.tensor import Later, Tensor
 
 Array = npt.NDArray[Any]
-_CURE = "Remove the model and pull it again, or restore a backup."
 
 
 class Rest:
@@ -37,24 +36,21 @@ class Rest:
         ends = [(0, 0), *spans, (self.nbytes, 0)]
         whole = all(begin + size == after for (begin, size), (after, _) in pairwise(ends)) and all(size > 0 for _, size in spans)
         if not whole or sum(size for _, size in self.pieces) != len(self.head) or self.pieces[:1] != tuple(spans[:1]):
-            raise CheckpointError(str(folder), "must hold every byte of its file once", "", _CURE)
+            raise CheckpointError(str(folder), "must hold every byte of its file once", "", CURE)
 
     def span(self, begin: int, size: int) -> npt.NDArray[np.uint8]:
-        """Return bytes of the file; mapped where none are of a matrix, and none at all in memory where all are."""
-        found, at = list[tuple[int, Array]](), 0
+        """Return bytes of the file, mapped; none at all in memory where all are of matrices. Raises CheckpointError for some of each."""
+        found, at = list[Array](), 0
         for start, length in self.pieces:
             first, last = max(begin, start), min(begin + size, start + length)
             if first < last:
-                found.append((first - begin, np.frombuffer(self.head, np.uint8, last - first, at + first - start)))
+                found.append(np.frombuffer(self.head, np.uint8, last - first, at + first - start))
             at += length
         if not found:
             return np.broadcast_to(np.uint8(0), (size,))
-        if len(found) == 1 and len(found[0][1]) == size:
-            return found[0][1]
-        whole = np.zeros(size, np.uint8)
-        for place, part in found:
-            whole[place : place + len(part)] = part
-        return whole
+        if len(found) != 1 or len(found[0]) != size:
+            raise CheckpointError(str(self.path), "must have each tensor in one place", f"bytes {begin:,} to {begin + size:,}", CURE)
+        return found[0]
 
 
 def open_lean(folder: Path, lean: Lean) -> tuple[GGUF, ModelConfig, dict[str, Tensor], dict[str, int]]:
@@ -65,11 +61,11 @@ def open_lean(folder: Path, lean: Lean) -> tuple[GGUF, ModelConfig, dict[str, Te
     try:
         panels = np.memmap(folder / WEIGHTS, np.uint8, "r")
     except (OSError, ValueError) as error:
-        raise CheckpointError(str(folder / WEIGHTS), "must be readable", error, _CURE) from error
+        raise CheckpointError(str(folder / WEIGHTS), "must be readable", error, CURE) from error
     for matrix in lean.matrices:
         there = tensors.get(matrix.name)
         if there is None or (there.shape, there.kind) != ((matrix.rows, matrix.columns), matrix.kind):
-            raise CheckpointError(f"{folder}: {matrix.name}", "must be what the file's header says", "", _CURE)
+            raise CheckpointError(f"{folder}: {matrix.name}", "must be what the file's header says", "", CURE)
         order = row_order(config, matrix.name, matrix.rows, interleaved.get(matrix.name))
         tensors[matrix.name] = Tensor(matrix.name, there.shape, there.kind, Later(there.nbytes, _maker(panels, matrix, order)))
     return gguf, config, tensors, interleaved
@@ -92,7 +88,7 @@ def _maker(panels: Array, matrix: Matrix, order: npt.NDArray[np.int64] | None) -
             packed = PackedLinear(PANELS[matrix.kind], matrix.rows, matrix.columns, *(panels[at : at + size] for at, size in matrix.planes))
             raw = np.concatenate(list(stored_rows(matrix.kind, packed)))
         except (ValueError, IndexError, TypeError, ShapeError) as error:
-            raise CheckpointError(matrix.name, "must be made again from its panels", error, _CURE) from error
+            raise CheckpointError(matrix.name, "must be made again from its panels", error, CURE) from error
         if order is None:
             return raw
         back = np.empty_like(raw)
@@ -106,6 +102,6 @@ def _nbytes(matrix: Matrix) -> int:
     from gguf.constants import GGML_QUANT_SIZES, GGMLQuantizationType
 
     if matrix.kind not in PANELS or matrix.rows < 1 or matrix.columns < 1:
-        raise CheckpointError(matrix.name, "must be a matrix of blocks that are packed without loss", matrix.kind, _CURE)
+        raise CheckpointError(matrix.name, "must be a matrix of blocks that are packed without loss", matrix.kind, CURE)
     block, nbytes = GGML_QUANT_SIZES[GGMLQuantizationType[matrix.kind]]
     return matrix.rows * (matrix.columns // block) * nbytes
