@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from ingle.home.kept import get_kept, list_kept
-from ingle.home.lean import read_lean
+from ingle.home.lean import is_lean
 from ingle.home.place import Home
 from tests.cli.place import ingle
 from tests.home.site_servers import Site
@@ -80,6 +80,11 @@ def test_a_model_is_listed_pulled_beside_answers_and_answers(house: Server, hub:
     assert fact.values["revision"] == hub.commit and fact.values["source"] == f"hub:{MODEL.repo}/{MODEL.file}"
     listed = {one["name"]: one for one in house.get("/v1/catalogue").json()["data"]}
     assert listed[NAME]["kept"] == NAME
+    pull(house, lean=True).raise_for_status()
+    wait_until(lambda: state(house)["state"] == "done", WITHIN_S)
+    assert is_lean(house.home.base_folder(get_kept(house.home, NAME).base)), "a kept one is made lean, while it is served"
+    assert house.chat("What is the capital of France?", model=NAME).status_code == 200
+    assert pull(house, lean="yes").status_code == 400
     assert not any(path.endswith("README.md") for path, _ in hub.requests)
 
 
@@ -99,7 +104,7 @@ def test_a_stopped_pull_goes_on_where_it_was(house: Server, hub: Site) -> None:
     wait_until(lambda: state(house)["state"] == "done", WITHIN_S)
     [headers] = hub.fetched(MODEL.file)[-1:]
     assert int(headers["range"].removeprefix("bytes=").removesuffix("-")) >= have
-    assert read_lean(house.home.base_folder(get_kept(house.home, NAME).base)) is not None
+    assert is_lean(house.home.base_folder(get_kept(house.home, NAME).base))
     assert house.chat("What is the capital of France?", model=NAME).status_code == 200
 
 
