@@ -4,7 +4,7 @@ test_serve_audio.py."""
 import asyncio
 import threading
 import time
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from types import SimpleNamespace
@@ -22,6 +22,7 @@ from ingle.media.clauses import clauses
 from ingle.serve.aloud import SpokenReply, aloud
 from ingle.serve.metrics import Metrics
 from ingle.serve.service import Service
+from ingle.serve.slow import Slow
 from ingle.serve.sound_memory import SoundMemory
 from ingle.serve.speaking import RATE, Speaker, Voice, format_of, sound_of
 
@@ -35,15 +36,15 @@ class Stopwatch:
     letter_s: float = 0.0
     fails_at: int = 10**9
     said: list[str] = field(default_factory=list)
-    meter: "Still" = field(default_factory=lambda: Still())  # noqa: PLW0108 - it comes later
 
-    def speak_clauses(self, texts: Iterator[str], _voice: str = "auto", _speed: float = 1.0) -> Iterator[tuple[str, Sound]]:
-        for clause in clauses(texts):
-            if len(self.said) == self.fails_at:
-                raise MediaError("speech", "The process that speaks has ended")
-            time.sleep(self.letter_s * len(clause))
-            self.said.append(clause)
-            yield clause, Sound(np.full(len(clause), 0.5, np.float32), RATE)
+    def mouth(self, _voice: str, _speed: float) -> None: ...
+
+    def say(self, clause: str, _mouth: None) -> Sound:
+        if len(self.said) == self.fails_at:
+            raise MediaError("speech", "The process that speaks has ended")
+        time.sleep(self.letter_s * len(clause))
+        self.said.append(clause)
+        return Sound(np.full(len(clause), 0.5, np.float32), RATE)
 
 
 @dataclass
@@ -73,7 +74,7 @@ class Still:
 
 def talk_with(voice: Stopwatch) -> tuple[Speaker, Records]:
     records = Records()
-    house = SimpleNamespace(speech=voice, recorder=records, metrics=Metrics(), key=b"k")
+    house = SimpleNamespace(speech=voice, slow=Slow(), meter=Still(), recorder=records, metrics=Metrics(), key=b"k")
     return Speaker(cast(Service, house), Voice("fox"), "", "id-1"), records
 
 

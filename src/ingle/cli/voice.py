@@ -68,7 +68,7 @@ class TerminalVoice:
         first = self.speech.meter.begin()
         heard = self.speech.hear(sound)
         energy = self.speech.meter.between(first, self.speech.meter.read())
-        self._record(hear_event(self._home, self._key(), sound, heard, energy))
+        self._record(hear_event(self._home, self._key(), sound.digest, heard, energy))
         return heard.text.strip()
 
     def _turn(self) -> Sound:

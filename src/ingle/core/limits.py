@@ -1,6 +1,7 @@
 """Limits of memory: those that a container sets, and those that a process sets for itself before it works on a stranger's files."""
 
 import ctypes
+import math
 import os
 from collections.abc import Iterator
 from contextlib import suppress
@@ -25,6 +26,19 @@ def limit_memory(more: int) -> None:
         _, hard = resource.getrlimit(resource.RLIMIT_AS)
         most = pages * os.sysconf("SC_PAGE_SIZE") + more
         resource.setrlimit(resource.RLIMIT_AS, (most if hard == resource.RLIM_INFINITY else min(most, hard), hard))
+
+
+def limit_cpu(more_s: int) -> None:
+    """Let this process take so many whole seconds of processor time from now on; then the system kills it. Unix alone keeps to it."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    _, hard = resource.getrlimit(resource.RLIMIT_CPU)
+    most = math.ceil(used.ru_utime + used.ru_stime) + more_s
+    with suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_CPU, (most if hard == resource.RLIM_INFINITY else min(most, hard), hard))
 
 
 def memory_bytes(groups: Path = Path("/proc/self/cgroup"), mount: Path = Path("/sys/fs/cgroup")) -> int:

@@ -10,7 +10,7 @@ import numpy as np
 
 from ingle.core.digest import digest_bytes
 from ingle.core.errors import CheckpointError, TemplateError
-from ingle.core.media import ControlName, PictureLook, Sight, SightPiece
+from ingle.core.media import ControlName, Picture, PictureLook, Sight, SightPiece
 from ingle.core.message import ImagePart
 from ingle.core.vectors import NO_VECTORS, Vectors, vector_id
 from ingle.media.picture import read_picture
@@ -49,14 +49,19 @@ class Seer:
         self._seen: OrderedDict[str, Seen] = OrderedDict()
         self._lock = Lock()
 
-    def see(self, part: ImagePart, at: str) -> Seen:
-        """Return what stands for a picture; `at` names it in errors. Raises as `read_picture` and `Sight.see` do."""
+    def knows(self, part: ImagePart) -> bool:
+        """Return whether a picture was seen lately."""
+        return digest_bytes(part.data) in self._seen
+
+    def see(self, part: ImagePart, at: str, picture: Picture | None = None) -> Seen:
+        """Return what stands for a picture; `at` names it in errors. `picture`: it, decoded already. Raises as `read_picture` and
+        `Sight.see` do."""
         key = digest_bytes(part.data)
         with self._lock:  # one picture at a time: an encoder uses all cores as it is
             if key in self._seen:
                 self._seen.move_to_end(key)
                 return self._seen[key]
-            picture = read_picture(part.data, at)
+            picture = picture or read_picture(part.data, at)
             pieces = self.sight.see(picture)
             look = PictureLook(picture.digest, self.sight.digest, self.sight.fingerprint(picture, pieces))
             seen = self._seen[key] = Seen(look, pieces)

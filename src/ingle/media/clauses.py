@@ -23,16 +23,17 @@ _INITIAL = re.compile(r"(?:^|[\s(\"“])(?:[A-Za-z]\.)+$|(?:^|\n)\s*\d+[.)]$")
 
 def clauses(pieces: Iterator[str]) -> Iterator[str]:
     """Yield the words of each clause of a text that comes in pieces."""
-    cutter = _Cutter()
+    cutter = Cutter()
     for piece in pieces:
         yield from cutter.take(piece)
     yield from cutter.finish()
 
 
-class _Cutter:
+class Cutter:
     """Holds what has come and was not said yet."""
 
     def __init__(self) -> None:
+        """Begins a text."""
         self._held, self._said, self._fence = "", 0, ""
 
     def take(self, piece: str) -> Iterator[str]:

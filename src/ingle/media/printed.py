@@ -8,14 +8,11 @@ import io
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import replace
-from functools import lru_cache
 
-from ingle.core.errors import ConfigError, RequestError
-from ingle.core.message import ImagePart, Message, Part, Request, TextPart
-from ingle.media.picture import png_of, read_picture
+from ingle.core.apart import Stop
+from ingle.core.media import Picture
+from ingle.core.message import Part, TextPart
 
 _LEAST_SURE = 60.0
 """Per cent from which a word counts: below, Tesseract sees letters in leaves and hair."""
@@ -28,39 +25,26 @@ def reads_print() -> bool:
     return shutil.which("tesseract") is not None
 
 
-def with_printed_words(request: Request) -> Request:
-    """Return the request with the words in its pictures behind them; unchanged where there are none, or no Tesseract."""
-    if not reads_print() or not any(isinstance(part, ImagePart) for message in request.messages for part in message.parts):
-        return request
-    return replace(request, messages=tuple(map(message_with_printed_words, request.messages)))
-
-
-def message_with_printed_words(message: Message) -> Message:
-    """Return the message with the words in its pictures behind them."""
-    if message.role != "user" or not reads_print():
-        return message
-    return replace(message, parts=tuple(part for one in message.parts for part in _with_words(one)))
-
-
-def _with_words(part: Part) -> Iterator[Part]:
-    yield part
-    if isinstance(part, ImagePart) and (words := _printed_words(part.data)):
-        yield TextPart(f'(In the picture stands: "{words}") ', "document")
-
-
-@lru_cache(maxsize=256)
-def _printed_words(data: bytes) -> str:
-    """Return the words in a picture; none of one that can't be read, which whoever looks at it says better."""
-    try:
-        picture = png_of(read_picture(data))
-    except (ConfigError, RequestError):
-        return ""
-    command = ["tesseract", "stdin", "stdout", "--psm", "11", "tsv"]
-    environment = {"PATH": os.environ.get("PATH", ""), "OMP_THREAD_LIMIT": "1"}
-    table = ""
-    with suppress(OSError, subprocess.SubprocessError, UnicodeDecodeError):  # without it the picture is shown all the same
-        done = subprocess.run(command, input=picture, capture_output=True, timeout=_LONGEST_S, env=environment, check=True)
-        table = done.stdout.decode()
-    rows = csv.DictReader(io.StringIO(table), delimiter="\t", quoting=csv.QUOTE_NONE)
+def printed_words(picture: Picture, stop: Stop) -> str:
+    """Return the words in a picture; none where the program breaks off. Raises Interrupted where nobody waits any more."""
+    height, width, _ = picture.pixels.shape
+    command, pipe = ["tesseract", "stdin", "stdout", "--psm", "11", "tsv"], subprocess.PIPE
+    environment, table = {"PATH": os.environ.get("PATH", ""), "OMP_THREAD_LIMIT": "1"}, b""
+    with (
+        suppress(OSError, subprocess.SubprocessError),  # without it the picture is shown all the same
+        subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, env=environment) as process,
+    ):
+        try:
+            with stop.ending(process.kill):
+                table, _ = process.communicate(b"P6 %d %d 255\n" % (width, height) + picture.pixels.tobytes(), _LONGEST_S)
+        finally:
+            process.kill()
+    stop.check()
+    rows = csv.DictReader(io.StringIO(table.decode("utf-8", "replace")), delimiter="\t", quoting=csv.QUOTE_NONE)
     words = [word for row in rows if float(row["conf"]) >= _LEAST_SURE and any(map(str.isalnum, word := row["text"].strip()))]
     return " ".join(words[:_MOST_WORDS]).replace('"', "'")
+
+
+def quoted(words: str) -> Part:
+    """Return a picture's words as they stand behind it."""
+    return TextPart(f'(In the picture stands: "{words}") ', "document")

@@ -6,10 +6,11 @@ decoded; a header that says less than follows is caught while decoding.
 
 import io
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
-from math import gcd
+from fractions import Fraction
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,7 @@ MAX_S = 2 * 3600
 MAX_CHANNELS = 8
 MIN_RATE, MAX_RATE = 4_000, 192_000
 _KINDS = "WAV, FLAC, Ogg (Vorbis or Opus) or MP3"
-_BLOCK = 1 << 20
+_BLOCK = 1 << 18
 _UNKNOWN_SIZE = (0, 0xFFFFFFFF, 0x7FFFFFFF)
 """Sizes that programs write into the header of a WAV before they know it."""
 _PCM, _FLOAT, _EXTENSIBLE = 1, 3, 0xFFFE
@@ -46,23 +47,50 @@ class _WavHeader:
     """Their bytes; None = to the end of the file."""
 
 
-def read_sound(data: bytes) -> Sound:
-    """Return a recording, its channels mixed into one.
+class Recording:
+    """A file of sound, read piece by piece: of its samples no more is held than a piece."""
 
-    Raises RequestError for what is no sound, is empty, damaged, too long or of a rate that we don't read; ConfigError where soundfile is
-    needed and missing.
-    """
-    if not data:
-        raise _fault("must not be empty", "0 bytes")
-    if data[:4] == b"RIFF" and data[8:12] == b"WAVE":
-        sound = _read_wav(data)
-    elif data[:4] in (b"fLaC", b"OggS") or data[:3] == b"ID3" or (data[0] == 0xFF and data[1:2] and data[1] & 0xE0 == 0xE0):
-        sound = _read_other(data)
-    else:
-        raise _fault(f"must be {_KINDS}", f"bytes that begin with {data[:8]!r}", "Convert it first, for example to WAV.")
-    if not np.isfinite(sound.samples).all():
-        raise _fault("must hold numbers only", "NaN or infinity", "The file is damaged; export it again.")
-    return Sound(np.clip(sound.samples, -1.0, 1.0), sound.rate)
+    def __init__(self, data: bytes) -> None:
+        """Reads the header.
+
+        Raises RequestError for what is no sound, is empty, damaged, too long or of a rate that we don't read; ConfigError where soundfile
+        is needed and missing.
+        """
+        if not data:
+            raise _fault("must not be empty", "0 bytes")
+        if data[:4] == b"RIFF" and data[8:12] == b"WAVE":
+            self._file: _Wav | _Other = _Wav(data)
+        elif data[:4] in (b"fLaC", b"OggS") or data[:3] == b"ID3" or (data[0] == 0xFF and data[1:2] and data[1] & 0xE0 == 0xE0):
+            self._file = _Other(data)
+        else:
+            raise _fault(f"must be {_KINDS}", f"bytes that begin with {data[:8]!r}", "Convert it first, for example to WAV.")
+        self.rate = self._file.rate
+        self.frames = self._file.frames
+        """Samples of each channel; None = nothing says it before the end."""
+
+    def read(self, start: int, count: int) -> npt.NDArray[np.float32]:
+        """Return samples, the channels mixed into one; fewer than `count` at the end. Raises RequestError where the file is damaged."""
+        if self.frames is None and start > MAX_S * self.rate:
+            raise _too_long(start / self.rate)
+        pieces = [self._file.read(at, min(_BLOCK, start + count - at)) for at in range(start, start + count, _BLOCK)]
+        samples = np.concatenate(pieces) if pieces else np.empty(0, np.float32)
+        if not np.isfinite(samples).all():
+            raise _fault("must hold numbers only", "NaN or infinity", "The file is damaged; export it again.")
+        return np.clip(samples, -1.0, 1.0, out=samples)
+
+    def piece(self, start: int, count: int, rate: int) -> npt.NDArray[np.float32]:
+        """Return `count` samples from number `start` on, as if all of it had been resampled to `rate`; fewer at the end."""
+        return resampled_piece(self.read, self.rate, rate, start, count)
+
+
+def read_sound(data: bytes) -> Sound:
+    """Return a whole recording, its channels mixed into one. Raises what `Recording` raises."""
+    recording, pieces = Recording(data), list[npt.NDArray[np.float32]]()
+    while len(piece := recording.read(sum(map(len, pieces)), _BLOCK)):
+        pieces.append(piece)
+    samples = np.concatenate(pieces) if pieces else np.empty(0, np.float32)
+    _check(1, recording.rate, len(samples))
+    return Sound(samples, recording.rate)
 
 
 def _fault(rule: str, got: object, cure: str = "") -> RequestError:
@@ -77,22 +105,34 @@ def _check(channels: int, rate: int, frames: int) -> None:
     if frames <= 0:
         raise _fault("must have sound in it", "0 seconds")
     if frames > MAX_S * rate:
-        raise _fault(f"must be at most {MAX_S // 3600} hours long", f"{frames / rate / 3600:.1f} hours", "Cut it into parts.")
+        raise _too_long(frames / rate)
 
 
-def _read_wav(data: bytes) -> Sound:
-    header = _wav_header(data)
-    width = header.bits // 8
-    if (header.format, header.bits) not in {(_PCM, 8), (_PCM, 16), (_PCM, 24), (_PCM, 32), (_FLOAT, 32), (_FLOAT, 64)}:
-        raise _fault("must be PCM of 8, 16, 24 or 32 bits, or floats of 32 or 64", f"WAV format {header.format}, {header.bits} bits")
-    frame = width * max(1, header.channels)
-    there = len(data) - header.start
-    size = there if header.size is None else header.size
-    _check(header.channels, header.rate, size // frame)
-    if size > there + 1:  # some programs leave out the last byte, which fills up to an even number
-        raise _fault("must be whole", f"{there:,} of {size:,} bytes", "The file was cut off; get it again.")
-    raw = np.frombuffer(data, np.uint8, min(size, there) // frame * frame, header.start)
-    return Sound(_samples(raw, header.format, width).reshape(-1, header.channels).mean(axis=1, dtype=np.float32), header.rate)
+def _too_long(seconds: float) -> RequestError:
+    return _fault(f"must be at most {MAX_S // 3600} hours long", f"{seconds / 3600:.1f} hours", "Cut it into parts.")
+
+
+class _Wav:
+    """A WAV, read here."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data, self._header = data, _wav_header(data)
+        header = self._header
+        if (header.format, header.bits) not in {(_PCM, 8), (_PCM, 16), (_PCM, 24), (_PCM, 32), (_FLOAT, 32), (_FLOAT, 64)}:
+            raise _fault("must be PCM of 8, 16, 24 or 32 bits, or floats of 32 or 64", f"WAV format {header.format}, {header.bits} bits")
+        self._frame = header.bits // 8 * max(1, header.channels)
+        there = len(data) - header.start
+        size = there if header.size is None else header.size
+        _check(header.channels, header.rate, size // self._frame)
+        if size > there + 1:  # some programs leave out the last byte, which fills up to an even number
+            raise _fault("must be whole", f"{there:,} of {size:,} bytes", "The file was cut off; get it again.")
+        self.rate, self.frames = header.rate, min(size, there) // self._frame
+
+    def read(self, start: int, count: int) -> npt.NDArray[np.float32]:
+        header, count = self._header, max(0, min(count, self.frames - start))
+        raw = np.frombuffer(self._data, np.uint8, count * self._frame, header.start + start * self._frame if count else 0)
+        samples: npt.NDArray[np.float32] = _samples(raw, header.format, header.bits // 8).reshape(-1, header.channels).mean(1, np.float32)
+        return samples
 
 
 def _wav_header(data: bytes) -> _WavHeader:
@@ -125,22 +165,36 @@ def _samples(raw: npt.NDArray[np.uint8], kind: int, width: int) -> npt.NDArray[n
     return raw.view(f"<i{width}").astype(np.float32) / np.float32(2.0 ** (8 * width - 1))
 
 
-def _read_other(data: bytes) -> Sound:
-    library = _library()
-    try:
-        with library.SoundFile(io.BytesIO(data)) as file:
-            rate, most = int(file.samplerate), MAX_S * int(file.samplerate)
-            # MP3 without a table of contents has no length in its header; then its blocks are counted.
-            _check(int(file.channels), rate, file.frames if 0 < file.frames < 1 << 50 else 1)
-            blocks, frames = list[npt.NDArray[np.float32]](), 0
-            while len(block := file.read(_BLOCK, dtype="float32", always_2d=True)):
-                frames += len(block)
-                _check(int(file.channels), rate, min(frames, most + 1))
-                blocks.append(block.mean(axis=1, dtype=np.float32))
-    except library.LibsndfileError as error:
-        raise _fault(f"must be whole {_KINDS}", error, "The file is damaged, was cut off or is of another kind.") from error
-    _check(1, rate, frames)
-    return Sound(np.concatenate(blocks), rate)
+class _Other:
+    """A FLAC, Ogg or MP3, read by the library."""
+
+    def __init__(self, data: bytes) -> None:
+        self._library = _library()
+        with self._faults():
+            self._sound = self._library.SoundFile(io.BytesIO(data))
+            channels, self.rate, frames = int(self._sound.channels), int(self._sound.samplerate), int(self._sound.frames)
+            # MP3 without a table of contents has no length in its header; then what comes is counted.
+            self.frames = frames if 0 < frames < 1 << 50 else None
+            _check(channels, self.rate, 1 if self.frames is None else frames)
+            self._end = self.frames or 1 << 50
+
+    def read(self, start: int, count: int) -> npt.NDArray[np.float32]:
+        if start >= self._end:
+            return np.empty(0, np.float32)
+        with self._faults():
+            if self._sound.tell() != start:
+                self._sound.seek(start)
+            block: npt.NDArray[np.float32] = self._sound.read(count, dtype="float32", always_2d=True).mean(axis=1, dtype=np.float32)
+        if len(block) < count:
+            self._end = start + len(block)
+        return block
+
+    @contextmanager
+    def _faults(self) -> Iterator[None]:
+        try:
+            yield
+        except self._library.LibsndfileError as error:
+            raise _fault(f"must be whole {_KINDS}", error, "The file is damaged, was cut off or is of another kind.") from error
 
 
 def _library() -> Any:
@@ -154,24 +208,56 @@ def _library() -> Any:
 
 def resampled(sound: Sound, rate: int) -> Sound:
     """Return a sound at another rate, by a windowed sinc: what lies above half the lower rate is taken away first."""
-    if sound.rate == rate:
-        return sound
-    common = gcd(sound.rate, rate)
-    up, down = rate // common, sound.rate // common
+    up, down = _ratio(sound.rate, rate)
     count = -(-len(sound.samples) * up // down)
+    return sound if sound.rate == rate else Sound(resampled_piece(_reader(sound), sound.rate, rate, 0, count), rate)
+
+
+def piece_of(sound: Sound, start: int, count: int, rate: int) -> npt.NDArray[np.float32]:
+    """Return `count` samples from number `start` on, as if all of a sound had been resampled to `rate`; fewer at the end."""
+    return resampled_piece(_reader(sound), sound.rate, rate, start, count)
+
+
+Reader = Callable[[int, int], npt.NDArray[np.float32]]
+"""Returns so many samples from a place on; fewer at the end."""
+
+
+def _reader(sound: Sound) -> Reader:
+    return lambda start, count: sound.samples[start : start + count]
+
+
+def resampled_piece(read: Reader, from_rate: int, rate: int, start: int, count: int) -> npt.NDArray[np.float32]:
+    """Return `count` samples from number `start` on of what `read` reads, resampled; fewer at the end."""
+    up, down = _ratio(from_rate, rate)
+    if up == down:
+        return read(start, count)
     filters, half = _filters(up, down)
-    taps = filters.shape[1]
-    padded = np.pad(sound.samples, (half, half + down + taps))
-    windows = np.lib.stride_tricks.sliding_window_view(padded, taps)
+    first, last = start * down // up - half, (start + count - 1) * down // up + half
+    there = read(max(0, first), last + 1 - max(0, first))
+    whole = max(0, first) + len(there)  # samples up to here; it ends here if fewer came than were wanted
+    count = min(count, max(0, -(-whole * up // down) - start))
+    padded = np.pad(there, (max(0, -first), max(0, last + 1 - whole)))
+    windows = np.lib.stride_tricks.sliding_window_view(padded, filters.shape[1])
     out = np.empty(count, np.float32)
-    for phase in range(min(up, count)):
-        places = out[phase::up]
-        begin = phase * down // up
-        places[:] = windows[begin::down][: len(places)] @ filters[phase]
-    return Sound(out, rate)
+    for place in range(min(up, count)):
+        number = start + place
+        begin = number * down // up - half - first
+        out[place::up] = windows[begin::down][: len(out[place::up])] @ filters[number % up]
+    return out
 
 
-@cache
+_MOST_PHASES = 640
+"""11,025 to 16,000 a second takes as many. Other rates are taken for the nearest ratio with no more: three millionths off at most."""
+
+
+def _ratio(from_rate: int, rate: int) -> tuple[int, int]:
+    """Return how many samples at `rate` go for how many at `from_rate`."""
+    exact = Fraction(rate, from_rate)
+    near = exact if exact.numerator <= _MOST_PHASES else 1 / Fraction(from_rate, rate).limit_denominator(_MOST_PHASES)
+    return near.numerator, near.denominator
+
+
+@lru_cache(maxsize=8)
 def _filters(up: int, down: int) -> tuple[npt.NDArray[np.float32], int]:
     """Return one filter for each of `up` places between two samples, and how many samples each begins before its own."""
     cut = min(1.0, up / down) * 0.95

@@ -5,39 +5,33 @@ killed, the next question starts it anew, and the one that it was at is asked on
 clause of text. So a long recording doesn't keep a voice waiting, and stopping a voice is to ask for no more clauses.
 """
 
-import os
-import subprocess
-import sys
-import weakref
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import suppress
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from functools import cached_property
 from importlib.util import find_spec
 from pathlib import Path
-from threading import Lock, Timer
 from typing import Any
 
 import numpy as np
 
-from ingle.core.config import from_table
-from ingle.core.errors import ConfigError, MediaError, NotKept, RequestError, raised
+from ingle.core.apart import Answer, Apart, Ended, Stop
+from ingle.core.config import from_table, to_table
+from ingle.core.errors import ConfigError, MediaError, NotKept, RequestError
 from ingle.core.installing import how_to_install
 from ingle.core.media import Sound
-from ingle.core.pipes import end_worker, read_message, write_message
 from ingle.energy.meter import Clocks, Meter
 from ingle.home.parts import find_part, is_kept
 from ingle.home.place import Home
 from ingle.media.clauses import clauses
+from ingle.media.decoder import Audible, InMemory
 from ingle.media.heard import Heard, HeardSegment, HeardWord, Window
-from ingle.media.sound import resampled
 
 RATE = 16_000
 WINDOW_S = 30
 IDLE_S = 300.0
 """Seconds without a question after which the process stops."""
-ANSWER_S, START_S = 120.0, 60.0
-"""Limits for one answer and for the start, on a busy machine."""
+ANSWER_S = 120.0
+"""Limit for one answer, on a busy machine."""
 EARS = ("whisper-tiny.en", "whisper-base")
 MOUTHS = {"joe": "voice-joe"}
 """Voices that are a part of their own; all others are Kokoro's."""
@@ -47,29 +41,17 @@ _UNSURE = -0.75
 _SPEEDS = (0.25, 4.0)
 
 
-@dataclass(frozen=True, slots=True)
-class _Question:
-    """A question to the process."""
-
-    header: dict[str, Any]
-    samples: "np.ndarray[Any, np.dtype[np.float32]] | None" = None
-
-
 class Speech:
     """The handle of the process. Safe to use from several threads, which take turns."""
 
     def __init__(self, home: Home, idle_s: float = IDLE_S, answer_s: float = ANSWER_S) -> None:
         """`home` keeps the ears and voices. Starts nothing."""
-        self._home, self._idle_s, self._answer_s = home, idle_s, answer_s
-        self._lock = Lock()
-        self._process: subprocess.Popen[bytes] | None = None
-        self._timer: Timer | None = None
-        self.cpu_s = 0.0
-        """Seconds of processor time that all answers took."""
+        self._home, self._answer_s = home, answer_s
+        self._apart = Apart("ingle.media.speech_worker", answer_s, idle_s)
 
     def hear(
         self,
-        sound: Sound,
+        sound: Audible | Sound,
         model: str = "auto",
         language: str | None = None,
         translate: bool = False,
@@ -77,50 +59,30 @@ class Speech:
         words: bool = False,
         progress: Callable[[float], None] = lambda _seconds: None,
     ) -> Heard:
-        """Return what a recording says; nothing where nobody speaks.
+        """Return what a recording says; nothing where nobody speaks. `progress` hears how many seconds are done; else as `hearing`."""
+        hearing = self.hearing(sound, model, language, translate, prompt, words)
+        while hearing.fetch():
+            hearing.listen()
+            progress(hearing.seconds)
+        return hearing.heard
+
+    def hearing(
+        self, sound: Audible | Sound, model: str = "auto", language: str | None = None, translate: bool = False, prompt: str = "",
+        words: bool = False,
+    ) -> "Hearing":  # fmt: skip
+        """Return a recording that is about to be heard, window by window.
 
         `model`: a name of EARS; "auto" takes the small English one, and the other for other languages, for translations, and where the
         first was unsure. `language`: as in ISO 639-1; None = it is found out. `translate`: into English. `prompt`: names and words that are
-        likely. `words`: whether each word gets its times. `progress` hears how many seconds are done.
-        Raises RequestError, NotKept, ConfigError (without the extra), MediaError if the process fails twice.
+        likely. `words`: whether each word gets its times.
+        Raises RequestError, NotKept, ConfigError (without the extra); its steps RequestError, and MediaError if the process fails twice.
         """
         _need("ctranslate2")
         chosen = self._ears(model, language, translate)
-        samples = resampled(sound, RATE).samples
-        found, unsure = self._hear(samples, chosen, language, translate, prompt, words, progress)
-        other = EARS[1]
-        if model == "auto" and unsure and chosen != other and language is None and is_kept(self._home, other):
-            found, _ = self._hear(samples, other, language, translate, prompt, words, progress)
-        return replace(found, seconds=sound.seconds)
-
-    def _hear(
-        self,
-        samples: "np.ndarray[Any, np.dtype[np.float32]]",
-        model: str,
-        language: str | None,
-        translate: bool,
-        prompt: str,
-        words: bool,
-        progress: Callable[[float], None],
-    ) -> tuple[Heard, bool]:
-        """Return what one model hears, window by window, and whether it was unsure of it."""
-        folder, segments, place, unsure = str(find_part(self._home, model)), list[HeardSegment](), 0, False
-        while place < len(samples):
-            piece = samples[place : place + WINDOW_S * RATE]
-            last = place + len(piece) >= len(samples)
-            header = {
-                "call": "hear", "folder": folder, "language": language, "translate": translate, "words": words, "last": last,
-                "prompt": " ".join([prompt, *(segment.text for segment in segments[-3:])]).strip(),
-            }  # fmt: skip
-            answer, _ = self._ask(_Question(header, piece))
-            window = from_table(Window, answer["window"])
-            unsure |= window.confidence < _UNSURE
-            language = language or window.language or None
-            segments += [_moved(segment, place / RATE) for segment in window.segments]
-            place += max(RATE, round(window.used_s * RATE))
-            progress(min(place, len(samples)) / RATE)
-        text = " ".join(segment.text for segment in segments)
-        return Heard(text, (language or "") if segments else "", len(samples) / RATE, tuple(segments), model), unsure
+        folders = {name: str(find_part(self._home, name)) for name in EARS if name == chosen or is_kept(self._home, name)}
+        wish = {"language": language, "translate": translate, "words": words, "prompt": prompt}
+        other = EARS[1] if model == "auto" and chosen != EARS[1] and language is None and EARS[1] in folders else ""
+        return Hearing(self, InMemory(sound) if isinstance(sound, Sound) else sound, folders, wish, chosen, other)
 
     def speak(self, text: str | Iterable[str], voice: str = "auto", speed: float = 1.0) -> Iterator[Sound]:
         """Yield a text as sound, a piece for each clause, as soon as it is made. `text` may still be growing while it is spoken.
@@ -132,20 +94,23 @@ class Speech:
 
     def speak_clauses(self, text: str | Iterable[str], voice: str = "auto", speed: float = 1.0) -> Iterator[tuple[str, Sound]]:
         """Yield the words of each clause with their sound; else like `speak`."""
+        mouth = self.mouth(voice, speed)
+        pieces = iter((text,)) if isinstance(text, str) else iter(text)
+        made = ((clause, self.say(clause, mouth)) for clause in clauses(pieces))
+        return ((clause, sound) for clause, sound in made if sound is not None)
+
+    def mouth(self, voice: str = "auto", speed: float = 1.0) -> "Mouth":
+        """Return a voice that is kept, for `say`. Raises as `speak` does."""
         _need("onnxruntime")
         if not _SPEEDS[0] <= speed <= _SPEEDS[1]:
             raise RequestError("speed", f"must be between {_SPEEDS[0]} and {_SPEEDS[1]}", speed)
         name, folder = self._mouth(voice)
-        header = {
-            "call": "say", "voice": name, "folder": str(folder), "phonemes": str(find_part(self._home, _DICTIONARY)), "speed": speed,
-        }  # fmt: skip
-        return self._speak(iter((text,)) if isinstance(text, str) else iter(text), header)
+        return Mouth(name, str(folder), str(find_part(self._home, _DICTIONARY)), speed)
 
-    def _speak(self, text: Iterator[str], header: dict[str, Any]) -> Iterator[tuple[str, Sound]]:
-        for clause in clauses(text):
-            answer, data = self._ask(_Question(header | {"text": clause}))
-            if data:
-                yield clause, Sound(np.frombuffer(data, np.float32), int(answer["rate"]))
+    def say(self, clause: str, mouth: "Mouth") -> Sound | None:
+        """Return one clause as sound; None if nothing of it can be spoken."""
+        answer, data = self.ask("say", {**to_table(mouth), "text": clause})
+        return Sound(np.frombuffer(data, np.float32), int(answer["rate"])) if data else None
 
     def voices(self) -> tuple[str, ...]:
         """Return the names of the voices that are kept, the fastest first."""
@@ -156,8 +121,12 @@ class Speech:
 
     def close(self) -> None:
         """End the process, and wait for it. A later question starts it again."""
-        with self._lock:
-            self._end()
+        self._apart.close()
+
+    @property
+    def cpu_s(self) -> float:
+        """Seconds of processor time that all answers took."""
+        return self._apart.cpu_s
 
     @cached_property
     def meter(self) -> Meter:
@@ -167,8 +136,15 @@ class Speech:
     @property
     def pid(self) -> int | None:
         """The process's number; None while there is none."""
-        process = self._process
-        return process.pid if process is not None and process.poll() is None else None
+        return self._apart.pid
+
+    def ask(self, call: str, facts: dict[str, Any], data: bytes = b"") -> Answer:
+        """Return the answer of the process: started if there is none, and once more if it ends meanwhile."""
+        try:
+            return self._apart.ask(call, facts, data, tries=2)
+        except Ended:
+            rule = f"The process that hears and speaks ended twice, or took more than {self._answer_s:g} seconds"
+            raise MediaError("speech", rule, "", "Try a shorter sound or text; free some memory.") from None
 
     def _ears(self, model: str, language: str | None, translate: bool) -> str:
         if model not in ("auto", *EARS):
@@ -195,65 +171,71 @@ class Speech:
             )
         return name, find_part(self._home, MOUTHS.get(name, _KOKORO))
 
-    def _ask(self, question: _Question) -> tuple[dict[str, Any], bytes]:
-        """Return the answer of the process: started if there is none, and once more if it ends meanwhile."""
-        with self._lock:
-            if self._timer is not None:
-                self._timer.cancel()
-            try:
-                for _ in range(2):
-                    with suppress(EOFError, OSError):
-                        answer, data = self._exchange(self._started(), question)
-                        break
-                    self._end()
-                else:
-                    rule = f"The process that hears and speaks ended twice, or took more than {self._answer_s:g} seconds"
-                    raise MediaError("speech", rule, "", "Try a shorter sound or text; free some memory.")
-            finally:
-                self._rest()
-        self.cpu_s += float(answer.get("cpu_s", 0.0))
-        if fault := answer.get("fault"):
-            raise raised(fault)
-        return answer, data
 
-    def _exchange(self, process: "subprocess.Popen[bytes]", question: _Question) -> tuple[dict[str, Any], bytes]:
-        assert process.stdin is not None
-        assert process.stdout is not None
-        data = b"" if question.samples is None else np.ascontiguousarray(question.samples, np.float32).tobytes()
-        timer = Timer(self._answer_s, process.kill)
-        timer.start()
-        try:
-            write_message(process.stdin, question.header, data)
-            return read_message(process.stdout)
-        finally:
-            timer.cancel()
+@dataclass(frozen=True, slots=True)
+class Mouth:
+    """A voice as the process is asked for it."""
 
-    def _started(self) -> "subprocess.Popen[bytes]":
-        if self._process is not None and self._process.poll() is None:
-            return self._process
-        self._end()
-        command, pipe = [sys.executable, "-P", "-m", "ingle.media.speech_worker"], subprocess.PIPE
-        process = self._process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, env=dict(os.environ))
-        weakref.finalize(self, end_worker, process)
-        return process
+    voice: str
+    folder: str
+    phonemes: str
+    """Folder of the dictionary."""
+    speed: float
 
-    def _rest(self) -> None:
-        """End the process after a while, unless somebody asks again."""
-        self._timer = Timer(self._idle_s, self._end_idle, (self._process,))
-        self._timer.daemon = True
-        self._timer.start()
 
-    def _end_idle(self, process: "subprocess.Popen[bytes] | None") -> None:
-        with self._lock:
-            if process is self._process:
-                self._end()
+class Hearing:
+    """A recording that is heard window by window: `fetch` and `listen` in turn, until `fetch` finds nothing more."""
 
-    def _end(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-        if self._process is not None:
-            end_worker(self._process)
-        self._process = None
+    def __init__(
+        self, speech: Speech, sound: Audible, folders: Mapping[str, str], wish: Mapping[str, Any], model: str, other: str
+    ) -> None:  # fmt: skip
+        """`other`: the ears to ask again where the first are unsure; "" = none."""
+        self._speech, self._sound, self._folders, self._wish, self._other = speech, sound, folders, wish, other
+        self._begin(model)
+
+    def _begin(self, model: str) -> None:
+        self._model, self._language = model, self._wish["language"]
+        self._segments, self._place, self._unsure = list[HeardSegment](), 0, False
+        self._end: int | None = None
+        self._piece = np.empty(0, np.float32)
+
+    def fetch(self, stop: Stop | None = None) -> bool:
+        """Read the next window; False = all is heard. Raises RequestError where the recording is damaged."""
+        if self._end is not None and self._place >= self._end:
+            if not (self._unsure and self._other):
+                return False
+            self._begin(self._other)
+            self._other = ""
+        piece = self._sound.piece(self._place, WINDOW_S * RATE + 1, RATE, stop)
+        self._piece = piece[: WINDOW_S * RATE]
+        if len(piece) == len(self._piece):
+            self._end = self._place + len(piece)
+        return bool(len(piece)) or self.fetch(stop)
+
+    def listen(self) -> None:
+        """Hear the window that was read."""
+        prompt = " ".join([self._wish["prompt"], *(segment.text for segment in self._segments[-3:])]).strip()
+        asked = {
+            **self._wish, "language": self._language, "prompt": prompt, "folder": self._folders[self._model], "last": self._end is not None,
+        }  # fmt: skip
+        answer, _ = self._speech.ask("hear", asked, np.ascontiguousarray(self._piece, np.float32).tobytes())
+        window = from_table(Window, answer["window"])
+        self._unsure |= window.confidence < _UNSURE
+        self._language = self._language or window.language or None
+        self._segments += [_moved(segment, self._place / RATE) for segment in window.segments]
+        self._place += max(RATE, round(window.used_s * RATE))
+
+    @property
+    def seconds(self) -> float:
+        """Seconds that are heard."""
+        return (self._place if self._end is None else min(self._place, self._end)) / RATE
+
+    @property
+    def heard(self) -> Heard:
+        """The words so far."""
+        text = " ".join(segment.text for segment in self._segments)
+        language = (self._language or "") if self._segments else ""
+        return Heard(text, language, self.seconds, tuple(self._segments), self._model)
 
 
 def _moved(segment: HeardSegment, by_s: float) -> HeardSegment:

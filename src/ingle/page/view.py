@@ -13,7 +13,6 @@ from ingle.core.errors import Busy, ConfigError, IngleError, NotKept
 from ingle.core.message import ImagePart, Message
 from ingle.home import conversations
 from ingle.home.turns import Turn
-from ingle.media.printed import message_with_printed_words
 from ingle.page.acts import acts_of, correct
 from ingle.page.choices import Choices, choices_of, home_choices, request_of
 from ingle.page.conversation import OpenConversation, StoredConversation, TemporaryConversation, title_of
@@ -30,6 +29,7 @@ from ingle.page.taught import TaughtNotes, look_up
 from ingle.page.thread import Thread
 from ingle.page.why import WhyTab
 from ingle.serve.ask import Ask
+from ingle.serve.hearing import with_printed_words
 from ingle.serve.service import Service
 
 
@@ -201,7 +201,7 @@ class View:
     async def _send(self, argument: Any, message: Message) -> None:
         before, choices = self.conversation, self.choices  # whoever goes elsewhere while it is stored is neither brought back nor mixed up
         conversation = before or await self._begin(message.text)
-        message = await asyncio.to_thread(message_with_printed_words, message)
+        message = await with_printed_words(self.service, message, self.owner)
         turn = await conversation.ask(message, self.thread.leaf if before is conversation else "")
         if self.conversation is before:
             self.conversation = conversation

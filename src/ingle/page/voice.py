@@ -118,10 +118,10 @@ class VoiceLine:
 
     async def _listen(self, order: Order) -> None:
         """Hear what comes from now on: turn by turn, or (`once`) until `commit`."""
-        self._listener = Listener(self._service, self._news, None if order.get("once") else TurnSettings())
-        await asyncio.to_thread(self._service.speech.hear, Sound(np.zeros(RATE // 10, np.float32), RATE))  # says what is missing
+        self._listener = Listener(self._service, self._news, None if order.get("once") else TurnSettings(), self._visitor.owner)
+        await asyncio.to_thread(self._service.speech.hearing, Sound(np.zeros(RATE // 10, np.float32), RATE))  # says what is missing
         await self._tell("hears")
-        await asyncio.to_thread(warm, self._service.speech, self._voice)
+        await warm(self._service, self._voice, self._visitor.owner)
 
     async def _deaf(self, _order: Order) -> None:
         self._listener = None
@@ -182,7 +182,7 @@ class VoiceLine:
         elif isinstance(news, SaidSoFar):
             await self._tell("partial", {"text": news.text})
         elif isinstance(news, HeardTurn):
-            await heard_fact(self._service, news.sound, news.heard, news.energy, self._visitor.owner, news.turn)
+            await heard_fact(self._service, news.sound.digest, news.heard, news.energy, self._visitor.owner, news.turn)
             await self._tell("said", {"text": news.heard.text.strip()})
         elif isinstance(news, TurnFailed):
             await self._tell("trouble", {"text": str(news.error)})

@@ -5,6 +5,7 @@ import uuid
 from dataclasses import dataclass, field
 
 from ingle.adapt.choosing import Choice
+from ingle.core.energy import NOTHING, Energy
 from ingle.core.message import Request, Usage, Verdict
 from ingle.engine.language_model import LanguageModel
 
@@ -49,6 +50,8 @@ class AnswerRun:
     """The request as it came, and its seed."""
     choice: Choice
     """The request after memories were added, and the model with its lessons."""
+    seeing: Energy = NOTHING
+    """The energy that its pictures took."""
     words: list[str] = field(default_factory=list)
     verdicts: list[Verdict] = field(default_factory=list)
     writing: bool = False

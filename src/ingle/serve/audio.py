@@ -104,7 +104,8 @@ async def _heard(
     service: Service, who: str, file: UploadFile, wish: HearingWish, format_: str, granularities: list[Granularity]
 ) -> Response:
     id_ = f"transcript-{uuid.uuid4().hex}"
-    one = await hear(service, await file.read(), "file", who, wish, id_)
+    with service.slow.seat(who):
+        one = await hear(service, await file.read(), "file", who, wish, id_)
     await guard_words(service, one.heard.text, one.heard.model, who, id_)
     task = "translate" if wish.translate else "transcribe"
     text, media_type = transcript(one.heard, format_, task, granularities, one.about)

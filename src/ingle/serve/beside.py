@@ -21,7 +21,6 @@ from ingle.explain.cause import TOP, Nats, OutOfTime, Reader
 from ingle.safety.middleware import close, wrap
 from ingle.safety.registry import make_guards
 from ingle.serve.limits import limits_of
-from ingle.serve.prepare import prepare
 from ingle.serve.service import Service
 from ingle.serve.why import Tap
 
@@ -120,7 +119,7 @@ class Beside:
         return "".join(words), tap
 
     async def _engine(self, model: LanguageModel, request: Request) -> AsyncIterator[Chunk]:
-        prompt, grammar, _ = await prepare(model, request)
+        prompt, grammar = await self.service.preparer.prepare(model, request, self.asker)
         inbox: asyncio.Queue[Any] = asyncio.Queue()
         # Nothing of it is remembered: it holds what was taught, or lacks it, and nobody goes on from here.
         deadline, vectors = self.deadline, prompt.vectors

@@ -31,7 +31,7 @@ class Health:
             return "stopped"
         if not service.models.there:
             return "no home"
-        if (service.recorder.failing or await asyncio.to_thread(self._scarce)) and not await self._can_record():
+        if (service.recorder.failing or await service.slow.doors.do("", lambda _stop: self._scarce())) and not await self._can_record():
             return "can't record"
         return "no memory" if service.scheduler.failures.starved() else "ok"
 
@@ -44,7 +44,7 @@ class Health:
     async def _can_record(self) -> bool:
         """Return whether a fact could be written, by a trial. One that takes too long has failed, and goes on for those who ask next."""
         if self._trial is None or (self._trial.done() and time.monotonic() - self._tried > PATIENCE_S):
-            self._trial, self._tried = asyncio.ensure_future(asyncio.to_thread(self._try)), time.monotonic()
+            self._trial, self._tried = asyncio.ensure_future(self._service.slow.doors.do("", lambda _stop: self._try())), time.monotonic()
         await asyncio.wait({self._trial}, timeout=PATIENCE_S)
         return self._trial.done() and self._trial.result()
 

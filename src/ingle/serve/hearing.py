@@ -12,14 +12,16 @@ from typing import Any
 
 from fastapi import Request as HttpRequest
 
+from ingle.core.apart import Stop
 from ingle.core.digest import digest_bytes
-from ingle.core.energy import Energy
-from ingle.core.errors import RequestError
+from ingle.core.energy import NOTHING, Energy
+from ingle.core.errors import ConfigError, RequestError
 from ingle.core.media import Sound
-from ingle.core.message import AudioPart, Chunk, Message, Part, Request, TextPart, Verdict
+from ingle.core.message import AudioPart, Chunk, ImagePart, Message, Part, Request, TextPart, Verdict
+from ingle.media.decoder import DecodedApart
 from ingle.media.heard import Heard
-from ingle.media.printed import with_printed_words
-from ingle.media.sound import read_sound
+from ingle.media.printed import printed_words, quoted, reads_print
+from ingle.media.speech import RATE, Hearing
 from ingle.safety.limits import RequestLimits
 from ingle.safety.middleware import Blocked, close, wrap
 from ingle.safety.registry import make_guards
@@ -54,40 +56,56 @@ async def hear(service: Service, data: bytes, place: str, asker: str, wish: Hear
 
     Raises RequestError for bytes that are no sound or too long, ConfigError, NotKept or HomeError with the command for missing parts.
     """
-    sound = await asyncio.to_thread(decoded, data, place)
-    heard, energy = await listen(service, sound, wish)
-    return await heard_fact(service, sound, heard, energy, asker, completion)
+    sound = await asyncio.to_thread(service.decoder.recording, data, place)
+    heard, energy = await listen(service, sound, wish, asker)
+    return await heard_fact(service, sound.digest, heard, energy, asker, completion)
 
 
-async def listen(service: Service, sound: Sound, wish: HearingWish) -> tuple[Heard, Energy]:
-    """Hear a sound, and meter it; leaves no fact."""
-    began, first = time.perf_counter(), service.speech.meter.begin()
-    heard = await asyncio.to_thread(_listen, service, sound, wish)
-    service.metrics.heard(sound.seconds, time.perf_counter() - began)
-    return heard, service.speech.meter.between(first, service.speech.meter.read())
+async def listen(service: Service, sound: DecodedApart | Sound, wish: HearingWish, asker: str) -> tuple[Heard, Energy]:
+    """Hear a sound window by window, each in the asker's turn, and meter it; leaves no fact."""
+    began, slow, meter, energy = time.perf_counter(), service.slow, service.meter, NOTHING
+    fetching = slow.decoding if isinstance(sound, DecodedApart) else slow.speech
+    hearing, more = await fetching.do(asker, lambda stop: _first(service, sound, wish, stop))
+
+    def window(_stop: Stop) -> Energy:
+        reading = meter.begin()
+        hearing.listen()
+        return meter.between(reading, meter.read())
+
+    while more:
+        energy = energy + await slow.speech.do(asker, window)
+        more = await fetching.do(asker, hearing.fetch)
+    service.metrics.heard(hearing.heard.seconds, time.perf_counter() - began)
+    return hearing.heard, energy
 
 
-async def heard_fact(service: Service, sound: Sound, heard: Heard, energy: Energy, asker: str, completion: str) -> HeardSound:
-    """Record that a sound was heard: figures, and digests under the home's key."""
-    event = await asyncio.to_thread(hear_event, service.home, service.key, sound, heard, energy, asker, completion)
+def _first(service: Service, sound: DecodedApart | Sound, wish: HearingWish, stop: Stop) -> tuple[Hearing, bool]:
+    """Begin to hear; what is no sound is said before what is missing."""
+    if isinstance(sound, DecodedApart):
+        sound.piece(0, 1, RATE, stop)
+    hearing = service.speech.hearing(sound, wish.model, wish.language, wish.translate, wish.prompt, wish.words)
+    return hearing, hearing.fetch(stop)
+
+
+async def heard_fact(service: Service, recording: str, heard: Heard, energy: Energy, asker: str, completion: str) -> HeardSound:
+    """Record that a sound was heard: figures, and digests under the home's key. `recording`: its digest."""
+    event = await asyncio.to_thread(hear_event, service.home, service.key, recording, heard, energy, asker, completion)
     row = await asyncio.wrap_future(service.recorder.add(event))
-    return HeardSound(heard, {"event": row.seq, "model": heard.model, "seconds": round(sound.seconds, 3), "energy": energy.table()})
-
-
-def _listen(service: Service, sound: Sound, wish: HearingWish) -> Heard:
-    return service.speech.hear(sound, wish.model, wish.language, wish.translate, wish.prompt, wish.words)
+    return HeardSound(heard, {"event": row.seq, "model": heard.model, "seconds": round(heard.seconds, 3), "energy": energy.table()})
 
 
 async def hear_request(http: HttpRequest, service: Service, request: Request, asker: str, completion: str) -> tuple[Request, list[Any]]:
     """Return the request with the words of its recordings in their place, and those that stand in its pictures behind them; and what was
     heard, for Ingle's own field of the response.
 
-    Stops if the client goes. Raises what `hear` raises, and RequestError for a recording without words.
+    Stops if the client goes. Raises what `hear` raises, Busy if the asker has too many in work, and RequestError for a recording without
+    words.
     """
-    request = await asyncio.to_thread(with_printed_words, request)
-    if not any(isinstance(part, AudioPart) for message in request.messages for part in message.parts):
+    parts = [part for message in request.messages for part in message.parts]
+    if not any(isinstance(part, AudioPart) or (isinstance(part, ImagePart) and reads_print()) for part in parts):
         return request, []
-    return await while_connected(http, _hear_parts(service, request, asker, completion))
+    with service.slow.seat(asker):
+        return await while_connected(http, _hear_parts(service, request, asker, completion))
 
 
 async def _hear_parts(service: Service, request: Request, asker: str, completion: str) -> tuple[Request, list[Any]]:
@@ -105,16 +123,34 @@ async def _hear_parts(service: Service, request: Request, asker: str, completion
                 raise RequestError(place, "holds no words that could be heard", "", "Speak louder or closer, or type.")
             parts.append(TextPart(one.heard.text, part.origin))
             about.append({"message": i, "part": j, "text": one.heard.text, "language": one.heard.language} | one.about)
-        messages.append(replace(message, parts=tuple(parts)))
+        messages.append(await with_printed_words(service, replace(message, parts=tuple(parts)), asker))
     return replace(request, messages=tuple(messages)), about
 
 
-def decoded(data: bytes, place: str) -> Sound:
-    """Return the sound in these bytes. Raises RequestError, which names the place, for no sound or too much."""
+async def with_printed_words(service: Service, message: Message, asker: str) -> Message:
+    """Return a user's message with the words in its pictures behind them; unchanged where Tesseract is not installed."""
+    if message.role != "user" or not reads_print():
+        return message
+    parts: list[Part] = []
+    for part in message.parts:
+        parts.append(part)
+        if isinstance(part, ImagePart) and (words := await _printed(service, part.data, asker)):
+            parts.append(quoted(words))
+    return replace(message, parts=tuple(parts))
+
+
+async def _printed(service: Service, data: bytes, asker: str) -> str:
+    """Return the words in a picture; none of one that can't be read, which whoever looks at it says better."""
+    digest = digest_bytes(data)
+    known = service.sounds.printed_before(asker, digest)
+    if known is not None:
+        return known
     try:
-        return read_sound(data)
-    except RequestError as error:
-        raise RequestError(place, error.rule, error.got, error.cure) from error
+        words = await service.slow.decoding.do(asker, lambda stop: printed_words(service.decoder.picture(data, stop=stop), stop))
+    except (ConfigError, RequestError):
+        words = ""
+    service.sounds.printed(asker, digest, words)
+    return words
 
 
 async def guard_words(service: Service, text: str, name: str, asker: str, completion: str = "") -> None:

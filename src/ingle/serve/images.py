@@ -4,11 +4,13 @@ import base64
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from fastapi import APIRouter, Depends
 from fastapi import Request as HttpRequest
 
+from ingle.core.apart import Stop
 from ingle.core.errors import DeltaError, RequestError
 from ingle.core.message import Chunk
 from ingle.engine.language_model import LanguageModel
@@ -47,7 +49,8 @@ async def generations(
         asks.append(replace(ask, id=f"img-{ask.id.removeprefix('chatcmpl-')}"))
     texts, lasts = await while_connected(http, _written(service, asks))
     head = {"created": int(time.time()), "background": "opaque", "output_format": "png", "size": f"{side}x{side}", "quality": "low"}
-    data = [{"b64_json": base64.b64encode(picture_of(model, text, side)).decode()} for text in texts]
+    made = [await service.slow.sight.do(who, partial(_picture, model, text, side)) for text in texts]
+    data = [{"b64_json": base64.b64encode(one).decode()} for one in made]
     return head | {"data": data, "usage": _usage(lasts), "ingle": account_of(lasts)}
 
 
@@ -77,6 +80,10 @@ def picture_of(model: LanguageModel, text: str, side: int) -> bytes:
         rule = "A guard changed the words of this picture, so there is none"
         raise RequestError("prompt", rule, "", "Ask for something else.") from error
     return png_of(enlarged(picture, side / SIDE))
+
+
+def _picture(model: LanguageModel, text: str, side: int, _stop: Stop) -> bytes:
+    return picture_of(model, text, side)
 
 
 async def _written(service: Service, asks: Sequence[Ask]) -> tuple[list[str], list[Chunk]]:

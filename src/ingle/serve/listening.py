@@ -84,8 +84,10 @@ Tell = Callable[[TurnNews], Awaitable[None]]
 class Listener:
     """Hears one stream: 16-bit samples, RATE a second. With a detector, turns end by themselves; without one, by `commit`."""
 
-    def __init__(self, service: Service, tell: Tell, settings: TurnSettings | None, wish: HearingWish = HearingWish()) -> None:  # noqa: B008
-        self._service, self._tell, self.wish = service, tell, wish
+    def __init__(
+        self, service: Service, tell: Tell, settings: TurnSettings | None, asker: str, wish: HearingWish = HearingWish()  # noqa: B008
+    ) -> None:  # fmt: skip
+        self._service, self._tell, self._asker, self.wish = service, tell, asker, wish
         self._pieces: list[npt.NDArray[np.float32]] = []
         self._begins, self._length = 0, 0
         """Samples of the stream that were dropped, and that are here."""
@@ -112,7 +114,7 @@ class Listener:
             at = self._heard_from + round(change.at_s * RATE)
             if change.kind == "began":
                 self._drop_before(at)
-                self._turn = _Turn(self._service, self.wish, self._tell)
+                self._turn = _Turn(self._service, self._asker, self.wish, self._tell)
                 await self._tell(SpeechBegan(self._turn.id, self._begins / RATE))
             elif self._turn is not None:
                 self._turn.hear(self.sound(), at)
@@ -144,7 +146,7 @@ class Listener:
         seconds = self._length / RATE
         if seconds < 0.1:
             raise RequestError("input_audio_buffer", "must hold 100 ms of sound at least", f"{seconds * 1000:.0f} ms")
-        turn = self._turn or _Turn(self._service, self.wish, self._tell)
+        turn = self._turn or _Turn(self._service, self._asker, self.wish, self._tell)
         turn.end(self.sound(), None)
         self.clear()
         return turn.id
@@ -164,8 +166,8 @@ class Listener:
 class _Turn:
     """One turn: hears it again and again while it grows, one hearing at a time."""
 
-    def __init__(self, service: Service, wish: HearingWish, tell: Tell) -> None:
-        self._service, self._wish, self._tell = service, wish, tell
+    def __init__(self, service: Service, asker: str, wish: HearingWish, tell: Tell) -> None:
+        self._service, self._asker, self._wish, self._tell = service, asker, wish, tell
         self.id = f"item_{uuid.uuid4().hex[:24]}"
         self._length, self._heard_length = 0, 0
         self._task: asyncio.Task[None] | None = None
@@ -199,7 +201,7 @@ class _Turn:
         if voice_end is not None and self._last is not None and self._last[0] == voice_end:
             return
         try:
-            heard, energy = await listen(self._service, sound, self._wish)
+            heard, energy = await listen(self._service, sound, self._wish, self._asker)
         except IngleError:
             return  # the whole turn will say it
         self._last, self._energy = (voice_end, heard), self._energy + energy
@@ -217,7 +219,7 @@ class _Turn:
             await asyncio.wait([before])
         try:
             if self._last is None or voice_end is None or self._last[0] != voice_end:
-                heard, energy = await listen(self._service, sound, self._wish)
+                heard, energy = await listen(self._service, sound, self._wish, self._asker)
                 self._last, self._energy = (voice_end, heard), self._energy + energy
             await self._tell(HeardTurn(self.id, sound, self._last[1], self._energy))
         except IngleError as error:

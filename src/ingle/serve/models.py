@@ -38,7 +38,8 @@ async def health(request: Request, response: Response, service: Service = Depend
     busy = {"running": scheduler.running, "queued": scheduler.queued}
     busy |= {"state_bytes": scheduler.cached_bytes, "most_state_bytes": scheduler.capacity.state_bytes}
     busy |= {"small": service.settings.small, "page": service.settings.page, "learner": service.learns}
-    return {"status": status, "version": __version__, **busy, "damaged_models": await asyncio.to_thread(service.models.damaged)}
+    damaged = await service.slow.doors.do("", lambda _stop: service.models.damaged())
+    return {"status": status, "version": __version__, **busy, "damaged_models": damaged}
 
 
 @router.get("/metrics", tags=["operation"], response_class=Response, responses={200: {"content": {"text/plain": {}}}})

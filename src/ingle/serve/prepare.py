@@ -1,34 +1,72 @@
-"""Makes a request ready for the engine, off the event loop: templates come with models and may be slow, and pictures take time."""
+"""Makes a request ready for the engine, off the event loop: templates come with models and may be slow, and pictures take time.
 
-import asyncio
+A picture is decoded in another process, and seen, when it is the asker's turn; what was seen lately is known.
+"""
+
 from collections.abc import Callable
+from dataclasses import dataclass
 
+from ingle.core.apart import Stop
 from ingle.core.energy import NOTHING, Energy
 from ingle.core.errors import RequestError
-from ingle.core.message import Request
-from ingle.energy.meter import Span, open_meter
+from ingle.core.message import ImagePart, Request
+from ingle.energy.meter import Meter, Span, open_meter
 from ingle.engine.grammar import Grammar
 from ingle.engine.language_model import LanguageModel
-from ingle.engine.seeing import ReadyPrompt
+from ingle.engine.seeing import ReadyPrompt, Seer
+from ingle.media.decoder import Decoder
+from ingle.serve.slow import Slow
 
 
-async def prepare(
-    model: LanguageModel, request: Request, others: Callable[[], int] = lambda: 0
-) -> tuple[ReadyPrompt, Grammar | None, Energy]:
-    """Return the prompt, the answer's grammar, and the energy that its pictures took.
+@dataclass(frozen=True, slots=True)
+class Preparer:
+    """Makes requests ready for one server."""
 
-    `others`: how many answers are being written. Beside them, pictures are in their share already: a step's energy is the process's.
-    Raises RequestError and its subclasses for a request that can't be answered.
-    """
-    size = model.backend.config.vocab_size
-    if any(token >= size for token, _ in request.sampling.logit_bias):
-        raise RequestError("logit_bias", f"must map token ids below {size}", max(token for token, _ in request.sampling.logit_bias))
-    alone = not others()
+    slow: Slow
+    decoder: Decoder
+    meter: Meter
+    """Of the decoder's processes."""
+    others: Callable[[], int] = lambda: 0
+    """How many answers are being written. Beside them, seeing is in their share already: a step's energy is the process's."""
 
-    def read() -> tuple[ReadyPrompt, Grammar | None, Energy]:
-        span = Span(open_meter()) if alone and model.seer is not None else None
-        prompt = model.prompt(request)
-        taken = span.end() if span is not None and prompt.vectors else NOTHING
-        return prompt, model.grammar(request), taken if not others() else NOTHING
+    async def see(self, model: LanguageModel, request: Request, asker: str) -> Energy:
+        """Let the model see a request's pictures that it has not seen lately; returns the energy.
 
-    return await asyncio.to_thread(read)
+        Raises RequestError for a picture that can't be read, Busy if the asker has too many in work.
+        """
+        seer = model.seer
+        shown = [
+            (part, f"messages[{i}].content[{j}]")
+            for i, message in enumerate(request.messages)
+            for j, part in enumerate(message.parts)
+            if isinstance(part, ImagePart)
+        ]
+        if seer is None or all(seer.knows(part) for part, _ in shown):
+            return NOTHING
+        energy = NOTHING
+        with self.slow.seat(asker):
+            for part, at in shown:
+                if not seer.knows(part):
+                    energy = energy + await self._see(seer, part, at, asker)
+        return energy
+
+    async def _see(self, seer: Seer, part: ImagePart, at: str, asker: str) -> Energy:
+        first = self.meter.begin()
+        picture = await self.slow.decoding.do(asker, lambda stop: self.decoder.picture(part.data, at, stop))
+        taken = self.meter.between(first, self.meter.read())
+
+        def look(_stop: Stop) -> Energy:
+            span = Span(open_meter()) if not self.others() else None
+            seer.see(part, at, picture)
+            seen = span.end() if span is not None else NOTHING
+            return seen if not self.others() else NOTHING
+
+        return taken + await self.slow.sight.do(asker, look)
+
+    async def prepare(self, model: LanguageModel, request: Request, asker: str) -> tuple[ReadyPrompt, Grammar | None]:
+        """Return the prompt and the answer's grammar. Raises RequestError and its subclasses for a request that can't be answered."""
+        size = model.backend.config.vocab_size
+        if any(token >= size for token, _ in request.sampling.logit_bias):
+            raise RequestError("logit_bias", f"must map token ids below {size}", max(token for token, _ in request.sampling.logit_bias))
+        await self.see(model, request, asker)
+        return await self.slow.prompts.do(asker, lambda _stop: (model.prompt(request), model.grammar(request)))

@@ -57,15 +57,13 @@ class TalkSession:
         """Find model and voice, and say how the talk is set. Raises NotKept or ConfigError, which say what is missing."""
         kept, _ = await self._service.models.find(self._model)
         self._settings = TalkSettings(await voice_of(self._service, "auto"), kept.name)
-        self._listener = Listener(self._service, self._news, self._settings.turns)
+        self._listener = Listener(self._service, self._news, self._settings.turns, self._asker)
         self._ahead.append(asyncio.create_task(self._warm()))
         await self._emit("session.created", {"session": self._session()})
 
     async def _warm(self) -> Energy:
         """Let ears and voice wake up while the speaker takes a breath. It costs the first turn's energy."""
-        first = self._service.speech.meter.begin()
-        await asyncio.to_thread(warm, self._service.speech, self._settings.voice.name)
-        return self._service.speech.meter.between(first, self._service.speech.meter.read())
+        return await warm(self._service, self._settings.voice.name, self._asker)
 
     async def end(self) -> None:
         """End what goes on."""
@@ -141,7 +139,7 @@ class TalkSession:
 
     async def _said(self, news: HeardTurn) -> None:
         energy, text = news.energy + await self._ahead_energy(), news.heard.text.strip()
-        await heard_fact(self._service, news.sound, news.heard, energy, self._asker, news.turn)
+        await heard_fact(self._service, news.sound.digest, news.heard, energy, self._asker, news.turn)
         if text:
             await self._add(TalkItem("user", text, True, news.turn))
         usage = {"type": "duration", "seconds": round(news.sound.seconds, 3)}
@@ -203,8 +201,8 @@ class TalkSession:
         for part in content:
             if isinstance(part, Mapping) and part.get("type") == "input_audio" and "audio" in part:
                 sound = sound_of(_decoded(part["audio"], "item.content.audio"))
-                heard, energy = await listen(self._service, sound, self._listener.wish)
-                await heard_fact(self._service, sound, heard, energy, self._asker, "")
+                heard, energy = await listen(self._service, sound, self._listener.wish, self._asker)
+                await heard_fact(self._service, sound.digest, heard, energy, self._asker, "")
                 texts.append(heard.text)
                 aloud = True
             elif isinstance(part, Mapping) and isinstance(part.get("text", part.get("transcript")), str):

@@ -15,6 +15,7 @@ from ingle.adapt.choosing import Choice, Chooser
 from ingle.core.errors import HomeError, IngleError, RequestError
 from ingle.core.event import Event
 from ingle.core.message import Chunk, Finish, Request, Usage, Verdict
+from ingle.energy.meter import Clocks, Meter
 from ingle.engine.job import Job, Outcome, post_directly
 from ingle.engine.language_model import LanguageModel
 from ingle.engine.painting import as_drawing
@@ -27,6 +28,7 @@ from ingle.home.kept import Kept
 from ingle.home.place import Home
 from ingle.home.turns import keep_answer
 from ingle.learn.settings import LearnSettings
+from ingle.media.decoder import Decoder
 from ingle.media.speech import Speech
 from ingle.safety.middleware import Blocked, Next, close, wrap
 from ingle.safety.policy import USUAL, GuardPolicy
@@ -38,12 +40,13 @@ from ingle.serve.limits import limits_of
 from ingle.serve.logs import log
 from ingle.serve.metrics import Metrics
 from ingle.serve.model_registry import ModelRegistry
-from ingle.serve.prepare import prepare
+from ingle.serve.prepare import Preparer
 from ingle.serve.pulling import Puller
 from ingle.serve.record import Recorder, answer_event, new_seed, refusal_event, told_events
 from ingle.serve.replay import parameters
 from ingle.serve.rooms import open_rooms
 from ingle.serve.settings import SamplingSettings, ServeSettings
+from ingle.serve.slow import Slow
 from ingle.serve.sound_memory import SoundMemory
 from ingle.serve.wrong_keys import WrongKeys
 
@@ -64,7 +67,11 @@ class Service:
         """policy: settings of the guards; see safety/policy.py."""
         self.home, self.settings, self.sampling, self.models = home, settings, sampling, models
         self.metrics, self.policy, self.recorder = Metrics(), policy, Recorder(home)
-        self.speech, self.sounds = Speech(home), SoundMemory()  # ears and voices: a process that starts when it is first needed
+        # Decoders, ears and voices: processes that start when they are first needed.
+        self.slow, self.decoder, self.speech, self.sounds = Slow(), Decoder(), Speech(home), SoundMemory()
+        self.meter = Meter(clocks=Clocks(cpu_s=lambda: self.decoder.cpu_s + self.speech.cpu_s))
+        """Meters those processes; a reading between two answers counts what others asked meanwhile, too."""
+        self.preparer = Preparer(self.slow, self.decoder, self.meter, lambda: self.running)
         self.puller = Puller(home, models.only, lambda: self.running)
         self.wrong_keys = WrongKeys(self.recorder.add, self.metrics.wrong_key)
         self.key, self.learns = b"", False
@@ -135,7 +142,9 @@ class Service:
         """Drains and waits until all facts are written."""
         await self.puller.close()
         await self.drain()
-        await asyncio.to_thread(self.speech.close)
+        self.slow.close()
+        for apart in (self.decoder, self.speech):
+            await asyncio.to_thread(apart.close)
         if self._sweeping is not None:
             self._sweeping.cancel()
         await asyncio.to_thread(self.recorder.close)
@@ -176,7 +185,8 @@ class Service:
         seed = request.sampling.seed
         request = replace(request, sampling=replace(request.sampling, seed=new_seed() if seed is None else seed))
         try:
-            run = AnswerRun(replace(ask, request=request), await asyncio.to_thread(self._choose, ask, model, kept, request))
+            seeing = await self.preparer.see(model, request, ask.asker)
+            run = AnswerRun(replace(ask, request=request), await asyncio.to_thread(self._choose, ask, model, kept, request), seeing)
             async with aclosing(self._guarded(run)) as chunks:
                 async for chunk in drawn(run.model, chunks) if is_drawing(run.model, request) else chunks:
                     yield chunk
@@ -224,14 +234,14 @@ class Service:
         """Return the innermost handler, which the guards wrap."""
 
         async def engine(request: Request) -> AsyncIterator[Chunk]:
-            prompt, grammar, taken = await prepare(run.model, request, lambda: self.running)
+            prompt, grammar = await self.preparer.prepare(run.model, request, run.ask.asker)
             inbox: asyncio.Queue[Chunk | IngleError] = asyncio.Queue()
             ask = run.ask
             deadline = time.perf_counter() + self.settings.deadline_s
             label = "" if run.choice.lessons else ask.label  # states made with lessons are not saved: they would outlive the lessons
             lasting, vectors = run.choice.lasting, prompt.vectors
             job = Job(run.model, request, prompt.ids, inbox.put_nowait, grammar, ask.asker, label, lasting, deadline, vectors=vectors)
-            job.energy = taken
+            job.energy = run.seeing
             self.scheduler.submit(job)
             finished, run.writing = False, True
             try:

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 from ingle.core.energy import Energy
 from ingle.core.event import Event, Fact
-from ingle.core.media import Sound
 from ingle.home.parts import list_parts
 from ingle.home.place import Home
 from ingle.media.heard import Heard
@@ -14,13 +13,13 @@ from ingle.serve.record import answer_digest
 
 
 def hear_event(
-    home: Home, key: bytes, sound: Sound, heard: Heard, energy: Energy, asker: str = "", completion: str = ""
+    home: Home, key: bytes, recording: str, heard: Heard, energy: Energy, asker: str = "", completion: str = ""
 ) -> Event:  # fmt: skip
-    """Return the fact of a recording that was heard. `completion`: the answer that it was heard for."""
+    """Return the fact of a recording that was heard. `recording`: its digest; `completion`: the answer that it was heard for."""
     parts = {part.name: part.base for part in list_parts(home)}
     facts: dict[str, Fact] = {
-        "model": parts.get(heard.model, ""), "seconds": round(sound.seconds, 3), "language": heard.language,
-        "recording": hmac.digest(key, sound.digest.encode(), hashlib.sha256).hex(), "words": answer_digest(key, heard.text),
+        "model": parts.get(heard.model, ""), "seconds": round(heard.seconds, 3), "language": heard.language,
+        "recording": hmac.digest(key, recording.encode(), hashlib.sha256).hex(), "words": answer_digest(key, heard.text),
         "id": completion, "key": asker,
     }  # fmt: skip
     return Event("hear", heard.model, {name: value for name, value in facts.items() if value != ""} | energy.facts())

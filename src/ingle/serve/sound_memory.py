@@ -1,5 +1,5 @@
 """Sounds of the last hour, in memory alone: the words of spoken answers by their id, for a client may send that id back instead of the
-words; and the words of recordings, for most clients send a conversation's recordings again with every turn."""
+words; and the words of recordings and in pictures, for most clients send a conversation's media again with every turn."""
 
 import time
 from collections import OrderedDict
@@ -48,6 +48,7 @@ class SoundMemory:
 
     _spoken: _Lately[str] = field(default_factory=_Lately)
     _heard: _Lately[HeardSound] = field(default_factory=_Lately)
+    _printed: _Lately[str] = field(default_factory=_Lately)
 
     def spoke(self, asker: str, id_: str, text: str) -> int:
         """Remember a spoken answer; returns when it will be forgotten, in seconds since 1970."""
@@ -67,3 +68,11 @@ class SoundMemory:
     def heard_before(self, asker: str, digest: str) -> HeardSound | None:
         """Return what a recording says, if it was heard lately."""
         return self._heard.get(asker, digest)
+
+    def printed(self, asker: str, digest: str, words: str) -> None:
+        """Remember the words in a picture by the digest of its bytes."""
+        self._printed.put(asker, digest, words)
+
+    def printed_before(self, asker: str, digest: str) -> str | None:
+        """Return the words in a picture, if it was read lately."""
+        return self._printed.get(asker, digest)

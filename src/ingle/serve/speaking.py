@@ -1,27 +1,28 @@
-"""Speaks a text while it is being written, clause by clause, in a thread of its own.
+"""Speaks a text while it is being written, clause by clause, each in the asker's turn.
 
 What is written waits in a queue without an end, so that no clause is lost however fast the writer is. Whoever stops listening stops the
 voice behind the clause that it is at.
 """
 
 import asyncio
-import queue
-import threading
 import time
 import uuid
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
 
+from ingle.core.apart import Stop
 from ingle.core.energy import NOTHING, Energy
 from ingle.core.errors import IngleError, RequestError
 from ingle.core.event import Event
 from ingle.core.media import Sound
+from ingle.media.clauses import Cutter
 from ingle.media.sound import resampled
-from ingle.media.speech import Speech
+from ingle.media.speech import Mouth
 from ingle.serve.service import Service
 from ingle.serve.sound_facts import speak_event
 
@@ -56,17 +57,23 @@ async def voice_of(service: Service, name: str, speed: float = 1.0) -> "Voice":
 
     def find() -> str:
         wanted = "auto" if name in ("", *_OPENAI) else name
-        service.speech.speak("", wanted, speed)  # says what is missing, and makes no sound
+        service.speech.mouth(wanted, speed)  # says what is missing
         return service.speech.voices()[0] if wanted == "auto" else wanted
 
     return Voice(await asyncio.to_thread(find), speed)
 
 
-def warm(speech: Speech, voice: str) -> None:
-    """Wake up ears and voice; silent where one of them is missing, for whoever needs it will say so."""
-    with suppress(IngleError):
-        list(speech.speak("Yes.", voice))
-        speech.hear(Sound(np.zeros(RATE // 10, np.float32), RATE))
+async def warm(service: Service, voice: str, asker: str) -> Energy:
+    """Wake up ears and voice; returns the energy. Silent where one of them is missing, for whoever needs it will say so."""
+
+    def work(_stop: Stop) -> Energy:
+        first = service.meter.begin()
+        with suppress(IngleError):
+            list(service.speech.speak("Yes.", voice))
+            service.speech.hear(Sound(np.zeros(RATE // 10, np.float32), RATE))
+        return service.meter.between(first, service.meter.read())
+
+    return await service.slow.speech.do(asker, work)
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,58 +108,54 @@ class Speaker:
     """The clauses of which there is sound."""
     seconds: float = 0.0
     """Seconds of sound so far."""
-    _texts: "queue.SimpleQueue[str | None]" = field(default_factory=queue.SimpleQueue)
-    _stopped: bool = False
+    _texts: "asyncio.Queue[str | None]" = field(default_factory=asyncio.Queue)
     _energy: Energy = NOTHING
     _began: float = field(default_factory=time.perf_counter)
 
     def say(self, text: str) -> None:
         """Take words as they are written; a clause is spoken when it is whole."""
         if text:
-            self._texts.put(text)
+            self._texts.put_nowait(text)
 
     def end(self) -> None:
         """Say that nothing more will come."""
-        self._texts.put(None)
+        self._texts.put_nowait(None)
 
     async def pieces(self) -> AsyncGenerator[Spoken, None]:
         """Yield the clauses with their sound as soon as each is made. Closing it ends the talk. Raises what speaking raises."""
-        loop, outbox = asyncio.get_running_loop(), asyncio.Queue[Spoken | BaseException | None]()
-
-        def post(one: Spoken | BaseException | None) -> None:
-            if not self._stopped:  # the loop may be gone by then
-                loop.call_soon_threadsafe(outbox.put_nowait, one)
-
-        threading.Thread(target=self._work, args=(post,), name="talk", daemon=True).start()
-        ended = "cancelled"
+        ended, slow, speech = "cancelled", self.service.slow, self.service.speech
         try:
-            while (one := await outbox.get()) is not None:
-                if isinstance(one, BaseException):
-                    ended = "error"
-                    raise one
-                self._count(one)
-                yield one
+            with slow.seat(self.asker):
+                mouth = await asyncio.to_thread(speech.mouth, self.voice.name, self.voice.speed)
+                async for clause in self._clauses():
+                    sound = await slow.speech.do(self.asker, partial(self._made, clause, mouth))
+                    if sound is not None:
+                        self._count(one := Spoken(clause, sound))
+                        yield one
             ended = "stop"
+        except Exception:
+            ended = "error"
+            raise
         finally:
-            self._stopped = True
             self.end()
             recorded = self.service.recorder.add(self._fact(ended))
         row = await asyncio.wrap_future(recorded)
         self.about |= {"event": row.seq, "voice": self.voice.name, "seconds": round(self.seconds, 3), "energy": self._energy.table()}
 
-    def _work(self, post: Callable[[Spoken | BaseException | None], None]) -> None:
-        texts, meter = iter(self._texts.get, None), self.service.speech.meter
-        try:
-            first = meter.begin()
-            for clause, sound in self.service.speech.speak_clauses(texts, self.voice.name, self.voice.speed):
-                last = meter.read()
-                self._energy, first = self._energy + meter.between(first, last), last
-                if self._stopped:
-                    return
-                post(Spoken(clause, resampled(sound, RATE)))
-            post(None)
-        except Exception as error:
-            post(error)
+    async def _clauses(self) -> AsyncIterator[str]:
+        cutter = Cutter()
+        while (text := await self._texts.get()) is not None:
+            for clause in cutter.take(text):
+                yield clause
+        for clause in cutter.finish():
+            yield clause
+
+    def _made(self, clause: str, mouth: Mouth, _stop: Stop) -> Sound | None:
+        meter = self.service.meter
+        first = meter.begin()
+        sound = self.service.speech.say(clause, mouth)
+        self._energy = self._energy + meter.between(first, meter.read())
+        return sound and resampled(sound, RATE)
 
     def _count(self, one: Spoken) -> None:
         if not self.said:

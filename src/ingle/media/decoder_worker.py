@@ -1,0 +1,49 @@
+"""The process behind `Decoder`. `python -P -m ingle.media.decoder_worker`; it ends with its standard input."""
+
+from collections import OrderedDict
+from typing import Any
+
+import numpy as np
+
+from ingle.core.apart import Answer, answer_calls
+from ingle.core.errors import RequestError
+from ingle.media.picture import read_picture
+from ingle.media.sound import Recording
+
+_MORE_BYTES = 512 << 20
+"""Address space: the largest picture that may be sent takes two thirds of it."""
+_CPU_S = 12
+"""Processor time for one file or piece: the largest pictures take two seconds."""
+_NICE = 10
+_OPEN: "OrderedDict[str, Recording]" = OrderedDict()
+"""Recordings that are open, the last one last: the next piece then needs no search in the file."""
+_MOST_OPEN = 2
+
+
+def main() -> None:
+    """Answer until standard input ends."""
+    answer_calls({"picture": _picture, "piece": _piece}, _MORE_BYTES, _fault, _NICE, _CPU_S)
+
+
+def _picture(_question: dict[str, Any], data: bytes) -> Answer:
+    pixels = read_picture(data).pixels
+    return {"height": pixels.shape[0], "width": pixels.shape[1]}, pixels.tobytes()
+
+
+def _piece(question: dict[str, Any], data: bytes) -> Answer:
+    digest = question["digest"]
+    recording = _OPEN.pop(digest, None) or Recording(data)
+    samples = recording.piece(question["start"], question["count"], question["rate"])
+    _OPEN[digest] = recording
+    while len(_OPEN) > _MOST_OPEN:
+        _OPEN.popitem(last=False)
+    return {}, np.ascontiguousarray(samples).tobytes()
+
+
+def _fault(error: Exception) -> RequestError:
+    got = f"{type(error).__name__}: {error}"[:100]
+    return RequestError("file", "This file can't be decoded", got, "Save it again, or make it smaller.")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,125 @@
+"""Slow work of a server: each kind in threads of its own, in which askers take turns.
+
+What one asker sends may take minutes to decode, hear or see. So it is done piece by piece, and each piece waits for its turn among the
+askers; tokens, keys and health use other threads. Whoever has gone is waited for by nobody: their piece is told to stop, and their next one
+never begins.
+"""
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TypeVar
+
+from ingle.core.apart import Stop
+from ingle.core.errors import Busy
+from ingle.engine.fair_queue import FairQueue
+from ingle.media.decoder import PLACES
+
+T = TypeVar("T")
+SEATS, SEATS_EACH = 64, 8
+"""Requests with pictures or sounds that are worked on or wait, of all askers and of each."""
+_RETRY_S = 5.0
+_NO_LIMIT = 1 << 30
+
+
+@dataclass(eq=False, slots=True)
+class _Turn:
+    asker: str
+    ready: "asyncio.Future[None]"
+
+
+class Turns:
+    """One kind of work. Belongs to the event loop."""
+
+    def __init__(self, name: str, places: int, each: int = 1) -> None:
+        """`places`: pieces at once; `each`: of one asker."""
+        self._pool, self._free, self._each = ThreadPoolExecutor(places, name), places, each
+        self._queue: FairQueue[_Turn] = FairQueue(_NO_LIMIT, _NO_LIMIT)
+        self._running: Counter[str] = Counter()
+
+    async def do(self, asker: str, work: Callable[[Stop], T]) -> T:
+        """Return what one piece of work returns, or raise what it raises. Cancelled, it gives up the place when the piece has ended."""
+        loop = asyncio.get_running_loop()
+        turn = _Turn(asker, loop.create_future())
+        self._queue.add(asker, turn, 0.0)
+        self._call()
+        try:
+            await turn.ready
+        except asyncio.CancelledError:
+            if not self._queue.drop(lambda one: one is turn):
+                self._leave(asker)
+            raise
+        stop = Stop()
+        done = loop.run_in_executor(self._pool, work, stop)
+        done.add_done_callback(lambda one: self._ended(asker, one))
+        try:
+            return await asyncio.shield(done)
+        except asyncio.CancelledError:
+            stop.set()
+            raise
+
+    def close(self) -> None:
+        """Begin nothing any more."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+    def _call(self) -> None:
+        """Give free places to those whose turn it is."""
+        while self._free and (found := self._queue.next(lambda one: self._running[one.asker] < self._each)) is not None:
+            asker, turn = found
+            self._queue.take(asker, turn)
+            self._free -= 1
+            self._running[asker] += 1
+            if not turn.ready.done():
+                turn.ready.set_result(None)
+
+    def _ended(self, asker: str, done: "asyncio.Future[T]") -> None:
+        if not done.cancelled():
+            done.exception()  # somebody has gone: nobody else looks at it
+        self._leave(asker)
+
+    def _leave(self, asker: str) -> None:
+        self._free += 1
+        self._running[asker] -= 1
+        if not self._running[asker]:
+            del self._running[asker]
+        self._call()
+
+
+class Slow:
+    """All kinds of slow work of one server."""
+
+    def __init__(self) -> None:
+        self.decoding = Turns("decode", PLACES)
+        self.speech = Turns("speech", 1)
+        """Hearing windows and speaking clauses, which have one process."""
+        self.sight = Turns("sight", 1)
+        """Encoders of pictures use all cores as it is; painted pictures are made here, too."""
+        self.prompts = Turns("prompt", 4, 2)
+        """Templates and tokenizers: a stranger's may take seconds."""
+        self.doors = Turns("door", 4, 4)
+        """Keys and health."""
+        self._seats: Counter[str] = Counter()
+
+    @contextmanager
+    def seat(self, asker: str) -> Iterator[None]:
+        """Count a request with pictures or sounds as long as it is worked on. Raises Busy if there are too many."""
+        if self._seats[asker] >= SEATS_EACH:
+            rule = f"You have {SEATS_EACH} pictures and sounds in work, which is the most for one user"
+            raise Busy("media", rule, "", "Ask again when one is done.", _RETRY_S)
+        if self._seats.total() >= SEATS:
+            raise Busy("media", f"The server has {SEATS} pictures and sounds in work and takes no more", "", "Ask again later.", _RETRY_S)
+        self._seats[asker] += 1
+        try:
+            yield
+        finally:
+            self._seats[asker] -= 1
+            if not self._seats[asker]:
+                del self._seats[asker]
+
+    def close(self) -> None:
+        """Begin nothing any more."""
+        for turns in (self.decoding, self.speech, self.sight, self.prompts, self.doors):
+            turns.close()
