@@ -7,7 +7,7 @@ from typing import cast
 import pytest
 from PIL import Image, ImageDraw, ImageFont
 
-from ingle.core.apart import Stop
+from ingle.core.apart import StopFlag
 from ingle.core.errors import Interrupted
 from ingle.core.message import ImagePart, Message, TextPart
 from ingle.media import printed
@@ -28,7 +28,7 @@ def sign(text: str) -> ImagePart:
 
 
 def words_in(picture: ImagePart) -> str:
-    return printed_words(read_picture(picture.data), Stop())
+    return printed_words(read_picture(picture.data), StopFlag())
 
 
 @needs_tesseract
@@ -45,7 +45,7 @@ def test_a_quotation_can_not_be_closed_and_a_blank_picture_says_nothing() -> Non
 
 @needs_tesseract
 def test_nobody_waits_for_what_nobody_wants() -> None:
-    stop = Stop()
+    stop = StopFlag()
     stop.set()
     with pytest.raises(Interrupted):
         printed_words(read_picture(sign("OPEN").data), stop)

@@ -1,7 +1,7 @@
 """Work in a process of one's own: what may take long or much memory, or end whoever does it, ends that process alone.
 
-`Apart` is the side that asks: it starts the process at the first question, lets it go when nobody has asked for some time, and kills it at
-a limit, or when nobody waits for the answer any more. `answer_calls` is the side that answers. A message is a line of JSON and bytes.
+`ProcessApart` is the side that asks: it starts the process at the first question, lets it go when nobody has asked for some time, and kills
+it at a limit, or when nobody waits for the answer any more. `answer_calls` is the side that answers. A message is a line of JSON and bytes.
 """
 
 import os
@@ -22,11 +22,11 @@ Answer = tuple[dict[str, Any], bytes]
 Call = Callable[[dict[str, Any], bytes], Answer]
 
 
-class Ended(Exception):
+class ProcessEnded(Exception):
     """The process ended before it had answered, or was killed at a limit."""
 
 
-class Stop:
+class StopFlag:
     """Whether anybody still waits for some work. Whoever does the work looks here between its pieces."""
 
     def __init__(self) -> None:
@@ -59,7 +59,7 @@ class Stop:
                 self._end = None
 
 
-class Apart:
+class ProcessApart:
     """The handle of one process. Safe to use from several threads, which take turns."""
 
     def __init__(self, module: str, answer_s: float, idle_s: float) -> None:
@@ -71,16 +71,16 @@ class Apart:
         self.cpu_s = 0.0
         """Seconds of processor time that all answers took."""
 
-    def ask(self, call: str, facts: Mapping[str, Any], data: bytes = b"", stop: Stop | None = None, tries: int = 1) -> Answer:
+    def ask(self, call: str, facts: Mapping[str, Any], data: bytes = b"", stop: StopFlag | None = None, tries: int = 1) -> Answer:
         """Return the answer to one call.
 
-        Raises what the call raises, Ended where the process ends `tries` times, Interrupted where `stop` is set meanwhile.
+        Raises what the call raises, ProcessEnded where the process ends `tries` times, Interrupted where `stop` is set meanwhile.
         """
         with self._lock:
             if self._timer is not None:
                 self._timer.cancel()
             try:
-                answer, found = self._tried({"call": call, **facts}, data, stop or Stop(), tries)
+                answer, found = self._tried({"call": call, **facts}, data, stop or StopFlag(), tries)
             finally:
                 self._rest()
         self.cpu_s += float(answer.get("cpu_s", 0.0))
@@ -99,7 +99,7 @@ class Apart:
         process = self._process
         return process.pid if process is not None and process.poll() is None else None
 
-    def _tried(self, header: dict[str, Any], data: bytes, stop: Stop, tries: int) -> Answer:
+    def _tried(self, header: dict[str, Any], data: bytes, stop: StopFlag, tries: int) -> Answer:
         for _ in range(tries):
             process = self._started()
             assert process.stdin is not None
@@ -115,7 +115,7 @@ class Apart:
                 stop.check()
             finally:
                 timer.cancel()
-        raise Ended
+        raise ProcessEnded
 
     def _started(self) -> "subprocess.Popen[bytes]":
         if self._process is not None and self._process.poll() is None:

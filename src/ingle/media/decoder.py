@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from ingle.core.apart import Apart, Ended, Stop
+from ingle.core.apart import ProcessApart, ProcessEnded, StopFlag
 from ingle.core.digest import digest_bytes
 from ingle.core.errors import RequestError
 from ingle.core.media import Picture, Sound
@@ -30,22 +30,22 @@ class Audible(Protocol):
         """Digest of all of it."""
         ...
 
-    def piece(self, start: int, count: int, rate: int, stop: Stop | None = None) -> npt.NDArray[np.float32]:
+    def piece(self, start: int, count: int, rate: int, stop: StopFlag | None = None) -> npt.NDArray[np.float32]:
         """Return `count` samples from number `start` on, at `rate`; fewer at the end. Raises RequestError for a damaged file."""
         ...
 
 
-class Decoder:
+class MediaDecoder:
     """The handle of the processes. Safe to use from several threads; each file or piece has a process for itself."""
 
     def __init__(self, places: int = PLACES) -> None:
         """Starts nothing."""
-        self._all = [Apart("ingle.media.decoder_worker", _ANSWER_S, _IDLE_S) for _ in range(places)]
-        self._free: LifoQueue[Apart] = LifoQueue()  # the last one used first: the others end when they are idle
+        self._all = [ProcessApart("ingle.media.decoder_worker", _ANSWER_S, _IDLE_S) for _ in range(places)]
+        self._free: LifoQueue[ProcessApart] = LifoQueue()  # the last one used first: the others end when they are idle
         for one in self._all:
             self._free.put(one)
 
-    def picture(self, data: bytes, at: str = "picture", stop: Stop | None = None) -> Picture:
+    def picture(self, data: bytes, at: str = "picture", stop: StopFlag | None = None) -> Picture:
         """Return the picture in a file; see `media.picture.read_picture`. Raises Interrupted where nobody waits any more."""
         header, pixels = self._ask("picture", {}, data, at, stop)
         return Picture(np.frombuffer(pixels, np.uint8).reshape(header["height"], header["width"], 3))
@@ -69,13 +69,13 @@ class Decoder:
         """Numbers of the processes that there are."""
         return [one.pid for one in self._all if one.pid is not None]
 
-    def _ask(self, call: str, facts: dict[str, Any], data: bytes, at: str, stop: Stop | None) -> tuple[dict[str, Any], bytes]:
+    def _ask(self, call: str, facts: dict[str, Any], data: bytes, at: str, stop: StopFlag | None) -> tuple[dict[str, Any], bytes]:
         apart = self._free.get()
         try:
             return apart.ask(call, facts, data, stop)
         except RequestError as error:
             raise RequestError(at, error.rule, error.got, error.cure) from error
-        except Ended:
+        except ProcessEnded:
             rule = "This file takes more time or memory to decode than any that a camera, a microphone or an editor writes"
             raise RequestError(at, rule, f"{len(data):,} bytes", "Save it again, or make it smaller.") from None
         finally:
@@ -85,11 +85,11 @@ class Decoder:
 class DecodedApart:
     """A recording in a file, of which the decoder's process reads a piece at a time."""
 
-    def __init__(self, decoder: Decoder, data: bytes, at: str) -> None:
+    def __init__(self, decoder: MediaDecoder, data: bytes, at: str) -> None:
         self._decoder, self._data, self._at = decoder, data, at
         self.digest = digest_bytes(data)
 
-    def piece(self, start: int, count: int, rate: int, stop: Stop | None = None) -> npt.NDArray[np.float32]:
+    def piece(self, start: int, count: int, rate: int, stop: StopFlag | None = None) -> npt.NDArray[np.float32]:
         """Return samples; see `Audible.piece`."""
         facts = {"digest": self.digest, "start": start, "count": count, "rate": rate}
         return np.frombuffer(self._decoder._ask("piece", facts, self._data, self._at, stop)[1], np.float32)
@@ -106,6 +106,6 @@ class InMemory:
         """Digest of its rate and samples."""
         return self._sound.digest
 
-    def piece(self, start: int, count: int, rate: int, _stop: Stop | None = None) -> npt.NDArray[np.float32]:
+    def piece(self, start: int, count: int, rate: int, _stop: StopFlag | None = None) -> npt.NDArray[np.float32]:
         """Return samples; see `Audible.piece`."""
         return piece_of(self._sound, start, count, rate)

@@ -1,4 +1,4 @@
-"""The process behind `Decoder`. `python -P -m ingle.media.decoder_worker`; it ends with its standard input."""
+"""The process behind `MediaDecoder`. `python -P -m ingle.media.decoder_worker`; it ends with its standard input."""
 
 from collections import OrderedDict
 from typing import Any

@@ -10,7 +10,7 @@ import shutil
 import subprocess
 from contextlib import suppress
 
-from ingle.core.apart import Stop
+from ingle.core.apart import StopFlag
 from ingle.core.media import Picture
 from ingle.core.message import Part, TextPart
 
@@ -25,7 +25,7 @@ def reads_print() -> bool:
     return shutil.which("tesseract") is not None
 
 
-def printed_words(picture: Picture, stop: Stop) -> str:
+def printed_words(picture: Picture, stop: StopFlag) -> str:
     """Return the words in a picture; none where the program breaks off. Raises Interrupted where nobody waits any more."""
     height, width, _ = picture.pixels.shape
     command, pipe = ["tesseract", "stdin", "stdout", "--psm", "11", "tsv"], subprocess.PIPE

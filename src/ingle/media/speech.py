@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from ingle.core.apart import Answer, Apart, Ended, Stop
+from ingle.core.apart import Answer, ProcessApart, ProcessEnded, StopFlag
 from ingle.core.config import from_table, to_table
 from ingle.core.errors import ConfigError, MediaError, NotKept, RequestError
 from ingle.core.installing import how_to_install
@@ -47,7 +47,7 @@ class Speech:
     def __init__(self, home: Home, idle_s: float = IDLE_S, answer_s: float = ANSWER_S) -> None:
         """`home` keeps the ears and voices. Starts nothing."""
         self._home, self._answer_s = home, answer_s
-        self._apart = Apart("ingle.media.speech_worker", answer_s, idle_s)
+        self._apart = ProcessApart("ingle.media.speech_worker", answer_s, idle_s)
 
     def hear(
         self,
@@ -142,7 +142,7 @@ class Speech:
         """Return the answer of the process: started if there is none, and once more if it ends meanwhile."""
         try:
             return self._apart.ask(call, facts, data, tries=2)
-        except Ended:
+        except ProcessEnded:
             rule = f"The process that hears and speaks ended twice, or took more than {self._answer_s:g} seconds"
             raise MediaError("speech", rule, "", "Try a shorter sound or text; free some memory.") from None
 
@@ -199,7 +199,7 @@ class Hearing:
         self._end: int | None = None
         self._piece = np.empty(0, np.float32)
 
-    def fetch(self, stop: Stop | None = None) -> bool:
+    def fetch(self, stop: StopFlag | None = None) -> bool:
         """Read the next window; False = all is heard. Raises RequestError where the recording is damaged."""
         if self._end is not None and self._place >= self._end:
             if not (self._unsure and self._other):

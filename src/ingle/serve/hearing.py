@@ -12,7 +12,7 @@ from typing import Any
 
 from fastapi import Request as HttpRequest
 
-from ingle.core.apart import Stop
+from ingle.core.apart import StopFlag
 from ingle.core.digest import digest_bytes
 from ingle.core.energy import NOTHING, Energy
 from ingle.core.errors import ConfigError, RequestError
@@ -67,7 +67,7 @@ async def listen(service: Service, sound: DecodedApart | Sound, wish: HearingWis
     fetching = slow.decoding if isinstance(sound, DecodedApart) else slow.speech
     hearing, more = await fetching.do(asker, lambda stop: _first(service, sound, wish, stop))
 
-    def window(_stop: Stop) -> Energy:
+    def window(_stop: StopFlag) -> Energy:
         reading = meter.begin()
         hearing.listen()
         return meter.between(reading, meter.read())
@@ -79,7 +79,7 @@ async def listen(service: Service, sound: DecodedApart | Sound, wish: HearingWis
     return hearing.heard, energy
 
 
-def _first(service: Service, sound: DecodedApart | Sound, wish: HearingWish, stop: Stop) -> tuple[Hearing, bool]:
+def _first(service: Service, sound: DecodedApart | Sound, wish: HearingWish, stop: StopFlag) -> tuple[Hearing, bool]:
     """Begin to hear; what is no sound is said before what is missing."""
     if isinstance(sound, DecodedApart):
         sound.piece(0, 1, RATE, stop)

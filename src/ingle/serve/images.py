@@ -10,7 +10,7 @@ from typing import Any
 from fastapi import APIRouter, Depends
 from fastapi import Request as HttpRequest
 
-from ingle.core.apart import Stop
+from ingle.core.apart import StopFlag
 from ingle.core.errors import DeltaError, RequestError
 from ingle.core.message import Chunk
 from ingle.engine.language_model import LanguageModel
@@ -82,7 +82,7 @@ def picture_of(model: LanguageModel, text: str, side: int) -> bytes:
     return png_of(enlarged(picture, side / SIDE))
 
 
-def _picture(model: LanguageModel, text: str, side: int, _stop: Stop) -> bytes:
+def _picture(model: LanguageModel, text: str, side: int, _stop: StopFlag) -> bytes:
     return picture_of(model, text, side)
 
 

@@ -6,7 +6,7 @@ A picture is decoded in another process, and seen, when it is the asker's turn; 
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from ingle.core.apart import Stop
+from ingle.core.apart import StopFlag
 from ingle.core.energy import NOTHING, Energy
 from ingle.core.errors import RequestError
 from ingle.core.message import ImagePart, Request
@@ -14,7 +14,7 @@ from ingle.energy.meter import Meter, Span, open_meter
 from ingle.engine.grammar import Grammar
 from ingle.engine.language_model import LanguageModel
 from ingle.engine.seeing import ReadyPrompt, Seer
-from ingle.media.decoder import Decoder
+from ingle.media.decoder import MediaDecoder
 from ingle.serve.slow import Slow
 
 
@@ -23,7 +23,7 @@ class Preparer:
     """Makes requests ready for one server."""
 
     slow: Slow
-    decoder: Decoder
+    decoder: MediaDecoder
     meter: Meter
     """Of the decoder's processes."""
     others: Callable[[], int] = lambda: 0
@@ -55,7 +55,7 @@ class Preparer:
         picture = await self.slow.decoding.do(asker, lambda stop: self.decoder.picture(part.data, at, stop))
         taken = self.meter.between(first, self.meter.read())
 
-        def look(_stop: Stop) -> Energy:
+        def look(_stop: StopFlag) -> Energy:
             span = Span(open_meter()) if not self.others() else None
             seer.see(part, at, picture)
             seen = span.end() if span is not None else NOTHING

@@ -28,7 +28,7 @@ from ingle.home.kept import Kept
 from ingle.home.place import Home
 from ingle.home.turns import keep_answer
 from ingle.learn.settings import LearnSettings
-from ingle.media.decoder import Decoder
+from ingle.media.decoder import MediaDecoder
 from ingle.media.speech import Speech
 from ingle.safety.middleware import Blocked, Next, close, wrap
 from ingle.safety.policy import USUAL, GuardPolicy
@@ -68,7 +68,7 @@ class Service:
         self.home, self.settings, self.sampling, self.models = home, settings, sampling, models
         self.metrics, self.policy, self.recorder = Metrics(), policy, Recorder(home)
         # Decoders, ears and voices: processes that start when they are first needed.
-        self.slow, self.decoder, self.speech, self.sounds = Slow(), Decoder(), Speech(home), SoundMemory()
+        self.slow, self.decoder, self.speech, self.sounds = Slow(), MediaDecoder(), Speech(home), SoundMemory()
         self.meter = Meter(clocks=Clocks(cpu_s=lambda: self.decoder.cpu_s + self.speech.cpu_s))
         """Meters those processes; a reading between two answers counts what others asked meanwhile, too."""
         self.preparer = Preparer(self.slow, self.decoder, self.meter, lambda: self.running)

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TypeVar
 
-from ingle.core.apart import Stop
+from ingle.core.apart import StopFlag
 from ingle.core.errors import Busy
 from ingle.engine.fair_queue import FairQueue
 from ingle.media.decoder import PLACES
@@ -40,7 +40,7 @@ class Turns:
         self._queue: FairQueue[_Turn] = FairQueue(_NO_LIMIT, _NO_LIMIT)
         self._running: Counter[str] = Counter()
 
-    async def do(self, asker: str, work: Callable[[Stop], T]) -> T:
+    async def do(self, asker: str, work: Callable[[StopFlag], T]) -> T:
         """Return what one piece of work returns, or raise what it raises. Cancelled, it gives up the place when the piece has ended."""
         loop = asyncio.get_running_loop()
         turn = _Turn(asker, loop.create_future())
@@ -52,7 +52,7 @@ class Turns:
             if not self._queue.drop(lambda one: one is turn):
                 self._leave(asker)
             raise
-        stop = Stop()
+        stop = StopFlag()
         done = loop.run_in_executor(self._pool, work, stop)
         done.add_done_callback(lambda one: self._ended(asker, one))
         try:

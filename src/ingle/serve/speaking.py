@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from ingle.core.apart import Stop
+from ingle.core.apart import StopFlag
 from ingle.core.energy import NOTHING, Energy
 from ingle.core.errors import IngleError, RequestError
 from ingle.core.event import Event
@@ -66,7 +66,7 @@ async def voice_of(service: Service, name: str, speed: float = 1.0) -> "Voice":
 async def warm(service: Service, voice: str, asker: str) -> Energy:
     """Wake up ears and voice; returns the energy. Silent where one of them is missing, for whoever needs it will say so."""
 
-    def work(_stop: Stop) -> Energy:
+    def work(_stop: StopFlag) -> Energy:
         first = service.meter.begin()
         with suppress(IngleError):
             list(service.speech.speak("Yes.", voice))
@@ -150,7 +150,7 @@ class Speaker:
         for clause in cutter.finish():
             yield clause
 
-    def _made(self, clause: str, mouth: Mouth, _stop: Stop) -> Sound | None:
+    def _made(self, clause: str, mouth: Mouth, _stop: StopFlag) -> Sound | None:
         meter = self.service.meter
         first = meter.begin()
         sound = self.service.speech.say(clause, mouth)
