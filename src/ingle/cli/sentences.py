@@ -152,10 +152,16 @@ def _restored(facts: Facts) -> str:
     return f"this home came back from the backup of {at}, digest {str(facts.get('backup'))[:12]}"
 
 
+def _refused(facts: Facts) -> str:
+    if "times" in facts:
+        return f"were refused {facts['times']} times more, which are counted in this row alone"
+    return f"refused a request ({facts.get('guard') or facts.get('error') or facts.get('field') or facts.get('status')})"
+
+
 _SENTENCES: Mapping[str, Callable[[Facts], str]] = {
     "pull": lambda facts: f"came here from {facts.get('source')}",
     "answer": _answered,
-    "refuse": lambda facts: f"refused a request ({facts.get('guard') or facts.get('error')})",
+    "refuse": _refused,
     "hear": lambda facts: f"heard {facts.get('seconds')} s of sound",
     "speak": lambda facts: f"spoke for {facts.get('seconds')} s",
     "guard.teach": lambda facts: (

@@ -29,6 +29,8 @@ class IngleError(Exception):
         self.field, self.rule, self.got, self.cure = field, rule, str(got), cure
         self.guard = ""
         """The guard that raised it, where one did; see safety/middleware.py."""
+        self.told = False
+        """Whether a fact of it stands in the ledger."""
 
     @property
     def sentence(self) -> str:

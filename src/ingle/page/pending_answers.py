@@ -142,6 +142,7 @@ class PendingAnswers:
                 raise
             await self._keep_stopped(pending)
         except IngleError as error:
+            self._service.refusals.refused("page", error, pending.ask.asker)
             pending.error = error
         except Exception as error:
             logging.getLogger("ingle").exception("page")

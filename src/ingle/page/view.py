@@ -175,6 +175,7 @@ class View:
             try:
                 await deed(argument)
             except IngleError as error:
+                self.service.refusals.refused("page", error, self.owner)
                 self.say(str(error))
                 self.parts.composer.do("refused")
             self.stale()

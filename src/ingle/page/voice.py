@@ -23,11 +23,12 @@ from ingle.page.room import Room
 from ingle.page.session import COOKIE, Visitor
 from ingle.serve.hearing import guard_words, heard_fact
 from ingle.serve.listening import HeardTurn, Listener, SaidSoFar, SpeechBegan, TurnFailed, TurnNews
+from ingle.serve.places import Pace
 from ingle.serve.speaking import RATE, Speaker, voice_of, warm
 
 PATH = "/page/voice"
-MOST_LINES = 64
-"""Tabs with sound at once."""
+MOST_LINES, MOST_LINES_EACH = 64, 8
+"""Tabs with sound at once, of all and of one person."""
 _MOST_TEXT = 65_536
 _MOST_ID = 64
 _LOOK_S = 0.03
@@ -42,7 +43,8 @@ def voice_routes(room: Room) -> APIRouter:
     @router.websocket(PATH)
     async def voice(socket: WebSocket) -> None:
         visitor, tab = await room.sessions.visitor(socket.cookies.get(COOKIE, "")), socket.query_params.get("tab", "")
-        if visitor is None or not 0 < len(tab) <= _MOST_ID or len(room.voices) >= MOST_LINES:
+        mine = visitor is not None and sum(owner == visitor.owner for owner, _ in room.voices)
+        if visitor is None or not 0 < len(tab) <= _MOST_ID or len(room.voices) >= MOST_LINES or mine >= MOST_LINES_EACH:
             await socket.close(1008, "Sign in first." if visitor is None else "Too many tabs.")
             return
         await socket.accept()
@@ -76,18 +78,23 @@ class VoiceLine:
     async def talk(self) -> None:
         """Do what the tab wants until it goes."""
         await self._tell("hello", {"voices": await asyncio.to_thread(self._service.speech.voices)})
+        pace = Pace()
         with suppress(WebSocketDisconnect, RuntimeError):
             while True:
                 message = await self._socket.receive()
                 if message["type"] == "websocket.disconnect":
                     return
+                await pace.take(len(message.get("bytes") or message.get("text") or ""))
                 try:
                     await self._take(message)
                 except IngleError as error:
+                    self._service.refusals.refused(PATH, error, self._visitor.owner)
                     await self._tell("trouble", {"text": str(error)})
 
     async def close(self) -> None:
         """End what goes on."""
+        if self._listener is not None:
+            self._listener.close()
         self._listener = None
         await self._hush({})
 

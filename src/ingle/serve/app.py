@@ -33,6 +33,7 @@ from ingle.serve.errors import add_handlers
 from ingle.serve.gateway import Gateway
 from ingle.serve.health import Health
 from ingle.serve.housekeeping import keep_house
+from ingle.serve.places import Places
 from ingle.serve.service import Service
 from ingle.serve.stream import ClientGone
 
@@ -60,7 +61,7 @@ def make_app(service: Service, mount: Mount | None = None) -> FastAPI:
     app.state.service, app.state.auth, app.state.health = service, KeyAuth(service), Health(service)
     for endpoints in (audio, chat, completions, responses, explain, feedback, moderations, guards, images):
         app.include_router(endpoints.router, responses=errors(*ANSWERING))
-    app.state.talks = set()
+    app.state.talks = Places("talks", realtime.MOST_TALKS, realtime.MOST_TALKS_EACH)
     app.include_router(realtime.router)
     for endpoints in (account, cards, catalogue, models, events, federations, scaling):
         app.include_router(endpoints.router, responses=errors(*LOOKING))
@@ -71,7 +72,7 @@ def make_app(service: Service, mount: Mount | None = None) -> FastAPI:
         app.add_api_route("/", _no_page, include_in_schema=False)
     else:
         mount(app, service)
-    app.add_middleware(Gateway, settings=service.settings, count=service.metrics.request)
+    app.add_middleware(Gateway, settings=service.settings, count=service.metrics.request, refusals=service.refusals)
     return app
 
 

@@ -104,7 +104,7 @@ async def _heard(
     service: Service, who: str, file: UploadFile, wish: HearingWish, format_: str, granularities: list[Granularity]
 ) -> Response:
     id_ = f"transcript-{uuid.uuid4().hex}"
-    with service.slow.seat(who):
+    with service.slow.seats.taken(who):
         one = await hear(service, await file.read(), "file", who, wish, id_)
     await guard_words(service, one.heard.text, one.heard.model, who, id_)
     task = "translate" if wish.translate else "transcribe"

@@ -10,9 +10,8 @@ from fastapi.routing import APIRoute
 
 from ingle.core.errors import Busy, NoRight, NotAllowed
 from ingle.home.api_keys import PREFIX, ApiKey, check_key
+from ingle.serve.refusals import KEY
 from ingle.serve.service import Service
-
-_KEY = "ingle.key"
 
 
 @dataclass
@@ -118,10 +117,10 @@ def _no_right(act: str, option: str) -> NoRight:
 
 async def _key_of(request: Request) -> ApiKey | None:
     """Return a request's key. Each request is checked and counted once."""
-    if _KEY not in request.scope:
+    if KEY not in request.scope:
         auth: KeyAuth = request.app.state.auth
-        request.scope[_KEY] = await auth.key_of(request.headers.get("Authorization", ""), address_of(request))
-    key: ApiKey | None = request.scope[_KEY]
+        request.scope[KEY] = await auth.key_of(request.headers.get("Authorization", ""), address_of(request))
+    key: ApiKey | None = request.scope[KEY]
     return key
 
 

@@ -1,5 +1,6 @@
 """Errors as HTTP responses, in OpenAI's shape: {"error": {"message", "type", "param", "code"}}."""
 
+import re
 from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any
@@ -10,6 +11,7 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from ingle.core.errors import Busy, ContextError, HomeError, IngleError, NotKept
+from ingle.serve.refusals import explain
 
 _TYPES = {
     401: "authentication_error", 403: "permission_error", 404: "not_found_error", 409: "conflict_error", 429: "rate_limit_error",
@@ -57,13 +59,15 @@ def add_handlers(app: FastAPI) -> None:
     app.add_exception_handler(HTTPException, _http)
 
 
-async def _ours(_request: Request, error: Exception) -> JSONResponse:
+async def _ours(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, IngleError)
+    explain(request.scope, type(error).__name__, error.field, error.told)
     return response_of(error)
 
 
-async def _invalid(_request: Request, error: Exception) -> JSONResponse:
+async def _invalid(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
+    explain(request.scope, "invalid_value")
     if isinstance(error.body, bytes):
         return JSONResponse(error_body("Content-Type must be application/json.", 400, "Content-Type", "invalid_value"), 400)
     if any(one["type"] == "json_invalid" for one in error.errors()):
@@ -73,6 +77,7 @@ async def _invalid(_request: Request, error: Exception) -> JSONResponse:
         candidates = [(one["type"] == "too_long", _where(one, error.body), str(one["msg"])) for one in error.errors()]
         _, where, text = max(candidates, key=lambda one: (one[0], len(one[1])))
         param = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in where).lstrip(".") or "body"
+        explain(request.scope, "invalid_value", re.split(r"[.\[]", param)[0])  # what is deeper may be a client's own word
     return JSONResponse(error_body(f"{param}: {text}"[:1000], 400, param[:200], "invalid_value"), 400)
 
 

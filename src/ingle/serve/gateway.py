@@ -8,14 +8,15 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
-from typing import Any
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from ingle.serve.bodies import Bodies
 from ingle.serve.errors import error_body
 from ingle.serve.logs import log
+from ingle.serve.refusals import Refusals, asker_in, explain
 from ingle.serve.settings import LOOPBACK, ServeSettings
 
 BODY_S = 30.0
@@ -50,11 +51,19 @@ class TooSlow(HTTPException):
         super().__init__(408, f"body: must come without pauses of more than {BODY_S:.0f} s, and within {WHOLE_BODY_S:.0f} s.", _CLOSE)
 
 
+class NoPlace(HTTPException):
+    """There is no room for a body among those of others, or of the same key."""
+
+    def __init__(self) -> None:
+        super().__init__(429, "body: there is no room for it beside others in work. Ask again later.", {"Retry-After": "5", **_CLOSE})
+
+
 class Gateway:
     """ASGI middleware around everything else."""
 
-    def __init__(self, app: ASGIApp, settings: ServeSettings, count: Callable[[str, int], None]) -> None:
-        self._app, self._settings, self._count = app, settings, count
+    def __init__(self, app: ASGIApp, settings: ServeSettings, count: Callable[[str, int], None], refusals: Refusals) -> None:
+        self._app, self._settings, self._count, self._refusals = app, settings, count, refusals
+        self._bodies = Bodies(settings.body_bytes)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handles one request."""
@@ -64,11 +73,26 @@ class Gateway:
         refusal = self._refusal(Headers(scope=scope))
         if scope["type"] == "websocket":
             if refusal:
+                self._refusals.tell("websocket", refusal[0], "", refusal[1].partition(":")[0], "")
                 await send({"type": "websocket.close", "code": 1008, "reason": refusal[1][:100]})
             else:
                 await self._app(scope, receive, send)
             return
-        await _Exchange(self._app, self._settings.body_bytes, self._count).run(scope, receive, send, refusal)
+        if refusal:
+            explain(scope, "", refusal[1].partition(":")[0])
+        exchange = _Exchange(self._app, self._settings.body_bytes, self._bodies)
+        try:
+            await exchange.run(scope, receive, send, refusal)
+        finally:
+            self._tell(scope, exchange)
+
+    def _tell(self, scope: Scope, exchange: "_Exchange") -> None:
+        path = getattr(scope.get("route"), "path", "")  # not the path itself: it may hold an id, and anybody can invent one
+        status = exchange.status or 499
+        self._count(path or "other", status)
+        self._refusals.answered(scope, path, status, asker_in(scope))
+        took_ms = round((time.perf_counter() - exchange.began) * 1000, 1)
+        log("request", {"method": scope["method"], "route": path or "other", "status": status, "ms": took_ms, "bytes_in": exchange.seen})
 
     def _refusal(self, headers: Headers) -> tuple[int, str] | None:
         if len(headers.getlist("host")) > 1:  # a proxy before us may have read the other one
@@ -88,9 +112,10 @@ class Gateway:
 class _Exchange:
     """One request and its response."""
 
-    def __init__(self, app: ASGIApp, most: int, count: Callable[[str, int], None]) -> None:
-        self._app, self._most, self._count = app, most, count
-        self._status, self._seen, self._began, self._complete = 0, 0, time.perf_counter(), False
+    def __init__(self, app: ASGIApp, most: int, bodies: Bodies) -> None:
+        self._app, self._most, self._bodies = app, most, bodies
+        self.status, self.seen, self.began, self._complete = 0, 0, time.perf_counter(), False
+        self._held: list[tuple[str, int]] = []
 
     async def run(self, scope: Scope, receive: Receive, send: Send, refusal: tuple[int, str] | None) -> None:
         length = Headers(scope=scope).get("content-length", "")
@@ -98,11 +123,11 @@ class _Exchange:
             refusal = 413, TooBig(self._most).detail
 
         async def limited() -> Message:
-            return await self._receive(receive)
+            return await self._receive(receive, asker_in(scope))
 
         async def sending(message: Message) -> None:
             if message["type"] == "http.response.start":
-                self._status = message["status"]
+                self.status = message["status"]
                 headers = MutableHeaders(scope=message)
                 for name, value in _SECURE.items():
                     headers.setdefault(name, value)
@@ -114,11 +139,11 @@ class _Exchange:
             else:
                 await self._app(scope, limited, sending)
         except HTTPException as error:  # where nothing that reads the body renders it
-            if self._status:
+            if self.status:
                 raise
             await _refuse(sending, error.status_code, error.detail)
         except Exception as error:
-            if self._status:
+            if self.status:
                 raise
             if isinstance(error, MemoryError):
                 await _refuse(sending, 503, "There is no memory left for this request. Ask again later.", type(error).__name__)
@@ -126,28 +151,26 @@ class _Exchange:
             logging.getLogger("ingle").exception("request")
             await _refuse(sending, 500, "This is a bug in Ingle. The server's log says more.", type(error).__name__)
         finally:
-            self._tell(scope)
+            for asker, size in self._held:
+                self._bodies.give(asker, size)
 
-    async def _receive(self, receive: Receive) -> Message:
+    async def _receive(self, receive: Receive, asker: str) -> Message:
         if self._complete:  # from here on we only wait for the client to hang up
             return await receive()
-        patience = min(BODY_S, self._began + WHOLE_BODY_S - time.perf_counter())
+        patience = min(BODY_S, self.began + WHOLE_BODY_S - time.perf_counter())
         try:
             message = await asyncio.wait_for(receive(), patience)
         except TimeoutError as error:
             raise TooSlow from error
         self._complete = message["type"] != "http.request" or not message.get("more_body", False)
-        self._seen += len(message.get("body", b""))
-        if self._seen > self._most:
+        size = len(message.get("body", b""))
+        self.seen += size
+        if self.seen > self._most:
             raise TooBig(self._most)
+        if not self._bodies.take(asker, size):
+            raise NoPlace
+        self._held.append((asker, size))
         return message
-
-    def _tell(self, scope: Scope) -> None:
-        route: Any = scope.get("route")
-        path = getattr(route, "path", "") or "other"  # not the path itself: it may hold an id, and anybody can invent one
-        self._count(path, self._status or 499)
-        took_ms = round((time.perf_counter() - self._began) * 1000, 1)
-        log("request", {"method": scope["method"], "route": path, "status": self._status or 499, "ms": took_ms, "bytes_in": self._seen})
 
 
 def _host_name(host: str) -> str:

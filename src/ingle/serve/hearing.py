@@ -104,7 +104,7 @@ async def hear_request(http: HttpRequest, service: Service, request: Request, as
     parts = [part for message in request.messages for part in message.parts]
     if not any(isinstance(part, AudioPart) or (isinstance(part, ImagePart) and reads_print()) for part in parts):
         return request, []
-    with service.slow.seat(asker):
+    with service.slow.seats.taken(asker):
         return await while_connected(http, _hear_parts(service, request, asker, completion))
 
 

@@ -6,7 +6,7 @@ once: if it was the end, the words are there before the pause is long enough to 
 
 import asyncio
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
 from itertools import takewhile
 
@@ -28,6 +28,8 @@ PARTIAL_MOST_S = 25.0
 """Length from which a turn is heard only when it pauses or ends."""
 MOST_S = 300.0
 """Longest turn."""
+_MOST_UNHEARD = 8
+"""Hearings that may wait; each holds its turn's sound."""
 _MARKS = ".,;:!?…"
 _BEFORE_S = 6.0
 """Sound that is kept while nobody speaks: longer than any prefix."""
@@ -93,6 +95,8 @@ class Listener:
         """Samples of the stream that were dropped, and that are here."""
         self._detector: TurnDetector | None = None
         self._turn: _Turn | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        """Hearings."""
         self.detect(settings)
 
     def detect(self, settings: TurnSettings | None) -> None:
@@ -101,7 +105,9 @@ class Listener:
         self._heard_from = self._begins + self._length
 
     async def feed(self, data: bytes) -> None:
-        """Take more of the stream. Raises RequestError if a turn gets too long."""
+        """Take more of the stream; waits while too much of it is not heard yet. Raises RequestError if a turn gets too long."""
+        while len(self._tasks) > _MOST_UNHEARD:
+            await asyncio.wait(self._tasks, return_when=asyncio.FIRST_COMPLETED)
         samples = sound_of(data).samples
         self._pieces.append(samples)
         self._length += len(samples)
@@ -114,7 +120,7 @@ class Listener:
             at = self._heard_from + round(change.at_s * RATE)
             if change.kind == "began":
                 self._drop_before(at)
-                self._turn = _Turn(self._service, self._asker, self.wish, self._tell)
+                self._turn = _Turn(self._service, self._asker, self.wish, self._tell, self._tasks)
                 await self._tell(SpeechBegan(self._turn.id, self._begins / RATE))
             elif self._turn is not None:
                 self._turn.hear(self.sound(), at)
@@ -146,7 +152,7 @@ class Listener:
         seconds = self._length / RATE
         if seconds < 0.1:
             raise RequestError("input_audio_buffer", "must hold 100 ms of sound at least", f"{seconds * 1000:.0f} ms")
-        turn = self._turn or _Turn(self._service, self._asker, self.wish, self._tell)
+        turn = self._turn or _Turn(self._service, self._asker, self.wish, self._tell, self._tasks)
         turn.end(self.sound(), None)
         self.clear()
         return turn.id
@@ -155,6 +161,11 @@ class Listener:
         """Forget what is here."""
         self._pieces, self._begins, self._length, self._turn = [], self._begins + self._length, 0, None
         self.detect(self._detector.settings if self._detector else None)
+
+    def close(self) -> None:
+        """Hear no more: nobody waits for it."""
+        for task in self._tasks:
+            task.cancel()
 
     def _drop_before(self, place: int) -> None:
         drop = min(self._length, max(0, place - self._begins))
@@ -166,8 +177,8 @@ class Listener:
 class _Turn:
     """One turn: hears it again and again while it grows, one hearing at a time."""
 
-    def __init__(self, service: Service, asker: str, wish: HearingWish, tell: Tell) -> None:
-        self._service, self._asker, self._wish, self._tell = service, asker, wish, tell
+    def __init__(self, service: Service, asker: str, wish: HearingWish, tell: Tell, tasks: "set[asyncio.Task[None]]") -> None:
+        self._service, self._asker, self._wish, self._tell, self._tasks = service, asker, wish, tell, tasks
         self.id = f"item_{uuid.uuid4().hex[:24]}"
         self._length, self._heard_length = 0, 0
         self._task: asyncio.Task[None] | None = None
@@ -189,11 +200,16 @@ class _Turn:
     def hear(self, sound: Sound, voice_end: int | None) -> None:
         """Hear it so far, behind what is being heard."""
         self._heard_length = len(sound.samples)
-        self._task = asyncio.create_task(self._hear(self._task, sound, voice_end))
+        self._begin(self._hear(self._task, sound, voice_end))
 
     def end(self, sound: Sound, voice_end: int | None) -> None:
         """Hear it whole, unless the last hearing had all of its voice."""
-        self._task = asyncio.create_task(self._end(self._task, sound, voice_end))
+        self._begin(self._end(self._task, sound, voice_end))
+
+    def _begin(self, hearing: Coroutine[None, None, None]) -> None:
+        self._task = asyncio.create_task(hearing)
+        self._tasks.add(self._task)
+        self._task.add_done_callback(self._tasks.discard)
 
     async def _hear(self, before: "asyncio.Task[None] | None", sound: Sound, voice_end: int | None) -> None:
         if before is not None:

@@ -44,7 +44,7 @@ class Preparer:
         if seer is None or all(seer.knows(part) for part, _ in shown):
             return NOTHING
         energy = NOTHING
-        with self.slow.seat(asker):
+        with self.slow.seats.taken(asker):
             for part, at in shown:
                 if not seer.knows(part):
                     energy = energy + await self._see(seer, part, at, asker)

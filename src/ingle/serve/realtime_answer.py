@@ -11,7 +11,7 @@ from ingle.core.message import AudioPart, Chunk
 from ingle.serve.aloud import aloud
 from ingle.serve.ask import Ask
 from ingle.serve.errors import body_of
-from ingle.serve.realtime_items import Emitter, TalkItem
+from ingle.serve.realtime_items import PATH, Emitter, TalkItem
 from ingle.serve.reply import FINISH, account_of, usage_of
 from ingle.serve.service import Service
 from ingle.serve.speaking import Speaker, Voice
@@ -76,6 +76,7 @@ class SpokenTurn:
                 raise
             status, fault = "cancelled", {"type": "cancelled", "reason": self._why}
         except IngleError as error:
+            self.service.refusals.refused(PATH, error, self.ask.asker)
             status, fault = "failed", {"type": "failed", "error": body_of(error)["error"]}
         finish = FINISH[self._last[0].finish or "stop"] if self._last else "stop"
         if status == "completed" and finish != "stop":

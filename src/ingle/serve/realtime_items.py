@@ -8,6 +8,7 @@ from typing import Any
 from ingle.core.message import Message, Role
 from ingle.serve.realtime_settings import BETA
 
+PATH = "/v1/realtime"
 Fields = Mapping[str, Any]
 Send = Callable[[dict[str, Any]], Awaitable[None]]
 

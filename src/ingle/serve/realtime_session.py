@@ -10,19 +10,22 @@ from typing import Any
 from ingle.core.energy import NOTHING, Energy
 from ingle.core.errors import Busy, IngleError, NotKept, RequestError
 from ingle.core.message import Message, Request, Role
+from ingle.media.turn import TurnSettings
 from ingle.serve.ahead import read_ahead
 from ingle.serve.ask import Ask
 from ingle.serve.errors import body_of
 from ingle.serve.hearing import HearingWish, heard_fact, listen
+from ingle.serve.limits import limits_of
 from ingle.serve.listening import HeardTurn, Listener, SaidSoFar, SpeechBegan, SpeechEnded, TurnFailed, TurnNews
 from ingle.serve.realtime_answer import SpokenTurn
-from ingle.serve.realtime_items import Emitter, TalkItem, new_id
+from ingle.serve.realtime_items import PATH, Emitter, TalkItem, new_id
 from ingle.serve.realtime_settings import TalkSettings, changed, session_table
 from ingle.serve.service import Service
 from ingle.serve.speaking import sound_of, voice_of, warm
 
 Event = Mapping[str, Any]
 _MOST_ITEMS = 512
+_SHORTEN = "Delete some, or begin another talk."
 _ROLES: dict[str, Role] = {"user": "user", "assistant": "assistant", "system": "system"}
 _HEARD = "conversation.item.input_audio_transcription"
 
@@ -34,11 +37,14 @@ class TalkSession:
         """`count` counts an answer against the key's share, and raises Busy."""
         self._service, self._asker, self._model, self._emit, self._count = service, asker, model, emit, count
         self._id, self._items = new_id("sess"), list[TalkItem]()
+        self._listener = Listener(service, self._news, TurnSettings(), asker)
         self._answer: SpokenTurn | None = None
         self._unheard: set[str] = set()
         """Turns that have ended, and whose words are not there yet."""
         self._all_heard = asyncio.Event()
         self._all_heard.set()
+        self._most_bytes = 0
+        """Of the words of all items together."""
         self._certain, self._ahead = "", list[asyncio.Task[Energy]]()
         self._handlers: dict[str, Callable[[Event], Awaitable[None]]] = {
             "session.update": self._update,
@@ -55,9 +61,10 @@ class TalkSession:
 
     async def begin(self) -> None:
         """Find model and voice, and say how the talk is set. Raises NotKept or ConfigError, which say what is missing."""
-        kept, _ = await self._service.models.find(self._model)
+        kept, model = await self._service.models.find(self._model)
+        limits = await asyncio.to_thread(limits_of, model)
+        self._most_bytes = min(limits.max_request_bytes, limits.max_context_tokens * limits.longest_token_bytes)
         self._settings = TalkSettings(await voice_of(self._service, "auto"), kept.name)
-        self._listener = Listener(self._service, self._news, self._settings.turns, self._asker)
         self._ahead.append(asyncio.create_task(self._warm()))
         await self._emit("session.created", {"session": self._session()})
 
@@ -67,11 +74,17 @@ class TalkSession:
 
     async def end(self) -> None:
         """End what goes on."""
+        self._listener.close()
         if self._answer is not None:
             await self._answer.stop("client_closed")
         for task in self._ahead:
             task.cancel()
         await asyncio.gather(*self._ahead, return_exceptions=True)
+
+    @property
+    def answering(self) -> bool:
+        """Whether an answer is being given, or heard."""
+        return self._answer is not None and (self._answer.running or self._answer.playing)
 
     async def take(self, event: Event) -> None:
         """Do what an event of the client asks for."""
@@ -84,7 +97,8 @@ class TalkSession:
             await self.fault(error, event.get("event_id"))
 
     async def fault(self, error: IngleError, event_id: Any = None) -> None:
-        """Tell the client of an error; the talk goes on."""
+        """Tell the client of an error, and the ledger; the talk goes on."""
+        self._service.refusals.refused(PATH, error, self._asker)
         await self._emit("error", {"error": body_of(error)["error"] | {"event_id": event_id}})
 
     def _session(self) -> dict[str, Any]:
@@ -184,7 +198,10 @@ class TalkSession:
 
     async def _add(self, item: TalkItem) -> None:
         if len(self._items) >= _MOST_ITEMS:
-            raise RequestError("item", f"A talk holds at most {_MOST_ITEMS} items", "", "Delete some, or begin another talk.")
+            raise RequestError("item", f"A talk holds at most {_MOST_ITEMS} items", "", _SHORTEN)
+        if (size := sum(len(one.text.encode()) for one in (*self._items, item))) > self._most_bytes:
+            rule = f"must leave at most {self._most_bytes:,} bytes of words in the talk, as many as this model can read"
+            raise RequestError("item", rule, f"{size:,}", _SHORTEN)
         before, table = self._last_id, item.table(self._emit.beta)
         self._items.append(item)
         await self._emit("conversation.item.added", {"previous_item_id": before, "item": table})
@@ -195,13 +212,15 @@ class TalkSession:
         role = _ROLES.get(str(item.get("role")))
         if item.get("type", "message") != "message" or role is None:
             raise RequestError("item", "must be a message of the user, the assistant or the system", str(item.get("type"))[:40])
+        self._count()
         content, texts, aloud = item.get("content"), list[str](), False
         if not isinstance(content, list) or not 0 < len(content) <= 64:
             raise RequestError("item.content", "must be a list of 1 to 64 parts", type(content).__name__)
         for part in content:
             if isinstance(part, Mapping) and part.get("type") == "input_audio" and "audio" in part:
                 sound = sound_of(_decoded(part["audio"], "item.content.audio"))
-                heard, energy = await listen(self._service, sound, self._listener.wish, self._asker)
+                with self._service.slow.seats.taken(self._asker):
+                    heard, energy = await listen(self._service, sound, self._listener.wish, self._asker)
                 await heard_fact(self._service, sound.digest, heard, energy, self._asker, "")
                 texts.append(heard.text)
                 aloud = True

@@ -8,7 +8,6 @@ import hashlib
 import hmac
 import logging
 import queue
-import re
 import secrets
 from collections.abc import Sequence
 from concurrent.futures import Future
@@ -24,14 +23,12 @@ from ingle.home.place import Home
 from ingle.safety.middleware import Blocked
 from ingle.safety.policy import USUAL, GuardPolicy
 from ingle.serve.guard_facts import guard_events, judged, summary
+from ingle.serve.refusals import REFUSED, field_fact
 
 if TYPE_CHECKING:
     from ingle.engine.language_model import LanguageModel
     from ingle.ledger.row import Row
 
-REFUSED = "refuse"
-_FIELD = re.compile(r"[A-Za-z0-9_.\[\]]{1,80}")
-"""Field names that may go into a fact. Anything else may hold words of the request."""
 _SEED_BITS = 53
 """Whole numbers up to this many bits survive every JSON reader."""
 _ALWAYS: tuple[tuple[str, Any], ...] = (
@@ -107,8 +104,7 @@ def refusal_event(
         [event] = guard_events([error.verdict], model.name, model.digest, policy, digest, "", completion, asker)
         return event
     facts: dict[str, Fact] = {"model": model.digest, "error": type(error).__name__, "request": digest}
-    field = error.field if _FIELD.fullmatch(error.field) else ""
-    optional = {"guard": error.guard, "field": field, "id": completion, "key": asker}
+    optional = {"guard": error.guard, "field": field_fact(error.field), "id": completion, "key": asker}
     return Event(REFUSED, model.name, facts | {name: value for name, value in optional.items() if value})
 
 

@@ -26,6 +26,8 @@ _BACKLOG = 512
 _TURN_S = 0.0005
 """Python's switch interval. With the default of 5 ms, opening a model delayed every token by some 50 ms, for a token passes through
 four threads on its way to the client."""
+_FRAMES = 2
+"""Messages of a WebSocket that are read ahead: each may have 16 MB."""
 _FILES = 16_384
 """Most files and connections open at once."""
 
@@ -63,7 +65,7 @@ def serve(service: Service, bound: socket.socket, mount: Mount | None = None) ->
     """Serve the API and the routes of `mount` until SIGINT or SIGTERM. Returns whether it had started. Closes the socket."""
     config = uvicorn.Config(
         make_app(service, mount), http=Patient, log_config=None, access_log=False, server_header=False, backlog=_BACKLOG, lifespan="on",
-        timeout_graceful_shutdown=int(service.settings.grace_s) + 5, timeout_keep_alive=75,
+        timeout_graceful_shutdown=int(service.settings.grace_s) + 5, timeout_keep_alive=75, ws_max_queue=_FRAMES,
     )  # fmt: skip
     server = Server(config, service)
     _allow_connections()

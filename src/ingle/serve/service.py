@@ -43,6 +43,7 @@ from ingle.serve.model_registry import ModelRegistry
 from ingle.serve.prepare import Preparer
 from ingle.serve.pulling import Puller
 from ingle.serve.record import Recorder, answer_event, new_seed, refusal_event, told_events
+from ingle.serve.refusals import Refusals
 from ingle.serve.replay import parameters
 from ingle.serve.rooms import open_rooms
 from ingle.serve.settings import SamplingSettings, ServeSettings
@@ -73,6 +74,7 @@ class Service:
         """Meters those processes; a reading between two answers counts what others asked meanwhile, too."""
         self.preparer = Preparer(self.slow, self.decoder, self.meter, lambda: self.running)
         self.puller = Puller(home, models.only, lambda: self.running)
+        self.refusals = Refusals(self.recorder.add)
         self.wrong_keys = WrongKeys(self.recorder.add, self.metrics.wrong_key)
         self.key, self.learns = b"", False
         """Key of the answers' digests, and whether a learner runs beside."""
@@ -120,6 +122,7 @@ class Service:
         seen: dict[str, float] = {}
         while True:
             await asyncio.sleep(_SWEEP_S)
+            self.refusals.sweep()
             with suppress(HomeError):  # the next time, then
                 for digest in await asyncio.to_thread(self.chooser.lapsed):
                     self.scheduler.forget_model(digest)
@@ -147,6 +150,7 @@ class Service:
             await asyncio.to_thread(apart.close)
         if self._sweeping is not None:
             self._sweeping.cancel()
+        self.refusals.sweep(now=True)
         await asyncio.to_thread(self.recorder.close)
         if self._database is not None:
             self._database.dispose()
@@ -195,6 +199,7 @@ class Service:
                 self.metrics.judged([error.verdict if isinstance(error, Blocked) else Verdict("block", guard=error.guard)])
             event = refusal_event(self.key, model, request, error, ask.id, ask.asker, self.policy)
             await asyncio.wrap_future(self.recorder.add(event))
+            error.told = True
             raise
 
     async def _guarded(self, run: AnswerRun) -> AsyncGenerator[Chunk, None]:

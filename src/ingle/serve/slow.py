@@ -7,21 +7,19 @@ never begins.
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TypeVar
 
 from ingle.core.apart import StopFlag
-from ingle.core.errors import Busy
 from ingle.engine.fair_queue import FairQueue
 from ingle.media.decoder import PLACES
+from ingle.serve.places import Places
 
 T = TypeVar("T")
 SEATS, SEATS_EACH = 64, 8
 """Requests with pictures or sounds that are worked on or wait, of all askers and of each."""
-_RETRY_S = 5.0
 _NO_LIMIT = 1 << 30
 
 
@@ -101,23 +99,8 @@ class Slow:
         """Templates and tokenizers: a stranger's may take seconds."""
         self.doors = Turns("door", 4, 4)
         """Keys and health."""
-        self._seats: Counter[str] = Counter()
-
-    @contextmanager
-    def seat(self, asker: str) -> Iterator[None]:
-        """Count a request with pictures or sounds as long as it is worked on. Raises Busy if there are too many."""
-        if self._seats[asker] >= SEATS_EACH:
-            rule = f"You have {SEATS_EACH} pictures and sounds in work, which is the most for one user"
-            raise Busy("media", rule, "", "Ask again when one is done.", _RETRY_S)
-        if self._seats.total() >= SEATS:
-            raise Busy("media", f"The server has {SEATS} pictures and sounds in work and takes no more", "", "Ask again later.", _RETRY_S)
-        self._seats[asker] += 1
-        try:
-            yield
-        finally:
-            self._seats[asker] -= 1
-            if not self._seats[asker]:
-                del self._seats[asker]
+        self.seats = Places("pictures and sounds in work", SEATS, SEATS_EACH)
+        """Requests with pictures or sounds, as long as these are worked on."""
 
     def close(self) -> None:
         """Begin nothing any more."""

@@ -125,7 +125,7 @@ class Speaker:
         """Yield the clauses with their sound as soon as each is made. Closing it ends the talk. Raises what speaking raises."""
         ended, slow, speech = "cancelled", self.service.slow, self.service.speech
         try:
-            with slow.seat(self.asker):
+            with slow.seats.taken(self.asker):
                 mouth = await asyncio.to_thread(speech.mouth, self.voice.name, self.voice.speed)
                 async for clause in self._clauses():
                     sound = await slow.speech.do(self.asker, partial(self._made, clause, mouth))
