@@ -25,6 +25,8 @@ MAX_CHANNELS = 8
 MIN_RATE, MAX_RATE = 4_000, 192_000
 _KINDS = "WAV, FLAC, Ogg (Vorbis or Opus) or MP3"
 _BLOCK = 1 << 18
+_RUN_UP = 1 << 14
+"""Samples that are read and dropped: a frame of an MP3 takes bits from those before it, and the library searches anew for each read."""
 _UNKNOWN_SIZE = (0, 0xFFFFFFFF, 0x7FFFFFFF)
 """Sizes that programs write into the header of a WAV before they know it."""
 _PCM, _FLOAT, _EXTENSIBLE = 1, 3, 0xFFFE
@@ -182,9 +184,10 @@ class _Other:
         if start >= self._end:
             return np.empty(0, np.float32)
         with self._faults():
-            if self._sound.tell() != start:
-                self._sound.seek(start)
-            block: npt.NDArray[np.float32] = self._sound.read(count, dtype="float32", always_2d=True).mean(axis=1, dtype=np.float32)
+            before = min(start, _RUN_UP)
+            self._sound.seek(start - before)
+            read = self._sound.read(before + count, dtype="float32", always_2d=True)[before:]
+            block: npt.NDArray[np.float32] = read.mean(axis=1, dtype=np.float32)
         if len(block) < count:
             self._end = start + len(block)
         return block

@@ -1,0 +1,70 @@
+"""A process of one's own: what goes wrong in it ends it alone, and nobody waits for what nobody wants."""
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from threading import Timer
+
+import pytest
+
+from ingle.core.apart import ProcessApart, ProcessEnded, StopFlag
+from ingle.core.errors import CheckpointError, Interrupted, RequestError
+
+ROOT = Path(__file__).parent.parent.parent
+
+
+@pytest.fixture
+def apart(monkeypatch: pytest.MonkeyPatch) -> Iterator[ProcessApart]:
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    handle = ProcessApart("tests.core.apart_worker", answer_s=20, idle_s=60)
+    yield handle
+    handle.close()
+
+
+def test_it_answers_and_raises_what_was_raised_there(apart: ProcessApart) -> None:
+    assert apart.pid is None, "nothing is started before it is used"
+    assert apart.ask("echo", {"words": "hi"}, b"abc")[1] == b"cba"
+    first = apart.pid
+    with pytest.raises(RequestError, match="words must be kind"):
+        apart.ask("refuse", {})
+    with pytest.raises(CheckpointError, match="by nothing"):
+        apart.ask("break", {})
+    assert apart.ask("echo", {"words": "still"})[0]["said"] == "still" and apart.pid == first
+    assert 0 < apart.cpu_s < 5
+
+
+def test_time_and_memory_end_it_alone(apart: ProcessApart) -> None:
+    with pytest.raises(ProcessEnded):
+        apart.ask("burn", {})
+    with pytest.raises(CheckpointError, match=r"work broke"):
+        apart.ask("fill", {"size": 1 << 30})
+    assert apart.ask("fill", {"size": 1 << 20})[0]["size"] == 1 << 20
+
+
+def test_an_answer_that_takes_too_long_ends_it(apart: ProcessApart) -> None:
+    short = ProcessApart("tests.core.apart_worker", answer_s=1.0, idle_s=60)
+    with pytest.raises(ProcessEnded):
+        short.ask("sleep", {"seconds": 30}, tries=1)
+    short.close()
+
+
+def test_whoever_has_gone_is_waited_for_by_nobody(apart: ProcessApart) -> None:
+    apart.ask("echo", {"words": "hi"})
+    stop, began = StopFlag(), time.monotonic()
+    Timer(0.3, stop.set).start()
+    with pytest.raises(Interrupted):
+        apart.ask("sleep", {"seconds": 15}, stop=stop, tries=2)
+    assert time.monotonic() - began < 5
+    with pytest.raises(Interrupted):
+        apart.ask("echo", {"words": "hi"}, stop=stop)
+    assert apart.ask("echo", {"words": "hi"})[0]["said"] == "hi", "the next one starts it again"
+
+
+def test_an_idle_one_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    handle = ProcessApart("tests.core.apart_worker", answer_s=20, idle_s=0.2)
+    handle.ask("echo", {"words": "hi"})
+    deadline = time.monotonic() + 10
+    while handle.pid is not None:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
