@@ -125,12 +125,12 @@ def test_bodies_leave_room_for_others() -> None:
 
 def test_a_pace_slows_what_comes_too_fast_and_nothing_else() -> None:
     async def run() -> tuple[float, float]:
-        pace, began = Pace(per_s=1000, burst=500), time.monotonic()
+        pace, began = Pace(per_s=10_000, burst=8000), time.monotonic()
         for _ in range(5):
             await pace.take(100)
         at_once = time.monotonic() - began
-        await pace.take(300)
+        await pace.take(3000)
         return at_once, time.monotonic() - began
 
     at_once, slowed = asyncio.run(run())
-    assert at_once < 0.1 and 0.2 < slowed < 1.0
+    assert at_once < 0.1 <= slowed < 1.0

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from ingle.core.errors import Busy
 
 _RETRY_S = 10.0
+_LEAST = 1024
+"""Bytes that a message counts beside its own."""
 
 
 @dataclass
@@ -52,6 +54,5 @@ class Pace:
     async def take(self, size: int) -> None:
         """Wait until it is time to read on."""
         now = time.monotonic()
-        self._due = max(self._due, now) + size / self.per_s
-        if (wait := self._due - now - self.burst / self.per_s) > 0:
-            await asyncio.sleep(wait)
+        self._due = max(self._due, now) + (size + _LEAST) / self.per_s
+        await asyncio.sleep(max(0.0, self._due - now - self.burst / self.per_s))  # at least once round the loop: others have their turn

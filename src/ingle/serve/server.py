@@ -26,8 +26,6 @@ _BACKLOG = 512
 _TURN_S = 0.0005
 """Python's switch interval. With the default of 5 ms, opening a model delayed every token by some 50 ms, for a token passes through
 four threads on its way to the client."""
-_FRAMES = 2
-"""Messages of a WebSocket that are read ahead: each may have 16 MB."""
 _FILES = 16_384
 """Most files and connections open at once."""
 
@@ -63,9 +61,11 @@ def address(bound: socket.socket) -> str:
 
 def serve(service: Service, bound: socket.socket, mount: Mount | None = None) -> bool:
     """Serve the API and the routes of `mount` until SIGINT or SIGTERM. Returns whether it had started. Closes the socket."""
+    # No compression on WebSockets: a read may hold megabytes of zeros a thousand times over, and everybody waits until all are unpacked.
     config = uvicorn.Config(
         make_app(service, mount), http=Patient, log_config=None, access_log=False, server_header=False, backlog=_BACKLOG, lifespan="on",
-        timeout_graceful_shutdown=int(service.settings.grace_s) + 5, timeout_keep_alive=75, ws_max_queue=_FRAMES,
+        timeout_graceful_shutdown=int(service.settings.grace_s) + 5, timeout_keep_alive=75,
+        ws_per_message_deflate=False,
     )  # fmt: skip
     server = Server(config, service)
     _allow_connections()
