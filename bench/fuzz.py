@@ -1,7 +1,9 @@
-"""Fuzzing of all that a stranger may send: model files, tokenizers, templates, adapters, HTTP requests; by Atheris, guided by coverage.
+"""Fuzzing of all that a stranger may send: model files, tokenizers, templates, adapters, pictures, sounds, HTTP requests; by Atheris,
+guided by coverage.
 
 Each target has a process of its own for its share of the time. An input counts as a fault if it raises anything but Ingle's own errors,
-ends the process, or takes more than two seconds; it is kept in --findings, and the target goes on. `http` sends requests to a server of
+ends the process, or takes more than two seconds (pictures and sounds a minute and 1 GB: their process has limits of its own); it is kept
+in --findings, and the target goes on. `http` sends requests to a server of
 its own: a status of 500 or more, or no answer within two seconds, is a fault, too.
 
 Atheris is needed: pip install atheris
@@ -25,7 +27,9 @@ EXAMPLES = """  python bench/fuzz.py --minutes 30
   python bench/fuzz.py gguf template --minutes 5 --findings found
 """
 SLOW_S = 2
-TARGETS = ("gguf", "safetensors", "config", "tokenizer", "template", "peft", "http")
+TARGETS = ("gguf", "safetensors", "config", "tokenizer", "template", "peft", "picture", "sound", "http")
+MEDIA = ("picture", "sound")
+MEDIA_S = 60
 ROOT = Path("/dev/shm") if Path("/dev/shm").is_dir() else Path(tempfile.gettempdir())
 
 
@@ -61,9 +65,30 @@ def seeds(folder: Path) -> None:
     about = {"peft_type": "LORA", "r": 2, "lora_alpha": 4, "target_modules": ["q_proj"], "base_model_name_or_path": "tiny"}
     (folder / "peft").mkdir()
     (folder / "peft/seed").write_bytes(json.dumps(about).encode() + b"\n" + (folder / "adapter.safetensors").read_bytes())
+    media_seeds(folder)
     (folder / "http").mkdir()
     for i, request in enumerate(_REQUESTS):
         (folder / "http" / f"seed{i}").write_bytes(request)
+
+
+def media_seeds(folder: Path) -> None:
+    """Write a small picture and a short sound in every form."""
+    import numpy as np
+    import soundfile
+    from PIL import Image
+
+    draw = np.random.default_rng(0)
+    for name in MEDIA:
+        (folder / name).mkdir()
+    picture = Image.fromarray(draw.integers(0, 256, (24, 32, 3), np.uint8))
+    for format_ in ("PNG", "JPEG", "WEBP", "GIF", "BMP"):
+        picture.save(folder / "picture" / format_, format_)
+        picture.convert("RGBA" if format_ in ("PNG", "WEBP") else "L").save(folder / "picture" / f"{format_}-other", format_)
+    picture.save(folder / "picture" / "scans", "JPEG", progressive=True)
+    samples = draw.standard_normal(4000).astype(np.float32) * 0.1
+    for format_, coding in (("WAV", "PCM_16"), ("WAV", "FLOAT"), ("FLAC", "PCM_16"), ("OGG", "VORBIS"), ("OGG", "OPUS"), ("MP3", None)):
+        with (folder / "sound" / f"{format_}-{coding}").open("wb") as file:
+            soundfile.write(file, samples, 16_000, format=format_, subtype=coding)
 
 
 def _low_rank(np: Any) -> dict[str, Any]:
@@ -101,6 +126,8 @@ def target(name: str, folder: Path) -> Callable[[bytes], None]:
     from ingle.core.errors import IngleError
     from ingle.core.message import Message
     from ingle.engine.source import checkpoint_tokenizer
+    from ingle.media.picture import read_picture
+    from ingle.media.sound import Recording
     from ingle.model.checkpoint import Checkpoint, open_checkpoint
     from ingle.model.template import encode_chat
     from ingle.model.tokenizer import Tokenizer, TokenizerFacts
@@ -118,7 +145,13 @@ def target(name: str, folder: Path) -> Callable[[bytes], None]:
             checkpoint.tensor(tensor).to_float32()
 
     def one(data: bytes) -> None:
-        if name == "gguf":
+        if name == "picture":
+            read_picture(data)
+        elif name == "sound":
+            recording = Recording(data)
+            for start in (0, 3000, 480_000, 100):
+                recording.piece(start, 2000, 16_000)
+        elif name == "gguf":
             (work / "x.gguf").write_bytes(data)
             read(open_checkpoint(work / "x.gguf"))
         elif name in ("safetensors", "config"):
@@ -182,7 +215,8 @@ def run(name: str, folder: Path, seconds: float) -> None:
     """Fuzz in this process; it ends at the first fault, or when the time is up."""
     import atheris
 
-    arguments = ["fuzz", str(folder / name), f"-max_total_time={seconds:.0f}", f"-timeout={SLOW_S}", "-rss_limit_mb=4096"]
+    slow_s, most_mb = (MEDIA_S, 1024) if name in MEDIA else (SLOW_S, 4096)
+    arguments = ["fuzz", str(folder / name), f"-max_total_time={seconds:.0f}", f"-timeout={slow_s}", f"-rss_limit_mb={most_mb}"]
     arguments += [f"-artifact_prefix={folder}/found-{name}-", "-max_len=65536", "-print_final_stats=1", "-verbosity=1"]
     if name == "http":
         with server(folder) as send:
