@@ -60,6 +60,16 @@ def test_whoever_has_gone_is_waited_for_by_nobody(apart: ProcessApart) -> None:
     assert apart.ask("echo", {"words": "hi"})[0]["said"] == "hi", "the next one starts it again"
 
 
+def test_closing_ends_an_answer_too(apart: ProcessApart) -> None:
+    apart.ask("echo", {"words": "hi"})
+    began = time.monotonic()
+    Timer(0.3, apart.close).start()
+    with pytest.raises(ProcessEnded):
+        apart.ask("sleep", {"seconds": 15}, tries=2)
+    assert time.monotonic() - began < 5
+    assert apart.ask("echo", {"words": "hi"})[0]["said"] == "hi"
+
+
 def test_an_idle_one_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     handle = ProcessApart("tests.core.apart_worker", answer_s=20, idle_s=0.2)

@@ -68,6 +68,7 @@ class ProcessApart:
         self._lock = Lock()
         self._process: subprocess.Popen[bytes] | None = None
         self._timer: Timer | None = None
+        self._closing = False
         self.cpu_s = 0.0
         """Seconds of processor time that all answers took."""
 
@@ -89,9 +90,13 @@ class ProcessApart:
         return answer, found
 
     def close(self) -> None:
-        """End the process, and wait for it. A later question starts it again."""
+        """End the process, also in the middle of an answer, and wait for it. A later question starts it again."""
+        self._closing = True
+        if (process := self._process) is not None:
+            process.kill()
         with self._lock:
             self._end()
+            self._closing = False
 
     @property
     def pid(self) -> int | None:
@@ -113,6 +118,8 @@ class ProcessApart:
             except (EOFError, OSError):
                 self._end()
                 stop.check()
+                if self._closing:
+                    break
             finally:
                 timer.cancel()
         raise ProcessEnded

@@ -3,6 +3,7 @@
 import asyncio
 import gc
 from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI, HTTPException, Request, Response
@@ -37,6 +38,8 @@ from ingle.serve.places import Places
 from ingle.serve.service import Service
 from ingle.serve.stream import ClientGone
 
+_THREADS = 16
+"""For short work beside the event loop, mostly reads of the database; slow work has threads of its own (serve/slow.py)."""
 Mount = Callable[[FastAPI, Service], None]
 """Adds routes behind the API's, such as the page."""
 
@@ -46,6 +49,7 @@ def make_app(service: Service, mount: Mount | None = None) -> FastAPI:
 
     @asynccontextmanager
     async def life(_app: FastAPI) -> AsyncIterator[None]:
+        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(_THREADS, "ingle"))
         await service.start()
         gc.collect()
         gc.freeze()  # what lives as long as the server is not worth looking through: that takes 150 ms each time, and all wait

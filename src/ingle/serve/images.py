@@ -49,7 +49,7 @@ async def generations(
         asks.append(replace(ask, id=f"img-{ask.id.removeprefix('chatcmpl-')}"))
     texts, lasts = await while_connected(http, _written(service, asks))
     head = {"created": int(time.time()), "background": "opaque", "output_format": "png", "size": f"{side}x{side}", "quality": "low"}
-    made = [await service.slow.sight.do(who, partial(_picture, model, text, side)) for text in texts]
+    made = [await service.slow.prompts.do(who, partial(_picture, model, text, side)) for text in texts]
     data = [{"b64_json": base64.b64encode(one).decode()} for one in made]
     return head | {"data": data, "usage": _usage(lasts), "ingle": account_of(lasts)}
 

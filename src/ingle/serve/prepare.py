@@ -51,17 +51,16 @@ class Preparer:
         return energy
 
     async def _see(self, seer: Seer, part: ImagePart, at: str, asker: str) -> Energy:
-        first = self.meter.begin()
-        picture = await self.slow.decoding.do(asker, lambda stop: self.decoder.picture(part.data, at, stop))
-        taken = self.meter.between(first, self.meter.read())
-
-        def look(_stop: StopFlag) -> Energy:
+        def look(stop: StopFlag) -> Energy:  # in one piece: what is decoded waits for nothing, so little of it is in memory
+            first = self.meter.begin()
+            picture = self.decoder.picture(part.data, at, stop)
+            decoded = self.meter.between(first, self.meter.read())
             span = Span(open_meter()) if not self.others() else None
             seer.see(part, at, picture)
             seen = span.end() if span is not None else NOTHING
-            return seen if not self.others() else NOTHING
+            return decoded + (seen if not self.others() else NOTHING)
 
-        return taken + await self.slow.sight.do(asker, look)
+        return await self.slow.decoding.do(asker, look)
 
     async def prepare(self, model: LanguageModel, request: Request, asker: str) -> tuple[ReadyPrompt, Grammar | None]:
         """Return the prompt and the answer's grammar. Raises RequestError and its subclasses for a request that can't be answered."""

@@ -37,6 +37,7 @@ class Turns:
         self._pool, self._free, self._each = ThreadPoolExecutor(places, name), places, each
         self._queue: FairQueue[_Turn] = FairQueue(_NO_LIMIT, _NO_LIMIT)
         self._running: Counter[str] = Counter()
+        self._stops: set[StopFlag] = set()
 
     async def do(self, asker: str, work: Callable[[StopFlag], T]) -> T:
         """Return what one piece of work returns, or raise what it raises. Cancelled, it gives up the place when the piece has ended."""
@@ -51,8 +52,9 @@ class Turns:
                 self._leave(asker)
             raise
         stop = StopFlag()
+        self._stops.add(stop)
         done = loop.run_in_executor(self._pool, work, stop)
-        done.add_done_callback(lambda one: self._ended(asker, one))
+        done.add_done_callback(lambda one: self._ended(asker, stop, one))
         try:
             return await asyncio.shield(done)
         except asyncio.CancelledError:
@@ -60,8 +62,10 @@ class Turns:
             raise
 
     def close(self) -> None:
-        """Begin nothing any more."""
+        """Begin nothing any more, and tell what goes on to stop."""
         self._pool.shutdown(wait=False, cancel_futures=True)
+        for stop in self._stops:
+            stop.set()
 
     def _call(self) -> None:
         """Give free places to those whose turn it is."""
@@ -73,7 +77,8 @@ class Turns:
             if not turn.ready.done():
                 turn.ready.set_result(None)
 
-    def _ended(self, asker: str, done: "asyncio.Future[T]") -> None:
+    def _ended(self, asker: str, stop: StopFlag, done: "asyncio.Future[T]") -> None:
+        self._stops.discard(stop)
         if not done.cancelled():
             done.exception()  # somebody has gone: nobody else looks at it
         self._leave(asker)
@@ -91,12 +96,11 @@ class Slow:
 
     def __init__(self) -> None:
         self.decoding = Turns("decode", PLACES)
+        """Files of pictures and sounds; pictures are seen in the same piece."""
         self.speech = Turns("speech", 1)
         """Hearing windows and speaking clauses, which have one process."""
-        self.sight = Turns("sight", 1)
-        """Encoders of pictures use all cores as it is; painted pictures are made here, too."""
         self.prompts = Turns("prompt", 4, 2)
-        """Templates and tokenizers: a stranger's may take seconds."""
+        """Templates and tokenizers, of which a stranger's may take seconds; and painted pictures."""
         self.doors = Turns("door", 4, 4)
         """Keys and health."""
         self.seats = Places("pictures and sounds in work", SEATS, SEATS_EACH)
@@ -104,5 +108,5 @@ class Slow:
 
     def close(self) -> None:
         """Begin nothing any more."""
-        for turns in (self.decoding, self.speech, self.sight, self.prompts, self.doors):
+        for turns in (self.decoding, self.speech, self.prompts, self.doors):
             turns.close()
