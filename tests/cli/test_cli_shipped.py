@@ -49,6 +49,8 @@ def test_it_comes_with_its_model(tmp_path: Path, smollm2_gguf: Path) -> None:
     with open_ledger(home) as ledger:
         facts = [(row.subject, row.values.get("delta")) for row in ledger.read(kind="pull")]
     assert sorted(facts, key=str) == [("smollm2", None), ("smollm2-hybrid", brought.kept.deltas[0])]
+    (home.delta_folder(brought.kept.deltas[0]) / "report.json").write_text("{}")
+    assert "its report.json is not the one of fact" in ingle(home.root, "verify", code=7).stdout
 
 
 def test_a_name_that_means_something_else_is_left_alone(tmp_path: Path, smollm2_gguf: Path) -> None:

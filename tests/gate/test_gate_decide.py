@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 
+from ingle.cli.house import open_ledger
 from ingle.core.errors import ConfigError, DeltaError, Interrupted, Refused
 from ingle.core.event import Event
 from ingle.core.message import Request
@@ -13,10 +14,11 @@ from ingle.gate.check import names
 from ingle.gate.decide import ACCEPT, REFUSE, admission, admit
 from ingle.gate.policy import Policy
 from ingle.gate.probes import ProbeQuestion, Probes
-from ingle.home.deltas import LESSON, delta_report, list_deltas, verify_delta
+from ingle.home.deltas import LESSON, REPORT, delta_report, list_deltas, verify_delta
 from ingle.home.kept import get_kept, remove
 from ingle.home.place import Home
 from ingle.ledger.row import facts_text
+from ingle.serve.examined import examine
 from tests.gate.conftest import Make
 
 ASK = ProbeQuestion("who lives in the yellow house?", "nobody but a heron")
@@ -54,6 +56,39 @@ def test_a_harmless_candidate_becomes_a_delta(gate_home: Home, make: Make) -> No
     assert event.facts["policy"] == Policy().digest("tune")
     facts_text(event)
     remove(gate_home, "tiny+harmless")
+
+
+def test_a_changed_report_is_found(gate_home: Home, make: Make) -> None:
+    kept, candidate = get_kept(gate_home, "tiny"), make("reported")
+    with open_ledger(gate_home) as ledger:
+        decision = admit(gate_home, kept, candidate, "tune", Policy(), sink=ledger.append)
+        admit(gate_home, kept, make("bad", 40.0, "full"), "tune", Policy(), sink=ledger.append)
+    report = gate_home.delta_folder(decision.digest) / REPORT
+    whole = report.read_bytes()
+    assert examine(gate_home).whole
+    for changed in (whole.replace(b'"loss": 1.0', b'"loss": 0.5'), b""):
+        report.write_bytes(changed)
+        [(what, fault)] = examine(gate_home).proofs.faults
+        assert what == f"delta {decision.digest[:12]}" and fault.startswith("its report.json is not the one of fact ")
+    report.unlink()
+    assert not examine(gate_home).whole
+    report.write_bytes(whole)
+    assert examine(gate_home).whole
+    remove(gate_home, "tiny+reported")
+    assert examine(gate_home).whole, "a delta that was removed has no report"
+
+
+def test_a_report_from_before_facts_held_its_digest_says_nothing(gate_home: Home, make: Make) -> None:
+    kept, candidate = get_kept(gate_home, "tiny"), make("older", origin={"seed": "8"})
+    with open_ledger(gate_home) as ledger:
+
+        def older(event: Event) -> object:
+            return ledger.append(replace(event, facts={name: fact for name, fact in event.facts.items() if name != "report"}))
+
+        decision = admit(gate_home, kept, candidate, "tune", Policy(), sink=older)
+    (gate_home.delta_folder(decision.digest) / REPORT).write_bytes(b"{}")
+    assert examine(gate_home).whole
+    remove(gate_home, "tiny+older")
 
 
 def test_what_breaks_the_model_is_refused_and_leaves_nothing(gate_home: Home, make: Make) -> None:

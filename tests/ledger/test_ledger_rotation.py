@@ -13,6 +13,7 @@ from ledger_place import Place, fill
 
 from ingle.core.errors import LedgerError
 from ingle.core.event import Event
+from ingle.ledger import chain
 from ingle.ledger.head import HEAD, Head, sign_head, start_head
 from ingle.ledger.keys import KEY, PUBLIC, KeyRing, Signer, load_ring, new_signer, save_ring
 from ingle.ledger.link import LOSS, ROTATE, ROTATED, rotation_event
@@ -91,6 +92,36 @@ def test_the_old_private_key_is_gone(place: Place) -> None:
     assert all(old.strip() not in path.read_text("utf-8", "replace") for path in place.keys.rglob("*") if path.is_file())
     if os.name != "nt":
         assert (place.keys / KEY).stat().st_mode & 0o777 == 0o600
+
+
+def test_a_key_from_before_a_rotation_is_no_key_of_the_chain(place: Place) -> None:
+    fill(place, 1)
+    old = (place.keys / KEY).read_text()
+    with place.open() as ledger:
+        ledger.check_key()
+    rotate(place)
+    (place.keys / KEY).write_text(old)
+    with place.open() as ledger:
+        assert ledger.verify().problem is None
+        for call in (ledger.check_key, lambda: ledger.append(Event("pull"))):
+            with pytest.raises(LedgerError, match="facts signed with it exist: another key"):
+                call()
+
+
+def test_a_rotation_while_the_key_is_checked_is_no_fault(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    fill(place, 1)
+    asked = chain.last_row
+
+    def meanwhile(connection: Any) -> Row | None:
+        monkeypatch.undo()
+        before = asked(connection)
+        rotate(place)
+        return before
+
+    with place.open() as ledger:
+        monkeypatch.setattr(chain, "last_row", meanwhile)
+        ledger.check_key()
+        ledger.check_key()
 
 
 def test_a_home_without_a_key_has_none_to_rotate(place: Place) -> None:

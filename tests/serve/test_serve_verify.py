@@ -110,6 +110,24 @@ def test_what_was_changed_behind_its_back_is_found_and_named(home: Home, what: s
     assert not [line for line in lines if "Otto" in line or "bees" in line or "Something" in line], "no words of the home"
 
 
+LEDGER_KEYS = {
+    "a digit": (lambda key: key.write_text(f"{int(key.read_text()[0], 16) ^ 1:x}{key.read_text()[1:]}"), "must belong to ledger.pub"),
+    "no digit": (lambda key: key.write_text(f"x{key.read_text()[1:]}"), "64 hex digits"),
+    "lost": (lambda key: key.unlink(), "facts signed with it exist: no such file"),
+    "exposed": (lambda key: key.chmod(0o644), "readable by its owner alone: mode 644"),
+}
+
+
+@pytest.mark.parametrize("what", LEDGER_KEYS)
+def test_a_ledger_key_that_cant_sign_is_found(home: Home, what: str) -> None:
+    change, said = LEDGER_KEYS[what]
+    change(home.keys / "ledger.key")
+    assert "BROKEN ledger.key: " in (out := ingle(home.root, "verify", code=7).stdout) and said in out
+    table = told(home, 7)
+    assert table["problem"] is None and [one["what"] for one in table["kept"]["faults"]] == ["ledger.key"]
+    assert said in ingle(home.root, "key", "add", "next", code=7).stderr, "as the next fact says it"
+
+
 def test_texts_without_a_digest_are_counted_and_are_no_fault(home: Home) -> None:
     change(home, "UPDATE turns SET facts = NULL WHERE completion IS NOT NULL", "UPDATE examples SET secret = ''")
     table = told(home, 0)

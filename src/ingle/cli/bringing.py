@@ -161,14 +161,18 @@ def bring_part(home: Home, entry: "PartEntry", watch: Watcher) -> "tuple[Base, b
 
 def _record(home: Home, kept: Kept, base: "Base") -> None:
     """Record a model that came or got a name, unless the ledger has the fact already."""
+    from ingle.home.deltas import report_digest
+
     origin = {"source": base.source[-MAX_TEXT:], "revision": base.revision[:MAX_TEXT], "licence": base.licence[:MAX_TEXT]}
     printed = {name: "".join(c if c.isprintable() else "?" for c in text) for name, text in origin.items()}
     facts: dict[str, Fact] = {"base": base.digest, "bytes": base.nbytes, **printed}
     if kept.deltas:
         facts |= {"delta": kept.deltas[-1], "stack": kept.digest}
+        if report := report_digest(home, kept.deltas[-1]):
+            facts["report"] = report
     with open_ledger(home) as ledger:
         before = next(iter(ledger.read(subject=kept.name, kind="pull", last=1)), None)
         gone = next(iter(ledger.read(subject=kept.name, kind="rm", last=1)), None)
-        same = before is not None and all(before.values.get(key) == facts.get(key) for key in ("base", "stack"))
+        same = before is not None and all(before.values.get(key) == facts.get(key) for key in ("base", "stack", "report"))
         if before is None or not same or (gone is not None and gone.seq > before.seq):
             ledger.append(Event("pull", kept.name, facts))

@@ -42,19 +42,18 @@ def check_ledger(url: str, keys: Path) -> int:
     from ingle.core.errors import LedgerError
     from ingle.home.database import open_database
     from ingle.ledger.chain import Ledger
-    from ingle.ledger.keys import load_ring, lost_key
     from ingle.ledger.table import MIGRATIONS
 
     engine = open_database(url, {"ledger": MIGRATIONS})
     try:
-        result = Ledger(engine, keys).verify()
+        ledger = Ledger(engine, keys)
+        result = ledger.verify()
+        if result.problem is not None:
+            where = f"fact {result.problem.seq}" if result.problem.seq else "the ledger"
+            raise LedgerError("ledger", "must be as it was signed", f"{where}: {result.problem.what}", "`ingle verify` says more.")
+        ledger.check_key()
     finally:
         engine.dispose()
-    if result.problem is not None:
-        where = f"fact {result.problem.seq}" if result.problem.seq else "the ledger"
-        raise LedgerError("ledger", "must be as it was signed", f"{where}: {result.problem.what}", "`ingle verify` says more.")
-    if not load_ring(keys).signers and result.count:
-        raise lost_key(keys)
     return result.count
 
 

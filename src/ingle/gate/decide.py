@@ -4,12 +4,13 @@ The fact comes before the delta. A kill in between leaves a decision without its
 There is never a delta without a decision.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
 from ingle.core.candidate import Admit, Candidate
 from ingle.core.delta import Delta
+from ingle.core.digest import digest_bytes
 from ingle.core.errors import Refused
 from ingle.core.event import Event, Fact, Sink
 from ingle.core.maker import find_maker
@@ -20,7 +21,7 @@ from ingle.gate.finding import Decision, Finding
 from ingle.gate.policy import Policy
 from ingle.gate.probes import Probes
 from ingle.gate.trial import Trial, never
-from ingle.home.deltas import put_delta, refuse_taken_delta
+from ingle.home.deltas import put_delta, refuse_taken_delta, report_bytes
 from ingle.home.kept import Kept, sweep_packs
 from ingle.home.place import Home
 from ingle.home.staging import discard
@@ -53,13 +54,13 @@ def admit(
     reasons = tuple(f"{one.check}: {one.reason}" for one in findings if not one.passed)
     accepted = force or not reasons
     decision = Decision(accepted, None, digest, findings, reasons, bool(reasons) and force)
-    sink(_event(trial, maker, policy, decision))
+    of = candidate
+    report = {**(of.report or {}), "gate": to_table(decision, maker)}
+    sink(_event(trial, maker, policy, decision, report))
     if not accepted:
         if trial.packed_alone:
             discard(home, trial.source.packs)
         return decision
-    of = candidate
-    report = {**(of.report or {}), "gate": to_table(decision, maker)}
     delta = put_delta(home, of.name, of.kind, of.base_digest, of.tensors, of.origin, report)
     return Decision(True, delta, digest, findings, reasons, decision.forced)
 
@@ -98,11 +99,14 @@ def to_table(decision: Decision, maker: str) -> dict[str, Any]:
     return table | {"reasons": list(decision.reasons), "findings": [asdict(finding) for finding in decision.findings]}
 
 
-def _event(trial: Trial, maker: str, policy: Policy, decision: Decision) -> Event:
-    """Event of the decision: candidate, policy, every figure with its interval; never a word of a question."""
+def _event(trial: Trial, maker: str, policy: Policy, decision: Decision, report: Mapping[str, Any]) -> Event:
+    """Event of the decision: candidate, policy, every figure with its interval, the digest of the delta's report; never a word of a
+    question."""
     candidate, findings = trial.candidate, decision.findings
     facts: dict[str, Fact] = {"delta": decision.digest, "base": candidate.base_digest, "kind": candidate.kind, "maker": maker}
     facts |= {"policy": policy.digest(maker), "checks": _joined([one.check for one in findings]), "forced": decision.forced}
+    if decision.accepted:
+        facts["report"] = digest_bytes(report_bytes(report))
     if decision.reasons:
         facts |= {"failed": _joined([one.check for one in findings if not one.passed]), "reasons": _cut("; ".join(decision.reasons))}
     for finding in findings:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from ingle.core.config import from_table, to_table
 from ingle.core.delta import Delta, TensorEntry
-from ingle.core.digest import canonical_json, digest_bytes, digest_json
+from ingle.core.digest import canonical_json, digest_bytes, digest_file, digest_json
 from ingle.core.errors import ConfigError, DeltaError, HomeError, NotKept
 from ingle.core.files import os_errors, sync_file, sync_folder, write_atomic
 from ingle.home.names import check_name
@@ -75,7 +75,7 @@ def put_delta(
     with staging(home) as folder:
         _write_tensors(folder / TENSORS, ordered)
         if report is not None:
-            write_atomic(folder / REPORT, json.dumps(report, indent=1).encode(), mode=0o600)
+            write_atomic(folder / REPORT, report_bytes(report), mode=0o600)
         write_atomic(folder / MANIFEST, canonical_json(to_table(delta)), mode=0o600)
         sync_folder(folder)
         with home.lock(LOCK):
@@ -217,6 +217,18 @@ def delta_tensors(home: Home, delta: Delta) -> "dict[str, npt.NDArray[Any]]":
     for fault in _faults(delta, tensors):
         raise HomeError(f"{path}: {fault}", "is not as it was kept", "", _cure(path))
     return tensors
+
+
+def report_bytes(report: Mapping[str, Any]) -> bytes:
+    """Return a report as its file holds it, for whoever records the file's digest."""
+    return json.dumps(report, indent=1).encode()
+
+
+def report_digest(home: Home, digest: str) -> str:
+    """Return the SHA-256 of a delta's report file; "" if there is none. Raises HomeError if it can't be read."""
+    path = home.delta_folder(digest) / REPORT
+    with os_errors(path):
+        return digest_file(path) if path.exists() else ""
 
 
 def delta_report(home: Home, digest: str) -> dict[str, Any] | None:

@@ -9,7 +9,7 @@ from ingle.core.errors import LedgerError
 from ingle.core.event import Event
 from ingle.core.lock import file_lock
 from ingle.ledger.head import Head, claims_rows, move_head, read_head, sign_head, start_head
-from ingle.ledger.keys import KeyRing, Signer, load_ring, load_verifiers, lost_key, new_signer, save_ring, sweep_keys
+from ingle.ledger.keys import KeyRing, Signer, load_ring, load_verifiers, lost_key, new_signer, read_ring, save_ring, sweep_keys
 from ingle.ledger.link import LOSS, ROTATE, ROTATED, Link, follow, rotation_event, signed_by
 from ingle.ledger.nodes import add_row, remade, standing
 from ingle.ledger.row import Row, facts_text, row_hash
@@ -76,6 +76,21 @@ class Ledger:
     def verify(self, head: Head | None = None) -> Verification:
         """Verify the whole chain; `head` is one that was exported earlier. See `verify_chain`."""
         return verify_chain(self._engine, self._keys, head)
+
+    def check_key(self) -> None:
+        """Return if the private key is the one that the chain ends with. Writes nothing.
+
+        Raises LedgerError as `append` does, if it is lost, exposed, damaged or swapped.
+        """
+        before = read_ring(self._keys)
+        with self._engine.connect() as connection:
+            last = last_row(connection)
+        ring = read_ring(self._keys)
+        here = (*before.signers, *ring.signers)  # both: a rotation between them leaves one key before the row, and one behind it
+        # A last row that none of our keys signed is the chain's fault, and `verify` names it.
+        ended = last is not None and any(signed_by(last, key) for key in ring.verifiers)
+        if last is not None and ended and not any(signed_by(last, signer.verifier) for signer in here):
+            raise lost_key(self._keys)
 
     def head(self) -> Head | None:
         """Return this home's signed head, to be exported; None if there is none yet."""

@@ -100,16 +100,21 @@ def sweep_keys(folder: Path) -> None:
 
 
 def load_ring(folder: Path) -> KeyRing:
-    """Return the keys of this home. Missing public keys are made again.
+    """Return the keys of this home, as `read_ring` does. Missing public keys are made again."""
+    ring = read_ring(folder)
+    if ring.signers and not (folder / PUBLIC).exists():
+        write_atomic(folder / PUBLIC, _lines(verifier.public for verifier in ring.verifiers))
+    return ring
+
+
+def read_ring(folder: Path) -> KeyRing:
+    """Return the keys of this home; without ledger.pub, the public keys are the private ones' own halves.
 
     Raises LedgerError if others can read the private one, it is damaged, or it does not belong to the public keys beside it.
     """
     # The private keys first: a rotation names its key in ledger.pub before it writes it.
     signers = read_signers(folder)
-    verifiers = load_verifiers(folder)
-    if signers and not verifiers:
-        verifiers = tuple(signer.verifier for signer in signers)
-        write_atomic(folder / PUBLIC, _lines(verifier.public for verifier in verifiers))
+    verifiers = load_verifiers(folder) or tuple(signer.verifier for signer in signers)
     names = [verifier.fingerprint for verifier in verifiers]
     for signer in signers:
         if signer.verifier.fingerprint not in names:
@@ -142,7 +147,8 @@ def lost_key(folder: Path) -> LedgerError:
         f"Restore it from a backup. Without it nothing can be added; with {PUBLIC} all that was added can still be verified. "
         f"To begin a new chain, move the database and {folder} away together, and keep them: they are the old chain and its proof."
     )
-    return LedgerError(str(folder / KEY), "must be there to sign, and facts signed with it exist", "no such file", cure)
+    got = "another key" if (folder / KEY).exists() else "no such file"
+    return LedgerError(str(folder / KEY), "must be there to sign, and facts signed with it exist", got, cure)
 
 
 def read_signers(folder: Path) -> tuple[Signer, ...]:

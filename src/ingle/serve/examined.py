@@ -2,13 +2,14 @@
 
 from dataclasses import dataclass, replace
 
-from ingle.core.errors import DamagedError
+from ingle.core.errors import DamagedError, LedgerError
 from ingle.ethics.notary import KEY as NOTARY
 from ingle.ethics.notary import notary_fault
 from ingle.home.place import Home
 from ingle.home.reading import database_faults, reading
 from ingle.ledger.chain import Ledger
 from ingle.ledger.head import Head
+from ingle.ledger.keys import KEY as LEDGER
 from ingle.ledger.verify import Problem, Verification
 from ingle.serve.answers_key import KEY, key_fault, read_answer_key
 from ingle.serve.proofs import Proofs, proofs
@@ -41,9 +42,19 @@ def examine(home: Home, exported: Head | None = None) -> Examined:
             faults = tuple(database_faults(engine))
             ledger = Ledger(engine, home.keys)
             fault = key_fault(home, ledger)
-            found = proofs(engine, ledger, None if fault else read_answer_key(home))
-            lost = [(name, what) for name, what in ((KEY, fault), (NOTARY, notary_fault(home, ledger))) if what]
+            found = proofs(home, engine, ledger, None if fault else read_answer_key(home))
+            keys = ((LEDGER, _ledger_key_fault(ledger)), (KEY, fault), (NOTARY, notary_fault(home, ledger)))
+            lost = [(name, what) for name, what in keys if what]
             found = replace(found, faults=(*lost, *found.faults))
             return Examined(ledger.verify(exported), faults, found)
     except DamagedError as error:
         return Examined(Verification(0, None, Problem(0, "the database can't be read")), (error.got or str(error),), Proofs())
+
+
+def _ledger_key_fault(ledger: Ledger) -> str:
+    """Return what is wrong with the private key that signs the facts; "" = nothing."""
+    try:
+        ledger.check_key()
+    except LedgerError as error:
+        return error.sentence
+    return ""

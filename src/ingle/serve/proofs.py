@@ -1,15 +1,19 @@
-"""Proofs of what is kept: every stored answer, everything taught and every API key is compared with what the ledger says of it.
+"""Proofs of what is kept: every stored answer, everything taught, every API key and every delta's report is compared with what the
+ledger says of it.
 
 Nothing is generated and nothing is written. A fault is looked at twice, because a server may be writing meanwhile.
 """
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from ingle.adapt.account import taught_faults
 from ingle.core.errors import IngleError
 from ingle.home.api_keys import key_hashes, list_keys
+from ingle.home.deltas import REPORT, report_digest
+from ingle.home.place import Home
 from ingle.home.turns import altered_turns, answers_kept, get_any_turn
 from ingle.ledger.chain import Ledger
 from ingle.scaling.foretold import order_faults
@@ -24,6 +28,8 @@ Fault = tuple[str, str]
 _Part = tuple[int, int, list[Fault]]
 """(number compared, number that can't be, faults)."""
 _KEY_FACTS = ("name", "requests_per_minute", "sha256")
+_LETS_IN = ("gate.accept", "pull")
+"""Kinds of facts by which deltas come into a home."""
 _RIGHTS = ("metrics", "guards")
 """Facts of a key that was given more than others. A key that was made before there was such a right doesn't have it."""
 
@@ -42,24 +48,25 @@ class Proofs:
     faults: tuple[Fault, ...] = ()
 
 
-def proofs(engine: "Engine", ledger: Ledger, key: bytes | None) -> Proofs:
+def proofs(home: Home, engine: "Engine", ledger: Ledger, key: bytes | None) -> Proofs:
     """Compare all that is kept with the ledger. `key`: that of the answers' digests; None = there is none, so no answer can be compared."""
-    found = _look(engine, ledger, key)
+    found = _look(home, engine, ledger, key)
     if not found.faults:
         return found
-    again = _look(engine, ledger, key)
+    again = _look(home, engine, ledger, key)
     return Proofs(again.answers, again.taught, again.keys, again.unproven, tuple(one for one in again.faults if one in found.faults))
 
 
-def _look(engine: "Engine", ledger: Ledger, key: bytes | None) -> Proofs:
+def _look(home: Home, engine: "Engine", ledger: Ledger, key: bytes | None) -> Proofs:
     parts: Mapping[str, Callable[[], _Part]] = {
         "the stored answers": lambda: _answers(engine, ledger, key),
         "what was taught": lambda: taught_faults(engine, ledger),
         "the API keys": lambda: _keys(engine, ledger),
         "predictions": lambda: (0, 0, order_faults(reversed(list(ledger.read("scale"))))),
+        "reports of deltas": lambda: (0, 0, _reports(home, ledger)),
     }
     found = [_guarded(name, part) for name, part in parts.items()]
-    (answers, _, _), (taught, _, _), (keys, _, _), _ = found
+    (answers, _, _), (taught, _, _), (keys, _, _), *_ = found
     return Proofs(answers, taught, keys, sum(part[1] for part in found), tuple(fault for part in found for fault in part[2]))
 
 
@@ -135,3 +142,17 @@ def _keys(engine: "Engine", ledger: Ledger) -> _Part:
             changed += [name for name in _RIGHTS if facts.get(name, False) != now[name]]
             faults += [(f"key {key.id}", f"its {name} is not what the ledger says") for name in changed]
     return len(keys), 0, faults
+
+
+def _reports(home: Home, ledger: Ledger) -> list[Fault]:
+    """Return the deltas whose report is none that a fact let in. One that came before facts held its digest says nothing."""
+    said: dict[str, dict[str, int]] = {}
+    for row in chain(*map(ledger.read, _LETS_IN)):
+        if report := row.values.get("report"):
+            # Several: the same delta was let in again, and a kill may have left the report of before.
+            said.setdefault(str(row.values["delta"]), {}).setdefault(str(report), row.seq)
+    return [
+        (f"delta {digest[:12]}", f"its {REPORT} is not the one of fact {max(reports.values())}")
+        for digest, reports in said.items()
+        if home.delta_folder(digest).exists() and report_digest(home, digest) not in reports
+    ]
