@@ -1,27 +1,31 @@
 """The page beside the API in one application, and several applications in one process."""
 
 import asyncio
-import json
+import hashlib
+import hmac
+import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
-from ingle.core.errors import HomeError
 from ingle.engine.loading import open_model
 from ingle.engine.source import kept_source
 from ingle.home.api_keys import add_key, revoke_key
+from ingle.home.database import open_database
 from ingle.home.kept import Kept
 from ingle.home.place import Home
+from ingle.home.sign_outs import MIGRATIONS, sign_out, signed_out
 from ingle.page.mount import add_page
-from ingle.page.session import COOKIE, ENDED
+from ingle.page.session import COOKIE
+from ingle.serve.answers_key import answer_key
 from ingle.serve.app import make_app
 from ingle.serve.model_registry import ModelRegistry
 from ingle.serve.rooms import open_rooms
@@ -31,20 +35,22 @@ from ingle.serve.settings import SamplingSettings, ServeSettings
 Make = Callable[[ServeSettings], FastAPI]
 
 
-@pytest.fixture
-def make(served_home: Path) -> Make:
+def maker(home: Home) -> Make:
     """Applications in one home."""
 
     def opened(home: Home, kept: Kept):  # type: ignore[no-untyped-def]
         return open_model(kept_source(home, kept), "auto", 1)
-
-    home = Home(served_home)
 
     def made(settings: ServeSettings) -> FastAPI:
         service = Service(home, settings, SamplingSettings(), ModelRegistry(home, opened, "tiny"))
         return make_app(service, add_page if settings.page else None)
 
     return made
+
+
+@pytest.fixture
+def make(served_home: Path) -> Make:
+    return maker(Home(served_home))
 
 
 @pytest.fixture
@@ -115,44 +121,44 @@ def test_who_signed_out_is_out_after_a_restart_too(make: Make, served_home: Path
     with TestClient(make(settings), base_url="http://127.0.0.1") as client:
         for cookie, status in ((goes, 303), (stays, 200)):
             assert client.get("/", headers={"Cookie": f"{COOKIE}={cookie}"}, follow_redirects=False).status_code == status
-    assert goes.rpartition(".")[2] not in (Home(served_home).keys / ENDED).read_text()
+    assert not (Home(served_home).keys / "signed-out").exists()
 
 
-@pytest.mark.parametrize("damage", [b"", b"[", b"null", b"{}", b'["x"]', b'{"ended": 5}', b"\xff\xfe"])
-def test_a_damaged_list_of_ended_sign_ins_ends_them_all(make: Make, served_home: Path, damage: bytes, capsys: Any) -> None:
-    """Nobody knows then which cookies were ended. Whoever signs in anew is in, at once and after a restart."""
-    secret, settings, path = key_of(served_home), ServeSettings(require_key=True), Home(served_home).keys / ENDED
-    with TestClient(make(settings), base_url="http://127.0.0.1") as client:
-        cookies = [signed_in(client, secret) for _ in range(2)]
-        client.post("/sign-out", headers={"Cookie": f"{COOKIE}={cookies[0]}"})
-    path.write_bytes(damage)
-    with TestClient(make(settings), base_url="http://127.0.0.1") as client:
-        assert "every sign-in has ended" in capsys.readouterr().err
-        assert not any(let_in(client, cookie) for cookie in cookies)
-        new = signed_in(client, secret)
-        assert let_in(client, new)
-    with TestClient(make(settings), base_url="http://127.0.0.1") as client:
-        assert let_in(client, new) and not any(let_in(client, cookie) for cookie in cookies)
-        assert "every sign-in has ended" not in capsys.readouterr().err
+def test_who_signed_out_at_one_server_is_out_at_all_of_its_database(served_home: Path, postgres_url: str) -> None:
+    shutil.rmtree(served_home / "keys")  # its chain is in another database
+    home = Home(served_home, postgres_url)
+    secret, settings = key_of(home), ServeSettings(require_key=True)
+    with (
+        TestClient(maker(home)(settings), base_url="http://127.0.0.1") as client,
+        TestClient(maker(home)(settings), base_url="http://127.0.0.1") as other,
+    ):
+        goes, stays = signed_in(client, secret), signed_in(client, secret)
+        assert let_in(other, goes)
+        client.post("/sign-out", headers={"Cookie": f"{COOKIE}={goes}"})
+        assert not let_in(client, goes) and not let_in(other, goes)
+        assert let_in(client, stays) and let_in(other, stays)
 
 
-def test_a_list_of_ended_sign_ins_that_cant_be_read_lets_nobody_in(make: Make, served_home: Path) -> None:
-    (Home(served_home).keys / ENDED).mkdir()
-    with pytest.raises(HomeError):
-        make(ServeSettings(require_key=True))
+def test_ended_sign_ins_are_forgotten_when_they_would_have_ended(database_url: str) -> None:
+    engine = open_database(database_url, {"sign_outs": MIGRATIONS})
+    sign_out(engine, "key-1.old.1", 1)
+    sign_out(engine, "key-1.new.1", int(time.time()) + 60)
+    sign_out(engine, "key-1.new.1", int(time.time()) + 60)
+    assert signed_out(engine, "key-1.new.1") and not signed_out(engine, "key-1.old.1")
+    engine.dispose()
 
 
-def test_a_list_of_ended_sign_ins_of_before_is_read(make: Make, served_home: Path) -> None:
-    secret, settings = key_of(served_home), ServeSettings(require_key=True)
-    with TestClient(make(settings), base_url="http://127.0.0.1") as client:
-        cookie, other = signed_in(client, secret), signed_in(client, secret)
-    (Home(served_home).keys / ENDED).write_text(json.dumps([cookie.rpartition(".")[0]]))
-    with TestClient(make(settings), base_url="http://127.0.0.1") as client:
-        assert let_in(client, other) and not let_in(client, cookie)
+def test_sign_ins_of_before_sign_outs_were_in_the_database_have_ended(make: Make, served_home: Path) -> None:
+    """Those that were signed out stood in a file alone, which nobody reads any more."""
+    secret = key_of(Home(served_home))
+    with TestClient(make(ServeSettings(require_key=True)), base_url="http://127.0.0.1") as client:
+        payload = signed_in(client, secret).rpartition(".")[0]
+        before = hmac.digest(answer_key(Home(served_home)), b"ingle.page sign-in", hashlib.sha256)
+        assert not let_in(client, f"{payload}.{hmac.digest(before, payload.encode(), hashlib.sha256).hex()}")
 
 
-def key_of(home: Path) -> str:
-    engine = open_rooms(Home(home))
+def key_of(home: Home) -> str:
+    engine = open_rooms(home)
     try:
         return add_key(engine, "clara")[1]
     finally:

@@ -7,13 +7,11 @@ each action checks that the key is still good, so a revoked key is out at once.
 import asyncio
 import hashlib
 import hmac
-import json
 import secrets
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from html import escape
-from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qs, quote
 
@@ -21,20 +19,17 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import HTMLResponse, RedirectResponse
 
 from ingle.core.errors import Busy
-from ingle.core.files import write_atomic
 from ingle.home.api_keys import ApiKey, check_key, list_keys
+from ingle.home.sign_outs import sign_out, signed_out
 from ingle.page.static_files import static_text, static_url
 from ingle.serve.answers_key import answer_key
 from ingle.serve.auth import address_of
-from ingle.serve.logs import log
 from ingle.serve.service import Service
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
 
 COOKIE = "ingle_sign_in"
-ENDED = "signed-out"
-"""Name of a file in the folder of keys, and of its lock: sign-ins that were ended early."""
 LIFE_S = 30 * 86400
 """Longest life of a sign-in."""
 
@@ -59,9 +54,6 @@ class Sessions:
     def __init__(self, service: Service) -> None:
         self._service = service
         self._secret = b""
-        self._ended = Ended()
-        """Kept over a restart, because somebody may have copied the cookie."""
-        self._keep_ended(self._ended)
 
     async def visitor(self, cookie: str) -> Visitor | None:
         """Return the visitor with this cookie; None if they must sign in first."""
@@ -75,69 +67,31 @@ class Sessions:
         if key is None:
             await self._service.wrong_keys.slow(address)
             return None
-        begun = max(int(time.time()), self._ended.before + 1)
-        payload = f"{key.id}.{secrets.token_hex(12)}.{begun + LIFE_S}"
+        payload = f"{key.id}.{secrets.token_hex(12)}.{int(time.time()) + LIFE_S}"
         return f"{payload}.{await asyncio.to_thread(self._mac, payload)}"
 
     def sign_out(self, cookie: str) -> None:
-        """Ends a sign-in in every tab. Reads the database."""
+        """Ends a sign-in in every tab, and on every server of this home. Writes to the database."""
         if self._check(cookie):
-            self._keep_ended(self._ended.and_also(Ended(frozenset({cookie.rpartition(".")[0]}))))
-
-    def _keep_ended(self, ended: "Ended") -> None:
-        """Ends these sign-ins, and those that the file says were ended. If it can't be read, every sign-in so far has ended."""
-        path = self._service.home.keys / ENDED
-        with self._service.home.lock(ENDED):
-            there = read_ended(path)
-            if there is None:
-                log("signed-out", {"fault": "the file is damaged, so every sign-in has ended"})
-                there = Ended(before=int(time.time()))
-            self._ended = ended.and_also(there)
-            if self._ended != read_ended(path):
-                write_atomic(path, json.dumps({"before": self._ended.before, "ended": sorted(self._ended.payloads)}).encode(), mode=0o600)
+            payload = cookie.rpartition(".")[0]
+            sign_out(self._service.engine, payload, int(payload.rpartition(".")[2]))
 
     def _check(self, cookie: str) -> Visitor | None:
         payload, _, mac = cookie.rpartition(".")
-        if not hmac.compare_digest(mac.encode(), self._mac(payload).encode()) or payload in self._ended.payloads:
+        if not hmac.compare_digest(mac.encode(), self._mac(payload).encode()):
             return None
         owner, _, until = payload.split(".")
-        if int(until) <= time.time() or int(until) - LIFE_S <= self._ended.before:
+        # Asked each time: somebody may have copied the cookie, and another server of this home may have ended the sign-in.
+        if int(until) <= time.time() or signed_out(self._service.engine, payload):
             return None
         key = _good_key(self._service.engine, owner)
         return None if key is None else Visitor(owner, key.name, key.guards, cookie)
 
     def _mac(self, payload: str) -> str:
         if not self._secret:
-            self._secret = hmac.digest(answer_key(self._service.home, self._service.engine), b"ingle.page sign-in", hashlib.sha256)
+            # The 2: sign-ins of before, among them those that only a file knew to have ended, are none any more.
+            self._secret = hmac.digest(answer_key(self._service.home, self._service.engine), b"ingle.page sign-in 2", hashlib.sha256)
         return hmac.digest(self._secret, payload.encode(), hashlib.sha256).hex()
-
-
-@dataclass(frozen=True, slots=True)
-class Ended:
-    """Sign-ins that were ended early."""
-
-    payloads: frozenset[str] = frozenset()
-    """Of their cookies."""
-    before: int = 0
-    """Every sign-in up to this second has ended, too."""
-
-    def and_also(self, other: "Ended") -> "Ended":
-        """Return both together."""
-        return Ended(self.payloads | other.payloads, max(self.before, other.before))
-
-
-def read_ended(path: Path) -> Ended | None:
-    """Return the ended sign-ins that have not expired; None if the file is there and can't be read."""
-    try:
-        table = json.loads(path.read_bytes())
-        table = {"ended": table} if isinstance(table, list) else table  # as it was written until 0.1
-        payloads = [str(payload) for payload in table["ended"]]
-        live = frozenset(payload for payload in payloads if int(payload.rpartition(".")[2]) > time.time())
-        return Ended(live, int(table.get("before", 0)))
-    except FileNotFoundError:
-        return Ended()
-    except (OSError, ValueError, TypeError, LookupError, AttributeError):
-        return None
 
 
 def sign_in_routes(sessions: Sessions, ended: Callable[[str], None]) -> APIRouter:

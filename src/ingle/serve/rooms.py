@@ -20,7 +20,8 @@ def open_rooms(home: Home) -> "Engine":
 
 def rooms() -> "Mapping[str, Migrations]":
     """Return the migrations of all tables that the server writes."""
-    from ingle.home import api_keys, examples, turns
+    from ingle.home import api_keys, examples, sign_outs, turns
     from ingle.ledger import table
 
-    return {"ledger": table.MIGRATIONS, "turns": turns.MIGRATIONS, "api_keys": api_keys.MIGRATIONS, "examples": examples.MIGRATIONS}
+    named = {"ledger": table, "turns": turns, "api_keys": api_keys, "examples": examples, "sign_outs": sign_outs}
+    return {name: room.MIGRATIONS for name, room in named.items()}
