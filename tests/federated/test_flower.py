@@ -175,6 +175,27 @@ def test_a_link_shows_strangers_nothing_but_the_door(tmp_path: Path, invitation:
         pass
 
 
+def test_whoever_sends_a_statement_byte_by_byte_is_cut_off(tmp_path: Path, invitation: Invitation) -> None:
+    with flower_link(tmp_path / "link", SIGNERS[0], invitation) as link:
+        context = ssl.create_default_context()
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        with socket.create_connection(split_address(link.address)) as plain, context.wrap_socket(plain) as slow:
+            slow.sendall(b"POST /v1/ingle/seat HTTP/1.1\r\nHost: link\r\nContent-Length: 1000\r\n\r\n")
+            slow.settimeout(1.0)
+            begun, said = time.monotonic(), b""
+            while time.monotonic() < begun + 30:
+                try:
+                    slow.sendall(b" ")
+                    if not (piece := slow.recv(4096)):
+                        break
+                    said += piece
+                except TimeoutError:
+                    continue
+                except OSError:
+                    break
+            assert said.startswith(b"HTTP/1.1 408 ") and time.monotonic() < begun + 20
+
+
 def _certificate_digest(link: FlowerLink) -> str:
     from ingle.core.digest import digest_bytes
 

@@ -41,9 +41,8 @@ def command(
 ) -> None:
     """Prove that the ledger and what is kept are unchanged.
 
-    The database and the ledger's key are checked; kept answers, everything taught, API keys and reports of deltas are compared with the
-    ledger; --models reads the models too.
-    Nothing is written, so a read-only copy will do. Exit code 7 if anything is not as it was signed.
+    The database and the ledger's key are checked; answers, what was taught, API keys and reports of deltas are compared with the ledger;
+    --models reads the models too. Nothing is written, so a read-only copy will do. Exit code 7 if anything is not as it was signed.
     """
     from dataclasses import asdict
 

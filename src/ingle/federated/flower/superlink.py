@@ -41,6 +41,8 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 WAIT_S = 10.0
 """A node that asks for letters is kept waiting so long, rather than asking again and again."""
 MOST_STATEMENT_BYTES = 65_536
+STATEMENT_S = 10.0
+"""Longest time for a whole statement, so that a slow client can't hold a connection for ever."""
 MOST_AT_THE_DOOR = 32
 """Homes that may show a statement at the same time."""
 
@@ -141,9 +143,13 @@ class SuperLink:
 
     async def _take_seat(self, receive: Receive) -> tuple[int, dict[str, Any]]:
         data, more = b"", True
-        while more and len(data) <= MOST_STATEMENT_BYTES:
-            event = await receive()
-            data, more = data + event.get("body", b""), event.get("more_body", False)
+        try:
+            async with asyncio.timeout(STATEMENT_S):
+                while more and len(data) <= MOST_STATEMENT_BYTES:
+                    event = await receive()
+                    data, more = data + event.get("body", b""), event.get("more_body", False)
+        except TimeoutError:
+            return 408, {}
         if len(data) > MOST_STATEMENT_BYTES or len(self.at_door) >= MOST_AT_THE_DOOR:
             return 413 if len(data) > MOST_STATEMENT_BYTES else 503, {}
         try:
@@ -231,7 +237,10 @@ class SuperLink:
 
 
 async def _respond(send: Send, status: int, plain: dict[str, Any]) -> None:
-    await send({"type": "http.response.start", "status": status, "headers": [(b"content-type", b"application/json")]})
+    headers = [(b"content-type", b"application/json")]
+    if status in (408, 413):  # the rest of the body is not waited for
+        headers.append((b"connection", b"close"))
+    await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": json.dumps(plain).encode()})
 
 
