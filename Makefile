@@ -70,13 +70,13 @@ $(VENV)/.stamp-federate: pyproject.toml locks/federate.lock $(VENV)/.stamp-venv
 	PIP_PYTHON=$(FEDERATE)/bin/python $(PIP) --no-deps --no-build-isolation --editable .
 	@touch $@
 
+# UPGRADE=--upgrade: the newest versions, also where those of before would still fit.
 lock sbom: $(VENV)/.stamp-lock
-	.ci/$@ $(VENV)/lock/bin
+	.ci/$@ $(VENV)/lock/bin $(UPGRADE)
 
-$(VENV)/.stamp-lock: pyproject.toml
+$(VENV)/.stamp-lock: locks/lock.lock $(VENV)/.stamp-venv
 	$(PYTHON) -m venv --clear $(VENV)/lock
-	$(VENV)/lock/bin/python -m pip install --quiet --disable-pip-version-check --upgrade pip
-	$(VENV)/lock/bin/python -m pip install --quiet --disable-pip-version-check --group lock
+	PIP_PYTHON=$(VENV)/lock/bin/python $(LOCKED) locks/lock.lock
 	@touch $@
 
 clean:

@@ -18,6 +18,7 @@ ASKED = {
     "run": PROJECT["project"]["dependencies"],
     "test": PROJECT["project"]["dependencies"] + PROJECT["project"]["optional-dependencies"]["dev"],
     "install": PROJECT["dependency-groups"]["install"],
+    "lock": PROJECT["dependency-groups"]["lock"],
     "federate": PROJECT["project"]["dependencies"] + PROJECT["project"]["optional-dependencies"]["federate"],
 }
 UNLOCKED = {"torch"}
@@ -56,7 +57,7 @@ def test_a_lock_holds_pins_with_digests_and_nothing_else(lock: str) -> None:
 
 def test_the_locks_agree() -> None:
     tested = pins("test")
-    for lock in ("run", "install"):
+    for lock in ("run", "install", "lock"):
         for name, versions in pins(lock).items():
             assert set(versions.values()) <= set(tested.get(name, versions).values()), f"{name}: what runs is not what is tested"
 
@@ -65,9 +66,20 @@ def test_everything_that_runs_is_tested() -> None:
     assert pins("run").keys() <= pins("test").keys()
 
 
-@pytest.mark.parametrize(("target", "lock"), [("run", "run"), ("test", "test"), ("venv", "install"), ("federate", "federate")])
+@pytest.mark.parametrize(
+    ("target", "lock"), [("run", "run"), ("test", "test"), ("venv", "install"), ("lock", "lock"), ("federate", "federate")]
+)
 def test_make_installs_from_the_lock(target: str, lock: str) -> None:
     makefile = (ROOT / "Makefile").read_text("utf-8")
     recipe = re.search(rf"^\$\(VENV\)/\.stamp-{target}:.*\n((?:[\t#].*\n)+)", makefile, re.M)
     assert recipe and f"$(LOCKED) locks/{lock}.lock" in recipe[1]
     assert re.search(r"^LOCKED := \$\(PIP\) --require-hashes", makefile, re.M)
+    assert "pip install" not in re.sub(r"^PIP := .*", "", makefile, flags=re.M), "what is installed otherwise is in no lock"
+
+
+def test_the_container_is_built_on_one_image_by_its_digest() -> None:
+    lines = (ROOT / "docs" / "Containerfile").read_text("utf-8").splitlines()
+    assert [line for line in lines if line.startswith("FROM")]
+    for line in lines:
+        assert not line.startswith("FROM") or re.fullmatch(r"FROM \S+:\S+@sha256:[0-9a-f]{64}", line), line
+        assert "pip install" not in line or "--require-hashes" in line or "--no-deps" in line, line
