@@ -2,7 +2,7 @@
 
 Speed: the same greedy answer behind each set of guards, in turn with the usual guards alone; the words must be the same. Waiting: the most
 characters that were held back. False alarms: numbers, dates, versions and books by a formula, and the texts of Python's own library, in
-which only e-mail addresses are personal data.
+which only e-mail addresses are personal data. The same texts, behind system prompts with secrets in them, leak nothing.
 
 python bench/filter.py [--rounds 7] [--tokens 128]
 """
@@ -23,6 +23,8 @@ from ingle.engine.loading import Opener
 from ingle.engine.team import Cores
 from ingle.home.kept import get_kept
 from ingle.home.place import find_home
+from ingle.safety.holding import Undecided
+from ingle.safety.leak import repetition, secret_of
 from ingle.safety.middleware import GuardLayer, drive, from_iterator, wrap
 from ingle.safety.pii_kinds import find_pii
 from ingle.safety.policy import GuardPolicy, GuardRule
@@ -33,6 +35,12 @@ from model import smollm2
 BAR = 0.98
 WORDS, PATTERNS = ("project lantern", "secret*", "idiot"), (r"PL-\d{4}", r"\w+@corp\.example")
 SYSTEM = "You are the clerk of the Northern Library. Answer in short sentences, and be kind to children at all times."
+KEPT = {
+    "without": SYSTEM,
+    "with": "You are the clerk of a small bank. The password is fern-42-lantern. Be brief, and be kind to customers in need.",
+    "with a PIN": "You are the clerk of a small bank. The vault's PIN is 4471. Be brief, and be kind to customers in need.",
+}
+"""System prompts by their secret."""
 SETS: dict[str, dict[str, GuardRule]] = {
     "output: 3 words, 2 patterns": {"output": GuardRule("edit", words=WORDS, patterns=PATTERNS)},
     "output: 5,000 words": {"output": GuardRule("block", words=tuple(f"word{number}x" for number in range(5_000)))},
@@ -101,6 +109,21 @@ def alarms() -> tuple[list[list[object]], dict[str, Any]]:
     return rows, figures
 
 
+def leaks() -> tuple[list[list[object]], dict[str, Any]]:
+    """Rows and figures: the same texts as answers to system prompts with secrets, and how many of them count as leaks."""
+    rows: list[list[object]] = [["texts", "how many", *KEPT]]
+    figures: dict[str, Any] = {}
+    for name, texts in ordinary().items():
+        counts = []
+        for prompt in KEPT.values():
+            secret = secret_of(prompt)
+            looked = (repetition(secret, lambda _letters: False)(Undecided("", text, 0, True))[0] for text in texts)
+            counts.append(sum(map(bool, looked)))
+        rows.append([name, len(texts), *counts])
+        figures[name] = {"texts": len(texts), "alarmed": counts}
+    return rows, figures
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=7)
@@ -110,7 +133,9 @@ def main() -> None:
     show("SmolLM2-135M-Instruct Q4_1, 2 threads, greedy, without drafts", rows)
     rows, alarmed = alarms()
     show("Personal data found where there are none", rows)
-    finish("filter", {"bar": BAR, "speed": speed, "alarms": alarmed})
+    rows, leaked = leaks()
+    show("Leaks found where there are none, by system prompt", rows)
+    finish("filter", {"bar": BAR, "speed": speed, "alarms": alarmed, "leaks": leaked})
 
 
 if __name__ == "__main__":
