@@ -27,8 +27,9 @@ from tests.serve.conftest import copied
 from tests.serve.servers import Server, memory, serving
 
 ATTACKERS = 16
-LONGEST_GAP_S, LONGEST_HEALTH_S = 1.0, 1.0
-"""On a machine that runs other tests beside; `bench/media_attack.py` measures 0.5 and 0.2 s on a quiet one."""
+LONGEST_S, OFTEN = 1.0, 3
+"""Longest gap and wait: a second, and as many times the longest that came on this machine just before, for other tests run beside. It was
+minutes; `bench/media_attack.py` measures it on a quiet machine."""
 
 
 @dataclass
@@ -111,9 +112,16 @@ class Watch:
             time.sleep(0.05)
 
     @property
-    def worst(self) -> tuple[float, float]:
-        """The longest gap between two lines, and the longest wait for /health."""
-        return max(after - before for before, after in itertools.pairwise(self.times)), max(self.health)
+    def worst_s(self) -> float:
+        """The longest gap between two lines, or wait for /health."""
+        return max(*(after - before for before, after in itertools.pairwise(self.times)), *self.health)
+
+
+def quiet_s(watched: Watched) -> float:
+    """The longest gap or wait of two seconds without an attack."""
+    with Watch(watched.server, watched.user) as watch:
+        time.sleep(2)
+    return watch.worst_s
 
 
 def attack(send: Any) -> list[int]:
@@ -161,12 +169,11 @@ def test_one_keys_media_delay_nobody(watched: Watched, speech_of_minutes: bytes,
             return httpx.post(path, json=shown(bomb + bytes(number)), headers=watched.attacker, timeout=4)
         return httpx.post(path, files={"file": ("a", sound)}, headers=watched.attacker, timeout=4)
 
-    before = memory(server)
+    before, quiet = memory(server), quiet_s(watched)
     with Watch(server, watched.user) as watch:
         statuses = attack(send)
         answers_at_once(watched)
-    gap_s, health_s = watch.worst
-    assert gap_s < LONGEST_GAP_S and health_s < LONGEST_HEALTH_S
+    assert watch.worst_s < LONGEST_S + OFTEN * quiet
     assert statuses.count(429) >= ATTACKERS - 9, "a key has eight in work"
     assert memory(server) - before < 150 << 20, "and the server holds none of it"
 
@@ -201,11 +208,12 @@ def test_words_of_a_talk_have_a_requests_limits_and_a_pace(watched: Watched) -> 
     text = "x" * 3_900_000
     item = {"type": "message", "role": "user", "content": [{"type": "input_text", "text": text}]}
     event = json.dumps({"type": "conversation.item.create", "item": item})
-    before = memory(watched.server)
+    before, quiet = memory(watched.server), quiet_s(watched)
     with Watch(watched.server, watched.user) as watch, connect(url, additional_headers=watched.talker, open_timeout=30) as wire:
-        ended = time.monotonic() + 8
         wire.recv(30)
-        refused = 0
+        wire.send(event)
+        assert "must leave at most" in str(wire.recv(30)), "an item that no request could hold is refused"
+        ended, refused = time.monotonic() + 6, 1
 
         def flood() -> None:
             with suppress(Exception):
@@ -219,8 +227,6 @@ def test_words_of_a_talk_have_a_requests_limits_and_a_pace(watched: Watched) -> 
                 refused += "must leave at most" in str(wire.recv(1))
         wire.close()
         flooding.join()
-    gap_s, health_s = watch.worst
-    assert refused >= 1, "an item that no request could hold is refused"
     assert refused < 10, "and what comes too fast waits where it is sent"
-    assert gap_s < LONGEST_GAP_S and health_s < LONGEST_HEALTH_S
+    assert watch.worst_s < LONGEST_S + OFTEN * quiet
     assert memory(watched.server) - before < 150 << 20
