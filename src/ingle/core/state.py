@@ -40,6 +40,7 @@ class State:
     """Tokens read so far; also the position of the next one."""
     pages: list[npt.NDArray[Any]] = field(default_factory=list)
     rings: npt.NDArray[Any] = field(default_factory=lambda: np.zeros(0))
+    """The blocks in front; there are more as they are needed (`reserve`), up to `StateLayout.rings_shape`."""
     memories: npt.NDArray[np.float32] = field(default_factory=lambda: np.zeros(0, np.float32))
     """Recurrent memories of the streaming groups, in the order of `StateLayout.memory_places`, then the states of other mixers."""
     furthest: int = 0
@@ -50,7 +51,7 @@ class State:
 
     def __post_init__(self) -> None:
         if self.rings.size == 0:
-            self.rings = np.zeros(self.layout.rings_shape, self.layout.dtype)  # takes no memory before it is written to
+            self.rings = np.zeros((0, *self.layout.rings_shape[1:]), self.layout.dtype)
         if self.memories.size == 0:
             self.memories = np.zeros(self.layout.memory_floats, np.float32)
 
@@ -75,6 +76,11 @@ class State:
         if self.layout.retrieval_groups:
             while len(self.pages) * PAGE_TOKENS < self.length + tokens:
                 self.pages.append(self.layout.new_page())
+        held, needed = len(self.rings), self.layout.written_blocks(max(self.length, self.furthest) + tokens)
+        if needed > held:  # half as many more, so that few steps copy
+            rings = np.zeros((min(max(needed, held + held // 2), self.layout.rings_shape[0]), *self.rings.shape[1:]), self.rings.dtype)
+            rings[:held] = self.rings
+            self.rings = rings
 
     @property
     def page_addresses(self) -> list[int]:
@@ -117,8 +123,7 @@ class State:
         used = -(-self.length // PAGE_TOKENS)
         pages = self.pages[:full] + [page.copy() for page in self.pages[full:used]]
         self.shared_pages = max(self.shared_pages, min(full, len(self.pages)))
-        rings = _in_front(self.written, self.layout)
-        return State(self.layout, self.length, pages, rings, self.memories.copy(), self.furthest, self.shared_pages)
+        return State(self.layout, self.length, pages, self.written.copy(), self.memories.copy(), self.furthest, self.shared_pages)
 
     def rewind(self, length: int) -> None:
         """Go back to the first `length` tokens.
@@ -247,11 +252,4 @@ class State:
         if memories.shape != (layout.memory_floats,) or memories.dtype != np.float32 or not np.isfinite(memories).all():
             shape = f"{layout.memory_floats} finite float32"
             raise CheckpointError(f"{path}: memories", f"must be {shape}", f"{memories.shape} {memories.dtype}", cure)
-        return State(layout, length, list(pages), _in_front(rings, layout), memories, furthest)
-
-
-def _in_front(written: npt.NDArray[Any], layout: StateLayout) -> npt.NDArray[Any]:
-    """Return rings of full size that begin with these written blocks."""
-    rings = np.zeros(layout.rings_shape, layout.dtype)
-    rings[: len(written)] = written
-    return rings
+        return State(layout, length, list(pages), rings, memories, furthest)

@@ -5,6 +5,7 @@ from functools import partial
 from queue import Empty, SimpleQueue
 
 from ingle.core.errors import IngleError
+from ingle.core.limits import release_memory
 from ingle.core.message import Chunk, Request
 from ingle.core.state_layout import STEP_TOKENS
 from ingle.engine.job import Capacity, Job
@@ -14,7 +15,8 @@ from ingle.engine.scheduler import Scheduler
 
 _PLACES = 8
 """Answers at once: more hardly make a step of two cores faster."""
-_STATE_BYTES = 1 << 30
+_STATE_BYTES, _STARTS_BYTES = 1 << 30, 64 << 20
+"""Most for the states of answers and of earlier prompts together; of these, what is there beside the answers', for common starts."""
 _LOOK_S = 0.1
 """Seconds between calls of `stopped` while no answer is ready."""
 
@@ -36,10 +38,13 @@ def write_whole(
 ) -> Iterator[tuple[int, str, Chunk]]:  # fmt: skip
     """Yield each request's number with its answer's text and last chunk, as `write` does."""
     prompts = [model.prompt(request) for request in requests]
-    capacity = Capacity(_PLACES, _PLACES, len(requests) + 1, len(requests) + 1, _STATE_BYTES, STEP_TOKENS, STEP_TOKENS)
+    sizes = [len(prompt.ids) + model.most_tokens(request, len(prompt.ids)) for request, prompt in zip(requests, prompts, strict=True)]
+    # No more than that: what has been answered is not asked again, and its states would pile up until nothing is free.
+    room = min(_STATE_BYTES, _PLACES * model.backend.state_bytes(max(sizes, default=0)) + _STARTS_BYTES)
+    capacity = Capacity(_PLACES, _PLACES, len(requests) + 1, len(requests) + 1, room, STEP_TOKENS, STEP_TOKENS)
     arrived: SimpleQueue[tuple[int, Chunk | IngleError]] = SimpleQueue()
     words: list[list[str]] = [[] for _ in requests]
-    scheduler = Scheduler(capacity, PrefixCache(_STATE_BYTES))
+    scheduler = Scheduler(capacity, PrefixCache(room))
     try:
         for number, (request, prompt) in enumerate(zip(requests, prompts, strict=True)):
             deliver, grammar = partial(_arrive, arrived, number), model.grammar(request)
@@ -58,6 +63,8 @@ def write_whole(
                 yield number, "".join(words[number]), outcome
     finally:
         scheduler.close()
+        del scheduler
+        release_memory()  # of all states: the caller may train next
 
 
 def _arrive(arrived: "SimpleQueue[tuple[int, Chunk | IngleError]]", number: int, outcome: Chunk | IngleError) -> None:
