@@ -98,3 +98,12 @@ def test_a_conversion_that_memory_will_not_do_for_is_refused_before_the_weights_
     done = run_short(house.home.root, 200, modules, "hybridize", "tiny", *options)
     assert done.returncode == 16, done.stderr[-2000:]
     assert "This conversion needs about" in done.stderr and "are free. Lower search.tokens" in done.stderr
+
+
+@linux
+@pytest.mark.parametrize(("verb", "act"), [("harden", "This hardening"), ("debias", "This debiasing")])
+def test_an_addition_that_memory_will_not_do_for_is_refused_before_anything_is_fetched(house: House, verb: str, act: str) -> None:
+    modules = (f"ingle.cli.{verb}", f"ingle.learn.{verb}", "ingle.serve.rooms", "ingle.gate.decide")
+    done = run_short(house.home.root, 200, modules, verb, "tiny")
+    assert done.returncode == 16, done.stderr[-2000:]
+    assert f"{act} needs about" in done.stderr and "are free. Lower batch_tokens" in done.stderr

@@ -26,6 +26,15 @@ def test_read_together_they_are_those_of_each_alone() -> None:
     assert not any(parameter.grad is not None and parameter.grad.any() for parameter in parameters.values())
 
 
+def test_what_lies_below_is_read_as_ever_but_not_kept() -> None:
+    module = tiny_module(tiny_config(layers=HYBRID))
+    parameters = [*trained_parts(module, "mlp.up_proj", "q_proj").values()]
+    batch = make_batch(some_data().corpus, range(5))
+    whole, upper = (torch.autograd.grad(summed_loss(module, batch, first), parameters, allow_unused=True) for first in (0, 2))
+    kept = [one for one in upper if one is not None]
+    assert kept and len(kept) < len(parameters) and all(torch.equal(a, b) for a, b in zip(whole, upper, strict=True) if b is not None)
+
+
 def test_their_products_are_the_gradients_cosines() -> None:
     """On a hybrid with whole matrices trained, where each example is read alone."""
     module = tiny_module(tiny_config(layers=HYBRID))

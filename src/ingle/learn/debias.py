@@ -29,7 +29,7 @@ from ingle.ethics.counterfactuals import PEOPLE, STYLES, Counterfactual, LineBeg
 from ingle.home.kept import Kept
 from ingle.home.place import Home
 from ingle.learn.debias_settings import DebiasSettings
-from ingle.learn.trained_addition import attach
+from ingle.learn.trained_addition import attach, foretell
 from ingle.measure.bias_data import held_names
 from ingle.measure.run import SuiteResult
 from ingle.measure.subject import Subject, begin_id
@@ -49,6 +49,8 @@ from ingle.tuning.linears import chosen_layers
 METHOD = "equalised counterfactuals"
 TEXTS = ("wiki-bits", "xsum-bits")
 """Suites whose training part is the general text."""
+_LINE, _ASKED, _ITEMS = 13, 90, 1500
+"""Tokens of two beginnings or of one text about people, tokens of a question or a suite's item, and items of a suite, about."""
 VERSION = 1
 """Changes when the same settings make something else than before."""
 Job = DeltaJob[DebiasSettings]
@@ -109,12 +111,13 @@ def read_lessons(job: Job) -> Lessons:
 
 def _make(checkpoint: Checkpoint, job: Job) -> Candidate:
     settings = job.settings
+    predicted = foretell(job, "This debiasing", *_tokens(settings))
     keep_few_programs()
     lessons = read_lessons(job)
     job.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     opener, tokenizer = Opener(), checkpoint_tokenizer(checkpoint, job.home.base_folder(job.kept.base))
     with memory_errors(smaller_batches(settings.train.batch_tokens, settings.train.recompute)):
-        addition = attach(job, checkpoint, settings.rank, settings.layers, settings.seed, opener)
+        addition = attach(job, checkpoint, opener)
         before = _standing(job, addition.subject(kept_source(job.home, job.kept)), "before")
         job.check()
         words = _word_pairs(tokenizer)
@@ -123,7 +126,14 @@ def _make(checkpoint: Checkpoint, job: Job) -> Candidate:
         job.watch.say(f"training on {len(corpus)} pairs")
         trained = addition.train(corpus, objective, settings.train, job.folder / "training", "in training")
     after = _standing(job, addition.as_trained(METHOD), "after")
-    return addition.candidate(METHOD, _report(job, lessons, trained, before, after))
+    return addition.candidate(METHOD, {**_report(job, lessons, trained, before, after), "predicted": predicted})
+
+
+def _tokens(settings: DebiasSettings) -> tuple[int, int]:
+    """About how many tokens an epoch learns from, and how many measuring reads."""
+    learnt = _LINE * (settings.beginnings + 2 * settings.counterfactuals) + _ASKED * settings.questions
+    asked = 2 * len(FULL) * (settings.measured or _ITEMS) * _ASKED
+    return learnt + settings.text_tokens * settings.texts, asked
 
 
 def _word_pairs(tokenizer: Tokenizer) -> list[torch.Tensor]:

@@ -28,7 +28,7 @@ from ingle.engine.source import checkpoint_tokenizer, kept_source, open_weights
 from ingle.home.kept import Kept
 from ingle.home.place import Home
 from ingle.learn.harden_settings import HardenSettings
-from ingle.learn.trained_addition import TrainedAddition, attach
+from ingle.learn.trained_addition import TrainedAddition, attach, foretell
 from ingle.measure.finished import Finished
 from ingle.measure.gather import ItemPlan, gather
 from ingle.measure.intervals import paired_bootstrap
@@ -55,6 +55,8 @@ VERSION = 1
 """Changes when the same settings make something else than before."""
 _TRIED_TOKENS = 32
 """Tokens of answers to fresh attacks."""
+_EACH = 65
+"""Tokens of a request with its answer, about."""
 _OLD = 3
 """Examples of earlier rounds that are read again beside each new one, so that nothing of them is lost."""
 Job = DeltaJob[HardenSettings]
@@ -88,6 +90,7 @@ class _Begun:
 
 def _make(checkpoint: Checkpoint, job: Job) -> Candidate:
     settings = job.settings
+    predicted = foretell(job, "This hardening", *_tokens(settings))
     keep_few_programs()
     material = read_curriculum(job.home, settings.taught, settings.measured, settings.seed, job.watch.bytes)
     job.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -98,10 +101,19 @@ def _make(checkpoint: Checkpoint, job: Job) -> Candidate:
     members = _members(encoder, job, base, material)
     job.check()
     with memory_errors(smaller_batches(settings.train.batch_tokens, settings.train.recompute)):
-        addition = attach(job, checkpoint, settings.rank, settings.layers, settings.seed, opener)
+        addition = attach(job, checkpoint, opener)
         trained, rounds = _rounds(_Begun(job, encoder, material, addition), members)
     after = _standing(job, addition.as_trained(METHOD), material, "after")
-    return addition.candidate(METHOD, _report(job, material, trained, rounds, before, after))
+    return addition.candidate(METHOD, {**_report(job, material, trained, rounds, before, after), "predicted": predicted})
+
+
+def _tokens(settings: HardenSettings) -> tuple[int, int]:
+    """About how many tokens an epoch learns from, with what later rounds add, and how many measuring reads and writes."""
+    taught, measured, fresh = settings.taught, settings.measured, (settings.rounds - 1) * settings.attempts
+    own = taught.lookalikes + taught.ordinary
+    learnt = taught.plain + taught.dressed + own + taught.prose + settings.plain_answers + (1 + _OLD) * fresh
+    asked = 2 * (measured.plain + measured.dressed + measured.lookalikes + measured.ordinary) + own + fresh
+    return _EACH * learnt, _EACH * asked
 
 
 def _members(encoder: Encoder, job: Job, base: Subject, material: Curriculum) -> list[Member]:

@@ -6,8 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from ingle.core.candidate import Candidate
+from ingle.core.room import room_for
 from ingle.engine.loading import Opener
+from ingle.engine.need import served_size
 from ingle.engine.source import Source, candidate_source
 from ingle.measure.subject import Subject
 from ingle.model.checkpoint import Checkpoint
@@ -18,11 +22,14 @@ from ingle.train.loop import train
 from ingle.train.making import DeltaJob
 from ingle.train.objectives import Objective, Predictions
 from ingle.train.packing import Data
+from ingle.train.precision import DTYPES, choose
 from ingle.train.settings import TrainReport, TrainSettings, TrainWatch
+from ingle.train.trouble import smaller_batches
 from ingle.tuning.kept_model import subject_of
 from ingle.tuning.linears import chosen_layers
 from ingle.tuning.low_rank import LowRankSettings
 from ingle.tuning.method import Attached, check_touched, find_method
+from ingle.tuning.need import addition_need
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,12 +66,25 @@ class TrainedAddition:
         return done
 
 
-def attach(job: DeltaJob[Any], checkpoint: Checkpoint, rank: int, layers: str, seed: int, opener: Opener) -> TrainedAddition:
-    """Load a module and attach an addition to it. Raises ConfigError for layers that can't be used, HomeError."""
-    module = load_module(checkpoint)
+def foretell(job: DeltaJob[Any], act: str, learnt: int, asked: int) -> dict[str, Any]:
+    """Say what a job will take, and return that for its report; see `addition_need`. Raises NoRoom where there isn't so much memory."""
+    settings = job.settings
+    course: TrainSettings = settings.train
+    need = addition_need(act, served_size(job.home, job.kept), course, settings.rank, settings.layers, learnt, asked)
+    room = room_for(need)
+    job.watch.room(room)
+    room.check(smaller_batches(course.batch_tokens, course.recompute))
+    return room.table()
+
+
+def attach(job: DeltaJob[Any], checkpoint: Checkpoint, opener: Opener) -> TrainedAddition:
+    """Load a module in the numbers of its training, and attach an addition to it. Raises ConfigError for layers that can't be used,
+    HomeError."""
+    settings = job.settings
+    module = load_module(checkpoint, DTYPES[choose(settings.train.precision, torch.device("cpu"))])
     before = as_it_is(module)
-    chosen = chosen_layers(checkpoint.config, layers)
-    attached = find_method("lora").attach(module, chosen, LowRankSettings(rank, 2.0 * rank), seed)
+    chosen = chosen_layers(checkpoint.config, settings.layers)
+    attached = find_method("lora").attach(module, chosen, LowRankSettings(settings.rank, 2.0 * settings.rank), settings.seed)
     check_touched(attached)
     return TrainedAddition(job, module, attached, before, opener)
 

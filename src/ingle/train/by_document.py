@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from ingle.model.module import CausalLM
-from ingle.train.forward import final_states
+from ingle.train.forward import final_states, first_trained_layer, lower_states
 from ingle.train.losses import cross_entropy
 from ingle.train.low_rank import LowRankLinear
 from ingle.train.packing import Batch
@@ -53,23 +53,25 @@ def together(
                 take(number, to_b, g[own].t() @ t[own])
 
     with _listening(linears, told):
-        loss = summed_loss(module, batch)
+        loss = summed_loss(module, batch, first_trained_layer(module, tuple(parameters)))
         if loss.requires_grad:
             torch.autograd.grad(loss, list(parameters.values()), allow_unused=True)
 
 
 def one_by_one(module: CausalLM, parameters: Mapping[str, nn.Parameter], batch: Batch, take: Take) -> None:
     """Hand `take` every document's gradient of each parameter, each document read alone. Works for every method; naive reference."""
+    first = first_trained_layer(module, tuple(parameters))
     for number in range(len(batch.documents)):
-        found = torch.autograd.grad(summed_loss(module, _alone(batch, number)), list(parameters.values()), allow_unused=True)
+        found = torch.autograd.grad(summed_loss(module, _alone(batch, number), first), list(parameters.values()), allow_unused=True)
         for name, gradient in zip(parameters, found, strict=True):
             if gradient is not None:
                 take(number, name, gradient)
 
 
-def summed_loss(module: CausalLM, batch: Batch) -> Tensor:
-    """Sum of the batch's losses, in nats."""
-    return cross_entropy(final_states(module, batch), module.lm_head.weight, batch.targets)
+def summed_loss(module: CausalLM, batch: Batch, first: int = 0) -> Tensor:
+    """Sum of the batch's losses, in nats. Nothing is kept of the layers below the `first`, whose parameters get no gradient."""
+    x = lower_states(module, batch.ids, first, batch.edges) if first else None
+    return cross_entropy(final_states(module, batch, first, x), module.lm_head.weight, batch.targets)
 
 
 @contextmanager

@@ -19,6 +19,7 @@ from torch import nn
 from ingle.core.digest import digest_json
 from ingle.core.energy import Energy
 from ingle.core.errors import ConfigError
+from ingle.core.limits import release_memory
 from ingle.energy.meter import Span, open_meter
 from ingle.model.memory import RecurrentMemory
 from ingle.model.module import CausalLM
@@ -80,6 +81,7 @@ def train(
             return run.to_the_end(stop)
         finally:
             module.eval()
+            release_memory()  # of batches: what is measured next is another model
 
 
 class TrainingRun:

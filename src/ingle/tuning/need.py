@@ -1,4 +1,4 @@
-"""Time and memory of a tune, before its weights are loaded."""
+"""Time and memory of a tune, and of an addition that teaches one thing (harden, debias), before weights are loaded."""
 
 from dataclasses import dataclass
 
@@ -16,7 +16,7 @@ _JUDGED_TOKENS = 24_000
 """Tokens that the gate and the held-out measurements read and write."""
 _START_S = 15.0
 _STATES = 2048
-"""Tokens of states that measuring holds at once."""
+"""Tokens of states that measuring holds at once, beside those of common starts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +27,11 @@ class TuneTokens:
     """The course of the run, with what few data changed."""
     all: int
     """Those of the examples to learn from."""
+
+
+def measuring_bytes(served: ServedSize) -> int:
+    """Return what a model takes that is measured as it is served, many items at once."""
+    return served.weights + served.packing + SERVING + served.state_bytes(_STATES)
 
 
 def tune_need(served: ServedSize, settings: TuneSettings, data: TuneTokens, teacher: ServedSize | None = None) -> Need:
@@ -41,15 +46,33 @@ def tune_need(served: ServedSize, settings: TuneSettings, data: TuneTokens, teac
     row = max(1, min(course.batch_tokens, data.all))
     one = TrainingPass(config, "whole" if whole else "low-rank", row, deep, trained, each, course.recompute)
     followed = size_of(teacher.config).whole if teacher is not None else 0
-    asked = served.weights + served.packing + SERVING + served.state_bytes(_STATES)
+    asked = measuring_bytes(served)
     begins = {"the model in PyTorch": 4 * (size.whole + followed), "the model as it is served": asked, "PyTorch itself": LIBRARIES}
     frozen = (0 if whole else each * size.whole) + each * followed
     learns = {
         "the model in PyTorch": frozen, "what is trained, with its gradients": one.trained_bytes, "a batch": one.row_bytes,
-        "PyTorch itself": LIBRARIES,
+        "Ingle itself": SERVING, "PyTorch itself": LIBRARIES,
     }  # fmt: skip
     tokens = course.max_steps * row * course.accumulate if course.max_steps else course.epochs * data.all
     learning = (tokens + data.all) * one.operations(1) / speed(None, each)
     judging = 2 * size.read * _JUDGED_TOKENS * 2 / speed(settings.judge.threads, 1)
     parts = max((begins, learns), key=lambda moment: sum(moment.values()))
     return Need("This tune", parts, _START_S + learning + judging)
+
+
+def addition_need(act: str, served: ServedSize, course: TrainSettings, rank: int, layers: str, learnt: int, asked: int) -> Need:
+    """Predict the memory and the time of training a low-rank addition beside the model as it was, and of measuring both on a CPU.
+
+    `learnt`: tokens of an epoch; `asked`: tokens that measuring reads and writes. The served model stays open beside the training.
+    """
+    config, size, each = served.config, size_of(served.config), computed_bytes(course.precision)
+    chosen = chosen_layers(config, layers)
+    row, deep = max(1, min(course.batch_tokens, learnt)), len(config.layers) - min(chosen)
+    one = TrainingPass(config, "low-rank", row, deep, low_rank_parameters(config, len(chosen), rank), each, course.recompute)
+    parts = {
+        "the model in PyTorch": each * size.whole, "what is trained, with its gradients": one.trained_bytes, "a batch": one.row_bytes,
+        "the model as it is served": measuring_bytes(served), "PyTorch itself": LIBRARIES,
+    }  # fmt: skip
+    tokens = course.max_steps * row * course.accumulate if course.max_steps else course.epochs * learnt
+    learning = tokens * (one.operations(1) + 2 * size.read) / speed(None, each)  # the model before reads them, too
+    return Need(act, parts, _START_S + learning + 2 * size.read * (asked + _JUDGED_TOKENS) / speed(None, 1))
