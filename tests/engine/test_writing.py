@@ -32,7 +32,7 @@ def test_it_writes_what_one_by_one_writes(model: LanguageModel) -> None:
 
 
 def test_the_states_of_finished_answers_do_not_pile_up(model: LanguageModel, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ingle.engine.writing._STARTS_BYTES", 0)
+    monkeypatch.setattr("ingle.engine.writing.STARTS_BYTES", 0)
     asked, cached = requests(40), list[int]()
     put = PrefixCache.put
 

@@ -15,7 +15,7 @@ from ingle.engine.scheduler import Scheduler
 
 _PLACES = 8
 """Answers at once: more hardly make a step of two cores faster."""
-_STATE_BYTES, _STARTS_BYTES = 1 << 30, 64 << 20
+_STATE_BYTES, STARTS_BYTES = 1 << 30, 64 << 20
 """Most for the states of answers and of earlier prompts together; of these, what is there beside the answers', for common starts."""
 _LOOK_S = 0.1
 """Seconds between calls of `stopped` while no answer is ready."""
@@ -40,7 +40,7 @@ def write_whole(
     prompts = [model.prompt(request) for request in requests]
     sizes = [len(prompt.ids) + model.most_tokens(request, len(prompt.ids)) for request, prompt in zip(requests, prompts, strict=True)]
     # No more than that: what has been answered is not asked again, and its states would pile up until nothing is free.
-    room = min(_STATE_BYTES, _PLACES * model.backend.state_bytes(max(sizes, default=0)) + _STARTS_BYTES)
+    room = min(_STATE_BYTES, _PLACES * model.backend.state_bytes(max(sizes, default=0)) + STARTS_BYTES)
     capacity = Capacity(_PLACES, _PLACES, len(requests) + 1, len(requests) + 1, room, STEP_TOKENS, STEP_TOKENS)
     arrived: SimpleQueue[tuple[int, Chunk | IngleError]] = SimpleQueue()
     words: list[list[str]] = [[] for _ in requests]

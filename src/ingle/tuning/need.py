@@ -6,6 +6,7 @@ from ingle.core.pace import speed
 from ingle.core.room import Need
 from ingle.engine.need import LIBRARIES as SERVING
 from ingle.engine.need import ServedSize
+from ingle.engine.writing import STARTS_BYTES
 from ingle.model.size import size_of
 from ingle.train.need import LIBRARIES, TrainingPass, computed_bytes, low_rank_parameters
 from ingle.train.settings import TrainSettings
@@ -16,7 +17,7 @@ _JUDGED_TOKENS = 24_000
 """Tokens that the gate and the held-out measurements read and write."""
 _START_S = 15.0
 _STATES = 2048
-"""Tokens of states that measuring holds at once, beside those of common starts."""
+"""Tokens of the states that measuring holds at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +32,7 @@ class TuneTokens:
 
 def measuring_bytes(served: ServedSize) -> int:
     """Return what a model takes that is measured as it is served, many items at once."""
-    return served.weights + served.packing + SERVING + served.state_bytes(_STATES)
+    return served.weights + served.packing + SERVING + served.state_bytes(_STATES) + STARTS_BYTES
 
 
 def tune_need(served: ServedSize, settings: TuneSettings, data: TuneTokens, teacher: ServedSize | None = None) -> Need:
