@@ -32,7 +32,7 @@ class TuneTokens:
 
 def measuring_bytes(served: ServedSize) -> int:
     """Return what a model takes that is measured as it is served, many items at once."""
-    return served.weights + served.packing + SERVING + served.state_bytes(_STATES) + STARTS_BYTES
+    return served.weights + served.packing + SERVING + served.state_bytes(_STATES)
 
 
 def tune_need(served: ServedSize, settings: TuneSettings, data: TuneTokens, teacher: ServedSize | None = None) -> Need:
@@ -72,7 +72,7 @@ def addition_need(act: str, served: ServedSize, course: TrainSettings, rank: int
     one = TrainingPass(config, "low-rank", row, deep, low_rank_parameters(config, len(chosen), rank), each, course.recompute)
     parts = {
         "the model in PyTorch": each * size.whole, "what is trained, with its gradients": one.trained_bytes, "a batch": one.row_bytes,
-        "the model as it is served": measuring_bytes(served), "PyTorch itself": LIBRARIES,
+        "the model as it is served": measuring_bytes(served) + STARTS_BYTES, "PyTorch itself": LIBRARIES,
     }  # fmt: skip
     tokens = course.max_steps * row * course.accumulate if course.max_steps else course.epochs * learnt
     learning = tokens * (one.operations(1) + 2 * size.read) / speed(None, each)  # the model before reads them, too
