@@ -90,7 +90,7 @@ async def send(url: str, key: str, kind: str, folder: Path, number: int, patienc
 async def talk(url: str, key: str, patience: float) -> str:
     """Flood a talk with items that no request could hold."""
     from websockets.asyncio.client import connect
-    from websockets.exceptions import InvalidStatus
+    from websockets.exceptions import ConnectionClosed, InvalidStatus
 
     part = {"type": "input_text", "text": "x" * 3_900_000}
     event = json.dumps({"type": "conversation.item.create", "item": {"type": "message", "role": "user", "content": [part]}})
@@ -107,6 +107,8 @@ async def talk(url: str, key: str, patience: float) -> str:
         return str(error.response.status_code)
     except TimeoutError:
         return "hung up"
+    except (OSError, ConnectionClosed) as error:
+        return type(error).__name__
     return "talked"
 
 
@@ -238,7 +240,7 @@ def contained(home: Home, keys: list[str], folder: Path, options: Any, started: 
                 for sender in senders:
                     sender.communicate()
                 time.sleep(2)
-            rows.append({"first_s": max(watch.first_s), "most_mb": max(watch.memory_mb), "health_s": max(watch.health_s)})
+            rows.append({"first_s": max(watch.first_s, default=1e9), "most_mb": max(watch.memory_mb), "health_s": max(watch.health_s)})
             say(f"round {number + 1}: {rows[-1]}")
         time.sleep(60)
         alive = server.process.poll() is None

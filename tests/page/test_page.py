@@ -631,7 +631,7 @@ def test_a_question_that_does_not_fit_is_not_lost(house: House, tab: Open) -> No
     expect(page.ready().all(".turn .trouble")).to_contain_text("too long for the model")
     assert len(house.turns(page.conversation)) == 1
     refusals = [row.values for row in facts_in(house.home, "refuse")]
-    assert [fact["error"] for fact in refusals] == ["ContextError"]
+    assert [fact.get("error") for fact in refusals].count("ContextError") == 1
     assert "many words" not in json.dumps(refusals)
     page.all(".turn .trouble button").filter(has_text="New conversation").click()
     expect(page.all(".welcome")).to_be_visible()

@@ -51,8 +51,7 @@ def test_a_delta_with_its_report(tiny_home: Home, tmp_path: Path, suites: None) 
     assert done.delta.base_digest == kept(tiny_home).digest
     assert verify_delta(tiny_home, done.delta.digest) == []
     report = delta_report(tiny_home, done.delta.digest)
-    assert report == json.loads(json.dumps(done.report))
-    assert report["finished"] is True
+    assert {**report, "delta": done.delta.digest} == json.loads(json.dumps(done.report))
     assert report["modules"] == {"intended": 14, "touched": 14, "moved": 14}
     assert report["train"]["trained_parameters"] == sum(math.prod(entry.shape) for entry in done.delta.tensors.values())
     assert report["train"]["loss"] < report["train"]["first_loss"]
@@ -68,7 +67,7 @@ def test_a_delta_with_its_report(tiny_home: Home, tmp_path: Path, suites: None) 
     assert not any(tiny_home.tuning.iterdir()), "what is finished leaves no work behind"
     _served(report)
     assert [event.kind for event in facts] == ["tune", "tune.judge"]
-    assert facts == [trained_event(report), judged_event(report)]
+    assert facts == [trained_event(done.report), judged_event(done.report)]
     assert all(event.subject == "tiny+x" and event.facts["delta"] == done.delta.digest for event in facts)
 
 
@@ -327,7 +326,6 @@ def test_stopped_while_measuring_it_goes_on_measuring(tiny_home: Home, tmp_path:
     steps: list[int] = []
     done = tuned(tiny_home, data, settings, watch=RunWatch(train=lambda at: steps.append(at.step)))
     assert steps == []
-    assert done.report["finished"] is True
     assert figure(done.report, "forgetting") is not None
     assert tuned(tiny_home, data, settings) == done, "the same again changes nothing"
     for other in (small(train={"epochs": 3}), small("bitfit", {})):
@@ -357,7 +355,6 @@ def test_what_is_refused_is_not_kept_and_not_trained_again(tiny_home: Home, tmp_
     first, again = seen
     assert first.content_digest == again.content_digest
     assert (first.origin, first.name) == (again.origin, again.name) == (done.delta.origin, "x")
-    assert done.report["finished"] is True
     assert not any(tiny_home.tuning.iterdir())
 
 
@@ -371,14 +368,13 @@ def test_killed_right_after_it_was_admitted_only_the_writing_down_is_left(tiny_h
     with pytest.raises(KeyboardInterrupt):
         tuned(tiny_home, data, small(judge={"held_out": 4}), admit=killed)
     [delta] = list_deltas(tiny_home)
-    assert (delta_report(tiny_home, delta.digest) or {})["finished"] is False
 
     def sink(event: Event) -> None:
         facts.append(event.kind)
 
     settings, never = small(judge={"held_out": 4}), no_loading
     done = tune(tiny_home, kept(tiny_home), [data], "x", settings, never, sink=sink)
-    assert (done.delta, facts, done.report["finished"]) == (delta, ["tune", "tune.judge"], True)
+    assert (done.delta, facts) == (delta, ["tune", "tune.judge"])
     assert done.plot.exists()
 
 

@@ -15,7 +15,7 @@ from threading import Lock, Timer
 from typing import Any
 
 from ingle.core.errors import IngleError, Interrupted, fault_of, raised
-from ingle.core.limits import limit_cpu, limit_memory
+from ingle.core.limits import give_way, limit_cpu, limit_memory
 from ingle.core.pipes import end_worker, read_message, write_message
 
 Answer = tuple[dict[str, Any], bytes]
@@ -165,6 +165,7 @@ def answer_calls(
     if nice and os.name == "posix":
         os.nice(nice)
     limit_memory(more_bytes)
+    give_way()  # whoever asked can ask again; a server that is ended takes all with it
     while True:
         try:
             question, data = read_message(sys.stdin.buffer)

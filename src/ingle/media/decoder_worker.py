@@ -7,11 +7,12 @@ import numpy as np
 
 from ingle.core.apart import Answer, answer_calls
 from ingle.core.errors import RequestError
+from ingle.core.limits import memory_bytes
 from ingle.media.picture import read_picture
 from ingle.media.sound import Recording
 
-_MORE_BYTES = 512 << 20
-"""Address space: the largest picture that may be sent takes two thirds of it."""
+_MOST_BYTES, _LEAST_BYTES, _SHARE = 512 << 20, 128 << 20, 6
+"""Address space: the largest picture that may be sent takes two thirds of the first number. Where there is little memory, a share of it."""
 _CPU_S = 12
 """Processor time for one file or piece: the largest pictures take two seconds."""
 _NICE = 10
@@ -22,7 +23,8 @@ _MOST_OPEN = 2
 
 def main() -> None:
     """Answer until standard input ends."""
-    answer_calls({"picture": _picture, "piece": _piece}, _MORE_BYTES, _fault, _NICE, _CPU_S)
+    more = max(_LEAST_BYTES, min(_MOST_BYTES, memory_bytes() // _SHARE))
+    answer_calls({"picture": _picture, "piece": _piece}, more, _fault, _NICE, _CPU_S)
 
 
 def _picture(_question: dict[str, Any], data: bytes) -> Answer:

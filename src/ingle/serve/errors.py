@@ -61,7 +61,8 @@ def add_handlers(app: FastAPI) -> None:
 
 async def _ours(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, IngleError)
-    explain(request.scope, type(error).__name__, error.field, error.told)
+    told = error.told or isinstance(error, HomeError)  # a home that can't be written can't be told either
+    explain(request.scope, type(error).__name__, error.field, told)
     return response_of(error)
 
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, MutableMapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from ingle.core.errors import IngleError
+from ingle.core.errors import HomeError, IngleError
 from ingle.core.event import Event, Fact
 
 REFUSED = "refuse"
@@ -56,12 +56,12 @@ class Refusals:
     def answered(self, scope: MutableMapping[str, Any], door: str, status: int, asker: str) -> None:
         """Tell of a response, if it is a refusal. `door`: the route's path."""
         error, field_, told = scope.get(_WHY, ("", "", False))
-        if (400 <= status < 499 or status == 503) and not told and (door or status not in (404, 405)):  # browsers ask for much
+        if 400 <= status < 499 and not told and (door or status not in (404, 405)):  # browsers ask for much
             self.tell(door, status, error, field_, asker)
 
     def refused(self, door: str, error: IngleError, asker: str) -> None:
-        """Tell of an error that refuses something over a WebSocket."""
-        if not error.told:
+        """Tell of an error that refuses something over a WebSocket; not of a home that can't be written."""
+        if not error.told and not isinstance(error, HomeError):
             self.tell(door, error.http_status, type(error).__name__, error.field, asker)
 
     def tell(self, door: str, status: int, error: str, field_: str, asker: str) -> None:

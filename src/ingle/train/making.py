@@ -182,8 +182,8 @@ def make_delta(begun: D, steps: Steps[D], admit: Admit, sink: Sink = nobody) -> 
         if ours and not steps.still(job, ours[0]):
             refuse_taken_delta(home, job.name, kept.digest)
         delta = ours[0] if ours else admit(steps.make(job), job.stopped)
-        report: Mapping[str, Any] = delta_report(home, delta.digest) or {}
-        if ours and not unfinished and report.get("finished", True):
+        report: Mapping[str, Any] = {**(delta_report(home, delta.digest) or {}), "delta": delta.digest}
+        if ours and not unfinished:
             job.watch.say(f"{job.model} already exists, made by this very command")
         else:  # new, or a kill came between the delta and the facts
             report = steps.finish(job, delta, report)

@@ -174,7 +174,6 @@ def _report(
         notes.append("forgetting was not measured (judge.forgetting = 0)")
     return {
         "version": report.VERSION,
-        "finished": False,
         "model": job.model,
         "base": job.kept.digest,
         "method": job.settings.method,

@@ -17,12 +17,12 @@ from ingle.core.files import write_atomic
 from ingle.core.room import room_for
 from ingle.engine.need import served_size
 from ingle.home.base import CURVES
-from ingle.home.deltas import REPORT, delta_report
+from ingle.home.deltas import delta_report
 from ingle.home.kept import Kept, get_kept
 from ingle.home.names import check_name
 from ingle.home.place import Home
 from ingle.measure.suites import find_suite
-from ingle.train.making import MadeDelta, RunWatch, Steps, make_delta, nobody, to_json
+from ingle.train.making import MadeDelta, RunWatch, Steps, make_delta, nobody
 from ingle.train.precision import device_of
 from ingle.train.trouble import smaller_batches
 from ingle.tuning import report
@@ -95,15 +95,13 @@ def _still(job: TuneJob, delta: Delta) -> bool:
 
 
 def _finish(job: TuneJob, delta: Delta, table: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Put the loss of every step, its plot and the whole report beside the delta. Raises HomeError."""
+    """Put the loss of every step and its plot beside the delta, whose report stays as it was let in. Raises HomeError."""
     work, folder = job.work_folder(delta.origin["data_digest"]), job.home.delta_folder(delta.digest)
     for name in CURVES:
         if (work / name).exists():
             write_atomic(folder / name, (work / name).read_bytes(), mode=0o600)
     put_beside(work, folder, table)
-    done = {**table, "delta": delta.digest, "finished": True}
-    write_atomic(folder / REPORT, to_json(done), mode=0o600)
-    return done
+    return table
 
 
 def _events(table: Mapping[str, Any], _delta: Delta) -> Iterator[Event]:
