@@ -9,8 +9,7 @@ import pytest
 
 from ingle.core.apart import StopFlag
 from ingle.core.errors import Busy
-from ingle.serve.bodies import Bodies
-from ingle.serve.places import Pace, Places
+from ingle.serve.shares import Bodies, Pace, Places
 from ingle.serve.slow import Turns
 
 

@@ -23,7 +23,7 @@ from ingle.page.room import Room
 from ingle.page.session import COOKIE, Visitor
 from ingle.serve.hearing import guard_words, heard_fact
 from ingle.serve.listening import HeardTurn, Listener, SaidSoFar, SpeechBegan, TurnFailed, TurnNews
-from ingle.serve.places import Pace
+from ingle.serve.shares import Pace
 from ingle.serve.speaking import RATE, Speaker, voice_of, warm
 
 PATH = "/page/voice"

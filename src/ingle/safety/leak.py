@@ -66,7 +66,7 @@ def make(_limits: RequestLimits, rule: GuardRule) -> Guard:
 
 @dataclass(frozen=True)
 class Secret:
-    """What an answer must not say."""
+    """The words of a system prompt that an answer must not say."""
 
     forms: str
     """Letters and digits of the prompt and of what it marks: forwards, backwards and in base64, a line each."""

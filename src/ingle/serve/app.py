@@ -34,8 +34,8 @@ from ingle.serve.errors import add_handlers
 from ingle.serve.gateway import Gateway
 from ingle.serve.health import Health
 from ingle.serve.housekeeping import keep_house
-from ingle.serve.places import Places
 from ingle.serve.service import Service
+from ingle.serve.shares import Places
 from ingle.serve.stream import ClientGone
 
 _THREADS = 16

@@ -13,11 +13,11 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from ingle.serve.bodies import Bodies
 from ingle.serve.errors import error_body
 from ingle.serve.logs import log
 from ingle.serve.refusals import Refusals, asker_in, explain
 from ingle.serve.settings import LOOPBACK, ServeSettings
+from ingle.serve.shares import Bodies
 
 BODY_S = 30.0
 """Longest pause while a body comes."""

@@ -14,10 +14,10 @@ from ingle.home.api_keys import ApiKey
 from ingle.serve.auth import KeyAuth
 from ingle.serve.errors import response_of
 from ingle.serve.logs import log
-from ingle.serve.places import Pace, Places
 from ingle.serve.realtime_items import PATH, Emitter
 from ingle.serve.realtime_session import TalkSession
 from ingle.serve.service import Service
+from ingle.serve.shares import Pace, Places
 
 router = APIRouter()
 MOST_TALKS, MOST_TALKS_EACH = 16, 3

@@ -15,7 +15,7 @@ from typing import TypeVar
 from ingle.core.apart import StopFlag
 from ingle.engine.fair_queue import FairQueue
 from ingle.media.decoder import PLACES
-from ingle.serve.places import Places
+from ingle.serve.shares import Places
 
 T = TypeVar("T")
 SEATS, SEATS_EACH = 64, 8

@@ -1,4 +1,4 @@
-"""Places of connections that stay open, and the pace at which they are read."""
+"""What askers share: places, the bytes of bodies that lie in memory, and the pace at which a connection is read."""
 
 import asyncio
 import time
@@ -8,8 +8,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from ingle.core.errors import Busy
+from ingle.core.limits import memory_bytes
 
 _RETRY_S = 10.0
+_SHARE, _MOST = 16, 256 << 20
+"""Of the memory that this process may use, bodies take a sixteenth, and no more than the second number; each lies there three or four
+times while it is read."""
 _LEAST = 1024
 """Bytes that a message counts beside its own."""
 
@@ -56,3 +60,26 @@ class Pace:
         now = time.monotonic()
         self._due = max(self._due, now) + (size + _LEAST) / self.per_s
         await asyncio.sleep(max(0.0, self._due - now - self.burst / self.per_s))  # at least once round the loop: others have their turn
+
+
+class Bodies:
+    """The bytes of the bodies that are being read or worked on."""
+
+    def __init__(self, largest: int, memory: int | None = None) -> None:
+        """`largest`: of one body. `memory`: that this process may use."""
+        self.most = max(4 * largest, min(_MOST, (memory_bytes() if memory is None else memory) // _SHARE))
+        self.most_each = self.most // 2
+        self._held: Counter[str] = Counter()
+
+    def take(self, asker: str, size: int) -> bool:
+        """Count bytes of a body that have come; False if there is no room for them, and they are not counted."""
+        if self._held[asker] + size > self.most_each or self._held.total() + size > self.most:
+            return False
+        self._held[asker] += size
+        return True
+
+    def give(self, asker: str, size: int) -> None:
+        """Count no more what was taken."""
+        self._held[asker] -= size
+        if not self._held[asker]:
+            del self._held[asker]
