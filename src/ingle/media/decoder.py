@@ -47,7 +47,7 @@ class MediaDecoder:
 
     def picture(self, data: bytes, at: str = "picture", stop: StopFlag | None = None) -> Picture:
         """Return the picture in a file; see `media.picture.read_picture`. Raises Interrupted where nobody waits any more."""
-        header, pixels = self._ask("picture", {}, data, at, stop)
+        header, pixels = self.ask("picture", {}, data, at, stop)
         return Picture(np.frombuffer(pixels, np.uint8).reshape(header["height"], header["width"], 3))
 
     def recording(self, data: bytes, at: str = "sound") -> "DecodedApart":
@@ -69,7 +69,8 @@ class MediaDecoder:
         """Numbers of the processes that there are."""
         return [one.pid for one in self._all if one.pid is not None]
 
-    def _ask(self, call: str, facts: dict[str, Any], data: bytes, at: str, stop: StopFlag | None) -> tuple[dict[str, Any], bytes]:
+    def ask(self, call: str, facts: dict[str, Any], data: bytes, at: str, stop: StopFlag | None) -> tuple[dict[str, Any], bytes]:
+        """Return the answer of a process that is free. Raises RequestError, which names the place `at`, for what can't be decoded."""
         apart = self._free.get()
         try:
             return apart.ask(call, facts, data, stop)
@@ -92,7 +93,7 @@ class DecodedApart:
     def piece(self, start: int, count: int, rate: int, stop: StopFlag | None = None) -> npt.NDArray[np.float32]:
         """Return samples; see `Audible.piece`."""
         facts = {"digest": self.digest, "start": start, "count": count, "rate": rate}
-        return np.frombuffer(self._decoder._ask("piece", facts, self._data, self._at, stop)[1], np.float32)
+        return np.frombuffer(self._decoder.ask("piece", facts, self._data, self._at, stop)[1], np.float32)
 
 
 class InMemory:

@@ -1,4 +1,4 @@
-"""What askers share: places, the bytes of bodies that lie in memory, and the pace at which a connection is read."""
+"""Shares of each asker: places, the bytes of bodies that lie in memory, and the pace at which a connection is read."""
 
 import asyncio
 import time
