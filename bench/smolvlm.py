@@ -74,7 +74,7 @@ def pixels(seed: int) -> np.ndarray:
 def ours(path: Path, threads: int, format_: str) -> Callable[[np.ndarray], np.ndarray]:
     """Ingle's eye and connection."""
     from ingle.home.place import find_home
-    from ingle.media.encoder import EncoderShape, PackedProduct
+    from ingle.kernels.tower import EncoderShape, PackedProduct
     from ingle.media.eyes.siglip import Siglip, SiglipShape
     from ingle.media.tiled_sight import Gaze
     from ingle.model.from_safetensors import read_safetensors

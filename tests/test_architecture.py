@@ -8,9 +8,9 @@ import pytest
 SOURCE = Path(__file__).parent.parent / "src" / "ingle"
 STOREYS = {
     "core": 0,
-    "safety": 1, "home": 1, "ledger": 1, "energy": 1, "kernels": 1,
+    "home": 1, "ledger": 1, "energy": 1, "kernels": 1,
     "model": 2, "media": 2,
-    "engine": 3, "train": 3, "measure": 3,
+    "engine": 3, "train": 3, "measure": 3, "safety": 3,
     "tuning": 4, "hybridize": 4, "compress": 4, "scaling": 4, "explain": 4, "ethics": 4, "robustness": 4, "adapt": 4,
     "gate": 5,
     "learn": 6, "federated": 6,

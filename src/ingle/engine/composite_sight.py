@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from ingle.core.digest import digest_json
 from ingle.core.errors import CheckpointError
-from ingle.media.encoder import EncoderShape, EyeFormat, PackedProduct, eye_kernels
+from ingle.kernels.tower import EncoderShape, PackedProduct, TowerFormat, tower_kernels
 from ingle.media.eyes.siglip import Siglip, SiglipShape, siglip_tensors
 from ingle.media.tiled_sight import Gaze, TiledSight
 from ingle.media.tiles import AROUND, MARKER, TileSettings
@@ -54,7 +54,7 @@ def composite_sight(folder: Path, weights: str, format_: str, tokenizer: Tokeniz
 def sight_kernels(folder: Path, format_: str) -> list[str]:
     """Return the kernels that the sight of the model in a folder runs, beside those of words; empty for a model of words alone."""
     path = folder / "config.json"
-    return eye_kernels(_format(format_))[0] if path.exists() and is_composite(read_json(path), str(path)) else []
+    return tower_kernels(_format(format_))[0] if path.exists() and is_composite(read_json(path), str(path)) else []
 
 
 def check_composite(folder: Path, checkpoint: Checkpoint) -> None:
@@ -67,7 +67,7 @@ def check_composite(folder: Path, checkpoint: Checkpoint) -> None:
     _reader(checkpoint, folder, shape, joined)
 
 
-def _format(format_: str) -> EyeFormat:
+def _format(format_: str) -> TowerFormat:
     """Return the format of the eye of a model that is packed in this one."""
     return "fp32" if format_ == "fp32" else "bf16" if format_ == "bf16" else "int8"
 

@@ -1,4 +1,5 @@
-"""An encoder, as in ViT (arXiv 2010.11929) and SigLIP (arXiv 2303.15343): every row sees every other; LayerNorm, biases, GELU.
+"""An encoder: every row sees every other; LayerNorm, biases, GELU. As in ViT (arXiv 2010.11929) and SigLIP (arXiv 2303.15343), or with
+its norms behind attention and MLP, as in BERT (arXiv 1810.04805).
 
 Rows are cut into blocks. A thread takes a block through all of a layer's linears, so that its activations stay in the core's own cache;
 threads meet twice a layer, because attention needs the keys and values of all rows. No row's result depends on blocks or threads.
@@ -69,12 +70,17 @@ def _panels(linear, x, rows, out, stride, accumulate):
 
 
 @njit
-def _normalise(tower, weight, bias, source, desk, rows):
-    padded = get(tower, to.HIDDEN_PADDED)
-    eps, values = f32_at(get(tower, to.EPS)), get(desk, at.VALUES)
+def _normalise(tower, weight, bias, source, out, rows):
+    padded, eps = get(tower, to.HIDDEN_PADDED), f32_at(get(tower, to.EPS))
     for row in range(rows):
         place = 4 * padded * row
-        layer_norm(source + place, weight, bias, values + place, get(tower, to.HIDDEN), padded, eps)
+        layer_norm(source + place, weight, bias, out + place, get(tower, to.HIDDEN), padded, eps)
+
+
+@njit
+def _copy(tower, source, out, rows):
+    for i in range(0, 4 * get(tower, to.HIDDEN_PADDED) * rows, 64):
+        store_f32(out + i, load_f32(source + i))
 
 
 @njit
@@ -104,7 +110,10 @@ def _before(tower, layer, step, desk, first, rows):
     """Compute queries, keys and values of a block."""
     wide, stride = get(desk, to.WIDE), 4 * get(layer + 8 * to.LINEAR_Q, at.ROWS)
     source = get(step, to.STREAM) + 4 * get(tower, to.HIDDEN_PADDED) * first
-    _normalise(tower, get(layer, to.NORM_1), get(layer, to.NORM_1_BIAS), source, desk, rows)
+    if get(tower, to.NORM_BEHIND):
+        _copy(tower, source, get(desk, at.VALUES), rows)
+    else:
+        _normalise(tower, get(layer, to.NORM_1), get(layer, to.NORM_1_BIAS), source, get(desk, at.VALUES), rows)
     _linear(layer + 8 * to.LINEAR_Q, desk, rows, wide, stride, 0)
     _heads(tower, wide, stride, rows, get(step, to.Q), step, first, np.float32(1 / np.sqrt(get(tower, to.DIM))))
     _panels(layer + 8 * to.LINEAR_K, desk, rows, wide, stride, 0)
@@ -135,12 +144,18 @@ def _after(tower, layer, step, desk, block, first, rows):
     _packed_forward((get(step, to.CALL), get(step, to.TASKS) + 16 * heads * block, heads, get(desk, to.SCORES)))
     _gather(tower, step, desk, first, rows)
     _linear(layer + 8 * to.LINEAR_O, desk, rows, source, stride, 1)
-    _normalise(tower, get(layer, to.NORM_2), get(layer, to.NORM_2_BIAS), source, desk, rows)
+    if get(tower, to.NORM_BEHIND):
+        _normalise(tower, get(layer, to.NORM_1), get(layer, to.NORM_1_BIAS), source, source, rows)
+        _copy(tower, source, get(desk, at.VALUES), rows)
+    else:
+        _normalise(tower, get(layer, to.NORM_2), get(layer, to.NORM_2_BIAS), source, get(desk, at.VALUES), rows)
     middle = get(layer + 8 * to.LINEAR_UP, at.ROWS)
     _linear(layer + 8 * to.LINEAR_UP, desk, rows, wide, 4 * middle, 0)
     for row in range(rows):
         gelu(wide + 4 * middle * row, get(desk, at.VALUES) + 4 * middle * row, middle)
     _linear(layer + 8 * to.LINEAR_DOWN, desk, rows, source, stride, 1)
+    if get(tower, to.NORM_BEHIND):
+        _normalise(tower, get(layer, to.NORM_2), get(layer, to.NORM_2_BIAS), source, source, rows)
 
 
 def encoder_pass(tower, step, thread):
@@ -159,11 +174,12 @@ def encoder_pass(tower, step, thread):
             _after(tower, layer, step, desk, block, block * size, min(size, rows - block * size))
             block = take(counters, 2 * i + 1, 1)
         barrier(get(step, to.BARRIER), get(step, to.THREADS))
-    eps = f32_at(get(tower, to.EPS))
     for row in range(thread, rows, get(step, to.THREADS)):
-        place = 4 * padded * row
-        source, out = get(step, to.STREAM) + place, get(step, to.OUT) + place
-        layer_norm(source, get(tower, to.NORM), get(tower, to.NORM_BIAS), out, get(tower, to.HIDDEN), padded, eps)
+        source, out = get(step, to.STREAM) + 4 * padded * row, get(step, to.OUT) + 4 * padded * row
+        if get(tower, to.NORM_BEHIND):
+            _copy(tower, source, out, 1)
+        else:
+            _normalise(tower, get(tower, to.NORM), get(tower, to.NORM_BIAS), source, out, 1)
 
 
 def encoder_project(linear, projection, thread):

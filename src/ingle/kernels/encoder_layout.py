@@ -2,10 +2,10 @@
 
 from ingle.kernels import layout as at
 
-LAYERS, HIDDEN, HIDDEN_PADDED, HEADS, DIM, WIDTH, EPS, NORM, NORM_BIAS, LAYER = range(10)
-TOWER = 10
+LAYERS, HIDDEN, HIDDEN_PADDED, HEADS, DIM, WIDTH, EPS, NORM, NORM_BIAS, LAYER, NORM_BEHIND = range(11)
+TOWER = 11
 """int64 of an encoder: its sizes (WIDTH: a head's DIM padded to 16), the addresses of the norms' epsilon (float32), of the last norm's
-weight and bias, and of the first layer."""
+weight and bias, and of the first layer; whether norms stand behind attention and MLP (there is no last one then)."""
 
 NORM_1, NORM_1_BIAS, NORM_2, NORM_2_BIAS = range(4)
 LINEAR_Q, LINEAR_K, LINEAR_V, LINEAR_O, LINEAR_UP, LINEAR_DOWN = (4 + at.DESCRIPTOR * i for i in range(6))

@@ -89,9 +89,11 @@ def gelu(x: Array) -> Array:
     return x * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3))) / 2
 
 
-def encoder(x: Array, weights: Mapping[str, Array], layers: int, heads: int, eps: float, integer: bool) -> Array:
+def encoder(
+    x: Array, weights: Mapping[str, Array], layers: int, heads: int, eps: float, integer: bool, behind: bool = False
+) -> Array:  # fmt: skip
     """Return the output of an encoder's layers, before the last norm: every row of x [T, hidden] sees all. integer: whether linears'
-    input is rounded to int8."""
+    input is rounded to int8. behind: whether norms stand behind attention and MLP."""
     T, x = len(x), x.astype(np.float64)
     for i in range(layers):
 
@@ -100,13 +102,15 @@ def encoder(x: Array, weights: Mapping[str, Array], layers: int, heads: int, eps
             return linear(inputs, weights[f"layers.{i}.{name}.weight"], weights[f"layers.{i}.{name}.bias"])
 
         norms = [(weights[f"layers.{i}.layer_norm{n}.weight"], weights[f"layers.{i}.layer_norm{n}.bias"]) for n in (1, 2)]
-        normed = layer_norm(x, *norms[0], eps)
+        normed = x if behind else layer_norm(x, *norms[0], eps)
         q, k, v = (project(normed, f"self_attn.{part}_proj").reshape(T, heads, -1).swapaxes(0, 1) for part in "qkv")
         scores = q @ k.swapaxes(1, 2) / np.sqrt(q.shape[2])
         shares = np.exp(scores - scores.max(axis=2, keepdims=True))
         mixed = (shares / shares.sum(axis=2, keepdims=True) @ v).swapaxes(0, 1).reshape(T, -1)
         x = x + project(mixed, "self_attn.out_proj")
-        x = x + project(gelu(project(layer_norm(x, *norms[1], eps), "mlp.fc1")), "mlp.fc2")
+        x = layer_norm(x, *norms[0], eps) if behind else x
+        x = x + project(gelu(project(x if behind else layer_norm(x, *norms[1], eps), "mlp.fc1")), "mlp.fc2")
+        x = layer_norm(x, *norms[1], eps) if behind else x
     return x
 
 

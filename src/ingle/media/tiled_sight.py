@@ -9,8 +9,8 @@ import numpy.typing as npt
 
 from ingle.core.digest import digest_json
 from ingle.core.media import Picture, SightPiece
+from ingle.kernels.tower import PackedProduct
 from ingle.media.connector import neighbours_joined
-from ingle.media.encoder import PackedProduct
 from ingle.media.eyes.siglip import Siglip
 from ingle.media.tiles import MARKER, TileSettings, cut, normalised, pieces_of
 

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ingle.core.errors import ConfigError, ShapeError
-from ingle.media.encoder import EncoderShape, EyeFormat, PackedProduct, PictureEncoder, Read, encoder_tensors
+from ingle.kernels.tower import EncoderShape, PackedProduct, Read, Tower, TowerFormat, encoder_tensors
 
 Array = npt.NDArray[Any]
 CHANNELS = 3
@@ -54,13 +54,13 @@ def siglip_tensors(shape: SiglipShape) -> dict[str, tuple[int, ...]]:
 class Siglip:
     """An eye, ready to look."""
 
-    def __init__(self, shape: SiglipShape, read: Read, format_: EyeFormat) -> None:
+    def __init__(self, shape: SiglipShape, read: Read, format_: TowerFormat) -> None:
         self.shape = shape
         kernels = read(f"{_PATCHES}.weight")
         self._embed = PackedProduct(kernels.reshape(len(kernels), -1), read(f"{_PATCHES}.bias"), format_)
         self._positions = read(_POSITIONS)
         norm = read(f"{_LAST}.weight"), read(f"{_LAST}.bias")
-        self._encoder = PictureEncoder(shape.encoder, lambda name: read(f"encoder.{name}"), norm, format_)
+        self._encoder = Tower(shape.encoder, lambda name: read(f"encoder.{name}"), norm, format_)
 
     def __call__(self, pixels: Array, threads: int) -> npt.NDArray[np.float32]:
         """Return the features of pixels float32 [height, width, 3], normalised: float32 [patches, hidden], line by line.

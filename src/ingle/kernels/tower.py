@@ -20,7 +20,7 @@ from ingle.kernels.jit import kernel, needed
 Array = npt.NDArray[Any]
 Read = Callable[[str], npt.NDArray[np.float32]]
 """Gives a weight by its name."""
-EyeFormat = Literal["fp32", "bf16", "int8"]
+TowerFormat = Literal["fp32", "bf16", "int8"]
 """`int8`: one scale per 32 columns, as in GGUF's Q8_0; input is rounded, too."""
 LINEARS = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.out_proj", "mlp.fc1", "mlp.fc2")
 _PACKERS = {"fp32": pack.pack_fp32, "bf16": lambda matrix: pack.pack_bf16(pack.to_bf16(matrix)), "int8": pack.pack_int8_grouped}
@@ -40,6 +40,8 @@ class EncoderShape:
     layers: int
     heads: int
     eps: float
+    norm_behind: bool = False
+    """Whether norms stand behind attention and MLP, as in BERT, not before them."""
 
     def __post_init__(self) -> None:
         for name in ("hidden", "middle", "layers", "heads"):
@@ -51,7 +53,7 @@ class EncoderShape:
             raise ConfigError("encoder.eps", "must be between 0 and 1", self.eps)
 
 
-def eye_kernels(format_: EyeFormat) -> tuple[list[str], frozenset[str]]:
+def tower_kernels(format_: TowerFormat) -> tuple[list[str], frozenset[str]]:
     """Return the kernels that an eye in this format runs, and those that it never reaches."""
     unreached = frozenset(_LINEARS.values()) - {_LINEARS[format_]}
     return sorted({*needed("encoder_pass", unreached), *needed("encoder_project", unreached)}), unreached
@@ -73,10 +75,10 @@ def encoder_tensors(shape: EncoderShape) -> dict[str, tuple[int, ...]]:
 class PackedProduct:
     """A packed linear and its record."""
 
-    def __init__(self, matrix: Array, bias: Array | None, format_: EyeFormat) -> None:
+    def __init__(self, matrix: Array, bias: Array | None, format_: TowerFormat) -> None:
         packed = _PACKERS[format_](matrix)
         self.rows, self.padded = packed.rows, packed.padded
-        self._kernel = kernel("encoder_project", eye_kernels(format_)[1])
+        self._format: TowerFormat = format_
         planes = [_line_up(plane) for plane in (packed.weights, packed.scales, packed.minima)]
         self._kept = [*planes, _vector(np.zeros(packed.rows) if bias is None else bias)]
         self.record = np.array([packed.kind, *packed.padded, *(array.ctypes.data for array in self._kept)], np.int64)
@@ -94,16 +96,17 @@ class PackedProduct:
         record[[to.ROWS, to.BLOCK_ROWS, to.SOURCE, to.SOURCE_BYTES, to.COLUMNS]] = rows, size, x.ctypes.data, 4 * x.shape[1], x.shape[1]
         record[[to.PROJECTED, to.ONTO, to.COUNTER]] = out.ctypes.data, onto is not None, counter.ctypes.data
         record[to.PROJECT_DESKS] = desks.record.ctypes.data
-        together(threads, self._kernel, self.record.ctypes.data, record.ctypes.data)
+        run = kernel("encoder_project", tower_kernels(self._format)[1])
+        together(threads, run, self.record.ctypes.data, record.ctypes.data)
         return out[:, : self.rows]
 
 
-class PictureEncoder:
+class Tower:
     """Packed layers, ready to run."""
 
-    def __init__(self, shape: EncoderShape, read: Read, norm: tuple[Array, Array], format_: EyeFormat) -> None:
-        """norm: weight and bias of the norm after the last layer."""
-        self.shape, self._kernel = shape, kernel("encoder_pass", eye_kernels(format_)[1])
+    def __init__(self, shape: EncoderShape, read: Read, norm: tuple[Array, Array] | None, format_: TowerFormat) -> None:
+        """norm: weight and bias of the norm after the last layer, unless norms stand behind."""
+        self.shape, self._kernel = shape, kernel("encoder_pass", tower_kernels(format_)[1])
         self.hidden_padded, self._width = -(-shape.hidden // 32) * 32, -(-(shape.hidden // shape.heads) // 16) * 16
         self._layers = np.zeros((shape.layers, to.ENCODER_LAYER), np.int64)
         self._kept: list[Any] = []
@@ -117,11 +120,13 @@ class PictureEncoder:
         self._record[[to.LAYERS, to.HIDDEN, to.HIDDEN_PADDED, to.HEADS]] = shape.layers, shape.hidden, self.hidden_padded, shape.heads
         self._record[[to.DIM, to.WIDTH]] = shape.hidden // shape.heads, self._width
         self._record[to.EPS] = self._address(np.array([shape.eps], np.float32))
-        self._record[[to.NORM, to.NORM_BIAS]] = [self._address(_vector(part)) for part in norm]
+        self._record[to.NORM_BEHIND] = shape.norm_behind
+        if norm is not None:
+            self._record[[to.NORM, to.NORM_BIAS]] = [self._address(_vector(part)) for part in norm]
         self._record[to.LAYER] = self._layers.ctypes.data
 
     def __call__(self, x: Array, threads: int) -> npt.NDArray[np.float32]:
-        """Return the features of float32 [T, hidden], after the last norm."""
+        """Return the last states of float32 [T, hidden], normalised."""
         rows, heads, hidden = len(x), self.shape.heads, self.hidden_padded
         stream, out = _zeros((rows, hidden)), _zeros((rows, hidden))
         stream[:, : self.shape.hidden] = x

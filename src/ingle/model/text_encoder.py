@@ -1,0 +1,144 @@
+"""Small encoders of texts: BERT (arXiv 1810.04805) in MiniLM's width (arXiv 2002.10957), kept in four bits, run on our kernels.
+
+Its vocabulary may be a part of BERT's. Names of weights are those of Hugging Face's `BertModel`; what stands on top of the last states is
+`head.weight` [outputs, width] and `head.bias`. Differs from the source: tanh instead of erf in GELU, as in training.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from tokenizers import Tokenizer, normalizers, pre_tokenizers
+from tokenizers.models import WordPiece
+
+from ingle.kernels.tower import EncoderShape, Tower, TowerFormat
+
+Array = npt.NDArray[Any]
+HEADS = 12
+GROUP = 128
+"""Weights of a row that share a scale."""
+_EPSILON = 1e-12
+_SMALLEST = 1e-6  # of scales: float16 has some below, of few digits
+_SCALE = ".scale"
+_WORDS = "embeddings.word_embeddings.weight"
+_PARTS = {
+    "self_attn.q_proj": "attention.self.query", "self_attn.k_proj": "attention.self.key", "self_attn.v_proj": "attention.self.value",
+    "self_attn.out_proj": "attention.output.dense", "mlp.fc1": "intermediate.dense", "mlp.fc2": "output.dense",
+    "layer_norm1": "attention.output.LayerNorm", "layer_norm2": "output.LayerNorm",
+}  # fmt: skip
+"""BERT's names of what `kernels.tower` calls otherwise."""
+
+
+@dataclass(frozen=True)
+class TextEncoder:
+    """An encoder, ready to read. Thread-safe."""
+
+    tokenizer: Tokenizer
+    weights: Mapping[str, Array]
+    """As `quantised` stores them, or float32."""
+    format_: TowerFormat = "int8"
+    """In which the layers are kept in memory."""
+
+    def ids(self, text: str, longest: int) -> list[int]:
+        """Return a text's tokens without marks, the first `longest` of them."""
+        return self.tokenizer.encode(text).ids[:longest]
+
+    def read(self, ids: Sequence[int], segments: Sequence[int] | None = None) -> npt.NDArray[np.float32]:
+        """Return the last states, float32 [tokens, width], of tokens and their segments (0 where none are given)."""
+        kind = self._table("embeddings.token_type_embeddings.weight")[[0] * len(ids) if segments is None else list(segments)]
+        x = _looked_up(self.weights, _WORDS, np.asarray(ids)) + kind + self._table("embeddings.position_embeddings.weight")[: len(ids)]
+        x -= x.mean(-1, keepdims=True)
+        x /= np.sqrt((x * x).mean(-1, keepdims=True) + np.float32(_EPSILON))
+        return self._tower(x * self._table("embeddings.LayerNorm.weight") + self._table("embeddings.LayerNorm.bias"), 1)
+
+    def mean(self, text: str, longest: int) -> npt.NDArray[np.float32]:
+        """Return the mean of a text's last states, float32 [width]: of `[CLS] text [SEP]`."""
+        mean: npt.NDArray[np.float32] = self.read([self.start, *self.ids(text, longest), self.end]).mean(0)
+        return mean
+
+    @cached_property
+    def start(self) -> int:
+        """The token before a text."""
+        return int(self.tokenizer.token_to_id("[CLS]"))
+
+    @cached_property
+    def end(self) -> int:
+        """The token behind a text."""
+        return int(self.tokenizer.token_to_id("[SEP]"))
+
+    @cached_property
+    def head(self) -> tuple[Array, Array]:
+        """Weight [outputs, width] and bias [outputs] on top."""
+        return self._table("head.weight"), self._table("head.bias")
+
+    @cached_property
+    def _tower(self) -> Tower:
+        layers = 0
+        while f"encoder.layer.{layers}.output.dense.weight" in self.weights:
+            layers += 1
+        width, middle = len(self.weights["embeddings.LayerNorm.weight"]), len(self.weights["encoder.layer.0.intermediate.dense.bias"])
+        return Tower(EncoderShape(width, middle, layers, HEADS, _EPSILON, True), self._of_tower, None, self.format_)
+
+    def _of_tower(self, name: str) -> Array:
+        _, layer, rest = name.split(".", 2)
+        part, kind = rest.rsplit(".", 1)
+        return self._table(f"encoder.layer.{layer}.{_PARTS[part]}.{kind}")
+
+    def _table(self, name: str) -> Array:
+        values = self.weights[name]
+        return values if values.dtype == np.float32 else _looked_up(self.weights, name, np.arange(len(values)))
+
+
+def load_encoder(weights: Path, vocabulary: Path) -> TextEncoder:
+    """Return the encoder in two files: safetensors that `quantised` made, and a piece a line. Raises what reading them raises."""
+    from safetensors.numpy import load_file
+
+    return TextEncoder(tokenizer_of(vocabulary.read_text("utf-8").split("\n")), load_file(weights))
+
+
+def tokenizer_of(vocabulary: Sequence[str]) -> Tokenizer:
+    """Return a WordPiece tokenizer over these pieces, in lower case and without accents, as BERT's."""
+    tokenizer = Tokenizer(WordPiece({piece: number for number, piece in enumerate(vocabulary)}, unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    return tokenizer
+
+
+def rounded(values: Array) -> tuple[Array, Array]:
+    """Quantise a matrix: return codes −7 … 7, int8 [rows, groups, GROUP], and float16 scales [rows, groups, 1]."""
+    groups = values.reshape(len(values), -1, GROUP)
+    scale = np.maximum(np.abs(groups).max(-1, keepdims=True) / 7, _SMALLEST).astype(np.float16)
+    return np.clip(np.rint(groups / scale.astype(np.float32)), -7, 7).astype(np.int8), scale
+
+
+def quantised(weights: Mapping[str, Array]) -> dict[str, Array]:
+    """Quantise every matrix of several rows (see `rounded`): two codes a byte, scales beside them. The rest stays float32."""
+    tensors = dict[str, Array]()
+    for name, values in weights.items():
+        if values.ndim == 1 or len(values) == 1:
+            tensors[name] = values.astype(np.float32)
+            continue
+        codes, scale = rounded(values)
+        flat = (codes.reshape(len(values), -1) + 8).astype(np.uint8)
+        tensors[name], tensors[name + _SCALE] = flat[:, ::2] | flat[:, 1::2] << 4, scale
+    return tensors
+
+
+def dequantised(stored: Mapping[str, Array]) -> dict[str, Array]:
+    """Return the float32 weights of what `quantised` stored."""
+    return {name: _looked_up(stored, name, np.arange(len(values))) for name, values in stored.items() if not name.endswith(_SCALE)}
+
+
+def _looked_up(stored: Mapping[str, Array], name: str, rows: Array) -> Array:
+    """Return these rows of a weight, float32."""
+    values = stored[name][rows]
+    if name + _SCALE not in stored:
+        return values
+    codes = np.stack([values & 15, values >> 4], -1).astype(np.float32) - 8
+    scale = stored[name + _SCALE][rows].astype(np.float32)
+    table: Array = (codes.reshape(*scale.shape[:2], GROUP) * scale).reshape(len(values), -1)
+    return table

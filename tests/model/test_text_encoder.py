@@ -1,0 +1,57 @@
+"""Encoders of texts are BERT, read what BERT reads, and are stored in four bits."""
+
+import numpy as np
+import pytest
+import torch
+from transformers import BertConfig, BertModel
+
+from ingle.model.text_encoder import GROUP, HEADS, TextEncoder, dequantised, quantised, tokenizer_of
+
+PIECES = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "who", "runs", "the", "mill", "bak", "##ery", "?", "a", "##s"]
+
+
+def bert(layers: int = 2, width: int = 48) -> BertModel:
+    torch.manual_seed(7)
+    config = BertConfig(
+        vocab_size=len(PIECES), hidden_size=width, num_hidden_layers=layers, num_attention_heads=HEADS, intermediate_size=4 * width,
+        hidden_act="gelu_pytorch_tanh",
+    )  # fmt: skip
+    made = BertModel(config, add_pooling_layer=False).eval()
+    with torch.no_grad():
+        for values in made.parameters():  # also norms and biases, which begin as ones and zeros
+            values.add_(torch.randn_like(values) * 0.2)
+    return made
+
+
+def weights_of(made: BertModel) -> dict[str, "np.ndarray[tuple[int, ...], np.dtype[np.float32]]"]:
+    return {name: values.numpy() for name, values in made.state_dict().items() if "position_ids" not in name}
+
+
+@pytest.mark.parametrize("tokens", [1, 2, 17, 64])
+def test_the_encoder_is_bert(tokens: int) -> None:
+    made, draw = bert(), np.random.default_rng(tokens)
+    ids, segments = draw.integers(0, len(PIECES), tokens), np.sort(draw.integers(0, 2, tokens))
+    with torch.no_grad():
+        theirs = made(input_ids=torch.from_numpy(ids)[None], token_type_ids=torch.from_numpy(segments)[None]).last_hidden_state[0].numpy()
+    for format_, most in (("fp32", 2e-5), ("int8", 0.2)):
+        ours = TextEncoder(tokenizer_of(PIECES), weights_of(made), format_).read(ids, segments)
+        assert np.abs(ours - theirs).max() < most
+        assert np.median(np.abs(ours - theirs)) < most / 8
+
+
+def test_four_bits_lose_half_a_step_and_nothing_the_second_time() -> None:
+    weights = weights_of(bert(1, 3 * GROUP)) | {"head.weight": np.ones((1, GROUP), np.float32)}
+    stored = quantised(weights)
+    back = dequantised(stored)
+    assert back.keys() == weights.keys()
+    for name, values in weights.items():
+        lost = np.abs(back[name] - values)
+        if name in ("head.weight",) or values.ndim == 1:
+            assert not lost.any(), name
+            continue
+        assert stored[name].nbytes * 8 == values.size * 4, name
+        step = np.abs(values.reshape(len(values), -1, GROUP)).max(-1, keepdims=True) / 7
+        assert (lost.reshape(len(values), -1, GROUP) <= step * 0.501).all(), name
+        assert lost.any(), name
+    again = quantised(back)
+    assert all((again[name] == stored[name]).all() for name in stored)
