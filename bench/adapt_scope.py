@@ -19,9 +19,9 @@ import numpy as np
 import numpy.typing as npt
 
 from ingle.adapt.asking import Asking, parse
-from ingle.adapt.matcher import odds_of
 from ingle.adapt.relations import Thesaurus, thesaurus
 from ingle.adapt.scope import ACTS, SURE, WEIGHTS, features
+from ingle.model.matcher import odds_of
 
 DATA = Path(__file__).parent / "data" / "adapt_dev.json"
 LEVELS = (0.5, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9)

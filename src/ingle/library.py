@@ -8,11 +8,13 @@ print(model.chat("What is a hearth good for?"))
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
+from functools import reduce
 from typing import TYPE_CHECKING
 
 from ingle.core.errors import RequestError
 from ingle.core.event import Event
 from ingle.core.message import ROLES, Chunk, Finish, Message, Request, Usage
+from ingle.safety.opinion import NO_COST, GuardCost
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
@@ -43,10 +45,12 @@ class Model:
     """A model of your home, ready to answer. Made by `ingle.load`; `close` it, or use it in a `with` block, to let its database go."""
 
     def __init__(self, home: "Home", kept: "Kept", model: "LanguageModel", settings: "Settings") -> None:
+        from ingle.robustness.guard_model import guard_opener
         from ingle.safety.registry import guard_policy
 
         self._home, self._kept, self._model, self._settings = home, kept, model, settings
         self._policy = guard_policy(home.policy)
+        self._open_guard = guard_opener(home, self._policy, self._opened)
         self._session: tuple[str, Session] | None = None
         self._database: Engine | None = None
         self._chooser: Chooser | None = None
@@ -132,6 +136,7 @@ class Model:
     def _chunks(self, request: Request) -> Generator[Chunk, None, None]:
         """The answer; its last chunk carries the fact, and comes when that would survive a power cut."""
         from ingle.engine.answer import answer
+        from ingle.robustness.guard_model import asks_here
         from ingle.safety.middleware import drive, from_iterator, wrap
         from ingle.safety.registry import make_guards
         from ingle.serve.answers_key import answer_key
@@ -140,11 +145,13 @@ class Model:
 
         heard: list[Chunk] = []
         took: list[Usage] = []
+        costs: list[GuardCost] = []
         choice: Choice | None = None
         try:
             choice = self._choose(request)
             model, session = choice.model, self._take_session(choice.model)
-            guards = make_guards(limits_of(model), self._policy, model.name)
+            ask = asks_here(self._open_guard, costs.append)
+            guards = make_guards(limits_of(model), self._policy, model.name, ask=ask)
             drafts = self._settings.serve.drafts
             guarded = wrap(guards, lambda asked: from_iterator(answer(model, asked, session, drafts=drafts, left=took.append)))
             with closing(drive(guarded(choice.request))) as chunks:
@@ -160,10 +167,12 @@ class Model:
             raise
         finally:
             if choice is not None:
-                heard.append(self._told(choice, request, heard, took))
+                heard.append(self._told(choice, request, heard, took, costs))
         yield heard[-1]
 
-    def _told(self, choice: "Choice", request: Request, heard: Sequence[Chunk], took: Sequence[Usage]) -> Chunk:
+    def _told(
+        self, choice: "Choice", request: Request, heard: Sequence[Chunk], took: Sequence[Usage], costs: Sequence[GuardCost]
+    ) -> Chunk:  # fmt: skip
         """The last chunk, once its fact is written; of an answer that nobody read to its end, one that says so."""
         from ingle.serve.answers_key import answer_key
         from ingle.serve.record import answer_event, told_events
@@ -176,13 +185,20 @@ class Model:
         for told in told_events(key, choice.model, request, text, verdicts, self._policy):
             self._record(told)
         event = answer_event(key, choice.model.name, request, text, finish, usage, verdicts)
-        return replace(last, usage=usage, event=self._record(replace(event, facts={**event.facts, **choice.facts})))
+        facts = {**event.facts, **choice.facts, **reduce(GuardCost.plus, costs, NO_COST).facts()}
+        return replace(last, usage=usage, event=self._record(replace(event, facts=facts)))
 
     def _record(self, event: Event) -> Event:
         from ingle.ledger.chain import Ledger
 
         row = Ledger(self._rooms, self._home.keys).append(event)
         return replace(event, facts={**event.facts, "seq": row.seq})
+
+    def _opened(self, kept: "Kept") -> "LanguageModel":
+        """Open another model of the home, as this one was."""
+        from ingle.cli.choose import open_kept
+
+        return open_kept(self._home, kept, self._settings.chat)
 
     def _choose(self, request: Request) -> "Choice":
         """Which model answers, and with what of all that was taught here."""

@@ -11,7 +11,7 @@ import pytest
 
 from ingle.core.errors import KernelError, PullError
 from ingle.engine import offers as room
-from ingle.home.hub_models import HUB_MODELS
+from ingle.home.hub_models import ON_HUB
 from ingle.home.kept import list_kept
 from ingle.home.place import Home
 from tests.cli.place import COMMAND, environment, ingle
@@ -44,7 +44,7 @@ def test_the_list_says_what_each_needs_and_how_fast_it_would_be_here(tmp_path: P
     first = ingle(tmp_path, "pull")
     assert "is measured once" in first.stderr and "Speed is predicted" in first.stderr
     lines = first.stdout.splitlines()
-    assert [line.split()[0] for line in lines[1:]] == ["smollm2", *HUB_MODELS]
+    assert [line.split()[0] for line in lines[1:]] == ["smollm2", *ON_HUB]
     assert lines[0].split("  ")[0] == "NAME" and "SPEED HERE" in lines[0]
     assert "not foretold" in lines[1] and not any("not foretold" in line for line in lines[2:])
     row = next(line for line in lines if line.startswith("smollm2-1.7b"))
@@ -55,7 +55,7 @@ def test_the_list_says_what_each_needs_and_how_fast_it_would_be_here(tmp_path: P
     again = ingle(tmp_path, "pull")
     assert "is measured once" not in again.stderr
     table = json.loads(ingle(tmp_path, "pull", "--json").stdout)
-    assert {one["name"] for one in table["models"]} == {"smollm2", *HUB_MODELS}
+    assert {one["name"] for one in table["models"]} == {"smollm2", *ON_HUB}
     assert table["machine"]["bytes_per_s"].keys() >= {"Q4_K", "Q6_K"}
     old = table["machine"]
     assert "is measured once" in ingle(tmp_path, "pull", "--measure").stderr

@@ -11,7 +11,7 @@ from ingle.engine import offers as room
 from ingle.engine.bandwidth import KINDS, Bandwidth
 from ingle.engine.offers import FLUENT, MachineRoom, check_room, larger_offer, offers, room_of
 from ingle.home.base import describe_base, write_base
-from ingle.home.hub_models import HUB_MODELS
+from ingle.home.hub_models import GUARD_MODELS, HUB_MODELS
 from ingle.home.kept import adopt
 from ingle.home.kept_file import KeptFile
 from ingle.home.place import Home
@@ -23,17 +23,17 @@ FAST = Bandwidth(2, "a CPU", 2, 2, "2026-01-01T00:00:00+00:00", dict.fromkeys(KI
 
 def keep_as(home: Home, what: str, name: str) -> None:
     """A base of the right source under a name; its weights are never read here."""
-    model = HUB_MODELS[what]
+    model = (HUB_MODELS | GUARD_MODELS)[what]
     with staging(home) as folder:
         (folder / "a.gguf").write_bytes(b"x")
-        base = describe_base((KeptFile("a.gguf", 1, "0" * 64),), f"hub:{model.repo}/{model.file}", "a" * 40, "mit")
+        base = describe_base((KeptFile("a.gguf", 1, "0" * 64),), f"hub:{model.repo}/{model.file}".rstrip("/"), "a" * 40, "mit")
         write_base(folder, base)
         adopt(home, folder, base, name)
 
 
 def test_a_large_machine_has_room_for_all(tmp_path: Path) -> None:
     known = offers(Home(tmp_path / "none"), None, LARGE)
-    assert [one.name for one in known] == ["smollm2", *HUB_MODELS]
+    assert [one.name for one in known] == ["smollm2", *HUB_MODELS, *GUARD_MODELS]
     assert all(one.fits and not one.why and not one.kept and one.tokens_per_s is None for one in known)
     fast = offers(Home(tmp_path / "none"), FAST, LARGE)
     assert all(one.tokens_per_s and one.tokens_per_s > 1 for one in fast[1:])
@@ -70,6 +70,9 @@ def test_the_largest_fluent_one_that_fits_is_offered(tmp_path: Path) -> None:
     assert tight is not None and tight.name == "smollm2-360m"
     assert larger_offer(offers(home, None, LARGE), "smollm2") is None, "nothing is offered whose speed nobody knows"
     assert larger_offer(offers(home, replace(FAST, bytes_per_s=dict.fromkeys(KINDS, 1e9)), LARGE), "smollm2") is None
+    keep_as(home, "guard", "guard")
+    still = larger_offer(offers(home, FAST, LARGE), "smollm2")
+    assert still is not None and still.name == "smollm3-3b", "a guard is none to talk with"
     keep_as(home, "qwen3-0.6b", "qwen3-0.6b")
     assert larger_offer(offers(home, FAST, LARGE), "smollm2") is None, "whoever has a larger one is left alone"
 

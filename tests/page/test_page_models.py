@@ -52,7 +52,7 @@ def test_a_larger_model_is_offered_pulled_and_used(chromium: Browser, house: Ser
     expect(offer).to_contain_text("A larger model fits this machine")
     offer.get_by_role("button").click()
     panel = tab.all("dialog.models")
-    expect(panel.locator("li")).to_have_count(10)
+    expect(panel.locator("li")).to_have_count(13)
     expect(panel.locator('[data-model="smollm2"]')).to_contain_text("In use")
     row = panel.locator(f'[data-model="{NAME}"]')
     expect(row).to_contain_text("362 million parameters · 386 MB · Apache-2.0")

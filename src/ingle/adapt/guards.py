@@ -21,10 +21,12 @@ from ingle.home.place import Home
 from ingle.home.teachings import examples_called
 from ingle.home.turns import find_completion, path
 from ingle.safety.injection import DATA, sentences
-from ingle.safety.judge import REQUESTS, Judge, base_judge, corrected, gap, load_judge, parts, request_vector
-from ingle.safety.judging import asked_texts
+from ingle.safety.judge import Judge, base_judge, corrected, gap, load_judge
+from ingle.safety.judging import sent_texts
+from ingle.safety.meaning import meaning_files
 from ingle.safety.orders import order_vector
 from ingle.safety.policy import rule_of
+from ingle.safety.reading import REQUESTS, ReadPart, read_text
 from ingle.safety.registry import guard_files, guard_policy, judge_file
 from ingle.safety.taught import Pull, Teaching, read_taught, taught_file, write_taught
 from ingle.safety.views import views
@@ -35,6 +37,8 @@ if TYPE_CHECKING:
 MOST_TEXTS, MOST_CHARACTERS, MOST_PULLS = 1000, 100_000, 256
 GUARDS: Mapping[str, str] = {"harm": "harm", "attack": "attack", "injection": "order"}
 """Guards that can be taught, each with its judge."""
+_MOST_WORDS = 400
+"""Characters of a part by which other wordings of it are known."""
 _RATE = 0.01
 """Rate of false alarms that `POST /v1/moderations` and `ingle guard test` go by."""
 
@@ -49,6 +53,8 @@ class JudgedTexts:
     """As they stand in memories, tools' results and documents."""
     id: str = ""
     """Of the answer that they belong to."""
+    around: tuple[str, ...] = ()
+    """What else was sent, and judged: earlier turns, instructions, tools. Only that it was harmless can be taught of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,11 +91,19 @@ def texts_of_answer(engine: "Engine", owner: str, completion: str) -> JudgedText
     memories = examples_called(engine, owner, str((turn.facts or {}).get("memories") or "").split())
     request = Request(messages=said) if said else None
     request = placed(request, memories) if request is not None and question_of(request) else request
-    asked = tuple(text for _, text in asked_texts(request, frozenset({"user"}))) if request is not None else ()
+    asked, around = _asked(request) if request is not None else ((), ())
     if request is None or not asked:
         raise RequestError("completion_id", "must name an answer to a question", "one without")
     read = (part for message in request.messages for part in message.sourced if isinstance(part, TextPart) and part.origin in DATA)
-    return JudgedTexts(asked, tuple(part.text for part in read), completion)
+    return JudgedTexts(asked, tuple(part.text for part in read), completion, around)
+
+
+def _asked(request: Request) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return what the user said last, and all else that was judged with it."""
+    last = max((number for number, message in enumerate(request.messages) if message.role == "user"), default=-1)
+    asked = [one for one in sent_texts(request) if one.speaker == "user" and one.place == f"messages[{last}].content"]
+    own = tuple(one.text for one in asked[:1])
+    return own, tuple(dict.fromkeys(one.text for one in sent_texts(request) if one.text not in own))
 
 
 def teach_guards(home: Home, texts: JudgedTexts, harmful: bool, sink: Sink = lambda _: None, owner: str = "") -> GuardsTaught:
@@ -133,7 +147,7 @@ def reset_guards(home: Home, sink: Sink = lambda _: None) -> str:
     path = judge_file(home.root)
     with home.lock("guards"):
         sink(Event("guard.reset", "guards", {"judge": load_judge().digest}))
-        for file in (taught_file(path), path):
+        for file in (taught_file(path), path, *meaning_files(path.parent)):
             file.unlink(missing_ok=True)
     return load_judge().digest
 
@@ -162,18 +176,22 @@ def _changing(home: Home) -> Iterator[tuple[Path, tuple[Teaching, ...]]]:
 
 def _pulls(judge: Judge, texts: JudgedTexts, harmful: bool, rates: Mapping[str, float]) -> Iterator[Pull]:
     """Yield what is on the wrong side of a threshold now."""
-    asked = [[request_vector(part) for part in parts(text)] for text in texts.asked]
-    if harmful:
-        for vectors in asked:
-            worst = max(vectors, key=lambda vector: judge.log_odds("harm", vector))
-            if gap(judge, pull := Pull("harm", rates["harm"], worst), harmful):
+    for text in texts.asked if harmful else (*texts.asked, *texts.around):
+        found = [_pull(judge, part, rates[part.judge], keeps_words=not texts.id) for part in read_text(judge, text)]
+        if harmful:  # the whole text, by the judge of harm; once it is on the right side, so is the request
+            found = [max((one for one in found if one.judge == "harm" and one.whole), key=judge.score)]
+        yield from (one for one in found if one.judge in REQUESTS and gap(judge, one, harmful))
+    if not harmful:
+        for view in (view for text in texts.data for sentence in sentences(text) for view in views(sentence)):
+            if gap(judge, pull := Pull("order", rates["order"], order_vector(view)), harmful):
                 yield pull
-        return
-    found = [(name, vector) for vectors in asked for vector in vectors for name in REQUESTS]
-    found += [("order", order_vector(view)) for text in texts.data for sentence in sentences(text) for view in views(sentence)]
-    for name, vector in found:
-        if gap(judge, pull := Pull(name, rates[name], vector), harmful):
-            yield pull
+
+
+def _pull(judge: Judge, part: ReadPart, rate: float, keeps_words: bool) -> Pull:
+    """Return a part as it is taught. Words of a conversation are not kept: when it is deleted, nobody tells a correction."""
+    encoder = judge.meaning.digest if judge.meaning is not None and part.meaning is not None else ""
+    words = part.text[:_MOST_WORDS] if keeps_words else ""
+    return Pull(part.judge, rate, part.vector, part.whole, words, encoder, part.meaning or 0.0)
 
 
 def _rates(home: Home, harmful: bool) -> dict[str, float]:

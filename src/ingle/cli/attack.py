@@ -1,12 +1,13 @@
 """`ingle attack`."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 if TYPE_CHECKING:
+    from ingle.robustness.curve import Curve
     from ingle.robustness.report import Line
 
 EXAMPLES = """
@@ -49,6 +50,7 @@ def command(
     from ingle.cli.settings import read_settings
     from ingle.robustness.attack import find_attacks
     from ingle.robustness.goals import held_out_goals
+    from ingle.robustness.guard_model import asks_here, guard_opener
     from ingle.robustness.judging import target_of
     from ingle.robustness.report import curves_of, event_of, lines_of, to_table
     from ingle.robustness.run import AttackOptions, attack
@@ -66,21 +68,17 @@ def command(
     kept = choose(home, settings.chat.model)
     with watching() as watch:
         chosen = held_out_goals(home, goals, watch.bytes)
+    ask = asks_here(guard_opener(home, rules, lambda one: open_kept(home, one, settings.chat)))
     opened = open_kept(home, kept, settings.chat)
     with watching() as watch, Interrupt() as interrupt:
-        target = target_of(opened, subject_of(opened, interrupt.asked), limits_of(opened), rules, settings.sampling.sampling(seed))
+        subject = subject_of(opened, interrupt.asked)
+        target = target_of(opened, subject, limits_of(opened), rules, settings.sampling.sampling(seed), ask)
         results = attack(home, target, chosen, files, options, Clock(watch).pieces)
     lines = lines_of(results, target, chosen, options)
     record(home, event_of(lines, target, chosen, files, options))
     if plot is not None:
-        from ingle.core.files import write_atomic
-        from ingle.robustness.curve import curves_svg
-
-        write_atomic(plot, curves_svg(f"{kept.name}: goals reached over the budget", curves_of(results, options)).encode())
-    if as_json:
-        print_json(to_table(lines, results, target, chosen, files, options))
-    else:
-        _show(lines)
+        _draw(plot, kept.name, curves_of(results, options))
+    print_json(to_table(lines, results, target, chosen, files, options)) if as_json else _show(lines)
 
 
 def _check(plot: Path | None) -> None:
@@ -88,6 +86,13 @@ def _check(plot: Path | None) -> None:
 
     if plot is not None and plot.suffix.lower() != ".svg":
         raise ConfigError("--plot", "must be a file that ends in .svg", plot.name)
+
+
+def _draw(plot: Path, name: str, curves: "Mapping[str, Curve]") -> None:
+    from ingle.core.files import write_atomic
+    from ingle.robustness.curve import curves_svg
+
+    write_atomic(plot, curves_svg(f"{name}: goals reached over the budget", curves).encode())
 
 
 def _list(as_json: bool) -> None:

@@ -1,14 +1,16 @@
 """Finds the model that an argument names, and opens it."""
 
 import sys
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from ingle.cli.output import confirm, is_terminal
 from ingle.cli.progress import watching
 from ingle.cli.settings import ChatSettings
 from ingle.core.errors import ConfigError, HomeError, NotKept
+from ingle.home.base import read_base
 from ingle.home.catalogue import CATALOGUE, SHIPPED, CatalogueEntry
-from ingle.home.hub_models import HUB_MODELS, HubModel
+from ingle.home.hub_models import GUARD_MODELS, ON_HUB, HubModel
 from ingle.home.kept import Kept, get_kept, list_kept
 from ingle.home.place import Home
 
@@ -29,7 +31,7 @@ def choose(home: Home, asked: str) -> Kept:
     kept = list_kept(home, lambda _name, error: faults.append(error))
     if faults and not kept:
         raise faults[0]
-    candidates = [one for one in kept if one.name == DEFAULT] or kept
+    candidates = [one for one in kept if one.name == DEFAULT] or [one for one in kept if not _is_guard(home, one)] or kept
     if not candidates:
         return get_kept(home, DEFAULT)
     if len(candidates) > 1:
@@ -38,12 +40,19 @@ def choose(home: Home, asked: str) -> Kept:
     return candidates[0]
 
 
+def _is_guard(home: Home, kept: Kept) -> bool:
+    """Return whether it is a guard model of the catalogue: those are no models to talk with."""
+    with suppress(HomeError):  # whoever opens it says so
+        return read_base(home, kept.base).source in {f"hub:{guard.repo}" for guard in GUARD_MODELS.values()}
+    return False
+
+
 def choose_or_pull(home: Home, asked: str, format_: str) -> Kept:
     """Choose a model. If a known one is missing, offer to pull it at a terminal."""
     try:
         return choose(home, asked)
     except NotKept:
-        offer = CATALOGUE.get(asked or DEFAULT) or SHIPPED.get(asked) or HUB_MODELS.get(asked)
+        offer = CATALOGUE.get(asked or DEFAULT) or SHIPPED.get(asked) or ON_HUB.get(asked)
         if offer is None or not is_terminal(sys.stdin):
             raise
         if isinstance(offer, HubModel):

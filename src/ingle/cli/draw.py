@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from ingle.engine.language_model import LanguageModel
     from ingle.home.kept import Kept
     from ingle.home.place import Home
+    from ingle.robustness.guard_model import OpenGuard
     from ingle.safety.policy import GuardPolicy
 
 EXAMPLES = """
@@ -98,16 +99,18 @@ def _draw(
     from ingle.cli.settings import read_settings
     from ingle.engine.painting import USUAL, likeness, painted, painting_request
     from ingle.engine.writing import write_whole
+    from ingle.robustness.guard_model import guard_opener
     from ingle.safety.registry import guard_policy
     from ingle.serve.answers_key import answer_key
     from ingle.serve.record import answer_event, new_seed
 
-    opened = open_kept(home, kept, read_settings(home).chat)
-    first, policy = new_seed() if seed is None else seed, guard_policy(home.policy)
+    chat, policy = read_settings(home).chat, guard_policy(home.policy)
+    guards = guard_opener(home, policy, lambda one: open_kept(home, one, chat))
+    opened, first = open_kept(home, kept, chat), new_seed() if seed is None else seed
     sampling = replace(USUAL, temperature=USUAL.temperature if temperature is None else temperature)
     requests = [painting_request(opened, what, style, replace(sampling, seed=first + i)) for i in range(count)]
     model = opened.answering(requests[0])
-    _guard(model, requests[0], policy)
+    _guard(model, requests[0], policy, guards)
     answers = {number: (text, last) for number, text, last in write_whole(model, requests)}
     texts = [answers[i][0] for i in range(count)]
     likely = likeness(model, what, style, [model.tokenizer.encode(text) for text in texts])
@@ -121,14 +124,16 @@ def _draw(
     return sorted(drawn, key=lambda one: -one.likeness)
 
 
-def _guard(model: "LanguageModel", request: "Request", policy: "GuardPolicy") -> None:
+def _guard(model: "LanguageModel", request: "Request", policy: "GuardPolicy", guards: "OpenGuard") -> None:
     """Let the guards judge the wish. Raises RequestError if one refuses it."""
     from ingle.core.message import Chunk
+    from ingle.robustness.guard_model import asks_here
     from ingle.safety.middleware import drive, from_iterator, wrap
     from ingle.safety.registry import make_guards
     from ingle.serve.limits import limits_of
 
-    nothing = wrap(make_guards(limits_of(model), policy, model.name), lambda _asked: from_iterator(iter((Chunk("", finish="stop"),))))
+    layers = make_guards(limits_of(model), policy, model.name, ask=asks_here(guards))
+    nothing = wrap(layers, lambda _asked: from_iterator(iter((Chunk("", finish="stop"),))))
     for _ in drive(nothing(request)):
         pass
 

@@ -4,12 +4,14 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import reduce
 from typing import TYPE_CHECKING
 
 from ingle.cli.interrupt import Interrupt, Stopped
 from ingle.cli.output import colourful
 from ingle.core.event import Event
 from ingle.core.message import Finish, Request, TokenLogprob, Usage, Verdict
+from ingle.safety.opinion import NO_COST, GuardCost
 from ingle.safety.policy import USUAL, GuardPolicy
 from ingle.serve.record import answer_event, told_events
 
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
     from ingle.adapt.choosing import Choice
     from ingle.engine.answer import Session
     from ingle.engine.language_model import LanguageModel
+    from ingle.robustness.guard_model import OpenGuard
 
 _SILENCE_S = 2.0
 """Time after which the progress of reading a prompt is shown."""
@@ -35,6 +38,8 @@ class ShownAnswer:
     """Verdicts of the guards."""
     fault: OSError | None = None
     """Why the end of the answer could not be shown."""
+    guarding: GuardCost = NO_COST
+    """What guard models took that were asked about it."""
 
     @property
     def decode_tokens_per_s(self) -> float:
@@ -56,19 +61,20 @@ def events_of(key: bytes, choice: "Choice", request: Request, outcome: ShownAnsw
     nothing = Usage(0, 0, 0, 0.0, 0.0, 0, model_digest=model.digest, seed=request.sampling.seed or 0)
     event = answer_event(key, model.name, request, outcome.text, outcome.finish, outcome.usage or nothing, outcome.verdicts)
     told = told_events(key, model, request, outcome.text, outcome.verdicts, policy)
-    return [*told, replace(event, facts={**event.facts, **choice.facts})]
+    return [*told, replace(event, facts={**event.facts, **choice.facts, **outcome.guarding.facts()})]
 
 
 def generate(
     model: "LanguageModel", request: Request, show: Callable[[str], None], session: "Session | None" = None, drafts: bool = True,
-    policy: GuardPolicy = USUAL,
+    policy: GuardPolicy = USUAL, open_guard: "OpenGuard | None" = None,
 ) -> ShownAnswer:  # fmt: skip
-    """Answer `request` behind the guards of this policy. `show` gets each piece of text.
+    """Answer `request` behind the guards of this policy. `show` gets each piece of text; `open_guard` opens the guard models that it names.
 
     Ctrl-C ends it with finish `cancelled`, and so does `show` by an OSError.
     Raises what `engine.answer.answer` raises.
     """
     from ingle.engine.answer import answer
+    from ingle.robustness.guard_model import asks_here, not_open
     from ingle.safety.middleware import drive, from_iterator, wrap
     from ingle.safety.registry import make_guards
     from ingle.serve.limits import limits_of
@@ -79,6 +85,7 @@ def generate(
     logprobs: list[TokenLogprob] = []
     verdicts: list[Verdict] = []
     took: list[Usage] = []
+    costs: list[GuardCost] = []
     with Interrupt() as interrupt:
 
         def reading(done: int, total: int) -> None:
@@ -95,7 +102,7 @@ def generate(
         fault: OSError | None = None
         try:
             guarded = wrap(
-                make_guards(limits_of(model), policy, model.name),
+                make_guards(limits_of(model), policy, model.name, ask=asks_here(open_guard or not_open, costs.append)),
                 lambda asked: from_iterator(answer(model, asked, session, interrupt.asked, reading, drafts, took.append)),
             )
             for chunk in drive(guarded(request)):
@@ -113,7 +120,7 @@ def generate(
             if shown:
                 print("\r\x1b[K", end="", file=sys.stderr, flush=True)
     usage = usage or next(iter(took), None)  # a guard that ends an answer doesn't know what it took
-    return ShownAnswer("".join(words), finish, usage, tuple(logprobs), tuple(verdicts), fault)
+    return ShownAnswer("".join(words), finish, usage, tuple(logprobs), tuple(verdicts), fault, reduce(GuardCost.plus, costs, NO_COST))
 
 
 def with_seed(request: Request, seed: int) -> Request:

@@ -76,7 +76,7 @@ GROUPS = {
         "lean": "Keep a model's file on the disk once, as it is served.",
         "rm": "Delete a model or a delta.",
         "export": "Write a model or a delta for other programs.",
-        "guard": "List the guards, test a text, or teach them.",
+        "guard": "List the guards, set them, test a text, or teach them.",
         "backup": "Write everything that this home keeps into one file.",
         "restore": "Bring a backup back into an empty home.",
         "key": "Add, list and revoke API keys.",

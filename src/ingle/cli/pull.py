@@ -17,12 +17,14 @@ ingle pull smollm2-hybrid   (for long texts: smollm2 with a sixth of the memory 
 ingle pull HuggingFaceTB/SmolLM2-360M-Instruct --name smol360
 ingle pull ./my-model.Q4_1.gguf --name mine
 ingle pull hearing   (what `ingle hear` needs; also: voice, kokoro)
+ingle pull guard   (a model that judges requests and answers; see docs/safety.md)
 ingle pull sight   (smollm2+sight, which sees pictures: ingle see photo.jpg)
 ingle pull smollm2 --format int8   (also make the 8-bit weights ready)
 ingle pull ./letters-peft --onto smollm2 --name letters   (an adapter of the PEFT library, as smollm2+letters)
 """
 
 
+_GUARDS = 'Let it judge: [guards.harm] by = "both" and model = "{name}" in policy.toml (docs/safety.md)'
 _NEXT = {"sight": "Show it a picture: ingle see FILE --model {name}", "painter": 'Let it draw: ingle draw "a red apple" {name}'}
 """Commands to try first with an ability."""
 _LARGE = 1_000_000_000
@@ -99,14 +101,14 @@ def _model(what: str, name: str | None, options: dict[str, object], update: bool
     from ingle.cli.output import print_json, size
     from ingle.cli.progress import watching
     from ingle.cli.settings import read_settings
-    from ingle.home.hub_models import HUB_MODELS
+    from ingle.home.hub_models import GUARD_MODELS, ON_HUB
     from ingle.home.lean import is_lean
 
     home = enter()
     settings = read_settings(home, options=options)
     start = time.monotonic()
     with watching() as watch:
-        if what in HUB_MODELS:
+        if what in ON_HUB:
             from ingle.engine.offers import check_room
 
             check_room(home, what, force, watch.say)
@@ -125,7 +127,7 @@ def _model(what: str, name: str | None, options: dict[str, object], update: bool
     print(f"{brought.kept.name} {verb}: {size(base.nbytes)} from {base.source}, ready in format {brought.format}.")
     if base.nbytes > _LARGE and not lean and all(file.name.endswith(".gguf") for file in base.files):
         print(f"On the disk it takes twice that; `ingle lean {brought.kept.name}` halves it.")
-    print(_NEXT.get(what, "Talk with it: ingle chat {name}").format(name=brought.kept.name))
+    print(_NEXT.get(what, _GUARDS if what in GUARD_MODELS else "Talk with it: ingle chat {name}").format(name=brought.kept.name))
 
 
 def _parts(parts: "tuple[PartEntry, ...]", as_json: bool) -> None:

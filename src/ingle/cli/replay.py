@@ -33,6 +33,7 @@ def command(
     from ingle.home.api_keys import list_keys
     from ingle.home.kept import get_kept
     from ingle.ledger.chain import Ledger
+    from ingle.robustness.guard_model import asks_here, guard_opener
     from ingle.safety.registry import guard_policy
     from ingle.serve.answers_key import key_of_answer
     from ingle.serve.replay import again, compare, find_row, kept_request
@@ -52,7 +53,9 @@ def command(
         choice = Chooser(home, engine).again(owner, open_kept(home, stands, settings.chat), stands, request, memories, lessons)
     finally:
         engine.dispose()
-    now = "".join(chunk.text for chunk in again(choice.model, choice.request, guard_policy(home.policy), asker))
+    policy = guard_policy(home.policy)
+    guards = guard_opener(home, policy, lambda one: open_kept(home, one, settings.chat))
+    now = "".join(chunk.text for chunk in again(choice.model, choice.request, policy, asker, asks_here(guards)))
     result = compare(key, row, choice.model, request, kept, now)
     _show(result, as_json)
     if not result.proven:

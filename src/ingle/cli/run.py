@@ -60,6 +60,7 @@ def command(
     from ingle.cli.taught import choose_once
     from ingle.core.errors import RequestError
     from ingle.core.message import Request
+    from ingle.robustness.guard_model import guard_opener
     from ingle.safety.registry import guard_policy
     from ingle.serve.record import new_seed
 
@@ -78,9 +79,10 @@ def command(
         sampling=settings.sampling.sampling(new_seed()), think=settings.chat.think,
     )  # fmt: skip
     show, policy = _silent if as_json else _shower(), guard_policy(home.policy)
+    guards = guard_opener(home, policy, lambda one: open_kept(home, one, settings.chat))
     try:
         choice = choose_once(home, kept, settings.chat.memory, opened, request)
-        outcome = generate(choice.model, choice.request, show, drafts=settings.serve.drafts, policy=policy)
+        outcome = generate(choice.model, choice.request, show, drafts=settings.serve.drafts, policy=policy, open_guard=guards)
     except RequestError as error:
         _record_refusal(home, opened, request, error, policy)
         raise

@@ -168,6 +168,7 @@ _SENTENCES: Mapping[str, Callable[[Facts], str]] = {
         f"were taught that something is {'harmful' if facts.get('harmful') else 'harmless'} ({facts.get('id', 'by hand')})"
     ),
     "guard.undo": lambda facts: f"no longer count what they were taught ({facts.get('id')})",
+    "guard.set": lambda facts: f"were set: {facts.get('guard')} to {facts.get('mode')}, before {facts.get('before')}",
     "guard.reset": lambda _: "are as they ship with Ingle",
     "guard.tell": lambda facts: f"was watched: {_met(facts)}",
     "guard.edit": lambda facts: f"had something masked: {_met(facts)}",

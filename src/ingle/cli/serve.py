@@ -47,6 +47,7 @@ def command(
     from ingle.cli.settings import serve_settings
     from ingle.core.limits import share_heap
     from ingle.engine.team import Cores
+    from ingle.robustness.guard_model import check_guard_models
     from ingle.safety.registry import guard_policy
     from ingle.serve.learner import learner_beside
     from ingle.serve.server import address, listen, serve
@@ -59,6 +60,7 @@ def command(
     default = choose_or_pull(home, models[0] if models else settings.chat.model, settings.chat.format)
     only = tuple(models or ((default.name,) if settings.serve.small else ()))
     policy = guard_policy(home.policy)
+    check_guard_models(home, policy)
     _check_home(home, settings, policy)
     bound = listen(settings.serve)
     cores = Cores(settings.chat.threads)
@@ -96,9 +98,10 @@ def _service(
 def _check_home(home: "Home", settings: "Settings", policy: "GuardPolicy") -> None:
     """Check keys and database before the server listens. Raises ServeError if the address needs keys and there are none; ConfigError for a
     policy that names a key which there never was; HomeError and LedgerError for a database or key that can't be used."""
-    from ingle.core.errors import ConfigError, ServeError
-    from ingle.home.api_keys import any_keys, list_keys
+    from ingle.core.errors import ServeError
+    from ingle.home.api_keys import any_keys
     from ingle.serve.answers_key import answer_key
+    from ingle.serve.live_policy import check_keys
     from ingle.serve.rooms import open_rooms
 
     engine = open_rooms(home)
@@ -111,8 +114,7 @@ def _check_home(home: "Home", settings: "Settings", policy: "GuardPolicy") -> No
                 "",
                 "Make one: ingle key add NAME",
             )
-        for name in sorted(policy.keys - {key.name for key in list_keys(engine)}):
-            raise ConfigError(f"guards.keys.{name}", "names no key of this home", "", "`ingle key list` shows them.")
+        check_keys(policy, engine)
     finally:
         engine.dispose()
 

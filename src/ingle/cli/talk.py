@@ -56,7 +56,9 @@ class Talk:
     """A conversation with its model, settings and screen."""
 
     def __init__(self, home: Home, model: "LanguageModel", settings: Settings, recorder: Recorder, taught: TaughtHere) -> None:
+        from ingle.cli.choose import open_kept
         from ingle.engine.answer import Session
+        from ingle.robustness.guard_model import guard_opener
         from ingle.safety.registry import guard_policy
 
         self.home, self.model, self.settings, self.taught = home, model, settings, taught
@@ -67,6 +69,7 @@ class Talk:
         self.last: ShownAnswer | None = None
         self.recorder = recorder
         self._policy = guard_policy(home.policy)
+        self._open_guard = guard_opener(home, self._policy, lambda kept: open_kept(home, kept, settings.chat))
         self._reading = ThreadPoolExecutor(1, "key")
         self._key: Future[bytes] | None = None
         self.shown: list[ImagePart] = []
@@ -152,7 +155,7 @@ class Talk:
         with silent_keys():
             try:
                 show, drafts = spoken or screen.show, self.settings.serve.drafts
-                outcome = generate(choice.model, choice.request, show, self.session, drafts, self._policy)
+                outcome = generate(choice.model, choice.request, show, self.session, drafts, self._policy, self._open_guard)
             finally:
                 screen.finish()
                 if spoken is not None:

@@ -87,7 +87,7 @@ def command(
     began, metered = time.monotonic(), Span(open_meter(), 0.5)
     try:
         room, asked = _explained(home, engine, settings, event)
-        answer = _answering(home, engine, asked)
+        answer = _answering(home, engine, asked, settings)
         said = _said(asked, answer)
         if what == "training":
             from ingle.cli.why_training import why_training
@@ -188,21 +188,27 @@ def _newest(engine: "Engine", rows: "Iterator[Row]") -> "Row":
     raise NotKept("answer", "None of the newest answers is stored with its text", "", cure)
 
 
-def _answering(home: "Home", engine: "Engine", asked: "Explained") -> "Callable[[LanguageModel, Request], tuple[str, Tap]]":
+def _answering(
+    home: "Home", engine: "Engine", asked: "Explained", settings: "Settings"
+) -> "Callable[[LanguageModel, Request], tuple[str, Tap]]":
     """Return a function that gives an answer as the home's guards let it out, with what passed at the engine."""
+    from ingle.cli.choose import open_kept
     from ingle.engine.answer import answer
     from ingle.home.api_keys import list_keys
+    from ingle.robustness.guard_model import asks_here, guard_opener
     from ingle.safety.middleware import drive, from_iterator, wrap
     from ingle.safety.registry import guard_policy, make_guards
     from ingle.serve.limits import limits_of
     from ingle.serve.why import Tap
 
     policy = guard_policy(home.policy)
+    guards = guard_opener(home, policy, lambda one: open_kept(home, one, settings.chat))
     asker = next((one.name for one in list_keys(engine) if one.id == asked.turn.owner), "") if asked.turn.owner else ""
 
     def answering(model: "LanguageModel", request: "Request") -> "tuple[str, Tap]":
         tap = Tap()
-        guarded = wrap(make_guards(limits_of(model), policy, model.name, asker), tap.around(lambda one: from_iterator(answer(model, one))))
+        layers = make_guards(limits_of(model), policy, model.name, asker, asks_here(guards))
+        guarded = wrap(layers, tap.around(lambda one: from_iterator(answer(model, one))))
         return "".join(chunk.text for chunk in drive(guarded(request))), tap
 
     return answering

@@ -183,6 +183,10 @@ class MediaError(IngleError):
     exit_code, http_status = 15, 503
 
 
+class GuardError(IngleError):
+    """A guard model that can't judge: its labels, its numbers or its template are of no use."""
+
+
 class Interrupted(IngleError):
     """A long task that was told to stop. Finished work is kept, and the same call continues from there."""
 

@@ -87,9 +87,10 @@ class Bandwidth:
         return self.others > _BUSY
 
     def token_s(self, shape: ModelShape, quantisation: str, context: int = CONTEXT) -> float:
-        """Return the seconds of a token after so many others. Raises KeyError for a kind that was not measured."""
-        read = sum(count / self.bytes_per_s[kind] for kind, count in read_bytes(shape, quantisation).items())
-        cache = cache_bytes(shape, context) / max(self.bytes_per_s.values())
+        """Return the seconds of a token after so many others. Weights of a kind that was not measured are read like the fastest."""
+        fastest = max(self.bytes_per_s.values())
+        read = sum(count / self.bytes_per_s.get(kind, fastest) for kind, count in read_bytes(shape, quantisation).items())
+        cache = cache_bytes(shape, context) / fastest
         return read + cache + shape.layers * self.layer_s
 
 

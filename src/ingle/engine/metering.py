@@ -95,6 +95,11 @@ class StepMeter:
             self._settle(self._span.end_of_piece())
         return [(job, _with_energy(job, outcome)) for job, outcome in outcomes]
 
+    def settle(self) -> None:
+        """Share out all energy up to now: something ends."""
+        if self._span is not None:
+            self._settle(self._span.end_of_piece())
+
     def rest(self) -> None:
         """Stop metering: while nothing is answered, this process's energy belongs to no job."""
         if self._span is not None and self._booked:

@@ -11,7 +11,7 @@ from ingle.engine.bandwidth import Bandwidth
 from ingle.home.base import read_base
 from ingle.home.catalogue import CATALOGUE, CatalogueEntry
 from ingle.home.fetch import SPARE_BYTES
-from ingle.home.hub_models import CONTEXT, HUB_MODELS, PROCESS_BYTES, HubModel
+from ingle.home.hub_models import CONTEXT, GUARD_MODELS, ON_HUB, PROCESS_BYTES, HubModel
 from ingle.home.kept import list_kept
 from ingle.home.model_size import cache_bytes, read_bytes
 from ingle.home.place import Home
@@ -70,17 +70,18 @@ def room_of(home: Home, meminfo: Path = Path("/proc/meminfo")) -> MachineRoom:
 
 
 def offers(home: Home, bandwidth: Bandwidth | None, room: MachineRoom | None = None) -> list[ModelOffer]:
-    """Return an offer for every known model, smallest first. Raises HomeError if the home can't be read."""
+    """Return an offer for every known model, smallest first, and guards behind. Raises HomeError if the home can't be read."""
     room, kept = room or room_of(home), _kept_names(home)
-    known: list[CatalogueEntry | HubModel] = [*CATALOGUE.values(), *HUB_MODELS.values()]
+    known: list[CatalogueEntry | HubModel] = [*CATALOGUE.values(), *ON_HUB.values()]
     return [_offer(one, bandwidth, room, kept) for one in known if one.shape is not None]
 
 
 def larger_offer(known: Sequence[ModelOffer], than: str) -> ModelOffer | None:
     """Return the largest model that fits here and writes fluently, where only `than`, the smallest, is kept; None if there is none.
 
-    One with terms of its own (`note`) is not offered unasked.
+    One with terms of its own (`note`) is not offered unasked, nor is a guard.
     """
+    known = [one for one in known if one.name not in GUARD_MODELS]
     if any(one.kept and one.name != than for one in known):
         return None
     fluent = [one for one in known if one.fits and one.name != than and not one.note and (one.tokens_per_s or 0) >= FLUENT]
@@ -92,7 +93,7 @@ def check_room(home: Home, what: str, force: bool = False, warn: Callable[[str],
 
     Raises PullError if it can't fit on the disk, or into the machine's memory unless `force`. Memory that others use now is only a warning.
     """
-    model, room = HUB_MODELS.get(what), room_of(home)
+    model, room = ON_HUB.get(what), room_of(home)
     if model is None or source_id(find_source(what)) in _kept_names(home):
         return
     if lack := _disk_lack(model.disk_bytes, room):
@@ -107,7 +108,7 @@ def check_room(home: Home, what: str, force: bool = False, warn: Callable[[str],
 def _offer(one: "CatalogueEntry | HubModel", bandwidth: Bandwidth | None, room: MachineRoom, kept: dict[str, str]) -> ModelOffer:
     assert one.shape is not None
     if isinstance(one, HubModel):
-        size, note, source = one.nbytes, one.note, f"{one.repo}/{one.file}"
+        size, note, source = one.nbytes, one.note, f"{one.repo}/{one.file}".rstrip("/")
     else:
         size, note, source = one.file.size, "", f"{one.package} {one.version}"
     read = sum(read_bytes(one.shape, one.quantisation).values())

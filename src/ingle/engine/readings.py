@@ -1,4 +1,5 @@
-"""Prompts that are read beside answers for another purpose, an explanation's: a step at a time, in turn, on the scheduler's thread."""
+"""Prompts that are read beside answers for another purpose, an explanation's or a guard's: a step at a time, in turn, on the scheduler's
+thread."""
 
 from collections import deque
 from collections.abc import Callable
@@ -27,6 +28,8 @@ class Reading:
     needed_bytes: int
     """Memory for its states."""
     owner: str = ""
+    awaited: bool = False
+    """Whether an answer waits for it: it then takes no place from explanations."""
     energy: Energy = NOTHING
     """Its share so far; see `metering.StepMeter`."""
 
@@ -52,8 +55,10 @@ class Readings:
             got = f"{reading.needed_bytes / 1e6:.0f} MB"
             raise RequestError("prompt", f"must fit {all_bytes / 1e6:.0f} MB of states", got, "Raise serve.state_mb.")
         with self._lock:
-            mine = sum(one.owner == reading.owner for one in self._waiting)
-            if len(self._waiting) >= MOST or mine >= MOST_OF_ONE or reading.needed_bytes > free_bytes:
+            others = [one for one in self._waiting if not one.awaited]
+            mine = sum(one.owner == reading.owner for one in others)
+            full = not reading.awaited and (len(others) >= MOST or mine >= MOST_OF_ONE)
+            if full or reading.needed_bytes > free_bytes:
                 raise Busy("server", "There is no room for another explanation now", "", "Ask again in a moment.", wait_s)
             self._waiting.append(reading)
             self._needed += reading.needed_bytes
@@ -70,6 +75,8 @@ class Readings:
             except Exception as failure:
                 error = failure
             self._meter.share([(reading, rows or 1)])
+            if rows is None:
+                self._meter.settle()
         with self._lock:
             self._waiting.popleft()
             if rows is not None:

@@ -25,6 +25,7 @@ from ingle.home.lean import WEIGHTS, is_lean
 from ingle.home.place import Home
 from ingle.kernels.jit import build, needed
 from ingle.model.checkpoint import Checkpoint, open_checkpoint
+from ingle.model.text_encoder import encoder_kernels
 from ingle.model.tokenizer import Tokenizer
 from ingle.model.tokenizer_hf import open_tokenizer
 
@@ -126,7 +127,7 @@ def warm(source: Source, format_: str = "auto", cache: str = "auto", progress: P
     """
     info = packed(source, format_, progress)
     skipped = unreached(info, cache_dtype(cache, format_))  # those of adapters are not: one may come while others answer
-    kernels = dict.fromkeys([*needed("decoder_step", skipped), "softmax_pick", *sight_kernels(source.folder, format_)])
+    kernels = dict.fromkeys([*needed("decoder_step", skipped), "softmax_pick", *encoder_kernels(), *sight_kernels(source.folder, format_)])
     build(kernels, lambda done, of: progress("compiling kernels", done, of))
     return info
 

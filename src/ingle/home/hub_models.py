@@ -1,4 +1,5 @@
-"""Models of the hub that Ingle knows by a short name: one GGUF file of a repository each, smallest first.
+"""Models of the hub that Ingle knows by a short name: one GGUF file of a repository each, smallest first; and guard models, whose makers
+write safetensors.
 
 Which commit that is can't be known before somebody pulls it. The first pull pins it, with the SHA-256 of the file, as for every other
 repository (home/hub.py). Sizes follow from the shape (home/model_size.py) and are about; the hub says the exact ones at the pull.
@@ -25,7 +26,7 @@ class HubModel:
     repo: str
     """`org/name`."""
     file: str
-    """Path of the GGUF file in it."""
+    """Path of the GGUF file in it; empty = its safetensors."""
     quantisation: str
     """See `model_size.QUANTISATIONS`."""
     shape: ModelShape
@@ -91,3 +92,27 @@ HUB_MODELS = {
         ),
     )
 }  # fmt: skip
+
+GUARD_MODELS = {
+    one.name: one
+    for one in (
+        HubModel(
+            "guard", "Qwen3Guard-Gen 0.6B, a guard", "Apache-2.0", "Qwen/Qwen3Guard-Gen-0.6B", "", "BF16",
+            ModelShape(28, 1024, 3072, 16, 8, 128, 151936, tied=False),
+            'It judges requests and answers: [guards.harm] by = "both" in policy.toml. A question costs its reading, not this speed.',
+        ),
+        HubModel(
+            "llama-guard", "Llama Guard 3 1B, a guard", "Llama-3.2-Community", "meta-llama/Llama-Guard-3-1B", "", "BF16",
+            ModelShape(16, 2048, 8192, 32, 8, 64, 128256, tied=False),
+            f"{_META} The hub asks you to accept it first.",
+        ),
+        HubModel(
+            "granite-guardian", "Granite Guardian 3.1 2B, a guard", "Apache-2.0", "ibm-granite/granite-guardian-3.1-2b", "", "BF16",
+            ModelShape(40, 2048, 8192, 32, 8, 64, 49155),
+            'It judges one risk: "harm".',
+        ),
+    )
+}  # fmt: skip
+"""Models that judge (safety/guard_families.py). They are never offered to talk with unasked."""
+ON_HUB = HUB_MODELS | GUARD_MODELS
+"""All models of the hub that have a short name."""

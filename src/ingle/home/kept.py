@@ -19,7 +19,7 @@ from ingle.core.event import Event, Fact
 from ingle.core.files import os_errors, sync_folder, write_atomic
 from ingle.home.base import Base, read_base, verify_base
 from ingle.home.deltas import LESSON, LOCK, find_delta, fitting_bases, get_delta, stack_digest, tree
-from ingle.home.hub_models import HUB_MODELS
+from ingle.home.hub_models import ON_HUB
 from ingle.home.names import NAME, check_name
 from ingle.home.parts import list_parts
 from ingle.home.place import Home
@@ -349,6 +349,6 @@ def _not_kept(home: Home, name: str, names: list[str]) -> NotKept:
         cure = f"Kept here: {', '.join(names)}."
     else:
         cure = "Nothing is kept yet; `ingle pull smollm2` brings a first model."
-    if name in HUB_MODELS:
-        cure = f"`ingle pull {name}` brings it from the hub, about {HUB_MODELS[name].nbytes / 1e9:.1f} GB."
+    if name in ON_HUB:
+        cure = f"`ingle pull {name}` brings it from the hub, about {ON_HUB[name].nbytes / 1e9:.1f} GB."
     return NotKept(f"model {name}", "is not kept in this home", "", cure)

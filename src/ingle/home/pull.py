@@ -12,7 +12,7 @@ from ingle.home.base import Base, describe_base, is_whole, list_bases, read_base
 from ingle.home.catalogue import CatalogueEntry
 from ingle.home.fetch import FetchProgress, silent
 from ingle.home.hub import Snapshot, bring_from_hub, resolve
-from ingle.home.hub_models import HUB_MODELS
+from ingle.home.hub_models import ON_HUB
 from ingle.home.kept import Kept, adopt, get_kept, keep, refuse_taken
 from ingle.home.kept_file import KeptFile
 from ingle.home.local import bring_from_local, find_same, local_files
@@ -52,7 +52,7 @@ def pull(
     Raises PullError, ConfigError (name), HomeError, and what `check` raises.
     """
     source = find_source(what)
-    name = check_name(name or (what if what in HUB_MODELS else default_name(source)))
+    name = check_name(name or (what if what in ON_HUB else default_name(source)))
     home.create()
     with home.lock(f"pull-{digest_bytes(source_id(source).encode())[:16]}", waiting):
         sweep_downloads(home)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ingle.core.errors import PullError
 from ingle.home.catalogue import CATALOGUE, CatalogueEntry, close_names, known_names
-from ingle.home.hub_models import HUB_MODELS
+from ingle.home.hub_models import ON_HUB
 from ingle.home.part_catalogue import SETS, close_parts
 
 INDEX = "model.safetensors.index.json"
@@ -65,8 +65,8 @@ def find_source(what: str) -> Source:
     """
     if what in CATALOGUE:
         return CATALOGUE[what]
-    if what in HUB_MODELS:
-        return HubSource(HUB_MODELS[what].repo, HUB_MODELS[what].file)
+    if what in ON_HUB:
+        return HubSource(ON_HUB[what].repo, ON_HUB[what].file)
     path = Path(what).expanduser() if what else Path()
     if what and path.is_dir():
         return LocalSource(path.resolve())

@@ -148,12 +148,13 @@ def _place(line: int | None) -> str:
     return f"chat template, line {line}" if line else "chat template"
 
 
-_KNOWS_PICTURES, _KNOWS_STRINGS = re.compile(r"""['"]image['"]"""), re.compile(r"""content['"]?\]?\s+is\s+string""")
+_KNOWS_PARTS = re.compile(r"""['"]image['"]|['"]equalto['"],\s*['"]text['"]""")
+_KNOWS_STRINGS = re.compile(r"""content['"]?\]?\s+is\s+string""")
 
 
 def _takes_parts(source: str) -> bool:
-    """Return whether a template writes pictures by itself, given content as a list of parts."""
-    return bool(_KNOWS_PICTURES.search(source))
+    """Return whether a template takes content as a list of parts: it writes pictures by itself, or picks the parts that are text."""
+    return bool(_KNOWS_PARTS.search(source))
 
 
 def _in_parts(table: dict[str, Any], source: str) -> dict[str, Any]:

@@ -13,14 +13,17 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from tokenizers import Tokenizer, normalizers, pre_tokenizers
-from tokenizers.models import WordPiece
+from tokenizers.models import Unigram, WordPiece
 
-from ingle.kernels.tower import EncoderShape, Tower, TowerFormat
+from ingle.kernels.jit import needed
+from ingle.kernels.tower import EncoderShape, Tower, TowerFormat, tower_kernels
 
 Array = npt.NDArray[Any]
 HEADS = 12
 GROUP = 128
 """Weights of a row that share a scale."""
+_MOST_LETTERS = 40
+"""Characters of a text that are looked at for each token that is read: few pieces are longer."""
 _EPSILON = 1e-12
 _SMALLEST = 1e-6  # of scales: float16 has some below, of few digits
 _SCALE = ".scale"
@@ -38,14 +41,15 @@ class TextEncoder:
     """An encoder, ready to read. Thread-safe."""
 
     tokenizer: Tokenizer
-    weights: Mapping[str, Array]
-    """As `quantised` stores them, or float32."""
+    weights: dict[str, Array]
+    """As `quantised` stores them, or float32; those of the layers go when they are packed."""
     format_: TowerFormat = "int8"
     """In which the layers are kept in memory."""
 
     def ids(self, text: str, longest: int) -> list[int]:
         """Return a text's tokens without marks, the first `longest` of them."""
-        return self.tokenizer.encode(text).ids[:longest]
+        whole = text if text.isascii() else text.encode("utf-8", "replace").decode("utf-8")  # without lone surrogates
+        return self.tokenizer.encode(whole[: _MOST_LETTERS * longest]).ids[:longest]
 
     def read(self, ids: Sequence[int], segments: Sequence[int] | None = None) -> npt.NDArray[np.float32]:
         """Return the last states, float32 [tokens, width], of tokens and their segments (0 where none are given)."""
@@ -63,12 +67,15 @@ class TextEncoder:
     @cached_property
     def start(self) -> int:
         """The token before a text."""
-        return int(self.tokenizer.token_to_id("[CLS]"))
+        return self._mark("[CLS]", "<s>")
 
     @cached_property
     def end(self) -> int:
         """The token behind a text."""
-        return int(self.tokenizer.token_to_id("[SEP]"))
+        return self._mark("[SEP]", "</s>")
+
+    def _mark(self, *names: str) -> int:
+        return next(number for name in names if (number := self.tokenizer.token_to_id(name)) is not None)
 
     @cached_property
     def head(self) -> tuple[Array, Array]:
@@ -81,7 +88,10 @@ class TextEncoder:
         while f"encoder.layer.{layers}.output.dense.weight" in self.weights:
             layers += 1
         width, middle = len(self.weights["embeddings.LayerNorm.weight"]), len(self.weights["encoder.layer.0.intermediate.dense.bias"])
-        return Tower(EncoderShape(width, middle, layers, HEADS, _EPSILON, True), self._of_tower, None, self.format_)
+        tower = Tower(EncoderShape(width, middle, layers, HEADS, _EPSILON, True), self._of_tower, None, self.format_)
+        for name in [name for name in self.weights if name.startswith("encoder.layer.")]:
+            del self.weights[name]  # the tower has them
+        return tower
 
     def _of_tower(self, name: str) -> Array:
         _, layer, rest = name.split(".", 2)
@@ -93,11 +103,22 @@ class TextEncoder:
         return values if values.dtype == np.float32 else _looked_up(self.weights, name, np.arange(len(values)))
 
 
+def encoder_kernels() -> list[str]:
+    """Return the kernels that an encoder runs: whoever opens a model has them compiled, so that no first question waits for it."""
+    return needed("encoder_pass", tower_kernels("int8")[1])
+
+
 def load_encoder(weights: Path, vocabulary: Path) -> TextEncoder:
-    """Return the encoder in two files: safetensors that `quantised` made, and a piece a line. Raises what reading them raises."""
+    """Return the encoder in two files: safetensors that `quantised` made, and a piece a line, with its score behind
+    a tab where it is a Unigram tokenizer's. Raises what reading them raises."""
     from safetensors.numpy import load_file
 
-    return TextEncoder(tokenizer_of(vocabulary.read_text("utf-8").split("\n")), load_file(weights))
+    rows = [line.split("\t") for line in vocabulary.read_text("utf-8").split("\n")]
+    scored = len(rows[0]) > 1
+    tokenizer = unigram_of([(piece, float(score)) for piece, score in rows]) if scored else tokenizer_of([piece for (piece,) in rows])
+    encoder = TextEncoder(tokenizer, load_file(weights))
+    encoder.read([encoder.start, encoder.end])  # packs the layers, before several threads ask
+    return encoder
 
 
 def tokenizer_of(vocabulary: Sequence[str]) -> Tokenizer:
@@ -105,6 +126,15 @@ def tokenizer_of(vocabulary: Sequence[str]) -> Tokenizer:
     tokenizer = Tokenizer(WordPiece({piece: number for number, piece in enumerate(vocabulary)}, unk_token="[UNK]"))
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    return tokenizer
+
+
+def unigram_of(pieces: Sequence[tuple[str, float]]) -> Tokenizer:
+    """Return a Unigram tokenizer (arXiv 1804.10959) over pieces with their scores, in lower case; `<unk>` is among them."""
+    unknown = next(number for number, (piece, _) in enumerate(pieces) if piece == "<unk>")
+    tokenizer = Tokenizer(Unigram(list(pieces), unk_id=unknown))
+    tokenizer.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Lowercase()])
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
     return tokenizer
 
 
@@ -116,10 +146,10 @@ def rounded(values: Array) -> tuple[Array, Array]:
 
 
 def quantised(weights: Mapping[str, Array]) -> dict[str, Array]:
-    """Quantise every matrix of several rows (see `rounded`): two codes a byte, scales beside them. The rest stays float32."""
+    """Quantise every matrix but the head's (see `rounded`): two codes a byte, scales beside them. The rest stays float32."""
     tensors = dict[str, Array]()
     for name, values in weights.items():
-        if values.ndim == 1 or len(values) == 1:
+        if values.ndim == 1 or name.startswith("head"):
             tensors[name] = values.astype(np.float32)
             continue
         codes, scale = rounded(values)

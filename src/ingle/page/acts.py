@@ -123,7 +123,7 @@ async def _judge(tab: Tab, turn: Turn, harmful: bool) -> None:
         if taught.id:
             return ""
         if harmful:
-            return "The guard “harm” sees this already, so nothing changed. Whether it stops what it sees, policy.toml says."
+            return "This counts as a request for harm already, so nothing changed. What happens to those: Settings → Safety."
         return "The guards let this pass already, so nothing changed. Ask again to see."
 
     tab.say(await asyncio.to_thread(act))
@@ -148,8 +148,24 @@ ANSWER_ACTS: Sequence[Act] = (
     Act("remember", "Remember this", "remember", _remember, _answered, lambda turn, taught: taught.fact(turn) is not None),
     Act("why", "Why it said that", "why", _why, lambda turn: bool(turn.completion) and bool(turn.message.text.strip())),
     Act("details", "Details of this answer", "info", fits=lambda turn: bool(turn.facts)),
-    Act("harmless", "Was wrong", "", _harmless, _judged, lambda turn, taught: taught.taught_guards(turn) is False, "seen"),
-    Act("harmful", "Should have been stopped", "", _harmful, _answered, lambda turn, taught: taught.taught_guards(turn) is True, "details"),
+    Act(
+        "harmless",
+        "This was fine, don't flag it again",
+        "",
+        _harmless,
+        _judged,
+        lambda turn, taught: taught.taught_guards(turn) is False,
+        "seen",
+    ),
+    Act(
+        "harmful",
+        "This should have been stopped",
+        "",
+        _harmful,
+        _answered,
+        lambda turn, taught: taught.taught_guards(turn) is True,
+        "details",
+    ),
 )
 QUESTION_ACTS: Sequence[Act] = (
     Act("copy", "Copy", "copy"),

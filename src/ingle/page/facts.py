@@ -28,9 +28,16 @@ _JUDGED = {
 }  # fmt: skip
 """Findings of the guards that judge meaning, and can be taught."""
 _DID = {"allow": "let it pass", "edit": "took it out", "block": "left it unanswered"}
+_STOPPED = {
+    "topics": "The guard “topics” stopped this: it is about a topic of policy.toml.",
+    "pii": "The guard “pii” stopped this: it would have gone on with personal data.",
+    "output": "The guard “output” stopped this: it came to what policy.toml keeps out of answers.",
+    "leak": "The guard “leak” stopped this: it would have repeated the secret instructions.",
+}  # fmt: skip
+"""Words for an answer that another guard ended."""
 _TAUGHT = {
-    False: "Taught: harmless. Questions like this pass from the next one on.",
-    True: "Taught: harmful. The guard “harm” sees questions like this from the next one on.",
+    False: "Noted: this was fine. Questions like it pass from the next one on.",
+    True: "Noted. Questions like this count as requests for harm from the next one on. What happens to those: Settings → Safety.",
     None: "",
 }
 _SAMPLING = (
@@ -95,14 +102,21 @@ def details(facts: Mapping[str, Any], at: str, taught: TaughtNotes = TaughtNotes
 
 def judged(facts: Mapping[str, Any]) -> list[str]:
     """Return what the guards that judge meaning saw before an answer, a sentence each."""
-    verdicts = (verdict.partition(": ") for verdict in str(facts.get("verdicts") or "").split("; "))
-    said = [(guard, rest.partition(" ")[0]) for guard, _, rest in verdicts if guard in _JUDGED]
+    said = [(guard, action) for guard, action in _verdicts(facts) if guard in _JUDGED]
     return [f"The guard “{guard}” saw {_JUDGED[guard]}, and {_DID.get(action, action)}." for guard, action in dict.fromkeys(said)]
 
 
+def _verdicts(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Return guards and their actions."""
+    parts = (verdict.partition(": ") for verdict in str(facts.get("verdicts") or "").split("; "))
+    return [(guard, rest.partition(" ")[0]) for guard, _, rest in parts]
+
+
 def seen(facts: Mapping[str, Any], taught: bool | None) -> dict[str, Any] | None:
-    """Return what stands under an answer of the guards that judge meaning; `taught`: that it is harmful, harmless, or nothing."""
-    lines = judged(facts)
+    """Return what stands under an answer of the guards that judge meaning, or ended it; `taught`: that it is harmful, harmless, or
+    nothing."""
+    stopped = dict.fromkeys(guard for guard, action in _verdicts(facts) if action == "block" and guard in _STOPPED)
+    lines = judged(facts) + [_STOPPED[guard] for guard in stopped]
     return {"lines": lines, "taught": _TAUGHT[taught]} if lines or taught is not None else None
 
 

@@ -9,20 +9,29 @@ from ingle.core.errors import RequestError
 from ingle.page.choices import Choices, choices_of, home_choices
 from ingle.page.models import may_pull
 from ingle.page.parts import SettingsPanel
+from ingle.page.safety_section import SafetySection
 from ingle.page.tab import Deed, Tab
 
 
 class Panel:
     """Draws the settings of the conversation and changes them."""
 
-    def __init__(self, tab: Tab, part: SettingsPanel) -> None:
-        self._tab, self._part = tab, part
+    def __init__(self, tab: Tab, part: SettingsPanel, safety: SafetySection) -> None:
+        self._tab, self._part, self._safety = tab, part, safety
         self.deeds: Mapping[str, Deed] = {"change": self.change, "reset": self.reset}
 
     async def open(self, _argument: Any = None) -> None:
         """Shows the panel."""
+        await self._open("")
+
+    async def open_safety(self, _argument: Any = None) -> None:
+        """Shows the panel at its section "Safety"."""
+        await self._open("safety")
+
+    async def _open(self, section: str) -> None:
         await self.draw()
-        self._part.do("open")
+        await self._safety.draw()
+        self._part.do("open", section)
 
     async def draw(self, note: str = "") -> None:
         """Shows the current settings."""

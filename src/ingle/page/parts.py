@@ -57,7 +57,7 @@ class Composer(PagePart, component="static/composer.js"):
 
 
 class SettingsPanel(PagePart, component="static/settings.js"):
-    """The settings of a conversation. Events: change, reset, models."""
+    """The settings of a conversation, and of the guards. Events: change, reset, models, guard."""
 
 
 class LearningPanel(PagePart, component="static/learning.js"):
@@ -69,11 +69,11 @@ class ModelsPanel(PagePart, component="static/models.js"):
 
 
 class Welcome(PagePart, component="static/welcome.js"):
-    """The start of a new conversation. Events: sample, models."""
+    """The start of a new conversation. Events: sample, models, answer."""
 
 
 class TurnPart(PagePart, component="static/turn.js"):
-    """One turn, a pending answer, or the reason why there is none. Events: act, edit, correct, step, cure, learning."""
+    """One turn, a pending answer, or the reason why there is none. Events: act, edit, correct, step, cure, learning, safety."""
 
     turn: Turn | None = None
     """The turn it shows; None for a pending answer."""

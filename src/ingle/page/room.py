@@ -24,6 +24,7 @@ class Room:
         self.voices: dict[tuple[str, str], VoiceLine] = {}
         """Tabs with sound, by their owner and their own id."""
         service.puller.changed.append(self._pulled)
+        service.live.changed.append(self._policy_changed)
 
     def changed(self, key: Key) -> None:
         """Redraws every tab of a conversation's owner."""
@@ -35,6 +36,11 @@ class Room:
         """Redraws tabs when a pull has ended, or the machine was measured: another model may be offered."""
         if self.service.puller.state.state != "running":
             self.changed(("", ""))
+
+    def _policy_changed(self) -> None:
+        """Redraws every tab when the guards are set otherwise."""
+        for view in list(self.views):
+            view.stale()
 
     def beside(self, view: "View") -> list["View"]:
         """Return the other tabs that show the same stored conversation."""

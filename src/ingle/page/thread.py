@@ -134,7 +134,7 @@ class Thread:
         with self._parts.column:
             part = TurnPart()
         part.turn = turn
-        for event in ("act", "edit", "correct", "step", "cure", "learning"):
+        for event in ("act", "edit", "correct", "step", "cure", "learning", "safety"):
 
             async def heard(argument: Any, event: str = event) -> None:
                 await self._hear(event, part.turn, argument)

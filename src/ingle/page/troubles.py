@@ -20,12 +20,13 @@ class Cure:
 _AGAIN = Cure("again", "Try again")
 _NEW = Cure("new", "New conversation")
 _SETTINGS = Cure("settings", "Open the settings")
+_SAFETY = Cure("safety", "Settings → Safety")
 
 _TABLE: Sequence[tuple[type[Exception], str, tuple[Cure, ...]]] = (
     (Closing, "The server is stopping. Your question is saved; ask it again when the server is back.", (_AGAIN,)),
     (Busy, "The server is busy.", (_AGAIN,)),
     (ContextError, "This conversation is too long for the model.", (_NEW, _SETTINGS)),
-    (Blocked, "A rule of this house kept this from the model.", ()),
+    (Blocked, "A rule of this house kept this from the model.", (_SAFETY,)),
     (NotKept, "The model can't answer.", (_SETTINGS, _AGAIN)),
     (IngleError, "The model could not answer.", (_AGAIN,)),
 )

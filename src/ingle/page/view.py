@@ -22,6 +22,7 @@ from ingle.page.list import Listing
 from ingle.page.models import ModelsTab
 from ingle.page.panel import Panel
 from ingle.page.room import Room
+from ingle.page.safety_section import SafetySection
 from ingle.page.sent import message_of
 from ingle.page.session import Visitor
 from ingle.page.tab import Deed
@@ -47,15 +48,16 @@ class View:
         self.thread = Thread(room.pending, parts, self._hear_turn, self._look_up)
         self.listing = Listing(self, parts.list, room.pending, visitor.name)
         self.why = WhyTab(self, self.thread.part_of)
-        self.panel, self.learning = Panel(self, parts.settings), LearningTab(self, parts.learning)
+        self.safety = SafetySection(self, parts.settings)
+        self.panel, self.learning = Panel(self, parts.settings, self.safety), LearningTab(self, parts.learning)
         self.models = ModelsTab(self, parts.models)
         events: dict[Any, Mapping[str, Deed]] = {
             parts.shell: {"new": self.new, "stop": self.stop, "go": self.open},
             parts.bar: {"settings": self.panel.open, "temporary": self.set_temporary, "new": self.new},
             parts.composer: {"send": self.send, "stop": self.stop, "last": self.edit_last, "lost": self.lost},
-            parts.welcome: {"sample": self.send, "models": self.models.open},
+            parts.welcome: {"sample": self.send, "models": self.models.open, "answer": self.safety.answer},
             parts.list: {"new": self.new, "learning": self.learning.open, "open": self.open, **self.listing.deeds},
-            parts.settings: {**self.panel.deeds, "models": self.models.open},
+            parts.settings: {**self.panel.deeds, **self.safety.deeds, "models": self.models.open},
             parts.models: self.models.deeds,
             parts.learning: self.learning.deeds,
             parts.scroll: {"earlier": self.earlier},
@@ -143,7 +145,11 @@ class View:
             await self.leave("This conversation was deleted.")
         self.why.tidy()
         self._draw_frame()
-        self.parts.welcome.show({"offer": None if self.conversation else await self.models.offer()})
+        await self.safety.redraw()
+        begun = self.conversation is not None
+        self.parts.welcome.show({
+            "offer": None if begun else await self.models.offer(), "question": None if begun else await self.safety.question(),
+        })  # fmt: skip
 
     def _draw_frame(self) -> None:
         begun = self.conversation is not None
@@ -281,12 +287,16 @@ class View:
             self.thread.stored(turn)
         elif event == "learning":
             await self.learning.open()
+        elif event == "safety":
+            await self.panel.open_safety()
         elif event == "act" and turn is not None:
             for act in acts_of(turn):
                 if act.id == argument and act.deed is not None:
                     await act.deed(self, turn)
         elif event == "cure":
-            cures: dict[str, Deed] = {"again": lambda _: self.again(self.thread.leaf), "new": self.new, "settings": self.panel.open}
+            cures: dict[str, Deed] = {
+                "again": lambda _: self.again(self.thread.leaf), "settings": self.panel.open, "safety": self.panel.open_safety,
+            }  # fmt: skip
             await cures.get(str(argument), self.new)(argument)
 
     # Conversations

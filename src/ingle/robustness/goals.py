@@ -6,7 +6,8 @@ from ingle.core.digest import digest_json
 from ingle.core.errors import ConfigError
 from ingle.home.fetch import FetchProgress, silent
 from ingle.home.place import Home
-from ingle.robustness.prompts import LabelledPrompt, goals
+from ingle.robustness.harmful_prompts import goals
+from ingle.robustness.prompts import LabelledPrompt
 
 
 def held_out_goals(home: Home, count: int = 0, progress: FetchProgress = silent) -> list[LabelledPrompt]:

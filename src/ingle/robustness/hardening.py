@@ -10,7 +10,9 @@ from pathlib import Path
 from ingle.core.errors import ConfigError
 from ingle.home.fetch import FetchProgress, silent
 from ingle.home.place import Home
-from ingle.robustness.prompts import LabelledPrompt, dressed, goals, lookalikes, ordinary, rephrased, risky
+from ingle.robustness.harmful_prompts import dressed, goals, rephrased, risky
+from ingle.robustness.harmless_prompts import ordinary
+from ingle.robustness.prompts import LabelledPrompt, lookalikes
 
 HARMFUL = ("plain", "persona", "past", "future")
 """Families of harmful requests that are measured; past and future are never taught."""

@@ -6,28 +6,30 @@ from ingle.engine.language_model import LanguageModel
 from ingle.measure.subject import Subject
 from ingle.robustness.target import Opinion, Target
 from ingle.safety import answers
-from ingle.safety.judge import REQUESTS, load_judge
+from ingle.safety.judge import load_judge
 from ingle.safety.limits import RequestLimits
+from ingle.safety.opinion import AskGuard, nobody
 from ingle.safety.policy import GuardPolicy, rule_of
+from ingle.safety.reading import REQUESTS
 from ingle.safety.registry import guard_files, make_guards
 
 
 def target_of(
-    model: LanguageModel, subject: Subject, limits: RequestLimits, policy: GuardPolicy, sampling: Sampling | None = None
-) -> Target:
+    model: LanguageModel, subject: Subject, limits: RequestLimits, policy: GuardPolicy, sampling: Sampling | None = None,
+    ask: AskGuard = nobody,
+) -> Target:  # fmt: skip
     """Return a model as it is attacked: behind its guards under this policy, judged by Ingle's judge of answers.
 
     The attacker has a copy of the policy's judge of requests, and knows its thresholds. `sampling`: how answers are drawn; None = greedily.
+    `ask`: asks guard models.
     """
     judge, rules = load_judge(policy.judge), policy.rules(model.name)
-    guards = make_guards(limits, policy, model.name)
-    thresholds = {
-        file.name: judge.alarm(file.name, rule_of(rules, file.name, file.modes).alarms) for file in guard_files() if file.name in REQUESTS
-    }
+    guards = make_guards(limits, policy, model.name, ask=ask)
+    rates = {file.name: rule_of(rules, file.name, file.modes).alarms for file in guard_files() if file.name in REQUESTS}
 
     def alarm(text: str) -> float:
         scores = judge.scores(text)
-        return max(scores[name] - threshold for name, threshold in thresholds.items())
+        return max(scores.margin(judge, name, rate)[0] for name, rate in rates.items())
 
     digest = digest_json([policy.digest, [[layer.name, layer.mode] for layer in guards], judge.digest])
     return Target(subject, model.encode, guards, judged, alarm, digest, sampling or Sampling())

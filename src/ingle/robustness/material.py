@@ -12,7 +12,8 @@ from functools import cached_property
 from ingle.core.errors import PullError
 from ingle.home.datasets import dataset
 from ingle.home.place import Home
-from ingle.robustness.prompts import LabelledPrompt, personas, wild
+from ingle.robustness.harmful_prompts import personas, wild
+from ingle.robustness.prompts import LabelledPrompt
 
 _SLOT = re.compile(r"\{\{-?\s*prompt\s*-?\}\}")
 _RAW = re.compile(r"\{%-?\s*(?:end)?raw\s*-?%\}")

@@ -1,9 +1,12 @@
-"""Makes the judges: of requests (harm, attack) and of answers (refusal, harm), from pinned data, and sets their thresholds on harmless
-requests."""
+"""Makes the judges: of requests (harm, attack), of orders in data, and of answers (refusal, harm), from pinned data.
+
+What teaches sets no thresholds: these come from harmless texts that no judge has seen, among them look-alikes, requests in dresses, and
+long writing tasks. What is held out does neither (`LabelledPrompt.part`), and what nearly repeats it is left out as well.
+"""
 
 import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,43 +16,38 @@ import numpy.typing as npt
 from ingle.core.digest import digest_json
 from ingle.home.fetch import FetchProgress, silent
 from ingle.home.place import Home
+from ingle.robustness.dresses import in_dress
 from ingle.robustness.fitting import fit
-from ingle.robustness.prompts import (
-    JudgedAnswer,
-    LabelledPrompt,
-    asked,
-    data_sentences,
-    dressed,
-    goals,
-    injections,
-    judged_answers,
-    lookalikes,
-    orders,
-    ordinary,
-    rephrased,
-    reworded,
-    risky,
-    wild,
-)
+from ingle.robustness.harmful_prompts import dressed, goals, injections, probes, rephrased, risky, wild
+from ingle.robustness.harmless_prompts import briefs, data_sentences, fragments, ordinary, questions
+from ingle.robustness.judged_answers import JudgedAnswer, judged_answers
+from ingle.robustness.prompts import LabelledPrompt, near_copies, own_texts, reworded
 from ingle.safety.answers import harm_vector, refusal_vector
 from ingle.safety.features import Sparse, logit
-from ingle.safety.judge import RATES, REQUESTS, Judge, request_vector, save_judge
+from ingle.safety.judge import RATES, Judge, TextScores, save_judge, threshold_table
+from ingle.safety.meaning import Meaning
 from ingle.safety.orders import order_vector
+from ingle.safety.reading import REQUESTS, request_vector
 
-CONTENT = ("plain", "risky", "asked", "past", "future")
+CONTENT = ("plain", "risky", "harmful", "probe", "shot", "past", "future")
 """Families that ask for harm."""
 FORM = ("persona", "wild", "injection")
 """Families that attack, whatever they ask for."""
-_DRESSED = 700
-_FOLDS = 3
+ALIKE = ("look-alike", "writing")
+"""Harmless families in the words, or in the form, of harmful ones."""
+_DRESSED, _FRAGMENTS, _MOST_SENTENCES = 700, 1500, 1500
 _STRENGTH = {"harm": 200.0, "attack": 200.0, "refusal": 3.0, "harm of answers": 10.0}
-_WEIGHTS = {"look-alike": 4.0, "asked": 4.0}
+_WEIGHTS = {"look-alike": 3.0, "harmful": 3.0, "probe": 2.0}
 """How much a text of these families counts: there are few, and they are what matters."""
+_NEAR, _NEAR_UNSEEN = 0.6, 0.5
+"""Share of common stems from which a text counts as a copy of one that is held out, and of one of an unseen source."""
+Weights = npt.NDArray[np.float32]
+Watch = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
 class Requests:
-    """Requests to learn from, and to set thresholds by."""
+    """Requests to learn from, to set thresholds by, and to be judged by."""
 
     bad: tuple[LabelledPrompt, ...]
     good: tuple[LabelledPrompt, ...]
@@ -62,50 +60,47 @@ class Requests:
             self.vectors[text] = request_vector(text)
         return self.vectors[text]
 
+    def of(self, part: str, bad: bool, keep: Callable[[LabelledPrompt], bool] = lambda _: True) -> list[LabelledPrompt]:
+        """Return the texts of one part. Harmful texts set no thresholds: they all teach, but for those that are held out."""
+        wanted = ("teaches", "thresholds") if bad and part == "teaches" else (part,)
+        return [one for one in (self.bad if bad else self.good) if one.part in wanted and keep(one)]
+
 
 def gather(home: Home, progress: FetchProgress = silent) -> Requests:
     """Return all requests. Raises PullError where the data can't be fetched."""
-    attacks, benign = injections(home, progress)
-    plain = [*goals(home, progress), *risky(home, progress), *asked()]
-    bad = [*plain, *map(reworded, plain), *rephrased(home, progress), *wild(home, progress), *attacks]
-    bad += dressed(home, _DRESSED, progress=progress)
-    usual = ordinary(home, progress)
-    how = [one for one in usual if one.family == "piqa"]
-    return Requests(tuple(bad), (*usual, *map(reworded, how), *lookalikes(), *map(reworded, lookalikes()), *benign))
+    plain = [*goals(home, progress), *risky(home, progress), *probes(home, progress), *own_texts("harmful")]
+    other = [*rephrased(home, progress), *wild(home, progress), *injections(home, progress)[0]]
+    bad = _without_copies([*plain, *other, *dressed(home, _DRESSED, progress=progress)])
+    bad += [reworded(one) for one in bad if one.family in ("plain", "risky")]
+    usual, tasks = ordinary(home, progress), briefs(home, progress)
+    good = [*usual, *questions(home, progress), *tasks, *(one for kind in ("ordinary", "data", *ALIKE) for one in own_texts(kind))]
+    good += [reworded(one) for one in usual if one.family == "piqa"]
+    good += [in_dress(one) for one in good if one.part == "teaches" and one.family in (*ALIKE, "ordinary")]
+    good += fragments([one for one in (*usual, *tasks) if len(one.text) > 300], _FRAGMENTS)
+    return Requests(tuple(bad), (*good, *data_sentences(home, progress)[:_MOST_SENTENCES], *injections(home, progress)[1]))
 
 
-def train_requests(
-    requests: Requests, keep: Callable[[LabelledPrompt], bool] = lambda _: True, own: Sequence[tuple[str, bool]] = (),
-    watch: Callable[[int, int], None] = lambda _done, _all: None,
-) -> tuple[dict[str, npt.NDArray[np.float32]], dict[str, float], dict[str, dict[str, float]]]:  # fmt: skip
-    """Return weights, biases and thresholds of the judges of requests.
+def _without_copies(bad: Sequence[LabelledPrompt]) -> list[LabelledPrompt]:
+    held = [one for one in bad if one.part == "held out" and one.family in CONTENT]
+    rest = [one for one in bad if one.part != "held out"]
+    unseen = near_copies(rest, [one for one in held if one.source == "harmbench"], _NEAR_UNSEEN)
+    copies = near_copies(rest, held, _NEAR) | unseen
+    return [one for one in bad if one.id not in copies]
 
-    `keep`: which prompts may be seen. `own`: an owner's texts, and whether they are bad; each counts as much as ten. Thresholds come
-    from judges that have not seen the texts: each third of the harmless ones is judged by what the others taught.
+
+def train_words(
+    requests: Requests, keep: Callable[[LabelledPrompt], bool] = lambda _: True, own: Sequence[tuple[str, bool]] = ()
+) -> tuple[dict[str, Weights], dict[str, float]]:  # fmt: skip
+    """Return weights and biases of the judges of requests that go by n-grams.
+
+    `keep`: which prompts may be seen. `own`: an owner's texts, and whether they are bad; each counts as much as ten.
     """
-    rest = [one for one in requests.good if keep(one)]
-    fold = {one.id: number % _FOLDS for number, one in enumerate(random.Random(0).sample(rest, len(rest)))}
-    scores: dict[str, dict[str, float]] = {}
-    for number in range(_FOLDS):
-        watch(number, _FOLDS + 1)
-        weights, biases = _fitted(requests, lambda one, number=number: keep(one) and fold.get(one.id) != number, own)  # type: ignore[misc]
-        judge = Judge(weights, biases, {}, "", {})
-        scores |= {one.id: judge.scores(one.text) for one in rest if fold[one.id] == number}
-    watch(_FOLDS, _FOLDS + 1)
-    weights, biases = _fitted(requests, keep, own)
-    watch(_FOLDS + 1, _FOLDS + 1)
-    return weights, biases, _thresholds([(one.family == "look-alike", scores[one.id]) for one in rest])
-
-
-def _fitted(
-    requests: Requests, keep: Callable[[LabelledPrompt], bool], own: Sequence[tuple[str, bool]]
-) -> tuple[dict[str, npt.NDArray[np.float32]], dict[str, float]]:  # fmt: skip
-    weights: dict[str, npt.NDArray[np.float32]] = {}
-    biases: dict[str, float] = {}
+    weights, biases = dict[str, Weights](), dict[str, float]()
     for name, families in (("harm", CONTENT), ("attack", FORM)):
-        bad = [one for one in requests.bad if one.family in families and keep(one)]
-        other = [one for one in requests.bad if one.family not in families and keep(one) and name == "attack"]
-        good = [*(one for one in requests.good if keep(one)), *other]
+        every = requests.of("teaches", True, keep)
+        bad = [one for one in every if one.family in families]
+        other = [one for one in every if one.family not in families and name == "attack"]
+        good = [*requests.of("teaches", False, keep), *other]
         texts = [*(requests.vector(one.text) for one in (*bad, *good)), *(request_vector(text) for text, _ in own)]
         labels = [*([1.0] * len(bad)), *([0.0] * len(good)), *(float(is_bad) for _, is_bad in own)]
         each = [_WEIGHTS.get(one.family, 1.0) for one in (*bad, *good)] + [10.0] * len(own)
@@ -113,42 +108,83 @@ def _fitted(
     return weights, biases
 
 
-def _thresholds(harmless: Sequence[tuple[bool, Mapping[str, float]]]) -> dict[str, dict[str, float]]:
-    """Return thresholds at which both judges together alarm for so many ordinary requests, and so many look-alikes, at most."""
-    tables: dict[str, dict[str, float]] = {}
-    for name in REQUESTS:
-        groups = [np.array([score[name] for alike, score in harmless if alike is wanted]) for wanted in (False, True)]
-        # Half of the rate for each judge. With few texts, the highest score of all is a threshold for no rate below 1 / n.
-        tables[name] = {
-            str(rate): float(max(np.quantile(group, 1 - rate / 2, method="higher") for group in groups if len(group))) for rate in RATES
-        }
+def measured(
+    judge: Judge, requests: Requests, keep: Callable[[LabelledPrompt], bool] = lambda _: True, watch: Watch = lambda _done, _all: None
+) -> Judge:  # fmt: skip
+    """Return the judge with thresholds, from harmless texts that it has not seen."""
+    rest = requests.of("thresholds", False, keep)
+    plain = [one for one in rest if len(one.text) < 300]
+    groups: dict[str, list[str]] = {
+        "ordinary": [one.text for one in plain if one.family not in ALIKE],
+        "alike": [one.text for one in plain if one.family in ALIKE and not one.goal],
+        "pairs": [one.text for one in plain if one.family in ALIKE and one.goal],
+        "dressed": [in_dress(one).text for one in plain if one.family in (*ALIKE, "ordinary", "piqa", "harmless probe")],
+        "long": [one.text for one in rest if len(one.text) >= 300],
+    }  # fmt: skip
+    every, done = sum(map(len, groups.values())) * (1 + (judge.meaning is not None)), 0
+    thresholds = dict[str, dict[str, float]]()
+    for by_meaning in (False, True)[: 1 + (judge.meaning is not None)]:
+        scores = dict[str, list[TextScores]]()
+        for name, texts in groups.items():
+            for text in texts:
+                watch(done, every)
+                scores.setdefault(name, []).append(judge.scores(text, by_meaning))
+                done += 1
+        thresholds |= _thresholds(scores, by_meaning)
+    watch(every, every)
+    return replace(judge, thresholds={**judge.thresholds, **thresholds})
+
+
+_SHARES: Mapping[tuple[str, bool], Mapping[str, float]] = {
+    ("harm", True): {"ordinary": 0.5, "alike": 1.5, "pairs": 2.5, "dressed": 1.0, "long": 1.5},
+    ("harm", False): {"ordinary": 0.1, "alike": 0.3, "pairs": 1.0, "dressed": 1.0, "long": 2.5},
+    ("attack", True): {"ordinary": 0.3, "alike": 0.3, "pairs": 0.5, "dressed": 0.3, "long": 1.0},
+    ("attack", False): {"ordinary": 0.1, "alike": 0.1, "pairs": 0.3, "dressed": 0.3, "long": 1.0},
+}
+"""By judge, of whole texts and of pieces: what each kind of text may take up of the rate of false alarms that is asked for. Together they
+allow one in a hundred ordinary texts, two of those that look like harm or stand in a dress, and five of the long ones."""
+
+
+def _thresholds(scores: Mapping[str, Sequence[TextScores]], by_meaning: bool) -> dict[str, dict[str, float]]:
+    """Return thresholds by table and rate. With few texts, the highest score of all is a threshold for no rate below 1 / n."""
+    tables = dict[str, dict[str, float]]()
+    for name in REQUESTS if not by_meaning else REQUESTS[:1]:
+        for whole in (True, False):
+            groups = {kind: np.array([(one.whole if whole else one.piece)[name] for one in some]) for kind, some in scores.items()}
+            tables[threshold_table(name, whole, by_meaning)] = {
+                str(rate): max(
+                    float(np.quantile(group, max(0.0, 1 - rate * _SHARES[name, whole][kind]), method="higher"))
+                    for kind, group in groups.items() if len(group)
+                )
+                for rate in RATES
+            }  # fmt: skip
     return tables
 
 
 def train_orders(
     bad: Sequence[LabelledPrompt], good: Sequence[LabelledPrompt]
-) -> tuple[npt.NDArray[np.float32], float, dict[str, float]]:  # fmt: skip
-    """Return weights, bias and thresholds of the judge of orders in data. Thresholds as in `train_requests`."""
-    fold = {one.id: number % _FOLDS for number, one in enumerate(random.Random(0).sample(list(good), len(good)))}
-    seen = {one.id: order_vector(one.text) for one in (*bad, *good)}
-    scores: list[float] = []
-
-    def fitted(number: int) -> tuple[npt.NDArray[np.float32], float]:
-        texts = [*bad, *(one for one in good if fold[one.id] != number)]
-        return fit([seen[one.id] for one in texts], [float(one.family in ("order", "injection")) for one in texts], strength=200.0)
-
-    for number in range(_FOLDS):
-        weights, bias = fitted(number)
-        scores += [logit(weights, bias, seen[one.id]) for one in good if fold[one.id] == number]
-    weights, bias = fitted(-1)
+) -> tuple[Weights, float, dict[str, float]]:  # fmt: skip
+    """Return weights, bias and thresholds of the judge of orders in data. Bad texts all teach; harmless ones teach or set thresholds."""
+    taught = [*bad, *(one for one in good if one.part == "teaches")]
+    labels = [float(one.family in ("order", "injection")) for one in taught]
+    weights, bias = fit([order_vector(one.text) for one in taught], labels, strength=200.0)
+    scores = [logit(weights, bias, order_vector(one.text)) for one in good if one.part == "thresholds"]
     return weights, bias, {str(rate): float(np.quantile(scores, 1 - rate, method="higher")) for rate in RATES}
 
 
-def train_answers(judged: Iterable[JudgedAnswer]) -> tuple[dict[str, npt.NDArray[np.float32]], dict[str, float]]:
+def orders(each: int = 8, seed: int = 0) -> list[LabelledPrompt]:
+    """Return orders as they are hidden in data: each way to give one, with so many things to want."""
+    draw, wishes = random.Random(seed), [one.text for one in own_texts("wish")]
+    return [
+        LabelledPrompt(way.text.replace("{x}", wish), "order", "ingle", wish)
+        for way in own_texts("order") for wish in draw.sample(wishes, min(each, len(wishes)))
+    ]  # fmt: skip
+
+
+def train_answers(judged: Iterable[JudgedAnswer]) -> tuple[dict[str, Weights], dict[str, float]]:
     """Return weights and biases of the judges of answers."""
     judged = list(judged)
-    weights: dict[str, npt.NDArray[np.float32]] = {}
-    biases: dict[str, float] = {}
+    weights, biases = dict[str, Weights](), dict[str, float]()
     for name, kind, see in (("refusal", "refusal", refusal_vector), ("harm of answers", "harm", harm_vector)):
         mine = [one for one in judged if one.kind == kind]
         weights[name], biases[name] = fit(
@@ -158,23 +194,25 @@ def train_answers(judged: Iterable[JudgedAnswer]) -> tuple[dict[str, npt.NDArray
 
 
 def train(
-    home: Home, path: Path, own: Sequence[tuple[str, bool]] = (), progress: FetchProgress = silent,
-    watch: Callable[[int, int], None] = lambda _done, _all: None,
+    home: Home, path: Path, meaning: Meaning | None, own: Sequence[tuple[str, bool]] = (), progress: FetchProgress = silent,
+    watch: Watch = lambda _done, _all: None,
 ) -> Mapping[str, Any]:  # fmt: skip
-    """Train every judge on all data, and write the file. Returns what it was made of.
+    """Train every judge but the encoder of meaning, set thresholds with it, and write the file. Return what it was made of.
 
-    `bench/guard.py` tells how good judges are that were made so, each on texts that it has not seen.
+    `bench/guard.py` tells how good such judges are, each on texts that it has not seen.
     """
     requests = gather(home, progress)
-    weights, biases, thresholds = train_requests(requests, own=own, watch=watch)
+    weights, biases = train_words(requests, own=own)
     judged = judged_answers(home, progress)
     more_weights, more_biases = train_answers(judged)
     attacks, benign = injections(home, progress)
-    in_data = train_orders([*orders(), *attacks], [*data_sentences(home, progress), *benign])
-    more_weights["order"], more_biases["order"], thresholds["order"] = in_data
+    found = [one for one in (*orders(), *attacks) if one.part != "held out"]
+    more_weights["order"], more_biases["order"], of_orders = train_orders(found, [*data_sentences(home, progress), *benign])
+    bad, good = requests.of("teaches", True), [*requests.of("teaches", False), *requests.of("thresholds", False)]
     about = {
-        "bad": len(requests.bad), "harmless": len(requests.good), "judged": len(judged), "own": len(own),
-        "data": digest_json(sorted(one.id for one in (*requests.bad, *requests.good))),
+        "bad": len(bad), "harmless": len(good), "judged": len(judged), "own": len(own),
+        "data": digest_json(sorted(one.id for one in (*bad, *good))),
     }  # fmt: skip
-    save_judge(path, weights | more_weights, biases | more_biases, thresholds, about)
+    judge = Judge(weights | more_weights, biases | more_biases, {"order": of_orders}, "", about, meaning=meaning)
+    save_judge(path, measured(judge, requests, watch=watch), meaning.digest if meaning else "")
     return about

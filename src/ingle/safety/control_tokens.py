@@ -12,10 +12,12 @@ from ingle.core.errors import RequestError
 from ingle.core.message import Chunk, Request, Verdict
 from ingle.safety.limits import RequestLimits
 from ingle.safety.middleware import Guard, Next, with_verdicts
-from ingle.safety.policy import GuardRule, Mode
+from ingle.safety.policy import GuardRule, LooksAt, Mode
 from ingle.safety.texts import request_texts
 
 NAME = "control_tokens"
+ABOUT = "Names of the model's control tokens, read as plain text."
+LOOKS_AT: tuple[LooksAt, ...] = ("question", "document")
 ORDER = 40
 MODES: tuple[Mode, ...] = ("tell", "off", "block")
 EDITS = False

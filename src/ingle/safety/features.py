@@ -10,7 +10,7 @@ import numpy.typing as npt
 SIZE = 1 << 17
 """Features; n-grams are hashed to them."""
 _MOST_CHARACTERS = 8000
-_WORD = re.compile(r"[a-z']+|[0-9]+|[^\w\s]")
+WORD = re.compile(r"[a-z']+|[0-9]+|[^\w\s]")
 
 
 Sparse = tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]
@@ -21,21 +21,20 @@ def grams(text: str, characters: tuple[int, int] = (3, 5), words: int = 2, mark:
     """Return the feature of every n-gram, as often as it comes. `mark` tells the grams of one part of an input from another's."""
     text = f" {' '.join(text[:_MOST_CHARACTERS].lower().replace('’', chr(39)).split())} "
     letters = np.frombuffer(text.encode("utf-32-le", "replace"), np.uint32).astype(np.uint64)
-    tokens = np.array([crc32(token.encode("utf-8", "replace")) for token in _WORD.findall(text)], np.uint64)
+    tokens = np.array([crc32(token.encode("utf-8", "replace")) for token in WORD.findall(text)], np.uint64)
     low, high = characters
-    found = [_runs(letters, size, crc32(f"c{mark}{size}".encode())) for size in range(low, high + 1)]
-    found += [_runs(tokens, size, crc32(f"w{mark}{size}".encode())) for size in range(1, words + 1)]
-    return (np.concatenate(found) >> np.uint64(40)).astype(np.int64) % SIZE
+    found = [gram_runs(letters, size, f"c{mark}") for size in range(low, high + 1)]
+    return np.concatenate([*found, *(gram_runs(tokens, size, f"w{mark}") for size in range(1, words + 1))])
 
 
-def _runs(items: npt.NDArray[np.uint64], size: int, seed: int) -> npt.NDArray[np.uint64]:
-    """Return a hash of every run of so many items: multiply and mix, as in splitmix64; overflow is meant."""
+def gram_runs(items: npt.NDArray[np.uint64], size: int, kind: str) -> npt.NDArray[np.int64]:
+    """Return the feature of every run of so many items: multiply and mix, as in splitmix64; overflow is meant."""
     count = max(0, len(items) - size + 1)
-    mixed = np.full(count, seed, np.uint64)
+    mixed = np.full(count, crc32(f"{kind}{size}".encode()), np.uint64)
     for at in range(size):
         mixed = (mixed ^ items[at : at + count]) * np.uint64(0x9E3779B97F4A7C15)
         mixed ^= mixed >> np.uint64(29)
-    return mixed * np.uint64(0xBF58476D1CE4E5B9)
+    return ((mixed * np.uint64(0xBF58476D1CE4E5B9)) >> np.uint64(40)).astype(np.int64) % SIZE
 
 
 def vector(*features: npt.NDArray[np.int64]) -> Sparse:

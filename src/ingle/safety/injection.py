@@ -13,10 +13,13 @@ from ingle.safety.judge import Judge, load_judge
 from ingle.safety.limits import RequestLimits
 from ingle.safety.middleware import Guard, Next, with_verdicts
 from ingle.safety.orders import order_vector
-from ingle.safety.policy import ACTIONS, GuardRule, Mode
+from ingle.safety.policy import ACTIONS, GuardRule, LooksAt, Mode
 from ingle.safety.views import views
 
 NAME = "injection"
+TITLE = "Orders hidden in what it reads"
+ABOUT = "Orders to the model in documents, memories and tools' results, which it should read and not obey."
+LOOKS_AT: tuple[LooksAt, ...] = ("document",)
 ORDER = 52
 MODES: tuple[Mode, ...] = ("tell", "off", "edit", "block")
 EDITS = True
@@ -99,7 +102,7 @@ def score(judge: Judge, sentence: str) -> float:
     """Return the log-odds that a sentence gives orders to an assistant: of its worst view. A few letters order nothing."""
     if sum(map(str.isalpha, sentence)) < _FEWEST_LETTERS:
         return _NOTHING
-    return max(judge.log_odds("order", order_vector(view)) for view in views(sentence))
+    return max(judge.log_odds("order", one) + judge.taught("order", one) for one in map(order_vector, views(sentence)))
 
 
 def _origins(request: Request) -> Iterator[str]:

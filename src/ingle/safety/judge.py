@@ -1,7 +1,7 @@
 """Linear judges in one file: weights, biases, and the thresholds at which so many harmless texts would alarm.
 
 The file ships with Ingle, made by `ingle guard train`; a home may have its own. It is safetensors, sealed by its digest: a file that was
-changed is refused.
+changed is refused. The judge of harm goes by an encoder of meaning, too, that lies beside it.
 """
 
 import hashlib
@@ -11,68 +11,29 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from ingle.core.errors import ConfigError
 from ingle.core.files import write_atomic
-from ingle.safety.features import SIZE, Sparse, grams, logit, vector
+from ingle.safety.features import SIZE, Sparse, logit
+from ingle.safety.meaning import FOLDER, Meaning, load_meaning
+from ingle.safety.nearby import Nearby
+from ingle.safety.reading import REQUESTS, ReadPart, read_text
 from ingle.safety.taught import Pull, Teaching, read_taught, taught_file
-from ingle.safety.views import views
 
 SHIPPED = Path(__file__).with_name("judge.safetensors")
-REQUESTS = ("harm", "attack")
-"""Judges of a request: of its content, and of its form."""
 RATES = (0.001, 0.003, 0.01, 0.03, 0.1)
 """False-alarm rates with a threshold each."""
-_WINDOW, _STEP = 180, 90
-"""Characters of a long text that are judged by themselves, and how far the next ones begin."""
-_MOST_WINDOWS = 48
 _UNKNOWN = 1.5
 """Log-odds above the bias that any alarm takes: a text in unknown words, of another language say, says nothing."""
 _SURELY = 0.3
 """Log-odds by which a corrected text passes the threshold."""
 _ROUNDING = 0.01
 """Log-odds that are no difference."""
-_NEAR = 0.5
-"""Cosine from which a taught text acts on another one."""
 _CURE = "Delete it, and the judge that ships with Ingle is used; `ingle guard train` makes another."
-
-
-@dataclass(frozen=True)
-class Nearby:
-    """Texts with a change of the log-odds each, which near texts share."""
-
-    places: npt.NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
-    values: npt.NDArray[np.float32] = field(default_factory=lambda: np.empty(0, np.float32))
-    """Vectors of length 1, one after the other."""
-    starts: tuple[int, ...] = ()
-    changes: tuple[float, ...] = ()
-
-    def with_one(self, text: Sparse, change: float) -> "Nearby":
-        """Return these and one more."""
-        places, values = text
-        return Nearby(
-            np.concatenate([self.places, places]), np.concatenate([self.values, values / _length(text)]), (*self.starts, len(self.places)),
-            (*self.changes, change),
-        )  # fmt: skip
-
-    def change(self, text: Sparse) -> float:
-        """Return the change of a text's log-odds: a share of each correction, from 0 at the cosine `_NEAR` to 1 for the same text."""
-        if not self.changes:
-            return 0.0
-        dense = np.zeros(SIZE, np.float32)
-        np.add.at(dense, text[0], text[1] / _length(text))
-        cosines = np.add.reduceat(dense[self.places] * self.values, self.starts)
-        return float(np.clip((cosines - _NEAR) / (1 - _NEAR), 0, 1) @ np.array(self.changes))
-
-
-def _length(text: Sparse) -> float:
-    """Return the length of a vector whose places may come twice."""
-    _, where = np.unique(text[0], return_inverse=True)
-    return max(float(np.sqrt((np.bincount(where, text[1]) ** 2).sum())), 1e-9)
 
 
 @dataclass(frozen=True)
@@ -86,6 +47,8 @@ class Judge:
     digest: str
     about: Mapping[str, Any]
     """Its ingredients: digests of data, counts."""
+    meaning: Meaning | None = None
+    """Tells harm by what a text means; None = it goes by n-grams alone."""
     nearby: Mapping[str, Nearby] = field(default_factory=dict)
     """By judge: what an owner taught it."""
 
@@ -94,54 +57,87 @@ class Judge:
         return 1 / (1 + math.exp(-max(-30.0, min(30.0, self.log_odds(name, text)))))
 
     def log_odds(self, name: str, text: Sparse) -> float:
-        """Return a judge's log-odds for a vector."""
-        known = logit(self.weights[name], self.biases[name], text)
-        return known + self.nearby[name].change(text) if name in self.nearby else known
+        """Return a linear judge's log-odds for a vector, before anything was taught."""
+        return logit(self.weights[name], self.biases[name], text)
 
-    def scores(self, text: str) -> dict[str, float]:
-        """Return the log-odds of harm and of attack: of the worst view and window of the text."""
-        return {name: max(values) for name, values in self.by_window(text).items()}
+    def taught(self, name: str, vector: Sparse, words: str = "") -> float:
+        """Return the change of a score by what an owner taught."""
+        return self.nearby[name].change(vector, words) if name in self.nearby else 0.0
 
-    def by_window(self, text: str) -> dict[str, list[float]]:
-        """Return the log-odds of every view and window."""
-        vectors = [request_vector(part) for part in parts(text)]
-        return {name: [self.log_odds(name, one) for one in vectors] for name in REQUESTS}
+    def score(self, pull: Pull) -> float:
+        """Return the score of a part of a text that somebody teaches about."""
+        odds = pull.odds if self.reads_meaning_of(pull) else self.log_odds(pull.judge, pull.text)
+        return odds + self.taught(pull.judge, pull.text, pull.words)
 
-    def alarm(self, name: str, rate: float) -> float:
-        """Return the log-odds above which a share of `rate` of harmless texts alarms; between and beyond the rates of the file, by
-        interpolation."""
-        rates = sorted(map(float, self.thresholds[name]))
-        values = [self.thresholds[name][str(one)] for one in rates]
-        known = float(np.interp(math.log(rate), np.log(rates), values))
-        return max(known, self.biases[name] + _UNKNOWN)
+    def reads_meaning_of(self, pull: Pull) -> bool:
+        """Return whether a part was read by the encoder that this judge has."""
+        return self.meaning is not None and pull.encoder == self.meaning.digest
 
+    def scores(self, text: str, with_meaning: bool = True) -> "TextScores":
+        """Return what the judges of requests say of a text, remembered: a conversation comes again with every turn."""
+        asked = with_meaning and self.meaning is not None
+        key = self.digest, asked, hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
+        if key not in _known:
+            if len(_known) >= _MOST_KNOWN:
+                _known.clear()
+            _known[key] = TextScores.of(read_text(self, text, asked), asked)
+        return _known[key]
 
-def request_vector(text: str) -> Sparse:
-    """Return what the judges of requests see of one view or window."""
-    return vector(grams(text))
-
-
-def parts(text: str) -> list[str]:
-    """Return the views of a text, and the windows of the long ones: what is asked for may be one sentence of a long role."""
-    found = list[str]()
-    for view in views(text):
-        found.append(view)
-        if len(view) > 1.5 * _WINDOW:
-            found += [view[at : at + _WINDOW] for at in range(0, len(view), _STEP)]
-    return found[: _MOST_WINDOWS + 1]
+    def alarm(self, name: str, rate: float, whole: bool = True, by_meaning: bool = False) -> float:
+        """Return the score above which a share of `rate` of harmless texts alarms; between and beyond the rates of the file, by
+        interpolation. `whole`: of a whole text, or of the worst of its pieces; `by_meaning`: of scores that the encoder had a share in."""
+        table = self.thresholds[threshold_table(name, whole, by_meaning)]
+        rates = sorted(map(float, table))
+        known = float(np.interp(math.log(rate), np.log(rates), [table[str(one)] for one in rates]))
+        return known if by_meaning else max(known, self.biases[name] + _UNKNOWN)
 
 
-def save_judge(
-    path: Path, weights: Mapping[str, npt.NDArray[np.float32]], biases: Mapping[str, float], thresholds: Mapping[str, Mapping[str, float]],
-    about: Mapping[str, Any],
-) -> None:  # fmt: skip
-    """Write a judge's file. Raises HomeError."""
+class TextScores(NamedTuple):
+    """The highest scores that a text's whole views, and its pieces, have with each judge of requests; −infinity without a piece."""
+
+    whole: Mapping[str, float]
+    piece: Mapping[str, float]
+    by_meaning: bool
+    """Whether the encoder had a share in the score of harm."""
+
+    @staticmethod
+    def of(parts: Sequence[ReadPart], by_meaning: bool) -> "TextScores":
+        """Return the highest scores of a text's parts."""
+        table = {whole: {name: max(_of(parts, name, whole), default=-math.inf) for name in REQUESTS} for whole in (True, False)}
+        return TextScores(table[True], table[False], by_meaning)
+
+    def margin(self, judge: Judge, name: str, rate: float) -> tuple[float, float, float]:
+        """Return how far a text is above the threshold at a rate of false alarms (below 0: it does not alarm), the score and the
+        threshold that are meant."""
+        by_meaning = self.by_meaning and name == "harm"
+        sides = ((scores[name], judge.alarm(name, rate, whole, by_meaning)) for whole, scores in ((True, self.whole), (False, self.piece)))
+        return max((score - threshold, score, threshold) for score, threshold in sides)
+
+
+def _of(parts: Sequence[ReadPart], name: str, whole: bool) -> list[float]:
+    return [part.score for part in parts if part.judge == name and part.whole == whole]
+
+
+def threshold_table(name: str, whole: bool, by_meaning: bool) -> str:
+    """Return the name of a table of thresholds."""
+    return name + ("" if whole else " in pieces") + (" by meaning" if by_meaning else "")
+
+
+_MOST_KNOWN = 4096
+"""Texts whose scores are remembered."""
+_known: dict[tuple[str, bool, bytes], TextScores] = {}
+
+
+def save_judge(path: Path, judge: Judge, meaning: str = "") -> None:
+    """Write a judge's file. `meaning`: the digest of the encoder that it was measured with. Raises HomeError."""
     from safetensors.numpy import save
 
-    small = {name: value.astype(np.float16) for name, value in weights.items()}
-    table = {"biases": dict(biases), "thresholds": {name: dict(one) for name, one in thresholds.items()}, "about": dict(about)}
-    seal = _seal(small, table)
-    write_atomic(path, save(small, {"judge": json.dumps(table, sort_keys=True), "seal": seal}))
+    small = {name: value.astype(np.float16) for name, value in judge.weights.items()}
+    table = {
+        "biases": dict(judge.biases), "thresholds": {name: dict(one) for name, one in judge.thresholds.items()},
+        "about": dict(judge.about), "meaning": meaning,
+    }  # fmt: skip
+    write_atomic(path, save(small, {"judge": json.dumps(table, sort_keys=True), "seal": _seal(small, table)}))
 
 
 def load_judge(path: Path | None = None) -> Judge:
@@ -171,16 +167,17 @@ def _mark(path: Path) -> tuple[int, ...]:
 
 
 def gap(judge: Judge, pull: Pull, harmful: bool) -> float:
-    """Return how far a vector's log-odds must move to lie surely on its side of the threshold; 0.0 if they lie there."""
-    away = judge.alarm(pull.judge, pull.rate) + (_SURELY if harmful else -_SURELY) - judge.log_odds(pull.judge, pull.text)
+    """Return how far a part's score must move to lie surely on its side of the threshold; 0.0 if it lies there."""
+    threshold = judge.alarm(pull.judge, pull.rate, pull.whole, judge.reads_meaning_of(pull))
+    away = threshold + (_SURELY if harmful else -_SURELY) - judge.score(pull)
     return away if (away > 0) == harmful and abs(away) > _ROUNDING else 0.0
 
 
 def corrected(judge: Judge, taught: Sequence[Teaching]) -> Judge:
     """Return the judge with corrections by which taught texts fall on the right side, the later ones surely.
 
-    A correction acts in full on its own text, less on texts that share most of their n-grams with it, and on no others. To change the
-    weights instead moved everything: ten corrections halved what was found of other requests for harm.
+    A correction acts in full on its own text, less on texts that say the same in other words or share most of their n-grams, and on no
+    others. To change the weights instead moved everything: ten corrections halved what was found of other requests for harm.
     """
     hasher = hashlib.sha256(judge.digest.encode())
     for one in taught:
@@ -188,7 +185,7 @@ def corrected(judge: Judge, taught: Sequence[Teaching]) -> Judge:
             places, values = pull.text
             if change := gap(judge, pull, one.harmful):
                 before = judge.nearby.get(pull.judge, Nearby())
-                judge = replace(judge, nearby={**judge.nearby, pull.judge: before.with_one(pull.text, change)})
+                judge = replace(judge, nearby={**judge.nearby, pull.judge: before.with_one(pull.text, pull.words, change)})
             hasher.update(f"{pull.judge} {pull.rate} {one.harmful} ".encode() + places.tobytes() + values.tobytes())
     return replace(judge, digest=hasher.hexdigest()) if taught else judge
 
@@ -214,7 +211,7 @@ def _load(path: Path, _mark: tuple[int, ...]) -> Judge:
         raise ConfigError(str(path), "must be a judge's file of this version", error, _CURE) from error
     if not sealed:
         raise ConfigError(str(path), "must be as it was written", "a changed file", _CURE)
-    return judge
+    return replace(judge, meaning=load_meaning(table["meaning"], (path.parent, FOLDER))) if table["meaning"] else judge
 
 
 def _seal(small: Mapping[str, npt.NDArray[Any]], table: Mapping[str, Any]) -> str:

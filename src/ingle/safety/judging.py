@@ -1,6 +1,12 @@
-"""The common part of guards that judge a request's meaning: which texts they look at, and what they do with one that alarms."""
+"""The common part of guards that judge a request's meaning: they look at all that was sent, and act on the worst of it.
 
-from collections.abc import AsyncIterator, Iterable, Iterator
+All means every message of every role, parts of every origin, calls and descriptions of tools, the beginning of an answer, and short turns
+together with those before them. A text is judged once and remembered, so a conversation costs what is new in it.
+"""
+
+from collections.abc import AsyncIterator, Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
+from types import MappingProxyType
 from typing import NamedTuple
 
 from ingle.core.message import Chunk, Request, Verdict
@@ -9,8 +15,16 @@ from ingle.safety.middleware import Guard, Next, with_verdicts
 from ingle.safety.policy import ACTIONS, GuardRule
 from ingle.safety.texts import Speaker, request_texts
 
-_KNOWN = 512
-"""Texts whose scores are remembered: a conversation comes again with every turn."""
+MOST_BY_MEANING = 16
+"""Texts of a request whose meaning is read, the latest first; the others are judged by n-grams alone."""
+MOST_CHARACTERS = 400_000
+"""Characters of a request that are judged, the latest first."""
+MOST_AT_ONCE, _OVERLAP = 60_000, 400
+"""Characters that are read at once, and how many of them again with the next ones."""
+_SHORT_TURN, _MOST_TURNS = 160, 4
+"""Characters of a turn that is read together with those before it, and how many turns of a speaker that may be."""
+UNREAD = "too long"
+"""The rule of a verdict on a request that no judge read to its end."""
 
 
 class Alarm(NamedTuple):
@@ -21,55 +35,126 @@ class Alarm(NamedTuple):
     threshold: float
 
 
-def judging(name: str, guard: str, rule: GuardRule, speakers: Iterable[Speaker], asks: str, say: str) -> Guard:
-    """Return a guard that lets the judge `name` look at what these speakers say.
+class SentText(NamedTuple):
+    """A text that was sent."""
 
-    `asks`: what is said of a request that alarms. A request that is blocked is answered with the policy's words, or `say`.
+    place: str
+    speaker: Speaker
+    text: str
+
+
+class JudgedText(NamedTuple):
+    """A text, and how far it is above the thresholds."""
+
+    above: tuple[float, ...]
+    """By rate of false alarms; below 0 it doesn't alarm."""
+    alarm: Alarm
+    """At the first of the rates."""
+
+
+class Looked(NamedTuple):
+    """What looking at a request gave."""
+
+    alarm: Alarm | None
+    unread: int
+    """Characters that were too many to be judged."""
+
+
+SAYS: Mapping[str, str] = MappingProxyType({
+    "harm": "I can't help with that: it reads like a request for harm. If I got you wrong, please say it in other words, or tell whoever "
+            "keeps this house.",
+    "attack": "I'd rather be asked plainly: what would you like to know? If I got you wrong, please say it in other words, or tell whoever "
+              "keeps this house.",
+})  # fmt: skip
+"""By guard: the answer to a request that it refuses, where the policy has no words of its own."""
+
+
+def judging(name: str, rule: GuardRule, silent: Collection[Speaker], asks: str) -> Guard:
+    """Return a guard that lets the judge of its name look at all that was sent.
+
+    `silent`: speakers whose words it does not look at. `asks`: what is said of a request that alarms.
     """
-    heard = frozenset(speakers)
+    say = says_of(name, rule)
 
     async def act(request: Request, answer: Next) -> AsyncIterator[Chunk]:
-        alarm = alarmed(load_judge(rule.judge), name, rule.alarms, request, heard)
-        if alarm is None:
-            async for chunk in answer(request):
-                yield chunk
+        kept = without_refused(request, (say, *SAYS.values())) if rule.mode == "block" else request
+        found, unread = look(load_judge(rule.judge), name, rule.alarms, kept, silent)
+        verdicts: tuple[Verdict, ...] = ()
+        if found is not None:
+            verdicts = (alarmed(name, rule, found, asks),)
+        elif unread:
+            verdicts = (unread_verdict(name, rule, unread),)
+        if verdicts and verdicts[0].action == "block":
+            yield Chunk(say, finish="blocked", verdicts=verdicts)
             return
-        verdict = Verdict(ACTIONS[rule.mode], f"{alarm.place} {asks}", guard, name, round(alarm.score, 3), round(alarm.threshold, 3))
-        if rule.mode == "block":
-            yield Chunk(rule.say or say, finish="blocked", verdicts=(verdict,))
-            return
-        verdicts: tuple[Verdict, ...] = (verdict,)
-        async for chunk in answer(request):
+        async for chunk in answer(kept):
             yield with_verdicts(chunk, *verdicts)
             verdicts = ()
 
     return act
 
 
-def alarmed(judge: Judge, name: str, rate: float, request: Request, heard: frozenset[Speaker]) -> Alarm | None:
-    """Return the worst text that alarms at this rate of false alarms."""
-    threshold = judge.alarm(name, rate)
-    scores = [Alarm(place, _score(judge, name, text), threshold) for place, text in asked_texts(request, heard)]
-    worst = max(scores, key=lambda alarm: alarm.score, default=None)
-    return worst if worst is not None and worst.score > threshold else None
+def says_of(name: str, rule: GuardRule) -> str:
+    """Return the answer to a request that the guard refuses."""
+    return rule.say or SAYS[name]
 
 
-def asked_texts(request: Request, heard: frozenset[Speaker]) -> Iterator[tuple[str, str]]:
-    """Yield (place, text) of what is asked now: the prompt, or the last turn. A conversation goes on after a turn that was blocked."""
-    last = max((number for number, message in enumerate(request.messages) if message.role == "user"), default=-1)
+def alarmed(name: str, rule: GuardRule, found: Alarm, asks: str) -> Verdict:
+    """Return the verdict of a judge that alarms. `asks`: what is said of such a text."""
+    return Verdict(ACTIONS[rule.mode], f"{found.place} {asks}", name, name, round(found.score, 3), round(found.threshold, 3))
+
+
+def unread_verdict(name: str, rule: GuardRule, unread: int) -> Verdict:
+    """Return the verdict on a text of which so many characters were not judged."""
+    reason = f"{unread:,} characters at the beginning were too many to be judged"
+    return Verdict("block" if rule.fails == "closed" else "allow", reason, name, UNREAD)
+
+
+def look(judge: Judge, name: str, rate: float, request: Request, silent: Collection[Speaker] = ()) -> Looked:
+    """Return the text that is furthest above its threshold at this rate of false alarms, if one is. The latest texts are read first."""
+    found, unread = margins(judge, name, (rate,), request, silent)
+    worst = max(found, key=lambda one: one.above[0], default=None)
+    return Looked(worst.alarm if worst is not None and worst.above[0] > 0 else None, unread)
+
+
+def margins(
+    judge: Judge, name: str, rates: Sequence[float], request: Request, silent: Collection[Speaker] = ()
+) -> tuple[list[JudgedText], int]:  # fmt: skip
+    """Return how far each text is above its thresholds at these rates of false alarms, the latest text first; and the characters that were
+    too many to be judged."""
+    left, by_meaning, unread, found = MOST_CHARACTERS, MOST_BY_MEANING, 0, list[JudgedText]()
+    for one in reversed(list(sent_texts(request))):
+        if one.speaker in silent:
+            continue
+        unread += max(0, len(one.text) - left)
+        text, left = one.text[len(one.text) - min(left, len(one.text)) :], max(0, left - len(one.text))
+        for at in range(0, len(text), MOST_AT_ONCE):
+            scores = judge.scores(text[max(0, at - _OVERLAP) : at + MOST_AT_ONCE], by_meaning > 0)
+            (margin, score, threshold), *others = (scores.margin(judge, name, rate) for rate in rates)
+            found.append(JudgedText((margin, *(other for other, _, _ in others)), Alarm(one.place, score, threshold)))
+            by_meaning -= 1
+    return found, unread
+
+
+def sent_texts(request: Request) -> Iterator[SentText]:
+    """Yield all that was sent and says something, in order: texts by origin, whole messages of several origins, and the last turns of the
+    user together, if they are short."""
     for place, speaker, text in request_texts(request):
-        if speaker in heard and text.strip() and (speaker == "prompt" or place.startswith(f"messages[{last}].")):
-            yield place, text
+        if len(text.split()) > 1 or (text.strip() and speaker != "tools"):
+            yield SentText(place, speaker, text)
+    for number, message in enumerate(request.messages):
+        if len({part.origin for part in message.sourced}) > 1:
+            yield SentText(f"messages[{number}].content", message.role, message.text)
+    turns = [message.text for message in request.messages if message.role == "user"][-_MOST_TURNS:]
+    if len(turns) > 1 and len(turns[-1]) <= _SHORT_TURN:
+        yield SentText("the last turns", "user", "\n".join(turn for turn in turns if len(turn) <= 4 * _SHORT_TURN))
 
 
-def _score(judge: Judge, name: str, text: str) -> float:
-    """Return a judge's score of a text."""
-    key = judge.digest, text
-    if key not in _scores:
-        if len(_scores) >= _KNOWN:
-            _scores.clear()
-        _scores[key] = judge.scores(text)
-    return _scores[key][name]
-
-
-_scores: dict[tuple[str, str], dict[str, float]] = {}
+def without_refused(request: Request, says: Collection[str]) -> Request:
+    """Return the request without the turns that a guard refused, and its words to them: the model never sees what was refused, and the
+    conversation can go on."""
+    messages = request.messages
+    refused = {number for number, message in enumerate(messages) if message.role == "assistant" and message.text in says and number}
+    gone = refused | {number - 1 for number in refused if messages[number - 1].role == "user"}
+    kept = tuple(message for number, message in enumerate(messages) if number not in gone)
+    return replace(request, messages=kept) if gone and kept else request

@@ -21,9 +21,12 @@ from ingle.safety.holding import Acts, Look, Passage, Undecided, held_back, watc
 from ingle.safety.limits import RequestLimits
 from ingle.safety.marked import LEAST_DIGITS, marked
 from ingle.safety.middleware import Guard, Next
-from ingle.safety.policy import ACTIONS, GuardRule, Mode
+from ingle.safety.policy import ACTIONS, GuardRule, LooksAt, Mode
 
 NAME = "leak"
+TITLE = "The secret instructions"
+ABOUT = "Answers that repeat the system prompt, or a secret that stands in it."
+LOOKS_AT: tuple[LooksAt, ...] = ("answer",)
 ORDER = 61
 MODES: tuple[Mode, ...] = ("tell", "off", "block")
 EDITS = False

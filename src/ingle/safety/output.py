@@ -12,10 +12,13 @@ from ingle.safety.finding import LONGEST, find_patterns, find_words
 from ingle.safety.holding import Acts, Look, Passage, both, held_back, watched
 from ingle.safety.limits import RequestLimits
 from ingle.safety.middleware import Guard, Next
-from ingle.safety.policy import ACTIONS, GuardRule, Mode
+from ingle.safety.policy import ACTIONS, GuardRule, LooksAt, Mode
 from ingle.safety.scoring import ScoreRule, by_sentence, last_question, score_rules
 
 NAME = "output"
+TITLE = "Your own rules for answers"
+ABOUT = "Answers with what policy.toml lists under [guards.output]: words, patterns, topics."
+LOOKS_AT: tuple[LooksAt, ...] = ("answer",)
 ORDER = 60
 MODES: tuple[Mode, ...] = ("off", "tell", "edit", "block")
 EDITS = True

@@ -17,10 +17,13 @@ from ingle.safety.holding import Acts, Look, Passage, Undecided, held_back, watc
 from ingle.safety.limits import RequestLimits
 from ingle.safety.middleware import Blocked, Guard, Next
 from ingle.safety.pii_kinds import KINDS, LONGEST, Found, Kind, closed, find_pii
-from ingle.safety.policy import ACTIONS, GuardRule, Mode
+from ingle.safety.policy import ACTIONS, GuardRule, LooksAt, Mode
 from ingle.safety.texts import message_texts
 
 NAME = "pii"
+TITLE = "Personal data"
+ABOUT = "Addresses, phone numbers, card numbers, keys and the like, in questions and answers."
+LOOKS_AT: tuple[LooksAt, ...] = ("question", "document", "answer")
 ORDER = 45
 MODES: tuple[Mode, ...] = ("off", "tell", "edit", "block")
 EDITS = True

@@ -26,6 +26,8 @@ from ingle.core.errors import ConfigError
 Mode = Literal["off", "tell", "edit", "block"]
 """`off`: the guard is not used. `tell`: it reports its findings. `edit`: it removes them. `block`: it refuses the request, or ends the
 answer."""
+LooksAt = Literal["question", "document", "answer"]
+"""What a guard looks at: what somebody says, what comes with it to be read (memories, tools' results, documents), what the model says."""
 ACTIONS: Mapping[Mode, Literal["allow", "edit", "block"]] = MappingProxyType({"tell": "allow", "edit": "edit", "block": "block"})
 """The action of a guard's verdicts, by its mode."""
 TABLE = "guards"
@@ -65,14 +67,26 @@ class GuardRule:
     """Kinds of personal data; none named = all."""
     say: str = ""
     """Words that an answer ends with where the guard ended it; empty = the guard's own."""
+    fails: Literal["open", "closed"] = "open"
+    """What comes of a request that the guard could not judge: it passes and that is told, or it is refused."""
+    by: Literal["judge", "model", "both"] = "judge"
+    """Who judges: the judge that ships with Ingle, a kept guard model, or the judge first and the model where the judge is unsure."""
+    model: str = "guard"
+    """Name of the kept guard model."""
+    risk: float = 0.5
+    """Risk from which a guard model's opinion counts, 0 to 1."""
     judge: Path | None = None
     """File of this home's own judge, if there is one; no policy says it, the registry does."""
 
     def __post_init__(self) -> None:
         if not 0.0 < self.alarms <= 0.5:
             raise ConfigError("alarms", "must be above 0 and at most 0.5", self.alarms)
-        if self.harm is not None and not 0.0 < self.harm <= 1.0:
-            raise ConfigError("harm", "must be above 0 and at most 1", self.harm)
+        for name in ("harm", "risk"):
+            share: float | None = getattr(self, name)
+            if share is not None and not 0.0 < share <= 1.0:
+                raise ConfigError(name, "must be above 0 and at most 1", share)
+        if not self.model.strip() or len(self.model) > _LONGEST:
+            raise ConfigError("model", "must name a kept model", repr(self.model[:40]), "Bring one: ingle pull guard")
         for name in ("words", "patterns", "kinds"):
             for text in (*getattr(self, name),):
                 if not text.strip() or len(text) > _LONGEST:
@@ -106,6 +120,12 @@ class GuardPolicy:
     def keys(self) -> frozenset[str]:
         """Names of the keys that it has rules for."""
         return frozenset(key for _, key in self.tables if key)
+
+    @property
+    def guard_models(self) -> Mapping[str, str]:
+        """Names of the guard models that it asks, each with the guard that asks first."""
+        rules = [(name, rule) for table in self.tables.values() for name, rule in table.items() if rule.mode != "off"]
+        return {rule.model: name for name, rule in reversed(rules) if rule.by != "judge"}
 
 
 USUAL = GuardPolicy()

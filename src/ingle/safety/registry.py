@@ -1,21 +1,26 @@
-"""The guards of this folder. A guard is one file with NAME, ORDER, MODES, EDITS, HOLDS_BACK and `make`; nothing else lists it.
-
+"""The guards of this folder. A guard is one file with NAME, ABOUT, LOOKS_AT, ORDER, MODES, EDITS, HOLDS_BACK and `make`; nothing else lists
+it. One that a person may set on the page has a TITLE, too.
 If a policy may say more of it than a mode, the file names these fields in TAKES; if they can be wrong, `check` raises ConfigError.
+One that may ask a guard model has `make_asking`, too.
 """
 
 import importlib
 import pkgutil
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import ingle.safety
 from ingle.core.config import read_table, with_overrides
-from ingle.core.errors import ConfigError
+from ingle.core.errors import ConfigError, IngleError
+from ingle.core.message import Request
 from ingle.safety.limits import RequestLimits
 from ingle.safety.middleware import Guard, GuardLayer
-from ingle.safety.policy import TABLE, USUAL, GuardPolicy, GuardRule, KnownGuard, Mode, read_policy, rule_of
+from ingle.safety.opinion import AskGuard, nobody
+from ingle.safety.policy import TABLE, USUAL, GuardPolicy, GuardRule, KnownGuard, LooksAt, Mode, read_policy, rule_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,12 +39,23 @@ class GuardFile:
     """Most characters of an answer that it may hold back, beside the piece that it was given last."""
     make: Callable[[RequestLimits, GuardRule], Guard]
     """Makes the guard for one model, by a rule whose mode is not `off`."""
+    about: str
+    """What it is about, in a sentence for anybody."""
+    looks_at: tuple[LooksAt, ...]
+    """What it looks at."""
+    title: str = ""
+    """Its name for people who set it on the page; empty = it is too technical for that."""
     takes: tuple[str, ...] = ()
     """Choices of a policy beside its mode: fields of `GuardRule`."""
     check: Callable[[GuardRule], object] | None = None
     """Raises ConfigError for a rule that the guard can't follow."""
+    read_ahead: Callable[[GuardRule, Request], object] | None = None
+    """Reads a request and remembers what it found, for a guard that takes milliseconds: a server does it in a thread beforehand."""
+    make_asking: Callable[[RequestLimits, GuardRule, AskGuard], Guard] | None = None
+    """Makes a guard that may ask a guard model."""
 
 
+@cache
 def guard_files() -> tuple[GuardFile, ...]:
     """Return every guard, the outermost first."""
     names = [module.name for module in pkgutil.iter_modules(ingle.safety.__path__)]
@@ -55,8 +71,13 @@ def guard_policy(path: Path, overrides: Iterable[str] = ()) -> GuardPolicy:
     table = read_table(path).get(TABLE, {}) if path.exists() else {}
     if isinstance(table, Mapping):
         table = with_overrides(table, [one.removeprefix(f"{TABLE}.") for one in overrides])
+    return policy_of(table, path.parent)
+
+
+def policy_of(table: Any, folder: Path) -> GuardPolicy:
+    """Return the policy in a table of a policy.toml that lies in this folder. Raises ConfigError as `guard_policy` does."""
     files = {file.name: file for file in guard_files()}
-    policy = read_policy(table, {name: KnownGuard(file.modes, file.takes) for name, file in files.items()}, path.parent)
+    policy = read_policy(table, {name: KnownGuard(file.modes, file.takes) for name, file in files.items()}, folder)
     for rules in policy.tables.values():
         for name, rule in rules.items():
             try:
@@ -64,7 +85,7 @@ def guard_policy(path: Path, overrides: Iterable[str] = ()) -> GuardPolicy:
                     check(rule)
             except ConfigError as error:
                 raise ConfigError(f"{TABLE}.{name}.{error.field}", error.rule, error.got, error.cure) from error
-    return replace(policy, judge=judge_file(path.parent))
+    return replace(policy, judge=judge_file(folder))
 
 
 def judge_file(home: Path) -> Path:
@@ -72,16 +93,39 @@ def judge_file(home: Path) -> Path:
     return home / "guards" / "judge.safetensors"
 
 
-def make_guards(limits: RequestLimits, policy: GuardPolicy = USUAL, model: str = "", key: str = "") -> tuple[GuardLayer, ...]:
+def make_guards(
+    limits: RequestLimits, policy: GuardPolicy = USUAL, model: str = "", key: str = "", ask: AskGuard = nobody
+) -> tuple[GuardLayer, ...]:  # fmt: skip
     """Return every guard that is not off, the outermost first, for `middleware.wrap`.
 
-    `model`, `key`: names for which a policy may say something else.
+    `model`, `key`: names for which a policy may say something else. `ask`: asks the guard models that a policy may name.
     """
+
+    def made(file: GuardFile, rule: GuardRule) -> Guard:
+        return file.make(limits, rule) if file.make_asking is None else file.make_asking(limits, rule, ask)
+
+    return tuple(GuardLayer(file.name, made(file, rule), rule.mode) for file, rule in _on(policy, model, key))
+
+
+def read_ahead(request: Request, policy: GuardPolicy = USUAL, model: str = "", key: str = "") -> None:
+    """Let the guards that take milliseconds read a request, so that they need none when it passes them."""
+    for file, rule in _on(policy, model, key):
+        if file.read_ahead is not None:
+            with suppress(IngleError):  # the guard itself says so
+                file.read_ahead(rule, request)
+
+
+def _on(policy: GuardPolicy, model: str, key: str) -> Iterator[tuple[GuardFile, GuardRule]]:
+    """Yield the guards that are not off, each with its rule."""
     rules = policy.rules(model, key)
-    made = [(file, replace(rule_of(rules, file.name, file.modes), judge=policy.judge)) for file in guard_files()]
-    return tuple(GuardLayer(file.name, file.make(limits, rule), rule.mode) for file, rule in made if rule.mode != "off")
+    for file in guard_files():
+        rule = replace(rule_of(rules, file.name, file.modes), judge=policy.judge)
+        if rule.mode != "off":
+            yield file, rule
 
 
 def _file(module: Any) -> GuardFile:
-    takes, check = getattr(module, "TAKES", ()), getattr(module, "check", None)
-    return GuardFile(module.NAME, module.ORDER, module.MODES, module.EDITS, module.HOLDS_BACK, module.make, takes, check)
+    takes, check, ahead = getattr(module, "TAKES", ()), getattr(module, "check", None), getattr(module, "read_ahead", None)
+    words = module.ABOUT, module.LOOKS_AT, getattr(module, "TITLE", "")
+    order = module.NAME, module.ORDER, module.MODES, module.EDITS, module.HOLDS_BACK
+    return GuardFile(*order, module.make, *words, takes, check, ahead, getattr(module, "make_asking", None))

@@ -10,9 +10,11 @@ from ingle.core.errors import RequestError
 from ingle.core.message import Chunk, Message, Request, TextPart
 from ingle.safety.limits import RequestLimits
 from ingle.safety.middleware import Guard, Next
-from ingle.safety.policy import GuardRule, Mode
+from ingle.safety.policy import GuardRule, LooksAt, Mode
 
 NAME = "roles"
+ABOUT = "Requests in which the turns make no sense."
+LOOKS_AT: tuple[LooksAt, ...] = ("question",)
 ORDER = 30
 MODES: tuple[Mode, ...] = ("block",)
 EDITS = False

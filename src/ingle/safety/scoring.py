@@ -44,7 +44,7 @@ def topic_rules(rule: GuardRule) -> tuple[ScoreRule, ...]:
 def sentences(text: str) -> Iterator[str]:
     """Yield the sentences of a whole text."""
     start = 0
-    while (end := _sentence_end(text, start, True)) > start:
+    while (end := sentence_end(text, start, True)) > start:
         yield text[start:end]
         start = end
 
@@ -61,7 +61,7 @@ def by_sentence(rules: Sequence[ScoreRule], question: str, instead: str) -> Look
         read[:] = [answer]
         spans, start = [], 0
         # Another look may let only part of a judged sentence go: it still ends where it ended.
-        while (end := _known_end(judged, held.at + start, held.at) or _sentence_end(held.text, start, held.final)) > start:
+        while (end := _known_end(judged, held.at + start, held.at) or sentence_end(held.text, start, held.final)) > start:
             if held.at + end not in judged:
                 judged[held.at + end] = _judged(rules, question, answer[: held.at + end], end - start, instead)
             if (span := judged[held.at + end]) is not None:
@@ -79,7 +79,7 @@ def last_question(request: Request) -> str:
     return next((message.text for message in reversed(request.messages) if message.role == "user"), "")
 
 
-def _sentence_end(text: str, start: int, final: bool) -> int:
+def sentence_end(text: str, start: int, final: bool) -> int:
     """Return where the sentence ends; `start` if that isn't known yet."""
     most = start + LONGEST_SENTENCE
     found = _END.search(text, start, min(len(text), most + 1))

@@ -10,10 +10,12 @@ from ingle.core.errors import ContextError, RequestError
 from ingle.core.message import Chunk, Request
 from ingle.safety.limits import RequestLimits
 from ingle.safety.middleware import Guard, Next
-from ingle.safety.policy import GuardRule, Mode
+from ingle.safety.policy import GuardRule, LooksAt, Mode
 from ingle.safety.texts import message_texts, nodes, utf8_bytes
 
 NAME = "size"
+ABOUT = "Requests that are too large."
+LOOKS_AT: tuple[LooksAt, ...] = ("question",)
 ORDER = 10
 MODES: tuple[Mode, ...] = ("block",)
 EDITS = False

@@ -1,8 +1,8 @@
 """Corrections of the judges by an owner: a text's n-grams, and the side of the threshold on which they belong.
 
 They lie in a file of their own beside the judge, and act on whichever judge is there: what is taught outlives a better judge, and once a
-correction is taken back, the judge is to the bit what it was without it. The file holds hashed n-grams and no words, but whoever has it
-can test guesses of a text.
+correction is taken back, the judge is to the bit what it was without it. The file holds hashed n-grams, and the words of texts that were
+taught by themselves, by which the same in other words is known; nobody but its owner may read it.
 """
 
 import hashlib
@@ -26,12 +26,20 @@ _CURE = "Take back all that was taught: `ingle guard reset`."
 
 @dataclass(frozen=True, slots=True)
 class Pull:
-    """One vector on the wrong side of a judge's threshold."""
+    """One part of a text on the wrong side of a judge's threshold."""
 
     judge: str
     rate: float
     """Rate of false alarms whose threshold is meant."""
     text: Sparse
+    whole: bool = True
+    """Whether it is a whole text, or a piece of one: they have different thresholds."""
+    words: str = ""
+    """It itself, by which other wordings are known; "" = it acts on like n-grams alone."""
+    encoder: str = ""
+    """Digest of the encoder that read it; "" = it was judged by n-grams alone."""
+    odds: float = 0.0
+    """Its score by that encoder."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,15 +85,15 @@ def write_taught(path: Path, taught: Sequence[Teaching]) -> None:
     if not taught:
         path.unlink(missing_ok=True)
         return
-    texts = [pull.text for one in taught for pull in one.pulls]
+    pulls = [pull for one in taught for pull in one.pulls]
+    texts = [pull.text for pull in pulls]
     arrays: dict[str, npt.NDArray[Any]] = {
         "places": np.concatenate([places for places, _ in texts]).astype(np.int32),
         "values": np.concatenate([values for _, values in texts]).astype(np.float32),
         "ends": np.cumsum([len(places) for places, _ in texts], dtype=np.int64),
     }
-    table = json.dumps([
-        {"id": one.id, "at": one.at, "harmful": one.harmful, "pulls": [[pull.judge, pull.rate] for pull in one.pulls]} for one in taught
-    ])  # fmt: skip
+    said = [(one, [[pull.judge, pull.rate, pull.whole, pull.words, pull.encoder, pull.odds] for pull in one.pulls]) for one in taught]
+    table = json.dumps([{"id": one.id, "at": one.at, "harmful": one.harmful, "pulls": pulls} for one, pulls in said])
     data = save(arrays, {"taught": table, "seal": _seal(arrays, table)})
     if len(data) > MOST_BYTES:
         cure = "Take some of it back first: `ingle guard undo`, or all: `ingle guard reset`."
@@ -100,9 +108,9 @@ def _unpacked(arrays: dict[str, npt.NDArray[Any]], table: list[dict[str, Any]]) 
         raise ValueError("places and values don't fit together")
     texts = iter([(places[start:end], values[start:end]) for start, end in zip([0, *ends], ends, strict=False)])
     return tuple(
-        Teaching(one["id"], one["at"], one["harmful"], tuple(Pull(judge, rate, next(texts)) for judge, rate in one["pulls"]))
+        Teaching(one["id"], one["at"], one["harmful"], tuple(Pull(pull[0], pull[1], next(texts), *pull[2:]) for pull in one["pulls"]))
         for one in table
-    )
+    )  # fmt: skip
 
 
 def _seal(arrays: dict[str, npt.NDArray[Any]], table: str) -> str:

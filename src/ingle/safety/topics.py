@@ -9,10 +9,13 @@ from functools import lru_cache
 from ingle.core.message import Chunk, Request, Verdict
 from ingle.safety.limits import RequestLimits
 from ingle.safety.middleware import Guard, Next, with_verdicts
-from ingle.safety.policy import ACTIONS, GuardRule, Mode
+from ingle.safety.policy import ACTIONS, GuardRule, LooksAt, Mode
 from ingle.safety.scoring import ScoreRule, last_question, sentences, topic_rules
 
 NAME = "topics"
+TITLE = "Your own topics"
+ABOUT = "Questions about the topics that policy.toml lists under [guards.topics]."
+LOOKS_AT: tuple[LooksAt, ...] = ("question",)
 ORDER = 53
 MODES: tuple[Mode, ...] = ("off", "tell", "block")
 EDITS = False

@@ -23,10 +23,12 @@ from ingle.core.errors import RequestError
 from ingle.core.message import Chunk, Request, Verdict
 from ingle.safety.limits import RequestLimits
 from ingle.safety.middleware import Guard, Next, with_verdicts
-from ingle.safety.policy import GuardRule, Mode
+from ingle.safety.policy import GuardRule, LooksAt, Mode
 from ingle.safety.texts import Speaker, request_texts, with_texts
 
 NAME = "unicode"
+ABOUT = "Invisible characters that change how a text reads."
+LOOKS_AT: tuple[LooksAt, ...] = ("question", "document", "answer")
 ORDER = 20
 MODES: tuple[Mode, ...] = ("edit", "block")
 EDITS = True

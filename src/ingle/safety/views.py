@@ -17,6 +17,9 @@ from functools import lru_cache
 from pathlib import Path
 from urllib.parse import unquote
 
+import numpy as np
+import numpy.typing as npt
+
 MOST_BYTES = 65_536
 MOST_VIEWS = 16
 DEPTH = 2
@@ -28,6 +31,9 @@ _LEAST_COMMON = 3
 """Different common words that a text must have to count as language."""
 _READS = 0.25
 """Share of common words from which a text counts as language; English texts have 0.3 to 0.6."""
+
+_PLAINER = 0.2
+"""Nats by which a pair of letters must be likelier in another alphabet."""
 
 _FOREIGN = 0.1
 """Share below which a text is no language, or a disguised one."""
@@ -122,7 +128,10 @@ def _mapped(text: str) -> Iterator[str]:
     """Letters moved in the alphabet (rot13 and every other shift), or the alphabet turned round."""
     for piece in _foreign(text):
         if len(re.findall(r"[A-Za-z]", piece[:400])) >= _LEAST_LETTERS:
-            yield from sorted((piece.translate(table) for table in _ALPHABETS), key=reads, reverse=True)
+            if _of_words(piece):
+                yield from (piece.translate(_ALPHABETS[number]) for number in _likely_alphabets(piece))
+            else:
+                yield from (piece.translate(table) for table in _ALPHABETS)
 
 
 def _foreign(text: str) -> Iterator[str]:
@@ -135,6 +144,49 @@ def _foreign(text: str) -> Iterator[str]:
         )
 
 
+def _of_words(text: str) -> bool:
+    """Return whether a text is of words, whose letters follow each other by habit: codes have digits, or no spaces."""
+    return " " in text and not re.search(r"[0-9]", text[:400])
+
+
+def _likely_alphabets(text: str) -> list[int]:
+    """Return the number of the alphabet in which pairs of letters are likeliest, if they are likelier than as they stand."""
+    scores = np.einsum("aij,ij->a", _pairs_by_alphabet(), _pair_counts(text))
+    best = int(scores.argmax())
+    return [best] if scores[best] > _odds_of_pairs(text) + _PLAINER else []
+
+
+def _odds_of_pairs(text: str) -> float:
+    """Return how likely a text's pairs of letters are in English: the mean of log(share), in nats."""
+    return float((_pair_counts(text) * _pair_odds()).sum())
+
+
+def _pair_counts(text: str) -> npt.NDArray[np.float64]:
+    """Return the share of every pair of letters [27, 27]; the last stands for all that is no letter."""
+    letters = np.frombuffer(text[:400].lower().encode("ascii", "replace"), np.uint8).astype(np.int64) - ord("a")
+    letters = np.where((letters < 0) | (letters > 25), 26, letters)
+    counts = np.bincount(27 * letters[:-1] + letters[1:], minlength=27 * 27).reshape(27, 27).astype(np.float64)
+    counts[26, 26] = 0
+    shares: npt.NDArray[np.float64] = counts / max(1.0, counts.sum())
+    return shares
+
+
+@lru_cache(maxsize=1)
+def _pair_odds() -> npt.NDArray[np.float64]:
+    """Log of how often a letter follows another, from the ordinary texts beside this file."""
+    text = Path(__file__).with_name("ordinary.txt").read_text("utf-8")
+    counts = sum((400 * _pair_counts(text[at : at + 400]) for at in range(0, len(text), 400)), np.full((27, 27), 0.5))
+    odds: npt.NDArray[np.float64] = np.log(counts / counts.sum(1, keepdims=True))
+    return odds
+
+
+@lru_cache(maxsize=1)
+def _pairs_by_alphabet() -> npt.NDArray[np.float64]:
+    """`_pair_odds` of what each alphabet makes of the letters [alphabets, 27, 27]."""
+    orders = [[*(ord(_LETTERS.translate(table)[i]) - ord("a") for i in range(26)), 26] for table in _ALPHABETS]
+    return np.stack([_pair_odds()[order][:, order] for order in orders])
+
+
 _LETTERS = "abcdefghijklmnopqrstuvwxyz"
 _ALPHABETS = [
     str.maketrans(_LETTERS + _LETTERS.upper(), order + order.upper())
@@ -144,8 +196,9 @@ _ALPHABETS = [
 
 def _turned(text: str) -> Iterator[str]:
     for piece in _foreign(text):
-        yield piece[::-1]
-        yield " ".join(word[::-1] for word in piece.split(" "))
+        for turned in (piece[::-1], " ".join(word[::-1] for word in piece.split(" "))):
+            if not _of_words(piece) or _odds_of_pairs(turned) > _odds_of_pairs(piece) + _PLAINER / 4:
+                yield turned
 
 
 def _codes(text: str) -> Iterator[str]:

@@ -8,6 +8,8 @@ from ingle.adapt.choosing import Choice
 from ingle.core.energy import NOTHING, Energy
 from ingle.core.message import Request, Usage, Verdict
 from ingle.engine.language_model import LanguageModel
+from ingle.safety.opinion import NO_COST, GuardCost
+from ingle.safety.policy import GuardPolicy
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,14 +52,22 @@ class AnswerRun:
     """The request as it came, and its seed."""
     choice: Choice
     """The request after memories were added, and the model with its lessons."""
+    policy: GuardPolicy
+    """The guards' policy that holds for it from its beginning to its end."""
     seeing: Energy = NOTHING
     """The energy that its pictures took."""
+    guarding: GuardCost = NO_COST
+    """What guard models took that were asked about it."""
     words: list[str] = field(default_factory=list)
     verdicts: list[Verdict] = field(default_factory=list)
     writing: bool = False
     """Whether the engine is at it."""
     blocked: "asyncio.Future[Usage] | None" = None
     """Where the engine tells what the answer took, when a guard has ended it."""
+
+    def guarded(self, cost: GuardCost) -> None:
+        """Adds what one question to a guard model took."""
+        self.guarding = self.guarding.plus(cost)
 
     @property
     def model(self) -> LanguageModel:

@@ -93,11 +93,17 @@ async def may_see_metrics(request: Request) -> str:
 
 
 async def may_teach_guards(request: Request) -> str:
-    """Return `asker`, if it may teach the guards, which act for everybody. Raises NoRight for a key without that right."""
+    """Return `asker`, if it may teach and set the guards, which act for everybody. Raises NoRight for a key without that right."""
     key = await _key_of(request)
-    if key is not None and not key.guards:
+    if not await teaches_guards(request):
         raise may_not_teach()
     return "" if key is None else key.id
+
+
+async def teaches_guards(request: Request) -> bool:
+    """Return whether whoever asks may teach and set the guards: the user of this machine, and keys with that right."""
+    key = await _key_of(request)
+    return key is None or key.guards
 
 
 async def may_pull(request: Request) -> None:
@@ -107,8 +113,8 @@ async def may_pull(request: Request) -> None:
 
 
 def may_not_teach() -> NoRight:
-    """Return the error of a key that may not teach the guards."""
-    return _no_right("teach the guards of this home", "--guards")
+    """Return the error of a key that may not teach and set the guards."""
+    return _no_right("teach or set the guards of this home", "--guards")
 
 
 def _no_right(act: str, option: str) -> NoRight:

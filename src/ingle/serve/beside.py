@@ -109,7 +109,8 @@ class Beside:
     async def _answer(self, model: LanguageModel, request: Request) -> tuple[str, Tap]:
         tap, words = Tap(), list[str]()
         limits = await asyncio.to_thread(limits_of, model)
-        layers = make_guards(limits, self.service.policy, model.name, await asyncio.to_thread(self.service.key_name, self.asker))
+        key, ask = await asyncio.to_thread(self.service.key_name, self.asker), self.service.guard_models.ask_for(self.asker)
+        layers = make_guards(limits, self.service.policy, model.name, key, ask)
         chunks = wrap(layers, tap.around(lambda passed: self._engine(model, passed)))(request)
         try:
             async for chunk in chunks:

@@ -1,7 +1,8 @@
-"""`/v1/guards`: teaching the judges that they were wrong, and taking it back.
+"""`/v1/guards`: what each guard does and setting it; teaching the judges that they were wrong, and taking it back.
 
-The judges act for everybody whom this server answers, so a key needs the right to it (`ingle key add NAME --guards`): a guest must not be
-able to have them let attacks on others pass. An answer is taken as an example only by whoever asked for it.
+Guards act for everybody whom this server answers, so a key needs the right to it (`ingle key add NAME --guards`): a guest must not be
+able to have them let attacks on others pass. What holds for a guest it may see, but no other key's name. An answer is taken as an example
+only by whoever asked for it.
 """
 
 import asyncio
@@ -9,14 +10,66 @@ from typing import Any
 
 from fastapi import APIRouter, Depends
 
+from ingle.adapt.guard_modes import GuardSet, GuardSetting, guard_settings, set_guard
 from ingle.adapt.guards import GuardsTaught, guards_taught, plain_texts, take_back, teach_guards, texts_of_answer
-from ingle.core.errors import RequestError
+from ingle.core.errors import ConfigError, RequestError
+from ingle.safety.registry import guard_policy
 from ingle.safety.taught import Teaching
-from ingle.serve.auth import Keyed, may_teach_guards, service_of
-from ingle.serve.schema import GuardTeaching
+from ingle.serve.auth import Keyed, asker, may_teach_guards, service_of, teaches_guards
+from ingle.serve.live_policy import check_keys
+from ingle.serve.schema import GuardMode, GuardTeaching
 from ingle.serve.service import Service
 
 router = APIRouter(route_class=Keyed)
+
+
+@router.get("/v1/guards", tags=["safety"])
+async def guards(
+    service: Service = Depends(service_of), who: str = Depends(asker), may: bool = Depends(teaches_guards)  # noqa: B008
+) -> dict[str, Any]:  # fmt: skip
+    """List the guards: what each does, what it can do, and whether policy.toml says it; for a key without the right to set them, what holds
+    for it."""
+    await service.live.renewed()
+    return {"object": "list", "data": await asyncio.to_thread(_tables, service, who, may)}
+
+
+@router.put("/v1/guards/{name}", tags=["safety"])
+async def set_mode(
+    name: str, body: GuardMode, service: Service = Depends(service_of), who: str = Depends(may_teach_guards)  # noqa: B008
+) -> dict[str, Any]:  # fmt: skip
+    """Set what a guard does, for everybody. It is written into policy.toml, and acts from the next request on."""
+    done = await set_here(service, name, body.mode, who)
+    [row] = [one for one in await asyncio.to_thread(_tables, service, who, True) if one["guard"] == name]
+    return {**row, "before": done.before, "changed": done.changed}
+
+
+async def set_here(service: Service, name: str, word: str, who: str) -> GuardSet:
+    """Set a guard of the home of a running server, which goes by it at once. `who`: id of a key that may. Raises as `set_guard` does."""
+
+    def act() -> GuardSet:
+        check_keys(guard_policy(service.home.policy), service.engine)  # or the server would not go by what is written
+        return set_guard(service.home, name, word, service.record, who)
+
+    done = await asyncio.to_thread(act)
+    await service.live.renewed()
+    return done
+
+
+def settings_for(service: Service, who: str, may: bool) -> list[GuardSetting]:
+    """Return how the guards are set; `may`: for somebody who may set them, else what holds for the key `who`. Reads policy.toml.
+
+    Raises ConfigError for one that can't be read; where the home lies, only those who may set it learn.
+    """
+    if may:
+        return list(guard_settings(service.home))
+    try:
+        return [one.without_keys() for one in guard_settings(service.home, service.key_name(who))]
+    except ConfigError:
+        raise ConfigError("policy.toml", "can't be read now", "", "Ask whoever keeps this house.") from None
+
+
+def _tables(service: Service, who: str, may: bool) -> list[dict[str, Any]]:
+    return [{"object": "guard", **one.table()} for one in settings_for(service, who, may)]
 
 
 @router.post("/v1/guards/teach", tags=["safety"])

@@ -24,6 +24,7 @@ from ingle.media.printed import printed_words, quoted, reads_print
 from ingle.media.speech import RATE, Hearing
 from ingle.safety.limits import RequestLimits
 from ingle.safety.middleware import Blocked, close, wrap
+from ingle.safety.policy import GuardPolicy
 from ingle.safety.registry import make_guards
 from ingle.serve.guard_facts import guard_events
 from ingle.serve.record import answer_digest
@@ -160,13 +161,14 @@ async def guard_words(service: Service, text: str, name: str, asker: str, comple
     """
     if not text.strip():
         return
+    policy = await service.live.renewed()
     key = await asyncio.to_thread(service.key_name, asker)
     request, verdicts = Request((Message.of("user", text),), max_tokens=1), list[Verdict]()
 
     async def nothing(_request: Request) -> AsyncIterator[Chunk]:
         yield Chunk("", finish="stop")
 
-    chunks = wrap(make_guards(_LIMITS, service.policy, name, key), nothing)(request)
+    chunks = wrap(make_guards(_LIMITS, policy, name, key, service.guard_models.ask_for(asker)), nothing)(request)
     try:
         async for chunk in chunks:
             verdicts += chunk.verdicts
@@ -175,11 +177,13 @@ async def guard_words(service: Service, text: str, name: str, asker: str, comple
         raise
     finally:
         await close(chunks)
-        await _tell(service, verdicts, text, name, asker, completion)
+        await _tell(service, policy, verdicts, text, name, asker, completion)
 
 
-async def _tell(service: Service, verdicts: Sequence[Verdict], text: str, name: str, asker: str, completion: str) -> None:
+async def _tell(
+    service: Service, policy: GuardPolicy, verdicts: Sequence[Verdict], text: str, name: str, asker: str, completion: str
+) -> None:  # fmt: skip
     service.metrics.judged(dict.fromkeys(verdicts))
-    events = guard_events(verdicts, name, "", service.policy, answer_digest(service.key, text), "", completion, asker)
+    events = guard_events(verdicts, name, "", policy, answer_digest(service.key, text), "", completion, asker)
     for written in [service.recorder.add(event) for event in events]:
         await asyncio.wrap_future(written)

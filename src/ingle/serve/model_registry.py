@@ -12,7 +12,7 @@ from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
 
-from ingle.core.errors import DeltaError, HomeError, NotKept
+from ingle.core.errors import DeltaError, HomeError, IngleError, NotKept
 from ingle.engine.language_model import LanguageModel
 from ingle.home.kept import Kept, get_kept, list_models
 from ingle.home.place import Home
@@ -38,6 +38,8 @@ class ModelRegistry:
     faults: dict[str, str] = field(default_factory=dict)
     """Faults of damaged models, by name, as of the last listing."""
     _opened: dict[str, tuple[Kept, LanguageModel]] = field(default_factory=dict)
+    _own: set[str] = field(default_factory=set)
+    """Names of models that this server uses itself, offered or not."""
     _locks: dict[str, asyncio.Lock] = field(default_factory=dict)
     _opening: Executor = field(default_factory=lambda: ThreadPoolExecutor(4, "opening", _give_way))
 
@@ -58,7 +60,7 @@ class ModelRegistry:
         for name in faults.keys() - self.faults.keys():
             log("damaged", {"model": name, "fault": faults[name]})
         self.faults = faults
-        for name in self._opened.keys() - {kept.name for kept in models} - faults.keys():
+        for name in self._opened.keys() - {kept.name for kept in models} - faults.keys() - self._own:
             self._opened.pop(name, None)
         return sorted(models, key=lambda kept: (kept.name != self.default, kept.name))
 
@@ -82,7 +84,20 @@ class ModelRegistry:
 
     async def find(self, name: str) -> tuple[Kept, LanguageModel]:
         """Return the model's entry in the home, and the opened model. Raises as `get` does."""
-        kept = await asyncio.to_thread(self.kept, name)  # a manifest that is new takes 10 ms to read
+        return await self._find(await asyncio.to_thread(self.kept, name))  # a manifest that is new takes 10 ms to read
+
+    async def own(self, name: str) -> LanguageModel:
+        """Return the opened model of that name for the server's own use, as guards have, offered or not. Raises as `get` does."""
+        self._own.add(name)
+        try:
+            kept = await asyncio.to_thread(get_kept, self.home, name)
+        except IngleError:
+            self._own.discard(name)
+            self._opened.pop(name, None)
+            raise
+        return (await self._find(kept))[1]
+
+    async def _find(self, kept: Kept) -> tuple[Kept, LanguageModel]:
         async with self._locks.setdefault(kept.name, asyncio.Lock()):
             opened = self._opened.get(kept.name)
             if opened is not None and (opened[0].base, opened[0].deltas) == (kept.base, kept.deltas):

@@ -10,6 +10,7 @@ from fastapi import APIRouter, Depends
 from ingle.core.errors import RequestError
 from ingle.safety.injection import score, sentences
 from ingle.safety.judge import Judge, load_judge
+from ingle.safety.reading import REQUESTS
 from ingle.safety.registry import judge_file
 from ingle.serve.auth import Keyed, asker, service_of
 from ingle.serve.schema import ModerationBody
@@ -34,10 +35,12 @@ async def moderations(
 
 def moderated(judge: Judge, text: str) -> dict[str, Any]:
     """Return a text's result. A score of a half is the threshold at which one harmless text in a hundred is flagged."""
-    odds = {**judge.scores(text), "order": max(score(judge, sentence) for sentence in sentences(text))}
-    scores = {name: 1 / (1 + math.exp(-max(-30.0, min(30.0, value - judge.alarm(name, _RATE))))) for name, value in odds.items()}
-    categories = {name: value > 0.5 for name, value in scores.items()}
-    return {"flagged": any(categories.values()), "categories": categories, "category_scores": scores}
+    scores = judge.scores(text)
+    margins = {name: scores.margin(judge, name, _RATE)[0] for name in REQUESTS}
+    margins["order"] = max(score(judge, sentence) for sentence in sentences(text)) - judge.alarm("order", _RATE)
+    scored = {name: 1 / (1 + math.exp(-max(-30.0, min(30.0, margin)))) for name, margin in margins.items()}
+    categories = {name: value > 0.5 for name, value in scored.items()}
+    return {"flagged": any(categories.values()), "categories": categories, "category_scores": scored}
 
 
 def _texts(body: ModerationBody) -> list[str]:

@@ -18,7 +18,7 @@ from ingle.core.errors import Busy, NotKept, PullError, RequestError
 from ingle.engine.bandwidth import read_bandwidth
 from ingle.engine.offers import ModelOffer, check_room, offers
 from ingle.home.catalogue import CATALOGUE, close_names
-from ingle.home.hub_models import HUB_MODELS
+from ingle.home.hub_models import ON_HUB
 from ingle.home.place import Home
 from ingle.serve.logs import log
 
@@ -85,7 +85,7 @@ class Puller:
         Raises NotKept for any other name, Busy while one is being pulled, RequestError if this server offers only some models, or there
         is no room.
         """
-        if name not in CATALOGUE and name not in HUB_MODELS:
+        if name not in CATALOGUE and name not in ON_HUB:
             close = close_names(name[:100])
             cure = f"Did you mean {' or '.join(close)}?" if close else "GET /v1/catalogue lists them."
             raise NotKept("name", f"The catalogue has no model {name[:100]!r}", "", cure)

@@ -10,6 +10,7 @@ from ingle.core.message import Chunk, Message, Request
 from ingle.engine.answer import answer
 from ingle.engine.language_model import LanguageModel
 from ingle.safety.middleware import drive, from_iterator, wrap
+from ingle.safety.opinion import AskGuard, nobody
 from ingle.safety.policy import USUAL, GuardPolicy
 from ingle.safety.registry import make_guards
 from ingle.serve.limits import limits_of
@@ -98,9 +99,12 @@ def kept_as_said(key: bytes, facts: Mapping[str, Any], request: Request, kept: s
     return request_digest(key, request) == facts.get("request"), answer_digest(key, kept) == facts.get("answer")
 
 
-def again(model: LanguageModel, request: Request, policy: GuardPolicy = USUAL, key: str = "") -> Iterator[Chunk]:
-    """Yield the answer as the server would give it now, behind its guards under this policy. `key`: name of the API key."""
-    guards = make_guards(limits_of(model), policy, model.name, key)
+def again(
+    model: LanguageModel, request: Request, policy: GuardPolicy = USUAL, key: str = "", ask: AskGuard = nobody
+) -> Iterator[Chunk]:  # fmt: skip
+    """Yield the answer as the server would give it now, behind its guards under this policy. `key`: name of the API key; `ask`: asks guard
+    models."""
+    guards = make_guards(limits_of(model), policy, model.name, key, ask)
     return drive(wrap(guards, lambda passed: from_iterator(answer(model.answering(passed), passed)))(request))
 
 

@@ -20,8 +20,10 @@ def open_rooms(home: Home) -> "Engine":
 
 def rooms() -> "Mapping[str, Migrations]":
     """Return the migrations of all tables that the server writes."""
-    from ingle.home import api_keys, examples, sign_outs, turns
+    from ingle.home import api_keys, asked_once, examples, sign_outs, turns
     from ingle.ledger import table
 
-    named = {"ledger": table, "turns": turns, "api_keys": api_keys, "examples": examples, "sign_outs": sign_outs}
+    named = {
+        "ledger": table, "turns": turns, "api_keys": api_keys, "examples": examples, "sign_outs": sign_outs, "asked_once": asked_once,
+    }  # fmt: skip
     return {name: room.MIGRATIONS for name, room in named.items()}

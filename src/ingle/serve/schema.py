@@ -358,6 +358,12 @@ class GuardTeaching(Whole):
     harmful: bool
 
 
+class GuardMode(Whole):
+    """`PUT /v1/guards/NAME`: what a guard does, in a plain word (off, tell, hide, stop) or by its mode's name."""
+
+    mode: str
+
+
 class PullRequest(Whole):
     """`POST /v1/catalogue/pull`: a name of the catalogue; whether to pull it although it is too large for this machine's memory; whether
     its file lies on the disk once, as it is served (null = as the home's settings say)."""

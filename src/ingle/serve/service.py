@@ -32,11 +32,13 @@ from ingle.media.decoder import MediaDecoder
 from ingle.media.speech import Speech
 from ingle.safety.middleware import Blocked, Next, close, wrap
 from ingle.safety.policy import USUAL, GuardPolicy
-from ingle.safety.registry import make_guards
+from ingle.safety.registry import make_guards, read_ahead
 from ingle.serve.answers_key import answer_key
 from ingle.serve.ask import AnswerRun, Ask, Keep
 from ingle.serve.drawing import drawn, is_drawing, said_with_picture
+from ingle.serve.guard_models import GuardModels
 from ingle.serve.limits import limits_of
+from ingle.serve.live_policy import LivePolicy
 from ingle.serve.logs import log
 from ingle.serve.metrics import Metrics
 from ingle.serve.model_registry import ModelRegistry
@@ -65,14 +67,16 @@ class Service:
     def __init__(
         self, home: Home, settings: ServeSettings, sampling: SamplingSettings, models: ModelRegistry, policy: GuardPolicy = USUAL
     ) -> None:  # fmt: skip
-        """policy: settings of the guards; see safety/policy.py."""
+        """policy: settings of the guards, until policy.toml is looked at; see safety/policy.py."""
         self.home, self.settings, self.sampling, self.models = home, settings, sampling, models
-        self.metrics, self.policy, self.recorder = Metrics(), policy, Recorder(home)
+        self.metrics, self.recorder = Metrics(), Recorder(home)
+        self.live = LivePolicy(home.policy, policy, lambda: self.engine)
         # Decoders, ears and voices: processes that start when they are first needed.
         self.slow, self.decoder, self.speech, self.sounds = Slow(), MediaDecoder(), Speech(home), SoundMemory()
         self.meter = Meter(clocks=Clocks(cpu_s=lambda: self.decoder.cpu_s + self.speech.cpu_s))
         """Meters those processes; a reading between two answers counts what others asked meanwhile, too."""
         self.preparer = Preparer(self.slow, self.decoder, self.meter, lambda: self.running)
+        self.guard_models = GuardModels(models, self.slow.guard_models, lambda one: self.scheduler.attend(one), settings.deadline_s)  # noqa: PLW0108 - none yet
         self.puller = Puller(home, models.only, lambda: self.running)
         self.refusals = Refusals(self.recorder.add)
         self.wrong_keys = WrongKeys(self.recorder.add, self.metrics.wrong_key)
@@ -122,6 +126,7 @@ class Service:
         seen: dict[str, float] = {}
         while True:
             await asyncio.sleep(_SWEEP_S)
+            await self.live.renewed()
             self.refusals.sweep()
             with suppress(HomeError):  # the next time, then
                 for digest in await asyncio.to_thread(self.chooser.lapsed):
@@ -162,6 +167,11 @@ class Service:
         return self._database
 
     @property
+    def policy(self) -> GuardPolicy:
+        """The guards' policy, as it was when somebody last asked something."""
+        return self.live.now
+
+    @property
     def chooser(self) -> Chooser:
         """Chooses what acts on answers of all that was taught."""
         assert self._chooser is not None, "start() comes first"
@@ -184,20 +194,22 @@ class Service:
         Raises NotKept for an unknown model, RequestError and its subclasses for a request that can't be answered, Busy at too much load,
         HomeError or LedgerError if the fact can't be written: the answer then has no last chunk.
         """
+        policy = await self.live.renewed()
         kept, model = await self.models.find(ask.model)
         request = as_drawing(model, ask.request)
         seed = request.sampling.seed
         request = replace(request, sampling=replace(request.sampling, seed=new_seed() if seed is None else seed))
         try:
             seeing = await self.preparer.see(model, request, ask.asker)
-            run = AnswerRun(replace(ask, request=request), await asyncio.to_thread(self._choose, ask, model, kept, request), seeing)
+            choice = await asyncio.to_thread(self._choose, ask, model, kept, request)
+            run = AnswerRun(replace(ask, request=request), choice, policy, seeing)
             async with aclosing(self._guarded(run)) as chunks:
                 async for chunk in drawn(run.model, chunks) if is_drawing(run.model, request) else chunks:
                     yield chunk
         except RequestError as error:
             if error.guard:
                 self.metrics.judged([error.verdict if isinstance(error, Blocked) else Verdict("block", guard=error.guard)])
-            event = refusal_event(self.key, model, request, error, ask.id, ask.asker, self.policy)
+            event = refusal_event(self.key, model, request, error, ask.id, ask.asker, policy)
             await asyncio.wrap_future(self.recorder.add(event))
             error.told = True
             raise
@@ -205,7 +217,10 @@ class Service:
     async def _guarded(self, run: AnswerRun) -> AsyncGenerator[Chunk, None]:
         limits = await asyncio.to_thread(limits_of, run.model)  # reads the vocabulary the first time
         key = await asyncio.to_thread(self.key_name, run.ask.asker)
-        guarded = wrap(make_guards(limits, self.policy, run.model.name, key), self._engine(run))(run.choice.request)
+        request, name, policy = run.choice.request, run.model.name, run.policy
+        await self.slow.guards.do(run.ask.asker, lambda _stop: read_ahead(request, policy, name, key))
+        ask = self.guard_models.ask_for(run.ask.asker, run.guarded)
+        guarded = wrap(make_guards(limits, policy, name, key, ask), self._engine(run))(request)
         try:
             async for chunk in guarded:
                 run.words.append(chunk.text)
@@ -298,7 +313,7 @@ class Service:
         """Counts what guards said, and queues the facts of it before that of the answer."""
         ask, text = run.ask, "".join(run.words)
         self.metrics.judged(dict.fromkeys(run.verdicts))
-        for event in told_events(self.key, run.model, ask.request, text, run.verdicts, self.policy, ask.id, ask.asker):
+        for event in told_events(self.key, run.model, ask.request, text, run.verdicts, run.policy, ask.id, ask.asker):
             self.recorder.add(event)
 
     def _keep(self, run: AnswerRun, keep: Keep, event: Event, usage: Usage) -> None:
@@ -317,4 +332,4 @@ class Service:
         ask, text = run.ask, "".join(run.words)
         event = answer_event(self.key, run.model.name, ask.request, text, finish, usage, run.verdicts, ask.id, ask.asker)
         sight = {"sight": run.model.seer.sight.digest} if usage.image_tokens and run.model.seer is not None else {}
-        return replace(event, facts={**event.facts, **run.choice.facts, **sight})
+        return replace(event, facts={**event.facts, **run.choice.facts, **sight, **run.guarding.facts()})

@@ -101,6 +101,10 @@ class Slow:
         """Hearing windows and speaking clauses, which have one process."""
         self.prompts = Turns("prompt", 4, 2)
         """Templates and tokenizers, of which a stranger's may take seconds; and painted pictures."""
+        self.guards = Turns("guard", 2)
+        """Judges that read requests."""
+        self.guard_models = Turns("guard model", 4)
+        """Guard models' questions, which take seconds; their tokens are read by the scheduler."""
         self.doors = Turns("door", 4, 4)
         """Keys and health."""
         self.seats = Places("pictures and sounds in work", SEATS, SEATS_EACH)
@@ -108,5 +112,5 @@ class Slow:
 
     def close(self) -> None:
         """Begin nothing any more."""
-        for turns in (self.decoding, self.speech, self.prompts, self.doors):
+        for turns in (self.decoding, self.speech, self.prompts, self.guards, self.guard_models, self.doors):
             turns.close()

@@ -1,4 +1,4 @@
-// The settings of this conversation. Empty = the home's default.
+// The settings of this conversation (empty = the home's default), of the guards, and of this browser.
 
 const THEMES = { system: "System", light: "Light", dark: "Dark" };
 
@@ -9,8 +9,9 @@ export default {
     chosen: { type: Object, default: () => ({}) },
     note: { type: String, default: "" },
     more: Boolean,
+    safety: { type: Object, default: () => ({ may: false, guards: [], note: "", failures: 0 }) },
   },
-  emits: ["change", "reset", "models"],
+  emits: ["change", "reset", "models", "guard"],
   template: `
     <dialog ref="box" class="panel settings" aria-labelledby="settings-title" @click="outside">
       <div class="sheet">
@@ -55,6 +56,23 @@ export default {
           </div>
           <button v-if="changed" type="button" class="quiet" @click="reset">Reset to defaults</button>
         </section>
+        <section ref="safety" class="guards" aria-labelledby="safety-title">
+          <h3 id="safety-title">Safety</h3>
+          <p class="wrong" role="alert">{{ safety.note }}</p>
+          <small v-if="safety.may">What you choose holds for everybody who asks here, from the next message on.</small>
+          <small v-else>Only whoever keeps this house can change this.</small>
+          <fieldset v-for="one in safety.guards" :key="one.name + safety.failures" :data-guard="one.name">
+            <legend>{{ one.title }}</legend>
+            <small>{{ one.about }}</small>
+            <div v-if="safety.may" class="choice">
+              <label v-for="way in one.choices"><input type="radio" :name="'guard-' + one.name" :value="way.word" :checked="way.word === one.word"
+                     @change="$emit('guard', [one.name, way.word])"><span>{{ way.label }}</span></label>
+            </div>
+            <small><b v-if="!safety.may">{{ one.label }}. </b>{{ one.does }}</small>
+            <small v-for="other in one.others">{{ other }}</small>
+          </fieldset>
+          <small v-if="safety.may">Words and topics of your own: policy.toml, under [guards.output] and [guards.topics].</small>
+        </section>
         <section>
           <h3>This browser</h3>
           <label v-if="voices.length">Voice
@@ -92,10 +110,11 @@ export default {
     addEventListener("ingle-voice", ({ detail }) => detail.type === "hello" && (this.voices = detail.voices));
   },
   methods: {
-    open() {
+    open(section) {
       this.typed = {};
       window.ingleVoice.voices().catch(() => {}); // they come when they come
-      this.$refs.box.showModal();
+      if (!this.$refs.box.open) this.$refs.box.showModal();
+      if (section) this.$nextTick(() => this.$refs[section].scrollIntoView());
     },
     outside(event) {
       if (event.target === this.$refs.box) this.$refs.box.close();

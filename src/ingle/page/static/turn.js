@@ -35,7 +35,7 @@ export default {
     beside: { type: Array, default: () => [] },
     place: { type: Number, default: 0 },
   },
-  emits: ["act", "edit", "correct", "step", "cure", "learning"],
+  emits: ["act", "edit", "correct", "step", "cure", "learning", "safety"],
   template: `
     <article class="turn" :class="[role, { set_right: correction && !editing }]" :aria-label="role === 'user' ? 'You' : 'Answer'" :aria-busy="live ? 'true' : null">
       <form v-if="editing" class="edit" @submit.prevent="save">
@@ -66,6 +66,7 @@ export default {
         <p v-if="seen.taught" role="status">{{ seen.taught }}</p>
         <button v-for="act in judging" type="button" :data-act="act.id" title="Teaches the guards of this home, for everybody who asks here"
                 @click="do_(act.id)">{{ act.pressed ? "Take it back" : act.label }}</button>
+        <button type="button" class="way" aria-haspopup="dialog" title="What each guard does" @click="$emit('safety')">Settings → Safety</button>
       </div>
       <footer v-if="!editing">
         <div v-if="beside.length > 1" class="beside" role="group" aria-label="Other versions">

@@ -8,8 +8,9 @@ const SAMPLES = [
 ];
 
 export default {
-  props: { shown: Boolean, temporary: Boolean, offer: { type: Object, default: null } },
-  emits: ["sample", "models"],
+  props: { shown: Boolean, temporary: Boolean, offer: { type: Object, default: null }, question: { type: Object, default: null } },
+  emits: ["sample", "models", "answer"],
+  data: () => ({ chosen: null }),
   template: `
     <section v-if="shown" class="welcome">
       <svg class="mark" aria-hidden="true"><use href="#i-hearth"></use></svg>
@@ -19,6 +20,14 @@ export default {
       <ul>
         <li v-for="sample in samples"><button type="button" @click="$emit('sample', sample)">{{ sample }}</button></li>
       </ul>
+      <form v-if="question" class="question" aria-labelledby="asked-once" @submit.prevent="$emit('answer', chosen ?? question.usual)">
+        <h2 id="asked-once">One question, asked once</h2>
+        <div class="asked">What should happen when somebody here asks for harm, such as how to build a weapon?</div>
+        <label v-for="one in question.choices"><input type="radio" name="asked-once" :value="one.word" :checked="one.word === (chosen ?? question.usual)"
+               @change="chosen = one.word"><span><b>{{ one.label }}</b><small>{{ one.does }}</small></span></label>
+        <small>The guard errs now and then, both ways. You can change this any time: Settings → Safety.</small>
+        <div class="buttons"><button type="button" @click="$emit('answer', '')">Leave it as it is</button><button class="main">Save</button></div>
+      </form>
       <div v-if="offer" class="offer">A larger model fits this machine: {{ offer.title }}, about {{ Math.round(offer.tokens_per_s) }} tokens a second.
         <button type="button" aria-haspopup="dialog" @click="$emit('models')">Look at models</button></div>
     </section>`,

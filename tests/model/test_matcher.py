@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from ingle.adapt.matcher import FOLDER, LONGEST, WEIGHTS_FILE, matcher, odds_of, pair_odds, pair_row
+from ingle.model.matcher import FOLDER, LONGEST, WEIGHTS_FILE, matcher, odds_of, pair_odds, pair_row
 from ingle.model.text_encoder import TextEncoder, tokenizer_of
 
 PIECES = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "who", "runs", "the", "mill", "bak", "##ery", "?", "a", "##s"]
