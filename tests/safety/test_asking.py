@@ -13,7 +13,7 @@ from ingle.safety.judging import SAYS
 from ingle.safety.middleware import drive, wrap
 from ingle.safety.opinion import GuardOpinion, GuardQuestion, in_turns, nobody, turns_of
 from ingle.safety.policy import GuardPolicy, GuardRule
-from ingle.safety.registry import make_guards, read_ahead
+from ingle.safety.registry import judge_ahead, make_guards
 from ingle.safety.watching import EVERY
 from tests.safety.scripted import LIMITS, USAGE, Scripted, user, verdicts
 
@@ -182,7 +182,7 @@ def test_nobody_is_open() -> None:
     assert [verdict.rule for verdict in verdicts(chunks)] == ["failed"]
     with pytest.raises(GuardError, match="is not open here"):
         nobody(GuardQuestion("guard", ())).send(None)  # type: ignore[attr-defined]
-    read_ahead(user(PLAIN), GuardPolicy({("", ""): {"harm": GuardRule("block", by="model")}}))
+    judge_ahead(user(PLAIN), GuardPolicy({("", ""): {"harm": GuardRule("block", by="model")}}))
 
 
 def test_what_did_not_fit_is_told_once_and_closed_refuses() -> None:

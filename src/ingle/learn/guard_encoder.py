@@ -1,8 +1,8 @@
 """Tunes the encoder of meaning that tells requests for harm from others that look like them (`safety/meaning.py` runs it).
 
 It begins as the first layers of multilingual-e5-small (MIT; out of a pinned wheel), and learns in the four bits in which it is kept. Its
-vocabulary is cut to the pieces that the texts need and the commonest of Latin letters in lower case. Batches
-are drawn by family, since the small families are what matters; half of the texts end without a sign, as people type.
+vocabulary is cut to the pieces that the texts need, and the commonest of Latin letters in lower case. Batches are drawn by family, since
+the small families are what matters, and hold both sides of minimal pairs; half of the texts end without a sign, as people type.
 """
 
 import random
@@ -99,7 +99,6 @@ def pieces_for(pieces: Sequence[tuple[str, float]], texts: Sequence[str]) -> lis
     whole, counts = unigram_of(pieces), Counter[int]()
     for text in texts:
         counts.update(whole.encode(text).ids)
-
     latin = [number for number, (piece, _) in enumerate(pieces) if piece == piece.lower() and all(map(_latin, piece))]
     letters = [number for number in latin if len(pieces[number][0]) == 1]
     special = [number for number, (piece, _) in enumerate(pieces) if piece in SPECIAL]

@@ -128,7 +128,7 @@ def measured(
         for name, texts in groups.items():
             for text in texts:
                 watch(done, every)
-                scores.setdefault(name, []).append(judge.scores(text, by_meaning))
+                scores.setdefault(name, []).append(judge.read(text, by_meaning))
                 done += 1
         thresholds |= _thresholds(scores, by_meaning)
     watch(every, every)

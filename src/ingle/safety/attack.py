@@ -28,6 +28,6 @@ def make(_limits: RequestLimits, rule: GuardRule) -> Guard:
     return judging(NAME, rule, SILENT, "reads like an attack on the model's rules")
 
 
-def read_ahead(rule: GuardRule, request: Request) -> None:
+def judge_ahead(rule: GuardRule, request: Request) -> None:
     """Read a request: what was read is remembered."""
     look(load_judge(rule.judge), NAME, rule.alarms, request, SILENT)

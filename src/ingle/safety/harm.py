@@ -39,7 +39,7 @@ def make_asking(_limits: RequestLimits, rule: GuardRule, ask: AskGuard) -> Guard
     return judging(NAME, rule, SILENT, _ASKS) if rule.by == "judge" else asking(NAME, rule, SILENT, _ASKS, ask)
 
 
-def read_ahead(rule: GuardRule, request: Request) -> None:
+def judge_ahead(rule: GuardRule, request: Request) -> None:
     """Read a request: what was read is remembered."""
     if rule.by != "model":
         look(load_judge(rule.judge), NAME, rule.alarms, request, SILENT)

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
+from threading import Lock
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -77,11 +78,19 @@ class Judge:
         """Return what the judges of requests say of a text, remembered: a conversation comes again with every turn."""
         asked = with_meaning and self.meaning is not None
         key = self.digest, asked, hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
-        if key not in _known:
-            if len(_known) >= _MOST_KNOWN:
-                _known.clear()
-            _known[key] = TextScores.of(read_text(self, text, asked), asked)
-        return _known[key]
+        found = _known.get(key)
+        if found is None:
+            found = self.read(text, with_meaning)
+            with _knowing:
+                while len(_known) >= _MOST_KNOWN:
+                    del _known[next(iter(_known))]  # the oldest
+                _known[key] = found
+        return found
+
+    def read(self, text: str, with_meaning: bool = True) -> "TextScores":
+        """Return what the judges of requests say of a text, read anew."""
+        asked = with_meaning and self.meaning is not None
+        return TextScores.of(read_text(self, text, asked), asked)
 
     def alarm(self, name: str, rate: float, whole: bool = True, by_meaning: bool = False) -> float:
         """Return the score above which a share of `rate` of harmless texts alarms; between and beyond the rates of the file, by
@@ -126,6 +135,7 @@ def threshold_table(name: str, whole: bool, by_meaning: bool) -> str:
 _MOST_KNOWN = 4096
 """Texts whose scores are remembered."""
 _known: dict[tuple[str, bool, bytes], TextScores] = {}
+_knowing = Lock()
 
 
 def save_judge(path: Path, judge: Judge, meaning: str = "") -> None:
@@ -186,7 +196,8 @@ def corrected(judge: Judge, taught: Sequence[Teaching]) -> Judge:
             if change := gap(judge, pull, one.harmful):
                 before = judge.nearby.get(pull.judge, Nearby())
                 judge = replace(judge, nearby={**judge.nearby, pull.judge: before.with_one(pull.text, pull.words, change)})
-            hasher.update(f"{pull.judge} {pull.rate} {one.harmful} ".encode() + places.tobytes() + values.tobytes())
+            said = json.dumps([pull.judge, pull.rate, one.harmful, pull.whole, pull.words, pull.encoder, pull.odds])
+            hasher.update(said.encode() + places.tobytes() + values.tobytes())
     return replace(judge, digest=hasher.hexdigest()) if taught else judge
 
 

@@ -16,13 +16,15 @@ from ingle.safety.policy import ACTIONS, GuardRule
 from ingle.safety.texts import Speaker, request_texts
 
 MOST_BY_MEANING = 16
-"""Texts of a request whose meaning is read, the latest first; the others are judged by n-grams alone."""
+"""Texts of a request whose meaning is read: of more, half the latest and half those that n-grams find worst, which judge the rest."""
 MOST_CHARACTERS = 400_000
 """Characters of a request that are judged, the latest first."""
 MOST_AT_ONCE, _OVERLAP = 60_000, 400
 """Characters that are read at once, and how many of them again with the next ones."""
 _SHORT_TURN, _MOST_TURNS = 160, 4
 """Characters of a turn that is read together with those before it, and how many turns of a speaker that may be."""
+MOST_ALONE = 256
+"""Texts of a request that are judged by themselves, the latest first; earlier ones are read as one, a line each."""
 UNREAD = "too long"
 """The rule of a verdict on a request that no judge read to its end."""
 
@@ -122,26 +124,39 @@ def margins(
 ) -> tuple[list[JudgedText], int]:  # fmt: skip
     """Return how far each text is above its thresholds at these rates of false alarms, the latest text first; and the characters that were
     too many to be judged."""
-    left, by_meaning, unread, found = MOST_CHARACTERS, MOST_BY_MEANING, 0, list[JudgedText]()
-    for one in reversed(list(sent_texts(request))):
-        if one.speaker in silent:
-            continue
+    left, unread, texts = MOST_CHARACTERS, 0, list[tuple[str, str]]()
+    for one in _latest_first([one for one in sent_texts(request) if one.speaker not in silent]):
         unread += max(0, len(one.text) - left)
         text, left = one.text[len(one.text) - min(left, len(one.text)) :], max(0, left - len(one.text))
-        for at in range(0, len(text), MOST_AT_ONCE):
-            scores = judge.scores(text[max(0, at - _OVERLAP) : at + MOST_AT_ONCE], by_meaning > 0)
-            (margin, score, threshold), *others = (scores.margin(judge, name, rate) for rate in rates)
-            found.append(JudgedText((margin, *(other for other, _, _ in others)), Alarm(one.place, score, threshold)))
-            by_meaning -= 1
+        texts += [(one.place, text[max(0, at - _OVERLAP) : at + MOST_AT_ONCE]) for at in range(0, len(text), MOST_AT_ONCE)]
+    few = len(texts) <= MOST_BY_MEANING
+    scores = [judge.scores(text, few) for _, text in texts]
+    if name == "harm" and not few:
+        worst = sorted(range(len(texts)), key=lambda number: -scores[number].margin(judge, name, rates[0])[0])
+        for number in {*range(min(len(texts), MOST_BY_MEANING // 2)), *worst[: MOST_BY_MEANING // 2]}:
+            scores[number] = judge.scores(texts[number][1], True)
+    found = []
+    for (place, _), read in zip(texts, scores, strict=True):
+        (margin, score, threshold), *others = (read.margin(judge, name, rate) for rate in rates)
+        found.append(JudgedText((margin, *(other for other, _, _ in others)), Alarm(place, score, threshold)))
     return found, unread
 
 
+def _latest_first(sent: Sequence[SentText]) -> Iterator[SentText]:
+    """Yield texts, the latest first; those before the `MOST_ALONE` latest as one, so that many short ones cost what a long one does."""
+    yield from reversed(sent[-MOST_ALONE:])
+    if early := sent[:-MOST_ALONE]:
+        yield SentText("earlier texts", early[0].speaker, "\n".join(one.text for one in early))
+
+
 def sent_texts(request: Request) -> Iterator[SentText]:
-    """Yield all that was sent and says something, in order: texts by origin, whole messages of several origins, and the last turns of the
-    user together, if they are short."""
-    for place, speaker, text in request_texts(request):
-        if len(text.split()) > 1 or (text.strip() and speaker != "tools"):
-            yield SentText(place, speaker, text)
+    """Yield all that was sent and says something, in order: descriptions of tools as one, texts by origin, whole messages of several
+    origins, and the last turns of the user together, if they are short."""
+    sent = [SentText(*one) for one in request_texts(request) if one[2].strip()]
+    said = [one.text for one in sent if one.speaker == "tools" and len(one.text.split()) > 1]  # names and ids are nobody's words
+    if said:
+        yield SentText("tools", "tools", "\n".join(said))
+    yield from (one for one in sent if one.speaker != "tools")
     for number, message in enumerate(request.messages):
         if len({part.origin for part in message.sourced}) > 1:
             yield SentText(f"messages[{number}].content", message.role, message.text)

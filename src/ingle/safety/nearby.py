@@ -16,7 +16,7 @@ NEAR, NEAR_ODDS = 0.5, -1.0
 """Cosine of n-grams, and log odds of asking the same, from which a taught text acts on another one."""
 _SURE_ODDS = 1.0
 """Log odds from which it acts in full."""
-_MOST_MATCHED, _LEAST_SHARED = 6, 0.02
+_MOST_MATCHED, _LEAST_SHARED = 3, 0.02
 """Taught texts of which it is asked whether they ask the same: those that share most n-grams, so many at the least."""
 
 

@@ -49,7 +49,7 @@ class GuardFile:
     """Choices of a policy beside its mode: fields of `GuardRule`."""
     check: Callable[[GuardRule], object] | None = None
     """Raises ConfigError for a rule that the guard can't follow."""
-    read_ahead: Callable[[GuardRule, Request], object] | None = None
+    judge_ahead: Callable[[GuardRule, Request], object] | None = None
     """Reads a request and remembers what it found, for a guard that takes milliseconds: a server does it in a thread beforehand."""
     make_asking: Callable[[RequestLimits, GuardRule, AskGuard], Guard] | None = None
     """Makes a guard that may ask a guard model."""
@@ -107,12 +107,12 @@ def make_guards(
     return tuple(GuardLayer(file.name, made(file, rule), rule.mode) for file, rule in _on(policy, model, key))
 
 
-def read_ahead(request: Request, policy: GuardPolicy = USUAL, model: str = "", key: str = "") -> None:
+def judge_ahead(request: Request, policy: GuardPolicy = USUAL, model: str = "", key: str = "") -> None:
     """Let the guards that take milliseconds read a request, so that they need none when it passes them."""
     for file, rule in _on(policy, model, key):
-        if file.read_ahead is not None:
+        if file.judge_ahead is not None:
             with suppress(IngleError):  # the guard itself says so
-                file.read_ahead(rule, request)
+                file.judge_ahead(rule, request)
 
 
 def _on(policy: GuardPolicy, model: str, key: str) -> Iterator[tuple[GuardFile, GuardRule]]:
@@ -125,7 +125,7 @@ def _on(policy: GuardPolicy, model: str, key: str) -> Iterator[tuple[GuardFile, 
 
 
 def _file(module: Any) -> GuardFile:
-    takes, check, ahead = getattr(module, "TAKES", ()), getattr(module, "check", None), getattr(module, "read_ahead", None)
+    takes, check, ahead = getattr(module, "TAKES", ()), getattr(module, "check", None), getattr(module, "judge_ahead", None)
     words = module.ABOUT, module.LOOKS_AT, getattr(module, "TITLE", "")
     order = module.NAME, module.ORDER, module.MODES, module.EDITS, module.HOLDS_BACK
     return GuardFile(*order, module.make, *words, takes, check, ahead, getattr(module, "make_asking", None))

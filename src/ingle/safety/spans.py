@@ -16,7 +16,7 @@ WINDOW_WORDS, WINDOW_STEP = 12, 6
 FEWEST_WORDS, MOST_CHARACTERS = 3, 400
 """Words of a piece at the fewest, and its characters at the most: what is longer is read by windows."""
 _PIECES = re.compile(r"[^.!?\n。！？]+[.!?。！？]*|[^\n]+")
-_FIELDS = tuple(map(re.compile, (r"(?<=[:=]) [^\n]+", r"[^|;\n\t]{8,}", r"(?<=>)[^<>\n]{8,}(?=<)", r"(?<=<!--)[^\n]+?(?=-->)")))
+_FIELDS = tuple(map(re.compile, (r"(?<=[:=]) [^\n]+", r"[^|;\n\t]{8,}", r"(?<=>)[^<>\n]{8,}(?=<)", r"(?<=<!--)[^\n]{3,400}?(?=-->)")))
 """Behind a colon, in a cell, between tags, in a comment."""
 _QUOTES = re.compile(
     r"\"([^\"\n]{2,400})\"|“([^”\n]{2,400})”|«([^»\n]{2,400})»|„([^“”\n]{2,400})[“”]|`([^`\n]{2,400})`|"

@@ -19,7 +19,7 @@ from ingle.engine.scoring import score_in_steps
 from ingle.engine.seeing import ReadyPrompt
 from ingle.explain.cause import TOP, Nats, OutOfTime, Reader
 from ingle.safety.middleware import close, wrap
-from ingle.safety.registry import make_guards
+from ingle.serve.guarding import guards_around
 from ingle.serve.limits import limits_of
 from ingle.serve.service import Service
 from ingle.serve.why import Tap
@@ -109,8 +109,7 @@ class Beside:
     async def _answer(self, model: LanguageModel, request: Request) -> tuple[str, Tap]:
         tap, words = Tap(), list[str]()
         limits = await asyncio.to_thread(limits_of, model)
-        key, ask = await asyncio.to_thread(self.service.key_name, self.asker), self.service.guard_models.ask_for(self.asker)
-        layers = make_guards(limits, self.service.policy, model.name, key, ask)
+        layers = await guards_around(self.service, request, limits, self.service.policy, model.name, self.asker)
         chunks = wrap(layers, tap.around(lambda passed: self._engine(model, passed)))(request)
         try:
             async for chunk in chunks:

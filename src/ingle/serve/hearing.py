@@ -25,8 +25,8 @@ from ingle.media.speech import RATE, Hearing
 from ingle.safety.limits import RequestLimits
 from ingle.safety.middleware import Blocked, close, wrap
 from ingle.safety.policy import GuardPolicy
-from ingle.safety.registry import make_guards
 from ingle.serve.guard_facts import guard_events
+from ingle.serve.guarding import guards_around
 from ingle.serve.record import answer_digest
 from ingle.serve.service import Service
 from ingle.serve.sound_facts import hear_event
@@ -162,13 +162,12 @@ async def guard_words(service: Service, text: str, name: str, asker: str, comple
     if not text.strip():
         return
     policy = await service.live.renewed()
-    key = await asyncio.to_thread(service.key_name, asker)
     request, verdicts = Request((Message.of("user", text),), max_tokens=1), list[Verdict]()
 
     async def nothing(_request: Request) -> AsyncIterator[Chunk]:
         yield Chunk("", finish="stop")
 
-    chunks = wrap(make_guards(_LIMITS, policy, name, key, service.guard_models.ask_for(asker)), nothing)(request)
+    chunks = wrap(await guards_around(service, request, _LIMITS, policy, name, asker), nothing)(request)
     try:
         async for chunk in chunks:
             verdicts += chunk.verdicts

@@ -32,11 +32,11 @@ from ingle.media.decoder import MediaDecoder
 from ingle.media.speech import Speech
 from ingle.safety.middleware import Blocked, Next, close, wrap
 from ingle.safety.policy import USUAL, GuardPolicy
-from ingle.safety.registry import make_guards, read_ahead
 from ingle.serve.answers_key import answer_key
 from ingle.serve.ask import AnswerRun, Ask, Keep
 from ingle.serve.drawing import drawn, is_drawing, said_with_picture
 from ingle.serve.guard_models import GuardModels
+from ingle.serve.guarding import guards_around
 from ingle.serve.limits import limits_of
 from ingle.serve.live_policy import LivePolicy
 from ingle.serve.logs import log
@@ -216,11 +216,9 @@ class Service:
 
     async def _guarded(self, run: AnswerRun) -> AsyncGenerator[Chunk, None]:
         limits = await asyncio.to_thread(limits_of, run.model)  # reads the vocabulary the first time
-        key = await asyncio.to_thread(self.key_name, run.ask.asker)
-        request, name, policy = run.choice.request, run.model.name, run.policy
-        await self.slow.guards.do(run.ask.asker, lambda _stop: read_ahead(request, policy, name, key))
-        ask = self.guard_models.ask_for(run.ask.asker, run.guarded)
-        guarded = wrap(make_guards(limits, policy, name, key, ask), self._engine(run))(request)
+        request = run.choice.request
+        layers = await guards_around(self, request, limits, run.policy, run.model.name, run.ask.asker, run.guarded)
+        guarded = wrap(layers, self._engine(run))(request)
         try:
             async for chunk in guarded:
                 run.words.append(chunk.text)
