@@ -26,7 +26,7 @@ _WAIT_S = 30.0
 
 @dataclass(frozen=True, slots=True)
 class ModeFor:
-    """What policy.toml says of a guard for one model, or for one key."""
+    """A mode that policy.toml gives one model or key."""
 
     kind: Literal["model", "key"]
     name: str
@@ -44,7 +44,7 @@ class GuardSetting:
     idle: bool
     """Whether the policy gives it nothing to look for."""
     others: tuple[ModeFor, ...]
-    """What holds for single models and keys instead."""
+    """Modes of single models and keys."""
 
     def without_keys(self) -> "GuardSetting":
         """Return it without the names of keys, which are nobody's but the owner's to see."""

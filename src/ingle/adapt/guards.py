@@ -54,7 +54,7 @@ class JudgedTexts:
     id: str = ""
     """Of the answer that they belong to."""
     around: tuple[str, ...] = ()
-    """What else was sent, and judged: earlier turns, instructions, tools. Only that it was harmless can be taught of it."""
+    """Other texts that were sent, and judged: earlier turns, instructions, tools. Only that it was harmless can be taught of it."""
 
 
 @dataclass(frozen=True, slots=True)

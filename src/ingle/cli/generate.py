@@ -39,7 +39,7 @@ class ShownAnswer:
     fault: OSError | None = None
     """Why the end of the answer could not be shown."""
     guarding: GuardCost = NO_COST
-    """What guard models took that were asked about it."""
+    """The cost of guard models that were asked about it."""
 
     @property
     def decode_tokens_per_s(self) -> float:

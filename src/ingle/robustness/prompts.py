@@ -55,7 +55,7 @@ class LabelledPrompt:
 
     @property
     def part(self) -> PromptPart:
-        """What the judges of the guards may do with it. Ingle's own texts are held out nowhere: `bench/data/guard.tsv` has others."""
+        """Its part in making the guards' judges. Ingle's own texts are held out nowhere: `bench/data/guard.tsv` has others."""
         if self.source in UNSEEN or (self.held_out and self.source != OWN):
             return "held out"
         return "thresholds" if _share(_SALT + self._key) < THRESHOLDS else "teaches"

@@ -55,7 +55,7 @@ class JudgedText(NamedTuple):
 
 
 class Looked(NamedTuple):
-    """What looking at a request gave."""
+    """The outcome of looking at a request."""
 
     alarm: Alarm | None
     unread: int

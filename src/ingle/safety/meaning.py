@@ -1,4 +1,4 @@
-"""What a text means, for the judge of harm: a small encoder that was tuned on requests (`learn/guard_encoder.py` made the files).
+"""The meaning of a text, for the judge of harm: a small encoder that was tuned on requests (`learn/guard_encoder.py` made the files).
 
 N-grams know words; the encoder knows that other words say the same. It is part of a judge, which was measured with this encoder and no
 other. Where it can't run, the judge goes by n-grams alone, under thresholds of their own, and the log says so.

@@ -1,4 +1,4 @@
-"""What an owner taught a judge: texts with a change of the score each, which texts near them share.
+"""An owner's lessons to a judge: texts with a change of the score each, which texts near them share.
 
 A text is near one that shares most of its n-grams, or that asks the same in other words (model/matcher.py).
 """

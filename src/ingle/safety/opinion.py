@@ -1,4 +1,4 @@
-"""What a guard asks of a kept guard model, and what that says of it. Whoever has an engine answers (`AskGuard`); this room has none."""
+"""Questions to a kept guard model, and its opinions. Whoever has an engine answers (`AskGuard`); this room has none."""
 
 from collections.abc import Awaitable, Callable
 from typing import NamedTuple
@@ -11,11 +11,11 @@ from ingle.safety.policy import GuardRule
 from ingle.safety.texts import Speaker
 
 _NOBODY = "…"
-"""What a user said before an assistant who speaks first: templates want them in turns."""
+"""Stands for a user before an assistant who speaks first: templates want them in turns."""
 
 
 class GuardCost(NamedTuple):
-    """What asking took."""
+    """The cost of asking."""
 
     asked: int = 0
     """Questions."""
@@ -54,7 +54,7 @@ class GuardQuestion(NamedTuple):
 
 
 class GuardOpinion(NamedTuple):
-    """What a guard model says."""
+    """A guard model's opinion."""
 
     risk: float
     """0 to 1: the probability of each label, times its weight."""

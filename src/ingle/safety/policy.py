@@ -27,7 +27,7 @@ Mode = Literal["off", "tell", "edit", "block"]
 """`off`: the guard is not used. `tell`: it reports its findings. `edit`: it removes them. `block`: it refuses the request, or ends the
 answer."""
 LooksAt = Literal["question", "document", "answer"]
-"""What a guard looks at: what somebody says, what comes with it to be read (memories, tools' results, documents), what the model says."""
+"""Places that a guard looks at: somebody's words, texts that come with them (memories, tools' results, documents), the model's words."""
 ACTIONS: Mapping[Mode, Literal["allow", "edit", "block"]] = MappingProxyType({"tell": "allow", "edit": "edit", "block": "block"})
 """The action of a guard's verdicts, by its mode."""
 TABLE = "guards"
@@ -68,7 +68,7 @@ class GuardRule:
     say: str = ""
     """Words that an answer ends with where the guard ended it; empty = the guard's own."""
     fails: Literal["open", "closed"] = "open"
-    """What comes of a request that the guard could not judge: it passes and that is told, or it is refused."""
+    """The fate of a request that the guard could not judge: it passes and that is told, or it is refused."""
     by: Literal["judge", "model", "both"] = "judge"
     """Who judges: the judge that ships with Ingle, a kept guard model, or the judge first and the model where the judge is unsure."""
     model: str = "guard"

@@ -43,7 +43,7 @@ class ReadPart(NamedTuple):
     meaning: float | None
     """Log-odds by the encoder; None where it was not asked."""
     score: float
-    """What is compared with the judge's threshold: meaning where it is known, else words, and what was taught."""
+    """Compared with the judge's threshold: meaning where it is known, else words, and what was taught."""
 
 
 def request_vector(text: str) -> Sparse:

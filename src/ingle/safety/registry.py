@@ -40,9 +40,9 @@ class GuardFile:
     make: Callable[[RequestLimits, GuardRule], Guard]
     """Makes the guard for one model, by a rule whose mode is not `off`."""
     about: str
-    """What it is about, in a sentence for anybody."""
+    """Its subject, in a sentence for anybody."""
     looks_at: tuple[LooksAt, ...]
-    """What it looks at."""
+    """Places that it looks at."""
     title: str = ""
     """Its name for people who set it on the page; empty = it is too technical for that."""
     takes: tuple[str, ...] = ()

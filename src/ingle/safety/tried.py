@@ -1,4 +1,4 @@
-"""What every guard would do with a text, tried on the guards themselves: as a question, as something to be read, and as an answer.
+"""Every guard's act on a text, tried on the guards themselves: as a question, as something to be read, and as an answer.
 
 Nothing is recorded, and no model is asked: the text takes the place of its answer.
 """
@@ -31,7 +31,7 @@ _IDLE = "policy.toml gives it nothing to look for"
 
 
 class GuardTry(NamedTuple):
-    """What a guard would do with a text."""
+    """A guard's act on a text."""
 
     does: Mode
     """`off` = nothing."""
@@ -41,7 +41,7 @@ class GuardTry(NamedTuple):
 
 
 class TriedGuard(NamedTuple):
-    """What one guard would do with a text in each place that it looks at; nothing, where it is off."""
+    """One guard's acts on a text, by the places that it looks at; none, where it is off."""
 
     file: GuardFile
     mode: Mode

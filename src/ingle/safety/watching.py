@@ -15,7 +15,7 @@ from ingle.safety.scoring import sentence_end
 EVERY = 200
 """Characters that come between two questions at least; the end of an answer is asked about in any case."""
 Judged = tuple[Passage | None, Sequence[Verdict]]
-"""What was found in the answer so far, if anything was (its place is filled in here), and what else is to be told."""
+"""A finding in the answer so far, if there is one (its place is filled in here), and what else is to be told."""
 JudgeAnswer = Callable[[str], Awaitable[Judged]]
 """(the answer so far) → what is to be said of it."""
 

@@ -57,7 +57,7 @@ class AnswerRun:
     seeing: Energy = NOTHING
     """The energy that its pictures took."""
     guarding: GuardCost = NO_COST
-    """What guard models took that were asked about it."""
+    """The cost of guard models that were asked about it."""
     words: list[str] = field(default_factory=list)
     verdicts: list[Verdict] = field(default_factory=list)
     writing: bool = False
