@@ -1,4 +1,4 @@
-"""Questions that the matcher learns from, as `bench/data/matcher_questions.txt` has them, and the pairs that are drawn of them.
+"""Questions that the matcher learns from, as `bench/data/matcher_*.txt` have them, and the pairs that are drawn of them.
 
 A block is a domain: `x:` its things, `q:` a relation in several wordings each, `g:` questions that share words with the domain and are
 about none of its things. Whoever wrote them had not seen those by which Ingle is measured.
@@ -11,12 +11,18 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-FILE = Path(__file__).parent / "data" / "matcher_questions.txt"
+DATA = Path(__file__).parent / "data"
+FILES = ("matcher_questions.txt", "matcher_more.txt", "matcher_de.txt", "matcher_fr.txt", "matcher_es.txt")
 _SAME, _OTHER_RELATION, _OTHER_THING, _GENERAL = 0.42, 0.82, 0.92, 0.96
 _ALIKE = 0.6
 """Of pairs of two relations, so many are of wordings that share the most words: "When does it open?", "When does it close?"."""
 _FRAMED = 0.1
-_FRAMES = ("Quick question: {x}", "{x} Thanks!", "Do you know? {x}", "I was wondering: {x}", "Hello, {x}", "Please tell me: {x}")
+_FRAMES = {
+    "en": ("Quick question: {x}", "{x} Thanks!", "Do you know? {x}", "I was wondering: {x}", "Hello, {x}", "Please tell me: {x}"),
+    "de": ("Kurze Frage: {x}", "{x} Danke!", "Weißt du das? {x}", "Hallo, {x}", "Sag mir bitte: {x}", "Ich hab mich gefragt: {x}"),
+    "fr": ("Petite question : {x}", "{x} Merci !", "Tu le sais ? {x}", "Bonjour, {x}", "Dis-moi : {x}", "Je me demandais : {x}"),
+    "es": ("Una pregunta: {x}", "{x} ¡Gracias!", "¿Lo sabes? {x}", "Hola, {x}", "Dime, por favor: {x}", "Me preguntaba: {x}"),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +36,12 @@ class Domain:
     """Each in its wordings, with {x} or {X} for the thing."""
     general: tuple[str, ...]
 
+    @property
+    def language(self) -> str:
+        """`en`, `de`, `fr` or `es`: what its name begins with."""
+        code, colon, _ = self.name.partition(":")
+        return code if colon and code in _FRAMES else "en"
+
 
 @dataclass(frozen=True, slots=True)
 class Pair:
@@ -40,9 +52,9 @@ class Pair:
     same: bool
 
 
-def read_domains(path: Path = FILE) -> list[Domain]:
-    """All domains of the file."""
-    return [_domain(block) for block in re.split(r"\n\s*\n", path.read_text("utf-8").strip())]
+def read_domains() -> list[Domain]:
+    """All domains of the files."""
+    return [_domain(block) for name in FILES for block in re.split(r"\n\s*\n", (DATA / name).read_text("utf-8").strip())]
 
 
 def _domain(block: str) -> Domain:
@@ -60,7 +72,7 @@ def draw_pair(domains: Sequence[Domain], draw: random.Random) -> Pair:
     if kind < _SAME:
         one, other = draw.sample(relation, 2)
         if draw.random() < _FRAMED:  # nothing but what says nothing is between them
-            other = draw.choice(_FRAMES).replace("{x}", one)
+            other = draw.choice(_FRAMES[domain.language]).replace("{x}", one)
         return Pair(filled(one, thing, draw), filled(other, thing, draw), True)
     wording = draw.choice(relation)
     one = filled(wording, thing, draw)

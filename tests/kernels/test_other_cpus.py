@@ -34,7 +34,7 @@ def test_kernels_hold_on(cpu: str) -> None:
         "tests/engine/test_cpu.py",
         "tests/engine/test_cpu_memory.py",
         "tests/engine/test_sampling.py",
-        "tests/media/test_encoder.py",
+        "tests/kernels/test_tower.py",
         "tests/train/test_train_attention.py",
         "tests/train/test_train_memory.py",
     ]

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 from ingle.model.matcher import FOLDER, LONGEST, WEIGHTS_FILE, matcher, odds_of, pair_odds, pair_row
-from ingle.model.text_encoder import TextEncoder, tokenizer_of
+from ingle.model.text_encoder import TextEncoder, WordTable, wordpiece_of
 
 PIECES = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "who", "runs", "the", "mill", "bak", "##ery", "?", "a", "##s"]
-ENCODER = TextEncoder(tokenizer_of(PIECES), {})
+ENCODER = TextEncoder(WordTable(wordpiece_of(PIECES), {}), {})
 
 
 def test_a_pair_is_read_as_bert_reads_it() -> None:

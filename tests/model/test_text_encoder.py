@@ -1,13 +1,27 @@
 """Encoders of texts are BERT, read what BERT reads, and are stored in four bits."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 from transformers import BertConfig, BertModel
 
-from ingle.model.text_encoder import GROUP, HEADS, TextEncoder, dequantised, quantised, tokenizer_of
+from ingle.model import text_encoder
+from ingle.model.text_encoder import (
+    GROUP,
+    HEADS,
+    WORDS,
+    TextEncoder,
+    WordTable,
+    dequantised,
+    load_words,
+    quantised,
+    shipped_words,
+    unigram_of,
+)
 
-PIECES = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "who", "runs", "the", "mill", "bak", "##ery", "?", "a", "##s"]
+PIECES = ["<s>", "<pad>", "</s>", "<unk>", "▁who", "▁runs", "▁the", "▁mill", "▁bak", "ery", "?", "▁a", "s"]
 
 
 def bert(layers: int = 2, width: int = 48) -> BertModel:
@@ -34,7 +48,9 @@ def test_the_encoder_is_bert(tokens: int) -> None:
     with torch.no_grad():
         theirs = made(input_ids=torch.from_numpy(ids)[None], token_type_ids=torch.from_numpy(segments)[None]).last_hidden_state[0].numpy()
     for format_, most in (("fp32", 2e-5), ("int8", 0.2)):
-        ours = TextEncoder(tokenizer_of(PIECES), weights_of(made), format_).read(ids, segments)
+        weights = weights_of(made)
+        words = WordTable(unigram_of([(piece, -1.0) for piece in PIECES]), {WORDS: weights.pop(WORDS)})
+        ours = TextEncoder(words, weights, format_).read(ids, segments)
         assert np.abs(ours - theirs).max() < most
         assert np.median(np.abs(ours - theirs)) < most / 8
 
@@ -55,3 +71,27 @@ def test_four_bits_lose_half_a_step_and_nothing_the_second_time() -> None:
         assert lost.any(), name
     again = quantised(back)
     assert all((again[name] == stored[name]).all() for name in stored)
+
+
+def test_the_words_that_ship_hold_every_letter_of_four_languages() -> None:
+    words = shipped_words()
+    unknown = words.tokenizer.token_to_id("<unk>")
+    for text in (
+        "Who runs the bakery?",
+        "Wo ist die Straße, fährt Jürgen?",
+        "Où est l'œuvre de la forêt ?",
+        "¿Dónde está el niño?",
+        "§ 4 – „ja“",
+    ):
+        assert unknown not in words.tokenizer.encode(text).ids, text
+    assert words.tokenizer.get_vocab_size() == len(words.table[WORDS])
+
+
+def test_other_words_have_another_digest(tmp_path: Path) -> None:
+    folder = Path(text_encoder.__file__).parent
+    table, pieces = (folder / text_encoder.WORDS_FILE).read_bytes(), (folder / text_encoder.PIECES_FILE).read_bytes()
+    (tmp_path / text_encoder.WORDS_FILE).write_bytes(table)
+    (tmp_path / text_encoder.PIECES_FILE).write_bytes(pieces)
+    assert load_words(tmp_path).digest == shipped_words().digest
+    (tmp_path / text_encoder.PIECES_FILE).write_bytes(pieces.replace(b"-1", b"-2", 1))
+    assert load_words(tmp_path).digest != shipped_words().digest

@@ -148,13 +148,13 @@ def shown(data: bytes) -> dict[str, Any]:
     return {"model": "seer", "messages": [{"role": "user", "content": parts}], "max_tokens": 2}
 
 
-def answers_at_once(watched: Watched) -> None:
-    """Another key's file is decoded and heard at once, although the attacker's were so many."""
+def heard_s(watched: Watched) -> float:
+    """How long another key waits until its file is decoded and heard."""
     began = time.monotonic()
-    heard = httpx.post(
-        watched.server.url + "/v1/audio/transcriptions", files={"file": ("a", silence(1, 16_000))}, headers=watched.user, timeout=60
-    )
-    assert heard.status_code == 200 and time.monotonic() - began < 15
+    sent = {"file": ("a", silence(1, 16_000))}
+    heard = httpx.post(watched.server.url + "/v1/audio/transcriptions", files=sent, headers=watched.user, timeout=120)
+    assert heard.status_code == 200
+    return time.monotonic() - began
 
 
 @pytest.mark.parametrize("kind", ["hear", "silence", "see"])
@@ -169,10 +169,11 @@ def test_one_keys_media_delay_nobody(watched: Watched, speech_of_minutes: bytes,
             return httpx.post(path, json=shown(bomb + bytes(number)), headers=watched.attacker, timeout=4)
         return httpx.post(path, files={"file": ("a", sound)}, headers=watched.attacker, timeout=4)
 
+    alone = heard_s(watched)
     before, quiet = memory(server), quiet_s(watched)
     with Watch(server, watched.user) as watch:
         statuses = attack(send)
-        answers_at_once(watched)
+        assert heard_s(watched) < 15 + OFTEN * alone, "although the attacker's were so many"
     assert watch.worst_s < LONGEST_S + OFTEN * quiet
     assert 429 in statuses, "a key has eight in work"
     assert memory(server) - before < 150 << 20, "and the server holds none of it"

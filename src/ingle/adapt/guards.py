@@ -23,7 +23,7 @@ from ingle.home.turns import find_completion, path
 from ingle.safety.injection import DATA, sentences
 from ingle.safety.judge import Judge, base_judge, corrected, gap, load_judge
 from ingle.safety.judging import sent_texts
-from ingle.safety.meaning import meaning_files
+from ingle.safety.meaning import WEIGHTS_FILE
 from ingle.safety.orders import order_vector
 from ingle.safety.policy import rule_of
 from ingle.safety.reading import REQUESTS, ReadPart, read_text
@@ -147,7 +147,7 @@ def reset_guards(home: Home, sink: Sink = lambda _: None) -> str:
     path = judge_file(home.root)
     with home.lock("guards"):
         sink(Event("guard.reset", "guards", {"judge": load_judge().digest}))
-        for file in (taught_file(path), path, *meaning_files(path.parent)):
+        for file in (taught_file(path), path, path.parent / WEIGHTS_FILE):
             file.unlink(missing_ok=True)
     return load_judge().digest
 

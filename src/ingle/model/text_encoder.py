@@ -1,12 +1,15 @@
 """Small encoders of texts: BERT (arXiv 1810.04805) in MiniLM's width (arXiv 2002.10957), kept in four bits, run on our kernels.
 
-Its vocabulary may be a part of BERT's. Names of weights are those of Hugging Face's `BertModel`; what stands on top of the last states is
-`head.weight` [outputs, width] and `head.bias`. Differs from the source: tanh instead of erf in GELU, as in training.
+The pieces of words that lie beside this file, and what each means by itself, are the commonest Latin ones of multilingual-e5-small (MIT,
+arXiv 2402.05672; `bench/words.py` chose them); the matcher still has its own, of BERT. Names of weights are those of Hugging Face's
+`BertModel`; what stands on top of the last states is `head.weight` [outputs, width] and `head.bias`. Differs from the source: tanh instead
+of erf in GELU, as in training.
 """
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +30,8 @@ _MOST_LETTERS = 40
 _EPSILON = 1e-12
 _SMALLEST = 1e-6  # of scales: float16 has some below, of few digits
 _SCALE = ".scale"
-_WORDS = "embeddings.word_embeddings.weight"
+WORDS = "embeddings.word_embeddings.weight"
+WORDS_FILE, PIECES_FILE = "words.safetensors", "words.txt"
 _PARTS = {
     "self_attn.q_proj": "attention.self.query", "self_attn.k_proj": "attention.self.key", "self_attn.v_proj": "attention.self.value",
     "self_attn.out_proj": "attention.output.dense", "mlp.fc1": "intermediate.dense", "mlp.fc2": "output.dense",
@@ -37,45 +41,56 @@ _PARTS = {
 
 
 @dataclass(frozen=True)
+class WordTable:
+    """Pieces of words, and what each means by itself."""
+
+    tokenizer: Tokenizer
+    table: Mapping[str, Array]
+    """The weight WORDS, as `quantised` stores it, or float32."""
+    digest: str = ""
+    """Of the files that they came from."""
+
+
+@dataclass(frozen=True)
 class TextEncoder:
     """An encoder, ready to read. Thread-safe."""
 
-    tokenizer: Tokenizer
+    words: WordTable
     weights: dict[str, Array]
-    """As `quantised` stores them, or float32; those of the layers go when they are packed."""
+    """All others, as `quantised` stores them, or float32; those of the layers go when they are packed."""
     format_: TowerFormat = "int8"
     """In which the layers are kept in memory."""
 
     def ids(self, text: str, longest: int) -> list[int]:
         """Return a text's tokens without marks, the first `longest` of them."""
         whole = text if text.isascii() else text.encode("utf-8", "replace").decode("utf-8")  # without lone surrogates
-        return self.tokenizer.encode(whole[: _MOST_LETTERS * longest]).ids[:longest]
+        return self.words.tokenizer.encode(whole[: _MOST_LETTERS * longest]).ids[:longest]
 
     def read(self, ids: Sequence[int], segments: Sequence[int] | None = None) -> npt.NDArray[np.float32]:
         """Return the last states, float32 [tokens, width], of tokens and their segments (0 where none are given)."""
         kind = self._table("embeddings.token_type_embeddings.weight")[[0] * len(ids) if segments is None else list(segments)]
-        x = _looked_up(self.weights, _WORDS, np.asarray(ids)) + kind + self._table("embeddings.position_embeddings.weight")[: len(ids)]
+        x = _looked_up(self.words.table, WORDS, np.asarray(ids)) + kind + self._table("embeddings.position_embeddings.weight")[: len(ids)]
         x -= x.mean(-1, keepdims=True)
         x /= np.sqrt((x * x).mean(-1, keepdims=True) + np.float32(_EPSILON))
         return self._tower(x * self._table("embeddings.LayerNorm.weight") + self._table("embeddings.LayerNorm.bias"), 1)
 
     def mean(self, text: str, longest: int) -> npt.NDArray[np.float32]:
-        """Return the mean of a text's last states, float32 [width]: of `[CLS] text [SEP]`."""
+        """Return the mean of a text's last states, float32 [width]: of `<s> text </s>`."""
         mean: npt.NDArray[np.float32] = self.read([self.start, *self.ids(text, longest), self.end]).mean(0)
         return mean
 
     @cached_property
     def start(self) -> int:
         """The token before a text."""
-        return self._mark("[CLS]", "<s>")
+        return self._mark("<s>", "[CLS]")
 
     @cached_property
     def end(self) -> int:
         """The token behind a text."""
-        return self._mark("[SEP]", "</s>")
+        return self._mark("</s>", "[SEP]")
 
     def _mark(self, *names: str) -> int:
-        return next(number for name in names if (number := self.tokenizer.token_to_id(name)) is not None)
+        return next(number for name in names if (number := self.words.tokenizer.token_to_id(name)) is not None)
 
     @cached_property
     def head(self) -> tuple[Array, Array]:
@@ -108,22 +123,44 @@ def encoder_kernels() -> list[str]:
     return needed("encoder_pass", tower_kernels("int8")[1])
 
 
-def load_encoder(weights: Path, vocabulary: Path) -> TextEncoder:
-    """Return the encoder in two files: safetensors that `quantised` made, and a piece a line, with its score behind
-    a tab where it is a Unigram tokenizer's. Raises what reading them raises."""
+def load_words(folder: Path) -> WordTable:
+    """Return the words in a folder's files: safetensors that `quantised` made, and a piece a line, with its score behind a tab. Raises what
+    reading them raises."""
+    from safetensors.numpy import load
+
+    table, pieces = (folder / WORDS_FILE).read_bytes(), (folder / PIECES_FILE).read_bytes()
+    rows = [line.split("\t") for line in pieces.decode("utf-8").split("\n")]
+    digest = hashlib.sha256(hashlib.sha256(table).digest() + hashlib.sha256(pieces).digest()).hexdigest()
+    return WordTable(unigram_of([(piece, float(score)) for piece, score in rows]), load(table), digest)
+
+
+@cache
+def shipped_words() -> WordTable:
+    """Return the words beside this file."""
+    return load_words(Path(__file__).parent)
+
+
+def load_encoder(weights: Path, words: WordTable | None = None) -> TextEncoder:
+    """Return the encoder in a file of safetensors that `quantised` made, over these words or those that ship. Raises what reading it
+    raises."""
     from safetensors.numpy import load_file
 
-    rows = [line.split("\t") for line in vocabulary.read_text("utf-8").split("\n")]
-    scored = len(rows[0]) > 1
-    tokenizer = unigram_of([(piece, float(score)) for piece, score in rows]) if scored else tokenizer_of([piece for (piece,) in rows])
-    encoder = TextEncoder(tokenizer, load_file(weights))
+    encoder = TextEncoder(words or shipped_words(), load_file(weights))
     encoder.read([encoder.start, encoder.end])  # packs the layers, before several threads ask
     return encoder
 
 
-def tokenizer_of(vocabulary: Sequence[str]) -> Tokenizer:
+def words_of_bert(weights: Path, pieces: Path) -> WordTable:
+    """Return the words in an encoder's own file, and a file with a piece a line. Raises what reading them raises."""
+    from safetensors.numpy import load_file
+
+    table = {name: values for name, values in load_file(weights).items() if name.startswith(WORDS)}
+    return WordTable(wordpiece_of(pieces.read_text("utf-8").split("\n")), table)
+
+
+def wordpiece_of(pieces: Sequence[str]) -> Tokenizer:
     """Return a WordPiece tokenizer over these pieces, in lower case and without accents, as BERT's."""
-    tokenizer = Tokenizer(WordPiece({piece: number for number, piece in enumerate(vocabulary)}, unk_token="[UNK]"))
+    tokenizer = Tokenizer(WordPiece({piece: number for number, piece in enumerate(pieces)}, unk_token="[UNK]"))
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     return tokenizer

@@ -1,4 +1,4 @@
-"""The meaning of a text, for the judge of harm: a small encoder that was tuned on requests (`learn/guard_encoder.py` made the files).
+"""The meaning of a text, for the judge of harm: a small encoder that was tuned on requests (`learn/guard_encoder.py` made the file).
 
 N-grams know words; the encoder knows that other words say the same. It is part of a judge, which was measured with this encoder and no
 other. Where it can't run, the judge goes by n-grams alone, under thresholds of their own, and the log says so.
@@ -12,10 +12,10 @@ from functools import lru_cache
 from pathlib import Path
 
 from ingle.core.errors import IngleError
-from ingle.model.text_encoder import TextEncoder, load_encoder
+from ingle.model.text_encoder import TextEncoder, load_encoder, shipped_words
 
 FOLDER = Path(__file__).parent
-WEIGHTS_FILE, VOCABULARY_FILE = "meaning.safetensors", "meaning_vocabulary.txt"
+WEIGHTS_FILE = "meaning.safetensors"
 LONGEST = 96
 """Tokens of a text that are read; of a longer one, the first."""
 
@@ -33,32 +33,26 @@ class Meaning:
         return float((weight @ self.encoder.mean(text, LONGEST) + bias)[0])
 
 
-def meaning_files(folder: Path) -> tuple[Path, Path]:
-    """Return where an encoder's weights and vocabulary lie."""
-    return folder / WEIGHTS_FILE, folder / VOCABULARY_FILE
-
-
 def load_meaning(digest: str, folders: Sequence[Path] = (FOLDER,)) -> Meaning | None:
     """Return the encoder of a digest that lies in one of the folders and runs here; None if none does, and the log says why."""
     for folder in folders:
-        found = _load(folder, *(path.stat().st_mtime_ns if path.exists() else 0 for path in meaning_files(folder)))
+        path = folder / WEIGHTS_FILE
+        found = _load(path, path.stat().st_mtime_ns) if path.exists() else None
         if found is not None and found.digest == digest:
             return found
     _say_once(f"the encoder {digest[:12]} of the guards' judge is not here or does not run: it goes by n-grams alone")
     return None
 
 
-def meaning_digest(folder: Path) -> str:
-    """Return the digest of an encoder's files. Raises OSError without them."""
-    return hashlib.sha256(b"".join(hashlib.sha256(path.read_bytes()).digest() for path in meaning_files(folder))).hexdigest()
+def meaning_digest(path: Path) -> str:
+    """Return the digest of an encoder: of its file, and of the words that it was tuned with. Raises OSError without them."""
+    return hashlib.sha256(hashlib.sha256(path.read_bytes()).digest() + bytes.fromhex(shipped_words().digest)).hexdigest()
 
 
 @lru_cache(maxsize=4)
-def _load(folder: Path, *_changed: int) -> Meaning | None:
-    if not all(path.exists() for path in meaning_files(folder)):
-        return None
+def _load(path: Path, _changed: int) -> Meaning | None:
     try:
-        found = Meaning(load_encoder(*meaning_files(folder)), meaning_digest(folder))
+        found = Meaning(load_encoder(path), meaning_digest(path))
         found.read("Does it run?")
     except (OSError, ValueError, LookupError, IngleError) as error:
         _say_once(f"the encoder of the guards' judge can't be used: {error}")

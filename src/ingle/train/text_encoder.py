@@ -14,22 +14,22 @@ import torch
 from torch import Tensor, nn
 
 from ingle.core.errors import Interrupted
-from ingle.model.text_encoder import GROUP, HEADS, dequantised, quantised
+from ingle.model.text_encoder import GROUP, HEADS, WORDS, WordTable, dequantised, quantised
 
 Array = npt.NDArray[Any]
 Row = tuple[Sequence[int], Sequence[int]]
 """Tokens and segments of one input."""
-WORDS, PLACES = "embeddings.word_embeddings.weight", "embeddings.position_embeddings.weight"
+PLACES = "embeddings.position_embeddings.weight"
 HEAD_RATE, CLIP_NORM, WARM_UP, DECAY, DROPOUT = 1e-3, 1.0, 50, 0.01, 0.1
 _EPSILON = 1e-12
 Watch = Callable[[int, int], None]
 """Hears how many steps are done, of how many."""
 
 
-def begun(base: Mapping[str, Array], pieces: Sequence[int], layers: Sequence[int], places: int, outputs: int) -> dict[str, Tensor]:
-    """Return weights to train: these pieces and layers of a BERT, so many places of a text, and a head of zeros."""
-    words = dequantised(quantised({WORDS: base[WORDS][list(pieces)]}))
-    kept = {name: values for name, values in base.items() if name.startswith("embeddings.") and "position_ids" not in name} | words
+def begun(base: Mapping[str, Array], words: WordTable, layers: Sequence[int], places: int, outputs: int) -> dict[str, Tensor]:
+    """Return weights to train: these layers of a BERT over words, so many places of a text, and a head of zeros."""
+    kept = {name: values for name, values in base.items() if name.startswith("embeddings.") and "position_ids" not in name}
+    kept |= dequantised(words.table)
     kept[PLACES] = kept[PLACES][:places]
     for number, layer in enumerate(layers):
         old, new = f"encoder.layer.{layer}.", f"encoder.layer.{number}."
@@ -83,8 +83,8 @@ def fit_encoder(
 
 
 def kept(weights: Mapping[str, Tensor]) -> dict[str, Array]:
-    """Return trained weights as they are stored."""
-    return quantised({name: values.detach().numpy() for name, values in weights.items()})
+    """Return trained weights as they are stored: without the words, which stay what they are."""
+    return quantised({name: values.detach().numpy() for name, values in weights.items() if name != WORDS})
 
 
 def _as_kept(name: str, values: Tensor) -> Tensor:
