@@ -69,6 +69,30 @@ def test_a_memory_is_placed_where_its_question_is_asked_and_nowhere_else(house: 
     assert chooser.choose("", house.model, house.kept, plain).request is plain
 
 
+@pytest.mark.parametrize(("near", "acts", "asks"), [(0.8, True, False), (0.6, False, True), (0.3, False, False)])
+def test_between_the_thresholds_whoever_asked_is_asked_back(
+    house: House, monkeypatch: pytest.MonkeyPatch, near: float, acts: bool, asks: bool
+) -> None:  # fmt: skip
+    made = house.teach(QUESTION, "Mara Quill.")
+    monkeypatch.setattr(choosing, "score", lambda _question, taught: np.full(len(taught), near))
+    chooser = Chooser(house.home, house.engine)
+    choice = chooser.choose("", house.model, house.kept, asking("Who heads the council of Tallwick?"))
+    assert (choice.memories == (made.id,), choice.nearly == made) == (acts, asks)
+    assert choice.facts == ({"memories": made.id} if acts else {"nearly": made.id} if asks else {})
+    assert chooser.choose("", house.model, house.kept, asking("Who heads the council of Tallwick?"), memory=False).nearly is None
+
+
+def test_what_a_lesson_taught_is_not_drawn_by_lot(house: House) -> None:
+    digest, chooser = lesson(house, house.teach(QUESTION, "Mara Quill.")), Chooser(house.home, house.engine)
+    hot = replace(asking(QUESTION), sampling=Sampling(temperature=1.5, repetition_penalty=1.3, seed=4))
+    choice = chooser.choose("", house.model, house.kept, hot, memory=False)
+    assert choice.lessons == (digest,) and choice.request.sampling == Sampling(temperature=0.0, seed=4)
+    assert chooser.again("", house.model, house.kept, hot, (), (digest,)).request == choice.request, "a replay does the same"
+    style = lesson(house, house.teach("Another?", "x"), kind="style", seed=1)
+    drawn = chooser.choose("", house.model, house.kept, replace(hot, messages=asking("Tell me of the sea.").messages), memory=False)
+    assert drawn.lessons == (style,) and drawn.request.sampling == hot.sampling
+
+
 def test_a_question_longer_than_any_that_can_be_taught_is_not_read(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
     read = list[str]()
     house.teach(QUESTION, "Mara Quill.")
@@ -95,7 +119,13 @@ def test_a_lesson_acts_where_the_nearest_example_is_its_own(house: House) -> Non
     digest = lesson(house, taught)
     choice = chooser.choose("", house.model, house.kept, asking(QUESTION), memory=False)
     assert choice.lessons == (digest,)
-    assert choice.facts == {"lessons": digest}
+    assert choice.facts == {
+        "lessons": digest,
+        "temperature": 0.0,
+        "repetition_penalty": 1.0,
+        "presence_penalty": 0.0,
+        "frequency_penalty": 0.0,
+    }
     assert choice.model.digest != house.model.digest
     assert choice.model.backend is not None
     assert said(choice) != base

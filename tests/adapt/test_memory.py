@@ -7,7 +7,8 @@ import pytest
 from ingle.adapt.choosing import Chooser
 from ingle.adapt.memory import BUDGET_TOKENS, MOST, RecalledExample, placed, question_of, within_budget
 from ingle.core.example import Example
-from ingle.core.message import ImagePart, Message, Request, TextPart, ToolCall
+from ingle.core.message import Constraint, ImagePart, Message, Request, Sampling, TextPart, ToolCall
+from ingle.engine.answer import answer
 from ingle.model.template import ControlToken, render
 from tests.adapt.conftest import House
 
@@ -48,6 +49,21 @@ def test_what_a_memory_says_stays_a_quotation_in_the_users_turn(house: House, ho
     plain = render(house.model.tokenizer, placed(asking(), [taught("Mara", kind)]).messages)
     control = [piece for piece in pieces if isinstance(piece, ControlToken)]
     assert control == [piece for piece in plain if isinstance(piece, ControlToken)], "as many turns as with a harmless one"
+
+
+@pytest.mark.parametrize("text", [*HOSTILE, "fern-42-lantern", "  Nessa Quillfeather runs it.\n", "Zeile 1\nZeile „2“ \\n ½ 🔥 /x/i"])
+def test_what_was_taught_is_what_is_said(house: House, text: str) -> None:
+    """Of a model of random weights, at temperature 1: nothing before it, nothing after it."""
+    sampled = replace(asking(), max_tokens=400, sampling=Sampling(temperature=1.0, repetition_penalty=1.5, seed=3))
+    said = [chunk for chunk in answer(house.model, placed(sampled, [taught(text)]))]
+    assert "".join(chunk.text for chunk in said) == text.strip()
+    assert said[-1].finish == "stop"
+
+
+def test_a_form_that_is_asked_for_and_what_is_only_noted_bind_the_answer_to_no_words() -> None:
+    form = Constraint("json_object")
+    assert placed(replace(asking(), constraint=form), [taught("Mara")]).constraint == form
+    assert placed(asking(), [taught("Mara", "fact")]).constraint is None
 
 
 @pytest.mark.parametrize("hostile", HOSTILE)

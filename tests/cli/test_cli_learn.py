@@ -46,7 +46,7 @@ def test_what_was_taught_is_learned_undone_redone_and_forgotten(school_home: Hom
     assert id_ in ingle(school_home.root, "undo").stdout
     assert states(school_home) == ["undone"]
     assert "There is nothing to undo" in ingle(school_home.root, "undo", code=3).stderr
-    ingle(school_home.root, "undo", id_, "--redo")
+    ingle(school_home.root, "redo", id_)
     assert states(school_home) == ["learned"]
     life = ingle(school_home.root, "log", "tiny").stdout.splitlines()
     told = ("came here", "was corrected", "passed the gate", "learned a correction", "took back", "learned again")

@@ -13,8 +13,11 @@ import pytest
 from ingle.core.message import Message, Request, Sampling
 from ingle.home.kept import get_kept
 from ingle.home.place import Home
+from ingle.home.turns import answers_kept
 from ingle.serve.record import request_digest
+from ingle.serve.rooms import open_rooms
 from tests.cli.place import COMMAND, environment, ingle
+from tests.serve.conftest import copied
 
 SHORT = ("--max-tokens", "8", "--seed", "3")
 
@@ -37,7 +40,19 @@ def test_prompts_from_everywhere_are_the_same(tiny_home: Path) -> None:
 def test_json_says_everything(tiny_home: Path) -> None:
     done = ingle(tiny_home, "run", "hello", "--json", "--logprobs", "2", "--stop", "zzz", *SHORT)
     told = json.loads(done.stdout)
-    assert set(told) == {"text", "finish", "usage", "model", "model_digest", "seed", "parameters", "logprobs", "memories", "lessons"}
+    assert set(told) == {
+        "text",
+        "finish",
+        "usage",
+        "model",
+        "model_digest",
+        "seed",
+        "parameters",
+        "logprobs",
+        "memories",
+        "lessons",
+        "nearly",
+    }
     assert told["model"] == "tiny"
     assert len(told["model_digest"]) == 64
     assert told["seed"] == 3
@@ -109,7 +124,7 @@ def test_an_answer_that_only_repeats_itself_is_stopped_and_says_so(tiny_home: Pa
 
 
 def test_each_answer_is_a_fact_without_its_words(own_home: Home) -> None:
-    told = json.loads(ingle(own_home.root, "run", "a very secret question", "--json", *SHORT).stdout)
+    told = json.loads(ingle(own_home.root, "run", "a very secret question", "--json", "--no-keep", *SHORT).stdout)
     [fact] = facts(own_home.root)
     assert fact["model"] == told["model_digest"]
     assert fact["completion_tokens"] == 8
@@ -184,3 +199,25 @@ def test_the_real_model_answers(smollm2_home: Home) -> None:
     done = ingle(smollm2_home.root, "run", "The capital of France is", "--raw", "--temperature", "0", "--max-tokens", "8")
     assert "Paris" in done.stdout
     assert done.stderr == ""
+
+
+def test_the_last_question_is_kept_until_the_next_and_explained(tmp_path: Path, tiny_home: Path) -> None:
+    home = copied(tiny_home, tmp_path / "home")
+    for question in ("The first question.", "The second one. It says more."):
+        ingle(home, "run", question, *SHORT)
+    engine = open_rooms(Home(home))
+    try:
+        assert [seq for _, _, seq in answers_kept(engine)] == [facts_row(home)], "the words of the first are gone"
+    finally:
+        engine.dispose()
+    why = ingle(home, "why", "--last")
+    assert "“The second one. It says more.”" in why.stderr and "It answered: “" in why.stderr
+    assert "the kept answer is the one of the ledger" in ingle(home, "replay", str(facts_row(home))).stdout
+    assert "answer" in ingle(home, "account", "--last").stdout
+    ingle(home, "run", "A secret.", "--no-keep", *SHORT)
+    refused = ingle(home, "why", "--last", code=3).stderr
+    assert "was not kept" in refused and "The newest that is kept: ingle why" in refused
+
+
+def facts_row(home: Path) -> int:
+    return int(json.loads(ingle(home, "log", "--json", "--kind", "answer", "--last", "1").stdout)["seq"])

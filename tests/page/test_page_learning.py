@@ -11,6 +11,7 @@ from playwright.sync_api import Browser, Locator, expect
 from safetensors.numpy import load_file, save_file
 
 from ingle.adapt.forget import Forgotten
+from ingle.adapt.scope import ACTS, ASKS, score
 from ingle.home.place import Home
 from ingle.home.pull import pull
 from ingle.learn.learner import Learned, Learner, learn_once
@@ -247,3 +248,19 @@ def test_the_panel_on_a_phone_by_keyboard_and_by_night(house: House, chromium: B
     expect(tab.page.get_by_role("dialog", name="Learning")).to_be_hidden()
     context.close()
     assert not tab.errors
+
+
+def test_what_comes_near_is_asked_back_and_one_click_teaches_it(house: House, tab: Tab) -> None:
+    asked, near = "Who is the mayor of Tallwick?", "Who speaks for Tallwick?"
+    assert ASKS <= float(score(near, [asked])[0]) < ACTS, "choose another question"
+    tab.ask(asked)
+    correct(tab, "Mara Quill")
+    afresh(tab)
+    tab.ask(near)
+    back = tab.page.get_by_role("group", name="What you taught")
+    expect(back).to_contain_text(f"You taught: “{asked} → Mara Quill”. Is that what you mean?")
+    back.get_by_role("button", name="Yes, that is what I mean").click()
+    expect(tab.all(".turn.assistant").last).to_contain_text("Mara Quill")
+    expect(tab.all(".turn.assistant .line").last).to_contain_text("remembered")
+    afresh(tab)
+    assert tab.ask(near) == "Mara Quill"

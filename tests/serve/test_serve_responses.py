@@ -76,10 +76,13 @@ def test_a_kept_answer_is_read_again_gone_on_from_and_deleted(server: Server) ->
 
 def test_what_is_not_to_be_kept_is_not(server: Server) -> None:
     client = server.openai()
-    for store in (False, None):
-        answer = client.responses.create(model="tiny", input="secret", max_output_tokens=3, store=store)
-        with pytest.raises(openai.NotFoundError):
-            client.responses.retrieve(answer.id)
+    for store in (None, openai.omit, True):  # as OpenAI's does, it keeps what is not said to be gone
+        answer = client.responses.create(model="tiny", input="no secret", max_output_tokens=3, store=store)
+        assert answer.model_extra is not None and client.responses.retrieve(answer.id).id == answer.id
+        client.responses.delete(answer.id)
+    answer = client.responses.create(model="tiny", input="secret", max_output_tokens=3, store=False)
+    with pytest.raises(openai.NotFoundError):
+        client.responses.retrieve(answer.id)
 
 
 def test_a_chat_that_was_kept_can_be_deleted_by_its_id(server: Server) -> None:

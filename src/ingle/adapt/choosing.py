@@ -5,7 +5,7 @@ another one taught is ever read.
 """
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from threading import Lock
 from typing import TYPE_CHECKING, Any
@@ -14,8 +14,9 @@ from weakref import WeakKeyDictionary
 from ingle.adapt.admit import QUESTION_LENGTH
 from ingle.adapt.asking import parse
 from ingle.adapt.memory import RecalledExample, placed, question_of, within_budget
-from ingle.adapt.scope import ACTS, relevance, score
+from ingle.adapt.scope import ACTS, ASKS, relevance, score
 from ingle.core.errors import ContextError, DeltaError, HomeError, NotKept
+from ingle.core.event import Fact
 from ingle.core.example import Example
 from ingle.core.media import PictureLook
 from ingle.core.message import Request
@@ -23,7 +24,7 @@ from ingle.engine.backend import Backend
 from ingle.engine.language_model import LanguageModel
 from ingle.engine.loading import beside
 from ingle.engine.prefix_cache import common_length
-from ingle.home.deltas import get_delta
+from ingle.home.deltas import LESSON, get_delta
 from ingle.home.examples import get_example, search_examples
 from ingle.home.kept import Kept
 from ingle.home.lessons import Lesson, list_lessons
@@ -36,6 +37,10 @@ MOST_LOOKED_AT = 64
 """Most examples that are compared with a question, of those that share words with it, best matches first."""
 MOST_ADAPTERS = 32
 """Most lessons of one model in memory; each takes 1 to 2 MB."""
+
+
+_CERTAIN: Mapping[str, Any] = {"temperature": 0.0, "repetition_penalty": 1.0, "presence_penalty": 0.0, "frequency_penalty": 0.0}
+"""How an answer of a lesson is drawn, by the names of `Sampling`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,12 +57,20 @@ class Choice:
     """Tokens of the prompt before the first memory. States of more tokens hold its words. None = no memory."""
     faults: tuple[str, ...] = ()
     """Reasons why a chosen lesson does not act."""
+    nearly: Example | None = None
+    """What was taught and does not act, but may be what is meant: whoever asked is asked back."""
+
+    certain: bool = False
+    """Whether a lesson says it, which is not drawn by lot."""
 
     @property
-    def facts(self) -> dict[str, str]:
-        """Ids and digests for the ledger, without a word of what was taught."""
-        named = {"memories": " ".join(self.memories), "lessons": " ".join(self.lessons)}
-        return {name: ids for name, ids in named.items() if ids}
+    def facts(self) -> dict[str, Fact]:
+        """Ids and digests for the ledger, without a word of what was taught; and how it is drawn, where not as was asked."""
+        named = {
+            "memories": " ".join(self.memories), "lessons": " ".join(self.lessons), "nearly": self.nearly.id if self.nearly else "",
+        }  # fmt: skip
+        facts: dict[str, Fact] = {name: ids for name, ids in named.items() if ids}
+        return {**facts, **_CERTAIN} if self.certain else facts
 
 
 @dataclass
@@ -83,7 +96,9 @@ class Chooser:
         choice = self._with_lesson(Choice(model, request), kept, acts)
         recalled = [one for one in near if one.score >= ACTS] if memory else []
         fitting = within_budget(recalled, lambda text: len(model.tokenizer.encode_prompt(text)))
-        return _with_memories(choice, [one.example for one in fitting])
+        nearest = next((one for one in near if one.example.kind == "correction"), None) if memory else None
+        nearly = nearest.example if nearest is not None and ASKS <= nearest.score < ACTS else None
+        return replace(_with_memories(choice, [one.example for one in fitting]), nearly=nearly)
 
     def again(
         self, owner: str, model: LanguageModel, kept: Kept, request: Request, memories: Sequence[str], lessons: Sequence[str]
@@ -92,7 +107,8 @@ class Chooser:
         examples = [get_example(self.engine, owner, id_) for id_ in memories]
         choice = Choice(model, request)
         for digest in lessons:
-            choice = replace(choice, model=beside(self.home, kept, choice.model, get_delta(self.home, digest)), lessons=(digest,))
+            delta = get_delta(self.home, digest)
+            choice = _acting(replace(choice, model=beside(self.home, kept, choice.model, delta)), digest, delta.origin.get(LESSON, ""))
         return _with_memories(choice, examples)
 
     def forget(self) -> None:
@@ -146,7 +162,7 @@ class Chooser:
         if lesson is None:
             return choice
         try:
-            return replace(choice, model=self._taught(choice.model, kept, lesson.digest), lessons=(lesson.digest,))
+            return _acting(replace(choice, model=self._taught(choice.model, kept, lesson.digest)), lesson.digest, lesson.kind)
         except (DeltaError, HomeError, NotKept) as error:  # the answer goes on without it, and the log says so
             return replace(choice, faults=(str(error),))
 
@@ -171,6 +187,14 @@ def _shows(model: LanguageModel, request: Request, picture: str) -> bool:
     """Return whether the picture that was shown last is the one of this look, or its like."""
     shown = model.look(request)
     return shown is not None and model.seer is not None and shown.is_like(PictureLook.of(picture), model.seer.sight.likeness)
+
+
+def _acting(choice: Choice, digest: str, kind: str) -> Choice:
+    """Return the choice with the lesson that acts. What it taught as an answer is not drawn by lot."""
+    if kind != "answers":
+        return replace(choice, lessons=(digest,))
+    request = replace(choice.request, sampling=replace(choice.request.sampling, **_CERTAIN))
+    return replace(choice, lessons=(digest,), request=request, certain=True)
 
 
 def _with_adapter(model: LanguageModel, held: tuple[Any, str]) -> LanguageModel:

@@ -3,14 +3,17 @@
 A memory is one line of the user's own turn, between quotation marks that it can't close. It is never in the system's turn, and no name
 of a control token in it becomes one (model/template.py breaks them as in all that users write). Of more than twenty wordings around it,
 this is the one with which SmolLM2 gives the taught answer most often (`bench/adapt_wording.py`).
+
+What was taught as the answer to a question is the answer to it, word for word: small models embroider it with claims of their own.
 """
 
+import json
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from ingle.core.example import Example
-from ingle.core.message import ImagePart, Message, Request, TextPart
+from ingle.core.message import Constraint, ImagePart, Message, Request, TextPart
 
 WORDLESS = "What is this?"
 """The question of a picture without words."""
@@ -66,14 +69,20 @@ def within_budget(
 
 
 def placed(request: Request, examples: Sequence[Example]) -> Request:
-    """Return the request with these examples in its last turn, after the question."""
+    """Return the request with these examples in its last turn, after the question. A correction's answer is the only one that may be given,
+    unless the request asks for a form of its own."""
     if not examples:
         return request
     last = request.messages[-1]
     notes = "\n".join(map(_line, examples))
     after = TextPart(f"\n{notes}\n\n{_order(examples)}", "memory")
     parts = (TextPart("Question: ", "system"), *last.parts, after)
-    return replace(request, messages=(*request.messages[:-1], replace(last, parts=parts)))
+    constraint = request.constraint or next((_only(one.answer) for one in examples if one.kind != "fact"), None)
+    return replace(request, messages=(*request.messages[:-1], replace(last, parts=parts)), constraint=constraint)
+
+
+def _only(answer: str) -> Constraint:
+    return Constraint("lark", f"start: {json.dumps(answer.strip(), ensure_ascii=False)}")
 
 
 def _line(example: Example) -> str:

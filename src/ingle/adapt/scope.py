@@ -20,6 +20,8 @@ from ingle.model.matcher import odds_of
 Array = npt.NDArray[Any]
 ACTS = 0.75
 """Least score at which an example acts: as a memory in the prompt, or by its lesson beside the weights."""
+ASKS = 0.4
+"""Least score at which whoever asked is asked back whether they mean what was taught."""
 LONGEST = 60
 """Most words of a question; a longer one is compared word for word only, because a whole document mentions everything."""
 SURE = 6.0
@@ -86,7 +88,7 @@ def _weigh(question: str, asked: Asking, text: str) -> float:
     if max(asked.length, taught.length) > LONGEST or not asked.words or not taught.words:
         return 0.0
     odds = float(features(asked, taught) @ np.array(tuple(WEIGHTS.values())))
-    if _probability(odds + MATCHED * SURE) >= ACTS:  # else the matcher could change nothing, and is not asked
+    if _probability(odds + MATCHED * SURE) >= ASKS:  # else the matcher could change nothing, and is not asked
         odds += MATCHED * min(SURE, max(-SURE, odds_of(question, text)))
     return _probability(odds)
 

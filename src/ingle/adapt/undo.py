@@ -4,7 +4,7 @@ A lesson of the undone examples alone only stops acting, and `redo` lets it act 
 again without the undone ones; until then, memories stand in for the others.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -37,18 +37,18 @@ class Undone:
 
 
 def undo(home: Home, engine: "Engine", owner: str, which: int | str = 1, sink: Sink = lambda _: None) -> Undone:
-    """Undo the last `which` examples that were learned, the one of that id, or all of the lesson of that digest (or its first digits).
-
-    One with an id may also be one that is only remembered so far. Raises NotKept if nothing was learned, or nothing has that id or digest.
+    """Undo the last `which` examples that count, learned or only remembered so far, the one of that id, or all of the lesson of that digest
+    (or its first digits). Raises NotKept if nothing was taught, or nothing has that id or digest.
     """
-    learned = list_examples(engine, owner, ["learned"], newest=True)
+    counting = list_examples(engine, owner, COUNTING, newest=True)
     lessons = {lesson.digest: lesson for lesson in list_lessons(engine, owner)}
     if isinstance(which, int):
-        if which > len(learned) > 0:
-            raise NotKept("undo", f"Only {len(learned)} can be undone", f"asked for {which}", _CURE)
-        chosen, nothing = list(learned[:which]), "There is nothing to undo"
+        if which > len(counting) > 0:
+            raise NotKept("undo", f"Only {len(counting)} can be undone", f"asked for {which}", _CURE)
+        chosen, nothing = list(counting[:which]), "There is nothing to undo"
     else:
-        chosen = _called(which, learned) or _with_id(which, _standing(engine, owner))
+        learned = [one for one in counting if one.state == "learned"]
+        chosen = _called(which, learned) or _with_id(which, counting)
         nothing = f"Nothing that was learned or remembered has the id {which[:40]}"
     if not chosen:
         raise NotKept("undo", nothing, "", _CURE)
@@ -91,6 +91,15 @@ def redo(home: Home, engine: "Engine", owner: str, id_: str, sink: Sink = lambda
     else:
         move_all(engine, owner, [one.id], _back(one))
     return one
+
+
+def undone_last(engine: "Engine", owner: str, undone: Iterable[str]) -> str:
+    """Return the id of what was undone last and still is. `undone`: ids, newest first. Raises NotKept where there is none."""
+    there = {one.id for one in list_examples(engine, owner, ["undone"])}
+    found = next((id_ for id_ in undone if id_ in there), None)
+    if found is None:
+        raise NotKept("redo", "There is nothing to bring back", "", _CURE)
+    return found
 
 
 def _called(name: str, examples: Sequence[Example]) -> list[Example]:

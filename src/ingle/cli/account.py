@@ -6,14 +6,15 @@ from typing import Annotated
 import typer
 
 EXAMPLES = """
-ingle account 17
+ingle account --last
 ingle account chatcmpl-1f0c… --out account.html
 ingle account 17 --json
 """
 
 
 def command(
-    event: Annotated[str, typer.Argument(metavar="EVENT", help="Number of an answer in the ledger, or its id.")],
+    event: Annotated[str | None, typer.Argument(metavar="[EVENT]", help="Number of an answer in the ledger, or its id.")] = None,
+    last: Annotated[bool, typer.Option("--last", help="Of the last thing that you asked.")] = False,
     out: Annotated[Path | None, typer.Option(help="Write a page (.html) or the data (.json) to a file.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print it as JSON.")] = False,
 ) -> None:
@@ -36,10 +37,15 @@ def command(
 
     if out is not None and out.suffix not in (".html", ".json"):
         raise ConfigError("--out", "must end in .html or .json", out.suffix or "nothing")
+    if (event is None) == (not last):
+        raise ConfigError(
+            "EVENT", "Say which answer: EVENT or --last", "both" if last else "neither", "`ingle log --kind answer` lists them."
+        )
     home = enter()
     engine = open_rooms(home)
     try:
-        account = account_of(home, engine, find_row(Ledger(engine, home.keys), event))
+        ledger = Ledger(engine, home.keys)
+        account = account_of(home, engine, find_row(ledger, event))
     finally:
         engine.dispose()
     table = {"object": "account", **to_table(account)}

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ingle.cli.conversation import TerminalConversation
-from ingle.cli.opinions import bad, fix, good, remember
+from ingle.cli.opinions import bad, fix, good, meant, remember
 from ingle.cli.output import note, printable, size
 from ingle.cli.screen import make_screen
 from ingle.cli.talk import Talk, expand
@@ -143,6 +143,7 @@ COMMANDS: dict[str, tuple[str, Callable[[Talk, str], None]]] = {
     "good": ("/good [TEXT]", good),
     "bad": ("/bad [TEXT]", bad),
     "fix": ("/fix TEXT", fix),
+    "meant": ("/meant", meant),
     "remember": ("/remember TEXT", remember),
     "stats": ("/stats", stats),
     "quit": ("/quit", quit_),

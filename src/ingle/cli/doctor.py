@@ -6,14 +6,17 @@ import typer
 
 EXAMPLES = """
 ingle doctor
-ingle doctor --json   (for a bug report)
+ingle doctor --kernels --json   (for a bug report)
 """
 
 
-def command(as_json: Annotated[bool, typer.Option("--json", help="Print it as JSON.")] = False) -> None:
+def command(
+    kernels: Annotated[bool, typer.Option("--kernels", help="Compile every kernel and test it: a minute or two.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print it as JSON.")] = False,
+) -> None:
     """Check this machine: what it has, what is missing, how to get it.
 
-    Exit code 1 if something keeps Ingle from working here.
+    Kernels are tested as far as they are compiled. Exit code 1 if something keeps Ingle from working here.
     """
     import sys
     import textwrap
@@ -25,13 +28,13 @@ def command(as_json: Annotated[bool, typer.Option("--json", help="Print it as JS
 
     findings = list[DoctorFinding]()
     if as_json:
-        findings += examine(enter())
+        findings += examine(enter(), kernels)
         print_json([{"about": f.about, "value": f.value, "state": f.state, "cure": f.cure} for f in findings])
     else:
         paint = colourful(sys.stdout)
         marks = {"ok": ("✓", "32"), "slow": ("!", "33"), "missing": ("–", "2"), "broken": ("✗", "31")}
         room = max(40, get_terminal_size().columns - 21) if paint else 10_000
-        for finding in examine(enter()):
+        for finding in examine(enter(), kernels):
             findings.append(finding)
             mark, colour = marks[finding.state]
             sign = f"\x1b[{colour}m{mark}\x1b[0m" if paint else mark

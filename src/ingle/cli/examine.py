@@ -30,8 +30,8 @@ class DoctorFinding:
     cure: str = ""
 
 
-def examine(home: Home) -> Iterator[DoctorFinding]:
-    """Yield each finding as soon as it is known. Kernels come last: compiling them may take a minute."""
+def examine(home: Home, kernels: bool = False) -> Iterator[DoctorFinding]:
+    """Yield each finding as soon as it is known. `kernels`: whether those that are not compiled yet are compiled, which takes a minute."""
     parts: tuple[tuple[str, Callable[[], Iterator[DoctorFinding]]], ...] = (
         ("versions", _versions),
         ("CPU", _cpu),
@@ -41,7 +41,7 @@ def examine(home: Home) -> Iterator[DoctorFinding]:
         ("models", lambda: _models(home)),
         ("ledger", lambda: _ledger(home)),
         ("extras", _extras),
-        ("kernels", lambda: _kernels(home)),
+        ("kernels", lambda: _kernels(home, kernels)),
     )
     for name, look in parts:
         try:
@@ -119,19 +119,25 @@ def _settings(home: Home) -> Iterator[DoctorFinding]:
         yield DoctorFinding("settings", str(home.root / FILE))
 
 
-def _kernels(home: Home) -> Iterator[DoctorFinding]:
+def _kernels(home: Home, all_of_them: bool) -> Iterator[DoctorFinding]:
     from ingle.cli.progress import watching
-    from ingle.cli.selftest import check_linears, read_gb_per_s
+    from ingle.cli.selftest import FASTEST, check_linears, read_gb_per_s
     from ingle.engine.team import usable_cores
     from ingle.kernels.jit import ENTRIES, build, cache_folder, stored
 
-    there = sum(stored(name) is not None for name in ENTRIES)
-    with watching() as watch:
-        built = build(progress=lambda done, total: watch.pieces("compiling kernels", done, total))
-    yield DoctorFinding(
-        "kernel cache", f"{cache_folder()}: {there} of {len(ENTRIES)} were there" + (f", {built} compiled now" if built else "")
-    )
-    checked = check_linears()
+    there = {name for name in ENTRIES if stored(name) is not None}
+    if all_of_them:
+        with watching() as watch:
+            built = build(progress=lambda done, total: watch.pieces("compiling kernels", done, total))
+        how = f"{len(there)} of {len(ENTRIES)} were there, {built} compiled now"
+        there = set(ENTRIES)
+    else:
+        how = f"{len(there)} of {len(ENTRIES)} compiled; what a model needs is compiled when it is pulled"
+    yield DoctorFinding("kernel cache", f"{cache_folder()}: {how}")
+    checked = check_linears(there)
+    if not checked:
+        yield DoctorFinding("self-test", "no kernel is compiled yet", "missing", "`ingle doctor --kernels` compiles and tests them all.")
+        return
     wrong = [result.name for result in checked if not result.sound]
     worst = max(result.error for result in checked)
     if wrong:
@@ -141,6 +147,8 @@ def _kernels(home: Home) -> Iterator[DoctorFinding]:
         yield DoctorFinding(
             "self-test", f"{', '.join(result.name for result in checked)} agree with their naive references (to {worst:.0e})"
         )
+    if FASTEST not in there:
+        return
     threads = usable_cores()
     speed = read_gb_per_s(threads)
     slow = speed < _SLOW_GB_PER_S

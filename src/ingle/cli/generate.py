@@ -52,15 +52,17 @@ class ShownAnswer:
         return (self.usage.prompt_tokens - self.usage.cached_tokens) / self.usage.prefill_s if self.usage and self.usage.prefill_s else 0.0
 
 
-def events_of(key: bytes, choice: "Choice", request: Request, outcome: ShownAnswer, policy: GuardPolicy = USUAL) -> list[Event]:
-    """Return the ledger's facts of an answer, even of one stopped before its first token: what guards said, and the answer's own.
+def events_of(
+    key: bytes, choice: "Choice", request: Request, outcome: ShownAnswer, policy: GuardPolicy = USUAL, completion: str = ""
+) -> list[Event]:  # fmt: skip
+    """Return the ledger's facts of an answer, even of one stopped before its first token: what guards said, and the answer's own, last.
 
-    `request`: as it came.
+    `request`: as it came; `completion`: the id under which the answer is kept.
     """
     model = choice.model
     nothing = Usage(0, 0, 0, 0.0, 0.0, 0, model_digest=model.digest, seed=request.sampling.seed or 0)
-    event = answer_event(key, model.name, request, outcome.text, outcome.finish, outcome.usage or nothing, outcome.verdicts)
-    told = told_events(key, model, request, outcome.text, outcome.verdicts, policy)
+    event = answer_event(key, model.name, request, outcome.text, outcome.finish, outcome.usage or nothing, outcome.verdicts, completion)
+    told = told_events(key, model, request, outcome.text, outcome.verdicts, policy, completion)
     return [*told, replace(event, facts={**event.facts, **choice.facts, **outcome.guarding.facts()})]
 
 

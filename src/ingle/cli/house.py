@@ -11,6 +11,7 @@ from ingle.home.place import Home, find_home
 
 if TYPE_CHECKING:
     from ingle.ledger.chain import Ledger
+    from ingle.ledger.row import Row
 
 
 def enter() -> Home:
@@ -57,8 +58,7 @@ def check_ledger(url: str, keys: Path) -> int:
     return result.count
 
 
-def record(home: Home, *events: Event) -> None:
-    """Add facts to the ledger."""
+def record(home: Home, *events: Event) -> "list[Row]":
+    """Add facts to the ledger, and return them."""
     with open_ledger(home) as ledger:
-        for event in events:
-            ledger.append(event)
+        return [ledger.append(event) for event in events]

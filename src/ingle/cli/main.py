@@ -39,7 +39,8 @@ GROUPS = {
         "teach": "Teach a model the answer to a question.",
         "memory": "List, add and change what is remembered.",
         "learn": "Train the weights on what users taught, or show what was learned.",
-        "undo": "Undo what was learned: the model is what it was before.",
+        "undo": "Undo what was taught: the model is what it was before.",
+        "redo": "Bring back what was undone: it acts again.",
         "forget": "Delete something that was taught, and the lessons made from it.",
     },
     "Change a model": {

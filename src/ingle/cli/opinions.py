@@ -36,6 +36,13 @@ def fix(talk: "Talk", rest: str) -> None:
     talk.taught.tell(when_learned(example))
 
 
+def meant(talk: "Talk", rest: str) -> None:
+    """say that you meant what you had taught, as the remark under the answer asks"""
+    if rest or talk.nearly is None:
+        raise ConfigError("/meant", "Only where the remark under an answer asks: Is that what you mean?")
+    fix(talk, talk.nearly.answer)
+
+
 def remember(talk: "Talk", rest: str) -> None:
     """remember a fact; `ingle memory` lists them"""
     from ingle.adapt.admit import remember as keep

@@ -2,15 +2,17 @@
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
+from uuid import uuid4
 
 import typer
 
 if TYPE_CHECKING:
     from ingle.adapt.choosing import Choice
     from ingle.cli.generate import ShownAnswer
+    from ingle.cli.settings import Settings
     from ingle.core.errors import IngleError
     from ingle.core.message import Message, Request
     from ingle.engine.language_model import LanguageModel
@@ -46,6 +48,7 @@ def command(
     cache: Annotated[str | None, typer.Option(help="Format of the key-value cache: auto, float16, float32, int8.")] = None,
     threads: Annotated[int | None, typer.Option(help="Number of threads; by default one per core.")] = None,
     think: Annotated[bool | None, typer.Option(help="Let the model think aloud before it answers, if it can.")] = None,
+    keep: Annotated[bool | None, typer.Option(help="Keep question and answer until the next one, for `ingle why --last`.")] = None,
     memory: Annotated[bool | None, typer.Option(help="Use what you taught, where the question is about it.")] = None,
     overrides: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Set any key of config.toml.")] = None,
 ) -> None:
@@ -59,14 +62,12 @@ def command(
     from ingle.cli.settings import read_settings
     from ingle.cli.taught import choose_once
     from ingle.core.errors import RequestError
-    from ingle.core.message import Request
     from ingle.robustness.guard_model import guard_opener
     from ingle.safety.registry import guard_policy
-    from ingle.serve.record import new_seed
 
     home = enter()
     chat = {"model": model, "format": format_, "cache": cache, "threads": threads, "system": system}
-    chat |= {"max_tokens": max_tokens, "memory": memory, "think": think}
+    chat |= {"max_tokens": max_tokens, "memory": memory, "keep": keep, "think": think}
     drawn = {"temperature": temperature, "top_p": top_p, "top_k": top_k, "min_p": min_p, "seed": seed}
     options = {f"{part}.{key}": value for part, given in (("chat", chat), ("sampling", drawn)) for key, value in given.items()}
     settings = read_settings(home, overrides or (), options)
@@ -74,10 +75,7 @@ def command(
     kept, text = _choose(home, settings.chat.model, prompt), _read_prompt(prompt)
     opened = open_kept(home, kept, settings.chat, bool(think))
     messages = () if raw else _messages(opened, text, settings.chat.system, bool(system))
-    request = Request(
-        messages, None if messages else text, max_tokens=settings.chat.max_tokens, stop=tuple(stop or ()), logprobs=logprobs,
-        sampling=settings.sampling.sampling(new_seed()), think=settings.chat.think,
-    )  # fmt: skip
+    request = _request(settings, messages, text, stop or (), logprobs)
     show, policy = _silent if as_json else _shower(), guard_policy(home.policy)
     guards = guard_opener(home, policy, lambda one: open_kept(home, one, settings.chat))
     try:
@@ -86,7 +84,19 @@ def command(
     except RequestError as error:
         _record_refusal(home, opened, request, error, policy)
         raise
-    _finish(home, choice, request, outcome, as_json, policy)
+    _finish(home, choice, request, outcome, as_json, policy, settings.chat.keep)
+
+
+def _request(
+    settings: "Settings", messages: "tuple[Message, ...]", text: str, stop: Sequence[str], logprobs: int | None
+) -> "Request":  # fmt: skip
+    from ingle.core.message import Request
+    from ingle.serve.record import new_seed
+
+    return Request(
+        messages, None if messages else text, max_tokens=settings.chat.max_tokens, stop=tuple(stop), logprobs=logprobs,
+        sampling=settings.sampling.sampling(new_seed()), think=settings.chat.think,
+    )  # fmt: skip
 
 
 def _check_options(unseen_logprobs: bool, system_of_raw: bool) -> None:
@@ -107,15 +117,22 @@ def _record_refusal(home: "Home", model: "LanguageModel", request: "Request", er
     record(home, refusal_event(answer_key(home), model, request, error, policy=policy))
 
 
-def _finish(home: "Home", choice: "Choice", request: "Request", outcome: "ShownAnswer", as_json: bool, policy: "GuardPolicy") -> None:
-    """Record the fact even if nobody reads the output, show the rest, and return the exit code."""
+def _finish(
+    home: "Home", choice: "Choice", request: "Request", outcome: "ShownAnswer", as_json: bool, policy: "GuardPolicy", keep: bool
+) -> None:  # fmt: skip
+    """Record the fact even if nobody reads the output, keep the words if they may be kept, show the rest, and return the exit code."""
     from ingle.cli.generate import events_of
     from ingle.cli.house import record
     from ingle.cli.output import note
+    from ingle.home.turns import LAST
     from ingle.serve.answers_key import answer_key
 
     try:
-        record(home, *events_of(answer_key(home), choice, request, outcome, policy))
+        completion = f"{LAST}{uuid4().hex}" if keep and request.messages and outcome.finish in ("stop", "length") else ""
+        events = events_of(answer_key(home), choice, request, outcome, policy, completion)
+        *_, row = record(home, *events)
+        if completion:
+            _keep(home, choice, request, outcome, completion, {**events[-1].facts, "seq": row.seq})
     finally:
         if not as_json and outcome.fault is None and not outcome.text.endswith("\n"):
             print(flush=True)
@@ -125,8 +142,26 @@ def _finish(home: "Home", choice: "Choice", request: "Request", outcome: "ShownA
         _print_json(choice, request, outcome)
     elif outcome.finish == "repetition":
         note("(stopped because it only repeated itself)")
+    elif choice.nearly is not None:
+        note(
+            f"(You taught: “{choice.nearly.in_short}”. If that is what you mean, teach it in these words too: ingle teach QUESTION ANSWER)"
+        )
     if outcome.finish == "cancelled":
         raise typer.Exit(130)
+
+
+def _keep(home: "Home", choice: "Choice", request: "Request", outcome: "ShownAnswer", completion: str, facts: dict[str, object]) -> None:
+    from ingle.core.message import Message
+    from ingle.home.turns import keep_last
+    from ingle.serve.replay import parameters
+    from ingle.serve.rooms import open_rooms
+
+    kept = facts | {"model_name": choice.model.name, "request": parameters(request, system=False)}
+    engine = open_rooms(home)
+    try:
+        keep_last(engine, "", Message.of("assistant", outcome.text), completion, kept, request.messages)
+    finally:
+        engine.dispose()
 
 
 def _choose(home: "Home", asked: str, prompt: str | None) -> "Kept":
@@ -200,6 +235,7 @@ def _print_json(choice: "Choice", request: "Request", outcome: "ShownAnswer") ->
     result |= {"model": model.name, "model_digest": model.digest, "seed": request.sampling.seed}
     result["parameters"] = asdict(request.sampling) | {"max_tokens": request.max_tokens, "stop": list(request.stop)}
     result |= {"memories": list(choice.memories), "lessons": list(choice.lessons)}
+    result["nearly"] = choice.nearly.id if choice.nearly is not None else ""
     if request.logprobs is not None:
         result["logprobs"] = [asdict(entry) for entry in outcome.logprobs]
     print_json(result)

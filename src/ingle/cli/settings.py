@@ -36,6 +36,8 @@ class ChatSettings:
     """Whether typed lines are kept in the home as a history."""
     markdown: bool = True
     """Whether answers are shown as Markdown."""
+    keep: bool = True
+    """Whether the last question of `ingle run` and its answer are kept until the next one, for `ingle why --last`."""
     think: bool = False
     """Whether a model that can think aloud does so before it answers."""
     memory: bool = True

@@ -24,6 +24,7 @@ from ingle.serve.record import Recorder, new_seed, refusal_event
 if TYPE_CHECKING:
     from ingle.adapt.choosing import Choice
     from ingle.cli.voice import TerminalVoice
+    from ingle.core.example import Example
     from ingle.engine.language_model import LanguageModel
 
 NEARLY_FULL = 0.85
@@ -67,6 +68,7 @@ class Talk:
         self._read_by = model.digest
         self.tally = TalkTally()
         self.last: ShownAnswer | None = None
+        self.nearly: Example | None = None
         self.recorder = recorder
         self._policy = guard_policy(home.policy)
         self._open_guard = guard_opener(home, self._policy, lambda kept: open_kept(home, kept, settings.chat))
@@ -172,6 +174,9 @@ class Talk:
         """Print remarks on an answer, if there are any."""
         if choice.memories:
             note(f"(from memory: {', '.join(choice.memories)})")
+        self.nearly = choice.nearly
+        if choice.nearly is not None:
+            note(f"(You taught: “{choice.nearly.in_short}”. Is that what you mean? Then say /meant)")
         context = self.model.backend.config.context_length
         full = self.used_tokens + 1 >= context
         if outcome.finish == "cancelled":

@@ -4,13 +4,12 @@ from typing import Annotated
 
 import typer
 
-from ingle.core.words import counted
+from ingle.core.words import counted, shortened
 
 EXAMPLES = """
-ingle undo   (the last thing that was learned)
+ingle undo   (the last thing that was taught)
 ingle undo 3
 ingle undo ex-2f9c   (the first digits of its id, or of the lesson's: ingle learn --list)
-ingle undo ex-2f9c --redo
 """
 
 _SHORTEST_ID = 4  # digits; fewer are a number of things
@@ -18,13 +17,12 @@ _SHORTEST_ID = 4  # digits; fewer are a number of things
 
 def command(
     which: Annotated[str, typer.Argument(metavar="[N|ID]", help="How many of the last ones to undo, or the id of one.")] = "1",
-    redo: Annotated[bool, typer.Option("--redo", help="Bring back something that was undone.")] = False,
     owner: Annotated[str, typer.Option(help="Id of the API key that owns it; by default your own.")] = "",
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
-    """Undo what was learned: the model is what it was before.
+    """Undo what was taught: the model is what it was before.
 
-    What was taught stays in the home, without acting; `ingle forget` deletes it.
+    It stays in the home, without acting: `ingle redo` brings it back, `ingle forget` deletes it.
     """
     from ingle.adapt import undo as adapt
     from ingle.cli.house import enter
@@ -36,17 +34,14 @@ def command(
     engine = open_rooms(home)
     sink = Ledger(engine, home.keys).append
     try:
-        if redo:
-            undone = adapt.Undone((adapt.redo(home, engine, owner, which, sink),))
-        else:
-            undone = adapt.undo(home, engine, owner, int(which) if which.isdecimal() and len(which) < _SHORTEST_ID else which, sink)
+        undone = adapt.undo(home, engine, owner, int(which) if which.isdecimal() and len(which) < _SHORTEST_ID else which, sink)
     finally:
         engine.dispose()
     if as_json:
         print_json({"examples": [one.id for one in undone.examples], "again": undone.again, "back": undone.back})
         return
     for one in undone.examples:
-        print(printable(f"{'redone' if redo else 'undone'}: {one.id}  {' '.join((one.question or one.answer).split())[:60]}"))
+        print(printable(f"undone: {one.id}  {shortened(one.question or one.answer, 60)}"))
     if undone.again:
         others = counted(undone.again, "other")
         print(f"Learned together with it, and to be learned again without: {others}. `ingle serve` does so, or `ingle learn`.")

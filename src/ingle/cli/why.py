@@ -1,7 +1,7 @@
 """`ingle why`."""
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from ingle.home.kept import Kept
     from ingle.home.place import Home
     from ingle.home.turns import Turn
+    from ingle.ledger.chain import Ledger
     from ingle.ledger.row import Row
     from ingle.serve.why import Explained, Tap
 
@@ -34,7 +35,7 @@ ingle why --last --what training --prove
 ingle why --calibrate smollm2
 """
 _NEAREST = 200
-"""Facts of answers that --last looks at: those before it were not stored."""
+"""Facts of answers of one's own among which --last looks for one that is kept."""
 
 _MANY = 8
 """Fewer pieces take a moment."""
@@ -47,7 +48,7 @@ _MOST_BYTES = 64 << 20
 
 def command(
     event: Annotated[str | None, typer.Argument(metavar="[EVENT]", help="Number of an answer in the ledger, or its id.")] = None,
-    last: Annotated[bool, typer.Option("--last", help="Explain the newest answer that is stored.")] = False,
+    last: Annotated[bool, typer.Option("--last", help="Explain the last thing that you asked.")] = False,
     span: Annotated[str | None, typer.Option(help="Explain only these words of the answer.")] = None,
     method: Annotated[str, typer.Option(help="How sentences are found: auto, leave_one_out, alone, context_cite, overlap …")] = "auto",
     budget: Annotated[float, typer.Option(help="Most seconds; what was proved by then is shown.")] = 60.0,
@@ -87,6 +88,7 @@ def command(
     began, metered = time.monotonic(), Span(open_meter(), 0.5)
     try:
         room, asked = _explained(home, engine, settings, event)
+        _quote(asked)
         answer = _answering(home, engine, asked, settings)
         said = _said(asked, answer)
         if what == "training":
@@ -126,6 +128,16 @@ def _finish(
         raise typer.Exit(1)
 
 
+def _quote(asked: "Explained") -> None:
+    """Say which answer it is."""
+    from ingle.cli.output import note
+    from ingle.core.words import shortened
+
+    question = next((message.text for message in reversed(asked.request.messages) if message.role == "user"), "")
+    note(f"{asked.turn.at[:16].replace('T', ' ')} UTC, {asked.kept.name} was asked: “{shortened(question)}”")
+    note(f"It answered: “{shortened(asked.turn.message.text)}”\n")
+
+
 def _check(event: str | None, last: bool, what: str, budget: float) -> None:
     """Raise ConfigError where it is not clear what to explain, or for how long."""
     from ingle.core.errors import ConfigError
@@ -151,7 +163,7 @@ def _explained(home: "Home", engine: "Engine", settings: "Settings", event: str 
     from ingle.serve.why import explained, stored_turn
 
     ledger = Ledger(engine, home.keys)
-    row = find_row(ledger, event) if event is not None else _newest(engine, ledger.read(kind="answer"))
+    row = find_row(ledger, event) if event is not None else _newest(engine, ledger)
     turn, key = stored_turn(engine, row, None), key_of_answer(home, engine, row.seq)
     kept = get_kept(home, row.subject)
     room = _room(home, engine, settings, kept, turn)
@@ -177,15 +189,26 @@ def _room(home: "Home", engine: "Engine", settings: "Settings", kept: "Kept", tu
     return room
 
 
-def _newest(engine: "Engine", rows: "Iterator[Row]") -> "Row":
+def _newest(engine: "Engine", ledger: "Ledger") -> "Row":
+    """Return the last answer of this home's own user. Raises NotKept if its words are not kept."""
     from ingle.core.errors import NotKept
+    from ingle.serve.replay import find_row
+
+    last = find_row(ledger, None)
+    if _kept(engine, last):
+        return last
+    mine = (row for row in ledger.read(kind="answer") if not row.values.get("key"))
+    kept = next((row for _, row in zip(range(_NEAREST), mine, strict=False) if _kept(engine, row)), None)
+    cure = "The page keeps conversations, `ingle run` the last answer (unless --no-keep), the API what is asked with `store: true`."
+    cure += f" The newest that is kept: ingle why {kept.seq}" if kept is not None else ""
+    raise NotKept("answer", "The last thing that you asked was not kept", f"{last.subject}, {last.at[:16].replace('T', ' ')} UTC", cure)
+
+
+def _kept(engine: "Engine", row: "Row") -> bool:
     from ingle.home.turns import find_any_completion
 
-    for _, row in zip(range(_NEAREST), rows, strict=False):
-        if (completion := str(row.values.get("id", ""))) and find_any_completion(engine, completion) is not None:
-            return row
-    cure = "Keep conversations on the page, or ask with `store: true`."
-    raise NotKept("answer", "None of the newest answers is stored with its text", "", cure)
+    completion = str(row.values.get("id", ""))
+    return bool(completion) and find_any_completion(engine, completion) is not None
 
 
 def _answering(

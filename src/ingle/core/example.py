@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from ingle.core.words import shortened
+
 Kind = Literal["correction", "fact", "rating"]
 """The kinds: another answer to a question; words to remember; a thumb up or down."""
 State = Literal["pending", "learning", "learned", "refused", "kept", "superseded", "undone"]
@@ -48,3 +50,13 @@ class Example:
     """UTC, ISO 8601 with microseconds."""
     seq: int = 0
     """Its number among its owner's examples, from 1: the order of arrival, whatever the clocks say."""
+
+    @property
+    def counts(self) -> bool:
+        """Whether it acts, or will."""
+        return self.state not in ("superseded", "undone")
+
+    @property
+    def in_short(self) -> str:
+        """One line: question → answer, or the fact."""
+        return f"{shortened(self.question)} → {shortened(self.answer)}" if self.question else shortened(self.answer)

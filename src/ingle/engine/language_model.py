@@ -113,7 +113,7 @@ class LanguageModel:
         if not shown:
             return ReadyPrompt(encode_chat(self.tokenizer, messages, tools=tools, variables=switches))
         if self.seer is None:
-            cure = "Run: ingle pull sight, and ask smollm2+sight."
+            cure = "Run: ingle pull sight. For smollm2 it is then used by itself."
             raise RequestError("messages", f"{self.name} can't see pictures", "", cure)
         seen = [self.seer.see(part, at) for part, at in shown]
         pieces = render(self.tokenizer, messages, tools=tools, variables=switches)

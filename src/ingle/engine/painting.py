@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from ingle.core.errors import DeltaError, RequestError
 from ingle.core.media import Picture
-from ingle.core.message import Constraint, Request, Sampling
+from ingle.core.message import Constraint, ImagePart, Request, Sampling
 from ingle.engine.adapter import Addition
 from ingle.engine.backend import Segment
 from ingle.engine.cpu import CpuBackend
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from ingle.engine.language_model import LanguageModel
 
 _LINEARS = "model.layers."
-NO_PAINTER = "Run: ingle pull painter, and name a model that paints, like smollm2+painter."
+NO_PAINTER = "Run: ingle pull painter. In a conversation with smollm2 it is then used by itself; elsewhere name smollm2+painter."
 USUAL = Sampling(temperature=0.5, top_p=0.9)
 """Sampling of pictures where nobody asks for another."""
 _ALONE = 0.2
@@ -86,11 +86,26 @@ def as_drawing(model: "LanguageModel", request: Request) -> Request:
     """Return a conversation's request as one for a picture, where the model paints and its user asks for that; else the request itself."""
     if model.painter is None or not request.messages or "text" not in request.modalities:
         return request
-    request, last = replace(request, modalities=tuple(name for name in request.modalities if name != "image")), request.messages[-1]
-    if last.role != "user" or request.constraint or request.tools or not asks_to_paint(last.text):
+    request = replace(request, modalities=tuple(name for name in request.modalities if name != "image"))
+    if not asks_for_drawing(request):
         return request
     sampling = replace(USUAL, temperature=_ALONE, seed=request.sampling.seed)  # one picture: no likeliest can be chosen of several
     return Request(request.messages, max_tokens=WORDS, modalities=("image",), sampling=sampling)
+
+
+def asks_for_drawing(request: Request) -> bool:
+    """Return whether a conversation's user asks for a picture, and for no other form."""
+    last = request.messages[-1] if request.messages else None
+    free = "text" in request.modalities and not request.constraint and not request.tools
+    return last is not None and last.role == "user" and free and asks_to_paint(last.text)
+
+
+def lacks(model: "LanguageModel", request: Request) -> list[str]:
+    """Return the kinds of deltas that a model would need for a request: to see its pictures, to draw what it asks for."""
+    theirs = (message for message in request.messages if message.role != "assistant")
+    shown = any(isinstance(part, ImagePart) for message in theirs for part in message.parts)
+    wanted = {"sight": shown and model.seer is None, "painter": model.painter is None and asks_for_drawing(request)}
+    return [kind for kind, lacking in wanted.items() if lacking]
 
 
 def painted(model: "LanguageModel", text: str) -> Picture:

@@ -18,7 +18,7 @@ from ingle.core.errors import ConfigError, DeltaError, HomeError, NotKept
 from ingle.core.event import Event, Fact
 from ingle.core.files import os_errors, sync_folder, write_atomic
 from ingle.home.base import Base, read_base, verify_base
-from ingle.home.deltas import LESSON, LOCK, find_delta, fitting_bases, get_delta, stack_digest, tree
+from ingle.home.deltas import LESSON, LOCK, find_delta, fitting_bases, get_delta, list_deltas, stack_digest, tree
 from ingle.home.hub_models import ON_HUB
 from ingle.home.names import NAME, check_name
 from ingle.home.parts import list_parts
@@ -110,6 +110,14 @@ def get_kept(home: Home, name: str) -> Kept:
     for delta in deltas:
         kept = _with_delta(kept, find_delta(home, kept.name, fitting_bases(home, kept.base, kept.deltas), delta))
     return kept
+
+
+def able(home: Home, kept: Kept, kind: str) -> Kept | None:
+    """Return a model with the delta of this kind (`sight`, `painter`) that is kept for it; None if none is."""
+    fitting = {digest: place for place, digest in enumerate(fitting_bases(home, kept.base, kept.deltas))}
+    found = [delta for delta in list_deltas(home) if delta.kind == kind and delta.base_digest in fitting]
+    best = min(found, key=lambda delta: fitting[delta.base_digest], default=None)
+    return _with_delta(kept, best) if best is not None else None
 
 
 def _with_delta(kept: Kept, delta: Delta) -> Kept:
@@ -216,7 +224,7 @@ def _name_taken(home: Home, kept: Kept, newer: bool = False) -> ConfigError:
     return ConfigError("name", f"The name {kept.name} is taken by a model from another source or with other files", what, cure)
 
 
-def remove(home: Home, name: str, tell: Callable[[Freed], None] = lambda _freed: None) -> Freed:
+def remove(home: Home, name: str, tell: Callable[[Freed], object] = lambda _freed: None) -> Freed:
     """Remove a name, then every base (with its packed weights) that no name uses any more; for `MODEL+DELTA`, remove the delta.
 
     `tell` gets the list before anything is deleted; if it raises, all stays. Raises NotKept if there is no such name, DeltaError if other

@@ -60,7 +60,7 @@ def find_part(home: Home, name: str) -> Path:
     raise NotKept(f"part {name}", "is not kept in this home", "", f"{about}Run: ingle pull {set_with(name)}")
 
 
-def remove_part(home: Home, name: str, tell: Callable[[Event], None] = lambda _event: None) -> int:
+def remove_part(home: Home, name: str, tell: Callable[[Event], object] = lambda _event: None) -> int:
     """Delete a part, and return the freed bytes.
 
     `tell` gets the fact before anything is deleted; if it raises, all stays. Raises NotKept, HomeError.

@@ -76,6 +76,8 @@ _PATH = """
     SELECT turns.*, (SELECT COUNT(*) FROM turns AS child WHERE child.owner = :owner AND child.parent = up_id) AS children,
         (SELECT COUNT(*) FROM conversations WHERE owner = :owner AND leaf = up_id) AS leaves
     FROM up JOIN turns ON turns.id = up_id WHERE turns.owner = :owner ORDER BY depth"""
+LAST = "run-"
+"""Beginning of the ids of answers of which only the last is kept."""
 _AT_ONCE = 500
 """Rows in memory while all are searched."""
 _BELOW = """(
@@ -127,6 +129,17 @@ def keep_answer(
     [answer] = _rows(owner, conversation, last, (message,), completion)
     answer["facts"] = None if facts is None else json_text("facts", dict(facts))
     return _store(engine, owner, conversation, parent, [*rows, answer], stays=True)
+
+
+def keep_last(
+    engine: "Engine", owner: str, message: Message, completion: str, facts: Mapping[str, Any], history: Sequence[Message]
+) -> None:
+    """Keep an answer in the place of the one that was kept so before it: ids of such begin with LAST."""
+    assert completion.startswith(LAST)
+    keep_answer(engine, owner, "", message, completion, facts, history)
+    for turn in _select(engine, "owner = :owner AND completion LIKE :like", {"owner": owner, "like": LAST + "%"}):
+        if turn.completion != completion:
+            drop(engine, owner, turn.id)
 
 
 def path(engine: "Engine", owner: str, turn_id: str) -> tuple[Turn, ...]:

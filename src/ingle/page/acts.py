@@ -35,7 +35,8 @@ class Act:
     pressed: Pressed | None = None
     """Whether it shows as pressed; None = it is not a toggle."""
     place: str = ""
-    """Where it stands: "" = in the row under the turn, "seen" = beside what the guards saw, "details" = under the details."""
+    """Where it stands: "" = in the row under the turn, "seen" = beside what the guards saw, "details" = under the details,
+    "nearly" = beside what was taught and came near."""
 
 
 def _kept(turn: Turn) -> bool:
@@ -100,6 +101,14 @@ async def correct(tab: Tab, turn: Turn, text: str) -> None:
     tab.changed(turn.conversation)
 
 
+async def _meant(tab: Tab, turn: Turn) -> None:
+    """Teaches that a question means what it came near, and answers it again."""
+    example = (await _taught(tab, turn)).nearly(turn)
+    if example is not None:
+        await correct(tab, turn, example.answer)
+        await tab.again(turn.parent)
+
+
 async def _harmless(tab: Tab, turn: Turn) -> None:
     await _judge(tab, turn, False)
 
@@ -149,6 +158,14 @@ ANSWER_ACTS: Sequence[Act] = (
     Act("why", "Why it said that", "why", _why, lambda turn: bool(turn.completion) and bool(turn.message.text.strip())),
     Act("details", "Details of this answer", "info", fits=lambda turn: bool(turn.facts)),
     Act(
+        "meant",
+        "Yes, that is what I mean",
+        "",
+        _meant,
+        lambda turn: _answered(turn) and bool((turn.facts or {}).get("nearly")),
+        place="nearly",
+    ),
+    Act(
         "harmless",
         "This was fine, don't flag it again",
         "",
@@ -187,5 +204,5 @@ def buttons(turn: Turn, taught: TaughtNotes) -> list[dict[str, Any]]:
             "pressed": None if act.pressed is None else act.pressed(turn, taught),
         }
         for act in acts_of(turn)
-        if not act.place or taught.guards is not None
+        if act.place in ("", "nearly") or taught.guards is not None
     ]  # fmt: skip

@@ -13,8 +13,6 @@ from ingle.home.turns import Turn
 if TYPE_CHECKING:
     from sqlalchemy import Engine
 
-_SHORT = 90
-"""Characters of a question, or an answer, among the facts of an answer."""
 _STATES: Mapping[State, str] = {
     "pending": "used from the next answer on; the weights have not learned it yet",
     "learning": "the weights are learning it now",
@@ -70,6 +68,11 @@ class TaughtNotes:
         """Return the lessons that acted on an answer, shortened."""
         return [self._lesson(digest) for digest in str(facts.get("lessons") or "").split()]
 
+    def nearly(self, turn: Turn) -> Example | None:
+        """Return what the question of an answer came near, if it still counts and the answer was not corrected since."""
+        example = self.acted.get(str((turn.facts or {}).get("nearly") or ""))
+        return example if example is not None and example.counts and turn.completion not in self.corrections else None
+
     def _lesson(self, digest: str) -> str:
         held = self.lessons.get(digest)
         what = "undone or forgotten since" if held is None else "; ".join(map(self._named, held[:3]))
@@ -77,7 +80,7 @@ class TaughtNotes:
 
     def _named(self, id_: str) -> str:
         example = self.acted.get(id_)
-        return f"{id_}: forgotten since" if example is None else in_short(example)
+        return f"{id_}: forgotten since" if example is None else example.in_short
 
 
 def look_up(engine: "Engine", owner: str, turns: Sequence[Turn], guards: Mapping[str, bool] | None = None) -> TaughtNotes:
@@ -87,7 +90,7 @@ def look_up(engine: "Engine", owner: str, turns: Sequence[Turn], guards: Mapping
     about = examples_about(engine, owner, (turn.completion for turn in answers))
     digests = {digest for facts in named for digest in str(facts.get("lessons") or "").split()}
     lessons = {one.digest: one.examples for one in list_lessons(engine, owner) if one.digest in digests} if digests else {}
-    ids = {id_ for facts in named for id_ in str(facts.get("memories") or "").split()}
+    ids = {id_ for facts in named for name in ("memories", "nearly") for id_ in str(facts.get(name) or "").split()}
     acted = examples_called(engine, owner, ids.union(*lessons.values()))
     return TaughtNotes(
         {one.completion: one for one in about if one.kind == "rating" and one.state != "undone"},
@@ -97,13 +100,3 @@ def look_up(engine: "Engine", owner: str, turns: Sequence[Turn], guards: Mapping
         lessons,
         guards,
     )
-
-
-def in_short(one: Example) -> str:
-    """Return an example in one line: question → answer, or the fact."""
-    return f"{_cut(one.question)} → {_cut(one.answer)}" if one.question else _cut(one.answer)
-
-
-def _cut(text: str) -> str:
-    words = " ".join(text.split())
-    return words if len(words) <= _SHORT else words[: _SHORT - 1].rstrip() + "…"

@@ -186,11 +186,12 @@ def _pictures(turn: Turn) -> list[str]:
 
 def _turn_values(step: SaidTurn, waits: bool, html: dict[str, str], taught: TaughtNotes) -> dict[str, Any]:
     """Return the properties of a turn's part; `waits`: another answer to its question is pending."""
-    turn = step.turn
+    turn, near = step.turn, taught.nearly(step.turn)
     values: dict[str, Any] = {
         "role": turn.message.role, "text": turn.message.text, "state": "", "note": "", "cures": [],
         "beside": [*step.beside, ""] if waits else list(step.beside), "place": step.place,
         "acts": buttons(turn, taught), "correction": taught.correction(turn), "pictures": _pictures(turn),
+        "nearly": near.in_short if near is not None else "",
     }  # fmt: skip
     if turn.id in html:
         values["html"] = html[turn.id]

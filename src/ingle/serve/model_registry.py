@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 from ingle.core.errors import DeltaError, HomeError, IngleError, NotKept
 from ingle.engine.language_model import LanguageModel
-from ingle.home.kept import Kept, get_kept, list_models
+from ingle.home.kept import Kept, able, get_kept, list_models
 from ingle.home.place import Home
 from ingle.serve.logs import log
 
@@ -85,6 +85,15 @@ class ModelRegistry:
     async def find(self, name: str) -> tuple[Kept, LanguageModel]:
         """Return the model's entry in the home, and the opened model. Raises as `get` does."""
         return await self._find(await asyncio.to_thread(self.kept, name))  # a manifest that is new takes 10 ms to read
+
+    async def able(self, name: str, lacks: Callable[[LanguageModel], Sequence[str]]) -> tuple[Kept, LanguageModel]:
+        """Return what `find` returns, with what is kept for that model of the kinds of deltas that it `lacks`."""
+        kept, model = await self.find(name)
+        for kind in lacks(model):
+            more = await asyncio.to_thread(able, self.home, kept, kind)
+            if more is not None:
+                kept, model = await self._find(more)
+        return kept, model
 
     async def own(self, name: str) -> LanguageModel:
         """Return the opened model of that name for the server's own use, as guards have, offered or not. Raises as `get` does."""

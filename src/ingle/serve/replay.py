@@ -57,8 +57,14 @@ def parameters(request: Request, system: bool) -> dict[str, Any]:
     return table
 
 
-def find_row(ledger: "Ledger", event: str) -> "Row":
-    """Return the fact of an answer, by its number or by its id for clients. Raises NotKept."""
+def find_row(ledger: "Ledger", event: str | None) -> "Row":
+    """Return the fact of an answer, by its number or by its id for clients; None = the last that this home's own user asked for. Raises
+    NotKept."""
+    if event is None:
+        mine = next((row for row in ledger.read(kind="answer") if not row.values.get("key")), None)
+        if mine is None:
+            raise NotKept("answer", "Nothing was asked here yet", "", 'Ask something first: ingle run "…"')
+        return mine
     number = int(event) if event.isdecimal() else None
     for row in ledger.read(kind="answer"):
         if row.seq == number or row.values.get("id") == event:

@@ -134,12 +134,12 @@ def energy_of(lasts: Sequence[Chunk]) -> dict[str, float | str] | None:
 
 def account_of(lasts: Sequence[Chunk]) -> dict[str, Any]:
     """Return Ingle's own field of a response: ledger events, model, seeds, times and ends; and for each answer, what guards said, and ids
-    of the memories and lessons that acted on it."""
+    of the memories and lessons that acted on it, or of what was taught and came near."""
     events = [chunk.event for chunk in lasts if chunk.event]
     usages = [chunk.usage for chunk in lasts if chunk.usage]
     acted = {
         name: [str(event.facts.get(name, "")).split() for event in events]
-        for name in ("memories", "lessons")
+        for name in ("memories", "lessons", "nearly")
         if any(name in event.facts for event in events)
     }
     return {

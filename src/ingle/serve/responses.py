@@ -43,7 +43,7 @@ async def responses(
     """Create an answer, as OpenAI's Responses API does."""
     model = await service.models.get(body.model)
     before = await _before(service, who, body.previous_response_id)
-    keep = Keep(learn=body.learn is not False) if body.store else None
+    keep = Keep(learn=body.learn is not False) if body.store is not False else None
     id_ = f"resp_{uuid.uuid4().hex}"
     request, heard = await hear_request(http, service, responses_request(body, service, model, before), who, id_)
     ask = Ask(request, model.name, who, id_, keep, memory=body.memory is not False)
@@ -56,7 +56,7 @@ async def responses(
 
 @router.get("/v1/responses/{id_}", tags=["answers"])
 async def kept_response(id_: str, service: Service = Depends(service_of), who: str = Depends(asker)) -> dict[str, Any]:  # noqa: B008
-    """Return a stored answer (`store: true`)."""
+    """Return a stored answer: all are, but for those that were asked for with `store: false`."""
     turn = await asyncio.to_thread(find_completion, service.engine, who, id_)
     if turn is None:
         raise _unknown(id_)
@@ -199,7 +199,7 @@ class ResponsesReply:
         request = self._ask.request
         table |= {"temperature": request.sampling.temperature, "top_p": request.sampling.top_p, "max_output_tokens": request.max_tokens}
         echo: dict[str, Any] = {"instructions": self._body.instructions, "previous_response_id": self._body.previous_response_id}
-        echo |= {"tools": self._body.tools or [], "tool_choice": self._body.tool_choice or "auto", "store": bool(self._body.store)}
+        echo |= {"tools": self._body.tools or [], "tool_choice": self._body.tool_choice or "auto", "store": self._body.store is not False}
         return table | echo | {"parallel_tool_calls": self._body.parallel_tool_calls is not False}
 
     def _done(self) -> dict[str, Any]:
@@ -250,7 +250,7 @@ async def _before(service: Service, who: str, previous: str | None) -> tuple[Mes
         return ()
     turn = await asyncio.to_thread(find_completion, service.engine, who, previous)
     if turn is None:
-        raise NotKept("previous_response_id", f"There is no stored answer {previous}", "", "Ask with `store: true` to store one.")
+        raise NotKept("previous_response_id", f"There is no stored answer {previous}", "", "Was it asked for with `store: false`?")
     before = await asyncio.to_thread(path, service.engine, who, turn.id)
     message, _ = await _stored_message(service, turn)
     return (*(one.message for one in before[:-1] if one.message.role != "system"), message)
@@ -314,4 +314,4 @@ def _tools(flat: list[dict[str, Any]]) -> tuple[dict[str, Any], ...]:
 
 
 def _unknown(id_: str) -> NotKept:
-    return NotKept("response_id", f"There is no stored answer {id_[:80]}", "", "Ask with `store: true` to store one.")
+    return NotKept("response_id", f"There is no stored answer {id_[:80]}", "", "Was it asked for with `store: false`?")

@@ -18,7 +18,7 @@ from ingle.core.message import Chunk, Finish, Request, Usage, Verdict
 from ingle.energy.meter import Clocks, Meter
 from ingle.engine.job import Job, Outcome, post_directly
 from ingle.engine.language_model import LanguageModel
-from ingle.engine.painting import as_drawing
+from ingle.engine.painting import as_drawing, lacks
 from ingle.engine.prefix_cache import PrefixCache
 from ingle.engine.saved_states import SavedStates, forgotten
 from ingle.engine.scheduler import Scheduler
@@ -195,7 +195,7 @@ class Service:
         HomeError or LedgerError if the fact can't be written: the answer then has no last chunk.
         """
         policy = await self.live.renewed()
-        kept, model = await self.models.find(ask.model)
+        kept, model = await self.models.able(ask.model, lambda one: lacks(one, ask.request))
         request = as_drawing(model, ask.request)
         seed = request.sampling.seed
         request = replace(request, sampling=replace(request.sampling, seed=new_seed() if seed is None else seed))

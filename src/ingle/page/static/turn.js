@@ -32,6 +32,7 @@ export default {
     acts: { type: Array, default: () => [] },
     correction: { type: Object, default: null }, // the user's answer in place of the model's, and its state
     seen: { type: Object, default: null }, // what the guards that judge meaning saw, and what they were taught since
+    nearly: { type: String, default: "" }, // what was taught, does not act, and may be what is meant
     beside: { type: Array, default: () => [] },
     place: { type: Number, default: 0 },
   },
@@ -68,6 +69,10 @@ export default {
                 @click="do_(act.id)">{{ act.pressed ? "Take it back" : act.label }}</button>
         <button type="button" class="way" aria-haspopup="dialog" title="What each guard does" @click="$emit('safety')">Settings → Safety</button>
       </div>
+      <div v-if="nearly && !editing" class="seen" role="group" aria-label="What you taught">
+        <p>You taught: “{{ nearly }}”. Is that what you mean?</p>
+        <button v-for="act in acts.filter((act) => act.place === 'nearly')" type="button" :data-act="act.id" @click="do_(act.id)">{{ act.label }}</button>
+      </div>
       <footer v-if="!editing">
         <div v-if="beside.length > 1" class="beside" role="group" aria-label="Other versions">
           <button class="quiet" type="button" aria-label="Previous version" :disabled="!place" @click="step(-1)">
@@ -103,7 +108,7 @@ export default {
       return this.acts.filter((act) => !act.place);
     },
     judging() {
-      const pressed = this.acts.filter((act) => act.place && act.pressed);
+      const pressed = this.acts.filter((act) => ["seen", "details"].includes(act.place) && act.pressed);
       return pressed.length ? pressed : this.acts.filter((act) => act.place === "seen");
     },
     missed() {
