@@ -51,7 +51,7 @@ def said(pupil: Pupil, some: Sequence[Correction], chosen: Callable[[str], Choic
         "right": sum(good) / len(good),
         "low": interval.low,
         "high": interval.high,
-        "wrong": wrong,
+        "wrong": wrong[:3],
     }
 
 

@@ -110,7 +110,7 @@ def test_verify_finds_what_was_changed(own_home: Home, tmp_path: Path) -> None:
 
 
 def test_a_cut_off_tail_is_accepted_as_a_fact(own_home: Home) -> None:
-    ingle(own_home.root, "run", "hi", "--max-tokens", "2")
+    ingle(own_home.root, "run", "hi", "--max-tokens", "2", "--no-keep")
     with sqlite3.connect(own_home.database_file) as database:
         database.execute("DELETE FROM ledger WHERE seq = 3")
     database.close()
@@ -201,7 +201,10 @@ def test_doctor_says_what_it_knows_before_it_compiles(tiny_home: Path, monkeypat
         return 0
 
     monkeypatch.setattr("ingle.kernels.jit.build", build)
-    everything = ingle(tiny_home, "doctor").stdout
+    monkeypatch.setattr("ingle.kernels.jit.stored", lambda name: None)
+    fresh = ingle(tiny_home, "doctor").stdout
+    assert not known and "no kernel is compiled yet" in fresh and "`ingle doctor --kernels` compiles and tests them all" in fresh
+    everything = ingle(tiny_home, "doctor", "--kernels").stdout
     for about in ("Python", "memory", "home", "model tiny", "ledger", "extra learn"):
         assert f" {about} " in known
     assert "kernel cache" in everything.removeprefix(known)
