@@ -14,9 +14,10 @@ from tests.cli.place import ingle
 from tests.ethics.place import PROGRAM
 
 
-def answered(home: Home, question: str = "a question", code: int = 0) -> tuple[int, str]:
+def answered(home: Home, question: str = "a question", code: int = 0, keep: bool = False) -> tuple[int, str]:
     """The fact of a new answer, and its words."""
-    said = ingle(home.root, "run", question, "tiny", "--max-tokens", "24", "--temperature", "0", "--json", code=code)
+    how = ("--max-tokens", "24", "--temperature", "0", "--json", "--keep" if keep else "--no-keep")
+    said = ingle(home.root, "run", question, "tiny", *how, code=code)
     text = str(json.loads(said.stdout)["text"])
     line = ingle(home.root, "log", "--kind", "answer", "--last", "1", "--json").stdout
     return int(json.loads(line)["seq"]), text
@@ -124,7 +125,7 @@ def test_forgotten_words_are_in_no_proof_and_no_export(own_home: Home, tmp_path:
     ingle(own_home.root, "memory", "add", words, "--model", "tiny")
     listed = json.loads(ingle(own_home.root, "memory", "--json").stdout)
     example = (listed if isinstance(listed, list) else listed["data"])[0]["id"]
-    answered(own_home, f"What of {words}?")
+    answered(own_home, f"What of {words}?", keep=True)
     ingle(own_home.root, "forget", example)
     last = json.loads(ingle(own_home.root, "log", "--last", "1", "--json").stdout)["seq"]
     ingle(own_home.root, "attest", *map(str, range(1, last + 1)), "--out", str(tmp_path / "proof"))

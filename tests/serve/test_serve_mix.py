@@ -77,3 +77,17 @@ def test_text_is_the_plain_models_to_the_bit(able: Server, smollm2_server: Serve
     )
     assert plain.choices[0].message.content == able_too.choices[0].message.content
     assert [one.logprob for one in plain.choices[0].logprobs.content] == [one.logprob for one in able_too.choices[0].logprobs.content]  # type: ignore[union-attr]
+
+
+def test_what_is_kept_for_a_model_is_used_by_itself(able: Server) -> None:
+    shown: Any = [{"type": "image_url", "image_url": {"url": disc((220, 30, 30))}}, {"type": "text", "text": "What is this?"}]
+    with serving(able.home.root, "smollm2") as server:
+        client = server.openai(timeout=120)
+
+        def asked(content: Any) -> Any:
+            return client.chat.completions.create(model="smollm2", messages=[{"role": "user", "content": content}], max_tokens=12, seed=1)
+
+        assert asked(shown).usage.prompt_tokens_details.model_dump()["image_tokens"] == 8
+        assert asked("Draw a strawberry.").choices[0].message.model_extra["images"]
+        assert asked("Say a word about autumn.").choices[0].message.content
+        assert [row.subject for row in server.answers()[-3:]] == ["smollm2+sight", "smollm2+painter", "smollm2"]

@@ -30,7 +30,7 @@ from ingle.home.place import Home
 from ingle.home.quoting import seeker
 from ingle.home.recall_index import sameness
 from ingle.home.staging import discard, sweep_staging
-from ingle.home.turns import Turn, drop, find_text
+from ingle.home.turns import Turn, drop, find_text, last_kept
 from ingle.home.typed import forget_typed
 from ingle.ledger.chain import Ledger
 
@@ -90,9 +90,11 @@ def forget(
             return Forgotten(id_, owed["model"], 0, 0, paid)
         one = get_example(engine, owner, id_)
         turns, dropped = holding(engine, owner, one), 0
+        passing = last_kept(engine, owner)
+        going = turns if turns_too else tuple(turn for turn in turns if turn.id in passing)
         gone = [*_same(engine, owner, one), one.id]  # the named one goes last, so that it can be named again after a kill
         for each in gone:
-            _owe(home, replace(one, id=each), turns if turns_too else ())
+            _owe(home, replace(one, id=each), going)
         typed = 0 if owner else forget_typed(home, _words(one))
         lessons = {lesson.digest: lesson for lesson in list_lessons(engine, owner)}
         beside, leaning = _told_before(engine, owner, one, gone)
@@ -111,14 +113,14 @@ def forget(
         back = () if one.state in ("superseded", "undone") else bring_back(home, engine, owner, [one], lessons)
         if turns_too:
             _clear_titles(engine, owner, _words(one))
-        for turn in turns if turns_too else ():
+        for turn in going:
             with suppress(NotKept):  # it went with one before it
                 dropped += drop(engine, owner, turn.id)
         if dropped:
             forget_states(owner)
         words = seeker(_words(one))
         drop_explanations(engine, owner, lambda text: text in gone or words(text))
-        left = () if turns_too else turns
+        left = tuple(turn for turn in turns if turn not in going)
         facts: dict[str, Fact] = {"example": one.id, "kind": one.kind, "lessons": len(reading) + len(learned), "again": again}
         sink(Event("forget", one.model, facts | {"turns": dropped, "turns_left": len(left), "lines": typed}))
         scrubbed = pay(home, engine, sink)

@@ -137,9 +137,19 @@ def keep_last(
     """Keep an answer in the place of the one that was kept so before it: ids of such begin with LAST."""
     assert completion.startswith(LAST)
     keep_answer(engine, owner, "", message, completion, facts, history)
-    for turn in _select(engine, "owner = :owner AND completion LIKE :like", {"owner": owner, "like": LAST + "%"}):
+    for turn in _kept_so(engine, owner):
         if turn.completion != completion:
             drop(engine, owner, turn.id)
+
+
+def last_kept(engine: "Engine", owner: str) -> set[str]:
+    """Return the ids of the turns that stay until the next of their kind: see `keep_last`. They go with any word of theirs that is
+    forgotten, since nobody sees them in a list."""
+    return {turn.id for last in _kept_so(engine, owner) for turn in path(engine, owner, last.id)}
+
+
+def _kept_so(engine: "Engine", owner: str) -> tuple[Turn, ...]:
+    return _select(engine, "owner = :owner AND completion LIKE :like", {"owner": owner, "like": LAST + "%"})
 
 
 def path(engine: "Engine", owner: str, turn_id: str) -> tuple[Turn, ...]:
