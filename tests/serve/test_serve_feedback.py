@@ -130,17 +130,23 @@ def test_consent_is_said_once_and_stands_in_the_ledger(teaching: Server, mine: d
 
 
 @pytest.mark.parametrize(("path", "body", "status"), [
-    ("/v1/learning/undo", {}, 404),
     ("/v1/learning/undo", {"which": "ex-none"}, 404),
     ("/v1/learning/undo", {"which": 0}, 400),
     ("/v1/learning/undo", {"which": 1.5}, 400),
     ("/v1/learning/redo", {"which": "ex-none"}, 404),
     ("/v1/learning/redo", {}, 400),
 ])  # fmt: skip
-def test_what_was_not_learned_is_not_undone(teaching: Server, mine: dict[str, str], path: str, body: dict[str, Any], status: int) -> None:
+def test_what_is_not_there_is_not_undone(teaching: Server, mine: dict[str, str], path: str, body: dict[str, Any], status: int) -> None:
     send(teaching, "POST", "/v1/feedback", mine, {"question": ASKED, "correction": RIGHT})
     said = send(teaching, "POST", path, mine, body)
     assert said.status_code == status, said.text
     if status == 400:
         assert said.json()["error"]["param"] == "which"
     assert send(teaching, "GET", "/v1/learning", mine).json()["counts"] == {"pending": 1}
+
+
+def test_what_only_waits_is_taken_back(teaching: Server, mine: dict[str, str]) -> None:
+    assert send(teaching, "POST", "/v1/learning/undo", mine, {}).status_code == 404
+    made = send(teaching, "POST", "/v1/feedback", mine, {"question": ASKED, "correction": RIGHT}).json()
+    assert [one["id"] for one in send(teaching, "POST", "/v1/learning/undo", mine, {}).json()["data"]] == [made["id"]]
+    assert send(teaching, "GET", "/v1/learning", mine).json()["counts"] == {"undone": 1}

@@ -159,6 +159,8 @@ def test_who_asks_for_words_gets_words(studio: Server, text: str) -> None:
     assert answer.choices[0].message.content
 
 
-def test_a_model_without_a_painter_answers_in_words(studio: Server) -> None:
-    asked: Any = [{"role": "user", "content": "Draw a red apple."}]
-    assert studio.openai().chat.completions.create(model="tiny", messages=asked, max_tokens=4, seed=1).choices[0].message.content
+def test_the_painter_that_is_kept_for_a_model_draws_for_it(studio: Server) -> None:
+    for wish, drawn in (("Draw a red apple.", True), ("Draw a conclusion.", False)):
+        asked: Any = [{"role": "user", "content": wish}]
+        said = studio.openai().chat.completions.create(model="tiny", messages=asked, max_tokens=4, seed=1).choices[0].message
+        assert bool((said.model_extra or {}).get("images")) is drawn and bool(said.content) is not drawn

@@ -148,7 +148,7 @@ def test_what_is_not_kept_leaves_no_state(served_home: Path) -> None:
     with serving(served_home, before=QUICK) as server:
         table = asked(server, opening("Unkept"), max_tokens=20)
         asked(server, going_on(opening("Unkept"), table, "And now?"), max_tokens=20, store=False)
-        server.post("/v1/responses", {"input": START, "max_output_tokens": 9})
+        server.post("/v1/responses", {"input": START, "max_output_tokens": 9, "store": False})
         server.post("/v1/completions", {"prompt": START, "max_tokens": 9})
         server.idle()
         assert server.stop() == 0
