@@ -58,7 +58,7 @@ class Choice:
     faults: tuple[str, ...] = ()
     """Reasons why a chosen lesson does not act."""
     nearly: Example | None = None
-    """What was taught and does not act, but may be what is meant: whoever asked is asked back."""
+    """The correction that comes nearest and does not act, but may be meant: whoever asked is asked back."""
 
     certain: bool = False
     """Whether a lesson says it, which is not drawn by lot."""
