@@ -131,9 +131,12 @@ def _finish(
 def _quote(asked: "Explained") -> None:
     """Say which answer it is."""
     from ingle.cli.output import note
+    from ingle.core.message import TextPart
     from ingle.core.words import shortened
 
-    question = next((message.text for message in reversed(asked.request.messages) if message.role == "user"), "")
+    last = next((message for message in reversed(asked.request.messages) if message.role == "user"), None)
+    parts = last.parts if last is not None else ()
+    question = "".join(part.text for part in parts if isinstance(part, TextPart) and part.origin not in ("system", "memory"))
     note(f"{asked.turn.at[:16].replace('T', ' ')} UTC, {asked.kept.name} was asked: “{shortened(question)}”")
     note(f"It answered: “{shortened(asked.turn.message.text)}”\n")
 
