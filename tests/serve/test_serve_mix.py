@@ -87,7 +87,7 @@ def test_what_is_kept_for_a_model_is_used_by_itself(able: Server) -> None:
         def asked(content: Any) -> Any:
             return client.chat.completions.create(model="smollm2", messages=[{"role": "user", "content": content}], max_tokens=12, seed=1)
 
-        assert asked(shown).usage.prompt_tokens_details.model_dump()["image_tokens"] == 8
+        assert asked(shown).usage.prompt_tokens_details.model_dump()["image_tokens"] == 4, "one picture"
         assert asked("Draw a strawberry.").choices[0].message.model_extra["images"]
         assert asked("Say a word about autumn.").choices[0].message.content
         assert [row.subject for row in server.answers()[-3:]] == ["smollm2+sight", "smollm2+painter", "smollm2"]

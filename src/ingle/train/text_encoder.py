@@ -36,7 +36,12 @@ def begun(base: Mapping[str, Array], words: WordTable, layers: Sequence[int], pl
         kept |= {name.replace(old, new, 1): values for name, values in base.items() if name.startswith(old)}
     width = kept[WORDS].shape[1]
     kept |= {"head.weight": np.zeros((outputs, width), np.float32), "head.bias": np.zeros(outputs, np.float32)}
-    return {name: torch.tensor(values, dtype=torch.float32, requires_grad=name != WORDS) for name, values in kept.items()}
+    return _to_train(kept)
+
+
+def gone_on(words: WordTable, stored: Mapping[str, Array]) -> dict[str, Tensor]:
+    """Return weights as `kept` stored them, to be trained further over the same words."""
+    return _to_train(dequantised(stored) | dequantised(words.table))
 
 
 def scores(weights: Mapping[str, Tensor], rows: Sequence[Row], dropout: float = 0.0) -> Tensor:
@@ -85,6 +90,10 @@ def fit_encoder(
 def kept(weights: Mapping[str, Tensor]) -> dict[str, Array]:
     """Return trained weights as they are stored: without the words, which stay what they are."""
     return quantised({name: values.detach().numpy() for name, values in weights.items() if name != WORDS})
+
+
+def _to_train(weights: Mapping[str, Array]) -> dict[str, Tensor]:
+    return {name: torch.tensor(values, dtype=torch.float32, requires_grad=name != WORDS) for name, values in weights.items()}
 
 
 def _as_kept(name: str, values: Tensor) -> Tensor:
