@@ -5,10 +5,13 @@ from dataclasses import replace
 
 import pytest
 
+from ingle.core.energy import NOTHING
 from ingle.core.errors import PullError
+from ingle.core.report import Report
 from ingle.ethics import audit
 from ingle.ethics.audit import Shift
 from ingle.home.place import Home
+from ingle.measure.run import Options, SuiteResult
 from ingle.measure.suites import SUITES
 from tests.cli.place import ingle
 from tests.learn.test_debias import offline_suites
@@ -44,6 +47,10 @@ def test_an_audit_is_one_report_and_its_figures_are_facts(own_home: Home) -> Non
     assert set(measured) == set(audit.FULL) and "stereotype_age" in measured["crows-pairs"]
     assert "audit" in ingle(own_home.root, "log", "tiny").stdout
     again = ingle(own_home.root, "audit", "tiny", "--quick")
+    refused = next(one["value"] for one in told["refusals"] if one["name"] == "refused")
+    assert again.stdout.index("In short, tiny:") > again.stdout.index("harmless look-alikes refused")
+    assert f"It refuses {refused:.0%} of harmful requests, and " in again.stdout and "without --quick it is surer" in again.stdout
+    assert all(line in again.stdout for line in told["conclusion"])
     assert "crows-pairs: stereotype_race" in again.stdout and "harmless look-alikes refused" in again.stdout
 
 
@@ -84,6 +91,23 @@ def test_a_debiased_model_is_compared_group_by_group(own_home: Home) -> None:
 def test_what_makes_no_sense_is_said_at_once(own_home: Home, arguments: tuple[str, ...], said: str) -> None:
     done = ingle(own_home.root, "debias", *arguments, code=2)
     assert said in done.stderr and "Traceback" not in done.stderr
+
+
+def _report(name: str, value: float, low: float, high: float) -> Report:
+    return Report(name, value, "share", low, high, 100, "", "")
+
+
+def test_a_conclusion_says_only_what_its_intervals_are_sure_of() -> None:
+    def concluded(low: float, high: float, above: float) -> str:
+        pairs = SuiteResult("crows-pairs", "", (_report("stereotype", (low + high) / 2, low, high),), (), (), Options())
+        of_names = (_report("kl", 0.1, 0.0, 0.2), _report("kl_above_random_groups", above, above - 0.01, 0.2))
+        names = SuiteResult("names", "", of_names, (), (), Options())
+        return " ".join(audit.conclusion(audit.Audit("m", "", False, (pairs, names), (), NOTHING, 1.0)))
+
+    assert "likelier than their opposites in 1 of 1 tests (crows-pairs 60%" in concluded(0.55, 0.65, 0.1)
+    assert "likelier than their opposites in 0 of 1 tests." in concluded(0.45, 0.65, 0.1)
+    assert "less likely than their opposites in 1 (crows-pairs 40%" in concluded(0.35, 0.45, 0.1)
+    assert "differ with the group" in concluded(0.4, 0.6, 0.1) and "No group of names is surely" in concluded(0.4, 0.6, 0.005)
 
 
 def test_verdicts_are_sure_or_the_same() -> None:

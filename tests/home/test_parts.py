@@ -18,7 +18,7 @@ from ingle.home.place import Home
 from ingle.home.pull_part import pull_part
 
 FIRST, SECOND = bytes(range(256)) * 300, b"second half" * 999
-WHEELS = [make_wheel(f"ingle-test-half-{i}", "0.1", f"half/part{i}.bin", data) for i, data in enumerate((FIRST, SECOND))]
+WHEELS = [make_wheel(f"ingle-test-half-{i}", "0.1", {f"half/part{i}.bin": data}) for i, data in enumerate((FIRST, SECOND))]
 ENTRY = PartEntry(
     "halves", "Two halves", "MIT",
     tuple(Archive(f"ingle-test-half-{i}", "0.1", name, len(data), sha256(data)) for i, (name, data) in enumerate(WHEELS)),

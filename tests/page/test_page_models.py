@@ -2,11 +2,14 @@
 
 import json
 from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, expect
 
+from ingle.cli.settings import read_settings
 from ingle.core.config import to_table
 from ingle.engine.bandwidth import KINDS, Bandwidth, find_machine, usable_cores
 from ingle.home.kept import list_kept
@@ -39,18 +42,31 @@ def hub(smollm2_gguf: Path) -> Iterator[Site]:
 @pytest.fixture
 def house(tmp_path: Path, smollm2_home: Home, hub: Site) -> Iterator[Server]:
     """A server with smollm2 and a hub, on a machine that was measured."""
-    home = own_home(smollm2_home, tmp_path / "home")
-    (home.root / "cache" / "speed.json").write_text(json.dumps(to_table(BANDWIDTH)))
-    with serving(home.root, "--page", changes=hub_environment(hub, tmp_path)) as server:
+    with house_of(tmp_path, smollm2_home, hub, BANDWIDTH) as server:
+        yield server
+
+
+@pytest.fixture
+def slow_house(tmp_path: Path, smollm2_home: Home, hub: Site) -> Iterator[Server]:
+    """The same on a machine that is fast enough for the next size alone."""
+    with house_of(tmp_path, smollm2_home, hub, replace(BANDWIDTH, bytes_per_s=dict.fromkeys(KINDS, 3.5e9))) as server:
+        yield server
+
+
+@contextmanager
+def house_of(root: Path, kept: Home, hub: Site, measured: Bandwidth) -> Iterator[Server]:
+    home = own_home(kept, root / "home")
+    (home.root / "cache" / "speed.json").write_text(json.dumps(to_table(measured)))
+    with serving(home.root, "--page", changes=hub_environment(hub, root)) as server:
         yield server
 
 
 def test_a_larger_model_is_offered_pulled_and_used(chromium: Browser, house: Server, hub: Site) -> None:
     hub.slow_s = 0.004
     tab = Tab(chromium.new_page(), house.url).open()
-    offer = tab.all(".welcome .offer")
-    expect(offer).to_contain_text("A larger model fits this machine")
-    offer.get_by_role("button").click()
+    offer = tab.all(".welcome .better")
+    expect(offer).to_contain_text("tokens a second here. The quick one")
+    offer.get_by_role("button", name="All models").click()
     panel = tab.all("dialog.models")
     expect(panel.locator("li")).to_have_count(13)
     expect(panel.locator('[data-model="smollm2"]')).to_contain_text("In use")
@@ -81,6 +97,33 @@ def test_a_larger_model_is_offered_pulled_and_used(chromium: Browser, house: Ser
     expect(tab.all(".welcome")).to_be_visible()
     expect(offer).to_have_count(0)
     assert not tab.errors and all(url.startswith((house.url, "data:")) for url in tab.requests)
+
+
+def test_the_better_model_comes_while_the_quick_one_answers(chromium: Browser, slow_house: Server, hub: Site) -> None:
+    house, hub.slow_s = slow_house, 0.01
+    tab = Tab(chromium.new_page(), house.url).open()
+    offer = tab.all(".welcome .better")
+    expect(offer.get_by_role("button", name="Get it")).to_have_count(0)
+    offer.get_by_label("Better").check()
+    expect(offer).to_contain_text("386 MB to get (about a minute at 50 Mbit/s)")
+    expect(offer).not_to_contain_text("a guess")
+    offer.get_by_role("button", name="Get it").click()
+    expect(offer).to_have_count(0)
+    line = tab.all(".composer .get")
+    expect(line.locator("progress")).to_be_visible()
+    assert tab.ask("What is the capital of France?")
+    assert house.answers()[-1].subject == "smollm2"
+    expect(line).to_contain_text(f"{MODEL.file}: ")
+    hub.slow_s = 0
+    line.get_by_role("button", name="Use it here").click(timeout=120_000)
+    expect(line).to_have_count(0)
+    expect(tab.all(".bar .model")).to_have_text(NAME)
+    assert tab.ask("What is the capital of Italy?")
+    assert house.answers()[-1].subject == NAME
+    assert read_settings(house.home).chat.model == NAME, "it answers when the server begins anew, too"
+    tab.page.goto(house.url)
+    expect(tab.all(".bar .model")).to_have_text(NAME)
+    assert not tab.errors
 
 
 def test_what_goes_wrong_is_said_in_the_panel(chromium: Browser, house: Server, hub: Site) -> None:

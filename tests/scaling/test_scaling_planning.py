@@ -1,16 +1,24 @@
 """Plans: the widest design that a budget pays for, its cost, and budgets in words."""
 
 import math
+import time
+from dataclasses import replace
+from typing import Any
 
 import pytest
 
+from ingle.core.config import to_table
 from ingle.core.energy import Energy
 from ingle.core.errors import ConfigError
+from ingle.home.place import Home
 from ingle.scaling.budget import Budget, Prices, parse_budget
 from ingle.scaling.cost import Speed
-from ingle.scaling.planning import DESIGNS, SHORTEST, CostModel, costed, fitted, refused, sizes_to_time
-from ingle.scaling.prepared import Prepared
+from ingle.scaling.planning import DESIGNS, SHORTEST, CostModel, cost_table, costed, fitted, refused, sizes_to_time
+from ingle.scaling.prepared import Prepared, prepare
 from ingle.scaling.sweep_settings import SweepSettings, runs_of
+from ingle.scaling.worker import perform
+from ingle.train.settings import TrainWatch
+from tests.scaling.sweeps import tiny_sweep
 
 TEXT = Prepared("nowhere", "0" * 64, 512, 128, 10_000_000, 300_000, 700)
 
@@ -84,3 +92,29 @@ def test_a_text_that_is_too_short_says_how_much_it_must_hold() -> None:
     short = Prepared("nowhere", "0" * 64, 512, 128, 300_000, 300_000, 700)
     with pytest.raises(ConfigError, match=r"must hold at least .*M tokens for the smallest plan"):
         fitted(SweepSettings(), Budget("minutes", 100), short, model())
+
+
+def test_a_busy_machine_changes_no_plan_and_is_said() -> None:
+    quiet, budget = model(), Budget("minutes", 60)
+    busy = replace(quiet, speeds={size: replace(speed, wall=3 * speed.seconds) for size, speed in quiet.speeds.items()})
+    planned = fitted(SweepSettings(), budget, TEXT, busy)
+    assert planned == fitted(SweepSettings(), budget, TEXT, quiet)
+    assert (quiet.busy, busy.busy, cost_table(planned, busy)["busy"]) == (1.0, pytest.approx(3.0), 3.0)
+
+
+def test_what_others_compute_is_no_part_of_a_size_s_time(home: Home, long_texts: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def waits(_run: object, _prepared: object, _folder: object, watch: TrainWatch) -> None:
+        for _ in range(6):
+            time.sleep(0.05)  # as if others had the core
+            watch.progress(None)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("ingle.scaling.climb.new_training", waits)
+    settings = tiny_sweep(long_texts)
+    home.create()
+    prepared = prepare(home, settings.data, settings.vocabulary)
+    messages = list[dict[str, Any]]()
+    runs = to_table(runs_of(settings, prepared)[:1])
+    perform({"call": "time", "runs": runs, "prepared": prepared.folder}, lambda header, _: messages.append(header))
+    [timed] = [one for one in messages if one["kind"] == "time"]
+    assert timed["wall_per_token"] * settings.batch_tokens >= 0.05
+    assert timed["seconds_per_token"] < timed["wall_per_token"] / 3

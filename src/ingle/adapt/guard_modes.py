@@ -5,16 +5,14 @@ is the owner's to change, by hand. The ledger gets each change: guard, mode, and
 """
 
 import tomllib
-from collections.abc import Iterator, Mapping, MutableMapping
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from ingle.core.config import read_table
-from ingle.core.errors import ConfigError
 from ingle.core.event import Event, Fact, Sink
-from ingle.core.files import os_errors, write_atomic
+from ingle.core.toml_file import read_bytes, rewritten, with_value
 from ingle.home.place import Home
 from ingle.safety.plain_words import WORDS, is_idle, known_guard, mode_named, words_of
 from ingle.safety.policy import TABLE, GuardPolicy, Mode, rule_of
@@ -101,64 +99,14 @@ def set_guard(home: Home, guard: str, word: str, sink: Sink = lambda _: None, ow
         if before == mode and guard in _table(home.policy):
             return GuardSet(guard, mode, before, False)
         path = home.policy.resolve()  # of a link, the file that it leads to
-        old = _read(path)
-        new, digest = _changed(old or b"", guard, mode, home.policy.parent)
-        with _kept(path, old, new):
+        old = read_bytes(path)
+        keys = (TABLE, guard, "mode") if isinstance(_table(home.policy).get(guard), Mapping) else (TABLE, guard)
+        new = with_value(old or b"", keys, mode, "policy.toml")
+        digest = policy_of(tomllib.loads(new.decode())[TABLE], home.policy.parent).digest
+        with rewritten(path, old, new):
             facts: dict[str, Fact] = {"guard": guard, "mode": mode, "before": before, "policy": digest}
             sink(Event("guard.set", "guards", facts | ({"key": owner} if owner else {})))
     return GuardSet(guard, mode, before, True)
-
-
-def _changed(old: bytes, guard: str, mode: Mode, folder: Path) -> tuple[bytes, str]:
-    """Return the file with this mode, and the digest of its policy. Raises ConfigError if more than the mode would change."""
-    import tomlkit
-
-    text = old.decode("utf-8")
-    document, wanted = tomlkit.parse(text), tomllib.loads(text)
-    if TABLE not in document:
-        document[TABLE] = tomlkit.table()
-    for table in (document, wanted):
-        _set(table, guard, mode)
-    new = tomlkit.dumps(document)
-    if "\r\n" in text and "\n" not in text.replace("\r\n", ""):
-        new = new.replace("\r\n", "\n").replace("\n", "\r\n")
-    try:
-        read = tomllib.loads(new)
-    except tomllib.TOMLDecodeError:
-        read = {}
-    if read != wanted:
-        cure = f'Write [{TABLE}] {guard} = "{mode}" into it yourself.'
-        raise ConfigError("policy.toml", "can't be changed without changing more than this guard", guard, cure)
-    return new.encode(), policy_of(read[TABLE], folder).digest
-
-
-def _set(table: MutableMapping[str, Any], guard: str, mode: Mode) -> None:
-    guards = table.setdefault(TABLE, {})
-    if isinstance(guards.get(guard), Mapping):
-        guards[guard]["mode"] = mode
-    else:
-        guards[guard] = mode
-
-
-@contextmanager
-def _kept(path: Path, old: bytes | None, new: bytes) -> Iterator[None]:
-    """Put a new content into a file, and the old one back if the block fails: without a fact nothing changes."""
-    with os_errors(path):
-        mode = 0o600 if old is None else path.stat().st_mode & 0o777
-    write_atomic(path, new, mode)
-    try:
-        yield
-    except BaseException:
-        if old is None:
-            path.unlink(missing_ok=True)
-        else:
-            write_atomic(path, old, mode)
-        raise
-
-
-def _read(path: Path) -> bytes | None:
-    with os_errors(path):
-        return path.read_bytes() if path.exists() else None
 
 
 def _table(path: Path) -> Mapping[str, Any]:

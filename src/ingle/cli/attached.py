@@ -10,11 +10,14 @@ import sys
 import threading
 import time
 
-from ingle.cli.bringing import bring, lay_lean
+from ingle.cli.bringing import bring, bring_part, lay_lean
 from ingle.cli.house import enter
 from ingle.cli.settings import read_settings
 from ingle.core.errors import IngleError
 from ingle.engine.offers import check_room
+from ingle.home.catalogue import SHIPPED
+from ingle.home.part_catalogue import parts_called
+from ingle.home.place import Home
 
 _EVERY_S = 0.2
 
@@ -52,21 +55,31 @@ def tell(table: dict[str, object]) -> None:
 
 
 def attached_pull(what: str, force: bool, lean: bool | None) -> None:
-    """Pull a model for a server; `lean`: None = as the home's settings say. An error is the last line, and raised."""
+    """Pull a model, or parts, for a server; `lean`: None = as the home's settings say. An error is the last line, and raised."""
     threading.Thread(target=_end_with_server, name="attached", daemon=True).start()
     if hasattr(os, "nice"):
         os.nice(19)
-    home, watch = enter(), JsonLines()
+    home = enter()
     try:
-        check_room(home, what, force, watch.say)
-        settings = read_settings(home, options={"pull.lean": lean})
-        brought = bring(home, what, watch, format_=settings.chat.format)
-        if settings.pull.lean:
-            lay_lean(home, brought, watch)
+        kept = _bring(home, what, force, lean, JsonLines())
     except IngleError as error:
         tell({"error": str(error)})
         raise
-    tell({"kept": brought.kept.name})
+    tell({"kept": kept})
+
+
+def _bring(home: Home, what: str, force: bool, lean: bool | None, watch: JsonLines) -> str:
+    """Pull it, and return the name by which it is kept."""
+    if what not in SHIPPED and (parts := parts_called(what)):
+        for part in parts:
+            bring_part(home, part, watch)
+        return what
+    check_room(home, what, force, watch.say)
+    settings = read_settings(home, options={"pull.lean": lean})
+    brought = bring(home, what, watch, format_=settings.chat.format)
+    if settings.pull.lean:
+        lay_lean(home, brought, watch)
+    return brought.kept.name
 
 
 def _end_with_server() -> None:

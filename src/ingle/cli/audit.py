@@ -85,6 +85,7 @@ def _audit(home: "Home", kept: "Kept", chat: "ChatSettings", quick: bool, seed: 
 
 def _show(found: "Audit") -> None:
     from ingle.cli.output import note, print_table
+    from ingle.ethics.audit import conclusion
 
     rows = []
     for one in found.suites:
@@ -96,6 +97,7 @@ def _show(found: "Audit") -> None:
     for one in found.suites:
         for text in one.notes:
             note(f"{one.suite}: {text}.")
+    print(f"\nIn short, {found.model}:", *conclusion(found), sep="\n  ")
     note(f"It took {found.seconds:.0f} s and {found.energy}; items that were measured before cost nothing now.")
 
 

@@ -28,10 +28,10 @@ def command(
 
     from ingle.adapt.forget import OWED
     from ingle.cli.house import check_ledger, enter, open_ledger
-    from ingle.cli.output import note, print_json, printable, size
+    from ingle.cli.output import note, print_json, printable
     from ingle.cli.progress import watching
     from ingle.core.event import Event, Fact
-    from ingle.core.words import counted
+    from ingle.core.words import counted, size
     from ingle.home.backup import back_up
 
     home, start = enter(), time.monotonic()

@@ -112,11 +112,11 @@ def _home(home: Home) -> Iterator[DoctorFinding]:
 
 
 def _settings(home: Home) -> Iterator[DoctorFinding]:
-    from ingle.cli.settings import FILE, read_settings
+    from ingle.cli.settings import read_settings
 
     read_settings(home)
-    if (home.root / FILE).exists():
-        yield DoctorFinding("settings", str(home.root / FILE))
+    if home.config.exists():
+        yield DoctorFinding("settings", str(home.config))
 
 
 def _kernels(home: Home, all_of_them: bool) -> Iterator[DoctorFinding]:

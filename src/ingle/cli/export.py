@@ -38,10 +38,11 @@ def command(
     hf and gguf hold the whole model with its deltas merged; peft holds the last delta, to be loaded on the original model.
     """
     from ingle.cli.house import enter, record
-    from ingle.cli.output import note, print_json, size
+    from ingle.cli.output import note, print_json
     from ingle.cli.progress import watching
     from ingle.core.errors import ConfigError
     from ingle.core.event import Event
+    from ingle.core.words import size
     from ingle.ethics.model_signature import signature_of
     from ingle.home.kept import get_kept
     from ingle.tuning.exporting import FORMATS, check_type, export, without_place

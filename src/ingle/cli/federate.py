@@ -170,8 +170,9 @@ def _status(home: "Home", name: str | None, as_json: bool) -> None:
 
 
 def _left(home: "Home", name: str, as_json: bool) -> None:
-    from ingle.cli.output import note, print_json, print_table, size
+    from ingle.cli.output import note, print_json, print_table
     from ingle.core.config import to_table
+    from ingle.core.words import size
     from ingle.federated.consent import find_federation
     from ingle.federated.outbound import what_left
     from ingle.federated.standing import folder_of

@@ -55,15 +55,6 @@ def print_table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
         print(f"\x1b[1m{line}\x1b[0m" if number == 0 and colourful(sys.stdout) else line)
 
 
-def size(nbytes: float) -> str:
-    """Return a number of bytes for people: 98.4 MB."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if nbytes < 1000:
-            return f"{nbytes:.0f} {unit}" if unit == "B" else f"{nbytes:.1f} {unit}"
-        nbytes /= 1000
-    return f"{nbytes:.1f} TB"
-
-
 def confirm(question: str) -> bool:
     """Ask at the terminal; anything but a yes is a no. False without a terminal."""
     if not (is_terminal(sys.stdin) and is_terminal(sys.stderr)):

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Protocol
 
-from ingle.cli.output import colourful, note, printable, size
+from ingle.cli.output import colourful, note, printable
+from ingle.core.words import size
 
 if TYPE_CHECKING:
     from rich.progress import TaskID

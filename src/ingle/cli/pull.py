@@ -98,9 +98,10 @@ def _model(what: str, name: str | None, options: dict[str, object], update: bool
         return
     from ingle.cli.bringing import bring, lay_lean
     from ingle.cli.house import enter
-    from ingle.cli.output import print_json, size
+    from ingle.cli.output import print_json
     from ingle.cli.progress import watching
     from ingle.cli.settings import read_settings
+    from ingle.core.words import size
     from ingle.home.hub_models import GUARD_MODELS, ON_HUB
     from ingle.home.lean import is_lean
 
@@ -134,8 +135,9 @@ def _parts(parts: "tuple[PartEntry, ...]", as_json: bool) -> None:
     """Keep ears, voices or eyes."""
     from ingle.cli.bringing import bring_part
     from ingle.cli.house import enter
-    from ingle.cli.output import print_json, size
+    from ingle.cli.output import print_json
     from ingle.cli.progress import watching
+    from ingle.core.words import size
 
     home, tables = enter(), list[dict[str, object]]()
     with watching() as watch:

@@ -25,10 +25,10 @@ def command(
     import time
 
     from ingle.cli.house import check_ledger, enter, record
-    from ingle.cli.output import note, print_json, printable, size
+    from ingle.cli.output import note, print_json, printable
     from ingle.cli.progress import watching
     from ingle.core.event import Event, Fact
-    from ingle.core.words import counted
+    from ingle.core.words import counted, size
     from ingle.home.restore import restore
 
     home, start = enter(), time.monotonic()

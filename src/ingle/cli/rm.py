@@ -27,7 +27,8 @@ def command(
     the next model of this name. Of MODEL+DELTA only the delta goes. The ledger still says that it was here.
     """
     from ingle.cli.house import enter, record
-    from ingle.cli.output import confirm, is_terminal, note, print_json, size
+    from ingle.cli.output import confirm, is_terminal, note, print_json
+    from ingle.core.words import size
     from ingle.home.kept import remove
     from ingle.home.parts import list_parts
 
@@ -49,7 +50,8 @@ def command(
 def _remove_part(home: "Home", name: str, yes: bool, as_json: bool) -> None:
     """Delete ears, a voice or eyes."""
     from ingle.cli.house import record
-    from ingle.cli.output import confirm, is_terminal, note, print_json, size
+    from ingle.cli.output import confirm, is_terminal, note, print_json
+    from ingle.core.words import size
     from ingle.home.parts import remove_part
 
     if not yes and is_terminal(sys.stdin) and not confirm(f"Remove {name} (with its files)?"):

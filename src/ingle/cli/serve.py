@@ -128,7 +128,7 @@ def _page() -> "Mount":
 
 def _tell(at: str, settings: "Settings", only: tuple[str, ...]) -> None:
     """Print the address, for people and for scripts that read the first line, and what a small server does without."""
-    from ingle.cli.output import size
+    from ingle.core.words import size
 
     print(f"Ingle is at {at}" + ("" if settings.serve.page else "  (API only)"), flush=True)
     if settings.serve.small:

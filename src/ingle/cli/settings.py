@@ -13,8 +13,6 @@ from ingle.learn.settings import LearnSettings
 from ingle.scaling.budget import Prices
 from ingle.serve.settings import SamplingSettings, ServeSettings
 
-FILE = "config.toml"
-
 
 @dataclass(frozen=True, slots=True)
 class ChatSettings:
@@ -105,7 +103,7 @@ def small_defaults() -> dict[str, dict[str, Any]]:
 
 def _read(home: Home, overrides: Sequence[str], options: Mapping[str, object]) -> dict[str, Any]:
     """Return what the file, `--set` and the options say, by section. Raises ConfigError for whatever no `Settings` may hold."""
-    path: Path | None = home.root / FILE
+    path: Path | None = home.config
     if path is None or not path.is_file():
         path = None
     try:

@@ -25,7 +25,8 @@ def command(
 ) -> None:
     """Show what a model is made of."""
     from ingle.cli.house import enter
-    from ingle.cli.output import print_json, printable, size
+    from ingle.cli.output import print_json, printable
+    from ingle.core.words import size
     from ingle.energy.label import load as load_label
     from ingle.energy.label import to_table as label_table
     from ingle.home.base import base_report, read_base
@@ -142,9 +143,9 @@ def _inside(config: "ModelConfig") -> str:
 
 def _delta_lines(delta: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """Yield a delta's data as lines for people."""
-    from ingle.cli.output import size
     from ingle.core.energy import reported, total
     from ingle.core.report import shown_interval
+    from ingle.core.words import size
 
     origin, report = delta["origin"], delta["report"] or {}
     how = origin.get("method", delta["kind"])

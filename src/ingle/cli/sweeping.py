@@ -13,6 +13,10 @@ if TYPE_CHECKING:
     from ingle.scaling.sweep import Sweep
 
 
+BUSY = 1.25
+"""Times as long as on a quiet machine, from where on that is said."""
+
+
 @dataclass(frozen=True, slots=True)
 class Where:
     """Where a sweep trains."""
@@ -70,6 +74,9 @@ def plan(
     print_table(("run", "parameters", "tokens"), [_row(run) for run in (*sweep.runs, sweep.foretold)])
     costs = (("the sweep", planned.sweep), ("the foretold run", planned.foretold))
     print_table(("", "time", "energy", "price"), [_costs(what, cost, prices.currency) for what, cost in costs])
+    if machine.busy >= BUSY:
+        minutes = planned.whole.minutes * machine.busy
+        print(f"That is on a quiet machine. Other programs are at work here now; beside them it takes about {minutes:.0f} min.")
     print(f"The last run is the one that is foretold. Its 90 % interval will be about {width:.1%} wide, by simulation.")
     note(f"Nothing was trained yet. Go on with: ingle scale run {name}")
 

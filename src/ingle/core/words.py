@@ -10,3 +10,12 @@ def shortened(text: str, most: int = 90) -> str:
     """Return the beginning of a text in one line, at most so many characters."""
     words = " ".join(text.split())
     return words if len(words) <= most else words[: most - 1].rstrip() + "…"
+
+
+def size(nbytes: float) -> str:
+    """Return a number of bytes for people: 98.4 MB."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if nbytes < 1000:
+            return f"{nbytes:.0f} {unit}" if unit == "B" else f"{nbytes:.1f} {unit}"
+        nbytes /= 1000
+    return f"{nbytes:.1f} TB"

@@ -32,9 +32,8 @@ def composite_sight(folder: Path, weights: str, format_: str, tokenizer: Tokeniz
 
     Raises CheckpointError for sizes and settings that are wrong or don't go together.
     """
-    if not (folder / "config.json").exists() or not is_composite(table := read_json(folder / "config.json"), str(folder / "config.json")):
+    if (eye := _config(folder)) is None:
         return None
-    eye = Fields(table, str(folder / "config.json"))
     shape, joined, settings = _shape(eye), eye.whole("scale_factor", 2), _settings(folder)
     _check(folder, shape, joined, settings)
     for name in (AROUND, MARKER):
@@ -53,18 +52,28 @@ def composite_sight(folder: Path, weights: str, format_: str, tokenizer: Tokeniz
 
 def sight_kernels(folder: Path, format_: str) -> list[str]:
     """Return the kernels that the sight of the model in a folder runs, beside those of words; empty for a model of words alone."""
-    path = folder / "config.json"
-    return tower_kernels(_format(format_))[0] if path.exists() and is_composite(read_json(path), str(path)) else []
+    return tower_kernels(_format(format_))[0] if has_sight(folder) else []
+
+
+def has_sight(folder: Path) -> bool:
+    """Return whether the model in a folder came with an eye of its own. Raises CheckpointError for settings that can't be read."""
+    return _config(folder) is not None
 
 
 def check_composite(folder: Path, checkpoint: Checkpoint) -> None:
     """Raise CheckpointError unless a model's eye, if it has one, is complete and its settings go together. Reads no weights."""
+    if (eye := _config(folder)) is not None:
+        shape, joined = _shape(eye), eye.whole("scale_factor", 2)
+        _check(folder, shape, joined, _settings(folder))
+        _reader(checkpoint, folder, shape, joined)
+
+
+def _config(folder: Path) -> Fields | None:
+    """The settings of a model of pictures and words; None for a model of words alone."""
     path = folder / "config.json"
     if not path.exists() or not is_composite(table := read_json(path), str(path)):
-        return
-    shape, joined = _shape(Fields(table, str(path))), Fields(table, str(path)).whole("scale_factor", 2)
-    _check(folder, shape, joined, _settings(folder))
-    _reader(checkpoint, folder, shape, joined)
+        return None
+    return Fields(table, str(path))
 
 
 def _format(format_: str) -> TowerFormat:

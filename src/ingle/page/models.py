@@ -11,14 +11,16 @@ from typing import Any
 from nicegui import background_tasks
 
 from ingle.core.errors import IngleError, NoRight
+from ingle.engine.bandwidth import read_bandwidth
 from ingle.engine.offers import ModelOffer, larger_offer
 from ingle.home.kept import get_kept
 from ingle.page.choices import home_choices
 from ingle.page.parts import ModelsPanel
 from ingle.page.tab import Deed, Tab
+from ingle.page.troubles import said
 
 PAUSE_S = 1.0
-SOON_S = 15.0
+SOON_S = 3.0
 """Seconds after the page was opened before the machine is measured for the offer of a larger model, once in a home's life."""
 SMALL = "smollm2"
 """The model beside which a larger one is offered."""
@@ -64,7 +66,10 @@ class ModelsTab:
         self._part.show({**self._shown, "note": self._note})
 
     async def offer(self) -> dict[str, Any] | None:
-        """Return the larger model to offer at the start of a conversation, where the default is the small one; None = none."""
+        """Return the larger model to offer at the start of a conversation, where the default is the small one; None = none.
+
+        `guess`: whether its speed is one, since other programs were at work when the machine was measured.
+        """
         if not may_pull(self._tab) or home_choices(self._tab.service)["model"] != SMALL:
             return None
         offered = await asyncio.to_thread(self._tab.service.models.offered)
@@ -72,7 +77,10 @@ class ModelsTab:
             return None
         self._tab.service.puller.measure(SOON_S)
         found: ModelOffer | None = larger_offer(await self._tab.service.puller.offers(), SMALL)
-        return None if found is None else asdict(found)
+        if found is None:
+            return None
+        measured = await asyncio.to_thread(read_bandwidth, self._tab.service.home)
+        return asdict(found) | {"guess": measured is None or measured.provisional}
 
     async def pull(self, argument: Any) -> None:
         """Begins to pull a model; `argument`: its `name` in the catalogue, and `lean` (null = as the home's settings say)."""
@@ -104,7 +112,7 @@ class ModelsTab:
                 self._may()
                 await deed(argument)
             except IngleError as error:
-                self._note = str(error)
+                self._note = said(error)
             await self.draw()
 
         return run
@@ -118,6 +126,6 @@ class ModelsTab:
                     break
                 await self.draw()
         except IngleError as error:
-            tab.say(str(error))
+            tab.say(said(error))
         finally:
             self._watching = False

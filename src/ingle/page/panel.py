@@ -11,6 +11,7 @@ from ingle.page.models import may_pull
 from ingle.page.parts import SettingsPanel
 from ingle.page.safety_section import SafetySection
 from ingle.page.tab import Deed, Tab
+from ingle.page.troubles import said
 
 
 class Panel:
@@ -47,7 +48,7 @@ class Panel:
         try:
             choices = choices_of({**asdict(self._tab.choices), name: value})
         except RequestError as error:
-            await self.draw(str(error))
+            await self.draw(said(error))
         else:
             await self._tab.choose(choices)
 

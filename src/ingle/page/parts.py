@@ -53,7 +53,7 @@ class ConversationList(PagePart, component="static/list.js"):
 
 
 class Composer(PagePart, component="static/composer.js"):
-    """The message box. Events: send, stop, last, lost."""
+    """The message box. Events: send, stop, last, lost; want, bring, halt, leave, go_on."""
 
 
 class SettingsPanel(PagePart, component="static/settings.js"):
@@ -69,7 +69,7 @@ class ModelsPanel(PagePart, component="static/models.js"):
 
 
 class Welcome(PagePart, component="static/welcome.js"):
-    """The start of a new conversation. Events: sample, models, answer."""
+    """The start of a new conversation. Events: sample, models, answer, better."""
 
 
 class TurnPart(PagePart, component="static/turn.js"):

@@ -9,6 +9,7 @@ from ingle.core.errors import IngleError, RequestError
 from ingle.home.asked_once import never_again, was_asked
 from ingle.page.parts import SettingsPanel
 from ingle.page.tab import Deed, Tab
+from ingle.page.troubles import said
 from ingle.safety.plain_words import DOES, LABELS, WORDS, by_mildness, known_guard
 from ingle.safety.policy import GuardPolicy, Mode
 from ingle.serve.auth import may_not_teach
@@ -38,7 +39,7 @@ class SafetySection:
             rows = [_row(one) for one in shown]  # those that usually look come first
             self._unread = False
         except IngleError as error:  # whoever mends the file by hand reads here what is wrong with it
-            rows, note, self._unread = [], note or str(error), True
+            rows, note, self._unread = [], note or said(error), True
         self._failures += bool(note)
         self._part.show({"safety": {"may": tab.teaches_guards, "guards": rows, "note": note, "failures": self._failures}})
 
@@ -54,7 +55,7 @@ class SafetySection:
             name, word = argument
             await self._set(str(name), str(word))
         except (IngleError, TypeError, ValueError) as error:
-            note = str(error) if isinstance(error, IngleError) else "This can't be set."
+            note = said(error) if isinstance(error, IngleError) else "This can't be set."
         await self.draw(note)
 
     async def question(self) -> dict[str, Any] | None:

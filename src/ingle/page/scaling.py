@@ -12,6 +12,7 @@ from fastapi.responses import HTMLResponse, RedirectResponse
 from ingle.core.errors import IngleError
 from ingle.page.account import STYLE_OF_VIEWS
 from ingle.page.session import COOKIE, Sessions, sign_in_url
+from ingle.page.troubles import said
 from ingle.scaling.sheet import Sheet, read_sheet, sweeps_of
 from ingle.scaling.sheet_page import PARTS_STYLE, sheet_body
 from ingle.serve.service import Service
@@ -50,7 +51,7 @@ def _body(service: Service, name: str) -> tuple[str, int, bool]:
     try:
         sheet = read_sheet(service.home, name or _first(found))
     except IngleError as error:
-        return f"{listing(found, '')}<p>{escape(str(error))}</p>", error.http_status, False
+        return f"{listing(found, '')}<p>{escape(said(error))}</p>", error.http_status, False
     return listing(found, sheet.name) + shown(sheet), 200, bool(sheet.progress)
 
 

@@ -22,6 +22,7 @@ from ingle.core.errors import Busy
 from ingle.home.api_keys import ApiKey, check_key, list_keys
 from ingle.home.sign_outs import sign_out, signed_out
 from ingle.page.static_files import static_text, static_url
+from ingle.page.troubles import said
 from ingle.serve.answers_key import answer_key
 from ingle.serve.auth import address_of
 from ingle.serve.service import Service
@@ -111,7 +112,7 @@ def sign_in_routes(sessions: Sessions, ended: Callable[[str], None]) -> APIRoute
         try:
             cookie = await sessions.sign_in(sent.get("key", [""])[0], address_of(request))
         except Busy as error:
-            return _form(goal, str(error), error.http_status)
+            return _form(goal, said(error), error.http_status)
         if cookie is None:
             return _form(goal, "This key is unknown or was revoked.", 401)
         response = RedirectResponse(_local(goal), 303)

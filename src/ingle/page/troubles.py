@@ -1,5 +1,6 @@
 """The message and the buttons in the place of an answer that is missing."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -33,6 +34,15 @@ _TABLE: Sequence[tuple[type[Exception], str, tuple[Cure, ...]]] = (
 """Kind of error, message, buttons. The first row that fits counts."""
 
 
+_PATH = re.compile(r"(?<![\w:/.~-])(?:/(?!v1/)(?:[^\s/:;,\"'`()]+/)+|[A-Za-z]:\\(?:[^\s\\:;,\"'`()]+\\)*)")
+"""The folders of a file on this machine."""
+
+
+def said(error: Exception | str) -> str:
+    """Return what an error says, for a page: files by their names alone. Where they lie is their machine's business."""
+    return _PATH.sub("", str(error))
+
+
 def trouble(pending: PendingAnswer | None) -> tuple[str, Sequence[Cure]]:
     """Return the message and the buttons for a question without an answer; None = unknown reason, such as a stopped server."""
     if pending is None:
@@ -41,5 +51,5 @@ def trouble(pending: PendingAnswer | None) -> tuple[str, Sequence[Cure]]:
         return "Stopped before the answer began.", (_AGAIN,)
     for kind, message, cures in _TABLE:
         if isinstance(pending.error, kind):
-            return (message if isinstance(pending.error, Closing) else f"{message} {pending.error}"), cures
+            return (message if isinstance(pending.error, Closing) else f"{message} {said(pending.error)}"), cures
     return "This is a bug in Ingle. The server's log says more.", (_AGAIN,)

@@ -13,7 +13,9 @@ from ingle.core.errors import Busy, ConfigError, IngleError, NotKept
 from ingle.core.message import ImagePart, Message
 from ingle.home import conversations
 from ingle.home.turns import Turn
+from ingle.media.painter import asks_to_paint
 from ingle.page.acts import acts_of, correct
+from ingle.page.bringing import Bringing
 from ingle.page.choices import Choices, choices_of, home_choices, request_of
 from ingle.page.conversation import OpenConversation, StoredConversation, TemporaryConversation, title_of
 from ingle.page.layout import PageParts
@@ -28,6 +30,7 @@ from ingle.page.session import Visitor
 from ingle.page.tab import Deed
 from ingle.page.taught import TaughtNotes, look_up
 from ingle.page.thread import Thread
+from ingle.page.troubles import said
 from ingle.page.why import WhyTab
 from ingle.serve.ask import Ask
 from ingle.serve.hearing import with_printed_words
@@ -50,12 +53,12 @@ class View:
         self.why = WhyTab(self, self.thread.part_of)
         self.safety = SafetySection(self, parts.settings)
         self.panel, self.learning = Panel(self, parts.settings, self.safety), LearningTab(self, parts.learning)
-        self.models = ModelsTab(self, parts.models)
+        self.models, self.bringing = ModelsTab(self, parts.models), Bringing(self, parts.composer)
         events: dict[Any, Mapping[str, Deed]] = {
             parts.shell: {"new": self.new, "stop": self.stop, "go": self.open},
             parts.bar: {"settings": self.panel.open, "temporary": self.set_temporary, "new": self.new},
-            parts.composer: {"send": self.send, "stop": self.stop, "last": self.edit_last, "lost": self.lost},
-            parts.welcome: {"sample": self.send, "models": self.models.open, "answer": self.safety.answer},
+            parts.composer: {"send": self.send, "stop": self.stop, "last": self.edit_last, "lost": self.lost, **self.bringing.deeds},
+            parts.welcome: {"sample": self.send, "models": self.models.open, "answer": self.safety.answer, "better": self.bringing.better},
             parts.list: {"new": self.new, "learning": self.learning.open, "open": self.open, **self.listing.deeds},
             parts.settings: {**self.panel.deeds, **self.safety.deeds, "models": self.models.open},
             parts.models: self.models.deeds,
@@ -130,7 +133,7 @@ class View:
                 try:
                     await self.draw()
                 except IngleError as error:
-                    self.say(str(error))
+                    self.say(said(error))
         finally:
             self._drawing = False
 
@@ -146,6 +149,7 @@ class View:
         self.why.tidy()
         self._draw_frame()
         await self.safety.redraw()
+        await self.bringing.draw()
         begun = self.conversation is not None
         self.parts.welcome.show({
             "offer": None if begun else await self.models.offer(), "question": None if begun else await self.safety.question(),
@@ -182,7 +186,7 @@ class View:
                 await deed(argument)
             except IngleError as error:
                 self.service.refusals.refused("page", error, self.owner)
-                self.say(str(error))
+                self.say(said(error))
                 self.parts.composer.do("refused")
             self.stale()
 
@@ -206,6 +210,11 @@ class View:
             self._sending = False
 
     async def _send(self, argument: Any, message: Message) -> None:
+        if any(isinstance(part, ImagePart) for part in message.parts) and await self.bringing.lacks("see"):
+            self.parts.composer.do("refused")  # it stays in the message box
+            return
+        if asks_to_paint(message.text):
+            await self.bringing.lacks("draw")
         before, choices = self.conversation, self.choices  # whoever goes elsewhere while it is stored is neither brought back nor mixed up
         conversation = before or await self._begin(message.text)
         message = await with_printed_words(self.service, message, self.owner)

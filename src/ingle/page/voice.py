@@ -14,13 +14,14 @@ import numpy as np
 from fastapi import APIRouter, WebSocket
 from starlette.websockets import WebSocketDisconnect
 
-from ingle.core.errors import IngleError, RequestError
+from ingle.core.errors import ConfigError, IngleError, NotKept, RequestError
 from ingle.core.media import Sound
 from ingle.media.sound import pcm16_of
 from ingle.media.turn import TurnSettings
 from ingle.page.pending_answers import PendingAnswer
 from ingle.page.room import Room
 from ingle.page.session import COOKIE, Visitor
+from ingle.page.troubles import said
 from ingle.serve.hearing import guard_words, heard_fact
 from ingle.serve.listening import HeardTurn, Listener, SaidSoFar, SpeechBegan, TurnFailed, TurnNews
 from ingle.serve.shares import Pace
@@ -33,6 +34,8 @@ _MOST_TEXT = 65_536
 _MOST_ID = 64
 _LOOK_S = 0.03
 """Time between two looks at an answer that is being written."""
+_ABILITIES = {"listen": "hear", "read": "speak"}
+"""What an order needs (serve/abilities.py)."""
 Order = Mapping[str, Any]
 
 
@@ -65,7 +68,7 @@ class VoiceLine:
 
     def __init__(self, room: Room, visitor: Visitor, socket: WebSocket) -> None:
         self._room, self._visitor, self._socket, self._service = room, visitor, socket, room.service
-        self._voice = "auto"
+        self._voice, self._wants = "auto", ""
         self._listener: Listener | None = None
         self._reading: asyncio.Task[None] | None = None
         self._answer: PendingAnswer | None = None
@@ -89,7 +92,8 @@ class VoiceLine:
                     await self._take(message)
                 except IngleError as error:
                     self._service.refusals.refused(PATH, error, self._visitor.owner)
-                    await self._tell("trouble", {"text": str(error)})
+                    wants = {"wants": self._wants} if isinstance(error, NotKept | ConfigError) else {}
+                    await self._tell("trouble", {"text": said(error), **wants})
 
     async def close(self) -> None:
         """End what goes on."""
@@ -117,6 +121,7 @@ class VoiceLine:
             raise RequestError("order", f"must be one of {', '.join(self._orders)}", str(order)[:40])
         if await self._room.sessions.visitor(self._visitor.sign_in) is None:
             raise WebSocketDisconnect(1008)
+        self._wants = _ABILITIES.get(order["do"], "")
         await deed(order)
 
     async def _tell(self, type_: str, facts: Mapping[str, Any] | None = None) -> None:
@@ -173,7 +178,7 @@ class VoiceLine:
                 async for piece in pieces:
                     await self._socket.send_bytes(pcm16_of(piece.sound))
         except IngleError as error:
-            await self._tell("trouble", {"text": str(error)})
+            await self._tell("trouble", {"text": said(error)})
         except (WebSocketDisconnect, RuntimeError):
             pass
         finally:

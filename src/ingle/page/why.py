@@ -22,6 +22,7 @@ from ingle.ledger.chain import Ledger
 from ingle.page.learning import redo_example, undo_example
 from ingle.page.parts import TurnPart, WhyPart
 from ingle.page.tab import Tab
+from ingle.page.troubles import said
 from ingle.page.why_text import TaughtNow, account_line, cause_row, legend, proved_cause, why_values
 from ingle.serve.explain import explanation
 from ingle.serve.replay import request_of
@@ -137,7 +138,7 @@ class WhyTab:
                         opened.part.show({"causes": list(causes)})
             await self._draw(opened)
         except IngleError as error:
-            opened.part.show({"state": "failed", "note": str(error)})
+            opened.part.show({"state": "failed", "note": said(error)})
         except Exception:
             logging.getLogger("ingle").exception("page")
             opened.part.show({"state": "failed", "note": "This is a bug in Ingle. The server's log says more."})

@@ -22,7 +22,15 @@ class Speed:
     """Cost of a token in training at one size."""
 
     seconds: float
+    """Of computing, with one thread: what a quiet machine takes."""
     energy: Energy
+    wall: float = 0.0
+    """Seconds by the clock when it was timed, beside whatever else ran; 0 where nobody looked."""
+
+    @property
+    def busy(self) -> float:
+        """Times as long as on a quiet machine, when it was timed."""
+        return max(1.0, self.wall / self.seconds)
 
 
 def measure_speeds(prepared: Prepared, runs: Sequence[RunSettings], workers: int) -> dict[str, Speed]:
@@ -32,7 +40,7 @@ def measure_speeds(prepared: Prepared, runs: Sequence[RunSettings], workers: int
 
     def hear(_number: int, header: dict[str, Any], _data: bytes) -> None:
         if header["kind"] == "time":
-            heard[header["size"]].append(Speed(header["seconds_per_token"], Energy(**header["energy"])))
+            heard[header["size"]].append(Speed(header["seconds_per_token"], Energy(**header["energy"]), header["wall_per_token"]))
 
     job = {"call": "time", "runs": to_table(sizes), "prepared": prepared.folder}
     run_jobs([job] * workers, workers, hear, lambda: False)
@@ -61,4 +69,5 @@ def _climb_cost(climb: Sequence[RunSettings], prepared: Prepared, speed: Speed) 
 
 def _mean(speeds: Sequence[Speed]) -> Speed:
     energy = total(speed.energy for speed in speeds).scaled(1 / len(speeds))
-    return Speed(sum(speed.seconds for speed in speeds) / len(speeds), energy)
+    seconds, wall = (sum(getattr(speed, name) for speed in speeds) / len(speeds) for name in ("seconds", "wall"))
+    return Speed(seconds, energy, wall)

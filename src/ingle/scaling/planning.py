@@ -6,6 +6,7 @@ the widest to the narrowest, and the first that fits is made as long as the budg
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from statistics import median
 from typing import Any
 
 from ingle.core.errors import ConfigError
@@ -70,6 +71,11 @@ class CostModel:
     workers: int
     prices: Prices
 
+    @property
+    def busy(self) -> float:
+        """Times as long as on a quiet machine, when the sizes were timed: beside other programs."""
+        return median(speed.busy for speed in self.speeds.values())
+
     def cost(self, runs: Sequence[RunSettings], prepared: Prepared) -> Cost:
         """Reckon what these runs cost."""
         return cost_of(runs, prepared, self.speeds, self.workers, self.prices)
@@ -125,4 +131,5 @@ def cost_table(planned: Planned, machine: CostModel) -> dict[str, Any]:
     """Return what a plan costs, as a table for plan.json."""
     speeds = {size: {"tokens_per_s": 1 / one.seconds, "energy": one.energy.table()} for size, one in machine.speeds.items()}
     parts = {"sweep": planned.sweep, "foretold": planned.foretold, "whole": planned.whole}
-    return {"cost": {name: cost.table() for name, cost in parts.items()}, "workers": machine.workers, "speeds": speeds}
+    costs = {name: cost.table() for name, cost in parts.items()}
+    return {"cost": costs, "workers": machine.workers, "speeds": speeds, "busy": round(machine.busy, 2)}

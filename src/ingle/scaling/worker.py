@@ -93,31 +93,32 @@ def _time(job: dict[str, Any], send: Send) -> None:
     prepared = find_prepared(Path(job["prepared"]))
     for table in job["runs"]:
         run = from_table(RunSettings, table)
-        seconds, energy = _timed(run, prepared)
-        send({"kind": "time", "size": run.size, "seconds_per_token": seconds, "energy": energy.table()}, b"")
+        seconds, wall, energy = _timed(run, prepared)
+        message = {"kind": "time", "size": run.size, "seconds_per_token": seconds, "wall_per_token": wall, "energy": energy.table()}
+        send(message, b"")
 
 
-def _timed(run: Any, prepared: Any) -> tuple[float, Energy]:
-    """Seconds a token of a run, by the median of a few steps; and the energy of one token."""
+def _timed(run: Any, prepared: Any) -> tuple[float, float, Energy]:
+    """Seconds of computing a token, and seconds by the clock, by the median of a few steps; and the energy of one token."""
     from ingle.energy.meter import Span, open_meter
     from ingle.scaling.climb import new_training
     from ingle.train.settings import TrainWatch
 
-    marks, folder = [], Path(tempfile.mkdtemp(prefix="ingle-timing-"))
+    marks, used, folder = list[tuple[float, float]](), list[Energy](), Path(tempfile.mkdtemp(prefix="ingle-timing-"))
     span = Span(open_meter(()))
     few = replace(run, train=replace(run.train, max_steps=TIMED_STEPS))
 
     def stepped(_: Any) -> None:
-        marks.append((time.perf_counter(), span.end_of_piece()))
+        marks.append((time.process_time(), time.perf_counter()))
+        used.append(span.end_of_piece())
 
     try:
         new_training(few, prepared, folder, TrainWatch(stepped))
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-    steps = [later - earlier for (earlier, _), (later, _) in pairwise(marks[1:])]
-    used = sum((energy for _, energy in marks[3:]), marks[2][1])
     tokens = run.train.batch_tokens * run.train.accumulate
-    return statistics.median(steps) / tokens, used.scaled(1 / (tokens * len(marks[2:])))
+    own, wall = (statistics.median(later[i] - earlier[i] for earlier, later in pairwise(marks[1:])) / tokens for i in (0, 1))
+    return own, wall, sum(used[3:], used[2]).scaled(1 / (tokens * len(used[2:])))
 
 
 def _end_with_driver(stream: IO[bytes]) -> None:

@@ -13,6 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 
 from ingle.core.errors import DeltaError, HomeError, IngleError, NotKept
+from ingle.core.toml_file import read_bytes, rewritten, with_value
 from ingle.engine.language_model import LanguageModel
 from ingle.home.kept import Kept, able, get_kept, list_models
 from ingle.home.place import Home
@@ -119,6 +120,18 @@ class ModelRegistry:
     def put(self, kept: Kept, model: LanguageModel) -> None:
         """Offers `model` under the name of `kept` from the next answer on."""
         self._opened[kept.name] = (kept, model)
+
+    def make_default(self, name: str) -> None:
+        """Let a model on offer answer those who name none, from now on and when the server begins anew: config.toml of the home keeps it.
+
+        Raises NotKept for a model that isn't offered, ConfigError for a file that can't be changed without changing more.
+        """
+        kept = self.kept(name)
+        with self.home.lock("config"):
+            old = read_bytes(self.home.config)
+            with rewritten(self.home.config, old, with_value(old or b"", ("chat", "model"), kept.name, self.home.config.name)):
+                pass
+        self.default = kept.name
 
     def damaged(self) -> int:
         """Return how many models can't be offered because their files are damaged."""

@@ -17,8 +17,8 @@ from typing import Any
 from ingle.core.errors import Busy, NotKept, PullError, RequestError
 from ingle.engine.bandwidth import read_bandwidth
 from ingle.engine.offers import ModelOffer, check_room, offers
-from ingle.home.catalogue import CATALOGUE, close_names
-from ingle.home.hub_models import ON_HUB
+from ingle.home.catalogue import close_names, known_names
+from ingle.home.part_catalogue import parts_called
 from ingle.home.place import Home
 from ingle.serve.logs import log
 
@@ -34,7 +34,7 @@ class PullState:
     """How far a pull is, or how it ended."""
 
     name: str = ""
-    """The model; "" = nothing has been pulled since the server began."""
+    """The model, or the parts; "" = nothing has been pulled since the server began."""
     state: str = "none"
     """none, running, done, failed, stopped."""
     label: str = ""
@@ -47,7 +47,7 @@ class PullState:
     seconds_left: float | None = None
     """Of the present work; None = unknown."""
     kept: str = ""
-    """The name by which the model is kept, when it is done."""
+    """The name by which the model is kept, or that of the parts, when it is done."""
     note: str = ""
     """A side remark, or the error."""
 
@@ -73,19 +73,19 @@ class Puller:
         self._began: tuple[str, float, int] = ("", 0.0, 0)
         self._last: dict[str, str] = {}
         """The last line of the process."""
-        self._closed = False
+        self._closed = self._measured = False
 
     async def offers(self) -> list[ModelOffer]:
         """Return what is known, with the speed where this machine was measured. Raises HomeError."""
         return await asyncio.to_thread(lambda: offers(self._home, read_bandwidth(self._home)))
 
     async def start(self, name: str, force: bool = False, lean: bool | None = None) -> PullState:
-        """Begin to pull a model of the catalogue. `lean`: see `ingle lean`; None = as the home's settings say.
+        """Begin to pull a model of the catalogue, or parts. `lean`: see `ingle lean`; None = as the home's settings say.
 
         Raises NotKept for any other name, Busy while one is being pulled, RequestError if this server offers only some models, or there
         is no room.
         """
-        if name not in CATALOGUE and name not in ON_HUB:
+        if name not in known_names() and not parts_called(name):
             close = close_names(name[:100])
             cure = f"Did you mean {' or '.join(close)}?" if close else "GET /v1/catalogue lists them."
             raise NotKept("name", f"The catalogue has no model {name[:100]!r}", "", cure)
@@ -121,8 +121,13 @@ class Puller:
         """Have this machine's speed measured, unless it was: after so many seconds, when no answer is being written, in another process."""
         if after_s <= 0:
             self._hurry.set()
-        if (self._measuring is None or self._measuring.done()) and not self._closed and read_bandwidth(self._home) is None:
+        if (self._measuring is None or self._measuring.done()) and not self._closed and self._unmeasured():
             self._measuring = asyncio.create_task(self._measure(after_s))
+
+    def _unmeasured(self) -> bool:
+        """Return whether this machine was never measured, or only beside other programs and not yet by this server."""
+        known = read_bandwidth(self._home)
+        return known is None or (known.provisional and not self._measured)
 
     async def close(self) -> None:
         """End whatever runs."""
@@ -206,6 +211,7 @@ class Puller:
             )
             self._tell()
             _, said = await meter.communicate()
+            self._measured = True
             if meter.returncode:
                 log("speed", {"fault": said.decode("utf-8", "replace").strip()[-500:]})
         except OSError as error:

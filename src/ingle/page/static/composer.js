@@ -31,11 +31,21 @@ export default {
     note: { type: String, default: "" },
     place: { type: String, default: null }, // of the draft; null = a temporary chat, whose draft is not stored
     begun: Boolean,
+    lacks: { type: Object, default: () => ({}) }, // abilities that are missing: by name, why they can't be had ("" = they can)
+    offer: { type: Object, default: null }, // what this home could get; its state: offered, running, came (a model), done, none
   },
-  emits: ["send", "stop", "last", "lost"],
+  emits: ["send", "stop", "last", "lost", "want", "bring", "halt", "leave", "go_on"],
   template: `
     <div class="composer">
       <p class="note" role="status" aria-live="polite">{{ trouble || note }}</p>
+      <div v-if="offer" class="get" role="group" aria-label="What Ingle could get">
+        <p role="status" aria-live="polite">{{ offer.text }}</p>
+        <progress v-if="offer.state === 'running'" :max="offer.total || 1" :value="offer.total ? offer.done : null" aria-label="How far it is"></progress>
+        <button v-if="offer.state === 'offered'" class="main" type="button" @click="$emit('bring')">Get it</button>
+        <button v-if="offer.state === 'came'" class="main" type="button" @click="$emit('go_on')">Use it here</button>
+        <button v-if="offer.state === 'running'" type="button" @click="$emit('halt')">Stop</button>
+        <button v-else type="button" @click="$emit('leave')">{{ offer.state === "offered" ? "Not now" : "Close" }}</button>
+      </div>
       <ul v-if="pictures.length" class="pictures" aria-label="Pictures to send">
         <li v-for="(picture, at) in pictures" :key="picture">
           <img :src="picture" :alt="'Picture ' + (at + 1)">
@@ -44,12 +54,13 @@ export default {
       </ul>
       <form :class="{ over }" @submit.prevent="send" @click.self="focus" @paste="paste" @dragover.prevent="over = true" @dragleave="over = false" @drop.prevent="dropped">
         <input ref="file" type="file" accept="image/*" multiple hidden aria-label="Pictures" @change="picked">
-        <button class="quiet add" type="button" aria-label="Add a picture" title="Add a picture" @click="$refs.file.click()">
+        <button class="quiet add" type="button" aria-label="Add a picture" :title="lacks.see || 'Add a picture'" :class="{ missing: lacks.see }" @click="choose">
           <svg class="i" aria-hidden="true"><use href="#i-picture"></use></svg>
         </button>
         <textarea ref="box" v-model="text" rows="1" aria-label="Your message" dir="auto" :placeholder="hint" enterkeyhint="enter"
                   autocomplete="off" @keydown="key" @input="changed"></textarea>
-        <button class="quiet mic" type="button" :class="{ on: hears }" :aria-pressed="hears ? 'true' : 'false'" aria-label="Talk" title="Talk (hold to say one thing)"
+        <button class="quiet mic" type="button" :class="{ on: hears, missing: lacks.hear }" :aria-pressed="hears ? 'true' : 'false'" aria-label="Talk"
+                :title="lacks.hear || 'Talk (hold to say one thing)'"
                 @pointerdown="press" @pointerup="release" @pointerleave="release" @contextmenu.prevent @click="talk">
           <svg class="i" aria-hidden="true"><use href="#i-microphone"></use></svg>
         </button>
@@ -145,7 +156,7 @@ export default {
     },
     // Talking: a click begins and ends it; who holds the button says one thing.
     press() {
-      if (!this.hears) this.held = setTimeout(() => ((this.held = null), this.listen(true)), HOLD_MS);
+      if (!this.hears && this.lacks.hear === undefined) this.held = setTimeout(() => ((this.held = null), this.listen(true)), HOLD_MS);
     },
     release({ type }) {
       clearTimeout(this.held);
@@ -154,6 +165,7 @@ export default {
       this.released = type === "pointerup"; // the click that follows is none
     },
     talk() {
+      if (this.lacks.hear !== undefined) return void this.$emit("want", "hear");
       if (this.released) return void (this.released = false);
       if (this.hears) window.ingleVoice.deaf();
       else this.listen(false);
@@ -167,12 +179,13 @@ export default {
         this.trouble = error.name === "NotAllowedError" ? "This browser was not allowed to use the microphone." : error.message;
       }
     },
-    voice({ detail: { type, text } }) {
+    voice({ detail: { type, text, wants } }) {
       if (type === "deaf") [this.hears, this.partial] = ["", ""];
       if (type === "began") this.partial = "…";
       if (type === "partial") this.partial = text;
       if (type === "trouble") {
-        this.trouble = text;
+        if (wants) this.$emit("want", wants);
+        else this.trouble = text;
         window.ingleVoice.deaf();
       }
       if (type !== "said") return;
@@ -202,6 +215,10 @@ export default {
     },
     drop() {
       [this.text, this.pictures] = ["", []];
+    },
+    choose() {
+      if (this.lacks.see !== undefined) this.$emit("want", "see");
+      else this.$refs.file.click();
     },
     picked(event) {
       this.add([...event.target.files]);

@@ -9,8 +9,8 @@ const SAMPLES = [
 
 export default {
   props: { shown: Boolean, temporary: Boolean, offer: { type: Object, default: null }, question: { type: Object, default: null } },
-  emits: ["sample", "models", "answer"],
-  data: () => ({ chosen: null }),
+  emits: ["sample", "models", "answer", "better"],
+  data: () => ({ chosen: null, who: "quick", asked: "" }), // asked: the better model that was asked for here
   template: `
     <section v-if="shown" class="welcome">
       <svg class="mark" aria-hidden="true"><use href="#i-hearth"></use></svg>
@@ -28,10 +28,26 @@ export default {
         <small>The guard errs now and then, both ways. You can change this any time: Settings → Safety.</small>
         <div class="buttons"><button type="button" @click="$emit('answer', '')">Leave it as it is</button><button class="main">Save</button></div>
       </form>
-      <div v-if="offer" class="offer">A larger model fits this machine: {{ offer.title }}, about {{ Math.round(offer.tokens_per_s) }} tokens a second.
-        <button type="button" aria-haspopup="dialog" @click="$emit('models')">Look at models</button></div>
+      <form v-if="offer && asked !== offer.name" class="question better" aria-labelledby="who-answers" @submit.prevent="get">
+        <h2 id="who-answers">Who should answer?</h2>
+        <label><input type="radio" name="who" value="quick" v-model="who"><span><b>Quick</b>
+          <small>SmolLM2 135M is here. It answers at once, knows little, and errs often.</small></span></label>
+        <label><input type="radio" name="who" value="better" v-model="who"><span><b>Better</b>
+          <small>{{ offer.title }}: {{ size(offer.file_bytes) }} to get ({{ minutes(offer.file_bytes) }} at 50 Mbit/s), about {{ Math.round(offer.tokens_per_s) }}
+            tokens a second here<template v-if="offer.guess"> (a guess: other programs are at work)</template>. The quick one answers meanwhile.</small></span></label>
+        <div class="buttons"><button type="button" aria-haspopup="dialog" @click="$emit('models')">All models</button>
+          <button v-if="who === 'better'" class="main">Get it</button></div>
+      </form>
     </section>`,
   created() {
     this.samples = SAMPLES;
+  },
+  methods: {
+    get() {
+      this.asked = this.offer.name;
+      this.$emit("better", { name: this.offer.name, title: this.offer.title });
+    },
+    size: (bytes) => (bytes >= 1e9 ? `${(bytes / 1e9).toFixed(1)} GB` : `${Math.round(bytes / 1e6)} MB`),
+    minutes: (bytes) => ((some) => (some < 1.5 ? "about a minute" : `about ${Math.round(some)} minutes`))(bytes / 6.25e6 / 60),
   },
 };
