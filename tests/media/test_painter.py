@@ -1,5 +1,6 @@
 """The painter's hand: NumPy's decoder against PyTorch's, tensors that don't fit, and what people say when they want a picture."""
 
+import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,8 +11,9 @@ import torch
 
 from ingle.core.errors import DeltaError
 from ingle.core.media import Picture
+from ingle.home.catalogue import SHIPPED
 from ingle.media.emblem import SIDE, emblem_of, enlarged, sheet
-from ingle.media.painter import CODEBOOK, CODES, DECODER, PALETTE, WORDS, hand_of, palette_tensor, prompt_of, wish_of
+from ingle.media.painter import CODEBOOK, CODES, DECODER, PALETTE, WORDS, hand_of, knows, palette_tensor, prompt_of, wish_of
 from ingle.tuning.emblem_net import EmblemNet
 
 TOKENS = [7 * code + 3 for code in range(CODES)]
@@ -103,3 +105,16 @@ def test_sheets_and_enlargements() -> None:
     assert (whole.pixels[10:18, 10:18] == pixels[4]).all()
     assert enlarged(whole, 1) is whole
     assert enlarged(whole, 2).pixels.shape == (36, 56, 3)
+
+
+@pytest.mark.parametrize(
+    ("what", "known"),
+    [
+        ("a strawberry", True), ("strawberries", True), ("some cherries", True), ("a blue apple", True), ("tomatoes", True),
+        ("an aubergine", True),
+        ("a mushroom", True), ("an ear", False), ("a cat", False), ("a red car", False), ("", False), ("my grandmother", False),
+    ],
+)  # fmt: skip
+def test_a_painter_knows_what_it_has_learnt(what: str, known: bool) -> None:
+    report = json.loads((SHIPPED["painter"].folder / "report.json").read_bytes())
+    assert knows(report["things"], what) is known

@@ -15,7 +15,7 @@ from ingle.media.picture import png_of
 from tests.cli.place import ingle
 from tests.homes import lent
 from tests.parts import PARTS, with_parts
-from tests.serve.servers import Server, serving
+from tests.serve.servers import Server, error_of, serving
 
 MODEL = "smollm2+sight+painter"
 
@@ -87,7 +87,14 @@ def test_what_is_kept_for_a_model_is_used_by_itself(able: Server) -> None:
         def asked(content: Any) -> Any:
             return client.chat.completions.create(model="smollm2", messages=[{"role": "user", "content": content}], max_tokens=12, seed=1)
 
+        assert asked(shown).model == "smollm2+sight", "the answer says which model acted"
+        assert asked("Draw a strawberry.").model == "smollm2+painter" and asked("Hello.").model == "smollm2"
+        assert client.images.generate(model="smollm2", prompt="a strawberry").data
         assert asked(shown).usage.prompt_tokens_details.model_dump()["image_tokens"] == 4, "one picture"
         assert asked("Draw a strawberry.").choices[0].message.model_extra["images"]
+        refused = server.chat("Draw a cat.", model="smollm2")
+        assert refused.status_code == 400
+        said = error_of(refused)["message"]
+        assert "has learnt 47 things, and this is none of them (cat)" in said and "strawberry" in said
         assert asked("Say a word about autumn.").choices[0].message.content
         assert [row.subject for row in server.answers()[-3:]] == ["smollm2+sight", "smollm2+painter", "smollm2"]

@@ -59,6 +59,10 @@ class RequestError(IngleError):
     exit_code, http_status = 2, 400
 
 
+class NotLearnt(RequestError):
+    """A wish for something that a model was never shown."""
+
+
 class ContextError(RequestError):
     """A prompt (with its answer) that does not fit into the model's context."""
 

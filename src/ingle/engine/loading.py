@@ -24,7 +24,7 @@ from ingle.engine.source import Progress, Source, kept_source, merged_checkpoint
 from ingle.engine.team import Cores
 from ingle.engine.tools import style_of
 from ingle.home.catalogue import CATALOGUE
-from ingle.home.deltas import ABILITIES, get_delta
+from ingle.home.deltas import ABILITIES, delta_report, get_delta
 from ingle.home.kept import Kept
 from ingle.home.lean import WEIGHTS
 from ingle.home.place import Home
@@ -145,7 +145,9 @@ def _painter(source: Source, runner: CpuBackend) -> Painter | None:
     if not taught:
         return None
     digest = digest_json([delta.digest for delta in (*source.beside, taught[-1])])
-    return Painter(taught[-1].name, digest, runner, lambda: (source.changes(taught[-1:])[0].tensors, source.changes(source.beside)))
+    assert source.home is not None, "deltas lie in a home"
+    things = (delta_report(source.home, taught[-1].digest) or {}).get("things", {})
+    return Painter(taught[-1].name, digest, runner, lambda: (source.changes(taught[-1:])[0].tensors, source.changes(source.beside)), things)
 
 
 def _with_deltas(source: Source, runner: CpuBackend, tokenizer: Tokenizer, seer: Seer | None = None) -> LanguageModel:

@@ -4,21 +4,21 @@ The painter's low-rank addition acts beside the weights only while the model pai
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from ingle.core.errors import DeltaError, RequestError
+from ingle.core.errors import DeltaError, NotLearnt, RequestError
 from ingle.core.media import Picture
 from ingle.core.message import Constraint, ImagePart, Request, Sampling
 from ingle.engine.adapter import Addition
 from ingle.engine.backend import Segment
 from ingle.engine.cpu import CpuBackend
 from ingle.engine.delta_kinds import Change, additions_of
-from ingle.media.painter import MOST_LETTERS, WORDS, Hand, asks_to_paint, hand_of, prompt_of
+from ingle.media.painter import MOST_LETTERS, WORDS, Hand, asks_to_paint, hand_of, knows, prompt_of, wish_of
 
 if TYPE_CHECKING:
     from ingle.engine.language_model import LanguageModel
@@ -42,6 +42,8 @@ class Painter:
     runner: CpuBackend
     read: Callable[[], tuple[Mapping[str, npt.NDArray[Any]], Sequence[Change]]]
     """Reads the delta's tensors, and the changes that stay beside the weights in any case."""
+    things: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """What it has learnt, by name, each with other words for it; empty where nobody wrote that down."""
 
     @cached_property
     def _read(self) -> tuple[Mapping[str, npt.NDArray[Any]], Sequence[Change]]:
@@ -70,14 +72,15 @@ class Painter:
 
 
 def painting_request(model: "LanguageModel", what: str, style: str = "", sampling: Sampling = USUAL) -> Request:
-    """Return the request for one picture. Raises RequestError for a model without a painter, or a wish that is empty or too long; and the
-    errors of reading the painter."""
+    """Return the request for one picture. Raises RequestError for a model without a painter, or a wish that is empty, too long or not
+    learnt; and the errors of reading the painter."""
     if model.painter is None:
         raise RequestError("model", f"{model.name} can't paint", "", NO_PAINTER)
     if not what.strip():
         raise RequestError("prompt", "must name what to draw", "nothing", "For example: a red apple.")
     if len(what) > MOST_LETTERS:
         raise RequestError("prompt", f"must have at most {MOST_LETTERS} characters to be painted", len(what), "Name one thing.")
+    refuse_unlearnt(model.painter, what)
     prompt = prompt_of(what, style)
     return Request(prompt=prompt, constraint=model.painter.grammar, max_tokens=WORDS, modalities=("image",), sampling=sampling)
 
@@ -89,8 +92,16 @@ def as_drawing(model: "LanguageModel", request: Request) -> Request:
     request = replace(request, modalities=tuple(name for name in request.modalities if name != "image"))
     if not asks_for_drawing(request):
         return request
+    refuse_unlearnt(model.painter, wish_of(request.messages[-1].text)[0])
     sampling = replace(USUAL, temperature=_ALONE, seed=request.sampling.seed)  # one picture: no likeliest can be chosen of several
     return Request(request.messages, max_tokens=WORDS, modalities=("image",), sampling=sampling)
+
+
+def refuse_unlearnt(painter: Painter, what: str) -> None:
+    """Raise NotLearnt for a wish for none of the things that a painter has learnt: it would paint a blob."""
+    if painter.things and not knows(painter.things, what):
+        rule = f"{painter.name} has learnt {len(painter.things)} things, and this is none of them"
+        raise NotLearnt("prompt", rule, what, f"It draws: {', '.join(painter.things)}.")
 
 
 def asks_for_drawing(request: Request) -> bool:

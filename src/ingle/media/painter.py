@@ -46,6 +46,8 @@ _IDIOMS = re.compile(
     r"blood|breath|on|from|up|near|out|in|to|upon|together)\b",
     re.IGNORECASE,
 )
+_SAYS_LITTLE = frozenset({"of", "ear", "hot", "white", "brown", "wilted", "leafy", "root"})
+"""Words of the names of things that are no things."""
 MOST_LETTERS = 200
 """Most characters of what is to be painted."""
 
@@ -64,6 +66,21 @@ def wish_of(text: str) -> tuple[str, str]:
     what = words[: found.start()] if found else words
     begun = _BEGINS.match(what)
     return what[begun.end() if begun else 0 :].strip(" .!?,"), style
+
+
+def knows(things: Mapping[str, Sequence[str]], what: str) -> bool:
+    """Return whether a wish names one of the things that a painter has learnt. `things`: as its report has them, by name, each with other
+    words for it."""
+    wish = {word for word in re.findall(r"[\w'-]+", what.lower())}
+    words = {word for name in things for word in name.split()} - _SAYS_LITTLE
+    words |= {other for others in things.values() for other in others}
+    return any(_same_word(asked, word) for asked in wish for word in words)
+
+
+def _same_word(one: str, other: str) -> bool:
+    """Return whether two words are the same, or one is the other's plural."""
+    short, long = sorted((one, other), key=len)
+    return long in (short, f"{short}s", f"{short}es", f"{short[:-1]}ies" if short.endswith("y") else short)
 
 
 def prompt_of(what: str, style: str = "") -> str:

@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ingle.core.errors import Busy, Closing, ContextError, IngleError, NotKept
+from ingle.core.errors import Busy, Closing, ContextError, IngleError, NotKept, NotLearnt
 from ingle.page.pending_answers import PendingAnswer
 from ingle.safety.middleware import Blocked
 
@@ -28,6 +28,7 @@ _TABLE: Sequence[tuple[type[Exception], str, tuple[Cure, ...]]] = (
     (Busy, "The server is busy.", (_AGAIN,)),
     (ContextError, "This conversation is too long for the model.", (_NEW, _SETTINGS)),
     (Blocked, "A rule of this house kept this from the model.", (_SAFETY,)),
+    (NotLearnt, "I can't draw that yet.", ()),
     (NotKept, "The model can't answer.", (_SETTINGS, _AGAIN)),
     (IngleError, "The model could not answer.", (_AGAIN,)),
 )

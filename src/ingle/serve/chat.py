@@ -40,7 +40,7 @@ async def chat_completions(
     first = replace(first, request=request)
     asks = [first, *(_choice(first, body, service, number) for number in range(1, body.n or 1))]
     spoken = SpokenReply(Speaker(service, wish.voice, who, first.id), wish.format, service.sounds) if wish else None
-    reply = ChatReply(asks, model, body, heard, spoken)
+    reply = ChatReply(asks, await service.models.acting(body.model, request), body, heard, spoken)
     chunks = answers(service, asks)
     if spoken is not None:
         chunks = aloud(spoken.talk, chunks, reply.words())

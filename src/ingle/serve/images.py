@@ -39,7 +39,7 @@ async def generations(
         rule = "must be b64_json: no picture is kept to be fetched by a URL"
         raise RequestError("response_format", rule, "url", "Leave it out.")
     side = side_of(body.size)
-    model = await service.models.get(body.model)
+    _, model = await service.models.able(body.model, lambda one: () if one.painter else ("painter",))
     what, style = wish_of(body.prompt)
     style = body.style if body.style in STYLES else style
     asks = []

@@ -13,8 +13,10 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 
 from ingle.core.errors import DeltaError, HomeError, IngleError, NotKept
+from ingle.core.message import Request
 from ingle.core.toml_file import read_bytes, rewritten, with_value
 from ingle.engine.language_model import LanguageModel
+from ingle.engine.painting import lacks
 from ingle.home.kept import Kept, able, get_kept, list_models
 from ingle.home.place import Home
 from ingle.serve.logs import log
@@ -95,6 +97,10 @@ class ModelRegistry:
             if more is not None:
                 kept, model = await self._find(more)
         return kept, model
+
+    async def acting(self, name: str, request: Request) -> LanguageModel:
+        """Return the model that answers a request: with what is kept for it, where its own can't see or draw. Raises as `get` does."""
+        return (await self.able(name, lambda one: lacks(one, request)))[1]
 
     async def own(self, name: str) -> LanguageModel:
         """Return the opened model of that name for the server's own use, as guards have, offered or not. Raises as `get` does."""

@@ -47,7 +47,7 @@ async def responses(
     id_ = f"resp_{uuid.uuid4().hex}"
     request, heard = await hear_request(http, service, responses_request(body, service, model, before), who, id_)
     ask = Ask(request, model.name, who, id_, keep, memory=body.memory is not False)
-    reply = ResponsesReply(ask, model, body, heard)
+    reply = ResponsesReply(ask, await service.models.acting(body.model, request), body, heard)
     chunks = answers(service, [ask])
     if body.stream:
         return await event_stream(http, reply.events(chunks), named=True)

@@ -196,10 +196,11 @@ class Service:
         """
         policy = await self.live.renewed()
         kept, model = await self.models.able(ask.model, lambda one: lacks(one, ask.request))
-        request = as_drawing(model, ask.request)
-        seed = request.sampling.seed
-        request = replace(request, sampling=replace(request.sampling, seed=new_seed() if seed is None else seed))
+        request = ask.request
         try:
+            request = as_drawing(model, request)
+            seed = request.sampling.seed
+            request = replace(request, sampling=replace(request.sampling, seed=new_seed() if seed is None else seed))
             seeing = await self.preparer.see(model, request, ask.asker)
             choice = await asyncio.to_thread(self._choose, ask, model, kept, request)
             run = AnswerRun(replace(ask, request=request), choice, policy, seeing)

@@ -46,7 +46,7 @@ from ingle.tuning.emblem_training import as_input, shown, train_emblems
 from ingle.tuning.emblems import Emblem, emblems, stacked
 from ingle.tuning.linears import chosen_layers
 from ingle.tuning.low_rank import attach_low_rank
-from ingle.tuning.painter_examples import PaintingExample, data_of, learnable, to_learn, unseen_pairs, with_moved
+from ingle.tuning.painter_examples import PaintingExample, data_of, learnable, things_of, to_learn, unseen_pairs, with_moved
 from ingle.tuning.painter_settings import PainterSettings
 from ingle.tuning.palette import choose_palette
 
@@ -155,7 +155,7 @@ def _report(
     return {
         "version": VERSION, "model": job.model, "base": job.kept.digest, "kind": KIND, "method": METHOD,
         "settings": to_table(job.settings), "pictures": len(drawn), "examples": len(learnt), "data_digest": data.corpus.digest,
-        "concepts": len({one.emblem.of.concept for one in learnt}), "held_out_examples": len(data.held_out),
+        "things": things_of(learnt), "concepts": len({one.emblem.of.concept for one in learnt}), "held_out_examples": len(data.held_out),
         "emblem_parameters": sum(one.numel() for one in net.parameters()), "train": asdict(trained),
         "held_out": {"before": trained.first_held_out, "after": trained.held_out},
     }  # fmt: skip

@@ -85,6 +85,16 @@ def bare(emblem: Emblem) -> str:
     return " ".join(words) or emblem.of.name
 
 
+def things_of(learnt: Sequence[PaintingExample]) -> dict[str, list[str]]:
+    """Return the things that are learnt, by name and without their colours, each with the other words that it is learnt by."""
+    things = dict[str, set[str]]()
+    for one in learnt:
+        asked = one.prompt.removeprefix("draw:").rstrip(":").partition(",")[0].split()
+        words = " ".join(word for word in asked if word not in COLOURS)
+        things.setdefault(bare(one.emblem), set()).update({words} if words else ())
+    return {name: sorted(words - {name}) for name, words in sorted(things.items())}
+
+
 def _prompts(one: Emblem, counts: Mapping[str, int], colours: int, seed: int) -> Iterator[PaintingExample]:
     name, artist = one.of.name, one.of.artist
     rng = np.random.default_rng([seed, int(digest_bytes(f"{artist} {one.of.concept}".encode())[:8], 16)])
