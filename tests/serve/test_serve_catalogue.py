@@ -133,7 +133,7 @@ def children(pid: int) -> list[int]:
     [
         "someone/tiny", "HuggingFaceTB/SmolLM2-360M-Instruct-GGUF", "/etc/passwd", "../../home", "./model.gguf", "~/x", "--attached",
         "--json", "https://example.org/x.gguf", "file:///etc/passwd", "smollm2-360m@main", "smollm2-360m/../x", "smollm2-360m --force", "",
-        " smollm2-360m", "SMOLLM2-360M", "smollm2-360m\n", "hearing", "painter", "x" * 5000, "\u202esmollm2", "smollm2-360m\x00",
+        " smollm2-360m", "SMOLLM2-360M", "smollm2-360m\n", "Hearing", "painter ", "x" * 5000, "\u202esmollm2", "smollm2-360m\x00",
     ],
 )  # fmt: skip
 def test_nothing_but_names_of_the_catalogue_is_pulled(server: Server, name: str) -> None:

@@ -12,8 +12,8 @@ from typing import Any, Literal
 
 from ingle.core.config import read_table
 from ingle.core.event import Event, Fact, Sink
-from ingle.core.toml_file import read_bytes, rewritten, with_value
 from ingle.home.place import Home
+from ingle.home.toml_file import read_bytes, rewritten, with_value
 from ingle.safety.plain_words import WORDS, is_idle, known_guard, mode_named, words_of
 from ingle.safety.policy import TABLE, GuardPolicy, Mode, rule_of
 from ingle.safety.registry import GuardFile, guard_files, guard_policy, policy_of

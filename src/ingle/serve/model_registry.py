@@ -14,11 +14,11 @@ from dataclasses import dataclass, field
 
 from ingle.core.errors import DeltaError, HomeError, IngleError, NotKept
 from ingle.core.message import Request
-from ingle.core.toml_file import read_bytes, rewritten, with_value
 from ingle.engine.language_model import LanguageModel
 from ingle.engine.painting import lacks
 from ingle.home.kept import Kept, able, get_kept, list_models
 from ingle.home.place import Home
+from ingle.home.toml_file import read_bytes, rewritten, with_value
 from ingle.serve.logs import log
 
 _NICE = 10
