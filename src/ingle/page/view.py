@@ -149,21 +149,14 @@ class View:
         self._draw_frame()
         await self.safety.redraw()
         await self.bringing.draw()
-        fresh = self.conversation is None
-        offer, question = (await self.models.offer(), await self.safety.question()) if fresh else (None, None)
+        offer, question = (await self.models.offer(), await self.safety.question()) if self.conversation is None else (None, None)
         self.parts.welcome.show({"offer": offer, "question": question})
 
     def _draw_frame(self) -> None:
         begun = self.conversation is not None
         title = self.title if begun and not self.temporary else ""
-        self.parts.bar.show(
-            {
-                "title": title,
-                "model": self.choices.model or home_choices(self.service)["model"],
-                "temporary": self.temporary,
-                "begun": begun,
-            }
-        )
+        model = self.choices.model or home_choices(self.service)["model"]
+        self.parts.bar.show({"title": title, "model": model, "temporary": self.temporary, "begun": begun})
         writing, place = self.thread.pending is not None, None if self.temporary else self.place
         self.parts.composer.show({"writing": writing, "place": place, "begun": begun})
         self.parts.shell.show({"path": f"/c/{self.place}" if self.place else "/", "title": title})
