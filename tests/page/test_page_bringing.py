@@ -84,6 +84,8 @@ def test_a_guest_hears_what_is_missing_and_gets_nothing(served_home: Path, chrom
         expect(line.get_by_role("button", name="Get it")).to_have_count(0)
         tab.page.evaluate("getElement(document.querySelector('.composer')).$emit('bring')")
         tab.page.evaluate("getElement(document.querySelector('.composer')).$emit('halt')")
+        tab.page.evaluate("getElement(document.querySelector('.composer')).$emit('go_on')")
+        tab.page.evaluate("getElement(document.querySelector('.welcome')).$emit('better', { name: 'smollm2-360m', title: 'x' })")
         expect(tab.all(".composer .note")).to_contain_text("Only the owner")
         assert server.get("/v1/catalogue/pull", {"Authorization": f"Bearer {key}"}).status_code in (200, 403)
         assert not tab.errors

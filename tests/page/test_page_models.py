@@ -126,6 +126,18 @@ def test_the_better_model_comes_while_the_quick_one_answers(chromium: Browser, s
     assert not tab.errors
 
 
+def test_the_choice_is_there_before_the_machine_is_measured(chromium: Browser, tmp_path: Path, smollm2_home: Home) -> None:
+    home = own_home(smollm2_home, tmp_path / "home")
+    (home.root / "cache" / "speed.json").unlink(missing_ok=True)
+    with serving(home.root, "--page") as server:
+        tab = Tab(chromium.new_page(), server.url).open()
+        offer = tab.all(".welcome .better")
+        expect(offer).to_contain_text("being measured")
+        expect(offer.get_by_label("Better")).to_be_disabled()
+        assert tab.page.evaluate("document.querySelector('.scroll').scrollTop") == 0, "the start is read from its beginning"
+        assert not tab.errors
+
+
 def test_what_goes_wrong_is_said_in_the_panel(chromium: Browser, house: Server, hub: Site) -> None:
     hub.status = 403
     tab = Tab(chromium.new_page(), house.url).open()

@@ -43,7 +43,7 @@ class Painter:
     read: Callable[[], tuple[Mapping[str, npt.NDArray[Any]], Sequence[Change]]]
     """Reads the delta's tensors, and the changes that stay beside the weights in any case."""
     things: Mapping[str, Sequence[str]] = field(default_factory=dict)
-    """What it has learnt, by name, each with other words for it; empty where nobody wrote that down."""
+    """The things that it has learnt, by name, each with other words for it; empty where nobody wrote that down."""
 
     @cached_property
     def _read(self) -> tuple[Mapping[str, npt.NDArray[Any]], Sequence[Change]]:
@@ -100,7 +100,7 @@ def as_drawing(model: "LanguageModel", request: Request) -> Request:
 def refuse_unlearnt(painter: Painter, what: str) -> None:
     """Raise NotLearnt for a wish for none of the things that a painter has learnt: it would paint a blob."""
     if painter.things and not knows(painter.things, what):
-        rule = f"{painter.name} has learnt {len(painter.things)} things, and this is none of them"
+        rule = f"The painter has learnt {len(painter.things)} things, and this is none of them"
         raise NotLearnt("prompt", rule, what, f"It draws: {', '.join(painter.things)}.")
 
 

@@ -97,7 +97,7 @@ def run_suites(
 
 
 def conclusion(audit: Audit) -> list[str]:
-    """What an audit found, in plain sentences: only what its intervals are sure of is said to be so."""
+    """Return an audit's findings in plain sentences: only what its intervals are sure of is said to be so."""
     pairs = [one for one in audit.suites if SUITES[one.suite].kind == "pairs"]
     leans = [f"{one.suite} {one.main.value:.0%}" for one in pairs if one.main.low > _FAIR]
     against = [f"{one.suite} {one.main.value:.0%}" for one in pairs if one.main.high < _FAIR]

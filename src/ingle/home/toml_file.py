@@ -17,12 +17,15 @@ def with_value(old: bytes, keys: Sequence[str], value: str, name: str) -> bytes:
     """
     import tomlkit
 
-    text = old.decode("utf-8")
-    document, wanted = tomlkit.parse(text), tomllib.loads(text)
-    if keys[0] not in document and len(keys) > 1:
-        document[keys[0]] = tomlkit.table()
-    for table in (document, wanted):
-        _set(table, keys, value)
+    try:
+        text = old.decode("utf-8")
+        document, wanted = tomlkit.parse(text), tomllib.loads(text)
+        if keys[0] not in document and len(keys) > 1:
+            document[keys[0]] = tomlkit.table()
+        for table in (document, wanted):
+            _set(table, keys, value)
+    except (ValueError, TypeError, AttributeError) as error:
+        raise ConfigError(name, "can't be read", error, "Mend it, or move it away.") from error
     new = tomlkit.dumps(document)
     if "\r\n" in text and "\n" not in text.replace("\r\n", ""):
         new = new.replace("\r\n", "\n").replace("\n", "\r\n")

@@ -28,10 +28,10 @@ _COMES_WITH_IT = "comes with Ingle"
 
 @dataclass(frozen=True, slots=True)
 class ToBring:
-    """What a tab's user wants to get."""
+    """A thing that this home could get, and the sentences about it."""
 
     name: str
-    """What is pulled."""
+    """The name that is pulled."""
     offer: str
     """The sentence that offers it."""
     came: str
@@ -47,19 +47,27 @@ class Bringing:
         self._tab, self._part = tab, part
         self._wanted: ToBring | None = None
         self._watching = False
+        self._drawn: tuple[object, ...] = ()
+        """The model and the pull for which the message box was told what is missing."""
         self.deeds: Mapping[str, Deed] = {
             "want": self.want, "bring": self.bring, "leave": self.leave, "halt": self.halt, "go_on": self.go_on,
         }  # fmt: skip
 
     async def draw(self) -> None:
-        """Tells the message box what is missing; what can't be had is grey there."""
+        """Tells the message box what is missing; what can't be had is grey there. Looks again when the model or the pull has changed."""
+        pull = self._tab.service.puller.state
+        now = (self._model, pull.name, pull.state)
+        if now == self._drawn:
+            return
+        self._drawn = now
         found = await self._lacks()
         may = may_pull(self._tab)
         self._part.show({"lacks": {name: lack.why or ("" if may else _refusal(lack.ability)) for name, lack in found.items()}})
 
     async def want(self, argument: Any) -> None:
         """Offers what brings an ability, if it is missing; `argument`: its name."""
-        await self.lacks(str(argument))
+        if not await self.lacks(str(argument)):  # it came by another way: the next press uses it
+            self._drawn = ()
 
     async def lacks(self, ability: str) -> bool:
         """Return whether an ability is missing; if it is, what brings it is offered."""
@@ -84,11 +92,16 @@ class Bringing:
 
     def offer(self, wanted: ToBring) -> None:
         """Shows the offer of something, or how far it is."""
-        self._wanted = wanted
-        self._show()
+        self._wanted, pull = wanted, self._tab.service.puller.state
+        if (pull.name, pull.state) == (wanted.name, "running"):
+            self._show()
+            self._watch()
+        else:
+            self._part.show({"offer": {"text": wanted.offer, "state": "offered"}})
 
     async def better(self, argument: Any) -> None:
         """Gets the better model that was offered at the start; `argument`: its `name` and `title`. One goes on meanwhile."""
+        self._may()
         name, title = (str(argument.get(key)) for key in ("name", "title")) if isinstance(argument, Mapping) else ("", "")
         self.offer(ToBring(name, f"{title} answers better.", f"{title} is here.", model=True))
         await self.bring()
@@ -113,20 +126,24 @@ class Bringing:
 
     async def go_on(self, _argument: Any) -> None:
         """Has this conversation go on with the model that came, and those to come begin with it."""
-        tab, kept = self._tab, self._tab.service.puller.state.kept
-        if self._wanted is not None and self._wanted.model and kept and may_pull(tab):
-            await asyncio.to_thread(tab.service.models.make_default, kept)
+        self._may()
+        tab, pull = self._tab, self._tab.service.puller.state
+        if self._wanted is not None and self._wanted.model and pull.name == self._wanted.name and pull.kept:
+            await asyncio.to_thread(tab.service.models.make_default, pull.kept)
             await tab.choose(replace(tab.choices, model=None))
             await self.leave(None)
-            tab.say(f"{kept} answers from now on. What you taught holds for it, too.")
+            tab.say(f"{pull.kept} answers from now on. What you taught holds for it, too.")
 
     def _may(self) -> None:
         if not may_pull(self._tab):
             raise NoRight("model", "Only the owner of this machine gets something for it")
 
+    @property
+    def _model(self) -> str:
+        return self._tab.choices.model or str(home_choices(self._tab.service)["model"])
+
     async def _lacks(self) -> dict[str, Lack]:
-        service = self._tab.service
-        model = self._tab.choices.model or str(home_choices(service)["model"])
+        service, model = self._tab.service, self._model
         try:
             return await asyncio.to_thread(lambda: lacks(service.home, service.models.kept(model)))
         except IngleError:  # a model that is gone: whoever asks it hears of that

@@ -62,25 +62,29 @@ class ModelsTab:
         service = self._tab.service
         model = self._tab.choices.model or str(home_choices(service)["model"])
         rows = [asdict(one) for one in await service.puller.offers()]
-        self._shown = {"models": rows, "current": model, "pull": service.puller.state.table(), "measuring": service.puller.measuring}
+        pull = service.puller.state.table() | {"note": said(service.puller.state.note)}
+        self._shown = {"models": rows, "current": model, "pull": pull, "measuring": service.puller.measuring}
         self._part.show({**self._shown, "note": self._note})
 
     async def offer(self) -> dict[str, Any] | None:
         """Return the larger model to offer at the start of a conversation, where the default is the small one; None = none.
 
-        `guess`: whether its speed is one, since other programs were at work when the machine was measured.
+        Its name is "" while the machine is being measured. `guess`: whether its speed is one, since other programs were at work meanwhile.
         """
         if not may_pull(self._tab) or home_choices(self._tab.service)["model"] != SMALL:
             return None
         offered = await asyncio.to_thread(self._tab.service.models.offered)
         if len({kept.base for kept in offered}) > 1:  # whoever has another model is left alone
             return None
-        self._tab.service.puller.measure(SOON_S)
-        found: ModelOffer | None = larger_offer(await self._tab.service.puller.offers(), SMALL)
+        puller = self._tab.service.puller
+        puller.measure(SOON_S)
+        measured = await asyncio.to_thread(read_bandwidth, self._tab.service.home)
+        if measured is None:
+            return {"name": ""} if puller.will_measure else None
+        found: ModelOffer | None = larger_offer(await puller.offers(), SMALL)
         if found is None:
             return None
-        measured = await asyncio.to_thread(read_bandwidth, self._tab.service.home)
-        return asdict(found) | {"guess": measured is None or measured.provisional}
+        return asdict(found) | {"guess": measured.provisional}
 
     async def pull(self, argument: Any) -> None:
         """Begins to pull a model; `argument`: its `name` in the catalogue, and `lean` (null = as the home's settings say)."""

@@ -35,7 +35,7 @@ _MOST_ID = 64
 _LOOK_S = 0.03
 """Time between two looks at an answer that is being written."""
 _ABILITIES = {"listen": "hear", "read": "speak"}
-"""What an order needs (serve/abilities.py)."""
+"""The ability that an order needs (serve/abilities.py)."""
 Order = Mapping[str, Any]
 
 

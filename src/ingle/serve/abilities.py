@@ -1,4 +1,4 @@
-"""What a home can do beside words, what brings each of it, and what is in the way where it is missing."""
+"""Abilities beside words: what brings each to a home, and what is in the way where it is missing."""
 
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -18,9 +18,9 @@ class Ability:
 
     name: str
     does: str
-    """What it is to do, in words: "see pictures"."""
+    """The deed in words: "see pictures"."""
     wants: str
-    """What `ingle pull` takes."""
+    """The name that `ingle pull` takes."""
     library: str = ""
     """The module that it computes with; "" = Ingle's own kernels."""
 
@@ -37,7 +37,7 @@ class Lack:
 
     ability: Ability
     why: str = ""
-    """What is in the way; "" = nothing: it can be brought."""
+    """The reason why not; "" = nothing: it can be brought."""
 
 
 KNOWN = {

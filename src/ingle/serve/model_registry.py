@@ -12,6 +12,7 @@ from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
 
+from ingle.core.config import read_table
 from ingle.core.errors import DeltaError, HomeError, IngleError, NotKept
 from ingle.core.message import Request
 from ingle.engine.language_model import LanguageModel
@@ -134,9 +135,10 @@ class ModelRegistry:
         """
         kept = self.kept(name)
         with self.home.lock("config"):
-            old = read_bytes(self.home.config)
-            with rewritten(self.home.config, old, with_value(old or b"", ("chat", "model"), kept.name, self.home.config.name)):
-                pass
+            path = self.home.config.resolve()  # of a link, the file that it leads to
+            old = read_bytes(path)
+            with rewritten(path, old, with_value(old or b"", ("chat", "model"), kept.name, self.home.config.name)):
+                read_table(path)
         self.default = kept.name
 
     def damaged(self) -> int:

@@ -117,6 +117,11 @@ class Puller:
         """Whether the machine's speed is being measured now."""
         return self._meter is not None
 
+    @property
+    def will_measure(self) -> bool:
+        """Whether the machine's speed is being measured, or is about to be."""
+        return self._measuring is not None and not self._measuring.done()
+
     def measure(self, after_s: float = 0.0) -> None:
         """Have this machine's speed measured, unless it was: after so many seconds, when no answer is being written, in another process."""
         if after_s <= 0:

@@ -23,7 +23,7 @@ export default {
     this.observer = new ResizeObserver(() => {
       const { box } = this.$refs;
       if (this.below) [box.scrollTop, this.below] = [box.scrollHeight - this.below, 0];
-      else if (this.near && !this.$refs.inner.querySelector(".turns > :last-child .why")) this.toEnd(); // an explanation is read from its beginning
+      else if (this.near && !this.$refs.inner.querySelector(".welcome, .turns > :last-child .why")) this.toEnd(); // these are read from their beginning
     });
     this.observer.observe(this.$refs.inner);
     this.observer.observe(this.$refs.box);

@@ -20,6 +20,17 @@ export default {
       <ul>
         <li v-for="sample in samples"><button type="button" @click="$emit('sample', sample)">{{ sample }}</button></li>
       </ul>
+      <form v-if="offer && !(asked && asked === offer.name)" class="question better" aria-labelledby="who-answers" @submit.prevent="get">
+        <h2 id="who-answers">Who should answer?</h2>
+        <label><input type="radio" name="who" value="quick" v-model="who"><span><b>Quick</b>
+          <small>SmolLM2 135M is here. It answers at once, knows little, and errs often.</small></span></label>
+        <label><input type="radio" name="who" value="better" v-model="who" :disabled="!offer.name"><span><b>Better</b>
+          <small v-if="!offer.name" role="status">Looking which one fits: this machine's speed is being measured …</small>
+          <small v-else>{{ offer.title }}: {{ size(offer.file_bytes) }} to get ({{ minutes(offer.file_bytes) }} at 50 Mbit/s), about {{ Math.round(offer.tokens_per_s) }}
+            tokens a second here<template v-if="offer.guess"> (a guess: other programs are at work)</template>. The quick one answers meanwhile.</small></span></label>
+        <div class="buttons"><button type="button" aria-haspopup="dialog" @click="$emit('models')">All models</button>
+          <button v-if="who === 'better'" class="main">Get it</button></div>
+      </form>
       <form v-if="question" class="question" aria-labelledby="asked-once" @submit.prevent="$emit('answer', chosen ?? question.usual)">
         <h2 id="asked-once">One question, asked once</h2>
         <div class="asked">What should happen when somebody here asks for harm, such as how to build a weapon?</div>
@@ -27,16 +38,6 @@ export default {
                @change="chosen = one.word"><span><b>{{ one.label }}</b><small>{{ one.does }}</small></span></label>
         <small>The guard errs now and then, both ways. You can change this any time: Settings → Safety.</small>
         <div class="buttons"><button type="button" @click="$emit('answer', '')">Leave it as it is</button><button class="main">Save</button></div>
-      </form>
-      <form v-if="offer && asked !== offer.name" class="question better" aria-labelledby="who-answers" @submit.prevent="get">
-        <h2 id="who-answers">Who should answer?</h2>
-        <label><input type="radio" name="who" value="quick" v-model="who"><span><b>Quick</b>
-          <small>SmolLM2 135M is here. It answers at once, knows little, and errs often.</small></span></label>
-        <label><input type="radio" name="who" value="better" v-model="who"><span><b>Better</b>
-          <small>{{ offer.title }}: {{ size(offer.file_bytes) }} to get ({{ minutes(offer.file_bytes) }} at 50 Mbit/s), about {{ Math.round(offer.tokens_per_s) }}
-            tokens a second here<template v-if="offer.guess"> (a guess: other programs are at work)</template>. The quick one answers meanwhile.</small></span></label>
-        <div class="buttons"><button type="button" aria-haspopup="dialog" @click="$emit('models')">All models</button>
-          <button v-if="who === 'better'" class="main">Get it</button></div>
       </form>
     </section>`,
   created() {
