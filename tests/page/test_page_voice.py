@@ -118,7 +118,7 @@ def test_a_voice_is_chosen_in_the_settings(tab: Tab) -> None:
     assert tab.page.evaluate("localStorage.getItem('ingle.voice')") == "joe"
 
 
-def test_without_parts_the_page_names_the_command(chromium: Browser, tmp_path: Path, smollm2_home: Home) -> None:
+def test_without_parts_the_page_offers_them(chromium: Browser, tmp_path: Path, smollm2_home: Home) -> None:
     deaf = House(tmp_path / "deaf", smollm2_home)
     shutil.rmtree(deaf.home.root / "parts", ignore_errors=True)
     deaf.start()
@@ -127,9 +127,12 @@ def test_without_parts_the_page_names_the_command(chromium: Browser, tmp_path: P
         tab = Tab(page, deaf.url).open()
         tab.settings({"Longest answer": "8"})
         tab.ask("Say hello.")
-        for button, command in ((".composer .mic", "ingle pull hearing"), (".turn.assistant [data-act=aloud]", "ingle pull voice")):
+        for button, offer in (
+            (".composer .mic", "Ingle can't hear you yet. What it takes gets 204.0 MB"),
+            (".turn.assistant [data-act=aloud]", "Ingle can't read aloud yet. What it takes gets 62.9 MB"),
+        ):
             tab.all(button).last.click()
-            tab.all(".composer .note").filter(has_text=command).wait_for()
+            tab.all(".composer .get").filter(has_text=offer).get_by_role("button", name="Get it").wait_for()
         assert tab.all(".composer .mic").get_attribute("aria-pressed") == "false"
         assert not tab.all(".settings").get_by_label("Voice", exact=False).count()
     finally:

@@ -23,16 +23,20 @@ export default {
     this.observer = new ResizeObserver(() => {
       const { box } = this.$refs;
       if (this.below) [box.scrollTop, this.below] = [box.scrollHeight - this.below, 0];
-      else if (this.near && !this.$refs.inner.querySelector(".welcome, .turns > :last-child .why")) this.toEnd(); // these are read from their beginning
+      else if (this.near) this.follow();
     });
     this.observer.observe(this.$refs.inner);
     this.observer.observe(this.$refs.box);
-    this.toEnd();
+    this.follow();
   },
   unmounted() {
     this.observer.disconnect();
   },
   methods: {
+    follow() {
+      // The start and an explanation are read from their beginning.
+      if (!this.$refs.inner.querySelector(".welcome, .turns > :last-child .why")) this.toEnd();
+    },
     toEnd() {
       this.$refs.box.scrollTop = this.$refs.box.scrollHeight;
     },

@@ -20,7 +20,7 @@ export default {
       <ul>
         <li v-for="sample in samples"><button type="button" @click="$emit('sample', sample)">{{ sample }}</button></li>
       </ul>
-      <form v-if="offer && !(asked && asked === offer.name)" class="question better" aria-labelledby="who-answers" @submit.prevent="get">
+      <form v-if="offer && !(asked && asked === offer.name)" class="better" aria-labelledby="who-answers" @submit.prevent="get">
         <h2 id="who-answers">Who should answer?</h2>
         <label><input type="radio" name="who" value="quick" v-model="who"><span><b>Quick</b>
           <small>SmolLM2 135M is here. It answers at once, knows little, and errs often.</small></span></label>
