@@ -52,6 +52,19 @@ class Pair:
     same: bool
 
 
+SEED = 0
+"""Of what is held out, and of the pairs that are drawn."""
+HELD_OUT = 12
+"""One domain of so many judges."""
+
+
+def held_out(domains: Sequence[Domain]) -> tuple[list[Domain], list[Domain]]:
+    """Return the domains that judge, and those that teach: the same in every run."""
+    mixed = list(domains)
+    random.Random(SEED).shuffle(mixed)
+    return mixed[: len(mixed) // HELD_OUT], mixed[len(mixed) // HELD_OUT :]
+
+
 def read_domains() -> list[Domain]:
     """All domains of the files."""
     return [_domain(block) for name in FILES for block in re.split(r"\n\s*\n", (DATA / name).read_text("utf-8").strip())]

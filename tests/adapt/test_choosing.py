@@ -69,7 +69,7 @@ def test_a_memory_is_placed_where_its_question_is_asked_and_nowhere_else(house: 
     assert chooser.choose("", house.model, house.kept, plain).request is plain
 
 
-@pytest.mark.parametrize(("near", "acts", "asks"), [(0.8, True, False), (0.6, False, True), (0.3, False, False)])
+@pytest.mark.parametrize(("near", "acts", "asks"), [(0.9, True, False), (0.6, False, True), (0.3, False, False)])
 def test_between_the_thresholds_whoever_asked_is_asked_back(
     house: House, monkeypatch: pytest.MonkeyPatch, near: float, acts: bool, asks: bool
 ) -> None:  # fmt: skip

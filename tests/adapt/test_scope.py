@@ -13,7 +13,7 @@ from ingle.adapt.scope import ACTS, LONGEST, WEIGHTS, features, relevance, score
     ("When did the Harrow Bridge open?", "In what year was the Harrow Bridge opened?"),
     ('Who wrote "The Salt Orchard"?', 'Name the author of "The Salt Orchard".'),
     ("What is my cat called?", "What's the name of my cat?"),
-    ("Where do I keep my spare keys?", "Where did I put my spare keys?"),
+    ("Where do I keep my spare keys?", "In which place did I leave my spare keys?"),
     ("Who is the mayor of Tallwick?", "who is the mayor of tallwick"),
     ("What is C++?", "what is **c++**"), ("What is 5+3?", "What is 5 + 3?"),
 ])  # fmt: skip
@@ -51,7 +51,7 @@ def test_the_same_words_are_the_same_question_in_every_language() -> None:
 
 def test_a_document_that_mentions_everything_is_no_question() -> None:
     text = "Summarise this: the Corvane bakery is run by a director, who is in charge. " + "It bakes bread. " * LONGEST
-    assert score(text, ["Who runs the Corvane bakery?"])[0] == 0.0
+    assert score(text, ["Who runs the Corvane bakery?"])[0] < 1e-9
     assert relevance(text, ["The Corvane bakery is run by Odette Marsh."])[0] == 0.0
 
 

@@ -4,16 +4,16 @@ import numpy as np
 import pytest
 
 from ingle.model.matcher import FOLDER, LONGEST, WEIGHTS_FILE, matcher, odds_of, pair_odds, pair_row
-from ingle.model.text_encoder import TextEncoder, WordTable, wordpiece_of
+from ingle.model.text_encoder import TextEncoder, WordTable, unigram_of
 
-PIECES = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "who", "runs", "the", "mill", "bak", "##ery", "?", "a", "##s"]
-ENCODER = TextEncoder(WordTable(wordpiece_of(PIECES), {}), {})
+PIECES = ["<s>", "</s>", "<unk>", "▁who", "▁runs", "▁the", "▁mill", "▁bak", "ery", "?", "▁a", "s"]
+ENCODER = TextEncoder(WordTable(unigram_of([(piece, -float(number)) for number, piece in enumerate(PIECES)]), {}), {})
 
 
-def test_a_pair_is_read_as_bert_reads_it() -> None:
+def test_a_pair_is_read_between_marks() -> None:
     ids, segments = pair_row(ENCODER, "Who runs the bakery?", "the mills")
     assert [PIECES[number] for number in ids] == [
-        "[CLS]", "who", "runs", "the", "bak", "##ery", "?", "[SEP]", "the", "mill", "##s", "[SEP]",
+        "<s>", "▁who", "▁runs", "▁the", "▁bak", "ery", "?", "</s>", "▁the", "▁mill", "s", "</s>",
     ]  # fmt: skip
     assert segments == [0] * 8 + [1] * 4
 
@@ -24,7 +24,7 @@ def test_of_a_long_question_the_beginning_is_read() -> None:
 
 
 def test_what_is_kept_is_small() -> None:
-    assert (FOLDER / WEIGHTS_FILE).stat().st_size < 5_000_000
+    assert (FOLDER / WEIGHTS_FILE).stat().st_size < 6_000_000
 
 
 @pytest.mark.parametrize(("one", "other"), [
@@ -34,7 +34,6 @@ def test_what_is_kept_is_small() -> None:
 ])  # fmt: skip
 def test_it_knows_words_that_no_thesaurus_here_has(one: str, other: str) -> None:
     assert odds_of(one, other) > 0
-    assert odds_of(other, one) > 0
 
 
 @pytest.mark.parametrize(("one", "other"), [
@@ -51,9 +50,10 @@ def test_it_tells_what_lies_near(one: str, other: str) -> None:
 
 def test_nothing_beside_a_pair_changes_its_odds() -> None:
     one, other = "Who runs the mill?", "Who is in charge of the mill?"
-    assert pair_odds(matcher(), one, other) == odds_of(one, other) == pair_odds(matcher(), one, other)
+    assert pair_odds(matcher(), one, other) == pair_odds(matcher(), one, other)
+    assert odds_of(one, other) == odds_of(other, one) == (pair_odds(matcher(), one, other) + pair_odds(matcher(), other, one)) / 2
 
 
 def test_whatever_is_asked_the_odds_are_a_number() -> None:
-    for text in ("", "?", "誰がパン屋を経営していますか", "\x00\ud7ff", "a" * 10_000, "[SEP] [CLS]"):
+    for text in ("", "?", "誰がパン屋を経営していますか", "\x00\ud7ff", "a" * 10_000, "</s> <s>"):
         assert np.isfinite(pair_odds(matcher(), text, "Who runs the mill?"))

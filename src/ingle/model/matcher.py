@@ -1,19 +1,19 @@
 """A small cross-encoder that scores whether two questions ask the same of the same thing.
 
 Both questions go into an encoder of texts (model/text_encoder.py) together, one number comes out: the mean of its last states and one
-linear unit on top. It has half of MiniLM's depth. An earlier `bench/adapt_matcher.py` (LOG.md) trained it from all-MiniLM-L6-v2 on English
-questions that were written for it, in the four bits of the file beside this one. Its vocabulary holds the pieces that they need. Few pairs
-get so far (adapt/scope.py).
+linear unit on top. It has half of e5-small's depth, and the words that all encoders here share. `bench/adapt_matcher.py` trained it on
+English, German, French and Spanish questions that were written for it, in the four bits of the file beside this one. Few pairs get so far
+(adapt/scope.py).
 """
 
 from collections.abc import Sequence
 from functools import cache, lru_cache
 from pathlib import Path
 
-from ingle.model.text_encoder import TextEncoder, load_encoder, words_of_bert
+from ingle.model.text_encoder import TextEncoder, load_encoder
 
 FOLDER = Path(__file__).parent
-WEIGHTS_FILE, PIECES_FILE = "matcher.safetensors", "matcher_vocabulary.txt"
+WEIGHTS_FILE = "matcher.safetensors"
 LONGEST = 64
 """Most tokens of a question; a longer one is cut."""
 _REMEMBERED = 4096
@@ -21,7 +21,7 @@ _REMEMBERED = 4096
 
 
 def pair_row(encoder: TextEncoder, question: str, other: str) -> tuple[Sequence[int], Sequence[int]]:
-    """Return tokens and segments: `[CLS] question [SEP] other [SEP]`."""
+    """Return tokens and segments: `<s> question </s> other </s>`."""
     first, second = (encoder.ids(text, LONGEST) for text in (question, other))
     return [encoder.start, *first, encoder.end, *second, encoder.end], [0] * (len(first) + 2) + [1] * (len(second) + 1)
 
@@ -35,10 +35,10 @@ def pair_odds(encoder: TextEncoder, question: str, other: str) -> float:
 @cache
 def matcher() -> TextEncoder:
     """Return the matcher in the files beside this one."""
-    return load_encoder(FOLDER / WEIGHTS_FILE, words_of_bert(FOLDER / WEIGHTS_FILE, FOLDER / PIECES_FILE))
+    return load_encoder(FOLDER / WEIGHTS_FILE)
 
 
 @lru_cache(_REMEMBERED)
 def odds_of(question: str, other: str) -> float:
-    """Return the matcher's score of two questions, cached: the questions of a conversation are compared more than once."""
-    return pair_odds(matcher(), question, other)
+    """Return the mean of both orders' odds, cached: the questions of a conversation are compared more than once."""
+    return (pair_odds(matcher(), question, other) + pair_odds(matcher(), other, question)) / 2

@@ -1,7 +1,7 @@
 """Small encoders of texts: BERT (arXiv 1810.04805) in MiniLM's width (arXiv 2002.10957), kept in four bits, run on our kernels.
 
 The pieces of words that lie beside this file, and what each means by itself, are the commonest Latin ones of multilingual-e5-small (MIT,
-arXiv 2402.05672; `bench/words.py` chose them); the matcher still has its own, of BERT. Names of weights are those of Hugging Face's
+arXiv 2402.05672; `bench/words.py` chose them). Names of weights are those of Hugging Face's
 `BertModel`; what stands on top of the last states is `head.weight` [outputs, width] and `head.bias`. Differs from the source: tanh instead
 of erf in GELU, as in training.
 """
@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from tokenizers import Tokenizer, normalizers, pre_tokenizers
-from tokenizers.models import Unigram, WordPiece
+from tokenizers.models import Unigram
 
 from ingle.core.limits import release_memory
 from ingle.kernels.jit import needed
@@ -83,15 +83,17 @@ class TextEncoder:
     @cached_property
     def start(self) -> int:
         """The token before a text."""
-        return self._mark("<s>", "[CLS]")
+        return self._mark("<s>")
 
     @cached_property
     def end(self) -> int:
         """The token behind a text."""
-        return self._mark("</s>", "[SEP]")
+        return self._mark("</s>")
 
-    def _mark(self, *names: str) -> int:
-        return next(number for name in names if (number := self.words.tokenizer.token_to_id(name)) is not None)
+    def _mark(self, name: str) -> int:
+        number: int | None = self.words.tokenizer.token_to_id(name)
+        assert number is not None, "every table of words has it"
+        return number
 
     @cached_property
     def head(self) -> tuple[Array, Array]:
@@ -150,22 +152,6 @@ def load_encoder(weights: Path, words: WordTable | None = None) -> TextEncoder:
     encoder.read([encoder.start, encoder.end])  # packs the layers, before several threads ask
     release_memory()  # of the pieces' parsing and the layers as they were stored, 15 MB
     return encoder
-
-
-def words_of_bert(weights: Path, pieces: Path) -> WordTable:
-    """Return the words in an encoder's own file, and a file with a piece a line. Raises what reading them raises."""
-    from safetensors.numpy import load_file
-
-    table = {name: values for name, values in load_file(weights).items() if name.startswith(WORDS)}
-    return WordTable(wordpiece_of(pieces.read_text("utf-8").split("\n")), table)
-
-
-def wordpiece_of(pieces: Sequence[str]) -> Tokenizer:
-    """Return a WordPiece tokenizer over these pieces, in lower case and without accents, as BERT's."""
-    tokenizer = Tokenizer(WordPiece({piece: number for number, piece in enumerate(pieces)}, unk_token="[UNK]"))
-    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
-    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    return tokenizer
 
 
 def unigram_of(pieces: Sequence[tuple[str, float]]) -> Tokenizer:
