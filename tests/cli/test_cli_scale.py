@@ -13,7 +13,7 @@ import pytest
 
 from ingle.ledger.row import Row
 from ingle.scaling.foretold import order_faults
-from tests.cli.place import ingle
+from tests.cli.place import environment, ingle
 from tests.scaling.sweeps import tiny_sweep
 
 
@@ -191,3 +191,12 @@ def log(home: Path) -> list[dict[str, object]]:
     """Facts of the home, oldest first."""
     lines = ingle(home, "log", "--json", "-n", "100").stdout.splitlines()
     return [json.loads(line) for line in lines]
+
+
+def test_a_plan_without_pytorch_says_what_it_needs(tmp_path: Path) -> None:
+    program = "import sys\nsys.modules['torch'] = None\nfrom ingle.cli.main import main\nsys.exit(main(sys.argv[1:]))"
+    for arguments in (["scale", "plan", "--minutes", "20"], ["scale", "run", "law"]):
+        command = [sys.executable, "-c", program, *arguments]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment(tmp_path))
+        assert "which is not installed. Run: " in done.stderr
+        assert (done.returncode, "bug" in done.stderr) == (2, False)

@@ -14,6 +14,7 @@ from typer.core import TyperGroup
 from ingle import __version__
 from ingle.cli.output import complain, printable
 from ingle.core.errors import EXIT_INTERRUPTED, HomeError, IngleError
+from ingle.core.installing import not_installed
 
 try:
     from typer import TyperException
@@ -162,6 +163,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         complain(HomeError(str(error.filename or "input or output"), "failed", error.strerror or error))
         return _with_traceback(error, HomeError.exit_code)
     except Exception as error:
+        if isinstance(error, ModuleNotFoundError) and (lacking := not_installed(error.name or "")) is not None:
+            complain(lacking)
+            return _with_traceback(error, lacking.exit_code)
         print(f"ingle: this is a bug in Ingle: {type(error).__name__}: {printable(str(error))[:300]}.", file=sys.stderr, end=" ")
         print("Run it again with INGLE_DEBUG=1 to see where.", file=sys.stderr)
         return _with_traceback(error, EXIT_BUG)

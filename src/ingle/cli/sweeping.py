@@ -30,6 +30,9 @@ def plan(
     home: Home, name: str, asked: str | None, config: Path | None, overrides: Sequence[str], workers: int, as_json: bool
 ) -> None:  # fmt: skip
     """Choose, or cost, the runs of a sweep, and keep the plan."""
+    from ingle.tuning.catalogue import need_learning
+
+    need_learning()
     from ingle.cli.output import note, print_json, print_table
     from ingle.cli.progress import watching
     from ingle.cli.settings import read_settings
@@ -43,9 +46,7 @@ def plan(
     from ingle.scaling.sweep import check_sweep_name, keep_plan
     from ingle.scaling.sweep_settings import SweepSettings, run_of
     from ingle.scaling.width import expected_width
-    from ingle.tuning.catalogue import need_learning
 
-    need_learning()
     check_sweep_name(name)
     prices = read_settings(home).costs
     budget = parse_budget(asked, prices) if asked else None

@@ -11,6 +11,8 @@ import shutil
 import sys
 from importlib import metadata
 
+from ingle.core.errors import ConfigError
+
 _FETCHES = {"measure": "65 MB", "plot": "7 MB", "postgres": "4 MB", "timestamp": "3 MB"}
 """Measured for Python 3.11 in November 2026, on top of Ingle's own requirements."""
 _NAME = re.compile(r"[A-Za-z0-9._-]+")
@@ -34,6 +36,16 @@ def installed(name: str) -> str:
         return metadata.version(name)
     except metadata.PackageNotFoundError:
         return ""
+
+
+def not_installed(module: str) -> ConfigError | None:
+    """Return what to say where a module can't be imported; None if no extra brings it."""
+    name = module.partition(".")[0]
+    bring = {extra: needs for extra, needs in requirements().items() if name.replace("_", "-") in needs}
+    if not bring:
+        return None
+    smallest = min(bring, key=lambda extra: len(bring[extra]))
+    return ConfigError(name, f"This needs {name}, which is not installed", "", how_to_install(smallest))
 
 
 def install_command(extra: str) -> str:
