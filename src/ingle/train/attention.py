@@ -17,14 +17,12 @@ import torch
 from torch import Tensor
 
 from ingle.core.spec import LayerSpec
+from ingle.kernels.attention_plan import AttentionBlock, AttentionPlan, pieces
 from ingle.model.cache import visible
 from ingle.model.packed_rows import Attend
 from ingle.model.pieces import turn
-from ingle.train.kernel_attention import AttentionBlock, AttentionPlan, KernelBlocks, fits
+from ingle.train.kernel_attention import KernelBlocks, fits
 
-BLOCK = 32
-"""Least queries at a time, of a document that has as many: larger blocks waste more on the upper triangle, smaller ones read keys more
-often."""
 _LOG2_E = 1 / math.log(2)
 
 
@@ -103,12 +101,6 @@ class BlockAttention:
         return self._plans[key]
 
 
-def pieces(queries: int) -> list[slice]:
-    """Slices that cut so many queries into equal pieces."""
-    count = max(1, queries // BLOCK) if queries else 0
-    return [slice(queries * i // count, queries * (i + 1) // count) for i in range(count)]
-
-
 def _documents(bounds: Sequence[int], wanted: Tensor | None) -> list[tuple[slice, slice, Tensor]]:
     """For each document: its tokens, its wanted tokens among all wanted, and their positions in it."""
     documents = []
@@ -138,7 +130,7 @@ def _block(queries: slice, positions: Tensor, start: int, window: int, sinks: in
     certain = 0 if window else first + 1  # without a window, every query sees what the first one sees
     spec = LayerSpec((), window, sinks) if window else None
     mask = ~visible(positions, seen[certain:], spec)
-    return AttentionBlock(queries, keys, mask[:, None] if mask.any() else None)
+    return AttentionBlock(queries, keys, mask.numpy() if mask.any() else None)
 
 
 class Blocks(torch.autograd.Function):
@@ -200,7 +192,7 @@ def _scores(q: Tensor, k: Tensor, block: AttentionBlock) -> Tensor:
     scores = torch.bmm(chosen.flatten(1, 2), _rows(k, block).transpose(1, 2))
     scores = scores.view(*chosen.shape[:3], -1)
     if block.hidden is not None:
-        scores[..., -block.hidden.shape[-1] :].masked_fill_(block.hidden, -math.inf)
+        scores[..., -block.hidden.shape[-1] :].masked_fill_(torch.from_numpy(block.hidden)[:, None], -math.inf)
     return scores
 
 

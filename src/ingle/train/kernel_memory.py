@@ -16,8 +16,9 @@ from torch import Tensor
 
 from ingle.core.spec import LayerSpec
 from ingle.kernels import memory_layout as at
+from ingle.kernels.attention_plan import deal
 from ingle.model.memory import Entering, RecurrentMemory
-from ingle.train.kernel_attention import deal, fits
+from ingle.train.kernel_attention import fits
 from ingle.train.team import run_team
 
 KERNELS = ("memory_backward", "memory_forward")

@@ -17,12 +17,12 @@ import torch
 from torch import Tensor
 
 from ingle.core.spec import LayerSpec
+from ingle.kernels.attention_plan import AttentionBlock, AttentionPlan, pieces
 from ingle.model.cache import visible
 from ingle.model.module import CausalLM
 from ingle.model.packed_rows import PackedRows
-from ingle.train.attention import BlockAttention, pieces
+from ingle.train.attention import BlockAttention
 from ingle.train.encode import Document
-from ingle.train.kernel_attention import AttentionBlock, AttentionPlan
 from ingle.train.kernel_memory import read_packed
 from ingle.train.packing import ROUND
 
@@ -108,7 +108,7 @@ class SharedAttention(BlockAttention):
         spans = [(0, last)] if low <= row.start else [(0, row.start), (low, last)] if row.start else [(low, last)]
         seen = torch.cat([torch.arange(a, b) for a, b in spans])
         mask = ~sees(row.owners[chosen], row.positions[chosen], row.owners[seen], row.positions[seen], spec)
-        return AttentionBlock(queries, tuple(slice(a, b) for a, b in spans), mask[:, None] if mask.any() else None)
+        return AttentionBlock(queries, tuple(slice(a, b) for a, b in spans), mask.numpy() if mask.any() else None)
 
 
 def sees(owners: Tensor, positions: Tensor, key_owners: Tensor, key_positions: Tensor, spec: LayerSpec | None) -> Tensor:
