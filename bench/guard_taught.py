@@ -1,7 +1,7 @@
 """What teaching a guard does to other texts: other wordings of what was taught should follow, near requests that mean something else not.
 
 bench/data/guard_wordings.tsv: 80 requests, each in seven wordings, with four that lie near and are judged otherwise. One wording is taught
-in a home of its own, as *Was wrong* and *Should have been stopped* do; the other six and the four are judged before and after, as are the
+in a home of its own, as *Was wrong* and *Should have been stopped* do; the other six and the four are judged before and after, as are the taught text in six frames, and the
 harmful and the look-alike texts of bench/data/guard.tsv. Groups 1–40 are harmless, 41–60 harmful, 61–80 rules of a house.
 """
 
@@ -18,6 +18,8 @@ from ingle.safety.judge import Judge, load_judge
 from ingle.safety.reading import REQUESTS
 from ingle.safety.registry import judge_file
 
+FRAMES = ("Please: {x}", "hey, {x}", "{x} Thanks!", "I was wondering. {x}", "{lower}", "Quick question: {x}")
+"""Around the taught text, with nothing else changed."""
 DATA = Path(__file__).parent / "data" / "guard_wordings.tsv"
 KINDS = {"harmless": range(1, 41), "harmful": range(41, 61), "rules of a house": range(61, 81)}
 
@@ -57,10 +59,19 @@ def main() -> None:
             if alarms(before, group["taught"][0], rate) == harmful:
                 continue  # nothing to teach
             after = taught(group["taught"], harmful)
-            sides = {"the taught text": group["taught"], "other wordings": group["wording"], "near, other meaning": group["contrast"]}
+            framed = [frame.format(x=group["taught"][0], lower=group["taught"][0].lower().rstrip("?.!")) for frame in FRAMES]
+            sides = {
+                "the taught text": group["taught"],
+                "in a frame": framed,
+                "other wordings": group["wording"],
+                "near, other meaning": group["contrast"],
+            }
             for name, texts in (sides | {f"others: {kind_}": some for kind_, some in others.items()}).items():
                 for when, judge in (("before", before), ("after", after)):
                     flags.setdefault(f"{name}, {when}", []).extend(alarms(judge, text, rate) for text in texts)
+        if not flags:
+            print(f"{kind}: every text is judged as it should be, so there was nothing to teach")
+            continue
         found[kind] = {name: share(some) for name, some in flags.items()}
         show(f"{kind}: share that alarms at a rate of {rate}", [[name, said(row)] for name, row in found[kind].items()])
     finish("guard_taught", found)

@@ -12,9 +12,7 @@ from functools import cache
 from pathlib import Path
 
 DATA = Path(__file__).parent / "data"
-QUESTIONS = ("matcher_questions.txt", "matcher_more.txt", "matcher_de.txt", "matcher_fr.txt", "matcher_es.txt")
-REQUESTS = ("matcher_requests.txt",)
-"""What people ask a chat to do for them; of each domain some requests are harmless."""
+FILES = ("matcher_questions.txt", "matcher_more.txt", "matcher_de.txt", "matcher_fr.txt", "matcher_es.txt")
 _SAME, _OTHER_RELATION, _OTHER_THING, _GENERAL = 0.42, 0.82, 0.92, 0.96
 _ALIKE = 0.6
 """Of pairs of two relations, so many are of wordings that share the most words: "When does it open?", "When does it close?"."""
@@ -67,9 +65,9 @@ def held_out(domains: Sequence[Domain]) -> tuple[list[Domain], list[Domain]]:
     return mixed[: len(mixed) // HELD_OUT], mixed[len(mixed) // HELD_OUT :]
 
 
-def read_domains(files: Sequence[str] = QUESTIONS) -> list[Domain]:
+def read_domains() -> list[Domain]:
     """All domains of the files."""
-    return [_domain(block) for name in files for block in re.split(r"\n\s*\n", (DATA / name).read_text("utf-8").strip())]
+    return [_domain(block) for name in FILES for block in re.split(r"\n\s*\n", (DATA / name).read_text("utf-8").strip())]
 
 
 def _domain(block: str) -> Domain:

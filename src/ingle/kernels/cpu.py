@@ -57,6 +57,12 @@ def dot_instruction() -> str:
 
 
 @cache
+def has_bf16_dot() -> bool:
+    """Return whether one instruction sums products of 16 pairs of bfloat16."""
+    return {"avx512bf16", "avx512f"} <= features()
+
+
+@cache
 def tile_rows() -> tuple[int, int]:
     """Return the rows of a register tile in matrix products: of 16 float32, and of 16 int32 beside a tile of float32. They leave room for
     the factors. A row takes one of AVX-512's 32 registers, two of AVX2's 16, four of NEON's 32."""

@@ -74,6 +74,7 @@ ENTRIES = {
     "memory_forward": KernelEntry("ingle.kernels.packed_memory", 4),
     "memory_backward": KernelEntry("ingle.kernels.packed_memory_back", 4),
     "convolve": KernelEntry("ingle.kernels.conv", 4),
+    "bf16_product": KernelEntry("ingle.kernels.bf16_product", 1),
     "turn_in": KernelEntry("ingle.kernels.turning", 3),
     "turn_out": KernelEntry("ingle.kernels.turning", 3),
     "softmax_pick": KernelEntry("ingle.kernels.sample", 4),

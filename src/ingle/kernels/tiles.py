@@ -114,6 +114,38 @@ def outer(_typing, tile, vector, address, stride):
     return tile(tile, VECTOR, ADDRESS, ADDRESS), emit
 
 
+class _BFloat(ir.Type):
+    """LLVM's bfloat, which llvmlite lacks."""
+
+    def _to_string(self):
+        return "bfloat"
+
+    def __eq__(self, other):
+        return isinstance(other, _BFloat)
+
+    def __hash__(self):
+        return hash(_BFloat)
+
+
+_PAIRS = ir.VectorType(_BFloat(), 2 * LANES)
+
+
+@intrinsic
+def outer_pairs(_typing, tile, pairs, address, stride):
+    """Return tile[r] + the products of 16 pairs of bfloat16 with the pair at address + r · stride, summed by pair: two steps of a matrix
+    product. Only where `cpu.has_bf16_dot`."""
+
+    def emit(_context, b, _sig, args):
+        weights = b.bitcast(args[1], _PAIRS)
+        vectors = [
+            call(b, "llvm.x86.avx512bf16.dpbf16ps.512", VF, row, weights, b.bitcast(x, _PAIRS))
+            for row, x in zip(rows_of(b, args[0], tile), _row_splats(b, args[2], args[3], tile, I32), strict=True)
+        ]
+        return tile_of(b, vectors, tile)
+
+    return tile(tile, INTEGERS, ADDRESS, ADDRESS), emit
+
+
 @intrinsic
 def scaled(_typing, tile, vector):
     """Return tile[r] · vector."""

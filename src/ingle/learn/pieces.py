@@ -9,6 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from ingle.learn.matrix import FrozenMatrix
+
 Array = npt.NDArray[np.float32]
 Back = Callable[[Array], Array]
 _TANH = 0.7978845608028654, 0.044715
@@ -40,18 +42,18 @@ class LowRank:
 class Linear:
     """y = W x + bias + scale · B A x, W as it is kept."""
 
-    weight: Array
+    weight: FrozenMatrix
     """[N, K]"""
     bias: Array | None = None
     addition: LowRank | None = None
 
     def __call__(self, x: Array) -> tuple[Array, Back]:
         """Apply it: x [T, K] → [T, N]. Its `back` adds to the addition's gradients."""
-        y, own = x @ self.weight.T, self.addition
+        y, own = self.weight.times(x), self.addition
         if self.bias is not None:
             y += self.bias
         if own is None:
-            return y, lambda g: g @ self.weight
+            return y, self.weight.back
         small = x @ own.a.T
         y += (small * np.float32(own.scale)) @ own.b.T
 
@@ -59,7 +61,7 @@ class Linear:
             scaled = (g @ own.b) * np.float32(own.scale)
             own.to_b += (g.T @ small) * np.float32(own.scale)
             own.to_a += scaled.T @ x
-            to_x: Array = g @ self.weight
+            to_x = self.weight.back(g)
             to_x += scaled @ own.a
             return to_x
 

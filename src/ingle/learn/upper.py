@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from ingle.core.spec import LayerSpec, ModelConfig
 from ingle.learn.attending import attend
+from ingle.learn.matrix import kept_matrix
 from ingle.learn.pieces import Array, Back, Linear, Norm, gated, sigmoid, turned
 from ingle.learn.rows import DocumentRow
 from ingle.model.expected import expected_shapes
@@ -157,8 +158,11 @@ class UpperLayers:
     norm: Norm
 
     @classmethod
-    def read(cls, config: ModelConfig, tensor: Callable[[str], Array], first: int, stop: int | None = None) -> "UpperLayers":
-        """Read layers from number `first` on, up to `stop`. `tensor` gives a weight by Hugging Face's name, in float32."""
+    def read(
+        cls, config: ModelConfig, tensor: Callable[[str], Array], first: int, stop: int | None = None, bf16: bool = False
+    ) -> "UpperLayers":
+        """Read layers from number `first` on, up to `stop`. `tensor` gives a weight by Hugging Face's name, in float32; `bf16`: whether
+        linears are kept in bfloat16."""
         linears, norms = (dict[int, dict[str, Any]]() for _ in range(2))
         names = [name for name in expected_shapes(config) if name.startswith(_LAYERS)]
         for number, rest in ((int(number), rest) for number, _, rest in (name[len(_LAYERS) :].partition(".") for name in names)):
@@ -168,7 +172,7 @@ class UpperLayers:
                 if owner.endswith("norm"):
                     norms.setdefault(number, {})[owner] = Norm(values, config.norm_eps)
                 elif part == "weight":
-                    linears.setdefault(number, {})[owner] = Linear(values)
+                    linears.setdefault(number, {})[owner] = Linear(kept_matrix(values, bf16))
                 else:
                     linears[number][owner].bias = values
         layers = tuple(Layer(config, number, linears[number], norms.get(number, {})) for number in sorted(linears))

@@ -8,13 +8,13 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 
-from ingle.learn.pieces import Array
+from ingle.learn.matrix import Array, FrozenMatrix
 
 CHUNK = 64  # rows: 64 × 49,152 float32 are 13 MB
 Integers = npt.NDArray[np.int64]
 
 
-def cross_entropy(states: Array, head: Array, targets: Integers) -> tuple[Array, Array]:
+def cross_entropy(states: Array, head: FrozenMatrix, targets: Integers) -> tuple[Array, Array]:
     """Return log p(target) of each row in nats, [A], and the gradient of their negative sum at the states, [A, h]."""
 
     def loss(rows: slice, logits: Array) -> tuple[Array, Array]:
@@ -28,12 +28,12 @@ def cross_entropy(states: Array, head: Array, targets: Integers) -> tuple[Array,
     return _in_chunks(states, head, loss)
 
 
-def divergence(states: Array, head: Array, before: Array) -> tuple[Array, Array]:
+def divergence(states: Array, head: FrozenMatrix, before: Array) -> tuple[Array, Array]:
     """Return KL(before ‖ now) of each row in nats, [A], and the gradient of their sum at the states. `before`: the states that give the
     other distribution by the same head, [A, h]."""
 
     def loss(rows: slice, logits: Array) -> tuple[Array, Array]:
-        ours, theirs = log_softmax(logits), log_softmax(before[rows] @ head.T)
+        ours, theirs = log_softmax(logits), log_softmax(head.times(before[rows]))
         chances = np.exp(theirs)
         moved = (chances * (theirs - ours)).sum(-1)
         return moved, np.exp(ours, out=ours) - chances
@@ -48,10 +48,10 @@ def log_softmax(logits: Array) -> Array:
     return logits
 
 
-def _in_chunks(states: Array, head: Array, loss: Callable[[slice, Array], tuple[Array, Array]]) -> tuple[Array, Array]:
+def _in_chunks(states: Array, head: FrozenMatrix, loss: Callable[[slice, Array], tuple[Array, Array]]) -> tuple[Array, Array]:
     values, slopes = np.empty(len(states), np.float32), np.empty_like(states)
     for start in range(0, len(states), CHUNK):
         rows = slice(start, start + CHUNK)
-        values[rows], slope = loss(rows, states[rows] @ head.T)
-        slopes[rows] = slope @ head
+        values[rows], slope = loss(rows, head.times(states[rows]))
+        slopes[rows] = head.back(slope)
     return values, slopes
