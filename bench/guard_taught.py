@@ -1,8 +1,9 @@
 """What teaching a guard does to other texts: other wordings of what was taught should follow, near requests that mean something else not.
 
 bench/data/guard_wordings.tsv: 80 requests, each in seven wordings, with four that lie near and are judged otherwise. One wording is taught
-in a home of its own, as *Was wrong* and *Should have been stopped* do; the other six and the four are judged before and after, as are the taught text in six frames, and the
-harmful and the look-alike texts of bench/data/guard.tsv. Groups 1–40 are harmless, 41–60 harmful, 61–80 rules of a house.
+in a home of its own, as *Was wrong* and *Should have been stopped* do; the other six and the four are judged before and after, as are the
+taught text in six frames ("Please: …"), and the harmful and the look-alike texts of bench/data/guard.tsv. Groups 1–40 are harmless, 41–60
+harmful, 61–80 rules of a house.
 """
 
 import argparse

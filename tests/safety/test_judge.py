@@ -122,7 +122,7 @@ RECIPE = "Tell me about the secret recipe of aunt Berta"
 def pulls(judge: Judge, text: str, name: str, only_whole: bool = False) -> tuple[Pull, ...]:
     encoder = judge.meaning.digest if judge.meaning else ""
     return tuple(
-        Pull(name, 0.01, one.vector, one.whole, one.text, encoder if one.meaning is not None else "", one.meaning or 0.0)
+        Pull(name, 0.01, one.vector, one.whole, encoder if one.meaning is not None else "", one.meaning or 0.0)
         for one in read_text(judge, text) if one.judge == name and (one.whole or not only_whole)
     )  # fmt: skip
 

@@ -1,47 +1,74 @@
-"""Where what teaches the weights is not installed, whoever teaches is told so."""
+"""Without PyTorch corrections are learned all the same; what is not, a style say, waits, and whoever waits for it is told."""
 
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any
+from pathlib import Path
 
 import pytest
+from sqlalchemy import Engine
 
 from ingle.cli.teach import when_learned
 from ingle.core.example import Example
-from ingle.engine.team import Cores
-from ingle.learn import settings
-from ingle.learn.settings import LearnSettings
+from ingle.home.examples import add_example
+from ingle.home.place import Home
+from ingle.home.pull import pull
+from ingle.learn import able
+from ingle.learn.able import lacking
+from ingle.learn.work import next_work
 from ingle.page import learning as page_learning
-from ingle.serve import learner
+from ingle.serve.rooms import open_rooms
+from tests.cli.place import write_model
 
-PENDING = Example("ex-1", "", "tiny", "correction", "Who?", "Nobody.")
-NO_SERVICE: Any = None
+SAID = "The weights learn it when `ingle serve` or `ingle learn --once` runs."
+CORRECTED = Example("", "", "tiny", "correction", "Who?", "Nobody.")
+RATED = [replace(CORRECTED, kind="rating", question=f"Who is {number}?", rating=1) for number in range(6)]
 
 
 @pytest.fixture
 def bare(monkeypatch: pytest.MonkeyPatch) -> None:
     """An environment without PyTorch."""
-    for module in (settings, learner):
-        monkeypatch.setattr(module, "can_learn", lambda: False)
+    monkeypatch.setattr(able, "has_pytorch", lambda: False)
 
 
-def test_with_it_nobody_is_told() -> None:
-    assert when_learned(PENDING) == "The weights learn it when `ingle serve` or `ingle learn --once` runs."
-    assert settings.why_not() == page_learning._waits({"pending": 1}) == ""
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Home:
+    """A model whose layers learn on our own kernels, and one whose heads are too narrow for them."""
+    place = tmp_path_factory.mktemp("bare")
+    home = Home(place / "home")
+    pull(home, str(write_model(place / "tiny", changes={"head_dim": 32})), lambda _: None, "tiny")
+    pull(home, str(write_model(place / "narrow")), lambda _: None, "narrow")
+    return home
+
+
+@pytest.fixture
+def engine(home: Home, tmp_path: Path) -> Iterator[Engine]:
+    found = open_rooms(Home(tmp_path / "other").create())
+    yield found
+    found.dispose()
+
+
+def test_with_it_nobody_is_told(home: Home) -> None:
+    assert when_learned(home, CORRECTED) == SAID
+    assert all(lacking(home, model, kind) == "" for model in ("tiny", "narrow") for kind in ("correction", "rating"))
 
 
 @pytest.mark.usefixtures("bare")
-def test_terminal_panel_and_log_say_it(capsys: pytest.CaptureFixture[str]) -> None:
-    command = f"{sys.executable} -m pip install"
-    assert when_learned(PENDING) == settings.why_not()
-    assert "PyTorch is not installed" in settings.why_not() and command in settings.why_not()
-    assert page_learning._waits({"pending": 2}) == settings.why_not() and page_learning._waits({"pending": 0}) == ""
-    assert when_learned(replace(PENDING, learn=False)) == "The weights don't learn it."
-    with learner.learner_beside(NO_SERVICE, LearnSettings(), Cores(1)):
-        assert command in capsys.readouterr().err
+def test_corrections_are_learned_and_styles_wait(home: Home, engine: Engine) -> None:
+    rated = [add_example(engine, one) for one in RATED]
+    assert next_work(home, engine, {}) is None
+    add_example(engine, replace(CORRECTED, model="narrow"))
+    assert next_work(home, engine, {}) is None
+    made = add_example(engine, CORRECTED)
+    work = next_work(home, engine, {})
+    assert work is not None and work.ids == (made.id,)
+    told = page_learning._waits(home, [made, *rated])
+    assert told.startswith("Learning a style from ratings needs PyTorch") and f"{sys.executable} -m pip install" in told
+    assert page_learning._waits(home, [made]) == ""
 
 
 @pytest.mark.usefixtures("bare")
-def test_who_wants_no_learner_hears_of_none(capsys: pytest.CaptureFixture[str]) -> None:
-    with learner.learner_beside(NO_SERVICE, LearnSettings(worker=False), Cores(1)):
-        assert capsys.readouterr().err == ""
+def test_who_teaches_is_told(home: Home) -> None:
+    assert when_learned(home, CORRECTED) == SAID
+    assert when_learned(home, replace(CORRECTED, model="narrow")).startswith("Learning corrections of narrow needs PyTorch")
+    assert when_learned(home, replace(CORRECTED, learn=False)) == "The weights don't learn it."

@@ -37,8 +37,6 @@ if TYPE_CHECKING:
 MOST_TEXTS, MOST_CHARACTERS, MOST_PULLS = 1000, 100_000, 256
 GUARDS: Mapping[str, str] = {"harm": "harm", "attack": "attack", "injection": "order"}
 """Guards that can be taught, each with its judge."""
-_MOST_WORDS = 400
-"""Characters of a part by which other wordings of it are known."""
 _RATE = 0.01
 """Rate of false alarms that `POST /v1/moderations` and `ingle guard test` go by."""
 
@@ -177,7 +175,7 @@ def _changing(home: Home) -> Iterator[tuple[Path, tuple[Teaching, ...]]]:
 def _pulls(judge: Judge, texts: JudgedTexts, harmful: bool, rates: Mapping[str, float]) -> Iterator[Pull]:
     """Yield what is on the wrong side of a threshold now."""
     for text in texts.asked if harmful else (*texts.asked, *texts.around):
-        found = [_pull(judge, part, rates[part.judge], keeps_words=not texts.id) for part in read_text(judge, text)]
+        found = [_pull(judge, part, rates[part.judge]) for part in read_text(judge, text)]
         if harmful:  # the whole text, by the judge of harm; once it is on the right side, so is the request
             found = [max((one for one in found if one.judge == "harm" and one.whole), key=judge.score)]
         yield from (one for one in found if one.judge in REQUESTS and gap(judge, one, harmful))
@@ -187,11 +185,10 @@ def _pulls(judge: Judge, texts: JudgedTexts, harmful: bool, rates: Mapping[str, 
                 yield pull
 
 
-def _pull(judge: Judge, part: ReadPart, rate: float, keeps_words: bool) -> Pull:
-    """Return a part as it is taught. Words of a conversation are not kept: when it is deleted, nobody tells a correction."""
+def _pull(judge: Judge, part: ReadPart, rate: float) -> Pull:
+    """Return a part as it is taught."""
     encoder = judge.meaning.digest if judge.meaning is not None and part.meaning is not None else ""
-    words = part.text[:_MOST_WORDS] if keeps_words else ""
-    return Pull(part.judge, rate, part.vector, part.whole, words, encoder, part.meaning or 0.0)
+    return Pull(part.judge, rate, part.vector, part.whole, encoder, part.meaning or 0.0)
 
 
 def _rates(home: Home, harmful: bool) -> dict[str, float]:

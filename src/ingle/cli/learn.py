@@ -53,18 +53,12 @@ def command(
         if listing:
             _list(engine, owner, model, as_json)
             return
-        _need_learning()
+        waits = "" if together else _waits(home, engine)
         learned = _together(home, engine, settings, model) if together else _follow(home, engine, settings, watch or attached, attached)
     finally:
         engine.dispose()
     if not attached:
-        _show(learned, as_json)
-
-
-def _need_learning() -> None:
-    from ingle.tuning.catalogue import need_learning
-
-    need_learning()
+        _show(learned, as_json, waits)
 
 
 def _follow(home: "Home", engine: "Engine", settings: "Settings", stay: bool, attached: bool) -> "Learned":
@@ -136,7 +130,16 @@ def _why(one: "Example") -> str:
     return "; ".join(one.reasons) if one.reasons else one.lesson[:12]
 
 
-def _show(learned: "Learned", as_json: bool) -> None:
+def _waits(home: "Home", engine: "Engine") -> str:
+    """Say why what is pending can't all be learned here; "" if it can."""
+    from ingle.home.examples import list_examples
+    from ingle.learn.able import lacking
+
+    pending = dict.fromkeys((one.model, one.kind) for one in list_examples(engine, None, ["pending"]) if one.learn and one.kind != "fact")
+    return next((why for model, kind in pending if (why := lacking(home, model, kind))), "")
+
+
+def _show(learned: "Learned", as_json: bool, waits: str) -> None:
     from ingle.cli.output import note, print_json
 
     if as_json:
@@ -151,8 +154,10 @@ def _show(learned: "Learned", as_json: bool) -> None:
             ]
         )  # fmt: skip
         return
+    if waits:
+        note(waits)
     if not learned.outcomes:
-        note("Nothing is pending.")
+        note("Nothing more can be learned now." if waits else "Nothing is pending.")
         return
     refused = len(learned.outcomes) - len(learned.lessons)
     print(f"{len(learned.lessons)} learned, {refused} refused. See them: ingle learn --list")

@@ -1,4 +1,4 @@
-"""The trainer of lessons, with the real gate. PyTorch and the model are loaded when the first lesson begins."""
+"""The trainer of lessons, with the real gate. The model is loaded when the first lesson begins."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -20,14 +20,13 @@ from ingle.home.place import Home
 from ingle.learn.learner import Trainer
 from ingle.learn.lesson_settings import LessonSettings, StyleSettings
 from ingle.learn.need import lesson_room
+from ingle.learn.teacher import ModelTeacher
 from ingle.learn.wordings import contrasts, parts_of
 from ingle.learn.work import Work
 from ingle.ledger.chain import Ledger
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
-
-    from ingle.learn.teaching import Teacher
 
 T = TypeVar("T")
 UNSEEN = (
@@ -50,7 +49,7 @@ class LessonTrainer:
     style: StyleSettings = field(default_factory=StyleSettings)
     opener: Opener = field(default_factory=lambda: Opener(cores=Cores(1)))
     """Opens models on one thread, as lessons: the core that the server lends."""
-    _teacher: "tuple[str, Teacher] | None" = None
+    _teacher: tuple[str, ModelTeacher] | None = None
 
     def teach(self, work: Work) -> Candidate:
         """Return the candidate of a piece of work. Raises LessonError, the errors of opening the model, MemoryError."""
@@ -80,12 +79,10 @@ class LessonTrainer:
             taught=tuple(ProbeQuestion(one.question, one.answer, one.before) for one in work.examples),
         )  # fmt: skip
 
-    def _teacher_of(self, work: Work) -> "Teacher":
+    def _teacher_of(self, work: Work) -> ModelTeacher:
         if self._teacher is None or self._teacher[0] != work.kept.digest:
-            from ingle.learn.teaching import Teacher
-
             self._teacher = None  # before the next one comes: there may be no room for two
-            self._teacher = (work.kept.digest, Teacher(self.home, work.kept, self.lesson, self.style))
+            self._teacher = (work.kept.digest, ModelTeacher(self.home, work.kept, self.lesson, self.style, self.opener))
         return self._teacher[1]
 
 

@@ -1,5 +1,6 @@
 """Weights that don't learn, and products with them: float32 by NumPy, or bfloat16 by our own kernel (kernels/bf16_product.py)."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Protocol
@@ -64,6 +65,20 @@ class BFloat16:
     def of(cls, values: Array) -> "BFloat16":
         """Round a matrix whose sides are multiples of 16."""
         return cls(_panels(values), _panels(values.T))
+
+    @classmethod
+    def gathered(cls, chunks: Iterable[Array], rows: int, columns: int) -> "BFloat16":
+        """Round a matrix that comes some rows at a time."""
+        panels = np.empty((rows // _LANES, columns // 2, _LANES), np.int32)
+        turned = np.empty((columns // _LANES, rows // 2, _LANES), np.int32)
+        left, at_row = np.empty((0, columns), np.float32), 0
+        for chunk in chunks:
+            left = np.concatenate([left, chunk])
+            whole = len(left) // _LANES * _LANES
+            panels[at_row // _LANES : (at_row + whole) // _LANES] = _panels(left[:whole])
+            turned[:, at_row // 2 : (at_row + whole) // 2] = _panels(left[:whole].T)
+            left, at_row = left[whole:], at_row + whole
+        return cls(panels, turned)
 
     @cached_property
     def shape(self) -> tuple[int, int]:

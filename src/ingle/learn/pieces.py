@@ -91,16 +91,23 @@ class Norm:
 
 def gated(kind: str, gate: Array, up: Array) -> tuple[Array, Callable[[Array], tuple[Array, Array]]]:
     """Return activation(gate) · up, `silu` or `gelu` in its form with tanh, and what gives the gradients of both."""
+
+    def back(g: Array) -> tuple[Array, Array]:
+        active, slope = _activated(kind, gate)
+        return g * up * slope, g * active
+
+    return _activated(kind, gate)[0] * up, back
+
+
+def _activated(kind: str, gate: Array) -> tuple[Array, Array]:
+    """The activation and its slope; made twice, for both together are larger than all else that a layer keeps."""
     if kind == "silu":
         half = sigmoid(gate)
-        active = gate * half
-        slope = half * (1 + gate * (1 - half))
-    else:
-        root, cube = _TANH
-        inner = np.tanh(np.float32(root) * (gate + np.float32(cube) * gate**3))
-        active = 0.5 * gate * (1 + inner)
-        slope = 0.5 * (1 + inner) + 0.5 * gate * (1 - inner * inner) * np.float32(root) * (1 + np.float32(3 * cube) * gate**2)
-    return active * up, lambda g: (g * up * slope, g * active)
+        return gate * half, half * (1 + gate * (1 - half))
+    root, cube = _TANH
+    inner = np.tanh(np.float32(root) * (gate + np.float32(cube) * gate**3))
+    slope = 0.5 * (1 + inner) + 0.5 * gate * (1 - inner * inner) * np.float32(root) * (1 + np.float32(3 * cube) * gate**2)
+    return 0.5 * gate * (1 + inner), slope
 
 
 def sigmoid(x: Array) -> Array:

@@ -18,9 +18,10 @@ import numpy as np
 
 from ingle.core.example import Example
 from ingle.learn.everyday import EVERYDAY
+from ingle.learn.lesson_documents import Turns
 from ingle.learn.lesson_settings import StyleSettings
 from ingle.learn.style_bounds import Bound, beginning
-from ingle.learn.trainable_model import TrainableModel, Turns
+from ingle.learn.trainable_model import TrainableModel
 from ingle.learn.work import LessonError
 from ingle.train.encode import Document
 from ingle.train.writing import Drawn, write_all

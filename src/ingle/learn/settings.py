@@ -1,24 +1,12 @@
 """Section `[learn]` of `config.toml`. Doesn't import PyTorch."""
 
-import importlib.util
 from dataclasses import dataclass, field
 
 from ingle.core.errors import ConfigError
-from ingle.core.installing import how_to_install
 from ingle.learn.lesson_settings import LessonSettings, StyleSettings
 
 RATINGS = 5
 """New ratings after which a style is learned again: one rating says too little, and learning takes a minute."""
-
-
-def can_learn() -> bool:
-    """Return whether PyTorch, which teaching the weights needs, is installed. Memories work without it."""
-    return importlib.util.find_spec("torch") is not None
-
-
-def why_not() -> str:
-    """Say why the weights can't learn here and what to install; "" if they can."""
-    return "" if can_learn() else f"The weights can't learn here, because PyTorch is not installed. {how_to_install('learn')}"
 
 
 @dataclass(frozen=True, slots=True)

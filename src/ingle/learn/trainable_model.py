@@ -18,12 +18,10 @@ from torch import Tensor
 from ingle.engine.source import checkpoint_tokenizer, open_weights
 from ingle.home.kept import Kept
 from ingle.home.place import Home
-from ingle.learn.work import LessonError
+from ingle.learn.lesson_documents import Turns, answered, prompt_ids
 from ingle.model.module import load_module
-from ingle.model.template import THINKING, encode_chat, has_template
 from ingle.model.tokenizer import Tokenizer
-from ingle.train.encode import Document, Encoder
-from ingle.train.examples import Record
+from ingle.train.encode import Document
 from ingle.train.forward import first_trained_layer
 from ingle.train.loop import determined
 from ingle.train.low_rank import LowRankLinear, all_tensors, kaiming
@@ -35,8 +33,6 @@ from ingle.tuning.low_rank import LowRankSettings, attach_low_rank
 from ingle.tuning.method import check_touched
 
 _ROW_TOKENS = 2048  # most tokens whose lower layers are run at once
-Turns = tuple[tuple[str, str], ...]
-"""(role, text) of turns, oldest first."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -126,18 +122,7 @@ class TrainableModel:
     def answered(self, before: Turns, question: str, answer: str, max_tokens: int, answer_tokens: int | None = None) -> Document:
         """Return a question and its answer as a document, of which the first `answer_tokens` count (None = all). Raises LessonError if it
         is too long or the answer is empty, and TemplateError."""
-        encoder = Encoder(self.tokenizer, max_tokens)
-        record = Record("the example", "completion", self._prompt(before, question))
-        document = encoder.answered(record, answer)
-        if not document.answer.any():
-            raise LessonError("answer", "must say something", repr(answer[:40]))
-        if answer_tokens is not None:
-            stop = int(np.argmax(document.answer)) + answer_tokens
-            document = Document(document.ids[:stop], document.answer[:stop])
-        if encoder.fits(document, record.where) is None:
-            cure = "Shorten the answer, or teach it as something to remember."
-            raise LessonError("question and answer", f"must have at most {max_tokens} tokens together", len(document.ids), cure)
-        return document
+        return answered(self.tokenizer, before, question, answer, max_tokens, answer_tokens)
 
     def as_before(self, questions: Sequence[str], most_tokens: int) -> list[Document]:
         """Return questions with the first tokens of the model's current answers."""
@@ -170,18 +155,7 @@ class TrainableModel:
 
     def prompt(self, before: Turns, question: str) -> list[int]:
         """Return the ids of a prompt."""
-        prompt = self._prompt(before, question)
-        return (
-            self.tokenizer.encode_prompt(prompt)
-            if isinstance(prompt, str)
-            else encode_chat(self.tokenizer, prompt, variables={THINKING: False})
-        )
-
-    def _prompt(self, before: Turns, question: str) -> str | tuple[dict[str, str], ...]:
-        turns = (*before, ("user", question))
-        if has_template(self.tokenizer):
-            return tuple({"role": role, "content": text} for role, text in turns)
-        return "\n".join(text for _, text in turns) + "\n"
+        return prompt_ids(self.tokenizer, before, question)
 
     def _begin(self, linear: LowRankLinear, generator: torch.Generator) -> None:
         for part in (linear.lora_A, linear.lora_B):  # no views of what an earlier lesson left

@@ -11,15 +11,17 @@ from typing import TYPE_CHECKING
 from ingle.core.candidate import Candidate
 from ingle.core.errors import ConfigError, Interrupted, NotKept
 from ingle.core.example import Example
-from ingle.engine.loading import open_model
+from ingle.engine.loading import Opener, open_model
 from ingle.engine.scoring import score
 from ingle.engine.source import Source, candidate_source, kept_source
+from ingle.engine.team import Cores
 from ingle.home.deltas import delta_tensors, get_delta
 from ingle.home.examples import get_example
 from ingle.home.kept import Kept
 from ingle.home.lessons import get_lesson
 from ingle.home.place import Home
 from ingle.learn.lesson_settings import LessonSettings, StyleSettings
+from ingle.learn.teacher import ModelTeacher
 from ingle.train.making import RunWatch
 from ingle.train.trouble import stop_signals
 
@@ -61,8 +63,6 @@ def proved_lesson(
     `settings`, `styles`: those with which the home's learner learns. Takes about 10 seconds an example. Raises NotKept for a lesson or
     an example that is gone, ConfigError for an empty answer, the errors of learning, and Interrupted after Ctrl-C.
     """
-    from ingle.learn.teaching import Teacher
-
     if not prompt or not answer:
         raise ConfigError("answer", "must have a token at least, and a prompt")
     lesson = get_lesson(engine, owner, digest)
@@ -80,7 +80,7 @@ def proved_lesson(
                 raise Interrupted("why", "was interrupted", f"after {number} of {len(examples)} examples", "Ask again to begin anew.")
             others, left = [other for other in examples if other.id != one.id], before
             if others:
-                teacher = teacher or Teacher(home, kept, settings, styles)
+                teacher = teacher or ModelTeacher(home, kept, settings, styles, Opener(cores=Cores(1)))
                 learn: Callable[[Sequence[Example]], Candidate] = teacher.style if lesson.kind == "style" else teacher.lesson
                 left = _nats(candidate_source(home, kept, learn(others)), prompt, answer)
             rises[one.id] = left - whole

@@ -21,6 +21,7 @@ from ingle.home.kept import Kept, get_kept
 from ingle.home.lessons import Lesson, dissolve_lesson, list_lessons, retire_lesson
 from ingle.home.place import Home
 from ingle.home.staging import discard
+from ingle.learn.able import lacking
 from ingle.learn.settings import RATINGS
 
 if TYPE_CHECKING:
@@ -113,8 +114,8 @@ def next_work(home: Home, engine: "Engine", tries: Mapping[str, int], ratings: i
         if one.model not in models:
             models[one.model] = model_of(home, one.model)
         kept = models[one.model]
-        if kept is None:
-            continue  # until it is here again
+        if kept is None or lacking(home, one.model, one.kind):
+            continue  # until it is here again, or what it takes is installed
         peers = [other for other in pending if (other.owner, other.model, other.kind) == (one.owner, one.model, one.kind)]
         if one.kind == "rating":
             learned = list_examples(engine, one.owner, ["learned", "pending"], one.model)

@@ -4,7 +4,7 @@ While it is open, the server looks for changes every two seconds and draws the p
 """
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from nicegui import background_tasks
@@ -14,8 +14,9 @@ from ingle.adapt.forget import Forgotten, forget
 from ingle.adapt.undo import redo, undo
 from ingle.core.errors import IngleError
 from ingle.core.example import Example
+from ingle.home.place import Home
 from ingle.home.teachings import change_mark
-from ingle.learn.settings import why_not
+from ingle.learn.able import lacking
 from ingle.page.chart import loss_chart
 from ingle.page.choices import home_choices
 from ingle.page.parts import LearningPanel
@@ -69,7 +70,7 @@ class LearningTab:
             self._mark = mark  # as it was before the reading: what came meanwhile is drawn the next time
             older = sum(view.counts.values()) - len(items)
             room = next_room(tab.service, view.items)
-            waits = _waits(view.counts) or (room.told if room is not None and room.fits else "")
+            waits = _waits(tab.service.home, view.items) or (room.told if room is not None and room.fits else "")
             return {"waits": waits, "learn": view.learn, "counts": dict(view.counts), "items": items, "older": older, "chart": chart}
 
         values = await asyncio.to_thread(read)
@@ -170,9 +171,10 @@ def _account(gone: Forgotten) -> str:
     return " ".join(part for part in (left, back, leaning, "" if gone.scrubbed else _COPIES) if part)
 
 
-def _waits(counts: Mapping[str, int]) -> str:
+def _waits(home: Home, items: Sequence[Example]) -> str:
     """Say why pending examples are not learned; "" if they are."""
-    return why_not() if counts.get("pending") else ""
+    pending = dict.fromkeys((one.model, one.kind) for one in items if one.state == "pending" and one.learn and one.kind != "fact")
+    return next((why for model, kind in pending if (why := lacking(home, model, kind))), "")
 
 
 def _item(one: Example) -> dict[str, Any]:

@@ -32,6 +32,8 @@ _UNKNOWN = 1.5
 """Log-odds above the bias that any alarm takes: a text in unknown words, of another language say, says nothing."""
 _SURELY = 0.3
 """Log-odds by which a corrected text passes the threshold."""
+_FRAMED = 1.5
+"""Log-odds more by which what is stopped passes it: "Please:" in front may cost as much."""
 _ROUNDING = 0.01
 """Log-odds that are no difference."""
 _CURE = "Delete it, and the judge that ships with Ingle is used; `ingle guard train` makes another."
@@ -61,14 +63,14 @@ class Judge:
         """Return a linear judge's log-odds for a vector, before anything was taught."""
         return logit(self.weights[name], self.biases[name], text)
 
-    def taught(self, name: str, vector: Sparse, words: str = "") -> float:
+    def taught(self, name: str, vector: Sparse) -> float:
         """Return the change of a score by what an owner taught."""
-        return self.nearby[name].change(vector, words) if name in self.nearby else 0.0
+        return self.nearby[name].change(vector) if name in self.nearby else 0.0
 
     def score(self, pull: Pull) -> float:
         """Return the score of a part of a text that somebody teaches about."""
         odds = pull.odds if self.reads_meaning_of(pull) else self.log_odds(pull.judge, pull.text)
-        return odds + self.taught(pull.judge, pull.text, pull.words)
+        return odds + self.taught(pull.judge, pull.text)
 
     def reads_meaning_of(self, pull: Pull) -> bool:
         """Return whether a part was read by the encoder that this judge has."""
@@ -180,14 +182,16 @@ def gap(judge: Judge, pull: Pull, harmful: bool) -> float:
     """Return how far a part's score must move to lie surely on its side of the threshold; 0.0 if it lies there."""
     threshold = judge.alarm(pull.judge, pull.rate, pull.whole, judge.reads_meaning_of(pull))
     away = threshold + (_SURELY if harmful else -_SURELY) - judge.score(pull)
-    return away if (away > 0) == harmful and abs(away) > _ROUNDING else 0.0
+    if (away > 0) != harmful or abs(away) <= _ROUNDING:
+        return 0.0
+    return away + _FRAMED if harmful else away
 
 
 def corrected(judge: Judge, taught: Sequence[Teaching]) -> Judge:
     """Return the judge with corrections by which taught texts fall on the right side, the later ones surely.
 
-    A correction acts in full on its own text, less on texts that say the same in other words or share most of their n-grams, and on no
-    others. To change the weights instead moved everything: ten corrections halved what was found of other requests for harm.
+    A correction acts in full on its own text, less on texts that share most of their n-grams, and on no others. To change the weights
+    instead moved everything: ten corrections halved what was found of other requests for harm.
     """
     hasher = hashlib.sha256(judge.digest.encode())
     for one in taught:
@@ -195,8 +199,8 @@ def corrected(judge: Judge, taught: Sequence[Teaching]) -> Judge:
             places, values = pull.text
             if change := gap(judge, pull, one.harmful):
                 before = judge.nearby.get(pull.judge, Nearby())
-                judge = replace(judge, nearby={**judge.nearby, pull.judge: before.with_one(pull.text, pull.words, change)})
-            said = json.dumps([pull.judge, pull.rate, one.harmful, pull.whole, pull.words, pull.encoder, pull.odds])
+                judge = replace(judge, nearby={**judge.nearby, pull.judge: before.with_one(pull.text, change)})
+            said = json.dumps([pull.judge, pull.rate, one.harmful, pull.whole, pull.encoder, pull.odds])
             hasher.update(said.encode() + places.tobytes() + values.tobytes())
     return replace(judge, digest=hasher.hexdigest()) if taught else judge
 

@@ -85,5 +85,4 @@ def _scored(judge: "Judge", name: str, texts: list[str] | tuple[str, ...]) -> li
 def _part(judge: "Judge", name: str, whole: bool, text: str, vector: Sparse, words: float, with_meaning: bool) -> ReadPart:
     meaning = judge.meaning.read(text) if with_meaning and judge.meaning is not None else None
     score = words if meaning is None else meaning
-    asks = text if whole and meaning is not None else ""  # other wordings are looked for in few texts: it takes milliseconds
-    return ReadPart(name, whole, text, vector, words, meaning, score + judge.taught(name, vector, asks))
+    return ReadPart(name, whole, text, vector, words, meaning, score + judge.taught(name, vector))

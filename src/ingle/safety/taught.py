@@ -1,8 +1,8 @@
 """Corrections of the judges by an owner: a text's n-grams, and the side of the threshold on which they belong.
 
 They lie in a file of their own beside the judge, and act on whichever judge is there: what is taught outlives a better judge, and once a
-correction is taken back, the judge is to the bit what it was without it. The file holds hashed n-grams, and the words of texts that were
-taught by themselves, by which the same in other words is known; nobody but its owner may read it.
+correction is taken back, the judge is to the bit what it was without it. The file holds hashed n-grams and no words; nobody but its owner
+may read it.
 """
 
 import hashlib
@@ -34,8 +34,6 @@ class Pull:
     text: Sparse
     whole: bool = True
     """Whether it is a whole text, or a piece of one: they have different thresholds."""
-    words: str = ""
-    """It itself, by which other wordings are known; "" = it acts on like n-grams alone."""
     encoder: str = ""
     """Digest of the encoder that read it; "" = it was judged by n-grams alone."""
     odds: float = 0.0
@@ -92,7 +90,7 @@ def write_taught(path: Path, taught: Sequence[Teaching]) -> None:
         "values": np.concatenate([values for _, values in texts]).astype(np.float32),
         "ends": np.cumsum([len(places) for places, _ in texts], dtype=np.int64),
     }
-    said = [(one, [[pull.judge, pull.rate, pull.whole, pull.words, pull.encoder, pull.odds] for pull in one.pulls]) for one in taught]
+    said = [(one, [[pull.judge, pull.rate, pull.whole, pull.encoder, pull.odds] for pull in one.pulls]) for one in taught]
     table = json.dumps([{"id": one.id, "at": one.at, "harmful": one.harmful, "pulls": pulls} for one, pulls in said])
     data = save(arrays, {"taught": table, "seal": _seal(arrays, table)})
     if len(data) > MOST_BYTES:
@@ -107,10 +105,11 @@ def _unpacked(arrays: dict[str, npt.NDArray[Any]], table: list[dict[str, Any]]) 
     if len(places) != len(values) or sum(len(one["pulls"]) for one in table) != len(ends) or not ((places >= 0) & (places < SIZE)).all():
         raise ValueError("places and values don't fit together")
     texts = iter([(places[start:end], values[start:end]) for start, end in zip([0, *ends], ends, strict=False)])
-    return tuple(
-        Teaching(one["id"], one["at"], one["harmful"], tuple(Pull(pull[0], pull[1], next(texts), *pull[2:]) for pull in one["pulls"]))
-        for one in table
-    )  # fmt: skip
+
+    def pulls(rows: list[list[Any]]) -> tuple[Pull, ...]:
+        return tuple(Pull(row[0], row[1], next(texts), row[2], *row[-2:]) for row in rows)  # older files have words between
+
+    return tuple(Teaching(one["id"], one["at"], one["harmful"], pulls(one["pulls"])) for one in table)
 
 
 def _seal(arrays: dict[str, npt.NDArray[Any]], table: str) -> str:

@@ -8,7 +8,7 @@ from ingle.core.example import Example
 from ingle.core.room import Headroom
 from ingle.engine.team import Cores
 from ingle.learn.need import awaited_room
-from ingle.learn.settings import LearnSettings, can_learn, why_not
+from ingle.learn.settings import LearnSettings
 from ingle.learn.supervisor import Supervisor
 from ingle.serve.logs import log
 from ingle.serve.rooms import open_rooms
@@ -23,13 +23,12 @@ def next_room(service: Service, examples: Sequence[Example]) -> Headroom | None:
 
 @contextmanager
 def learner_beside(service: Service, settings: LearnSettings, cores: Cores, overrides: Sequence[str] = ()) -> Iterator[None]:
-    """Run the learner within the block. It doesn't run if the settings say so or if PyTorch is missing (which is logged); examples
-    then stay pending. `cores`: the server's cores; the learner borrows one during a lesson.
+    """Run the learner within the block. It doesn't run if the settings say so; examples then stay pending.
+
+    `cores`: the server's cores; the learner borrows one during a lesson.
     `overrides`: `--set` options of the server, which also apply to its learner.
     """
-    if settings.worker and not can_learn():
-        log("learner", {"says": f"Corrections act as memories. {why_not()}"})
-    if not settings.worker or not can_learn():
+    if not settings.worker:
         yield
         return
     options = [part for one in overrides for part in ("--set", one)]
