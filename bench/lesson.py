@@ -1,7 +1,7 @@
 """A lesson by our own kernels beside PyTorch's: seconds, how certain it gets, what it moves, memory. Corrections for fitting, SmolLM2-135M.
 
 Both teach the same corrections with the default settings, in turn, one core each; each has taught one lesson before it is measured, so
-that neither loads anything. Memory is the most of a process that teaches one lesson from its start. The last line is JSON.
+that neither loads anything. Memory is the most of a process that teaches one lesson from its start (Linux). The last line is JSON.
 
     python bench/lesson.py [--corrections 6]
 """
@@ -22,16 +22,15 @@ from ingle.engine.team import Cores
 from ingle.home.kept import get_kept
 from ingle.learn.lesson import LessonTeacher
 from ingle.learn.lesson_settings import LessonSettings
-from ingle.learn.teaching import Teacher
 
 MODEL = "smollm2"
 PEAK = """
 import sys
-from ingle.train.trouble import peak_bytes
+from pathlib import Path
 sys.path.insert(0, "bench")
 from lesson import examples, teacher_of
 teacher_of(sys.argv[1]).lesson(examples(1))
-print(peak_bytes())
+print(int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]) * 1024)
 """
 
 
@@ -39,7 +38,11 @@ def teacher_of(way: str) -> Any:
     """ "ours" or "PyTorch's"."""
     home = find_home()
     kept = get_kept(home, MODEL)
-    return LessonTeacher(home, kept, LessonSettings(), Opener(cores=Cores(1))) if way == "ours" else Teacher(home, kept, LessonSettings())
+    if way == "ours":
+        return LessonTeacher(home, kept, LessonSettings(), Opener(cores=Cores(1)))
+    from ingle.learn.teaching import Teacher  # only here: PyTorch takes memory
+
+    return Teacher(home, kept, LessonSettings())
 
 
 def examples(count: int) -> list[Example]:

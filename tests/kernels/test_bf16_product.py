@@ -3,9 +3,7 @@
 import numpy as np
 import pytest
 
-from ingle.learn.matrix import BFloat16, Float32, kept_matrix, rounded, runs_bf16
-
-needs_it = pytest.mark.skipif(not runs_bf16(), reason="this processor has no dot product of bfloat16")
+from ingle.learn.matrix import BFloat16, Float32, kept_matrix, rounded
 
 
 def again(values: np.ndarray) -> np.ndarray:
@@ -14,7 +12,6 @@ def again(values: np.ndarray) -> np.ndarray:
     return whole
 
 
-@needs_it
 @pytest.mark.parametrize("rows", [1, 2, 3, 5, 12, 13, 30, 97, 200])
 @pytest.mark.parametrize(("outputs", "inputs"), [(16, 16), (48, 80), (1536, 576)])
 def test_products_are_those_of_the_rounded_numbers(rows: int, outputs: int, inputs: int) -> None:
@@ -27,7 +24,6 @@ def test_products_are_those_of_the_rounded_numbers(rows: int, outputs: int, inpu
     assert matrix.times(x).tobytes() == matrix.times(x).tobytes()
 
 
-@needs_it
 def test_a_row_does_not_depend_on_the_others() -> None:
     draw = np.random.default_rng(0)
     matrix, x = BFloat16.of(draw.standard_normal((32, 64)).astype(np.float32)), draw.standard_normal((40, 64)).astype(np.float32)

@@ -14,7 +14,7 @@ OLDER = {
     "haswell": "avx2",  # AVX2 and F16C, no byte dot product
     "skylake-avx512": "avx512bw",  # AVX-512 without VNNI
 }
-DECIDING = {"avx2", "f16c", "avx512f", "avx512bw", "avx512vl", "avx512vnni", "avxvnni"}
+DECIDING = {"avx2", "f16c", "avx512f", "avx512bw", "avx512vl", "avx512vnni", "avxvnni", "avx512bf16"}
 """What `ingle.kernels` asks for: CPUs that are alike in these take the same paths."""
 
 
@@ -26,9 +26,10 @@ def test_kernels_hold_on(cpu: str) -> None:
     if _OLDER[cpu] & DECIDING == features() & DECIDING:
         pytest.skip("this CPU takes the same paths, so all other tests say it")
     chosen = "exact or formats or softmax or (kernel_is_its_naive and int) or kernels_are_their_naive or whole_numbers or times_the_window"
-    chosen += " or encoder_equals or single_linear_equals"
+    chosen += " or encoder_equals or single_linear_equals or rounded_numbers"
     files = [
         "tests/kernels/test_linear.py",
+        "tests/kernels/test_bf16_product.py",
         "tests/kernels/test_k_quants.py",
         "tests/kernels/test_adapter_kernels.py",
         "tests/engine/test_cpu.py",

@@ -4,7 +4,7 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from ingle.kernels.cpu import dot_instruction, features
+from ingle.kernels.cpu import dot_instruction, features, has_bf16_dot
 from ingle.kernels.simd import (
     ADDRESS,
     F32,
@@ -133,15 +133,21 @@ _PAIRS = ir.VectorType(_BFloat(), 2 * LANES)
 @intrinsic
 def outer_pairs(_typing, tile, pairs, address, stride):
     """Return tile[r] + the products of 16 pairs of bfloat16 with the pair at address + r · stride, summed by pair: two steps of a matrix
-    product. Only where `cpu.has_bf16_dot`."""
+    product, by one instruction where `cpu.has_bf16_dot`."""
+
+    def halves(b, pairs):
+        upper = ir.Constant(VI, [0xFFFF0000] * LANES)
+        return b.bitcast(b.shl(pairs, ir.Constant(VI, [16] * LANES)), VF), b.bitcast(b.and_(pairs, upper), VF)
+
+    def dot(b, row, pairs, x):
+        if has_bf16_dot():
+            return call(b, "llvm.x86.avx512bf16.dpbf16ps.512", VF, row, b.bitcast(pairs, _PAIRS), b.bitcast(x, _PAIRS))
+        (low, high), (x_low, x_high) = halves(b, pairs), halves(b, x)
+        return fma_of(b, high, x_high, fma_of(b, low, x_low, row))
 
     def emit(_context, b, _sig, args):
-        weights = b.bitcast(args[1], _PAIRS)
-        vectors = [
-            call(b, "llvm.x86.avx512bf16.dpbf16ps.512", VF, row, weights, b.bitcast(x, _PAIRS))
-            for row, x in zip(rows_of(b, args[0], tile), _row_splats(b, args[2], args[3], tile, I32), strict=True)
-        ]
-        return tile_of(b, vectors, tile)
+        splats = _row_splats(b, args[2], args[3], tile, I32)
+        return tile_of(b, [dot(b, row, args[1], x) for row, x in zip(rows_of(b, args[0], tile), splats, strict=True)], tile)
 
     return tile(tile, INTEGERS, ADDRESS, ADDRESS), emit
 

@@ -140,4 +140,4 @@ def _head(checkpoint: Checkpoint, name: str, bf16: bool) -> FrozenMatrix:
     rows, columns = tensor.shape
     if not bf16 or rows % 16 or columns % 16:
         return Float32(tensor.to_float32())
-    return BFloat16.gathered(tensor.row_chunks(), rows, columns)
+    return BFloat16.gathered(tensor.row_chunks(1 << 18), rows, columns)
