@@ -193,6 +193,7 @@ def test_doctor_examines_everything(tiny_home: Path) -> None:
 
 
 def test_doctor_says_what_it_knows_before_it_compiles(tiny_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ingle(tiny_home, "doctor", "--kernels")  # so that this process has loaded what is not there below
     known = ""
 
     def build(progress: object) -> int:

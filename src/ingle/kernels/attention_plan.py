@@ -1,4 +1,4 @@
-"""What attention computes together in a row of documents, as the kernels read it (kernels/packed.py). It holds for all layers of a step."""
+"""Plans of attention: the queries of a row of documents that go together, as the kernels read them (kernels/packed.py), in all layers."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""What this installation can teach a model's weights: corrections on our own kernels, all else with PyTorch. Imports none."""
+"""Tells what this installation can teach a model's weights: corrections on our own kernels, all else with PyTorch. Imports none."""
 
 import importlib.util
 from contextlib import suppress

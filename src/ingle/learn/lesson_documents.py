@@ -1,4 +1,4 @@
-"""What was taught, as documents of tokens: a question with its answer, by the model's own template. Imports no PyTorch."""
+"""Documents of what was taught, in tokens: a question with its answer, by the model's own template. Imports no PyTorch."""
 
 import numpy as np
 

@@ -19,7 +19,7 @@ _TANH = 0.7978845608028654, 0.044715
 
 @dataclass(slots=True, eq=False)
 class LowRank:
-    """What a lesson adds to a linear: scale · B A x."""
+    """An addition to a linear that a lesson learns: scale · B A x."""
 
     a: Array
     """[r, K]"""
