@@ -51,11 +51,7 @@ class LessonTeacher:
             course = _LessonCourse(self.model, settings, examples)
             steps = course.run()
             tensors = {name: values.astype(np.float16) for name, values in self.model.tensors().items()}
-        standing = course.standing
-        report = {
-            "lesson": "answers", "steps": steps, "certainty": standing.certainty, "drift": standing.drift, "wordings": standing.taught,
-            "contrasts": len(standing.missing) - standing.taught, "seconds": time.perf_counter() - began,
-        }  # fmt: skip
+        report = course.standing.report(steps, time.perf_counter() - began)
         return lesson_candidate(self.model.kept, "answers", examples, tensors, settings.digest, settings.seed, report)
 
 

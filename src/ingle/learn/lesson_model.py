@@ -16,9 +16,10 @@ from ingle.engine.writing import write
 from ingle.gate.probes import ProbeQuestion
 from ingle.home.kept import Kept
 from ingle.home.place import Home
+from ingle.kernels.cpu import has_bf16_dot
 from ingle.learn.lesson_documents import answered
 from ingle.learn.lesson_settings import LessonSettings
-from ingle.learn.matrix import Array, BFloat16, Float32, FrozenMatrix, runs_bf16
+from ingle.learn.matrix import Array, BFloat16, Float32, FrozenMatrix
 from ingle.learn.pieces import LowRank, Norm
 from ingle.learn.rows import DocumentRow, Integers, make_row, shared_start
 from ingle.learn.upper import UpperLayers
@@ -60,7 +61,7 @@ class LessonModel:
         config = self._checkpoint.config
         self._names = chosen_linears(config, chosen_layers(config, settings.layers), settings.targets)
         self._first = min(int(name.split(".")[2]) for name in self._names)
-        bf16 = settings.precision == "bf16" or (settings.precision == "auto" and runs_bf16())
+        bf16 = settings.precision == "bf16" or (settings.precision == "auto" and has_bf16_dot())  # not by timing, so it never varies
         self.upper = UpperLayers.read(config, self._tensor, self._first, bf16=bf16)
         self._words = "model.embed_tokens.weight"
         self.head = _head(self._checkpoint, self._words if config.tie_embeddings else "lm_head.weight", bf16)

@@ -9,7 +9,6 @@ import numpy as np
 import numpy.typing as npt
 
 from ingle.kernels import bf16_product as at
-from ingle.kernels.cpu import has_bf16_dot
 from ingle.kernels.jit import kernel
 
 Array = npt.NDArray[np.float32]
@@ -96,11 +95,6 @@ def kept_matrix(values: Array, bf16: bool) -> FrozenMatrix:
     if bf16 and not values.shape[0] % _LANES and not values.shape[1] % _LANES:
         return BFloat16.of(values)
     return Float32(np.ascontiguousarray(values, np.float32))
-
-
-def runs_bf16() -> bool:
-    """Whether this processor has the instruction for it. Not by timing, so it never varies."""
-    return has_bf16_dot()
 
 
 def rounded(values: Array) -> npt.NDArray[np.uint16]:

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -35,6 +35,13 @@ class LessonStanding:
     def reached(self) -> bool:
         """Whether each document has reached its goal, as last seen."""
         return max(self.missing) <= 0
+
+    def report(self, steps: int, seconds: float) -> dict[str, Any]:
+        """Return what a lesson's report says."""
+        return {
+            "lesson": "answers", "steps": steps, "certainty": self.certainty, "drift": self.drift, "wordings": self.taught,
+            "contrasts": len(self.missing) - self.taught, "seconds": seconds,
+        }  # fmt: skip
 
     def chosen(self, step: int) -> list[int]:
         """Return the documents of a step, ascending: those that have not well reached their goals, and those not seen for long.

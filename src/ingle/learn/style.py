@@ -22,6 +22,7 @@ from torch import Tensor
 
 from ingle.core.errors import IngleError, TemplateError
 from ingle.core.example import Example
+from ingle.learn.adam import CLIP_NORM
 from ingle.learn.lesson_settings import StyleSettings
 from ingle.learn.practice import Practice
 from ingle.learn.prose import Prose
@@ -33,7 +34,6 @@ from ingle.train.losses import log_probabilities
 from ingle.train.optimisers import OptimiserSettings, Trained
 from ingle.train.preference import kto
 
-CLIP_NORM = 1.0
 _SHRINK, _LEAST_FACTOR = 0.85, 0.3
 _SURE = 0.999  # bounds ln (1 - p); a likelier token was no choice and stays
 Tensors = dict[str, "np.ndarray[tuple[int, ...], np.dtype[np.float16]]"]

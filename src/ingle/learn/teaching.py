@@ -20,6 +20,7 @@ from ingle.core.digest import digest_json
 from ingle.core.example import Example
 from ingle.home.kept import Kept
 from ingle.home.place import Home
+from ingle.learn.adam import CLIP_NORM
 from ingle.learn.lesson import check_usable, lesson_candidate, near_questions
 from ingle.learn.lesson_settings import LessonSettings, StyleSettings
 from ingle.learn.standing import LessonStanding, allowed_steps
@@ -29,8 +30,6 @@ from ingle.learn.wordings import wordings
 from ingle.train.losses import cross_entropy, distillation
 from ingle.train.optimisers import OptimiserSettings, Trained
 from ingle.tuning.low_rank import LowRankSettings
-
-CLIP_NORM = 1.0
 
 
 class Teacher:
@@ -53,11 +52,7 @@ class Teacher:
             course = _Course(self.model, settings, examples)
             steps = course.run(trained)
             tensors = {name: values.astype(np.float16) for name, values in self.model.tensors().items()}
-        standing = course.standing
-        report = {
-            "lesson": "answers", "steps": steps, "certainty": standing.certainty, "drift": standing.drift, "wordings": standing.taught,
-            "contrasts": len(standing.missing) - standing.taught, "seconds": time.perf_counter() - began,
-        }  # fmt: skip
+        report = course.standing.report(steps, time.perf_counter() - began)
         return lesson_candidate(self.model.kept, "answers", examples, tensors, settings.digest, settings.seed, report)
 
     def style(self, examples: Sequence[Example]) -> Candidate:
