@@ -1,7 +1,9 @@
 """`/v1/catalogue`: what can be pulled, pulling it through the server beside answers, and all that must not be pulled that way."""
 
+import os
 import signal
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
 
@@ -92,8 +94,18 @@ def test_a_stopped_pull_goes_on_where_it_was(house: Server, hub: Site) -> None:
     hub.slow_s = 0.01
     pull(house).raise_for_status()
     wait_until(lambda: state(house)["label"] == MODEL.file and state(house)["done"] > 4 << 20, WITHIN_S)
-    stopped = httpx.delete(f"{house.url}/v1/catalogue/pull", timeout=30).json()
-    assert stopped["state"] == "stopped" and "goes on there" in stopped["note"]
+    [child] = children(house.process.pid)
+    os.kill(child, signal.SIGSTOP)
+    with ThreadPoolExecutor(2) as pool:
+        stopping = pool.submit(httpx.delete, f"{house.url}/v1/catalogue/pull", timeout=30)
+        wait_until(lambda: state(house)["state"] == "stopped", WITHIN_S)
+        at_once = pool.submit(pull, house, "smollm2")
+        assert not wait([at_once], timeout=1).done and not stopping.done(), "it waits for the first one's end"
+        os.kill(child, signal.SIGCONT)
+        stopped, begun = stopping.result().json(), at_once.result()
+    assert stopped["name"] == NAME and stopped["state"] == "stopped" and "goes on there" in stopped["note"]
+    assert begun.status_code == 202
+    wait_until(lambda: state(house)["state"] == "done", WITHIN_S)
     assert NAME not in [kept.name for kept in list_kept(house.home)] and not list(house.home.staging.iterdir())
     [part] = house.home.downloads.rglob("*.part")
     have = part.stat().st_size

@@ -82,6 +82,7 @@ class Puller:
     async def start(self, name: str, force: bool = False, lean: bool | None = None) -> PullState:
         """Begin to pull a model of the catalogue, or parts. `lean`: see `ingle lean`; None = as the home's settings say.
 
+        One that was stopped is waited for.
         Raises NotKept for any other name, Busy while one is being pulled, RequestError if this server offers only some models, or there
         is no room.
         """
@@ -93,6 +94,8 @@ class Puller:
             cure = "Start it without names (`ingle serve`) to pull more here, or pull at its machine."
             raise RequestError("name", f"This server offers only {', '.join(self._only)}", "", cure)
         self._refuse_second()
+        if self._task is not None:
+            await asyncio.wait({self._task})
         try:
             await asyncio.to_thread(check_room, self._home, name, force)
         except PullError as error:  # the request can't be met here, and the server is well
@@ -106,9 +109,10 @@ class Puller:
 
     async def stop(self) -> PullState:
         """End the pull, if there is one, and wait for that. What has arrived is kept for the next attempt."""
-        if self._task is not None and not self._task.done():
+        if self._task is not None and self.state.state == "running":
             self._show(replace(self.state, state="stopped", label="", note=STOPPED))
             await self._end()
+        if self._task is not None:
             await asyncio.wait({self._task})
         return self.state
 
@@ -143,7 +147,7 @@ class Puller:
         await self.stop()
 
     def _refuse_second(self) -> None:
-        if self.state.state == "running" or (self._task is not None and not self._task.done()):
+        if self.state.state == "running":
             raise Busy("name", f"{self.state.name} is being pulled, and one is pulled at a time", "", "Wait for it, or stop it.", 10.0)
 
     async def _run(self, name: str, flags: Sequence[str]) -> None:
