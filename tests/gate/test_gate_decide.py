@@ -6,14 +6,16 @@ from dataclasses import replace
 import pytest
 
 from ingle.cli.house import open_ledger
+from ingle.core.candidate import weakened
 from ingle.core.errors import ConfigError, DeltaError, Interrupted, Refused
 from ingle.core.event import Event
 from ingle.core.message import Request
 from ingle.engine.loading import Opener
 from ingle.gate.check import names
-from ingle.gate.decide import ACCEPT, REFUSE, admission, admit
+from ingle.gate.decide import ACCEPT, REFUSE, STRENGTHS, admission, admit, judge
 from ingle.gate.policy import Policy
 from ingle.gate.probes import ProbeQuestion, Probes
+from ingle.gate.trial import Trial
 from ingle.home.deltas import LESSON, REPORT, delta_report, list_deltas, verify_delta
 from ingle.home.kept import get_kept, remove
 from ingle.home.place import Home
@@ -121,6 +123,32 @@ def test_force_keeps_it_and_says_so(gate_home: Home, make: Make) -> None:
     gate = (delta_report(gate_home, delta.digest) or {})["gate"]
     assert gate["forced"] and gate["reasons"]
     remove(gate_home, "tiny+forced")
+
+
+def test_what_would_pass_weaker_is_offered_and_does(gate_home: Home, make: Make) -> None:
+    kept, candidate = get_kept(gate_home, "tiny"), make("loud", 0.5)
+
+    def rise(strength: float) -> float:
+        tried = weakened(candidate, strength)
+        assert tried is not None
+        [bits] = [one for one in judge(Trial(gate_home, kept, tried), Policy(), "tune") if one.check == "bits"]
+        return bits.reports[0].value
+
+    rises = [rise(strength) for strength in (1.0, *STRENGTHS)]
+    assert rises == sorted(rises, reverse=True) and rises[1] > rises[2] + 0.01
+    strict, packs = Policy({"bits": {"most_rise_percent": (rises[1] + rises[2]) / 2}}), sorted(gate_home.packs.iterdir())
+    with pytest.raises(Refused, match=r"--strength 0\.5 with the same command keeps 50% of it, which passes.*--force"):
+        admission(gate_home, kept, "tune", strict)(candidate, never)
+    assert sorted(gate_home.packs.iterdir()) == packs, "what was only tried leaves nothing"
+    weaker = weakened(candidate, 0.5)
+    assert weaker is not None and weaker.origin["strength"] == "0.5"
+    decision = admit(gate_home, kept, weaker, "tune", strict)
+    assert decision.accepted
+    remove(gate_home, "tiny+loud")
+    for maker, other in (("harden", candidate), ("tune", make("whole", 1.0, "full"))):
+        with pytest.raises(Refused) as raised:
+            admission(gate_home, kept, maker, strict)(other, never)
+        assert "--strength" not in str(raised.value), "there is no such way"
 
 
 def test_what_was_measured_is_not_measured_again(gate_home: Home, make: Make, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,12 +8,12 @@ from ingle.core.example import Example
 from ingle.gate.probes import general_questions
 from ingle.home.kept import get_kept
 from ingle.home.place import Home
-from ingle.learn.everyday import EVERYDAY
 from ingle.learn.lesson_settings import StyleSettings
 from ingle.learn.practice import Own, Practice, slip, within
 from ingle.learn.style_bounds import common_bounds
 from ingle.learn.teaching import Teacher
 from ingle.learn.trainable_model import TrainableModel
+from ingle.tuning.everyday import EVERYDAY
 from tests.learn.test_learn_teaching import SETTINGS, home  # noqa: F401 - a fixture
 
 SETTING = StyleSettings(own_answers=2, own_tokens=6, rounds=1, own_epochs=1)

@@ -243,6 +243,21 @@ def test_held_out_loss_that_only_grows_ends_the_run_with_the_best(tmp_path: Path
         run(tmp_path / "none", change(patience=2), Data(data.corpus, range(6)))
 
 
+@pytest.mark.parametrize(("rate", "reason"), [(1e-2, "is left"), (1e-4, "no held-out loss much below")])
+def test_a_run_ends_where_little_is_left_or_little_is_gained(tmp_path: Path, rate: float, reason: str) -> None:
+    parts, said = documents([12] * 6), list[str]()
+    data = Data(corpus_of([*parts, *parts]), range(6), range(6, 12))  # what is held out is what is learnt
+    optimiser = OptimiserSettings(learning_rate=rate)
+    settings = change(epochs=400, patience=2, least_gain=0.2, evaluate_every=1, schedule=Schedule("constant", 0), optimiser=optimiser)
+    report, _ = run(tmp_path, settings, data, watch=TrainWatch(say=said.append))
+    first, last = report.first_held_out, report.held_out
+    assert report.stopped == "early" and report.steps < 400 and first is not None and last is not None
+    assert [reason in text for text in said if "training stops here" in text] == [True]
+    assert (last <= 0.2 * (first - last)) == (reason == "is left")
+    if reason != "is left":
+        assert report.best_step == report.steps, "the best is kept, though it gained little"
+
+
 class Breaks(Answers):
     """The answers' loss, until a batch number at which something happens."""
 

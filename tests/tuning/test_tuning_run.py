@@ -358,6 +358,30 @@ def test_what_is_refused_is_not_kept_and_not_trained_again(tiny_home: Home, tmp_
     assert not any(tiny_home.tuning.iterdir())
 
 
+def test_a_share_of_it_is_kept_without_training_again(tiny_home: Home, tmp_path: Path) -> None:
+    data, whole, steps = write_examples(tmp_path / "data.jsonl"), list[Candidate](), list[int]()
+
+    def refuse(candidate: Candidate, _stopped: object) -> Delta:
+        whole.append(candidate)
+        raise Refused("tiny+x", "was refused by the gate", "bits: too many", "--strength 0.5")
+
+    with pytest.raises(Refused):
+        tuned(tiny_home, data, small(), admit=refuse)
+    half = replace(small(), strength=0.5)
+    done = tuned(tiny_home, data, half, watch=RunWatch(train=lambda at: steps.append(at.step)))
+    assert steps == [] and done.delta.origin["strength"] == "0.5"
+    for name, values in delta_tensors(tiny_home, done.delta).items():
+        assert np.array_equal(values, whole[0].tensors[name] * (0.5 if ".lora_B." in name else 1)), name
+    assert any("kept at 50% of its strength" in note for note in done.report["notes"])
+    assert tuned(tiny_home, data, half).delta == done.delta, "the same again changes nothing"
+    with pytest.raises(ConfigError, match="Another delta"):
+        tuned(tiny_home, data, small())
+    with pytest.raises(ConfigError, match="must be 1 for this method"):
+        tuned(tiny_home, data, replace(small("ia3", {}), strength=0.5), "y")
+    with pytest.raises(ConfigError, match="strength"):
+        replace(small(), strength=0.0)
+
+
 def test_killed_right_after_it_was_admitted_only_the_writing_down_is_left(tiny_home: Home, tmp_path: Path) -> None:
     data, facts = write_examples(tmp_path / "data.jsonl"), list[str]()
 

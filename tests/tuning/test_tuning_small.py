@@ -35,8 +35,8 @@ def test_few_examples_get_more_steps_in_smaller_batches() -> None:
     train, small = TrainSettings(), SmallData()
     few, many = data_of(60, 50), data_of(6000, 50)
     course = course_of(train, small, few)
-    assert (course.batch_tokens, course.epochs, course.patience) == (512, 10, 4)
-    assert "52 examples are few, so they are read 10 times, or until" in told(train, course, 52)
+    assert (course.batch_tokens, course.epochs, course.patience) == (512, 10, 2)
+    assert "52 examples are few, so they are read 10 times, or until little is left to learn" in told(train, course, 52)
     assert course_of(train, small, many) == train and told(train, train, 5992) == ""
     assert course_of(train, small, data_of(20, 900)).batch_tokens == 900, "the longest example must fit"
     assert course_of(train, SmallData(least_steps=0), few) == train

@@ -86,7 +86,8 @@ def test_of_other_methods_the_training_can_be_followed_back(tiny_home: Home, tmp
 
 def test_training_again_without_nothing_gives_the_same_bytes(tiny_home: Home, tmp_path: Path) -> None:
     done = made(tiny_home, tmp_path)
-    _, candidate = traced(tiny_home, done.kept).again((), tmp_path / "again", TrainWatch())
+    tune = traced(tiny_home, done.kept)
+    _, candidate = tune.again((), tune.hold(RunWatch(), lambda: False), tmp_path / "again", TrainWatch())
     wanted = delta_tensors(tiny_home, done.delta)
     assert candidate.tensors.keys() == wanted.keys()
     assert all(np.array_equal(candidate.tensors[name], value) for name, value in wanted.items())

@@ -17,6 +17,8 @@ from ingle.home.place import Home
 State = Literal["ok", "slow", "missing", "broken"]
 LIBRARIES = ("numpy", "llvmlite", "numba", "tokenizers", "safetensors", "gguf", "jinja2", "typer", "rich", "sqlalchemy", "cryptography")
 _NOT_FOR_USERS = ("", "dev", "bench")
+_WITHOUT = {"learn": ": corrections are learned without it; styles, tuning, training and hybrids' corrections need it"}
+"""What is to be said where an extra is not whole."""
 _SLOW_GB_PER_S = 4.0
 
 
@@ -191,7 +193,8 @@ def _extras() -> Iterator[DoctorFinding]:
             continue
         lacking = [name for name in packages if not installed(name)]
         if lacking:
-            yield DoctorFinding(f"extra {extra}", f"without {', '.join(lacking)}", "missing", how_to_install(extra))
+            value = f"without {', '.join(lacking)}{_WITHOUT.get(extra, '')}"
+            yield DoctorFinding(f"extra {extra}", value, "missing", how_to_install(extra))
         else:
             yield DoctorFinding(f"extra {extra}", ", ".join(f"{name} {installed(name)}" for name in packages))
     if importlib.util.find_spec("readline") is None:

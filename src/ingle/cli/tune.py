@@ -59,6 +59,9 @@ def command(
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Set any setting, e.g. options.alpha=16.")
     ] = None,
     pictures: Annotated[Path | None, typer.Option("--from", metavar="FOLDER", help="For sight: pictures with captions.")] = None,
+    strength: Annotated[
+        float | None, typer.Option(help="Keep this share of what was trained, 0 to 1: what the gate refused may pass at less.")
+    ] = None,
     force: Force = False,
     policy: Overrides = None,
     out: Annotated[Path | None, typer.Option(help="Write the report to this file too.")] = None,
@@ -78,14 +81,13 @@ def command(
         "method": method, "options.rank": rank, "options.targets": targets, "layers": layers, "max_examples": max_examples,
         "train.epochs": epochs, "train.optimiser.learning_rate": rate, "train.seed": seed, "data.seed": seed,
         "data.max_tokens": max_tokens, "data.held_out": held_out, "data.skip_bad": skip_bad or None, "judge.forgetting": forgetting,
-        "objective.teacher": teacher, "objective.kind": "distil" if teacher else None,
+        "objective.teacher": teacher, "objective.kind": "distil" if teacher else None, "strength": strength,
     }  # fmt: skip
     settings = assignments(options, overrides)
     if recipe is not None:
         tuned = _by_recipe(recipe, model, name, settings, policy, force)
     else:
-        assert model is not None
-        tuned = _by_hand(model, list(data or ()), name, settings, policy, force)
+        tuned = _by_hand(model or "", list(data or ()), name, settings, policy, force)
     if out is not None:
         from ingle.core.files import write_atomic
         from ingle.train.making import to_json

@@ -1,7 +1,7 @@
 """A candidate: a change to a model that has not been judged. It is stored nowhere; the gate makes a `Delta` of it, or says why not."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from types import MappingProxyType
 from typing import Any
@@ -38,6 +38,14 @@ class Candidate:
             for name, values in self.tensors.items()
         }
         return digest_json({"kind": self.kind, "base": self.base_digest, "tensors": tensors})
+
+
+def weakened(candidate: Candidate, strength: float) -> Candidate | None:
+    """Return the candidate at a share of its strength: 1 = as it is. None for a kind that can't be scaled."""
+    if candidate.kind != "lora":
+        return None
+    parts = {name: values * values.dtype.type(strength) if ".lora_B." in name else values for name, values in candidate.tensors.items()}
+    return replace(candidate, tensors=parts, origin={**candidate.origin, "strength": str(strength)})
 
 
 Admit = Callable[[Candidate, Callable[[], bool]], Delta]

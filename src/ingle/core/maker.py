@@ -35,6 +35,8 @@ class Maker:
     """False for a maker that hands the gate nothing under its own name; the policy then has no section for it."""
     personal: bool = False
     """True if each result belongs to one user, and the page shows it to nobody else."""
+    strength: str = ""
+    """The option by which a weaker result is kept, without making it again; empty = there is none."""
     activity: str = "trainings"
     """The line of the energy account that its facts add to; empty = none."""
 

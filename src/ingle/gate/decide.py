@@ -5,10 +5,10 @@ There is never a delta without a decision.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
-from ingle.core.candidate import Admit, Candidate
+from ingle.core.candidate import Admit, Candidate, weakened
 from ingle.core.delta import Delta
 from ingle.core.digest import digest_bytes
 from ingle.core.errors import Refused
@@ -29,6 +29,8 @@ from ingle.measure.gather import Progress
 
 VERSION = 1
 ACCEPT, REFUSE = "gate.accept", "gate.refuse"
+STRENGTHS = (0.7, 0.5, 0.3)
+"""Shares of a refused candidate that are tried."""
 _MOST_TEXT = 250
 
 
@@ -84,13 +86,35 @@ def admission(
     def enter(candidate: Candidate, stopped: Callable[[], bool]) -> Delta:
         decision = admit(home, kept, candidate, maker, policy, force=force, sink=sink, stopped=stopped, progress=progress)
         if decision.delta is None:
+            option = find_maker(maker).strength
+            weaker = (
+                strongest(Trial(home, kept, candidate, stopped=stopped, progress=progress), decision, policy, maker) if option else None
+            )
             cure = "Nothing was kept under that name. Add --force to the same command to admit it all the same; that is recorded."
+            if weaker is not None:
+                cure = f"What was trained stays: {option} {weaker} with the same command keeps {weaker:.0%} of it, which passes. {cure}"
             raise Refused(f"{kept.name}+{candidate.name}", "was refused by the gate", "; ".join(decision.reasons), cure)
         for reason in decision.reasons:
             say(f"admitted by --force although {reason}")
         return decision.delta
 
     return enter
+
+
+def strongest(trial: Trial, refused: Decision, policy: Policy, maker: str) -> float | None:
+    """Return the largest of STRENGTHS at which the checks pass that a refused candidate failed; None = at none. Keeps nothing."""
+    failed = [one.check for one in refused.findings if not one.passed]
+    for strength in STRENGTHS:
+        weaker = weakened(trial.candidate, strength)
+        if weaker is None:
+            return None
+        tried = replace(trial, candidate=weaker)
+        findings = [find_check(name).check(tried, policy.limits(maker, name)) for name in failed]
+        if tried.packed_alone:
+            discard(trial.home, tried.source.packs)
+        if all(one is None or one.passed for one in findings):
+            return strength
+    return None
 
 
 def to_table(decision: Decision, maker: str) -> dict[str, Any]:

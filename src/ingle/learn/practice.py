@@ -17,7 +17,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from ingle.core.example import Example
-from ingle.learn.everyday import EVERYDAY
 from ingle.learn.lesson_documents import Turns
 from ingle.learn.lesson_settings import StyleSettings
 from ingle.learn.style_bounds import Bound, beginning
@@ -25,6 +24,7 @@ from ingle.learn.trainable_model import TrainableModel
 from ingle.learn.work import LessonError
 from ingle.train.encode import Document
 from ingle.train.writing import Drawn, write_all
+from ingle.tuning.everyday import EVERYDAY
 
 _TOGETHER = 24
 """Answers written in one row. Each must mask the others' words, which takes time too."""

@@ -209,15 +209,23 @@ class TrainingRun:
     def _judge(self) -> float:
         """Measure on the held-out examples, keep the best parameters, and stop the run where it has been worse for too long."""
         loss, state = self._evaluate(), self.state
-        better = state.best_held_out is None or loss < state.best_held_out
-        worse = 0 if better else state.worse + 1
+        best, first, least = state.best_held_out, state.first_held_out or loss, self.settings.least_gain
+        better = best is None or loss < best
+        gains = best is None or loss < best - least * max(0.0, first - loss)
+        worse = 0 if gains else state.worse + 1
         self.state = replace(state, held_out=loss, worse=worse)
         if better:
             self.state = replace(self.state, best_held_out=loss, best_step=state.step)
             if self.settings.patience and self.ranks.first:
                 save_tensors(self.folder / BEST / TRAINED, self.trained.values())
-        if self.settings.patience and worse >= self.settings.patience and state.step != self.steps:
-            self.watch.say(f"training stops here: no held-out loss below {state.best_held_out:.4f} in {worse} measurements")
+        if self.settings.patience and state.step != self.steps:
+            if first > loss and loss <= least * (first - loss):
+                why = f"of the held-out loss of {first:.3f}, {loss:.3f} is left"
+            elif worse >= self.settings.patience:
+                why = f"no held-out loss {'much ' if least else ''}below {best:.4f} in {worse} measurements"
+            else:
+                return loss
+            self.watch.say(f"training stops here: {why}")
             self.state = replace(self.state, stopped="early")
         return loss
 

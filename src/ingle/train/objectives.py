@@ -13,6 +13,7 @@ from ingle.core.files import write_atomic
 from ingle.model.module import CausalLM
 from ingle.train.corpus import Corpus, Wanted
 from ingle.train.forward import final_states
+from ingle.train.holding import Hold
 from ingle.train.losses import Teacher, cross_entropy, distillation, log_probabilities
 from ingle.train.packing import Batch, make_batch, plan
 from ingle.train.preference import dpo, drift, kto, orpo
@@ -50,14 +51,22 @@ class Objective(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Answers:
-    """Cross-entropy per token of the answers."""
+    """Cross-entropy per token of the answers, and while it learns, the divergence of what is held."""
 
-    name: str = "answers"
+    hold: Hold | None = None
     wanted: Wanted = "answers"
+
+    @property
+    def name(self) -> str:
+        """See `Objective`."""
+        return "answers" if self.hold is None else f"answers, {self.hold.name}"
 
     def __call__(self, module: CausalLM, states: States, batch: Batch) -> TokenLoss:
         """See `Objective`."""
-        return TokenLoss(cross_entropy(states(), module.lm_head.weight, batch.targets), len(batch.targets))
+        total, terms = cross_entropy(states(), module.lm_head.weight, batch.targets), len(batch.targets)
+        if self.hold is not None and torch.is_grad_enabled():
+            total = total + terms * self.hold(module)
+        return TokenLoss(total, terms)
 
 
 @dataclass(frozen=True, slots=True)

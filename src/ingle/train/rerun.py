@@ -14,6 +14,7 @@ from ingle.core.errors import ConfigError
 from ingle.model.module import CausalLM
 from ingle.train.activations import Activations
 from ingle.train.forward import final_states, first_trained_layer
+from ingle.train.holding import Hold
 from ingle.train.losses import cross_entropy
 from ingle.train.optimisers import Trained
 from ingle.train.packing import Batch, Data, Order, make_batch
@@ -65,13 +66,18 @@ class Look:
 class Rerun:
     """One run, at the place before some step. Only answers can be replayed, and only with AdamW."""
 
-    def __init__(self, module: CausalLM, parameters: dict[str, nn.Parameter], data: Data, settings: TrainSettings) -> None:
-        """The module gets float32 parameters. Raises ConfigError for another optimiser, or data that are no answers."""
+    def __init__(
+        self, module: CausalLM, parameters: dict[str, nn.Parameter], data: Data, settings: TrainSettings, hold: Hold | None = None
+    ) -> None:  # fmt: skip
+        """`hold`: that of the run's objective. The module gets float32 parameters.
+
+        Raises ConfigError for another optimiser, or data that are no answers.
+        """
         if settings.optimiser.method != "adamw":
             raise ConfigError("optimiser.method", "must be adamw to follow a training back", settings.optimiser.method)
         if data.corpus.wanted != "answers":
             raise ConfigError("data", "must be answers to follow a training back", data.corpus.wanted)
-        self.module, self.data, self.settings = module.train(), data, settings
+        self.module, self.data, self.settings, self._hold = module.train(), data, settings, hold
         for name, parameter in module.named_parameters():
             parameter.data = parameter.data.float()
             if name not in parameters:
@@ -118,6 +124,9 @@ class Rerun:
         for batch in self.batches(number):
             own = self.losses(batch)
             counts = torch.bincount(batch.owners.cpu(), minlength=len(batch.documents)).tolist()
+            if self._hold is not None:
+                (len(batch.targets) * self._hold(self.module)).backward()  # type: ignore[no-untyped-call]
+                self.trained.collect()
             losses |= dict(zip(batch.documents, own.tolist(), strict=True))
             tokens |= dict(zip(batch.documents, counts, strict=True))
         return Look(losses, tokens, self.take())

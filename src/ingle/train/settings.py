@@ -44,7 +44,10 @@ class TrainSettings:
     evaluate_every: int = 0
     """Steps between measurements on held-out data; 0 = once an epoch."""
     patience: int = 0
-    """Measurements without a new lowest held-out loss after which the run stops; 0 = never."""
+    """Measurements in a row that gain nothing, by `least_gain`, after which the run stops; 0 = never."""
+    least_gain: float = 0.0
+    """Share of the held-out loss that was learned so far: a measurement gains that much, or nothing. With `patience`, the run also stops
+    where no more than this share is left to learn."""
     checkpoint_every: int = 0
     """Steps between checkpoints; 0 = by time alone."""
     checkpoint_minutes: float = 10.0
@@ -56,7 +59,7 @@ class TrainSettings:
         for name in ("epochs", "batch_tokens", "accumulate"):
             if getattr(self, name) < 1:
                 raise ConfigError(name, "must be at least 1", getattr(self, name))
-        for name in ("cache_mb", "evaluate_every", "patience", "checkpoint_every", "checkpoint_minutes"):
+        for name in ("cache_mb", "evaluate_every", "patience", "least_gain", "checkpoint_every", "checkpoint_minutes"):
             if getattr(self, name) < 0:
                 raise ConfigError(name, "must not be negative", getattr(self, name))
         check_seed("seed", self.seed)

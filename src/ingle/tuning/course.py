@@ -16,11 +16,13 @@ class SmallData:
     """Fewest steps of a run; 0 = as many as its epochs give."""
     batch_tokens: int = 512
     """Tokens of a batch then, but at least those of the longest example; 0 = as `train.batch_tokens` says."""
-    patience: int = 4
-    """Epochs without a lower held-out loss after which the run stops and the best is kept; 0 = it goes on to its end."""
+    patience: int = 2
+    """Epochs in a row that gain nothing after which the run stops and the best is kept; 0 = it goes on to its end."""
+    least_gain: float = 0.02
+    """As `train.least_gain`."""
 
     def __post_init__(self) -> None:
-        for name in ("least_steps", "batch_tokens", "patience"):
+        for name in ("least_steps", "batch_tokens", "patience", "least_gain"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"small.{name}", "must not be negative", getattr(self, name))
 
@@ -34,12 +36,13 @@ def course_of(train: TrainSettings, small: SmallData, data: Data) -> TrainSettin
     batch = max(small.batch_tokens, longest) if small.batch_tokens else train.batch_tokens
     batch = min(batch, train.batch_tokens)
     epochs = max(train.epochs, math.ceil(small.least_steps / max(1, round(tokens / batch))))
-    return replace(train, batch_tokens=batch, epochs=epochs, patience=train.patience or (small.patience if data.held_out else 0))
+    patience = train.patience or (small.patience if data.held_out else 0)
+    return replace(train, batch_tokens=batch, epochs=epochs, patience=patience, least_gain=train.least_gain or small.least_gain)
 
 
 def told(train: TrainSettings, course: TrainSettings, examples: int) -> str:
     """A sentence for the owner if the course differs from the settings; empty where it doesn't."""
     if course == train:
         return ""
-    stops = f", or until the held-out loss no longer falls for {course.patience} of them" if course.patience else ""
+    stops = ", or until little is left to learn" if course.patience else ""
     return f"{examples} examples are few, so they are read {course.epochs} times{stops} (--epochs sets another number)"

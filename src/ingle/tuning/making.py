@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from ingle.core.candidate import Candidate
+from ingle.core.candidate import Candidate, weakened
 from ingle.core.digest import canonical_json, digest_bytes
 from ingle.core.errors import ConfigError
 from ingle.engine.source import candidate_source, checkpoint_tokenizer, kept_source, open_weights
@@ -18,6 +18,7 @@ from ingle.home.kept import get_kept
 from ingle.model.module import CausalLM, load_module
 from ingle.model.tokenizer import Tokenizer
 from ingle.train.checkpoints import put_back
+from ingle.train.holding import Hold
 from ingle.train.loop import train
 from ingle.train.making import provenance
 from ingle.train.objectives import Answers, Distillation, Objective, Predictions, Preference, reference_log_probabilities
@@ -29,6 +30,7 @@ from ingle.tuning import report
 from ingle.tuning.course import course_of
 from ingle.tuning.course import told as told_course
 from ingle.tuning.data import Learnt
+from ingle.tuning.holding import hold_of, with_virtual_tokens
 from ingle.tuning.job import Begun, TuneJob
 from ingle.tuning.judge import Standing, judge, sample
 from ingle.tuning.keeping import keep_examples
@@ -44,7 +46,8 @@ def make_candidate(job: TuneJob, begun: Begun, learnt: Learnt) -> Candidate:
 
     Raises ConfigError, TrainError, HomeError, Interrupted.
     """
-    candidate, learnt, before = _trained(job, begun, learnt)
+    trained, learnt, before = _trained(job, begun, learnt)
+    candidate = trained if job.settings.strength == 1 else weakened(trained, job.settings.strength) or trained
     table = dict(candidate.report or {})
     after = job.standing(candidate_source(job.home, job.kept, candidate), learnt)
     judgement = judge(before, after, job.settings.judge, report.trained_change(table))
@@ -68,7 +71,8 @@ def _trained(job: TuneJob, begun: Begun, learnt: Learnt) -> tuple[Candidate, Lea
     job.watch.bytes("loading weights", 0, None)
     with memory_errors(smaller_batches(settings.train.batch_tokens, settings.train.recompute)):
         module = load_module(checkpoint, device=device_of(settings.device))
-        objective = _objective(job, module, tokenizer, learnt)
+        hold = hold_of(job.home, job.kept, tokenizer, module, settings, job.watch, job.stopped)
+        objective = _objective(job, module, tokenizer, learnt, hold)
         layers = chosen_layers(checkpoint.config, settings.layers)
         total = sum(parameter.numel() for parameter in module.parameters())
         attached = job.method.attach(module, layers, method_settings(settings), settings.train.seed)
@@ -76,7 +80,7 @@ def _trained(job: TuneJob, begun: Begun, learnt: Learnt) -> tuple[Candidate, Lea
     if attached.virtual_tokens:
         if settings.objective.kind != "answers":
             raise ConfigError("objective.kind", f"must be answers for {settings.method}", settings.objective.kind)
-        learnt = job.learnt(begun, attached.virtual_tokens)
+        learnt, objective = job.learnt(begun, attached.virtual_tokens), Answers(with_virtual_tokens(hold, attached.virtual_tokens, module))
     origin = _origin(job, learnt)
     job.check()
     data = learnt.with_virtual(attached.virtual_tokens, checkpoint.config.vocab_size)
@@ -94,7 +98,7 @@ def _trained(job: TuneJob, begun: Begun, learnt: Learnt) -> tuple[Candidate, Lea
     put_back(attached.parameters, folder)
     moved = check_moved(attached, start)
     tensors = {name: tensor.detach().cpu().contiguous().numpy() for name, tensor in attached.collect().items()}
-    table = _report(job, learnt, course, trained, attached, moved, total)
+    table = _report(job, learnt, course, trained, attached, moved, total) | {"hold": None if hold is None else hold.corpus.digest}
     table["kept_examples"] = kept_examples
     table["curve"] = report.curve(folder / CURVES[0])
     return Candidate(job.name, job.method.KIND, job.kept.digest, tensors, origin, table), learnt, before
@@ -109,10 +113,10 @@ def check_moved(attached: Attached, start: Mapping[str, str]) -> int:
     return parts
 
 
-def _objective(job: TuneJob, module: CausalLM, tokenizer: Tokenizer, learnt: Learnt) -> Objective:
+def _objective(job: TuneJob, module: CausalLM, tokenizer: Tokenizer, learnt: Learnt, hold: Hold | None) -> Objective:
     chosen, settings = job.settings.objective, job.settings.train
     if chosen.kind == "answers":
-        return Answers()
+        return Answers(hold)
     if chosen.kind == "distil":
         teacher, digest = _teacher(job, tokenizer, module.lm_head.weight.device)
         return Distillation(Predictions(teacher), digest, chosen.temperature, chosen.data_share)
@@ -170,6 +174,8 @@ def _report(
     notes = learnt.notes()
     if moved < len(attached.touched):
         notes.append(f"{len(attached.touched) - moved} of {len(attached.touched)} parts did not change")
+    if job.settings.strength < 1:
+        notes.append(f"kept at {job.settings.strength:.0%} of its strength, and measured so as it is served")
     if not job.settings.judge.forgetting:
         notes.append("forgetting was not measured (judge.forgetting = 0)")
     return {

@@ -15,6 +15,8 @@ from ingle.tuning.settings import TuneSettings, method_settings
 
 _JUDGED_TOKENS = 24_000
 """Tokens that the gate and the held-out measurements read and write."""
+_HELD_TOKENS = 60
+"""Tokens of a document that is held, with its question."""
 _START_S = 15.0
 _STATES = 2048
 """Tokens of the states that measuring holds at once."""
@@ -45,7 +47,8 @@ def tune_need(served: ServedSize, settings: TuneSettings, data: TuneTokens, teac
     outside = size.whole - len(config.layers) * size.layer
     trained = outside + len(layers) * size.layer if whole else low_rank_parameters(config, len(layers), rank)
     row = max(1, min(course.batch_tokens, data.all))
-    one = TrainingPass(config, "whole" if whole else "low-rank", row, deep, trained, each, course.recompute)
+    held = _HELD_TOKENS * settings.hold.documents if settings.hold.on and settings.objective.kind == "answers" else 0
+    one = TrainingPass(config, "whole" if whole else "low-rank", row + held, deep, trained, each, course.recompute)
     followed = size_of(teacher.config).whole if teacher is not None else 0
     asked = measuring_bytes(served)
     begins = {"the model in PyTorch": 4 * (size.whole + followed), "the model as it is served": asked, "PyTorch itself": LIBRARIES}
@@ -55,7 +58,7 @@ def tune_need(served: ServedSize, settings: TuneSettings, data: TuneTokens, teac
         "Ingle itself": SERVING, "PyTorch itself": LIBRARIES,
     }  # fmt: skip
     tokens = course.max_steps * row * course.accumulate if course.max_steps else course.epochs * data.all
-    learning = (tokens + data.all) * one.operations(1) / speed(None, each)
+    learning = (tokens * (1 + held / row) + data.all) * one.operations(1) / speed(None, each)
     judging = 2 * size.read * _JUDGED_TOKENS * 2 / speed(settings.judge.threads, 1)
     parts = max((begins, learns), key=lambda moment: sum(moment.values()))
     return Need("This tune", parts, _START_S + learning + judging)

@@ -11,7 +11,7 @@ from typing import Any
 from ingle.core.candidate import Admit, Candidate
 from ingle.core.delta import Delta
 from ingle.core.digest import digest_json
-from ingle.core.errors import PullError
+from ingle.core.errors import ConfigError, PullError
 from ingle.core.event import Event, Sink
 from ingle.core.files import write_atomic
 from ingle.core.room import room_for
@@ -35,7 +35,7 @@ from ingle.tuning.method import find_method
 from ingle.tuning.need import TuneTokens, tune_need
 from ingle.tuning.settings import TuneSettings, plain
 
-VERSION = 1
+VERSION = 2
 """Changes when the same settings train something else than before."""
 
 
@@ -55,6 +55,10 @@ def tune(
     """
     check_name(name)
     method, sources = find_method(settings.method), find_sources(data)
+    if settings.strength < 1 and method.KIND != "lora":
+        raise ConfigError(
+            "strength", "must be 1 for this method", f"{settings.strength} for {settings.method}", "LoRA and its kin may be weaker."
+        )
     teacher = [get_kept(home, settings.objective.teacher).digest] if settings.objective.teacher else []
     key = digest_json([VERSION, kept.digest, name, plain(settings, course_only=True), sources, *teacher])
     job = TuneJob(
@@ -88,7 +92,9 @@ def _need_room(job: TuneJob, learnt: Learnt) -> dict[str, Any] | None:
 
 
 def _still(job: TuneJob, delta: Delta) -> bool:
-    """Whether the data are unchanged."""
+    """Whether the data are unchanged, and the strength is."""
+    if float(delta.origin.get("strength", 1)) != job.settings.strength:
+        return False
     table = delta_report(job.home, delta.digest) or {}
     learnt = job.learnt(job.begin(), table.get("virtual_tokens", 0))
     return learnt.data.corpus.digest == delta.origin["data_digest"]

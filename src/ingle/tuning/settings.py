@@ -9,6 +9,7 @@ from typing import Any, Literal
 from ingle.core.config import from_table, to_table, with_overrides
 from ingle.core.errors import ConfigError
 from ingle.train.corpus import DataSettings
+from ingle.train.holding import HoldSettings
 from ingle.train.kept_examples import KeptSettings
 from ingle.train.precision import Device
 from ingle.train.settings import NO_MATTER, TrainSettings
@@ -101,18 +102,24 @@ class TuneSettings:
     """Settings of the training run."""
     small: SmallData = field(default_factory=SmallData)
     """Course of the run where the data are few and neither `train.epochs` nor `train.max_steps` is set."""
+    hold: HoldSettings = field(default_factory=HoldSettings)
+    """What is to stay as it is, for answers."""
     device: Device = "auto"
     """Device to train on: auto (cuda where it is there), cpu, cuda."""
     objective: ObjectiveSettings = field(default_factory=ObjectiveSettings)
     """The loss to lower."""
     judge: JudgeSettings = field(default_factory=JudgeSettings)
     """How the result is measured."""
+    strength: float = 1.0
+    """Share of what was trained that is kept, for LoRA and its kin: a candidate that the gate refuses may pass at less."""
     examples: KeptSettings = field(default_factory=KeptSettings)
     """Settings for the examples that are kept beside the delta."""
 
     def __post_init__(self) -> None:
         if self.max_examples < 0:
             raise ConfigError("max_examples", "must not be negative", self.max_examples)
+        if not 0 < self.strength <= 1:
+            raise ConfigError("strength", "must be above 0 and at most 1", self.strength)
 
 
 def settings_of(given: Mapping[str, Any], overrides: Iterable[str] = ()) -> TuneSettings:
@@ -147,7 +154,7 @@ def plain(settings: TuneSettings, course_only: bool = False) -> dict[str, Any]:
     table: dict[str, Any] = to_table(settings)
     table["options"] = to_table(method_settings(settings))
     if course_only:
-        del table["judge"], table["examples"]
+        del table["judge"], table["examples"], table["strength"]
         if not settings.small.least_steps:  # keys stay as they were before this setting existed
             del table["small"]
         if not settings.data.least_held_out:

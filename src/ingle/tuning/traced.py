@@ -1,6 +1,6 @@
 """A finished tune, ready to be trained again: from the delta, its report, and what it kept of its examples."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ingle.core.candidate import Candidate
+from ingle.core.candidate import Candidate, weakened
 from ingle.core.config import from_table
 from ingle.core.delta import Delta
 from ingle.core.errors import ConfigError, IngleError
@@ -23,12 +23,16 @@ from ingle.train.checkpoints import put_back
 from ingle.train.corpus import corpus_of
 from ingle.train.encode import Document
 from ingle.train.examples import ExampleTally, Record, read_records
+from ingle.train.holding import Hold
 from ingle.train.kept_examples import EXAMPLES, KeptExamples, read_kept
 from ingle.train.loop import train
+from ingle.train.making import RunWatch
+from ingle.train.objectives import Answers
 from ingle.train.packing import Batch, Data, make_batch
 from ingle.train.precision import device_of
 from ingle.train.settings import TrainReport, TrainWatch
 from ingle.tuning.data import SUITE
+from ingle.tuning.holding import hold_of, with_virtual_tokens
 from ingle.tuning.linears import chosen_layers
 from ingle.tuning.method import Attached, find_method
 from ingle.tuning.settings import TuneSettings, method_settings
@@ -79,6 +83,19 @@ class TracedTune:
             parameter.requires_grad_(True)
         return module, attached
 
+    def hold(self, watch: RunWatch, stopped: Callable[[], bool]) -> Hold | None:
+        """Return what the tune held; None where it held nothing. Raises ConfigError where the model answers otherwise today, and the
+        errors of opening it."""
+        if not (digest := self.report.get("hold")):
+            return None
+        checkpoint = open_weights(self.home, self.below)
+        module = load_module(checkpoint, device=device_of(self.settings.device))
+        hold = hold_of(self.home, self.below, self.tokenizer(), module, self.settings, watch, stopped)
+        if hold is None or hold.corpus.digest != digest:
+            cure = "It was tuned on another machine or with another version; tune it again here."
+            raise ConfigError("model", "The answers that the tune held can't be made again as they were", "", cure)
+        return with_virtual_tokens(hold, self.report.get("virtual_tokens", 0), module)
+
     def data(self, left_out: Collection[int] = ()) -> Data:
         """The examples, some of them left out."""
         return Data(self.examples.corpus, self.examples.train, self.examples.held_out, frozenset(left_out))
@@ -91,17 +108,20 @@ class TracedTune:
         corpus = corpus_of("answers", [("question", -1, (Document(ids, np.arange(len(ids)) >= len(prompt)),))])
         return make_batch(with_virtual(corpus, attached.virtual_tokens, module.config.vocab_size), [0], module.lm_head.weight.device)
 
-    def again(self, left_out: Collection[int], folder: Path, watch: TrainWatch) -> tuple[TrainReport, Candidate]:
-        """Train anew without these examples, the others in their places; goes on where a folder's run was stopped.
+    def again(
+        self, left_out: Collection[int], hold: Hold | None, folder: Path, watch: TrainWatch
+    ) -> tuple[TrainReport, Candidate]:  # fmt: skip
+        """Train anew without these examples, the others in their places; goes on where a folder's run was stopped. `hold`: as of `hold`.
 
         The candidate is of use only if the report says that the run was not interrupted. Raises the errors of `train`.
         """
         module, attached = self.untrained()
-        trained = train(module, attached.parameters, self.data(left_out), self.settings.train, folder, watch)
+        trained = train(module, attached.parameters, self.data(left_out), self.settings.train, folder, watch, Answers(hold))
         if trained.stopped != "interrupted":
             put_back(attached.parameters, folder)
         tensors = {name: tensor.detach().cpu().contiguous().numpy() for name, tensor in attached.collect().items()}
-        return trained, Candidate(self.delta.name, self.delta.kind, self.below.digest, tensors, {"method": self.settings.method})
+        candidate = Candidate(self.delta.name, self.delta.kind, self.below.digest, tensors, {"method": self.settings.method})
+        return trained, weakened(candidate, self.settings.strength) or candidate
 
     def records(self) -> dict[str, Record]:
         """Return each record that still stands in a file of the tune, by its digest."""

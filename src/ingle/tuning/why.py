@@ -30,6 +30,7 @@ from ingle.engine.writing import write
 from ingle.home.kept import Kept
 from ingle.home.place import Home
 from ingle.train.examples import Record
+from ingle.train.holding import Hold
 from ingle.train.making import MakingJob, RunWatch, at_work, provenance
 from ingle.train.rerun import Rerun
 from ingle.train.settings import TrainWatch
@@ -141,13 +142,14 @@ def proved(
     )  # fmt: skip
     with at_work(proof, f"why-{key[:16]}") as job:
         alike = _alike(tune, prompt, answer)
-        rises = _followed(job, tune, prompt, answer) if by == "through" else None
+        hold = tune.hold(job.watch, job.stopped)
+        rises = _followed(job, tune, hold, prompt, answer) if by == "through" else None
         if (telling := alike if rises is None else rises) is None:
             raise ConfigError("by", "must be through: the tune kept no sketches", by)
         chosen = [tune.examples.train[i] for i in np.argsort(-telling, kind="stable")[:top]]
         others = [example for example in tune.examples.train if example not in chosen]
         sets = [chosen, *(random.Random(f"{key} {number}").sample(others, top) for number in range(draws))]
-        scored = [_without(job, tune, left_out, prompt, answer, number, len(sets)) for number, left_out in enumerate(sets)]
+        scored = [_without(job, tune, hold, left_out, prompt, answer, number, len(sets)) for number, left_out in enumerate(sets)]
         before, whole = (_served(source, prompt, answer)[0] for source in (kept_source(home, tune.below), kept_source(home, kept)))
     return ProvedExamples(
         _causes(tune, chosen, alike, rises), by, before, whole, scored[0][0], tuple(nats for nats, _ in scored[1:]), scored[0][1],
@@ -164,7 +166,9 @@ def _alike(tune: TracedTune, prompt: Ids, answer: Ids) -> npt.NDArray[np.float64
     return np.asarray(tune.examples.sketches.astype(np.float64) @ own)
 
 
-def _followed(job: MakingJob[TuneSettings], tune: TracedTune, prompt: Ids, answer: Ids) -> npt.NDArray[np.float64]:
+def _followed(
+    job: MakingJob[TuneSettings], tune: TracedTune, hold: Hold | None, prompt: Ids, answer: Ids
+) -> npt.NDArray[np.float64]:  # fmt: skip
     """Rises of the answer's loss by the gradient through the training, for each example of `train`; kept in the job's folder."""
     path = job.folder / _RISES
     if path.exists():
@@ -172,7 +176,7 @@ def _followed(job: MakingJob[TuneSettings], tune: TracedTune, prompt: Ids, answe
             kept: npt.NDArray[np.float64] = load(path.read_bytes())["rises"]
         return kept
     module, attached = tune.untrained()
-    rerun = Rerun(module, dict(attached.parameters), tune.data(), tune.settings.train)
+    rerun = Rerun(module, dict(attached.parameters), tune.data(), tune.settings.train, hold)
 
     def done(step: int, of: int) -> None:
         job.watch.pieces("following the training back", step, of)
@@ -187,12 +191,13 @@ def _followed(job: MakingJob[TuneSettings], tune: TracedTune, prompt: Ids, answe
 
 
 def _without(
-    job: MakingJob[TuneSettings], tune: TracedTune, left_out: Sequence[int], prompt: Ids, answer: Ids, number: int, of: int
+    job: MakingJob[TuneSettings], tune: TracedTune, hold: Hold | None, left_out: Sequence[int], prompt: Ids, answer: Ids, number: int,
+    of: int,
 ) -> tuple[float, str]:  # fmt: skip
     """Train without some examples; return the answer's loss, and what is said instead (of the first set alone)."""
     job.watch.say(f"training again without {counted(len(left_out), 'example')}, {number + 1} of {of}")
     folder = job.folder / f"without-{digest_json(sorted(left_out))[:16]}"
-    trained, candidate = tune.again(left_out, folder, TrainWatch(job.watch.train, job.watch.say))
+    trained, candidate = tune.again(left_out, hold, folder, TrainWatch(job.watch.train, job.watch.say))
     if trained.stopped == "interrupted":
         raise job.interrupted(f"after step {trained.steps} of training {number + 1} of {of}")
     source = candidate_source(tune.home, tune.below, candidate)
