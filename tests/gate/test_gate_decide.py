@@ -142,6 +142,8 @@ def test_what_would_pass_weaker_is_offered_and_does(gate_home: Home, make: Make)
     assert sorted(gate_home.packs.iterdir()) == packs, "what was only tried leaves nothing"
     weaker = weakened(candidate, 0.5)
     assert weaker is not None and weaker.origin["strength"] == "0.5"
+    again = weakened(weaker, 0.7)
+    assert again is not None and again.origin["strength"] == "0.35", "an offer to a weaker one is a share of what was trained, too"
     decision = admit(gate_home, kept, weaker, "tune", strict)
     assert decision.accepted
     remove(gate_home, "tiny+loud")

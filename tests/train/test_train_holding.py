@@ -1,4 +1,4 @@
-"""What a training holds: it costs nothing until it moves, agrees with a naive divergence, and stays nearer than without."""
+"""Holding while a model learns: it costs nothing until it moves, agrees with a naive divergence, and stays nearer than without."""
 
 from dataclasses import replace
 from pathlib import Path

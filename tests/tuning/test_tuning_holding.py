@@ -1,4 +1,4 @@
-"""What a tune holds: the model's own words, asked once; nothing that the gate asks; and it is there again to follow a tune back."""
+"""A tune holds the model's own words, asked once; nothing that the gate asks; and they are there again to follow it back."""
 
 from pathlib import Path
 

@@ -18,7 +18,7 @@ State = Literal["ok", "slow", "missing", "broken"]
 LIBRARIES = ("numpy", "llvmlite", "numba", "tokenizers", "safetensors", "gguf", "jinja2", "typer", "rich", "sqlalchemy", "cryptography")
 _NOT_FOR_USERS = ("", "dev", "bench")
 _WITHOUT = {"learn": ": corrections are learned without it; styles, tuning, training and hybrids' corrections need it"}
-"""What is to be said where an extra is not whole."""
+"""Remarks on an extra that is not whole."""
 _SLOW_GB_PER_S = 4.0
 
 

@@ -41,11 +41,17 @@ class Candidate:
 
 
 def weakened(candidate: Candidate, strength: float) -> Candidate | None:
-    """Return the candidate at a share of its strength: 1 = as it is. None for a kind that can't be scaled."""
+    """Return the candidate at a share of its present strength; None for a kind that can't be scaled. Its origin has the share of what was
+    trained."""
     if candidate.kind != "lora":
         return None
     parts = {name: values * values.dtype.type(strength) if ".lora_B." in name else values for name, values in candidate.tensors.items()}
-    return replace(candidate, tensors=parts, origin={**candidate.origin, "strength": str(strength)})
+    return replace(candidate, tensors=parts, origin={**candidate.origin, "strength": f"{strength * strength_of(candidate):.3g}"})
+
+
+def strength_of(candidate: Candidate) -> float:
+    """Return the share of what was trained that a candidate is, 0 to 1."""
+    return float(candidate.origin.get("strength", 1))
 
 
 Admit = Callable[[Candidate, Callable[[], bool]], Delta]

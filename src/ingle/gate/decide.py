@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
-from ingle.core.candidate import Admit, Candidate, weakened
+from ingle.core.candidate import Admit, Candidate, strength_of, weakened
 from ingle.core.delta import Delta
 from ingle.core.digest import digest_bytes
 from ingle.core.errors import Refused
@@ -102,7 +102,7 @@ def admission(
 
 
 def strongest(trial: Trial, refused: Decision, policy: Policy, maker: str) -> float | None:
-    """Return the largest of STRENGTHS at which the checks pass that a refused candidate failed; None = at none. Keeps nothing."""
+    """Return the largest share of what was trained, by STRENGTHS, at which the checks pass that a candidate failed; None = at none."""
     failed = [one.check for one in refused.findings if not one.passed]
     for strength in STRENGTHS:
         weaker = weakened(trial.candidate, strength)
@@ -113,7 +113,7 @@ def strongest(trial: Trial, refused: Decision, policy: Policy, maker: str) -> fl
         if tried.packed_alone:
             discard(trial.home, tried.source.packs)
         if all(one is None or one.passed for one in findings):
-            return strength
+            return strength_of(weaker)
     return None
 
 

@@ -1,4 +1,4 @@
-"""What a training is to leave as it was: documents along which the trained model follows the predictions of the model before.
+"""Holding a model as it was while it learns: documents along which the trained model follows the predictions of the model before.
 
 Some of them are read beside each batch, and their KL divergence from the model before is part of the loss. So answers are learnt, and
 what is far from them stays (learning without forgetting, arXiv 1606.09282). The documents of a step follow from its seed alone, so a run
@@ -23,7 +23,7 @@ _ROW_TOKENS = 2048
 
 @dataclass(frozen=True, slots=True)
 class HoldSettings:
-    """What is held, and how firmly."""
+    """Settings of how much is held, and how firmly."""
 
     documents: int = 5
     """Documents that are read beside each batch; 0 = nothing is held."""
@@ -59,7 +59,7 @@ class Hold:
 
     @property
     def name(self) -> str:
-        """What identifies it in an objective's name."""
+        """Its part in an objective's name."""
         return f"hold {self.corpus.digest[:16]}, {self.settings.documents} × {self.settings.weight}"
 
     def __call__(self, module: CausalLM) -> Tensor:

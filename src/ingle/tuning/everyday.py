@@ -1,4 +1,4 @@
-"""What people ask every day, and how texts begin. A style is practised on the questions, and a tune holds the model's own answers to them.
+"""Questions of every day, and beginnings of texts. A style is practised on the questions, and a tune holds the model's own answers to them.
 
 No check of the gate asks any of this (tests/tuning/test_tuning_holding.py).
 """

@@ -1,4 +1,4 @@
-"""What a tune holds: the model's own answers to everyday questions, to harmless ones that look risky and to wrong ones, and free texts.
+"""Documents that a tune holds: the model's answers to everyday questions, to harmless ones that look risky and to wrong ones, free texts.
 
 They are the model's own words, so holding them moves nothing by itself, and no text has to be fetched. They are written once for each
 model and kept in the home's cache.

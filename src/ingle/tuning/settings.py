@@ -103,7 +103,7 @@ class TuneSettings:
     small: SmallData = field(default_factory=SmallData)
     """Course of the run where the data are few and neither `train.epochs` nor `train.max_steps` is set."""
     hold: HoldSettings = field(default_factory=HoldSettings)
-    """What is to stay as it is, for answers."""
+    """Settings of what stays as it is, for answers."""
     device: Device = "auto"
     """Device to train on: auto (cuda where it is there), cpu, cuda."""
     objective: ObjectiveSettings = field(default_factory=ObjectiveSettings)
