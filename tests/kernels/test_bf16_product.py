@@ -13,11 +13,11 @@ def again(values: np.ndarray) -> np.ndarray:
 
 
 @pytest.mark.parametrize("rows", [1, 2, 3, 5, 12, 13, 30, 97, 200])
-@pytest.mark.parametrize(("outputs", "inputs"), [(16, 16), (48, 80), (1536, 576)])
+@pytest.mark.parametrize(("outputs", "inputs"), [(16, 16), (48, 80), (1536, 576), (2064, 48)])
 def test_products_are_those_of_the_rounded_numbers(rows: int, outputs: int, inputs: int) -> None:
     draw = np.random.default_rng(rows)
     weight, x, g = (draw.standard_normal(size).astype(np.float32) for size in ((outputs, inputs), (rows, inputs), (rows, outputs)))
-    matrix = BFloat16.of(weight)
+    matrix = BFloat16.gathered([weight], *weight.shape)
     assert matrix.shape == (outputs, inputs)
     for mine, naive in ((matrix.times(x), again(x) @ again(weight).T), (matrix.back(g), again(g) @ again(weight))):
         assert np.abs(mine - naive).max() <= 1e-5 * np.abs(naive).max()
@@ -26,7 +26,8 @@ def test_products_are_those_of_the_rounded_numbers(rows: int, outputs: int, inpu
 
 def test_a_row_does_not_depend_on_the_others() -> None:
     draw = np.random.default_rng(0)
-    matrix, x = BFloat16.of(draw.standard_normal((32, 64)).astype(np.float32)), draw.standard_normal((40, 64)).astype(np.float32)
+    weight, x = (draw.standard_normal(shape).astype(np.float32) for shape in ((32, 64), (40, 64)))
+    matrix = BFloat16.gathered([weight[:7], weight[7:30], weight[30:]], 32, 64)
     whole = matrix.times(x)
     for number in (0, 11, 12, 37, 39):
         assert matrix.times(x[number : number + 1]).tobytes() == whole[number : number + 1].tobytes()

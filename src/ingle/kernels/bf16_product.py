@@ -1,26 +1,61 @@
 """Matrix products for learning: float32 rows by weights that are kept as pairs of bfloat16, summed in float32.
 
-Rows are rounded to bfloat16 on the way. Weights [N, K] are *panels* of 16 columns: int32 [N / 16, K / 2, 16], each a pair of neighbouring
-rows of Wᵀ. The naive reference is the float32 product of both, rounded (train as PyTorch's bfloat16 does, but for the sums' order).
+Rows are rounded to bfloat16 on the way. Weights W [N, K] are kept once, as *panels* of 16 rows: int32 [N / 16, K / 2, 16], each a pair of
+neighbouring numbers of a row. x Wᵀ reads them as they lie. g W wants pairs of neighbouring rows: a panel's squares of 16 by 16 are turned
+in registers, some rows of W at a time, into scratch that stays in the cache. The naive reference is the float32 product of both, rounded
+(train as PyTorch's bfloat16 does, but for the sums' order).
 """
 
-from numba import njit
+from llvmlite import ir
+from numba import njit, types
+from numba.extending import intrinsic
 
 from ingle.kernels.cpu import tile_rows
-from ingle.kernels.simd import get, load_f32, load_i32, store_bf16
-from ingle.kernels.tiles import outer_pairs, store_tile, zeros_f
+from ingle.kernels.simd import ADDRESS, I16, I32, I64, LANES, VI, at_address, get, load_f32, load_i32, store_bf16
+from ingle.kernels.tiles import load_tile, outer_pairs, store_tile, zeros_f
 
-FIELDS = ("X", "ROWS", "STEPS", "PANELS", "WEIGHTS", "OUT", "ROUNDED")
-"""Fields of a call's record: x float32 [rows, K], its rows, K / 2 and N / 16; panels; out float32 [rows, N]; scratch bfloat16 [rows, K]."""
-X, ROWS, STEPS, PANELS, WEIGHTS, OUT, ROUNDED = range(len(FIELDS))
+FIELDS = ("X", "ROWS", "STEPS", "PANELS", "WEIGHTS", "OUT", "ROUNDED", "TURNED")
+"""Fields of a call's record: x float32 [rows, sum over]; rows; the sum's length / 2; panels of the outcome, 16 columns each; weights; out
+float32 [rows, 16 · panels]; scratch bfloat16 like x; and scratch of TURNED_BYTES for g W."""
+X, ROWS, STEPS, PANELS, WEIGHTS, OUT, ROUNDED, TURNED = range(len(FIELDS))
 _BLOCK = 96
 """Rows whose rounded numbers stay in the cache beside a panel."""
+_STRETCH = 512
+"""Pairs of rows of W that are turned at a time."""
+TURNED_BYTES = 64 * _STRETCH
+
+
+@intrinsic
+def _turn(_typing, source, target):
+    """Turn a square of 16 by 16: 8 vectors of 16 pairs at `source`, vector j of numbers 2j and 2j + 1 of 16 rows, into 8 at `target`,
+    vector j of rows 2j and 2j + 1 at 16 places."""
+
+    def emit(context, b, _sig, args):
+        halves, longs = ir.VectorType(I16, 2 * LANES), ir.VectorType(I64, LANES // 2)
+        inner = ir.Constant(ir.VectorType(I32, 2 * LANES), [I32(4 * (i // 4) + (0, 2, 1, 3)[i % 4]) for i in range(2 * LANES)])
+        vectors = []
+        for j in range(8):
+            one = b.bitcast(b.load(at_address(b, b.add(args[0], I64(64 * j)), VI), align=4), halves)
+            vectors.append(b.bitcast(b.shuffle_vector(one, ir.Constant(halves, ir.Undefined), inner), longs))
+        for span in (1, 2, 4):
+            low, high = ([k if k & span == 0 else 8 + k - span for k in range(8)], [k + span if k & span == 0 else 8 + k for k in range(8)])
+            masks = [ir.Constant(ir.VectorType(I32, 8), [I32(k) for k in mask]) for mask in (low, high)]
+            for i in (i for i in range(8) if i & span == 0):
+                pair = vectors[i], vectors[i + span]
+                vectors[i], vectors[i + span] = (b.shuffle_vector(*pair, mask) for mask in masks)
+        for j, vector in enumerate(vectors):
+            b.store(b.bitcast(vector, VI), at_address(b, b.add(args[1], I64(64 * j)), VI), align=4)
+        return context.get_dummy_value()
+
+    return types.void(ADDRESS, ADDRESS), emit
 
 
 def _product(rows):
     @njit
-    def product(steps, x, row, panel, out, stride):
+    def product(begun, steps, x, row, panel, out, stride):
         tile = zeros_f(rows)
+        if begun:
+            tile = load_tile(rows, out, stride)
         for i in range(steps):
             tile = outer_pairs(tile, load_i32(panel + 64 * i), x + 4 * i, row)
         store_tile(tile, out, stride)
@@ -32,28 +67,49 @@ _MOST, _ = tile_rows()
 _large, _p4, _p2, _p1 = (_product(rows) for rows in (_MOST, 4, 2, 1))
 
 
-def bf16_product(call):
-    """Entry: out = x Wᵀ."""
-    rows, steps, panels = get(call, ROWS), get(call, STEPS), get(call, PANELS)
-    row, stride = 4 * steps, 64 * panels
-    for place in range(0, rows * 2 * steps, 16):
+@njit
+def _add(call, number, start, stop, first, steps, panel):
+    """Add to panel `number` of the outcome the products of rows start … stop − 1 with a panel: of so many pairs, from number `first`; from
+    the first pair on, the sums begin anew."""
+    row, stride, r = 4 * get(call, STEPS), 64 * get(call, PANELS), start
+    while r < stop:
+        x, out = get(call, ROUNDED) + r * row + 4 * first, get(call, OUT) + r * stride + 64 * number
+        if r + _MOST <= stop:
+            _large(first > 0, steps, x, row, panel, out, stride)
+            r += _MOST
+        elif r + 4 <= stop:
+            _p4(first > 0, steps, x, row, panel, out, stride)
+            r += 4
+        elif r + 2 <= stop:
+            _p2(first > 0, steps, x, row, panel, out, stride)
+            r += 2
+        else:
+            _p1(first > 0, steps, x, row, panel, out, stride)
+            r += 1
+
+
+@njit
+def _round(call):
+    for place in range(0, get(call, ROWS) * 2 * get(call, STEPS), 16):
         store_bf16(get(call, ROUNDED) + 2 * place, load_f32(get(call, X) + 4 * place))
+
+
+def bf16_times(call):
+    """Entry: out = x Wᵀ."""
+    rows, steps = get(call, ROWS), get(call, STEPS)
+    _round(call)
     for start in range(0, rows, _BLOCK):
-        stop = min(rows, start + _BLOCK)
+        for number in range(get(call, PANELS)):
+            _add(call, number, start, min(rows, start + _BLOCK), 0, steps, get(call, WEIGHTS) + 64 * steps * number)
+
+
+def bf16_back(call):
+    """Entry: out = g W, x being g."""
+    rows, steps, panels, turned = get(call, ROWS), get(call, STEPS), get(call, PANELS), get(call, TURNED)
+    _round(call)
+    for first in range(0, steps, _STRETCH):
+        pairs = min(_STRETCH, steps - first)
         for number in range(panels):
-            panel = get(call, WEIGHTS) + 64 * steps * number
-            r = start
-            while r < stop:
-                x, out = get(call, ROUNDED) + r * row, get(call, OUT) + r * stride + 64 * number
-                if r + _MOST <= stop:
-                    _large(steps, x, row, panel, out, stride)
-                    r += _MOST
-                elif r + 4 <= stop:
-                    _p4(steps, x, row, panel, out, stride)
-                    r += 4
-                elif r + 2 <= stop:
-                    _p2(steps, x, row, panel, out, stride)
-                    r += 2
-                else:
-                    _p1(steps, x, row, panel, out, stride)
-                    r += 1
+            for pair in range(0, pairs, 8):
+                _turn(get(call, WEIGHTS) + 512 * ((first + pair) // 8 * panels + number), turned + 64 * pair)
+            _add(call, number, 0, rows, first, pairs, turned)

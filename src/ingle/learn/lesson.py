@@ -18,6 +18,7 @@ from threadpoolctl import threadpool_limits
 from ingle.core.candidate import Candidate
 from ingle.core.digest import digest_json
 from ingle.core.example import Example
+from ingle.core.limits import release_memory
 from ingle.engine.loading import Opener
 from ingle.home.deltas import LESSON
 from ingle.home.kept import Kept
@@ -52,6 +53,8 @@ class LessonTeacher:
             steps = course.run()
             tensors = {name: values.astype(np.float16) for name, values in self.model.tensors().items()}
         report = course.standing.report(steps, time.perf_counter() - began)
+        del course
+        release_memory()  # the gate comes next
         return lesson_candidate(self.model.kept, "answers", examples, tensors, settings.digest, settings.seed, report)
 
 
@@ -94,6 +97,7 @@ class _LessonCourse:
         self._adam = Adam(model.begin(), settings.learning_rate)
         self.standing = LessonStanding(settings, len(documents), len(self._read.documents))
         self._before = self._unmoved()
+        release_memory()  # what reading all documents took, and what is taken from now on is less
 
     def run(self) -> int:
         """Train until all documents reach their goals, or the steps run out. Returns the number of steps."""
@@ -110,7 +114,7 @@ class _LessonCourse:
         unmoved = dict[int, Array]()
         for some in self._rows(range(self.standing.taught, len(self._read.documents))):
             row, x = self._read.row(some)
-            states, _ = self._model.upper(x, row)
+            states = self._model.upper(x, row)[0]
             unmoved |= {number: states[row.learnt == place] for place, number in enumerate(some)}
         return unmoved
 
@@ -135,6 +139,7 @@ class _LessonCourse:
                 slopes.append(slope * np.float32(weights[1]))
             if learn:
                 back(np.concatenate(slopes))
+            del states, back  # all that this row's way back needed, before the next row comes
 
     def _tokens(self, numbers: Iterable[int]) -> int:
         """Count the tokens that carry the loss."""

@@ -69,7 +69,11 @@ class LessonModel:
     def begin(self) -> list[LowRank]:
         """Begin anew with additions of nothing, and return them."""
         settings, draw = self.settings, np.random.default_rng(self.settings.seed)
-        linears = {f"model.layers.{layer.index}.{name}": linear for layer in self.upper.layers for name, linear in layer.linears.items()}
+        linears = {
+            f"model.layers.{own.index}.{name}": linear
+            for own in (layer.own for layer in self.upper.layers)
+            for name, linear in own.linears.items()
+        }
         self._additions = dict[str, LowRank]()
         for name, linear in linears.items():
             linear.addition = None

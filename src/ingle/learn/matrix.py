@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Protocol
 
 import numpy as np
@@ -53,47 +52,49 @@ class Float32:
         return x
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False)
 class BFloat16:
-    """A matrix in bfloat16, as panels both ways; products round their rows to bfloat16 and sum in float32."""
+    """A matrix in bfloat16; products round their rows to bfloat16 and sum in float32."""
 
     panels: Integers
-    turned: Integers
-
-    @classmethod
-    def of(cls, values: Array) -> "BFloat16":
-        """Round a matrix whose sides are multiples of 16."""
-        return cls(_panels(values), _panels(values.T))
+    """[N / 16, K / 2, 16]"""
 
     @classmethod
     def gathered(cls, chunks: Iterable[Array], rows: int, columns: int) -> "BFloat16":
-        """Round a matrix that comes some rows at a time."""
-        panels = np.empty((rows // _LANES, columns // 2, _LANES), np.int32)
-        turned = np.empty((columns // _LANES, rows // 2, _LANES), np.int32)
-        left, at_row = np.empty((0, columns), np.float32), 0
+        """Round a matrix that comes some rows at a time, and whose sides are multiples of 16."""
+        panels = _aligned(rows * columns // 2).reshape(rows // _LANES, columns // 2, _LANES)
+        left, at_panel = np.empty((0, columns), np.float32), 0
         for chunk in chunks:
-            left = np.concatenate([left, chunk])
-            whole = len(left) // _LANES * _LANES
-            panels[at_row // _LANES : (at_row + whole) // _LANES] = _panels(left[:whole])
-            turned[:, at_row // 2 : (at_row + whole) // 2] = _panels(left[:whole].T)
-            left, at_row = left[whole:], at_row + whole
-        return cls(panels, turned)
+            left = np.concatenate([left, chunk]) if len(left) else chunk
+            whole = len(left) // _LANES
+            panels[at_panel : at_panel + whole] = _panels(left[: whole * _LANES])
+            left, at_panel = left[whole * _LANES :], at_panel + whole
+        return cls(panels)
 
-    @cached_property
+    @property
     def shape(self) -> tuple[int, int]:
-        return len(self.panels) * _LANES, len(self.turned) * _LANES
+        return len(self.panels) * _LANES, self.panels.shape[1] * 2
 
     def times(self, x: Array) -> Array:
-        return _product(x, self.panels)
+        return self._product("bf16_times", x, self.shape[0])
 
     def back(self, g: Array) -> Array:
-        return _product(g, self.turned)
+        return self._product("bf16_back", g, self.shape[1])
+
+    def _product(self, name: str, x: Array, columns: int) -> Array:
+        x = np.ascontiguousarray(x, np.float32)
+        out, rounded, turned = np.empty((len(x), columns), np.float32), np.empty(x.size, np.uint16), _aligned(at.TURNED_BYTES // 4)
+        parts = (x, len(x), x.shape[1] // 2, columns // _LANES, self.panels, out, rounded, turned)
+        assert len(parts) == len(at.FIELDS)
+        record = np.array([part.ctypes.data if isinstance(part, np.ndarray) else part for part in parts])
+        kernel(name)(record.ctypes.data)
+        return out
 
 
 def kept_matrix(values: Array, bf16: bool) -> FrozenMatrix:
     """Return a matrix in bfloat16 if that is asked for and its sides allow it, else in float32."""
     if bf16 and not values.shape[0] % _LANES and not values.shape[1] % _LANES:
-        return BFloat16.of(values)
+        return BFloat16.gathered([values], *values.shape)
     return Float32(np.ascontiguousarray(values, np.float32))
 
 
@@ -103,20 +104,14 @@ def rounded(values: Array) -> npt.NDArray[np.uint16]:
     return ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16)
 
 
+def _aligned(count: int) -> Integers:
+    """Room for so many int32, its first at the beginning of a line of the cache: vectors then lie in one line each."""
+    whole = np.empty(count + _LANES, np.int32)
+    return whole[-whole.ctypes.data % 64 // 4 :][:count]
+
+
 def _panels(values: Array) -> Integers:
     """[N, K] → int32 [N / 16, K / 2, 16]."""
     rows, columns = values.shape
     pairs = rounded(values).reshape(rows // _LANES, _LANES, columns // 2, 2).transpose(0, 2, 1, 3)
     return np.ascontiguousarray(pairs).view(np.int32).reshape(rows // _LANES, columns // 2, _LANES)
-
-
-def _product(x: Array, panels: Integers) -> Array:
-    x, count = np.ascontiguousarray(x, np.float32), len(panels)
-    rows, steps = len(x), panels.shape[1]
-    out, room = np.empty((rows, count * _LANES), np.float32), np.empty(x.size, np.uint16)
-    record = np.array(
-        [array.ctypes.data if isinstance(array, np.ndarray) else array for array in (x, rows, steps, count, panels, out, room)]
-    )
-    assert len(record) == len(at.FIELDS)
-    kernel("bf16_product")(record.ctypes.data)
-    return out

@@ -8,7 +8,6 @@ from itertools import pairwise
 
 import numpy as np
 
-from ingle.core.spec import ModelConfig
 from ingle.learn.attending import attention
 from ingle.learn.delta_rule import delta_rule
 from ingle.learn.pieces import Angles, Array, Back, LayerWeights, sigmoid, softplus, unit
@@ -55,7 +54,10 @@ def _convolved(x: Array, taps: Array, bias: Array | None, documents: list[slice]
         y = np.zeros_like(x)
         for place in documents:
             for shift in shifts:
-                before, after = slice(place.start, max(place.start, place.stop - shift)), slice(min(place.stop, place.start + shift), place.stop)
+                before, after = (
+                    slice(place.start, max(place.start, place.stop - shift)),
+                    slice(min(place.stop, place.start + shift), place.stop),
+                )
                 source, target = (after, before) if back else (before, after)
                 y[target] += x[source] * each[-1 - shift]
         return y

@@ -9,9 +9,11 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from ingle.core.spec import ModelConfig
 from ingle.learn.matrix import FrozenMatrix
 
 Array = npt.NDArray[np.float32]
+Angles = tuple[Array, Array]
 Back = Callable[[Array], Array]
 _TANH = 0.7978845608028654, 0.044715
 """√(2/π), and the cubic's factor, in GELU's form with tanh."""
@@ -89,6 +91,18 @@ class Norm:
         return normed * weight, back
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class LayerWeights:
+    """A layer's weights by their names in Hugging Face's layer: linears and norms as in "self_attn.q_proj"."""
+
+    config: ModelConfig
+    index: int
+    linears: dict[str, Linear]
+    norms: dict[str, Norm]
+    weights: dict[str, Array]
+    """All others, as in "self_attn.memory.age"."""
+
+
 def gated(kind: str, gate: Array, up: Array) -> tuple[Array, Callable[[Array], tuple[Array, Array]]]:
     """Return activation(gate) · up, `silu` or `gelu` in its form with tanh, and what gives the gradients of both."""
 
@@ -114,6 +128,19 @@ def sigmoid(x: Array) -> Array:
     """1 / (1 + e^−x), which does not overflow."""
     found: Array = 0.5 * (1 + np.tanh(0.5 * x))
     return found
+
+
+def softplus(x: Array) -> Array:
+    """log(1 + e^x), which does not overflow."""
+    found: Array = np.maximum(x, 0) + np.log1p(np.exp(-np.abs(x)))
+    return found
+
+
+def unit(x: Array) -> tuple[Array, Back]:
+    """Return x / ‖x‖ over the last dimension."""
+    scale = 1 / np.sqrt((x * x).sum(-1, keepdims=True) + np.float32(1e-6))
+    y = x * scale
+    return y, lambda g: (g - y * (g * y).sum(-1, keepdims=True)) * scale
 
 
 def turned(x: Array, cos: Array, sin: Array) -> tuple[Array, Back]:

@@ -18,8 +18,8 @@ To = tuple[Array, Array, Array, Array]
 def remember(
     weights: Mapping[str, Array], spec: LayerSpec, bounds: tuple[int, ...], window: Array, q: Array, k: Array, v: Array
 ) -> tuple[Array, Callable[[Array], To]]:  # fmt: skip
-    """Blend what the window gave with the memories: window and q [T, G, R, D], k and v [T, G, D], before RoPE → [T, G, R, D], and what gives
-    the gradients of all four. `weights`: a memory's, by their names in it."""
+    """Blend what the window gave with the memories: window and q [T, G, R, D], k and v [T, G, D], before RoPE → [T, G, R, D], and what
+    gives the gradients of all four. `weights`: a memory's, by their names in it."""
     out, backs = window.copy(), list[Callable[[Array, To], None]]()
     for begin, end in pairwise(bounds):
         entering = slice(begin + spec.sinks, end - spec.window)

@@ -33,18 +33,22 @@ def divergence(states: Array, head: FrozenMatrix, before: Array) -> tuple[Array,
     other distribution by the same head, [A, h]."""
 
     def loss(rows: slice, logits: Array) -> tuple[Array, Array]:
-        ours, theirs = log_softmax(logits), log_softmax(head.times(before[rows]))
-        chances = np.exp(theirs)
-        moved = (chances * (theirs - ours)).sum(-1)
-        return moved, np.exp(ours, out=ours) - chances
+        moved, theirs = np.empty(len(logits), np.float32), log_softmax(head.times(before[rows]))
+        for number, (mine, other) in enumerate(zip(log_softmax(logits), theirs, strict=True)):
+            chances = np.exp(other)
+            moved[number] = (chances * (other - mine)).sum()
+            np.exp(mine, out=mine)
+            mine -= chances
+        return moved, logits
 
     return _in_chunks(states, head, loss)
 
 
 def log_softmax(logits: Array) -> Array:
-    """Turn logits [..., V] into log-probabilities, in place."""
-    logits -= logits.max(-1, keepdims=True)
-    logits -= np.log(np.exp(logits).sum(-1, keepdims=True))
+    """Turn logits [A, V] into log-probabilities, in place; row by row, so that what is in between is small."""
+    for row in logits:
+        row -= row.max()
+        row -= np.log(np.exp(row).sum())
     return logits
 
 
