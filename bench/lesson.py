@@ -1,7 +1,8 @@
 """A lesson by our own kernels beside PyTorch's: seconds, how certain it gets, what it moves, memory. Corrections for fitting, SmolLM2-135M.
 
 Both teach the same corrections with the default settings, in turn, one core each; each has taught one lesson before it is measured, so
-that neither loads anything. Memory is the most of a process that teaches one lesson from its start (Linux). The last line is JSON.
+that neither loads anything. Memory is the most that a process has for itself which teaches one lesson from its start,
+files that it reads aside (Linux). The last line is JSON.
 
     python bench/lesson.py [--corrections 6]
 """
@@ -15,7 +16,6 @@ from typing import Any
 from adapt_data import read
 from harness import Figure, finish, ratios, show
 from ingle.cli.house import find_home
-from ingle.core.candidate import Candidate
 from ingle.core.example import Example
 from ingle.engine.loading import Opener
 from ingle.engine.team import Cores
@@ -25,12 +25,18 @@ from ingle.learn.lesson_settings import LessonSettings
 
 MODEL = "smollm2"
 PEAK = """
-import sys
-from pathlib import Path
+import sys, threading, time
 sys.path.insert(0, "bench")
+from ingle.core.limits import own_bytes
 from lesson import examples, teacher_of
+found = [0]
+def look():
+    while True:
+        found.append(own_bytes())
+        time.sleep(0.01)
+threading.Thread(target=look, daemon=True).start()
 teacher_of(sys.argv[1]).lesson(examples(1))
-print(int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]) * 1024)
+print(max(found))
 """
 
 
@@ -40,9 +46,9 @@ def teacher_of(way: str) -> Any:
     kept = get_kept(home, MODEL)
     if way == "ours":
         return LessonTeacher(home, kept, LessonSettings(), Opener(cores=Cores(1)))
-    from ingle.learn.teaching import Teacher  # only here: PyTorch takes memory
+    from lesson_pytorch import PyTorchTeacher  # only here: PyTorch takes memory
 
-    return Teacher(home, kept, LessonSettings())
+    return PyTorchTeacher(home, kept, LessonSettings())
 
 
 def examples(count: int) -> list[Example]:
@@ -58,19 +64,20 @@ def main() -> None:
     some = examples(parser.parse_args().corrections)
     teachers = {way: teacher_of(way) for way in ("ours", "PyTorch's")}
     seconds: dict[str, list[float]] = {way: [] for way in teachers}
-    reports: dict[str, list[Candidate]] = {way: [] for way in teachers}
+    reports: dict[str, list[dict[str, Any]]] = {way: [] for way in teachers}
     for teacher in teachers.values():
         teacher.lesson(some[:1])
     for number, one in enumerate(some):
         for way, teacher in teachers.items():
             began = time.perf_counter()
-            reports[way].append(teacher.lesson([one]))
+            taught = teacher.lesson([one])
             seconds[way].append(time.perf_counter() - began)
+            reports[way].append(taught if isinstance(taught, dict) else taught.report)
         print(f"{number + 1} of {len(some)}", file=sys.stderr)
     rows, result = [["", "seconds", "steps", "certainty", "drift", "peak MB"]], dict[str, Any]()
     for way in teachers:
         peak = int(subprocess.run([sys.executable, "-c", PEAK, way], capture_output=True, text=True, check=True).stdout.split()[-1])
-        figures = {name: Figure(tuple(float((one.report or {})[name]) for one in reports[way])) for name in ("steps", "certainty", "drift")}
+        figures = {name: Figure(tuple(float(one[name]) for one in reports[way])) for name in ("steps", "certainty", "drift")}
         whole = {"seconds": Figure(tuple(seconds[way])), **figures}
         result[way] = {name: figure.values for name, figure in whole.items()} | {"peak_mb": peak / 1e6}
         rows.append([way, *(f"{figure}" for figure in whole.values()), f"{peak / 1e6:.0f}"])

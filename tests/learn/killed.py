@@ -13,13 +13,11 @@ import sys
 import time
 from pathlib import Path
 
-import torch  # noqa: F401 - before the forks, which then needn't
-
 from ingle.core.event import Event
 from ingle.home.examples import list_examples
 from ingle.home.lessons import list_lessons
 from ingle.home.place import Home
-from ingle.learn import lesson_trainer, teaching  # noqa: F401 - the same
+from ingle.learn import lesson_trainer
 from ingle.learn.learner import LOCK, Learner, Trainer, learn_once
 from ingle.ledger.chain import Ledger
 from ingle.serve.rooms import open_rooms

@@ -11,10 +11,10 @@ from ingle.home.place import Home
 from ingle.learn.lesson_settings import StyleSettings
 from ingle.learn.practice import Own, Practice, slip, within
 from ingle.learn.style_bounds import common_bounds
-from ingle.learn.teaching import Teacher
+from ingle.learn.style_teacher import StyleTeacher
 from ingle.learn.trainable_model import TrainableModel
 from ingle.tuning.everyday import EVERYDAY
-from tests.learn.test_learn_teaching import SETTINGS, home  # noqa: F401 - a fixture
+from tests.learn.test_lesson import SETTINGS, home  # noqa: F401 - a fixture
 
 SETTING = StyleSettings(own_answers=2, own_tokens=6, rounds=1, own_epochs=1)
 LIKED, OTHER = "I am so. They are. " * 3, "I'm so so. They are. " * 3
@@ -29,7 +29,7 @@ RATED = [
 
 @pytest.fixture(scope="module")
 def model(home: Home) -> TrainableModel:  # noqa: F811
-    return Teacher(home, get_kept(home, "tiny"), SETTINGS, SETTING).model
+    return StyleTeacher(home, get_kept(home, "tiny"), SETTINGS, SETTING).model
 
 
 def test_what_is_within_is_kept_whole_and_of_others_the_beginning() -> None:
@@ -125,7 +125,7 @@ def test_only_an_answer_that_ends_is_learned_with_its_end(model: TrainableModel)
 
 def test_without_rounds_a_style_learns_from_the_rated_ones_alone(home: Home) -> None:  # noqa: F811
     kept = get_kept(home, "tiny")
-    reports = [Teacher(home, kept, SETTINGS, replace(SETTING, rounds=rounds)).style(RATED).report for rounds in (0, 1)]
+    reports = [StyleTeacher(home, kept, SETTINGS, replace(SETTING, rounds=rounds)).style(RATED).report for rounds in (0, 1)]
     assert [(report["own"] > 0, report["bounds"]) for report in reports if report is not None] == [(False, 1), (True, 1)]
 
 

@@ -12,19 +12,19 @@ from ingle.home.kept import get_kept
 from ingle.home.place import Home
 from ingle.learn.lesson_settings import StyleSettings
 from ingle.learn.prose import BEGINNINGS, Prose
-from ingle.learn.teaching import Teacher
+from ingle.learn.style_teacher import StyleTeacher
 from ingle.learn.trainable_model import TrainableModel
 from ingle.train.encode import Document
 from ingle.train.optimisers import OptimiserSettings
 from tests.learn.test_learn_practice import RATED
-from tests.learn.test_learn_teaching import SETTINGS, home  # noqa: F401 - a fixture
+from tests.learn.test_lesson import SETTINGS, home  # noqa: F401 - a fixture
 
 STYLES = StyleSettings(learning_rate=2e-2, rounds=0, epochs=3, prose_tokens=8, prose_weight=0.0, most_drift=1e9)
 
 
 @pytest.fixture
 def model(home: Home) -> Iterator[TrainableModel]:  # noqa: F811
-    model = Teacher(home, get_kept(home, "tiny"), SETTINGS, STYLES).model
+    model = StyleTeacher(home, get_kept(home, "tiny"), SETTINGS, STYLES).model
     with model.learning(0, OptimiserSettings()):
         yield model
 
@@ -84,7 +84,7 @@ def test_a_style_is_held_by_its_weight_and_drawn_back_to_its_limit(home: Home) -
     kept = get_kept(home, "tiny")
 
     def told(**values: float) -> tuple[float, float]:
-        report = Teacher(home, kept, SETTINGS, replace(STYLES, **values)).style(RATED).report  # type: ignore[arg-type]
+        report = StyleTeacher(home, kept, SETTINGS, replace(STYLES, **values)).style(RATED).report  # type: ignore[arg-type]
         assert report is not None
         return float(report["drift"]), float(report["shrunk"])
 

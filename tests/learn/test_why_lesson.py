@@ -8,7 +8,7 @@ from ingle.core.errors import ConfigError, NotKept
 from ingle.core.message import Message, Request
 from ingle.home.lessons import list_lessons
 from ingle.learn.learner import consolidate
-from ingle.learn.teaching import Teacher
+from ingle.learn.lesson import LessonTeacher
 from ingle.learn.why_lesson import proved_lesson
 from tests.adapt.conftest import House
 from tests.learn.lessons import ANSWERS, QUESTIONS, SMALL, learn, learner, lenient, taught_bytes
@@ -22,13 +22,13 @@ def test_learning_without_an_example_is_forgetting_it(house: House, monkeypatch:
     prompt = house.model.encode(Request((Message.of("user", QUESTIONS[1]),)))
     answer = house.model.tokenizer.encode(ANSWERS[1])
     made = dict[tuple[str, ...], Candidate]()
-    whole = Teacher.lesson
+    whole = LessonTeacher.lesson
 
-    def told(self: Teacher, examples: tuple) -> Candidate:  # type: ignore[type-arg]
+    def told(self: LessonTeacher, examples: tuple) -> Candidate:  # type: ignore[type-arg]
         candidate = made[tuple(one.id for one in examples)] = whole(self, examples)
         return candidate
 
-    monkeypatch.setattr(Teacher, "lesson", told)
+    monkeypatch.setattr(LessonTeacher, "lesson", told)
     proof = proved_lesson(house.home, house.engine, "", house.kept, lesson.digest, prompt, answer, SMALL)
     assert {cause.id for cause in proof.causes} == {one.id for one in taught}
     assert proof.causes[0].id == taught[1].id, "the correction of this very question"

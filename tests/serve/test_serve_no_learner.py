@@ -33,11 +33,10 @@ def bare(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Home:
-    """A model whose layers learn on our own kernels, and one whose heads are too narrow for them."""
+    """A home with a model."""
     place = tmp_path_factory.mktemp("bare")
     home = Home(place / "home")
-    pull(home, str(write_model(place / "tiny", changes={"head_dim": 32})), lambda _: None, "tiny")
-    pull(home, str(write_model(place / "narrow")), lambda _: None, "narrow")
+    pull(home, str(write_model(place / "tiny")), lambda _: None, "tiny")
     return home
 
 
@@ -48,27 +47,25 @@ def engine(home: Home, tmp_path: Path) -> Iterator[Engine]:
     found.dispose()
 
 
-def test_with_it_nobody_is_told(home: Home) -> None:
-    assert when_learned(home, CORRECTED) == SAID
-    assert all(lacking(home, model, kind) == "" for model in ("tiny", "narrow") for kind in ("correction", "rating"))
+def test_with_it_nobody_is_told() -> None:
+    assert when_learned(CORRECTED) == SAID
+    assert all(lacking(kind) == "" for kind in ("correction", "rating"))
 
 
 @pytest.mark.usefixtures("bare")
 def test_corrections_are_learned_and_styles_wait(home: Home, engine: Engine) -> None:
     rated = [add_example(engine, one) for one in RATED]
     assert next_work(home, engine, {}) is None
-    add_example(engine, replace(CORRECTED, model="narrow"))
-    assert next_work(home, engine, {}) is None
     made = add_example(engine, CORRECTED)
     work = next_work(home, engine, {})
     assert work is not None and work.ids == (made.id,)
-    told = page_learning._waits(home, [made, *rated])
+    told = page_learning._waits([made, *rated])
     assert told.startswith("Learning a style from ratings needs PyTorch") and f"{sys.executable} -m pip install" in told
-    assert page_learning._waits(home, [made]) == ""
+    assert page_learning._waits([made]) == ""
 
 
 @pytest.mark.usefixtures("bare")
-def test_who_teaches_is_told(home: Home) -> None:
-    assert when_learned(home, CORRECTED) == SAID
-    assert when_learned(home, replace(CORRECTED, model="narrow")).startswith("Learning corrections of narrow needs PyTorch")
-    assert when_learned(home, replace(CORRECTED, learn=False)) == "The weights don't learn it."
+def test_who_teaches_is_told() -> None:
+    assert when_learned(CORRECTED) == SAID
+    assert when_learned(RATED[0]).startswith("Learning a style from ratings needs PyTorch")
+    assert when_learned(replace(CORRECTED, learn=False)) == "The weights don't learn it."

@@ -53,7 +53,7 @@ def command(
         if listing:
             _list(engine, owner, model, as_json)
             return
-        waits = "" if together else _waits(home, engine)
+        waits = "" if together else _waits(engine)
         learned = _together(home, engine, settings, model) if together else _follow(home, engine, settings, watch or attached, attached)
     finally:
         engine.dispose()
@@ -130,13 +130,13 @@ def _why(one: "Example") -> str:
     return "; ".join(one.reasons) if one.reasons else one.lesson[:12]
 
 
-def _waits(home: "Home", engine: "Engine") -> str:
+def _waits(engine: "Engine") -> str:
     """Say why what is pending can't all be learned here; "" if it can."""
     from ingle.home.examples import list_examples
     from ingle.learn.able import lacking
 
-    pending = dict.fromkeys((one.model, one.kind) for one in list_examples(engine, None, ["pending"]) if one.learn and one.kind != "fact")
-    return next((why for model, kind in pending if (why := lacking(home, model, kind))), "")
+    pending = {one.kind for one in list_examples(engine, None, ["pending"]) if one.learn and one.kind != "fact"}
+    return next((why for kind in pending if (why := lacking(kind))), "")
 
 
 def _show(learned: "Learned", as_json: bool, waits: str) -> None:

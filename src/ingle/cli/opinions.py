@@ -33,7 +33,7 @@ def fix(talk: "Talk", rest: str) -> None:
     example = _feedback(talk, -1, rest, "")
     talk.conversation.turns[-1] = Message.of("assistant", rest)  # the talk goes on from what should have been said
     note("It acts from the next question on.")
-    talk.taught.tell(when_learned(talk.home, example))
+    talk.taught.tell(when_learned(example))
 
 
 def meant(talk: "Talk", rest: str) -> None:

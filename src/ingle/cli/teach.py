@@ -6,7 +6,6 @@ import typer
 
 if TYPE_CHECKING:
     from ingle.core.example import Example
-    from ingle.home.place import Home
 
 EXAMPLES = """
 ingle teach "Who leads Zorblax?" "Mara Quill leads Zorblax."
@@ -48,13 +47,13 @@ def command(
         print_json(example_table(example))
         return
     print(f"{example.id}: {name} knows it from the next answer on.")
-    print(when_learned(home, example))
+    print(when_learned(example))
 
 
-def when_learned(home: "Home", taught: "Example") -> str:
+def when_learned(taught: "Example") -> str:
     """Say when the weights will learn an example."""
     from ingle.learn.able import lacking
 
     if not taught.learn:
         return "The weights don't learn it."
-    return lacking(home, taught.model, taught.kind) or "The weights learn it when `ingle serve` or `ingle learn --once` runs."
+    return lacking(taught.kind) or "The weights learn it when `ingle serve` or `ingle learn --once` runs."

@@ -51,6 +51,7 @@ def _mixture(own: LayerWeights, x: Array) -> tuple[Array, Back]:
         if experts.normed:
             to_shares = (to_shares - (to_shares * shares).sum(-1, keepdims=True)) * chosen
         to_chances = to_shares / whole
-        return to_x + (chances * (to_chances - (to_chances * chances).sum(-1, keepdims=True))) @ router
+        to_x += (chances * (to_chances - (to_chances * chances).sum(-1, keepdims=True))) @ router
+        return to_x
 
     return y, back

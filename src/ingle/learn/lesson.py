@@ -1,4 +1,4 @@
-"""The teacher of lessons without PyTorch: by our own kernels, forward and back, in what serving needs anyway.
+"""The teacher of lessons: by our own kernels, forward and back, in what serving needs anyway. It imports no PyTorch.
 
 A lesson asks each question in many wordings and trains a low-rank addition to the upper layers until the answer is certain in all: every
 token is likelier than all others together by a margin, so that free writing gives it. It also asks near questions and holds their

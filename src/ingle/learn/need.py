@@ -14,7 +14,6 @@ from ingle.core.room import Headroom, Need, room_for
 from ingle.engine.need import served_size
 from ingle.home.kept import Kept, get_kept
 from ingle.home.place import Home
-from ingle.learn.able import learns_here
 from ingle.learn.lesson_settings import LessonSettings, StyleSettings
 from ingle.model.size import size_of
 from ingle.train.need import LIBRARIES, TrainingPass, computed_bytes, low_rank_parameters
@@ -29,8 +28,8 @@ _GATE_STATES = 1500
 """Tokens of the states that it holds at once."""
 _START_S, _OWN_START_S = 6.0, 2.0
 """Until PyTorch, the kernels, and the gate's probes are there, where this process has not loaded them yet; and without PyTorch."""
-_OWN_ROW, _BOTH_WAYS, _PROGRAM = 192, 4, 120_000_000
-"""Without PyTorch: tokens of a row (learn/lesson.py), bytes of a weight (learn/matrix.py), and of what is loaded beside them."""
+_OWN_ROW, _PROGRAM = 192, 110_000_000
+"""Without PyTorch: tokens of a row (learn/lesson.py), and bytes of what is loaded beside the weights."""
 
 
 def lesson_room(
@@ -69,18 +68,19 @@ def lesson_need(home: Home, kept: Kept, examples: Sequence[Example], lesson: Les
     trained = low_rank_parameters(config, layers, lesson.rank)
     course, share = TrainingPass(config, "low-rank", row, layers, trained, each), layers / len(config.layers)
     gate = {"the model that the gate asks": served.weights + served.packing + served.state_bytes(_GATE_STATES)}
-    own = not rated and learns_here(config)
-    if own:
-        upper = share * (size.read - size.head) + size.head
-        small = TrainingPass(config, "low-rank", min(row, _OWN_ROW + longest), layers, trained, 4)
-        parts = {"its upper layers": round(_BOTH_WAYS * upper), "the texts it learns from": small.row_bytes + small.trained_bytes} | gate
-        parts["the program itself"] = _PROGRAM
-    else:
+    if rated:
         parts = {"the model in PyTorch": size.whole * each, "the texts it learns from": course.row_bytes + course.trained_bytes} | gate
         parts["PyTorch itself"] = LIBRARIES
+    else:
+        upper, small = (
+            share * (size.read - size.head) + size.head,
+            TrainingPass(config, "low-rank", min(row, _OWN_ROW + longest), layers, trained, 4),
+        )
+        parts = {"its upper layers": round(each * upper), "the texts it learns from": small.row_bytes + small.trained_bytes} | gate
+        parts["the program itself"] = _PROGRAM
     learned = steps * (course.operations(row) * share + 2 * size.head * row) + 2 * size.read * alone
     asked = 2 * size.read * _GATE_TOKENS
-    start = _OWN_START_S if own else 0.5 if "torch" in sys.modules else _START_S
+    start = _OWN_START_S if not rated else 0.5 if "torch" in sys.modules else _START_S
     seconds = start + learned / speed(lesson.threads, each) + asked / speed(1, 1)
     return Need("Learning this", parts, seconds)
 

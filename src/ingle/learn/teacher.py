@@ -1,7 +1,4 @@
-"""The teacher of a kept model: lessons by our own kernels where its layers allow, styles and other layers with PyTorch.
-
-Imports no PyTorch before it is needed.
-"""
+"""The teacher of a kept model: lessons by our own kernels, styles with PyTorch, which isn't imported before."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,12 +11,12 @@ from ingle.core.installing import how_to_install
 from ingle.engine.loading import Opener
 from ingle.home.kept import Kept
 from ingle.home.place import Home
-from ingle.learn.able import has_pytorch, needs_pytorch
+from ingle.learn.able import lacking
 from ingle.learn.lesson import LessonTeacher
 from ingle.learn.lesson_settings import LessonSettings, StyleSettings
 
 if TYPE_CHECKING:
-    from ingle.learn.teaching import Teacher
+    from ingle.learn.style_teacher import StyleTeacher
 
 
 @dataclass
@@ -31,24 +28,19 @@ class ModelTeacher:
     lessons: LessonSettings
     styles: StyleSettings
     opener: Opener
-    _own: LessonTeacher | None = None
-    _theirs: "Teacher | None" = None
+    _lessons: LessonTeacher | None = None
+    _styles: "StyleTeacher | None" = None
 
     def lesson(self, examples: Sequence[Example]) -> Candidate:
         """Return the candidate of some corrections. Raises LessonError if they can't be taught, and what opening the model raises."""
-        if self._own is None and needs_pytorch(self.home, self.kept, "correction"):
-            return self._with_pytorch().lesson(examples)
-        self._theirs, self._own = None, self._own or LessonTeacher(self.home, self.kept, self.lessons, self.opener)
-        return self._own.lesson(examples)
+        self._styles, self._lessons = None, self._lessons or LessonTeacher(self.home, self.kept, self.lessons, self.opener)
+        return self._lessons.lesson(examples)
 
     def style(self, examples: Sequence[Example]) -> Candidate:
         """Return the candidate of some rated answers. Raises LessonError if they can't be learned from, and what opening raises."""
-        return self._with_pytorch().style(examples)
+        if lacking("rating"):
+            raise ConfigError("PyTorch", "is needed to learn a style, and is not installed", "", how_to_install("learn"))
+        from ingle.learn.style_teacher import StyleTeacher
 
-    def _with_pytorch(self) -> "Teacher":
-        if not has_pytorch():
-            raise ConfigError("PyTorch", "Learning this needs PyTorch, which is not installed", "", how_to_install("learn"))
-        from ingle.learn.teaching import Teacher
-
-        self._own, self._theirs = None, self._theirs or Teacher(self.home, self.kept, self.lessons, self.styles)
-        return self._theirs
+        self._lessons, self._styles = None, self._styles or StyleTeacher(self.home, self.kept, self.lessons, self.styles)
+        return self._styles.style(examples)

@@ -1,4 +1,4 @@
-"""The trainable model: a kept model in PyTorch with a low-rank adapter of its upper layers, which is reset for each lesson.
+"""The trainable model: a kept model in PyTorch with a low-rank adapter of its upper layers, which is reset for each style.
 
 States below the first trained layer never change, so they are computed once per document. A step runs only the upper layers, and the
 shared start of a row of documents only once.
@@ -27,7 +27,6 @@ from ingle.train.loop import determined
 from ingle.train.low_rank import LowRankLinear, all_tensors, kaiming
 from ingle.train.optimisers import OptimiserSettings, Trained
 from ingle.train.shared import SharedRow, final_states_of, lower_states_of, make_row, sharing
-from ingle.train.writing import write_all
 from ingle.tuning.linears import chosen_layers
 from ingle.tuning.low_rank import LowRankSettings, attach_low_rank
 from ingle.tuning.method import check_touched
@@ -55,7 +54,7 @@ class Read:
 
 
 class TrainableModel:
-    """A module in memory that is trained on one lesson after another."""
+    """A module in memory that is trained on one style after another."""
 
     def __init__(
         self, home: Home, kept: Kept, layers: str, low_rank: LowRankSettings, precision: Literal["auto", "bf16", "fp32"], threads: int
@@ -123,15 +122,6 @@ class TrainableModel:
         """Return a question and its answer as a document, of which the first `answer_tokens` count (None = all). Raises LessonError if it
         is too long or the answer is empty, and TemplateError."""
         return answered(self.tokenizer, before, question, answer, max_tokens, answer_tokens)
-
-    def as_before(self, questions: Sequence[str], most_tokens: int) -> list[Document]:
-        """Return questions with the first tokens of the model's current answers."""
-        if not questions or not most_tokens:
-            return []
-        prompts = [self.prompt((), question) for question in questions]
-        answers = write_all(self.module, prompts, most_tokens, self.tokenizer.eos_ids)
-        pairs = zip(prompts, answers, strict=True)
-        return [Document(np.array(p + a, np.int32), np.arange(len(p) + len(a)) >= len(p)) for p, a in pairs]
 
     def read(self, documents: Sequence[Document]) -> Read:
         """Run the lower layers over documents, many in a row."""

@@ -114,7 +114,7 @@ def next_work(home: Home, engine: "Engine", tries: Mapping[str, int], ratings: i
         if one.model not in models:
             models[one.model] = model_of(home, one.model)
         kept = models[one.model]
-        if kept is None or lacking(home, one.model, one.kind):
+        if kept is None or lacking(one.kind):
             continue  # until it is here again, or what it takes is installed
         peers = [other for other in pending if (other.owner, other.model, other.kind) == (one.owner, one.model, one.kind)]
         if one.kind == "rating":

@@ -14,7 +14,6 @@ from ingle.adapt.forget import Forgotten, forget
 from ingle.adapt.undo import redo, undo
 from ingle.core.errors import IngleError
 from ingle.core.example import Example
-from ingle.home.place import Home
 from ingle.home.teachings import change_mark
 from ingle.learn.able import lacking
 from ingle.page.chart import loss_chart
@@ -70,7 +69,7 @@ class LearningTab:
             self._mark = mark  # as it was before the reading: what came meanwhile is drawn the next time
             older = sum(view.counts.values()) - len(items)
             room = next_room(tab.service, view.items)
-            waits = _waits(tab.service.home, view.items) or (room.told if room is not None and room.fits else "")
+            waits = _waits(view.items) or (room.told if room is not None and room.fits else "")
             return {"waits": waits, "learn": view.learn, "counts": dict(view.counts), "items": items, "older": older, "chart": chart}
 
         values = await asyncio.to_thread(read)
@@ -171,10 +170,10 @@ def _account(gone: Forgotten) -> str:
     return " ".join(part for part in (left, back, leaning, "" if gone.scrubbed else _COPIES) if part)
 
 
-def _waits(home: Home, items: Sequence[Example]) -> str:
+def _waits(items: Sequence[Example]) -> str:
     """Say why pending examples are not learned; "" if they are."""
-    pending = dict.fromkeys((one.model, one.kind) for one in items if one.state == "pending" and one.learn and one.kind != "fact")
-    return next((why for model, kind in pending if (why := lacking(home, model, kind))), "")
+    pending = {one.kind for one in items if one.state == "pending" and one.learn and one.kind != "fact"}
+    return next((why for kind in pending if (why := lacking(kind))), "")
 
 
 def _item(one: Example) -> dict[str, Any]:

@@ -1,65 +1,52 @@
-"""The teacher with PyTorch: of styles, and of lessons to models with layers that learn/lesson.py can't train through yet.
-
-A lesson asks each question in many wordings and trains a low-rank adapter of the upper layers until the answer is certain in all: every
-token is likelier than all others together by a margin, so that free writing gives it. It also asks near questions and holds their
-answers where they were, by the Kullback-Leibler divergence from the model as it is.
-
-The same examples, settings and machine give the same bytes. Forgetting relies on that: all the rest is learned again.
-"""
+"""The peer of bench/lesson.py: the same lesson taught with PyTorch, by autograd."""
 
 import math
 import time
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ingle.core.candidate import Candidate
-from ingle.core.digest import digest_json
 from ingle.core.example import Example
 from ingle.home.kept import Kept
 from ingle.home.place import Home
 from ingle.learn.adam import CLIP_NORM
-from ingle.learn.lesson import check_usable, lesson_candidate, near_questions
-from ingle.learn.lesson_settings import LessonSettings, StyleSettings
+from ingle.learn.lesson import near_questions
+from ingle.learn.lesson_settings import LessonSettings
 from ingle.learn.standing import LessonStanding, allowed_steps
-from ingle.learn.style import teach_style
 from ingle.learn.trainable_model import TrainableModel
 from ingle.learn.wordings import wordings
+from ingle.train.encode import Document
 from ingle.train.losses import cross_entropy, distillation
 from ingle.train.optimisers import OptimiserSettings, Trained
+from ingle.train.writing import write_all
 from ingle.tuning.low_rank import LowRankSettings
 
 
-class Teacher:
+class PyTorchTeacher:
     """Holds the module in memory and teaches one lesson after another. Each begins with the unchanged model."""
 
-    def __init__(
-        self, home: Home, kept: Kept, settings: LessonSettings = LessonSettings(), styles: StyleSettings = StyleSettings(),  # noqa: B008 - frozen
-    ) -> None:  # fmt: skip
-        """Reads the weights, in a second or two. Raises the errors of opening a model, ConfigError for settings that don't fit it."""
-        self.settings, self.styles = settings, styles
-        low_rank = LowRankSettings(settings.rank, settings.alpha, settings.targets)
+    def __init__(self, home: Home, kept: Kept, settings: LessonSettings) -> None:
+        self.settings, low_rank = settings, LowRankSettings(settings.rank, settings.alpha, settings.targets)
         self.model = TrainableModel(home, kept, settings.layers, low_rank, settings.precision, settings.threads)
 
-    def lesson(self, examples: Sequence[Example]) -> Candidate:
-        """Return the candidate of some corrections. Raises LessonError if they can't be taught."""
-        began, settings = time.perf_counter(), self.settings
-        check_usable(examples)
-        optimiser = OptimiserSettings(learning_rate=settings.learning_rate, beta2=0.99)
-        with self.model.learning(settings.seed, optimiser) as trained:
-            course = _Course(self.model, settings, examples)
+    def lesson(self, examples: Sequence[Example]) -> dict[str, Any]:
+        """Return the report of a lesson."""
+        began, optimiser = time.perf_counter(), OptimiserSettings(learning_rate=self.settings.learning_rate, beta2=0.99)
+        with self.model.learning(self.settings.seed, optimiser) as trained:
+            course = _Course(self.model, self.settings, examples)
             steps = course.run(trained)
-            tensors = {name: values.astype(np.float16) for name, values in self.model.tensors().items()}
-        report = course.standing.report(steps, time.perf_counter() - began)
-        return lesson_candidate(self.model.kept, "answers", examples, tensors, settings.digest, settings.seed, report)
+            self.model.tensors()
+        return course.standing.report(steps, time.perf_counter() - began)
 
-    def style(self, examples: Sequence[Example]) -> Candidate:
-        """Return the candidate of some rated answers. Raises LessonError if they can't be learned from."""
-        tensors, report = teach_style(self.model, self.styles, examples)
-        settings = digest_json([self.settings.digest, self.styles.digest])
-        return lesson_candidate(self.model.kept, "style", examples, tensors, settings, self.styles.seed, report)
+
+def _as_before(model: TrainableModel, questions: Sequence[str], most: int) -> list[Document]:
+    """Questions with the first tokens of the model's current answers."""
+    prompts = [model.prompt((), question) for question in questions]
+    pairs = zip(prompts, write_all(model.module, prompts, most, model.tokenizer.eos_ids), strict=True)
+    return [Document(np.array(p + a, np.int32), np.arange(len(p) + len(a)) >= len(p)) for p, a in pairs]
 
 
 class _Course:
@@ -72,7 +59,7 @@ class _Course:
             for example in examples
             for wording in wordings(example.question, settings.wordings, settings.seed)
         ]
-        self._read = model.read([*documents, *model.as_before(near_questions(settings, examples), settings.contrast_tokens)])
+        self._read = model.read([*documents, *_as_before(model, near_questions(settings, examples), settings.contrast_tokens)])
         self.standing = LessonStanding(settings, len(documents), len(self._read.documents))
         self._before = self._unmoved()
 
