@@ -12,6 +12,7 @@ import time
 import urllib.error
 import urllib.request
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,8 @@ class Chat:
     answers: list[tuple[float, float, float]] = field(default_factory=list)
     """(first piece, last piece, tokens per second between them), by `time.perf_counter`."""
     first_s: list[float] = field(default_factory=list)
+    gaps: list[float] = field(default_factory=list)
+    """The longest wait between two pieces of each answer, seconds."""
 
     async def go_on(self) -> None:
         """Asks until it is cancelled."""
@@ -55,10 +58,15 @@ class Chat:
             begin, end = reply.words[0][0], reply.words[-1][0]
             self.answers.append((begin, end, (ANSWER_TOKENS - 1) / (end - begin)))
             self.first_s.append(reply.first_s)
+            self.gaps.append(max(after[0] - before[0] for before, after in pairwise(reply.words)))
 
     def between(self, begin: float, end: float) -> list[float]:
         """Tokens per second of the answers that lie wholly within."""
         return [rate for first, last, rate in self.answers if begin <= first and last <= end]
+
+    def gaps_between(self, begin: float, end: float) -> list[float]:
+        """The longest wait of each answer that is at least partly within."""
+        return [gap for (first, last, _), gap in zip(self.answers, self.gaps, strict=True) if begin <= last and first <= end]
 
 
 def post(server: Server, path: str, body: dict[str, Any]) -> dict[str, Any]:
@@ -94,17 +102,21 @@ def run(folder: Path, data: str, file: Corrections, fresh: bool) -> dict[str, An
     beside = Figure(tuple(rate for row in rows for rate in row["rates"]))
     first_alone = Figure(tuple(s for (what, _), row in log.rows.items() if what == "alone" for s in row["first_s"]))
     first_beside = Figure(tuple(s for row in rows for s in row["first_s"]))
+    gaps_alone = Figure(tuple(s for (what, _), row in log.rows.items() if what == "alone" for s in row["gaps"]))
+    gaps_beside = Figure(tuple(s for row in rows for s in row["gaps"]))
     learned = [row for row in rows if row["state"] == "learned"]
     from_receipt = Figure(tuple(row["seconds"] for row in learned)) if learned else None
     own = [row["own_seconds"] for row in rows if row["own_seconds"] is not None]
     falls = 100 * (1 - beside.median / alone.median)
     table: list[list[object]] = [["", "median (range)"], ["client alone, tok/s", alone], ["client beside learning, tok/s", beside]]
     table += [["client falls by, %", f"{falls:.1f}"], ["first piece alone, s", first_alone], ["first piece beside, s", first_beside]]
+    table += [["longest wait of an answer alone, s", gaps_alone], ["longest wait of an answer beside, s", gaps_beside]]
     table += [["from feedback to learned, s", from_receipt], ["the learner's own, s", Figure(tuple(own)) if own else None]]
     show(f"{len(rows)} corrections while one client chats, {len(learned)} learned", table)
     return {
         "corrections": len(rows), "learned": len(learned), "client_alone": alone.table(), "client_beside": beside.table(),
         "client_falls_percent": falls, "first_alone_s": first_alone.table(), "first_beside_s": first_beside.table(),
+        "gaps_alone_s": gaps_alone.table(), "gaps_beside_s": gaps_beside.table(),
         "seconds": from_receipt.table() if from_receipt else None, "own_seconds": Figure(tuple(own)).table() if own else None,
     }  # fmt: skip
 
@@ -138,6 +150,7 @@ async def _measure(server: Server, home: Any, todo: list[Correction], log: Log) 
                 own_seconds=facts.get("seconds"),
                 rates=chat.between(began, ended),
                 first_s=firsts,
+                gaps=chat.gaps_between(began, ended),
             )
             say(f"{number} of {len(todo)}: {one.id} {state} after {ended - began:.1f} s; {len(chat.answers)} answers")
             if number % ALONE_EVERY == 0 or number == len(todo):
@@ -154,7 +167,8 @@ async def _alone(client: "asyncio.Task[None]", chat: Chat, log: Log, after: int)
     if client.done():
         client.result()
     rates = chat.between(began, time.perf_counter())[1:]  # the first one finds a cold cache
-    log.put("alone", f"{time.time_ns()}", after=after, rates=rates, first_s=chat.first_s[before + 1 :])
+    gaps = chat.gaps_between(began, time.perf_counter())[1:]
+    log.put("alone", f"{time.time_ns()}", after=after, rates=rates, first_s=chat.first_s[before + 1 :], gaps=gaps)
 
 
 def _next_fact(ledger: Ledger, seen: int, most_s: float = 10.0) -> tuple[int, dict[str, Any]]:
