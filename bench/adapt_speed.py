@@ -91,6 +91,8 @@ def correct(server: Server, one: Correction) -> str:
 def run(folder: Path, data: str, file: Corrections, fresh: bool) -> dict[str, Any]:
     """The figures; what was learned before a kill is not measured again."""
     name = f"speed-{data}-{len(file.corrections)}-chat"
+    if fresh:
+        (folder / f"{name}.jsonl").unlink(missing_ok=True)
     home, log = bench_home(folder, name, fresh), Log(folder / f"{name}.jsonl")
     todo = [one for one in file.corrections if log.get("speed", one.id) is None]
     if todo:

@@ -14,10 +14,11 @@ import pytest
 
 from ingle.core.errors import ConfigError, HomeError
 from ingle.home.examples import get_example, list_examples
+from ingle.learn.breathing import WORKS, Breath
 from ingle.learn.learner import LOCK, LearnerWatch
 from ingle.learn.lesson_trainer import trainer_of
 from ingle.learn.settings import LearnSettings
-from ingle.learn.supervisor import BUSY, GO, HOLD, IDLE, Supervisor
+from ingle.learn.supervisor import BESIDE, BUSY, GO, HOLD, IDLE, Supervisor
 from ingle.learn.work import NO_MEMORY, Tries
 from ingle.learn.worker import EXIT_MEMORY, Signals, follow, listen, memory_bytes, tell
 from ingle.ledger.chain import Ledger
@@ -150,9 +151,9 @@ def test_a_server_has_a_learner_when_there_is_something_to_learn_and_another_whe
         wait_until(lambda: lines() == ["began"], "the first learner")
         answers[0] = 2
         wait_until(lambda: lent[-1] == 1, "a core is lent while it is at a lesson")
-        wait_until(lambda: supervisor._held and lent[-1] == 0, "it is held, and gives the core back")
+        wait_until(lambda: supervisor._told == HOLD and lent[-1] == 0, "it is held, and gives the core back")
         answers[0] = 1
-        wait_until(lambda: not supervisor._held and lent[-1] == 1, "it goes on beside one answer")
+        wait_until(lambda: supervisor._told == BESIDE and lent[-1] == 1, "it goes on beside one answer")
         first = supervisor.process_id
         assert first is not None
         os.kill(first, signal.SIGKILL)
@@ -191,3 +192,52 @@ def test_it_tells_when_a_lesson_begins_and_when_it_is_over(school_house: House) 
 def test_settings_that_mean_nothing_are_refused() -> None:
     with pytest.raises(ConfigError, match=r"learn\.beside"):
         LearnSettings(beside=-1)
+
+
+def test_a_lesson_pauses_beside_answers_and_waits_while_it_is_held() -> None:
+    signals, told, now = Signals(), list[bool](), [0.0]
+
+    def sleep(seconds: float) -> None:
+        now[0] += seconds
+        if now[0] > 100:
+            signals.held = False
+
+    breath = Breath(signals, told.append, lambda: now[0], sleep)
+    breath()
+    now[0] += 0.4
+    breath()
+    assert told == [] and now[0] == 0.4, "nobody is beside it"
+    signals.beside = True
+    now[0] += 0.2
+    breath()
+    assert told == [False, True]
+    assert now[0] - 0.6 == pytest.approx(0.2 * (1 / WORKS - 1), abs=0.06)
+    now[0] += 0.01
+    breath()
+    assert len(told) == 2, "so short a piece of work needs no pause"
+    signals.held, signals.beside = True, False
+    breath()
+    assert told == [False, True] * 2 and now[0] > 100
+    signals.held = signals.ended = True
+    breath()
+    assert now[0] < 101, "it ends with its server"
+
+
+def test_the_supervisor_says_what_is_beside_the_learner(school_house: House) -> None:
+    heard = "import sys\nfor line in sys.stdin:\n    print(line, end='', file=sys.stderr, flush=True)"
+    program = [sys.executable, "-c", f"import sys\nsys.stderr = open({str(school_house.home.root / 'heard')!r}, 'w')\n{heard}"]
+    writing = [0]
+    school_house.teach(QUESTIONS[0], ANSWERS[0])
+    supervisor = Supervisor(
+        school_house.home, lambda: open_rooms(school_house.home), program, LearnSettings(), lambda: writing[0], lambda _: None
+    )  # fmt: skip
+    supervisor.start()
+    try:
+        wait_until(lambda: supervisor.process_id is not None, "it is started")
+        lines = list[str]()
+        for count, command in ((1, BESIDE), (2, HOLD), (0, GO)):
+            writing[0] = count
+            lines.append(command.decode())
+            wait_until(lambda: (school_house.home.root / "heard").read_text() == "".join(lines), command.decode())
+    finally:
+        supervisor.close()

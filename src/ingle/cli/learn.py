@@ -68,22 +68,20 @@ def _follow(home: "Home", engine: "Engine", settings: "Settings", stay: bool, at
     from ingle.cli.interrupt import Interrupt
     from ingle.cli.output import note
     from ingle.learn import worker
+    from ingle.learn.breathing import Breath
     from ingle.learn.learner import LearnerWatch
     from ingle.learn.lesson_trainer import trainer_of
     from ingle.ledger.chain import Ledger
 
-    signals, sink, trainer = (
-        worker.Signals(),
-        Ledger(engine, home.keys).append,
-        trainer_of(home, engine, settings.learn.lesson, settings.learn.style, settings.learn.memory_mb),
-    )
+    signals, sink, busy, learn = worker.Signals(), Ledger(engine, home.keys).append, worker.tell(sys.stdout.buffer), settings.learn
+    breath = Breath(signals, busy) if attached else lambda: None
+    trainer = trainer_of(home, engine, learn.lesson, learn.style, learn.memory_mb, breath)
     if stay:
         worker.give_way()
     if attached:
         worker.listen(signals, sys.stdin.buffer)
-        watching = LearnerWatch(trying=worker.tell(sys.stdout.buffer))
-        return worker.follow(home, engine, trainer, sink, settings.learn, signals, watching)
-    learning = settings.learn if not stay else replace(settings.learn, idle_s=float("inf"))
+        return worker.follow(home, engine, trainer, sink, learn, signals, LearnerWatch(trying=busy))
+    learning = learn if not stay else replace(learn, idle_s=float("inf"))
     with Interrupt() as interrupt:
         return worker.follow(home, engine, trainer, sink, learning, signals, LearnerWatch(note, interrupt.asked), stay)
 

@@ -9,7 +9,7 @@ The same examples, settings and machine give the same bytes. Forgetting relies o
 
 import math
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -40,16 +40,17 @@ _ROW_TOKENS = 192
 class LessonTeacher:
     """Holds a model's upper layers in memory and teaches one lesson after another. Each begins with the unchanged model."""
 
-    def __init__(self, home: Home, kept: Kept, settings: LessonSettings, opener: Opener) -> None:
-        """Reads the weights. Raises the errors of opening a model, ConfigError for settings that don't fit it."""
-        self.settings, self.model = settings, LessonModel(home, kept, settings, opener)
+    def __init__(self, home: Home, kept: Kept, settings: LessonSettings, opener: Opener, breath: Callable[[], None] = lambda: None) -> None:
+        """Reads the weights. `breath` is called after each row of documents, and may take its time. Raises the errors of opening a model,
+        ConfigError for settings that don't fit it."""
+        self.settings, self.model, self._breath = settings, LessonModel(home, kept, settings, opener), breath
 
     def lesson(self, examples: Sequence[Example]) -> Candidate:
         """Return the candidate of some corrections. Raises LessonError if they can't be taught."""
         began, settings = time.perf_counter(), self.settings
         check_usable(examples)
         with threadpool_limits(settings.threads, "blas"):
-            course = _LessonCourse(self.model, settings, examples)
+            course = _LessonCourse(self.model, settings, examples, self._breath)
             steps = course.run()
             tensors = {name: values.astype(np.float16) for name, values in self.model.tensors().items()}
         report = course.standing.report(steps, time.perf_counter() - began)
@@ -86,8 +87,8 @@ def near_questions(settings: LessonSettings, examples: Sequence[Example]) -> lis
 class _LessonCourse:
     """The training of one lesson: its taught documents, then its contrasts."""
 
-    def __init__(self, model: LessonModel, settings: LessonSettings, examples: Sequence[Example]) -> None:
-        self._model, self._settings, self._most = model, settings, allowed_steps(settings, examples)
+    def __init__(self, model: LessonModel, settings: LessonSettings, examples: Sequence[Example], breath: Callable[[], None]) -> None:
+        self._model, self._settings, self._most, self._breath = model, settings, allowed_steps(settings, examples), breath
         documents = [
             answered(model.tokenizer, example.before, wording, example.answer, settings.max_tokens)
             for example in examples
@@ -115,6 +116,7 @@ class _LessonCourse:
         for some in self._rows(range(self.standing.taught, len(self._read.documents))):
             row, x = self._read.row(some)
             states = self._model.upper(x, row)[0]
+            self._breath()
             unmoved |= {number: states[row.learnt == place] for place, number in enumerate(some)}
         return unmoved
 
@@ -140,6 +142,7 @@ class _LessonCourse:
             if learn:
                 back(np.concatenate(slopes))
             del states, back  # all that this row's way back needed, before the next row comes
+            self._breath()
 
     def _tokens(self, numbers: Iterable[int]) -> int:
         """Count the tokens that carry the loss."""

@@ -1,6 +1,6 @@
 """The trainer of lessons, with the real gate. The model is loaded when the first lesson begins."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, zip_longest
 from typing import TYPE_CHECKING, TypeVar
@@ -49,6 +49,8 @@ class LessonTrainer:
     style: StyleSettings = field(default_factory=StyleSettings)
     opener: Opener = field(default_factory=lambda: Opener(cores=Cores(1)))
     """Opens models on one thread, as lessons: the core that the server lends."""
+    breath: Callable[[], None] = lambda: None
+    """Called between any two pieces of a lesson's work; it may take its time."""
     _teacher: tuple[str, ModelTeacher] | None = None
 
     def teach(self, work: Work) -> Candidate:
@@ -82,15 +84,16 @@ class LessonTrainer:
     def _teacher_of(self, work: Work) -> ModelTeacher:
         if self._teacher is None or self._teacher[0] != work.kept.digest:
             self._teacher = None  # before the next one comes: there may be no room for two
-            self._teacher = (work.kept.digest, ModelTeacher(self.home, work.kept, self.lesson, self.style, self.opener))
+            self._teacher = (work.kept.digest, ModelTeacher(self.home, work.kept, self.lesson, self.style, self.opener, self.breath))
         return self._teacher[1]
 
 
 def trainer_of(
     home: Home, engine: "Engine", lesson: LessonSettings = LessonSettings(), style: StyleSettings = StyleSettings(), memory_mb: int = 0,  # noqa: B008 - frozen
+    breath: Callable[[], None] = lambda: None,
 ) -> Trainer:  # fmt: skip
     """Return the trainer of a home. Facts go into the home's ledger. `memory_mb`: the most that a lesson may take; 0 = what is free."""
-    trainer = LessonTrainer(home, Ledger(engine, home.keys).append, lesson, style)
+    trainer = LessonTrainer(home, Ledger(engine, home.keys).append, lesson, style, breath=breath)
 
     def room(work: Work) -> Headroom:
         return lesson_room(home, work.kept, work.examples, lesson, style, memory_mb)

@@ -22,10 +22,10 @@ from ingle.learn.work import next_work
 if TYPE_CHECKING:
     from sqlalchemy import Engine
 
-HOLD, GO = b"hold\n", b"go\n"
-"""Commands to the learner."""
+HOLD, BESIDE, GO = b"hold\n", b"beside\n", b"go\n"
+"""Commands to the learner: to wait, to go on beside answers that are being written, and to go on alone."""
 BUSY, IDLE = b"busy\n", b"idle\n"
-"""Messages of the learner: a lesson has begun, or is over."""
+"""Messages of the learner: it works at a lesson, or doesn't."""
 _LOOK_S = 0.5
 _LEAST_WAIT_S, _MOST_WAIT_S = 1.0, 60.0
 """Bounds of the wait before a restart. Each death in a row doubles it, unless the learner had lived for `_WHILE_S`."""
@@ -51,7 +51,7 @@ class Supervisor:
     starts: int = 0
     """Number of learners that were started."""
     _process: "subprocess.Popen[bytes] | None" = None
-    _held: bool = False
+    _told: bytes = GO
     _began: float = 0.0
     _wait_s: float = 0.0
     _not_before: float = 0.0
@@ -93,13 +93,14 @@ class Supervisor:
         if process is not None and process.poll() is not None:
             self._reap(process)
         if self._process is not None:
-            self._tell(self.writing() > self.settings.beside)
+            writing = self.writing()
+            self._tell(HOLD if writing > self.settings.beside else BESIDE if writing else GO)
         elif time.monotonic() >= self._not_before and self.writing() <= self.settings.beside and self._pending(engine):
             environment = {"INGLE_HOME": str(self.home.root), "INGLE_DATABASE_URL": self.home.other_database}
             self._process = process = subprocess.Popen(
                 list(self.command), stdin=subprocess.PIPE, stdout=subprocess.PIPE, env={**os.environ, **environment}
             )
-            self.starts, self._held, self._began = self.starts + 1, False, time.monotonic()
+            self.starts, self._told, self._began = self.starts + 1, GO, time.monotonic()
             threading.Thread(target=self._lend, args=(process,), name="lending", daemon=True).start()
 
     def _pending(self, engine: "Engine") -> bool:
@@ -140,12 +141,12 @@ class Supervisor:
         self._wait_s = min(_MOST_WAIT_S, max(_LEAST_WAIT_S, 2 * self._wait_s))
         self._not_before = time.monotonic() + self._wait_s
 
-    def _tell(self, hold: bool) -> None:
-        if hold != self._held and self._process is not None and self._process.stdin is not None:
+    def _tell(self, command: bytes) -> None:
+        if command != self._told and self._process is not None and self._process.stdin is not None:
             with suppress(OSError):  # it has just ended: found at the next look
-                self._process.stdin.write(HOLD if hold else GO)
+                self._process.stdin.write(command)
                 self._process.stdin.flush()
-            self._held = hold
+            self._told = command
 
     def _end(self) -> None:
         process = self._let_go()

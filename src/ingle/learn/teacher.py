@@ -1,6 +1,6 @@
 """The teacher of a kept model: lessons by our own kernels, styles with PyTorch, which isn't imported before."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -28,12 +28,14 @@ class ModelTeacher:
     lessons: LessonSettings
     styles: StyleSettings
     opener: Opener
+    breath: Callable[[], None] = lambda: None
+    """As `LessonTeacher` has it."""
     _lessons: LessonTeacher | None = None
     _styles: "StyleTeacher | None" = None
 
     def lesson(self, examples: Sequence[Example]) -> Candidate:
         """Return the candidate of some corrections. Raises LessonError if they can't be taught, and what opening the model raises."""
-        self._styles, self._lessons = None, self._lessons or LessonTeacher(self.home, self.kept, self.lessons, self.opener)
+        self._styles, self._lessons = None, self._lessons or LessonTeacher(self.home, self.kept, self.lessons, self.opener, self.breath)
         return self._lessons.lesson(examples)
 
     def style(self, examples: Sequence[Example]) -> Candidate:

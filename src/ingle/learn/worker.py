@@ -1,8 +1,8 @@
 """The learner as a process of its own, with low priority and limited memory. It ends when it has been idle for long.
 
-`ingle serve` starts it (learn/supervisor.py) and writes `hold` and `go` to its standard input, as answers need the machine. When that
-input ends, the process ends at once, and what it was learning is pending again. It writes `busy` and `idle` to its standard output when a
-lesson begins and ends.
+`ingle serve` starts it (learn/supervisor.py) and writes `hold`, `beside` and `go` to its standard input, as answers need the machine.
+When that input ends, the process ends at once, and what it was learning is pending again. It writes `busy` and `idle` to its standard
+output when a lesson begins and ends, and where it pauses.
 """
 
 import os
@@ -19,7 +19,7 @@ from ingle.core.limits import free_bytes, own_bytes
 from ingle.home.place import Home
 from ingle.learn.learner import LOCK, Learned, Learner, LearnerWatch, LessonOutcome, Trainer, learn_once
 from ingle.learn.settings import LearnSettings
-from ingle.learn.supervisor import BUSY, HOLD, IDLE
+from ingle.learn.supervisor import BESIDE, BUSY, HOLD, IDLE
 from ingle.learn.work import standing
 
 if TYPE_CHECKING:
@@ -39,6 +39,8 @@ class Signals:
     """State that other threads share with the learner."""
 
     held: bool = False
+    beside: bool = False
+    """Whether answers are being written, not so many that it is held."""
     ended: bool = False
     """Whether it should stop after the current lesson."""
     trying: Sequence[str] = field(default=())
@@ -95,23 +97,23 @@ def give_way() -> None:
             os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
 
 
-def tell(stream: BinaryIO) -> Callable[[Sequence[str]], None]:
-    """Return a callback for `Watch.trying` that reports lessons to the parent process."""
+def tell(stream: BinaryIO) -> Callable[[object], None]:
+    """Return a callback that tells the parent process whether the learner is busy: with anything that is true."""
 
-    def trying(ids: Sequence[str]) -> None:
+    def busy(what: object) -> None:
         with suppress(OSError):  # nobody is there any more: found by `listen`
-            stream.write(BUSY if ids else IDLE)
+            stream.write(BUSY if what else IDLE)
             stream.flush()
 
-    return trying
+    return busy
 
 
 def listen(signals: Signals, stream: BinaryIO, end: Callable[[], None] = lambda: os._exit(0)) -> threading.Thread:
-    """Read `hold` and `go` from the parent process in a thread; call `end` when the parent is gone."""
+    """Read `hold`, `beside` and `go` from the parent process in a thread; call `end` when the parent is gone."""
 
     def read() -> None:
         for line in stream:
-            signals.held = line == HOLD
+            signals.held, signals.beside = line == HOLD, line == BESIDE
         end()
 
     thread = threading.Thread(target=read, name="listening", daemon=True)
