@@ -10,14 +10,16 @@ from llvmlite import ir
 from numba import njit, types
 from numba.extending import intrinsic
 
-from ingle.kernels.cpu import tile_rows
+from ingle.kernels.bf16_tiles import add_by_tiles, begin_tiles, end_tiles
+from ingle.kernels.cpu import has_bf16_tiles, tile_rows
 from ingle.kernels.simd import ADDRESS, I16, I32, I64, LANES, VI, at_address, get, load_f32, load_i32, store_bf16
 from ingle.kernels.tiles import load_tile, outer_pairs, store_tile, zeros_f
 
-FIELDS = ("X", "ROWS", "STEPS", "PANELS", "WEIGHTS", "OUT", "ROUNDED", "TURNED")
+FIELDS = ("X", "ROWS", "STEPS", "PANELS", "WEIGHTS", "OUT", "ROUNDED", "TURNED", "TILES")
 """Fields of a call's record: x float32 [rows, sum over]; rows; the sum's length / 2; panels of the outcome, 16 columns each; weights; out
-float32 [rows, 16 · panels]; scratch bfloat16 like x; and scratch of TURNED_BYTES for g W."""
-X, ROWS, STEPS, PANELS, WEIGHTS, OUT, ROUNDED, TURNED = range(len(FIELDS))
+float32 [rows, 16 · panels]; scratch bfloat16 like x; scratch of TURNED_BYTES for g W; and the bytes that say how AMX's tiles look. Out
+and the scratch like x have room for rows up to the next 16."""
+X, ROWS, STEPS, PANELS, WEIGHTS, OUT, ROUNDED, TURNED, TILES = range(len(FIELDS))
 _BLOCK = 96
 """Rows whose rounded numbers stay in the cache beside a panel."""
 _STRETCH = 512
@@ -68,24 +70,58 @@ _large, _p4, _p2, _p1 = (_product(rows) for rows in (_MOST, 4, 2, 1))
 
 
 @njit
-def _add(call, number, start, stop, first, steps, panel):
-    """Add to panel `number` of the outcome the products of rows start … stop − 1 with a panel: of so many pairs, from number `first`; from
-    the first pair on, the sums begin anew."""
-    row, stride, r = 4 * get(call, STEPS), 64 * get(call, PANELS), start
-    while r < stop:
-        x, out = get(call, ROUNDED) + r * row + 4 * first, get(call, OUT) + r * stride + 64 * number
-        if r + _MOST <= stop:
-            _large(first > 0, steps, x, row, panel, out, stride)
+def _add_by_rows(begun, rows, steps, x, row, panel, out, stride):
+    """Add to 16 columns of `rows` rows of the outcome the products of x's rows with a panel; unless `begun`, the sums begin anew."""
+    r = 0
+    while r < rows:
+        at, to = x + r * row, out + r * stride
+        if r + _MOST <= rows:
+            _large(begun, steps, at, row, panel, to, stride)
             r += _MOST
-        elif r + 4 <= stop:
-            _p4(first > 0, steps, x, row, panel, out, stride)
+        elif r + 4 <= rows:
+            _p4(begun, steps, at, row, panel, to, stride)
             r += 4
-        elif r + 2 <= stop:
-            _p2(first > 0, steps, x, row, panel, out, stride)
+        elif r + 2 <= rows:
+            _p2(begun, steps, at, row, panel, to, stride)
             r += 2
         else:
-            _p1(first > 0, steps, x, row, panel, out, stride)
+            _p1(begun, steps, at, row, panel, to, stride)
             r += 1
+
+
+@njit
+def _begin_tiles(address):
+    begin_tiles(address)
+
+
+@njit
+def _end_tiles():
+    end_tiles()
+
+
+@njit
+def _begin_nothing(_address):
+    pass
+
+
+@njit
+def _end_nothing():
+    pass
+
+
+_begin, _end = (_begin_tiles, _end_tiles) if has_bf16_tiles() else (_begin_nothing, _end_nothing)
+_add_by_most = add_by_tiles if has_bf16_tiles() else _add_by_rows
+
+
+@njit
+def _add(call, number, start, stop, first, steps, panel):
+    """Add to panel `number` of the outcome the products of rows start … stop − 1 with a panel: of so many pairs, from number `first`."""
+    row, stride = 4 * get(call, STEPS), 64 * get(call, PANELS)
+    x, out = get(call, ROUNDED) + start * row + 4 * first, get(call, OUT) + start * stride + 64 * number
+    if steps % 16 == 0:
+        _add_by_most(first > 0, stop - start, steps, x, row, panel, out, stride)
+    else:
+        _add_by_rows(first > 0, stop - start, steps, x, row, panel, out, stride)
 
 
 @njit
@@ -98,18 +134,22 @@ def bf16_times(call):
     """Entry: out = x Wᵀ."""
     rows, steps = get(call, ROWS), get(call, STEPS)
     _round(call)
+    _begin(get(call, TILES))
     for start in range(0, rows, _BLOCK):
         for number in range(get(call, PANELS)):
             _add(call, number, start, min(rows, start + _BLOCK), 0, steps, get(call, WEIGHTS) + 64 * steps * number)
+    _end()
 
 
 def bf16_back(call):
     """Entry: out = g W, x being g."""
     rows, steps, panels, turned = get(call, ROWS), get(call, STEPS), get(call, PANELS), get(call, TURNED)
     _round(call)
+    _begin(get(call, TILES))
     for first in range(0, steps, _STRETCH):
         pairs = min(_STRETCH, steps - first)
         for number in range(panels):
             for pair in range(0, pairs, 8):
                 _turn(get(call, WEIGHTS) + 512 * ((first + pair) // 8 * panels + number), turned + 64 * pair)
             _add(call, number, 0, rows, first, pairs, turned)
+    _end()

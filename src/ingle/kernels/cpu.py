@@ -63,6 +63,14 @@ def has_bf16_dot() -> bool:
 
 
 @cache
+def has_bf16_tiles() -> bool:
+    """Return whether one instruction multiplies tiles of bfloat16 (AMX), and Linux lets this process use it: it must be asked once."""
+    if sys.platform != "linux" or not {"amx-bf16", "amx-tile", "avx512f"} <= features():
+        return False
+    return bool(ctypes.CDLL(None).syscall(158, 0x1023, 18) == 0)  # arch_prctl, ARCH_REQ_XCOMP_PERM, the tiles' data
+
+
+@cache
 def tile_rows() -> tuple[int, int]:
     """Return the rows of a register tile in matrix products: of 16 float32, and of 16 int32 beside a tile of float32. They leave room for
     the factors. A row takes one of AVX-512's 32 registers, two of AVX2's 16, four of NEON's 32."""

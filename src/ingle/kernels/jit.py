@@ -27,7 +27,7 @@ from ingle.core.blocks import BLOCK_TOKENS
 from ingle.core.errors import KernelError
 from ingle.core.files import write_atomic
 from ingle.core.state_layout import PAGE_TOKENS
-from ingle.kernels.cpu import dot_instruction, features
+from ingle.kernels.cpu import dot_instruction, features, has_bf16_tiles
 from ingle.kernels.cpu import name as cpu_name
 
 _MAGIC = b"ingle-kernel-1\n"
@@ -110,7 +110,16 @@ def cache_key() -> str:
     sources = sorted(file for file in Path(__file__).parent.glob("*.py") if not file.name.startswith(others))
     digest = hashlib.sha256(b"".join(file.read_bytes() for file in sources))
     constants = (BLOCK_TOKENS, PAGE_TOKENS)  # compiled into them from elsewhere
-    parts = (constants, sys.version, llvm.llvm_version_info, platform.machine(), cpu_name(), sorted(features()), dot_instruction())
+    parts = (
+        constants,
+        sys.version,
+        llvm.llvm_version_info,
+        platform.machine(),
+        cpu_name(),
+        sorted(features()),
+        dot_instruction(),
+        has_bf16_tiles(),
+    )
     digest.update(repr(parts).encode())
     return digest.hexdigest()[:16]
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from ingle.learn.worker import Signals
 
-WORKS = 0.4
+WORKS = 0.33
 """Share of the time that a lesson works in while answers are written."""
 _LEAST_S, _LOOK_S = 0.05, 0.05
 

@@ -8,11 +8,13 @@ import numpy as np
 import numpy.typing as npt
 
 from ingle.kernels import bf16_product as at
+from ingle.kernels.bf16_tiles import CONFIG
 from ingle.kernels.jit import kernel
 
 Array = npt.NDArray[np.float32]
 Integers = npt.NDArray[np.int32]
 _LANES = 16
+_TILES = np.frombuffer(CONFIG, np.uint8)
 
 
 class FrozenMatrix(Protocol):
@@ -83,12 +85,13 @@ class BFloat16:
 
     def _product(self, name: str, x: Array, columns: int) -> Array:
         x = np.ascontiguousarray(x, np.float32)
-        out, rounded, turned = np.empty((len(x), columns), np.float32), np.empty(x.size, np.uint16), _aligned(at.TURNED_BYTES // 4)
-        parts = (x, len(x), x.shape[1] // 2, columns // _LANES, self.panels, out, rounded, turned)
+        rows, whole = len(x), -(-len(x) // _LANES) * _LANES
+        out, rounded, turned = np.empty((whole, columns), np.float32), _aligned(whole * x.shape[1] // 2), _aligned(at.TURNED_BYTES // 4)
+        parts = (x, rows, x.shape[1] // 2, columns // _LANES, self.panels, out, rounded, turned, _TILES)
         assert len(parts) == len(at.FIELDS)
         record = np.array([part.ctypes.data if isinstance(part, np.ndarray) else part for part in parts])
         kernel(name)(record.ctypes.data)
-        return out
+        return out[:rows]
 
 
 def kept_matrix(values: Array, bf16: bool) -> FrozenMatrix:
