@@ -108,7 +108,10 @@ def gated(kind: str, gate: Array, up: Array) -> tuple[Array, Callable[[Array], t
 
     def back(g: Array) -> tuple[Array, Array]:
         active, slope = _activated(kind, gate)
-        return g * up * slope, g * active
+        slope *= g
+        slope *= up
+        active *= g
+        return slope, active
 
     return _activated(kind, gate)[0] * up, back
 
@@ -117,7 +120,10 @@ def _activated(kind: str, gate: Array) -> tuple[Array, Array]:
     """The activation and its slope; made twice, for both together are larger than all else that a layer keeps."""
     if kind == "silu":
         half = sigmoid(gate)
-        return gate * half, half * (1 + gate * (1 - half))
+        active = gate * half
+        slope = half - active * half  # half · (1 + gate · (1 − half))
+        slope += active
+        return active, slope
     root, cube = _TANH
     inner = np.tanh(np.float32(root) * (gate + np.float32(cube) * gate**3))
     slope = 0.5 * (1 + inner) + 0.5 * gate * (1 - inner * inner) * np.float32(root) * (1 + np.float32(3 * cube) * gate**2)
@@ -126,7 +132,10 @@ def _activated(kind: str, gate: Array) -> tuple[Array, Array]:
 
 def sigmoid(x: Array) -> Array:
     """1 / (1 + e^−x), which does not overflow."""
-    found: Array = 0.5 * (1 + np.tanh(0.5 * x))
+    found: Array = x * np.float32(0.5)
+    np.tanh(found, out=found)
+    found += 1
+    found *= 0.5
     return found
 
 
