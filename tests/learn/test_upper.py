@@ -9,11 +9,11 @@ import torch
 from ingle.core.spec import LayerSpec, Rope, Ways
 from ingle.core.sublayers import DeltaRule, Experts, ShortConvolution
 from ingle.learn.pieces import LowRank
-from ingle.learn.rows import make_row, shared_start
 from ingle.learn.upper import UpperLayers
 from ingle.model.module import load_module
 from ingle.train import shared
 from ingle.train.low_rank import put_low_rank
+from ingle.train.rows import make_row, shared_start
 from ingle.tuning.linears import chosen_linears
 from tests.engine.tiny import random_checkpoint, tiny_config
 from tests.train.tiny_train import documents

@@ -12,7 +12,8 @@ from ingle.model.module import CausalLM
 from ingle.train.encode import Document
 from ingle.train.forward import final_states
 from ingle.train.packing import make_batch
-from ingle.train.shared import common_start, final_states_of, lower_states_of, make_row, sharing
+from ingle.train.rows import common_start
+from ingle.train.shared import final_states_of, lower_states_of, make_row, sharing
 from ingle.train.writing import Drawn, write_all, write_each
 from tests.engine.tiny import tiny_config, tokens
 from tests.train.tiny_train import HYBRID, corpus_of, tiny_module, trained_parts

@@ -14,7 +14,7 @@ from ingle.kernels.attention_plan import AttentionPlan
 from ingle.kernels.jit import kernel
 from ingle.learn.pieces import Angles, Array, Back, LayerWeights, sigmoid, turned
 from ingle.learn.remembering import remember
-from ingle.learn.rows import DocumentRow
+from ingle.train.rows import DocumentRow
 
 Three = tuple[Array, Array, Array]
 _LANES = 32

@@ -21,12 +21,12 @@ from ingle.learn.lesson_documents import answered
 from ingle.learn.lesson_settings import LessonSettings
 from ingle.learn.matrix import Array, BFloat16, Float32, FrozenMatrix
 from ingle.learn.pieces import LowRank, Norm
-from ingle.learn.rows import DocumentRow, Integers, make_row, shared_start
 from ingle.learn.upper import UpperLayers
 from ingle.model.checkpoint import Checkpoint
 from ingle.model.template import has_template
 from ingle.model.tensor import Tensor, decode
 from ingle.train.encode import Document
+from ingle.train.rows import DocumentRow, Integers, make_row, shared_start
 from ingle.tuning.linears import chosen_layers, chosen_linears
 
 _ROW_TOKENS = 2048  # most tokens whose lower layers are run at once

@@ -50,7 +50,7 @@ class Read:
         """Return a row of some documents, and the input of its first trained layer, [T, hidden]."""
         row = make_row([self.documents[i] for i in chosen], self.start)
         states = [self.first, *(self.rests[i] for i in chosen)]
-        return row, torch.cat([*states, self.first.new_zeros(len(row.ids) - row.bounds[-1], self.first.shape[1])])
+        return row, torch.cat([*states, self.first.new_zeros(len(row.ids) - row.own.bounds[-1], self.first.shape[1])])
 
 
 class TrainableModel:
@@ -135,7 +135,7 @@ class TrainableModel:
             row = make_row(documents[begin:stop], start)
             states = lower_states_of(self.module, row, self.first)
             first = states[:start] if begin == 0 else first
-            rests += [states[a:b] for a, b in zip(row.bounds, row.bounds[1:], strict=False)]
+            rests += [states[a:b] for a, b in zip(row.own.bounds, row.own.bounds[1:], strict=False)]
             begin = stop
         return Read(tuple(documents), start, first, tuple(rests))
 

@@ -17,7 +17,7 @@ from ingle.model.packed_rows import PackedRows
 from ingle.model.pieces import turn
 from ingle.train.encode import Document
 from ingle.train.kernel_memory import read_packed
-from ingle.train.shared import edges, make_row, sees, sharing
+from ingle.train.shared import make_row, sees, sharing
 
 Choice = Callable[[Tensor, Sequence[int], int], Tensor]
 """(logits [n, V], number of the answer of each, index of the token in its answer) → the chosen tokens, int [n]."""
@@ -62,8 +62,8 @@ def write_all(
     documents = [Document(np.array(ids, np.int32), np.zeros(len(ids), np.bool_)) for ids in prompts]
     row = make_row(documents, sharing(module, documents))
     attend = _Growing(row.owners, row.positions)
-    x = _read(module, row.ids, row.positions, attend, edges(row))
-    last = torch.tensor(row.bounds[1:]) - 1
+    x = _read(module, row.ids, row.positions, attend, row.own.edges)
+    last = torch.tensor(row.own.bounds[1:]) - 1
     x, open_, positions = x[last], torch.arange(len(prompts)), row.positions[last]
     answers: list[list[int]] = [[] for _ in prompts]
     for step in range(most_tokens):

@@ -1,6 +1,6 @@
 """Documents that begin alike, in one row: their common start is read once, and each goes on from there on its own.
 
-    [ the start | the rest of document 0 | the rest of document 1 | … ]
+    [ the start | the rest of document 0 | the rest of document 1 | … | padding ]
 
 A token sees the start and what is before it in its own document. So the states are those of the documents one by one; the start is saved,
 once for each document but the first. Conversations all begin with the template's system prompt, which for a short question is half of
@@ -31,13 +31,13 @@ class DocumentRow:
     start: int
     """S: tokens that all of them begin with."""
     bounds: tuple[int, ...]
-    """Where the rest of each document begins, and T."""
+    """Where the rest of each document begins, and where the last one ends."""
     ids: Integers
-    """[T]"""
+    """[T]; 0 behind the documents."""
     positions: Integers
     """[T]: each token's place in its document."""
     owners: Integers
-    """[T]: the document that a token belongs to, or START."""
+    """[T]: the document that a token belongs to, START, or the number of documents for padding."""
     wanted: Integers
     """[A], ascending: the tokens whose next one carries the loss."""
     _plans: dict[tuple[int, int, bool], AttentionPlan] = field(default_factory=dict)
@@ -57,7 +57,8 @@ class DocumentRow:
     @property
     def edges(self) -> tuple[int, ...]:
         """Where each stretch of tokens begins that belongs to one owner, and T."""
-        return (*((0,) if self.start else ()), *self.bounds)
+        starts = (*((0,) if self.start else ()), *self.bounds)
+        return starts if starts[-1] == len(self.ids) else (*starts, len(self.ids))
 
     def plan(self, spec: LayerSpec | None, some: bool) -> AttentionPlan:
         """Return what is computed together; `spec` of streaming groups, None = a query sees all before it; `some`: for `wanted` alone."""
@@ -101,12 +102,14 @@ def shared_start(config: ModelConfig, documents: Sequence[Document]) -> int:
     return 0 if apart else common_start(documents)
 
 
-def make_row(documents: Sequence[Document], start: int) -> DocumentRow:
-    """Make the row of these documents, which begin with the same `start` tokens."""
+def make_row(documents: Sequence[Document], start: int, multiple: int = 1) -> DocumentRow:
+    """Make the row of these documents, which begin with the same `start` tokens; padded to a multiple of so many tokens."""
     lengths = [len(document.ids) - start for document in documents]
     bounds = np.cumsum([start, *lengths])
-    ids = np.concatenate([documents[0].ids[:start], *(document.ids[start:] for document in documents)]).astype(np.int64)
-    positions = np.concatenate([np.arange(start), *(start + np.arange(length) for length in lengths)])
-    owners = np.repeat(np.arange(START, len(documents)), [start, *lengths])
+    rest = -int(bounds[-1]) % multiple
+    rests = [document.ids[start:].astype(np.int64) for document in documents]
+    ids = np.concatenate([documents[0].ids[:start].astype(np.int64), *rests, np.zeros(rest, np.int64)])
+    positions = np.concatenate([np.arange(start), *(start + np.arange(length) for length in lengths), np.arange(rest)])
+    owners = np.repeat(np.arange(START, len(documents) + 1), [start, *lengths, rest])
     learnt = np.flatnonzero(np.concatenate([np.zeros(start, np.bool_), *(document.answer[start:] for document in documents)]))
     return DocumentRow(start, tuple(bounds.tolist()), ids, positions, owners, learnt - 1)
