@@ -241,3 +241,10 @@ def test_the_supervisor_says_what_is_beside_the_learner(school_house: House) -> 
             wait_until(lambda: (school_house.home.root / "heard").read_text() == "".join(lines), command.decode())
     finally:
         supervisor.close()
+
+
+def test_a_learner_that_ends_by_itself_ends_well_while_its_server_listens(house: House) -> None:
+    command = [sys.executable, "-m", "ingle", "learn", "--attached", "--set", "learn.idle_s=0"]
+    environment = {**os.environ, "INGLE_HOME": str(house.home.root)}
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment) as process:
+        assert process.wait(PATIENCE_S) == 0, process.stderr.read() if process.stderr is not None else ""

@@ -79,7 +79,8 @@ def _follow(home: "Home", engine: "Engine", settings: "Settings", stay: bool, at
     if stay:
         worker.give_way()
     if attached:
-        worker.listen(signals, sys.stdin.buffer)
+        # Unbuffered: a thread that waits in a buffered reader holds its lock, and Python aborts at the end of the process.
+        worker.listen(signals, open(0, "rb", buffering=0, closefd=False))  # noqa: SIM115 - open as long as the process
         return worker.follow(home, engine, trainer, sink, learn, signals, LearnerWatch(trying=busy))
     learning = learn if not stay else replace(learn, idle_s=float("inf"))
     with Interrupt() as interrupt:

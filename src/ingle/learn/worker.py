@@ -9,7 +9,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, BinaryIO
@@ -108,7 +108,7 @@ def tell(stream: BinaryIO) -> Callable[[object], None]:
     return busy
 
 
-def listen(signals: Signals, stream: BinaryIO, end: Callable[[], None] = lambda: os._exit(0)) -> threading.Thread:
+def listen(signals: Signals, stream: Iterable[bytes], end: Callable[[], None] = lambda: os._exit(0)) -> threading.Thread:
     """Read `hold`, `beside` and `go` from the parent process in a thread; call `end` when the parent is gone."""
 
     def read() -> None:
