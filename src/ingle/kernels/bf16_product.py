@@ -90,16 +90,6 @@ def _add_by_rows(begun, rows, steps, x, row, panel, out, stride):
 
 
 @njit
-def _begin_tiles(address):
-    begin_tiles(address)
-
-
-@njit
-def _end_tiles():
-    end_tiles()
-
-
-@njit
 def _begin_nothing(_address):
     pass
 
@@ -109,7 +99,7 @@ def _end_nothing():
     pass
 
 
-_begin, _end = (_begin_tiles, _end_tiles) if has_bf16_tiles() else (_begin_nothing, _end_nothing)
+_begin, _end = (begin_tiles, end_tiles) if has_bf16_tiles() else (_begin_nothing, _end_nothing)
 _add_by_most = add_by_tiles if has_bf16_tiles() else _add_by_rows
 
 

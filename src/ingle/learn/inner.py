@@ -1,4 +1,4 @@
-"""What a layer has beside its mixer, forward and back: the gated MLP, or a mixture of experts."""
+"""The part of a layer behind its mixer, forward and back: the gated MLP, or a mixture of experts."""
 
 import numpy as np
 
