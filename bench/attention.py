@@ -15,7 +15,7 @@ from torch import Tensor
 
 from harness import Figure, alternate, finish, ratios, show
 from ingle.core.spec import LayerSpec
-from ingle.kernels import attention_plan
+from ingle.kernels import packed_attention
 from ingle.train import attention
 from ingle.train.attention import BlockAttention, Blocks, EachAttention
 from ingle.train.kernel_attention import KernelBlocks
@@ -41,16 +41,16 @@ def ways(bounds: tuple[int, ...]) -> dict[str, Callable[..., Tensor]]:
         attend = BlockAttention(bounds)
 
         def run(*given: object) -> Tensor:
-            before = attention.KernelBlocks, attention_plan.BLOCK
-            attention.KernelBlocks, attention_plan.BLOCK = way, size
+            before = attention.KernelBlocks, packed_attention.BLOCK
+            attention.KernelBlocks, packed_attention.BLOCK = way, size
             try:
                 return attend(*given)  # type: ignore[arg-type]
             finally:
-                attention.KernelBlocks, attention_plan.BLOCK = before
+                attention.KernelBlocks, packed_attention.BLOCK = before
 
         return run
 
-    return {"kernels": blocks(KernelBlocks, attention_plan.BLOCK), "products": blocks(Blocks, 96), "PyTorch's": EachAttention(bounds)}
+    return {"kernels": blocks(KernelBlocks, packed_attention.BLOCK), "products": blocks(Blocks, 96), "PyTorch's": EachAttention(bounds)}
 
 
 def all_of(attend: Callable[..., Tensor], qkv: list[Tensor], cos: Tensor, sin: Tensor) -> list[Tensor]:

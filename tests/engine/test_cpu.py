@@ -21,7 +21,7 @@ from ingle.engine import packing, team
 from ingle.engine.backend import Segment, prefill, step
 from ingle.engine.cpu import CpuBackend
 from ingle.engine.team import Cores
-from ingle.kernels import k_quants, naive
+from ingle.kernels import formats, naive
 from ingle.kernels import layout as at
 from tests.engine.tiny import angles_of, backend_of, in_blocks, random_checkpoint, read_in_cuts, tiny_config, tokens
 
@@ -100,13 +100,13 @@ def test_packed_formats_are_their_naive_reference(tmp_path: Path, format_: str, 
         assert difference.max() < 1e-4
 
 
-@pytest.mark.parametrize("kind", k_quants.KINDS)
+@pytest.mark.parametrize("kind", formats.KINDS)
 def test_k_quant_formats_are_their_naive_reference(tmp_path: Path, kind: str) -> None:
     """All matrices, the embedding too, are blocks of this kind."""
     config = tiny_config(hidden=256, mlp=512, heads=4, dim=64)
     backend = backend_of(tmp_path, in_blocks(random_checkpoint(config), kind), "auto")
     info = packing.read_pack(tmp_path / "auto")
-    assert info is not None and {place.kind for place in info.places.values()} == {k_quants.KINDS[kind], packing.VECTOR}
+    assert info is not None and {place.kind for place in info.places.values()} == {formats.KINDS[kind], packing.VECTOR}
     ids = tokens(config, 40)
     [got] = backend.forward([Segment(backend.new_state(), ids, "all")])
     expected = naive_logits(config, tmp_path / "auto", ids, cache="float32")

@@ -11,7 +11,7 @@ from ingle.core.errors import CheckpointError
 from ingle.core.spec import ModelConfig
 from ingle.engine import packing
 from ingle.engine.backend import Segment
-from ingle.kernels.k_quants import BLOCK_BYTES
+from ingle.kernels.formats import K_BYTES
 from ingle.model.checkpoint import check_finite, open_checkpoint
 from tests.engine.test_cpu import naive_logits
 from tests.engine.tiny import backend_of, tiny_config, tokens
@@ -28,7 +28,7 @@ every = pytest.mark.parametrize("kind", LOSSLESS)
 
 def random_raw(kind: str, rows: int, columns: int, seed: int) -> np.ndarray:
     """[rows, bytes] of random codes and sane scales, as they lie in a file."""
-    if kind in BLOCK_BYTES:
+    if kind in K_BYTES:
         return random_rows(kind, rows, columns // 256, seed, 0.001)
     draw, size = np.random.default_rng(seed), gguf.GGML_QUANT_SIZES[gguf.GGMLQuantizationType[kind]][1]
     raw = draw.integers(0, 256, (rows, columns // 32, size), np.uint8)

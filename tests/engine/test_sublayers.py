@@ -19,7 +19,7 @@ from ingle.engine.backend import NotFinite, Segment, prefill, step
 from ingle.engine.checkpoints import needs_checkpoints
 from ingle.engine.cpu import CpuBackend
 from ingle.engine.torch_backend import TorchBackend
-from ingle.kernels import k_quants
+from ingle.kernels import formats
 from ingle.kernels import layout as at
 from ingle.kernels.jit import SUBLAYER_KERNELS
 from ingle.model.checkpoint import Checkpoint
@@ -110,7 +110,7 @@ def test_experts_of_k_quants_are_their_naive_reference(tmp_path: Path, kind: str
     info = packing.read_pack(tmp_path / "auto")
     assert info is not None
     kinds = {info.places[f"model.layers.0.mlp.{name}.weight"].kind for name in ("experts.3.gate_proj", "gate")}
-    assert kinds == {k_quants.KINDS[kind], at.F32}, "a router of float32 stays so"
+    assert kinds == {formats.KINDS[kind], at.F32}, "a router of float32 stays so"
     ids = tokens(config, 40)
     [got] = backend.forward([Segment(backend.new_state(), ids, "all")])
     expected = naive_logits(config, tmp_path / "auto", ids, "float32")

@@ -15,7 +15,7 @@ from ingle.home.part_catalogue import SETS
 from ingle.home.place import Home
 from ingle.home.pull import pull
 from ingle.home.source import HubSource, find_source
-from ingle.kernels.k_quants import BLOCK_BYTES, COLUMNS
+from ingle.kernels.formats import K_BYTES, K_COLUMNS
 
 FILES = {
     "smollm2-1.7b": 1_055_609_824, "qwen3-0.6b": 639_446_688, "qwen3-1.7b": 1_107_409_472, "smollm3-3b": 1_915_305_312,
@@ -48,8 +48,8 @@ def test_the_embedded_model_has_it_too() -> None:
 
 
 def test_bits_are_those_of_the_blocks() -> None:
-    for kind, size in BLOCK_BYTES.items():
-        assert kind not in BITS or BITS[kind] == 8 * size / COLUMNS
+    for kind, size in K_BYTES.items():
+        assert kind not in BITS or BITS[kind] == 8 * size / K_COLUMNS
 
 
 def test_a_token_reads_all_but_an_embedding_that_is_not_the_output() -> None:
@@ -82,7 +82,7 @@ def test_entries_are_whole(model: HubModel) -> None:
     twice = 1.9 if model.file else 1.7  # safetensors hold a tied matrix twice, the pack once
     assert twice * model.nbytes < model.disk_bytes < 2 * model.nbytes
     columns = {model.shape.hidden, model.shape.mlp, model.shape.heads * model.shape.head_dim}
-    assert model.quantisation != "Q4_K_M" or not any(size % COLUMNS for size in columns), "the quantiser would take other blocks"
+    assert model.quantisation != "Q4_K_M" or not any(size % K_COLUMNS for size in columns), "the quantiser would take other blocks"
     assert 0.3e9 < model.shape.parameters < 9e9
 
 

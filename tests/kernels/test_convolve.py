@@ -14,7 +14,7 @@ def expected(convolutions: list[Convolution], picture: np.ndarray) -> np.ndarray
     """What the network gives, by NumPy."""
     pictures = [picture.astype(np.float64)]
     for one in convolutions:
-        y = naive.convolution(pictures[-1], one.weight, one.bias, one.step, one.depthwise)
+        y = naive.convolve(pictures[-1], one.weight, one.bias, one.step, one.depthwise)
         y = y + pictures[-one.skip] if one.skip else y
         pictures.append(naive.relu6(y) if one.clipped else y)
     return pictures[-1]

@@ -7,12 +7,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ingle.core.errors import ShapeError
-from ingle.kernels import k_quants, naive, pack
-from ingle.kernels.unpack import unpack
+from ingle.kernels import formats, naive, panels
+from ingle.kernels.panels import unpack
 from tests.kernels.calls import run_linear
 from tests.kernels.k_rows import UNITS, random_rows
 
-every = pytest.mark.parametrize("kind", k_quants.KINDS)
+every = pytest.mark.parametrize("kind", formats.KINDS)
 
 
 def decoded(kind: str, raw: np.ndarray) -> np.ndarray:
@@ -21,8 +21,8 @@ def decoded(kind: str, raw: np.ndarray) -> np.ndarray:
 
 def sizes(kind: str, raw: np.ndarray, x: np.ndarray) -> float:
     """The most that sums of a product can reach: a code's part and a minimum's cancel where a weight is small."""
-    of = k_quants.split(kind, raw)
-    size = np.abs(x).astype(np.float64) @ np.abs(of.values(k_quants.KINDS[kind]).astype(np.float64)).T
+    of = formats.split_k(kind, raw)
+    size = np.abs(x).astype(np.float64) @ np.abs(of.values(formats.KINDS[kind]).astype(np.float64)).T
     if of.least is not None and of.least_unit is not None:
         each = of.codes.shape[1] // of.least.shape[1]
         minima = np.abs(of.least_unit.astype(np.float64)).repeat(256 // each, 1) * of.least
@@ -35,8 +35,8 @@ def sizes(kind: str, raw: np.ndarray, x: np.ndarray) -> float:
 @settings(max_examples=20, deadline=None)
 def test_a_pack_is_exactly_what_the_library_decodes(kind: str, rows: int, blocks: int, chunk_bytes: int, seed: int) -> None:
     raw = random_rows(kind, rows, blocks, seed)
-    np.testing.assert_array_equal(k_quants.split(kind, raw).values(k_quants.KINDS[kind]), decoded(kind, raw))
-    packed = pack.pack_k(kind, raw, chunk_bytes)
+    np.testing.assert_array_equal(formats.split_k(kind, raw).values(formats.KINDS[kind]), decoded(kind, raw))
+    packed = panels.pack_k(kind, raw, chunk_bytes)
     np.testing.assert_array_equal(unpack(packed), decoded(kind, raw))
     assert packed.nbytes * rows <= raw.nbytes * 1.04 * packed.padded[0], "no larger than in the file"
 
@@ -49,7 +49,7 @@ def test_kernel_is_its_naive_reference_in_integers(kind: str, rows: int, blocks:
     x = np.random.default_rng(seed + 1).standard_normal((tokens, 256 * blocks)).astype(np.float32)
     if outlier:
         x[::2, 0] *= 1000
-    seen, got = naive.rounded(x), run_linear(pack.pack_k(kind, raw), x)
+    seen, got = naive.rounded(x), run_linear(panels.pack_k(kind, raw), x)
     assert np.abs(got - naive.linear(seen, decoded(kind, raw))).max() < 2e-6 * (sizes(kind, raw, seen) + 1)
 
 
@@ -67,12 +67,12 @@ def test_integer_sums_are_exact(kind: str) -> None:
     x = np.random.default_rng(1).integers(-127, 128, (13, 256)).astype(np.float32)
     x[0], x[1] = 127, -127
     x[:, ::32] = 127  # each group's scale is then exactly 1
-    np.testing.assert_array_equal(run_linear(pack.pack_k(kind, raw), x), x @ decoded(kind, raw).T)
+    np.testing.assert_array_equal(run_linear(panels.pack_k(kind, raw), x), x @ decoded(kind, raw).T)
 
 
 @every
 def test_a_row_does_not_depend_on_the_others(kind: str) -> None:
-    packed, x = pack.pack_k(kind, random_rows(kind, 48, 2, 1)), np.random.default_rng(2).standard_normal((30, 512)).astype(np.float32)
+    packed, x = panels.pack_k(kind, random_rows(kind, 48, 2, 1)), np.random.default_rng(2).standard_normal((30, 512)).astype(np.float32)
     x[::3, 40] = 50
     together = run_linear(packed, x)
     for count in (1, 2, 3, 7):
@@ -81,5 +81,5 @@ def test_a_row_does_not_depend_on_the_others(kind: str) -> None:
 
 @every
 def test_broken_rows_are_refused(kind: str) -> None:
-    with pytest.raises(ShapeError, match=f"whole blocks of {k_quants.BLOCK_BYTES[kind]} bytes"):
-        pack.pack_k(kind, random_rows(kind, 4, 1, 0)[:, :-1])
+    with pytest.raises(ShapeError, match=f"whole blocks of {formats.K_BYTES[kind]} bytes"):
+        panels.pack_k(kind, random_rows(kind, 4, 1, 0)[:, :-1])

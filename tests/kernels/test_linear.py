@@ -9,40 +9,40 @@ from hypothesis import strategies as st
 
 from ingle.core.errors import ShapeError
 from ingle.kernels import layout as at
-from ingle.kernels import naive, pack
-from ingle.kernels.k_quants import WEIGHTS
-from ingle.kernels.unpack import unpack
+from ingle.kernels import naive, panels
+from ingle.kernels.formats import WEIGHTS
+from ingle.kernels.panels import unpack
 from tests.kernels.calls import run_linear
 
 
-def int8_groups(w: np.ndarray) -> pack.PackedLinear:
+def int8_groups(w: np.ndarray) -> panels.PackedLinear:
     groups = np.pad(w, ((0, 0), (0, -w.shape[1] % 32))).reshape(len(w), -1, 32)
     scale = (np.abs(groups).max(axis=2) / 127).astype(np.float16)
     q = np.rint(groups / np.where(scale > 0, scale, 1)[..., None]).clip(-127, 127).astype(np.int8)
-    return pack.pack_int8_groups(q.reshape(len(w), -1)[:, : w.shape[1]], scale)
+    return panels.pack_int8_groups(q.reshape(len(w), -1)[:, : w.shape[1]], scale)
 
 
-def uneven(w: np.ndarray) -> pack.PackedLinear:
+def uneven(w: np.ndarray) -> panels.PackedLinear:
     groups = np.pad(w, ((0, 0), (0, -w.shape[1] % 32))).reshape(len(w), -1, 32)
     scale = (np.abs(groups).max(axis=2) / max(WEIGHTS)).astype(np.float16)
     far = np.abs(groups[..., None] - scale.astype(np.float32)[..., None, None] * np.array(WEIGHTS))
-    return pack.pack_uneven_values(far.argmin(axis=3).astype(np.uint8).reshape(len(w), -1)[:, : w.shape[1]], scale)
+    return panels.pack_uneven_values(far.argmin(axis=3).astype(np.uint8).reshape(len(w), -1)[:, : w.shape[1]], scale)
 
 
 PACKERS = {
-    "fp32": pack.pack_fp32,
-    "bf16": lambda w: pack.pack_bf16((w.view(np.uint32) >> 16).astype(np.uint16)),
-    "int8": pack.pack_int8,
+    "fp32": panels.pack_fp32,
+    "bf16": lambda w: panels.pack_bf16((w.view(np.uint32) >> 16).astype(np.uint16)),
+    "int8": panels.pack_int8,
     "int8_group": int8_groups,
-    "int4": pack.pack_int4,
-    "int5": pack.pack_int5,
+    "int4": panels.pack_int4,
+    "int5": panels.pack_int5,
     "iq4_nl": uneven,
-    "int4_16": pack.pack_int4_16,
-    "int3_16": pack.pack_int3_16,
+    "int4_16": panels.pack_int4_16,
+    "int3_16": panels.pack_int3_16,
 }
 
 
-def summed(packed: pack.PackedLinear) -> np.ndarray:
+def summed(packed: panels.PackedLinear) -> np.ndarray:
     """[N, K] What a weight puts into the sums: of one with a minimum both parts, which cancel where the weight is small."""
     weights = unpack(packed).astype(np.float64)
     if packed.kind not in (at.INT4, at.INT5, at.INT4_16, at.INT3_16):
@@ -88,12 +88,12 @@ def test_integer_sums_are_exact(kind: str) -> None:
     step = 255 / 512 if kind.endswith("_16") else 0.5
     scale, blocks_16 = np.full((32, 2), 0.5, np.float16), (np.full(32, 1 / 512), np.full((32, 4), 255), np.zeros((32, 4)))
     packed = {
-        "int8": lambda: pack.pack_int8_values(q.astype(np.int8), scale[:, 0]),
-        "int8_group": lambda: pack.pack_int8_groups(q.astype(np.int8), scale),
-        "int4": lambda: pack.pack_int4_values(q.astype(np.uint8), scale, np.zeros((32, 2))),
-        "int5": lambda: pack.pack_int5_values(q.astype(np.uint8), scale, np.zeros((32, 2))),
-        "int4_16": lambda: pack.pack_sixteens("Q4_16", *blocks_16, q),
-        "int3_16": lambda: pack.pack_sixteens("Q3_16", *blocks_16, q),
+        "int8": lambda: panels.pack_int8_values(q.astype(np.int8), scale[:, 0]),
+        "int8_group": lambda: panels.pack_int8_groups(q.astype(np.int8), scale),
+        "int4": lambda: panels.pack_int4_values(q.astype(np.uint8), scale, np.zeros((32, 2))),
+        "int5": lambda: panels.pack_int5_values(q.astype(np.uint8), scale, np.zeros((32, 2))),
+        "int4_16": lambda: panels.pack_sixteens("Q4_16", *blocks_16, q),
+        "int3_16": lambda: panels.pack_sixteens("Q3_16", *blocks_16, q),
     }[kind]()
     x = np.random.default_rng(1).integers(-127, 128, (13, 64)).astype(np.float32)
     x[0], x[1] = 127, -127  # with the largest codes: sums of 16 bits must hold it
@@ -141,12 +141,12 @@ def test_packing_rounds_to_the_nearest(kind: str) -> None:
 def test_zero_and_constant_matrices_survive() -> None:
     for value in (0.0, 3.5):
         w = np.full((16, 32), value, np.float32)
-        for packer in (pack.pack_int8, pack.pack_int4, pack.pack_int5, pack.pack_int4_16, pack.pack_int3_16, int8_groups):
+        for packer in (panels.pack_int8, panels.pack_int4, panels.pack_int5, panels.pack_int4_16, panels.pack_int3_16, int8_groups):
             np.testing.assert_allclose(unpack(packer(w)), w, rtol=1e-3)
 
 
 def test_scales_of_another_shape_are_refused() -> None:
     with pytest.raises(ShapeError, match="scale"):
-        pack.pack_int8_groups(np.zeros((16, 64), np.int8), np.zeros((16, 3)))
+        panels.pack_int8_groups(np.zeros((16, 64), np.int8), np.zeros((16, 3)))
     with pytest.raises(ShapeError, match="two dimensions"):
-        pack.pack_fp32(np.zeros((2, 2, 2)))
+        panels.pack_fp32(np.zeros((2, 2, 2)))

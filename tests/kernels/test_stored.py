@@ -7,12 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ingle.core.errors import ShapeError
-from ingle.kernels.blocks_32 import BLOCKS
-from ingle.kernels.k_quants import BLOCK_BYTES
-from ingle.kernels.stored import LOSSLESS, pack_stored, stored_rows
-from ingle.kernels.unpack import unpack
+from ingle.kernels.formats import BLOCKS, K_BYTES
+from ingle.kernels.panels import LOSSLESS, pack_stored, stored_rows, unpack
 
-KINDS = (*BLOCKS, *BLOCK_BYTES)
+KINDS = (*BLOCKS, *K_BYTES)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
-from ingle.kernels import naive, packed
-from ingle.kernels import pack as packing
-from ingle.kernels.naive_parts import layer_norm
+from ingle.kernels import naive, packed_attention
+from ingle.kernels import panels as packing
+from ingle.kernels.naive import layer_norm
+from ingle.kernels.panels import unpack
 from ingle.kernels.tower import EncoderShape, PackedProduct, Tower, TowerFormat, encoder_tensors
-from ingle.kernels.unpack import unpack
 
 CLOSE = 2e-5
 """Largest difference allowed, beside numbers of about 1."""
@@ -59,7 +59,7 @@ def test_an_encoder_equals_the_naive_one(
 def test_more_keys_than_a_run_holds_and_any_number_of_threads_give_the_same_bits() -> None:
     shape = EncoderShape(32, 32, 1, 2, 1e-6)
     weights, norm = random_weights(shape), (np.ones(32, np.float32), np.zeros(32, np.float32))
-    x = np.random.default_rng(2).standard_normal((packed.RUN + 45, 32)).astype(np.float32)
+    x = np.random.default_rng(2).standard_normal((packed_attention.RUN + 45, 32)).astype(np.float32)
     encoder = Tower(shape, weights.__getitem__, norm, "fp32")
     got = encoder(x, 1)
     expected = layer_norm(naive.encoder(x, weights, 1, 2, 1e-6, False), *norm, 1e-6)
@@ -81,7 +81,7 @@ def test_a_single_linear_equals_the_naive_one(format_: TowerFormat) -> None:
 
 
 def test_the_record_of_attention_is_in_the_kernels_order() -> None:
-    assert packed.FIELDS == (
+    assert packed_attention.FIELDS == (
         "WIDTH", "REPEATS", "QUERIES", "TOKENS", "TRANSPOSED_LINE", "BLOCKS", "RUNS", "Q", "K", "V", "K_TRANSPOSED", "V_TRANSPOSED", "OUT",
         "SUMS", "INNER", "TO_OUT", "TO_Q",
     )  # fmt: skip

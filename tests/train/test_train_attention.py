@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from ingle.core.spec import LayerSpec
-from ingle.kernels import attention_plan
+from ingle.kernels import packed_attention
 from ingle.train import attention, team
 from ingle.train.attention import BlockAttention, EachAttention, attend_on
 from ingle.train.kernel_attention import KERNELS, fits
@@ -34,14 +34,14 @@ def test_blocks_are_documents_one_by_one(data: st.DataObject, spec: LayerSpec, s
     wanted = torch.tensor(chosen) if some else None
     qkv, cos, sin = inputs(tokens, len(chosen) if some else tokens, tokens)
     results = []
-    before, attention_plan.BLOCK = attention_plan.BLOCK, block
+    before, packed_attention.BLOCK = packed_attention.BLOCK, block
     try:
         for kind in (BlockAttention, EachAttention):
             y = kind(bounds, wanted)(*qkv, cos, sin, spec, some)
             slope = torch.linspace(-1, 2, y.numel(), dtype=y.dtype).view_as(y)
             results.append((y.detach(), *torch.autograd.grad(y, qkv, slope)))
     finally:
-        attention_plan.BLOCK = before
+        packed_attention.BLOCK = before
     for mine, theirs in zip(*results, strict=True):
         torch.testing.assert_close(mine, theirs, rtol=1e-9, atol=1e-9)
 

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ingle.core.spec import LayerSpec
-from ingle.kernels import attention_plan
+from ingle.kernels import packed_attention
 from ingle.model.module import CausalLM
 from ingle.train.encode import Document
 from ingle.train.forward import final_states
@@ -43,7 +43,7 @@ def test_a_shared_start_is_each_documents_own(start: int, lengths: list[int], sp
     assert common_start(documents) == start
     upper = trained_parts(module, "layers.1.")
     results = []
-    before, attention_plan.BLOCK = attention_plan.BLOCK, block
+    before, packed_attention.BLOCK = packed_attention.BLOCK, block
     try:
         for together in (True, False):
             if together:
@@ -54,7 +54,7 @@ def test_a_shared_start_is_each_documents_own(start: int, lengths: list[int], sp
             slope = torch.linspace(-1, 2, states.numel(), dtype=states.dtype).view_as(states)
             results.append((states.detach(), *torch.autograd.grad(states, list(upper.values()), slope, allow_unused=True)))
     finally:
-        attention_plan.BLOCK = before
+        packed_attention.BLOCK = before
     for mine, theirs in zip(*results, strict=True):
         assert (mine is None) == (theirs is None)
         if mine is not None:

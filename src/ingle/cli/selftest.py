@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from ingle.kernels import layout as at
-from ingle.kernels import naive, pack
+from ingle.kernels import naive, panels
 from ingle.kernels.jit import kernel
-from ingle.kernels.unpack import unpack
+from ingle.kernels.panels import unpack
 
 ENTRIES = {name: f"linear_{name}" for name in ("fp32", "bf16", "int8", "int4", "int4_16", "int3_16")}
 FASTEST = ENTRIES["int8"]
@@ -37,7 +37,7 @@ class Checked:
 class _Call:
     """A linear and its input, in the kernels' layout."""
 
-    def __init__(self, packed: pack.PackedLinear, x: Any) -> None:
+    def __init__(self, packed: panels.PackedLinear, x: Any) -> None:
         rows, columns = packed.padded
         q, scale = naive.quantise(x)
         counts = q.reshape(*scale.shape, 32).astype(np.int32).sum(axis=-1)
@@ -63,9 +63,9 @@ def check_linears(compiled: Collection[str]) -> list[Checked]:
     random = np.random.default_rng(0)
     weight, x = random.normal(size=(64, 640)).astype(np.float32), random.normal(size=(5, 640)).astype(np.float32)
     words = (weight.view(np.uint32) >> 16).astype(np.uint16)
-    packs = {"fp32": pack.pack_fp32(weight), "bf16": pack.pack_bf16(words)}
-    packs |= {"int8": pack.pack_int8(weight), "int4": pack.pack_int4(weight)}
-    packs |= {"int4_16": pack.pack_int4_16(weight), "int3_16": pack.pack_int3_16(weight)}
+    packs = {"fp32": panels.pack_fp32(weight), "bf16": panels.pack_bf16(words)}
+    packs |= {"int8": panels.pack_int8(weight), "int4": panels.pack_int4(weight)}
+    packs |= {"int4_16": panels.pack_int4_16(weight), "int3_16": panels.pack_int3_16(weight)}
     results = []
     for name, packed in ((name, packed) for name, packed in packs.items() if ENTRIES[name] in compiled):
         call = _Call(packed, x)
@@ -81,7 +81,7 @@ def read_gb_per_s(threads: int) -> float:
     """Measure the weights read per second in an int8 matrix-vector product on `threads` threads, which bounds the speed of an answer."""
     rows, columns = 512, _WEIGHTS_MB * 2**20 // 512
     values = np.ones((rows, columns), np.int8)
-    call = _Call(pack.pack_int8_values(values, np.ones(rows, np.float32)), np.ones((1, columns), np.float32))
+    call = _Call(panels.pack_int8_values(values, np.ones(rows, np.float32)), np.ones((1, columns), np.float32))
     best = float("inf")
     for _ in range(3):
         share = -(-call.panels // threads)

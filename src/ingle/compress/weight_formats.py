@@ -19,7 +19,7 @@ from torch import Tensor
 
 from ingle.core.errors import ConfigError
 from ingle.engine.quantised import GROUP
-from ingle.kernels import blocks_16
+from ingle.kernels import formats
 
 _HEADROOM = 251 / 255
 """Part of a row's largest scale that is used at first, so that training can still raise it."""
@@ -55,8 +55,8 @@ FORMATS = {
     format_.name: format_
     for format_ in (
         WeightFormat("int8", "Q8_0", 8, -127, 127, False, 34),
-        WeightFormat("int4", "Q4_16", 4, 0, 15, True, blocks_16.BLOCK_BYTES["Q4_16"], blocks_16.COLUMNS, blocks_16.UNIT_BYTES),
-        WeightFormat("int3", "Q3_16", 3, 0, 7, True, blocks_16.BLOCK_BYTES["Q3_16"], blocks_16.COLUMNS, blocks_16.UNIT_BYTES),
+        WeightFormat("int4", "Q4_16", 4, 0, 15, True, formats.BYTES_16["Q4_16"], formats.COLUMNS_16, formats.UNIT_BYTES),
+        WeightFormat("int3", "Q3_16", 3, 0, 7, True, formats.BYTES_16["Q3_16"], formats.COLUMNS_16, formats.UNIT_BYTES),
         WeightFormat("q4_1", "Q4_1", 4, 0, 15, True, 20),
     )
 }
@@ -79,7 +79,7 @@ class QuantisationGrid:
         """Return the grid nearest to these scales and minima, [N, any], in this one's units."""
         if self.unit is None:
             return QuantisationGrid(self.format, as_half(scale), as_half(minimum))
-        step = -blocks_16.STEP * self.unit
+        step = -formats.STEP * self.unit
         scale, minimum = ((plane / of).round().clamp(0, 255) * of for plane, of in ((scale, self.unit), (minimum, step)))
         return QuantisationGrid(self.format, scale, minimum, self.unit)
 
@@ -111,8 +111,8 @@ class Quantised:
         """Pack it as it is kept, and as GGUF has it if it can: [N, row_bytes + K/32 · block_bytes]."""
         grid = self.grid
         if grid.unit is not None:
-            whole = (grid.scale / grid.unit).round(), (grid.minimum / (-blocks_16.STEP * grid.unit)).round(), self.codes
-            return blocks_16.join(grid.format.kind, grid.unit[:, 0].numpy(), *(part.numpy() for part in whole))
+            whole = (grid.scale / grid.unit).round(), (grid.minimum / (-formats.STEP * grid.unit)).round(), self.codes
+            return formats.join_16(grid.format.kind, grid.unit[:, 0].numpy(), *(part.numpy() for part in whole))
         codes = self.codes.reshape(len(self.codes), -1, GROUP).to(torch.int16).numpy()
         planes = [_halves(grid.scale)]
         if grid.format.has_minimum:
@@ -134,9 +134,9 @@ _CODES: dict[int, tuple[_Way, _Way]] = {
 def read_blocks(format_: WeightFormat, blocks: npt.NDArray[np.uint8]) -> Quantised:
     """Read the result of `Quantised.blocks`."""
     if format_.row_bytes:
-        unit, scale, least, whole = (torch.from_numpy(part.astype(np.float32)) for part in blocks_16.split(format_.kind, blocks))
+        unit, scale, least, whole = (torch.from_numpy(part.astype(np.float32)) for part in formats.split_16(format_.kind, blocks))
         unit = unit[:, None]
-        return Quantised(QuantisationGrid(format_, scale * unit, least * (-blocks_16.STEP * unit), unit), whole)
+        return Quantised(QuantisationGrid(format_, scale * unit, least * (-formats.STEP * unit), unit), whole)
     parts = blocks.reshape(len(blocks), -1, format_.block_bytes)
     halves = 2 if format_.has_minimum else 1
     planes = torch.from_numpy(np.ascontiguousarray(parts[..., : 2 * halves]).view(np.float16).astype(np.float32))
@@ -166,7 +166,7 @@ def plain_grid(format_: WeightFormat, weight: Tensor) -> QuantisationGrid:
         return QuantisationGrid(format_, scale, low).nearest(scale, low)
     low = low.clamp(max=0)
     scale = (groups.amax(2) - low) / format_.high
-    unit = torch.maximum(scale.amax(1, keepdim=True) / (255 * _HEADROOM), low.amin(1, keepdim=True) / (-255 * blocks_16.STEP))
+    unit = torch.maximum(scale.amax(1, keepdim=True) / (255 * _HEADROOM), low.amin(1, keepdim=True) / (-255 * formats.STEP))
     return QuantisationGrid(format_, scale, low, torch.where(unit > 0, unit, 1)).nearest(scale, low)
 
 

@@ -32,7 +32,7 @@ from ingle.home.lean import WEIGHTS
 from ingle.home.model_size import BITS, ModelShape, cache_bytes, read_bytes
 from ingle.home.place import Home
 from ingle.home.staging import staging
-from ingle.kernels import k_quants, pack
+from ingle.kernels import formats, panels
 from ingle.kernels.jit import build, needed
 from ingle.model.expected import expected_shapes
 
@@ -173,7 +173,7 @@ def _others(used: float | None, worked: float, elapsed: float) -> float:
 
 
 def _build(told: Told) -> None:
-    reached = {f"linear_{name}" for name in ("int4", "int8", *(kind.lower() for kind in k_quants.KINDS))}
+    reached = {f"linear_{name}" for name in ("int4", "int8", *(kind.lower() for kind in formats.KINDS))}
     names = [name for name in needed("decoder_step") if name in reached or name in ("attention_f16", "decoder_step")]
     build(names, lambda done, of: told("compiling kernels", done, of) if of else None)
 
@@ -220,16 +220,16 @@ def _written(folder: Path, kind: str, size: tuple[int, int], layers: int) -> tup
     return PackInfo(_VERSION, "auto", "", config, places, (KeptFile(WEIGHTS, offset, ""),)), total
 
 
-def _panels(kind: str, columns: int) -> pack.PackedLinear:
+def _panels(kind: str, columns: int) -> panels.PackedLinear:
     """Return two panels of weights by chance, small enough that no number overflows."""
     random = np.random.default_rng(columns)
-    if kind not in k_quants.KINDS:
+    if kind not in formats.KINDS:
         matrix = random.standard_normal((32, columns), np.float32) * 0.02
-        return pack.pack_int8_grouped(matrix) if kind == "Q8_0" else pack.pack_int4(matrix)
-    raw = random.integers(0, 256, (32, columns // k_quants.COLUMNS, k_quants.BLOCK_BYTES[kind]), np.uint8)
+        return panels.pack_int8_grouped(matrix) if kind == "Q8_0" else panels.pack_int4(matrix)
+    raw = random.integers(0, 256, (32, columns // formats.K_COLUMNS, formats.K_BYTES[kind]), np.uint8)
     unit = np.frombuffer(np.float16(1e-4).tobytes(), np.uint8)
     if kind == "Q6_K":
         raw[..., -2:] = unit
     else:
         raw[..., :2] = raw[..., 2:4] = unit
-    return pack.pack_k(kind, raw.reshape(32, -1))
+    return panels.pack_k(kind, raw.reshape(32, -1))

@@ -26,7 +26,7 @@ from ingle.home.kept_file import KeptFile
 from ingle.home.lean import CURE, LEAN, REST, WEIGHTS, Lean, Matrix, Piece, is_lean, read_lean
 from ingle.home.place import Home
 from ingle.home.staging import discard
-from ingle.kernels.stored import PANELS
+from ingle.kernels.panels import PANELS
 from ingle.model.from_gguf import tensors_from_gguf
 from ingle.model.gguf_header import GGUF, Mapped, read_gguf
 from ingle.model.lean import file_bytes, open_lean

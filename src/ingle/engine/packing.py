@@ -19,17 +19,16 @@ from ingle.core.files import atomic_file, write_atomic
 from ingle.core.spec import ModelConfig
 from ingle.home.kept_file import KeptFile
 from ingle.home.lean import CURE, LEAN, WEIGHTS
-from ingle.kernels import blocks_16, k_quants, pack
+from ingle.kernels import formats, panels
 from ingle.kernels.jit import MEMORY_KERNELS
 from ingle.kernels.layout import BF16, F32, INT3_16, INT4, INT4_16, INT5, INT8, INT8_GROUP, IQ4_NL
-from ingle.kernels.stored import LOSSLESS, pack_stored
-from ingle.kernels.unpack import unpack
+from ingle.kernels.panels import LOSSLESS, pack_stored, unpack
 from ingle.model.checkpoint import Checkpoint
 from ingle.model.expected import expected_shapes
 from ingle.model.tensor import Tensor
 
 Format = Literal["auto", "int4", "int8", "bf16", "fp32"]
-"""`auto` keeps the file's blocks where a kernel multiplies them without loss (`kernels.stored.LOSSLESS`), else int8. A matrix with a merged
+"""`auto` keeps the file's blocks where a kernel multiplies them without loss (`kernels.panels.LOSSLESS`), else int8. A matrix with a merged
 delta becomes int8, one scale per row."""
 Array = npt.NDArray[Any]
 Packed = Callable[[int, int], None]
@@ -96,7 +95,7 @@ def unreached(info: PackInfo, cache: str) -> frozenset[str]:
         "linear_int4_16": {INT4_16},
         "linear_int3_16": {INT3_16},
     }
-    by_kind |= {f"linear_{name.lower()}": {kind} for name, kind in k_quants.KINDS.items()}
+    by_kind |= {f"linear_{name.lower()}": {kind} for name, kind in formats.KINDS.items()}
     by_cache = {"float32": "attention_f32", "float16": "attention_f16", "int8": "attention_int8"}
     memories = frozenset() if any(spec.remembering(info.config.num_kv_heads) for spec in info.config.layers) else MEMORY_KERNELS
     unmixed = {name for name, there in _sublayers(info.config).items() if not there}
@@ -226,7 +225,7 @@ def unpacked(folder: Path, info: PackInfo) -> Iterator[tuple[str, Array]]:
         elif place.kind in (_HEADS, _MAPS):
             yield name, _from_memory(place, planes[0].view(np.float32), info.config.head_dim)
         else:
-            yield name, unpack(pack.PackedLinear(place.kind, place.rows, place.columns, *planes))
+            yield name, unpack(panels.PackedLinear(place.kind, place.rows, place.columns, *planes))
 
 
 def _vector(values: Array) -> Array:
@@ -237,7 +236,7 @@ def _of_memory(kind: int, matrix: Array, dim: int) -> Array:
     """Return a matrix of a recurrent memory in float32, whatever the format, with every head dimension padded to `width`.
 
     `_HEADS` [N, heads · dim] (decay, write, gate) → [N · heads, width]; `_MAPS` [G · dim, dim] → for each of G maps [width/16, width, 16],
-    in the layout of the kernel's S (kernels/memory.py).
+    in the layout of the kernel's S (kernels/mixers.py).
     """
     rest = -dim % 16
     if kind == _HEADS:
@@ -255,7 +254,7 @@ def _from_memory(place: PackedPlace, plane: Array, dim: int) -> Array:
     return np.ascontiguousarray(maps[:, :dim, :dim]).reshape(place.rows, place.columns)
 
 
-_FOUR_BITS = frozenset({"Q4_1", "Q4_0", "Q2_K", "Q3_K", "Q4_K", "IQ4_NL", "IQ4_XS", *blocks_16.BLOCK_BYTES})
+_FOUR_BITS = frozenset({"Q4_1", "Q4_0", "Q2_K", "Q3_K", "Q4_K", "IQ4_NL", "IQ4_XS", *formats.BYTES_16})
 """Kinds of four bits or fewer."""
 _EXACT = (".mlp.gate.weight", ".in_proj_a.weight", ".in_proj_b.weight")
 """Small matrices that stay float32 where the file has them so: what they give is a choice of experts, or an exponent."""
@@ -266,24 +265,24 @@ def _is_vocabulary(name: str) -> bool:
     return name in ("model.embed_tokens.weight", "lm_head.weight")
 
 
-def _pack(tensor: Tensor, format_: str) -> pack.PackedLinear:
+def _pack(tensor: Tensor, format_: str) -> panels.PackedLinear:
     native, vocabulary = tensor.kind in LOSSLESS, _is_vocabulary(tensor.name)
     if native and (format_ == "auto" or (format_ == "int4" and (tensor.kind in _FOUR_BITS) != vocabulary)):
         return pack_stored(tensor.kind, tensor.raw)
     if format_ == "bf16" and tensor.kind == "BF16":
-        return pack.pack_bf16(np.ascontiguousarray(tensor.raw).view("<u2"))
+        return panels.pack_bf16(np.ascontiguousarray(tensor.raw).view("<u2"))
     matrix = tensor.to_float32()
     if tensor.name.endswith(_EXACT):
-        return pack.pack_fp32(matrix)
+        return panels.pack_fp32(matrix)
     match format_:
         case "fp32":
-            return pack.pack_fp32(matrix)
+            return panels.pack_fp32(matrix)
         case "bf16":
-            return pack.pack_bf16(pack.to_bf16(matrix))
+            return panels.pack_bf16(panels.to_bf16(matrix))
         case "int4" if not vocabulary:
-            return pack.pack_int4(matrix)
+            return panels.pack_int4(matrix)
         case _:
-            return pack.pack_int8(matrix)
+            return panels.pack_int8(matrix)
 
 
 def kept_as_stored(tensor: Tensor, format_: str) -> bool:

@@ -2,7 +2,7 @@
 
 | tensor | means |
 |---|---|
-| {parameter}, uint8 [N, 4 + K/32 · 20] | the matrix [N, K] as Q4_16: scales and minima for 16 columns, 4-bit codes (kernels/blocks_16.py) |
+| {parameter}, uint8 [N, 4 + K/32 · 20] | the matrix [N, K] as Q4_16: scales and minima for 16 columns, 4-bit codes (kernels/formats.py) |
 | {parameter}, uint8 [N, 4 + K/32 · 16] | the matrix [N, K] as Q3_16: the same, codes of 3 bits |
 | {parameter}, uint8 [N, K/32 · 20] | the matrix [N, K] as Q4_1: float16 scale and minimum, 32 codes of 4 bits |
 | {parameter}, uint8 [N, K/32 · 34] | the matrix as Q8_0: float16 scale, 32 signed bytes |
@@ -20,7 +20,7 @@ import numpy.typing as npt
 from ingle.core.errors import DeltaError
 from ingle.core.spec import ModelConfig
 from ingle.engine.adapter import linear_shapes
-from ingle.kernels import blocks_16
+from ingle.kernels import formats
 from ingle.model.expected import expected_shapes
 from ingle.model.tensor import Tensor
 
@@ -28,7 +28,7 @@ Array = npt.NDArray[Any]
 KIND = "quantised"
 GROUP = 32
 """Columns of a block."""
-_BYTES = {"Q4_1": (0, 20), "Q8_0": (0, 34)} | {kind: (blocks_16.UNIT_BYTES, size) for kind, size in blocks_16.BLOCK_BYTES.items()}
+_BYTES = {"Q4_1": (0, 20), "Q8_0": (0, 34)} | {kind: (formats.UNIT_BYTES, size) for kind, size in formats.BYTES_16.items()}
 """Bytes by type: at the beginning of a row, and of a block."""
 
 

@@ -31,7 +31,7 @@ class Sampler:
         self._counts: Counter[int] = Counter()
         self._logits = np.full(-(-vocab_size // 16) * 16, -np.inf, np.float32)
         self._vocab_size = vocab_size
-        self._numbers = np.zeros(4, np.float32)  # see kernels/sample.py
+        self._numbers = np.zeros(4, np.float32)  # see kernels/rows.py
         self._token = np.zeros(1, np.int64)
 
     def pick(

@@ -23,7 +23,7 @@ from ingle.core.errors import DeltaError
 from ingle.core.spec import LayerSpec, ModelConfig, Ways
 from ingle.engine.adapter import linear_shapes
 from ingle.engine.masking import check_pair
-from ingle.kernels import blocks_16, k_quants
+from ingle.kernels import formats
 from ingle.model.checkpoint import Checkpoint
 from ingle.model.expected import expected_shapes
 from ingle.model.tensor import Tensor
@@ -34,8 +34,8 @@ LAYERS, CHANNELS, GROUPS = (f"shape.{part}" for part in ("layers", "channels", "
 _BLOCKS = {
     "F32": (1, 4, 0), "F16": (1, 2, 0), "BF16": (1, 2, 0),
     "Q4_0": (32, 18, 0), "Q4_1": (32, 20, 0), "Q8_0": (32, 34, 0),
-} | {kind: (32, size, blocks_16.UNIT_BYTES) for kind, size in blocks_16.BLOCK_BYTES.items()}  # fmt: skip
-_BLOCKS |= {kind: (k_quants.COLUMNS, size, 0) for kind, size in k_quants.BLOCK_BYTES.items()}
+} | {kind: (32, size, formats.UNIT_BYTES) for kind, size in formats.BYTES_16.items()}  # fmt: skip
+_BLOCKS |= {kind: (formats.K_COLUMNS, size, 0) for kind, size in formats.K_BYTES.items()}
 """By type: columns that are stored together, their bytes, and the bytes at the beginning of a row."""
 _PAIR = ("lora_A.weight", "lora_B.weight")
 

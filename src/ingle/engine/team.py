@@ -60,7 +60,7 @@ class Team:
         weakref.finalize(self, _dismiss, self._inboxes)
 
     def meeting(self, threads: int) -> int:
-        """Return the address of the barrier for so many threads of a kernel (kernels/sync.py)."""
+        """Return the address of the barrier for so many threads of a kernel (kernels/step_parts.py)."""
         address: int = self._meetings[threads].ctypes.data
         return address
 

@@ -35,7 +35,7 @@ class Piece:
 
 @dataclass(frozen=True, slots=True)
 class Matrix:
-    """A matrix of the file that is made again from its panels: see `kernels.stored`."""
+    """A matrix of the file that is made again from its panels: see `kernels.panels`."""
 
     name: str
     """Ours."""

@@ -36,7 +36,7 @@ from ingle.kernels.conv_layout import (
 )  # fmt: skip
 from ingle.kernels.cpu import tile_rows
 from ingle.kernels.simd import ADDRESS, VECTOR, VF, at_address, call, fma_of, get, load_f32
-from ingle.kernels.sync import barrier, take
+from ingle.kernels.step_parts import barrier, take
 from ingle.kernels.tiles import load_tile, outer, rows_of, store_tile, summed, tile_of, zeros_f
 
 CHUNK = 96

@@ -12,7 +12,7 @@ from ingle.kernels import encoder_layout as to
 from ingle.kernels import layout as at
 from ingle.kernels.rows import exp, quantise
 from ingle.kernels.simd import f32_at, fma, get, load_f32, set_f32, splat, store_f32, total
-from ingle.kernels.sync import barrier, external, take
+from ingle.kernels.step_parts import barrier, external, take
 
 _linear_int8, _linear_fp32, _linear_bf16 = external("linear_int8", 7), external("linear_fp32", 7), external("linear_bf16", 7)
 _packed_forward = external("packed_forward", 4)

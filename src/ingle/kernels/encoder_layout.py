@@ -16,7 +16,7 @@ ROWS, BLOCK_ROWS, THREADS, STREAM, OUT, Q, K_TRANSPOSED, V, ATTENDED, LINE, CALL
 PASS = 15
 """int64 of one pass over a sequence: rows, rows of a block, threads; addresses of the stream and the output [ROWS, HIDDEN_PADDED], of
 queries, values and heads' outputs [HEADS, ROWS, WIDTH], and of keys [HEADS, WIDTH, LINE]; attention's call and its tasks by block
-(kernels/packed.py); the threads' meeting, two counters a layer, and the threads' desks."""
+(kernels/packed_attention.py); the threads' meeting, two counters a layer, and the threads' desks."""
 
 SOURCE, SOURCE_BYTES, COLUMNS = range(2, 5)
 PROJECTED, ONTO, COUNTER, PROJECT_DESKS = range(5, 9)

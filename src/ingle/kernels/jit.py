@@ -59,26 +59,26 @@ SUBLAYER_KERNELS = frozenset({"short_convolution", "gated_delta", "mixture"})
 """Reached only in layers with another mixer than attention, or with experts."""
 ENTRIES = {
     **{name: KernelEntry("ingle.kernels.linear", 7) for name in _LINEARS},
-    **{name: KernelEntry("ingle.kernels.linear_k", 7) for name in _K_QUANTS},
+    **{name: KernelEntry("ingle.kernels.linear", 7) for name in _K_QUANTS},
     **{name: KernelEntry("ingle.kernels.attention", 5) for name in _ATTENTIONS},
-    "adapter_in": KernelEntry("ingle.kernels.adapter", 4),
-    "adapter_out": KernelEntry("ingle.kernels.adapter", 3),
-    "memory_features": KernelEntry("ingle.kernels.memory", 4),
-    "memory_walk": KernelEntry("ingle.kernels.memory", 4),
-    "memory_blend": KernelEntry("ingle.kernels.memory", 7),
+    "adapter_in": KernelEntry("ingle.kernels.step_parts", 4),
+    "adapter_out": KernelEntry("ingle.kernels.step_parts", 3),
+    "memory_features": KernelEntry("ingle.kernels.mixers", 4),
+    "memory_walk": KernelEntry("ingle.kernels.mixers", 4),
+    "memory_blend": KernelEntry("ingle.kernels.mixers", 7),
     "short_convolution": KernelEntry("ingle.kernels.mixers", 5, (*_LINEARS, *_K_QUANTS)),
     "gated_delta": KernelEntry("ingle.kernels.mixers", 5, (*_LINEARS, *_K_QUANTS)),
     "mixture": KernelEntry("ingle.kernels.mixture", 5, (*_LINEARS, *_K_QUANTS)),
-    "packed_forward": KernelEntry("ingle.kernels.packed", 4),
-    "packed_backward": KernelEntry("ingle.kernels.packed", 6),
+    "packed_forward": KernelEntry("ingle.kernels.packed_attention", 4),
+    "packed_backward": KernelEntry("ingle.kernels.packed_attention", 6),
     "memory_forward": KernelEntry("ingle.kernels.packed_memory", 4),
-    "memory_backward": KernelEntry("ingle.kernels.packed_memory_back", 4),
+    "memory_backward": KernelEntry("ingle.kernels.packed_memory", 4),
     "convolve": KernelEntry("ingle.kernels.conv", 4),
-    "bf16_times": KernelEntry("ingle.kernels.bf16_product", 1),
-    "bf16_back": KernelEntry("ingle.kernels.bf16_product", 1),
+    "bf16_times": KernelEntry("ingle.kernels.bf16", 1),
+    "bf16_back": KernelEntry("ingle.kernels.bf16", 1),
     "turn_in": KernelEntry("ingle.kernels.turning", 3),
     "turn_out": KernelEntry("ingle.kernels.turning", 3),
-    "softmax_pick": KernelEntry("ingle.kernels.sample", 4),
+    "softmax_pick": KernelEntry("ingle.kernels.rows", 4),
     "encoder_pass": KernelEntry("ingle.kernels.encoder", 3, ("linear_int8", "linear_fp32", "linear_bf16", "packed_forward")),
     "encoder_project": KernelEntry("ingle.kernels.encoder", 3, ("linear_int8", "linear_fp32", "linear_bf16")),
     "decoder_step": KernelEntry(
@@ -106,7 +106,7 @@ def machine() -> llvm.TargetMachine:
 @cache
 def cache_key() -> str:
     """Digest that tells apart machine code by sources, versions and CPU."""
-    others = ("naive", "pack.py", "tower", "unpack")
+    others = ("naive", "panels", "tower")
     sources = sorted(file for file in Path(__file__).parent.glob("*.py") if not file.name.startswith(others))
     digest = hashlib.sha256(b"".join(file.read_bytes() for file in sources))
     constants = (BLOCK_TOKENS, PAGE_TOKENS)  # compiled into them from elsewhere

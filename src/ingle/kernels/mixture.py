@@ -11,9 +11,7 @@ from ingle.kernels import layout as at
 from ingle.kernels import sublayer_layout as sub
 from ingle.kernels.rows import add_scaled, exp, gelu_product, quantise, silu_product
 from ingle.kernels.simd import f32_at, get, set_f32, set_i64, splat, store_f32, total
-from ingle.kernels.step_linear import multiply_panel, share_linear
-from ingle.kernels.step_parts import meet
-from ingle.kernels.sync import take
+from ingle.kernels.step_parts import meet, multiply_panel, share_linear, take
 
 
 @njit

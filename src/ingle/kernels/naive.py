@@ -8,11 +8,94 @@ import numpy as np
 
 from ingle.core.blocks import to_int8
 from ingle.core.spec import LayerSpec, ModelConfig
+from ingle.core.sublayers import DeltaRule, Experts, ShortConvolution
 from ingle.core.vectors import NO_VECTORS, Vectors
-from ingle.kernels import naive_sublayers
-from ingle.kernels.naive_parts import layer_norm, rms_norm, sigmoid, silu_product, unit
+
+# Naive references of the parts that several kernels share, in plain NumPy.
+
 
 Array = Any  # NumPy arrays; the shapes are in the docstrings
+
+
+def rms_norm(x: Array, weight: Array, eps: float) -> Array:
+    """Return x / sqrt(mean(x²) + eps) · weight over the last axis (arXiv 1910.07467)."""
+    x = x.astype(np.float64)
+    return x / np.sqrt((x**2).mean(axis=-1, keepdims=True) + eps) * weight
+
+
+def layer_norm(x: Array, weight: Array, bias: Array, eps: float) -> Array:
+    """Return (x − mean) / sqrt(variance + eps) · weight + bias over the last axis (arXiv 1607.06450)."""
+    x = x.astype(np.float64)
+    x = x - x.mean(axis=-1, keepdims=True)
+    return x / np.sqrt((x**2).mean(axis=-1, keepdims=True) + eps) * weight + bias
+
+
+def silu_product(gate: Array, up: Array) -> Array:
+    """Return gate · sigmoid(gate) · up (SwiGLU, arXiv 2002.05202)."""
+    return gate / (1 + np.exp(-gate)) * up
+
+
+def sigmoid(x: Array) -> Array:
+    """Return 1 / (1 + e^−x)."""
+    return 1 / (1 + np.exp(-x))
+
+
+def unit(x: Array) -> Array:
+    """Return x [n] / sqrt(Σ x² + 1e-6)."""
+    return x / np.sqrt((x**2).sum() + 1e-6)
+
+
+# Naive references of what may stand in the place of attention or of the plain MLP (core/sublayers.py), in plain NumPy.
+
+
+Project = Callable[[Array, str], Array]
+"""Multiplies rows [T, K] by the linear of that name."""
+
+
+def convolved(x: Array, taps: Array, bias: Array | float = 0.0) -> Array:
+    """Return Σ over j of taps[c, 0, j] · x[t − length + 1 + j, c] + bias: x [T, C], taps [C, 1, length] → [T, C]. Before the first
+    token lie zeros."""
+    length = taps.shape[2]
+    whole = np.concatenate([np.zeros((length - 1, x.shape[1])), x])
+    return np.stack([(whole[t : t + length] * taps[:, 0].T).sum(axis=0) for t in range(len(x))]) + bias
+
+
+def convolution(x: Array, own: ShortConvolution, project: Project, weights: Callable[[str], Array]) -> Array:
+    """Return C · conv(B · x) before the output linear (arXiv 2511.23404): x [T, hidden] → same shape."""
+    into, out, values = np.split(project(x, "in_proj"), 3, axis=1)
+    return out * convolved(into * values, weights("conv.weight"), weights("conv.bias") if own.bias else 0.0)
+
+
+def delta(x: Array, own: DeltaRule, eps: float, project: Project, weights: Callable[[str], Array]) -> Array:
+    """Return the value heads' outputs before the output linear (arXiv 2412.06464 eq. 10): x [T, hidden] → [T, value heads · dim]."""
+    T, dim, each = len(x), own.dim, own.value_heads // own.key_heads
+    qkv = convolved(project(x, "in_proj_qkv"), weights("conv1d.weight"))
+    q, k, v = np.split((qkv * sigmoid(qkv)).reshape(T, -1, dim), [own.key_heads, 2 * own.key_heads], axis=1)
+    keep = np.exp(-np.exp(weights("A_log").astype(np.float64)) * np.logaddexp(0, project(x, "in_proj_a") + weights("dt_bias")))
+    write, gate = sigmoid(project(x, "in_proj_b")), project(x, "in_proj_z").reshape(T, -1, dim)
+    y = np.zeros((T, own.value_heads, dim))
+    for head in range(own.value_heads):
+        s, group = np.zeros((dim, dim)), head % own.key_heads if own.tiled else head // each
+        for t in range(T):
+            key, value = unit(k[t, group]), v[t, head]
+            s = keep[t, head] * (s - write[t, head] * np.outer(s @ key, key)) + write[t, head] * np.outer(value, key)
+            y[t, head] = s @ unit(q[t, group]) / np.sqrt(dim)
+    return silu_product(gate, rms_norm(y, weights("norm.weight"), eps)).reshape(T, -1)
+
+
+def mixture(x: Array, own: Experts, project: Project, product: Callable[[Array, Array], Array]) -> Array:
+    """Return the sum of each row's experts times their shares (arXiv 1701.06538): x [T, hidden] → same shape."""
+    scores, y = project(x, "gate"), np.zeros(x.shape)
+    shares = np.exp(scores - scores.max(axis=1, keepdims=True))
+    shares = shares / shares.sum(axis=1, keepdims=True)
+    for t in range(len(x)):
+        chosen = np.argsort(-shares[t], kind="stable")[: own.chosen]
+        factor = shares[t, chosen].sum() if own.normed else 1.0
+        for expert in chosen:
+            row, name = x[t : t + 1], f"experts.{expert}"
+            inner = product(project(row, f"{name}.gate_proj"), project(row, f"{name}.up_proj"))
+            y[t] += (project(inner, f"{name}.down_proj") * shares[t, expert] / factor)[0]
+    return y
 
 
 OUTLIER = np.float32(6)
@@ -62,7 +145,7 @@ def addition(x: Array, a: Array, b: Array, bias: Array | None = None) -> Array:
     return linear(inner if bias is None else np.maximum(inner, 0), b)
 
 
-def convolution(x: Array, weight: Array, bias: Array, step: int = 1, depthwise: bool = False) -> Array:
+def convolve(x: Array, weight: Array, bias: Array, step: int = 1, depthwise: bool = False) -> Array:
     """Return the convolution of a picture [height, width, channels in] → [⌈height / step⌉, ⌈width / step⌉, channels out].
 
     weight: [channels out, channels in, size, size], depthwise [channels, 1, size, size]. The border holds zeros; its larger half lies
@@ -233,9 +316,9 @@ class _Reading:
         name = f"model.layers.{i}.{part}"
         project, weight = self.below(name), lambda part: self.weights[f"{name}.{part}"]
         if mixer == "convolution" and config.convolution is not None:
-            y = naive_sublayers.convolution(x, config.convolution, project, weight)
+            y = convolution(x, config.convolution, project, weight)
         elif mixer == "delta" and config.delta is not None:
-            y = naive_sublayers.delta(x, config.delta, config.norm_eps, project, weight)
+            y = delta(x, config.delta, config.norm_eps, project, weight)
         else:
             y = self.attend(x, i)
         return project(y, last)
@@ -243,7 +326,7 @@ class _Reading:
     def think(self, x: Array, i: int) -> Array:
         project, experts = self.below(f"model.layers.{i}.mlp"), self.config.experts_at(i)
         if experts is not None:
-            return naive_sublayers.mixture(x, experts, project, self.product)
+            return mixture(x, experts, project, self.product)
         return project(self.product(project(x, "gate_proj"), project(x, "up_proj")), "down_proj")
 
 

@@ -4,7 +4,7 @@ import numpy as np
 from numba import njit
 
 from ingle.kernels import layout as at
-from ingle.kernels.k_quants import WEIGHTS
+from ingle.kernels.formats import WEIGHTS
 from ingle.kernels.simd import (
     bfloat_at,
     clear_32,
@@ -22,6 +22,7 @@ from ingle.kernels.simd import (
     rounded,
     set_f32,
     set_i32,
+    set_i64,
     smaller,
     splat,
     store_f32,
@@ -176,7 +177,7 @@ def rotate(source, factor, cosine, sine, out, dim):
 
 @njit
 def _of_block(linear, kind, group, lane, k):
-    """Return one number of a K-quant: column k of a group of 32, which is number `group` of all panels (kernels/k_quants.py)."""
+    """Return one number of a K-quant: column k of a group of 32, which is number `group` of all panels (kernels/formats.py)."""
     quad, place = k // 4, lane * 4 + k % 4
     scales, number = get(linear, at.SCALES), group % 8
     if kind == at.IQ4_XS:
@@ -258,3 +259,46 @@ def place_vector(vector, out, width, row_bytes):
         set_f32(out + 4 * k, f32_at(vector + 4 * k))
     for k in range(4 * width, row_bytes, 4):
         set_f32(out + k, 0.0)
+
+
+# The token at a point of the softmax's cumulative distribution, in two passes over all logits.
+
+
+_LOWEST = float(np.finfo(np.float32).min)
+
+
+@njit
+def _weights(logits, i, top, inverse):
+    return exp((load_f32(logits + 4 * i) - top) * inverse)
+
+
+def softmax_pick(logits, n, numbers, token):
+    """Entry: the smallest token whose cumulative weight exceeds `point` · sum, as int64 in `token`; n is a multiple of 16.
+
+    `numbers`: address of four float32. Read: 1 / temperature, and the point in [0, 1). Written: the largest logit, and Σ e^((x − largest) /
+    T).
+    """
+    best = splat(_LOWEST)
+    for i in range(0, n, 16):
+        best = larger(best, load_f32(logits + 4 * i))
+    top, inverse = splat(largest(best)), splat(f32_at(numbers))
+    sums = splat(0.0)
+    for i in range(0, n, 16):
+        sums = sums + _weights(logits, i, top, inverse)
+    mass = total(sums)
+    set_f32(numbers + 8, largest(best))
+    set_f32(numbers + 12, mass)
+    left = f32_at(numbers + 4) * mass
+    chosen = -1
+    i = 0
+    while i < n and chosen < 0:
+        block = total(_weights(logits, i, top, inverse))
+        if block > left or i + 16 >= n:
+            for lane in range(16):
+                weight = largest(exp((splat(f32_at(logits + 4 * (i + lane))) - top) * inverse))
+                if chosen < 0 and (weight > left or lane == 15):
+                    chosen = i + lane
+                left -= weight
+        left -= block
+        i += 16
+    set_i64(token, chosen)

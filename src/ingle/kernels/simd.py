@@ -8,12 +8,61 @@ AVX2 and Arm. Addresses are int64 byte addresses: kernels are called with raw me
 import operator
 
 from llvmlite import ir
-from numba import types
+from numba import njit, types
 from numba.core import cgutils
 from numba.core.datamodel import models, register_default
 from numba.extending import intrinsic, overload
 
-from ingle.kernels.half import from_half, to_half
+from ingle.kernels.cpu import has_half
+
+# float16 ↔ float32: one instruction where the CPU has it (F16C, Arm), else integer arithmetic with the same results.
+
+
+_F32, _F16, _I16, _I32 = ir.FloatType(), ir.HalfType(), ir.IntType(16), ir.IntType(32)
+
+
+def _like(ty, scalar):
+    """Return `scalar` itself, or its vector of the length of `ty`."""
+    return ir.VectorType(scalar, ty.count) if isinstance(ty, ir.VectorType) else scalar
+
+
+def _constant(ty, value):
+    return ir.Constant(ty, [value] * ty.count) if isinstance(ty, ir.VectorType) else ty(value)
+
+
+def from_half(b, bits):
+    """Convert int16 bits of float16 (one, or a vector) → float32."""
+    single, word = _like(bits.type, _F32), _like(bits.type, _I32)
+    if has_half():
+        return b.fpext(b.bitcast(bits, _like(bits.type, _F16)), single)
+    wide = b.zext(bits, word)
+    # Exponent and fraction moved to float32's places are 2^112 too small; the product is exact, subnormal numbers included.
+    size = b.fmul(b.bitcast(b.shl(b.and_(wide, _constant(word, 0x7FFF)), _constant(word, 13)), single), _constant(single, 2.0**112))
+    size = b.bitcast(size, word)
+    infinite = b.icmp_unsigned(">=", b.and_(wide, _constant(word, 0x7FFF)), _constant(word, 0x7C00))
+    size = b.select(infinite, b.or_(size, _constant(word, 0x7F800000)), size)
+    return b.bitcast(b.or_(size, b.shl(b.and_(wide, _constant(word, 0x8000)), _constant(word, 16))), single)
+
+
+def to_half(b, x):
+    """Convert float32 (one, or a vector) → int16 bits of the nearest float16, ties to even; too large becomes infinite."""
+    word, short = _like(x.type, _I32), _like(x.type, _I16)
+    if has_half():
+        return b.bitcast(b.fptrunc(x, _like(x.type, _F16)), short)
+    bits = b.bitcast(x, word)
+    size = b.and_(bits, _constant(word, 0x7FFFFFFF))
+    # Normal: rebase the exponent by −112 and round 13 bits away. Subnormal: adding 0.5 lines the bits up and rounds them.
+    odd = b.and_(b.lshr(size, _constant(word, 13)), _constant(word, 1))
+    rebased = b.sub(b.add(size, _constant(word, 0x0FFF)), _constant(word, 112 << 23))
+    normal = b.lshr(b.add(rebased, odd), _constant(word, 13))
+    lined_up = b.bitcast(b.fadd(b.bitcast(size, x.type), _constant(x.type, 0.5)), word)
+    small = b.sub(lined_up, _constant(word, 0x3F000000))
+    result = b.select(b.icmp_unsigned("<", size, _constant(word, 113 << 23)), small, normal)
+    result = b.select(b.icmp_unsigned(">=", size, _constant(word, 143 << 23)), _constant(word, 0x7C00), result)
+    result = b.select(b.icmp_unsigned(">", size, _constant(word, 0x7F800000)), _constant(word, 0x7E00), result)
+    sign = b.and_(b.lshr(bits, _constant(word, 16)), _constant(word, 0x8000))
+    return b.trunc(b.or_(result, sign), short)
+
 
 LANES = 16
 I8, I16, I32, I64 = (ir.IntType(bits) for bits in (8, 16, 32, 64))
@@ -355,3 +404,78 @@ def visible(_typing, scores, first, query, window, sinks):
         return b.select(seen, scores, ir.Constant(VF, [float("-inf")] * LANES))
 
     return VECTOR(VECTOR, types.int64, types.int64, types.int64, types.int64), emit
+
+
+# Operations on rows of numbers at an address, 16 at a time.
+
+
+@njit
+def load(element, address):
+    """Load 16 numbers of `element` bytes: bfloat16 or float32."""
+    return load_bf16(address) if element == 2 else load_f32(address)
+
+
+@njit
+def store(element, address, vector):
+    """Store 16 numbers as `element` bytes each."""
+    if element == 2:
+        store_bf16(address, vector)
+    else:
+        store_f32(address, vector)
+
+
+@njit
+def scale(source, factor, target, floats):
+    """Set target = source · factor, for so many numbers."""
+    for c in range(0, 4 * floats, 64):
+        store_f32(target + c, load_f32(source + c) * splat(factor))
+
+
+@njit
+def add_scaled(source, factor, target, floats):
+    """Set target += source · factor."""
+    for c in range(0, 4 * floats, 64):
+        store_f32(target + c, fma(load_f32(source + c), splat(factor), load_f32(target + c)))
+
+
+@njit
+def dot(a, b, floats):
+    """Return Σ a · b."""
+    sums = splat(0.0)
+    for c in range(0, 4 * floats, 64):
+        sums = fma(load_f32(a + c), load_f32(b + c), sums)
+    return total(sums)
+
+
+@njit
+def add(address, x):
+    """Add x to one float32."""
+    set_f32(address, f32_at(address) + x)
+
+
+@njit
+def up(count):
+    """Return the next multiple of 16."""
+    return (count + 15) // 16 * 16
+
+
+@njit
+def transpose(source, stride, rows, columns, target, line):
+    """Set target[c, r] = source[r, c]; zeros up to the next 16 rows."""
+    for c in range(columns):
+        for r in range(rows):
+            set_f32(target + c * line + 4 * r, f32_at(source + r * stride + 4 * c))
+        for r in range(rows, up(rows)):
+            set_f32(target + c * line + 4 * r, 0.0)
+
+
+@njit(inline="always")
+def matrix_vector(matrix, x, width):
+    """Return Σ over k of matrix [K, 16] · x [K]: 16 outputs, four sums at a time, because a single one would wait for itself."""
+    a, b, c, d = splat(0.0), splat(0.0), splat(0.0), splat(0.0)
+    for k in range(0, width, 4):
+        a = fma(load_f32(matrix + 64 * k), splat(f32_at(x + 4 * k)), a)
+        b = fma(load_f32(matrix + 64 * k + 64), splat(f32_at(x + 4 * k + 4)), b)
+        c = fma(load_f32(matrix + 64 * k + 128), splat(f32_at(x + 4 * k + 8)), c)
+        d = fma(load_f32(matrix + 64 * k + 192), splat(f32_at(x + 4 * k + 12)), d)
+    return (a + b) + (c + d)

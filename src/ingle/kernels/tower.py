@@ -14,7 +14,7 @@ import numpy.typing as npt
 from ingle.core.errors import ConfigError
 from ingle.kernels import encoder_layout as to
 from ingle.kernels import layout as at
-from ingle.kernels import pack
+from ingle.kernels import panels
 from ingle.kernels.jit import kernel, needed
 
 Array = npt.NDArray[Any]
@@ -23,9 +23,9 @@ Read = Callable[[str], npt.NDArray[np.float32]]
 TowerFormat = Literal["fp32", "bf16", "int8"]
 """`int8`: one scale per 32 columns, as in GGUF's Q8_0; input is rounded, too."""
 LINEARS = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.out_proj", "mlp.fc1", "mlp.fc2")
-_PACKERS = {"fp32": pack.pack_fp32, "bf16": lambda matrix: pack.pack_bf16(pack.to_bf16(matrix)), "int8": pack.pack_int8_grouped}
+_PACKERS = {"fp32": panels.pack_fp32, "bf16": lambda matrix: panels.pack_bf16(panels.to_bf16(matrix)), "int8": panels.pack_int8_grouped}
 _LINEARS = {"fp32": "linear_fp32", "bf16": "linear_bf16", "int8": "linear_int8"}
-_RUN = 512  # most keys of a run (kernels/packed.py)
+_RUN = 512  # most keys of a run (kernels/packed_attention.py)
 _SCORE_LINE = _RUN + 16
 _ALIGNMENT = 64  # bytes: a cache line
 
@@ -163,7 +163,7 @@ class _Seeing:
         self._blocks = np.array([[start, min(size, rows - start), 0, len(starts)] for start in blocks], np.int64)
         self.tasks = np.array([[block, head] for block in range(len(blocks)) for head in range(heads)], np.int64)
         q, k, v, attended, sums = (array.ctypes.data for array in arrays)
-        # In the order of `kernels.packed.FIELDS`, which can't be imported without Numba: a test compares them.
+        # In the order of `kernels.packed_attention.FIELDS`, which can't be imported without Numba: a test compares them.
         numbers = [width, 1, rows, rows, line, self._blocks.ctypes.data, self._runs.ctypes.data, q, 0, v, k, 0, attended, sums, 0, 0, 0]
         self.call = np.array(numbers, np.int64)
 

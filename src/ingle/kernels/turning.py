@@ -1,4 +1,4 @@
-"""Rows of heads between PyTorch's layout and that of kernels/packed.py, turned by RoPE on the way.
+"""Rows of heads between PyTorch's layout and that of kernels/packed_attention.py, turned by RoPE on the way.
 
 PyTorch's [n, G · R, D], float32 or bfloat16, has rows STEP bytes apart; ours is float32 [G, n, R, D], D a multiple of 32. A head's pair
 (i, i + D/2) turns by its angle; cos and sin are float32 [n, D], and may be scaled. On the way back PARTS copies are summed first.
@@ -6,8 +6,7 @@ PyTorch's [n, G · R, D], float32 or bfloat16, has rows STEP bytes apart; ours i
 
 from numba import njit
 
-from ingle.kernels.simd import fma, get, load_f32, splat, store_f32
-from ingle.kernels.vectors import load, store
+from ingle.kernels.simd import fma, get, load, load_f32, splat, store, store_f32
 
 FIELDS = ("OUTSIDE", "STEP", "ELEMENT", "ROWS", "GROUPS", "REPEATS", "DIM", "COS", "SIN", "INSIDE", "PARTS", "PART_STEP")
 """Fields of a call's record: addresses, bytes, counts. COS 0: nothing is turned."""

@@ -1,5 +1,5 @@
-"""Attention of a row's documents, forward and back, in float32 NumPy and by our kernels (kernels/packed.py): one thread, so that the same
-row gives the same bits.
+"""Attention of a row's documents, forward and back, in float32 NumPy and by our kernels (kernels/packed_attention.py): one thread, so that
+the same row gives the same bits.
 
 Shapes: T tokens in a row, N that ask, G groups, R query heads a group, D head_dim.
 """
@@ -9,9 +9,9 @@ from collections.abc import Callable
 import numpy as np
 
 from ingle.core.spec import LayerSpec
-from ingle.kernels import packed as at
-from ingle.kernels.attention_plan import AttentionPlan
+from ingle.kernels import packed_attention as at
 from ingle.kernels.jit import kernel
+from ingle.kernels.packed_attention import AttentionPlan
 from ingle.learn.pieces import Angles, Array, Back, LayerWeights, sigmoid, turned
 from ingle.learn.remembering import remember
 from ingle.train.rows import DocumentRow

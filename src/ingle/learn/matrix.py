@@ -1,4 +1,4 @@
-"""Weights that don't learn, and products with them: float32 by NumPy, or bfloat16 by our own kernel (kernels/bf16_product.py)."""
+"""Weights that don't learn, and products with them: float32 by NumPy, or bfloat16 by our own kernel (kernels/bf16.py)."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -7,8 +7,8 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from ingle.kernels import bf16_product as at
-from ingle.kernels.bf16_tiles import CONFIG
+from ingle.kernels import bf16 as at
+from ingle.kernels.bf16 import CONFIG
 from ingle.kernels.jit import kernel
 
 Array = npt.NDArray[np.float32]

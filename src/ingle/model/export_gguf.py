@@ -19,7 +19,7 @@ import numpy.typing as npt
 from ingle.core.errors import ConfigError
 from ingle.core.files import os_errors, sync_file, sync_folder
 from ingle.core.spec import ModelConfig, Rope, Ways
-from ingle.kernels import blocks_16
+from ingle.kernels import formats
 from ingle.model.expected import expected_shapes
 from ingle.model.export import narrowed
 from ingle.model.from_gguf import INNER, OUTER
@@ -132,7 +132,7 @@ def _entries(
         blocks = stored(name) if kind == "q4_1" else None
         stored_kind = blocks.kind if blocks is not None else ""
         blocks = blocks if blocks is not None and blocks.kind in BLOCKS else None
-        theirs = blocks.kind if blocks is not None else _kind_of(name, shape, "q8_0" if stored_kind in blocks_16.BLOCK_BYTES else kind)
+        theirs = blocks.kind if blocks is not None else _kind_of(name, shape, "q8_0" if stored_kind in formats.BYTES_16 else kind)
         entries.append(_Entry(gguf_name(name), shape, theirs, partial(make_values, name, blocks)))
     if config.rope.kind == "llama3":  # llama.cpp reads the divisors, not the rule that they follow
         plain = inverse_frequencies(replace(config, rope=Rope(config.rope.theta)))[0]

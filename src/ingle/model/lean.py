@@ -12,8 +12,7 @@ import numpy.typing as npt
 from ingle.core.errors import CheckpointError, ShapeError
 from ingle.core.spec import ModelConfig
 from ingle.home.lean import CURE, REST, WEIGHTS, Lean, Matrix
-from ingle.kernels.pack import PackedLinear
-from ingle.kernels.stored import PANELS, stored_rows
+from ingle.kernels.panels import PANELS, PackedLinear, stored_rows
 from ingle.model.expected import row_order
 from ingle.model.from_gguf import tensors_from_gguf
 from ingle.model.gguf_header import GGUF, Mapped, read_gguf

@@ -14,7 +14,7 @@ here knows how long ago a token was. The order is: who leaves the window enters 
 is counted twice and none is missed.
 
 Three forms give the same: `naive` (token by token), `chunked` (in parallel over the tokens of a chunk, and over the chunks but for a short
-walk), and the step of the decoder kernel (kernels/memory.py). Differs from the source: what enters is the key that left the window;
+walk), and the step of the decoder kernel (kernels/mixers.py). Differs from the source: what enters is the key that left the window;
 α and β follow from that key and its value, so that nothing else has to be kept of a token while it is in the window.
 
 Shapes: n sequences of L tokens, G groups, R query heads a group, D head_dim.

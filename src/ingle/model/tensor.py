@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ingle.core.errors import CheckpointError
-from ingle.kernels import blocks_16
+from ingle.kernels import formats
 
 PLAIN_BYTES = {"F32": 4, "F16": 2, "BF16": 2}
 
@@ -30,7 +30,7 @@ class Tensor:
     shape: tuple[int, ...]
     """(rows, columns) or (n,)."""
     kind: str
-    """GGML's name for the type: `F32`, `F16`, `BF16`, `Q8_0`, `Q4_1`, …; or our own `Q4_16` and `Q3_16` (kernels/blocks_16.py)."""
+    """GGML's name for the type: `F32`, `F16`, `BF16`, `Q8_0`, `Q4_1`, …; or our own `Q4_16` and `Q3_16` (kernels/formats.py)."""
     data: npt.NDArray[np.uint8] | Later
     """[rows, bytes per row], or [bytes] for a vector; read-only. Quantised blocks lie along the columns."""
 
@@ -64,8 +64,8 @@ def decode(kind: str, raw: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
         return np.ascontiguousarray(raw).view("<f2").astype(np.float32)
     if kind == "BF16":
         return (np.ascontiguousarray(raw).view("<u2").astype(np.uint32) << 16).view(np.float32)
-    if kind in blocks_16.BLOCK_BYTES:
-        return blocks_16.decode(kind, raw)
+    if kind in formats.BYTES_16:
+        return formats.decode(kind, raw)
     from gguf.constants import GGMLQuantizationType
     from gguf.quants import dequantize
 

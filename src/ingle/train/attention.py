@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from ingle.core.spec import LayerSpec
-from ingle.kernels.attention_plan import AttentionBlock, AttentionPlan, pieces
+from ingle.kernels.packed_attention import AttentionBlock, AttentionPlan, pieces
 from ingle.model.cache import visible
 from ingle.model.packed_rows import Attend
 from ingle.model.pieces import turn

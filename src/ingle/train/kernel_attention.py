@@ -1,4 +1,4 @@
-"""Attention in blocks by our own kernels (kernels/packed.py), on CPUs, for float32 and bfloat16; everything between is float32.
+"""Attention in blocks by our own kernels (kernels/packed_attention.py), on CPUs, for float32 and bfloat16; everything between is float32.
 
 A plan says, for a row of documents, which queries are computed together and what they see; it holds for all layers of a step. Its tasks
 are dealt out to as many threads as PyTorch uses. Each thread sums the gradients of keys and values by itself, and these sums are added
@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ingle.kernels import packed as at
-from ingle.kernels.attention_plan import AttentionPlan
+from ingle.kernels import packed_attention as at
+from ingle.kernels.packed_attention import AttentionPlan
 from ingle.train.team import run_team
 
 KERNELS = ("packed_backward", "packed_forward", "turn_in", "turn_out")

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from ingle.core.spec import LayerSpec
-from ingle.kernels import memory_layout as at
-from ingle.kernels.attention_plan import deal
+from ingle.kernels import packed_memory as at
+from ingle.kernels.packed_attention import deal
 from ingle.model.memory import Entering, RecurrentMemory
 from ingle.train.kernel_attention import fits
 from ingle.train.team import run_team

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ingle.core.spec import LayerSpec, ModelConfig
-from ingle.kernels.attention_plan import AttentionBlock, AttentionPlan, pieces
+from ingle.kernels.packed_attention import AttentionBlock, AttentionPlan, pieces
 from ingle.train.encode import Document
 
 Integers = npt.NDArray[np.int64]

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ingle.core.spec import LayerSpec
-from ingle.kernels.attention_plan import AttentionPlan
+from ingle.kernels.packed_attention import AttentionPlan
 from ingle.model.cache import visible
 from ingle.model.module import CausalLM
 from ingle.model.packed_rows import PackedRows

@@ -28,7 +28,7 @@ from ingle.home.kept_file import KeptFile
 from ingle.home.names import check_name
 from ingle.home.place import Home
 from ingle.home.staging import staging
-from ingle.kernels import blocks_16
+from ingle.kernels import formats
 from ingle.model.checkpoint import Checkpoint, check_finite, open_checkpoint
 from ingle.model.config import config_to_hf, config_to_own
 from ingle.model.expected import expected_shapes
@@ -130,7 +130,7 @@ def export_gguf(home: Home, kept: Kept, path: Path, kind: str, force: bool = Fal
 def without_place(home: Home, kept: Kept, kind: str) -> int:
     """Count the matrices in formats that GGUF lacks, where 4 bits are asked for: they are written in 8."""
     checkpoint = open_weights(home, kept)
-    return sum(checkpoint.tensor(name).kind in blocks_16.BLOCK_BYTES for name in checkpoint.names) if kind == "q4_1" else 0
+    return sum(checkpoint.tensor(name).kind in formats.BYTES_16 for name in checkpoint.names) if kind == "q4_1" else 0
 
 
 def merge(home: Home, kept: Kept, name: str, kind: str = "f32", progress: Progress = _silent) -> Kept:
