@@ -12,10 +12,9 @@ from ingle.engine.scoring import score
 from ingle.home.deltas import get_delta
 from ingle.home.lessons import list_lessons
 from ingle.home.place import Home
-from ingle.measure.bits import columns, read_text
-from ingle.measure.forgetting import forgetting
-from ingle.measure.items import part
-from ingle.measure.subject import begin_id
+from ingle.measure.data_sets import part
+from ingle.measure.figures import columns, forgetting, read_text
+from ingle.measure.subjects import begin_id
 from ingle.measure.suites import find_suite
 from servers import say
 

@@ -24,9 +24,9 @@ from drift import opened
 from harness import finish, show
 from ingle.ethics.audit import FULL, Shift, run_suites, shift_table, shifts
 from ingle.home.place import Home, find_home
+from ingle.measure.data_sets import Pair, part
 from ingle.measure.intervals import wilson
-from ingle.measure.items import Pair, part
-from ingle.measure.run import Options, SuiteResult, run_suite
+from ingle.measure.measuring import Options, SuiteResult, run_suite
 from ingle.measure.suites import SUITES, find_suite, training_rows
 from ingle.tuning.kept_model import subject_of
 

@@ -26,12 +26,10 @@ from ingle.engine.scoring import score
 from ingle.engine.source import kept_source
 from ingle.home.kept import get_kept
 from ingle.home.place import Home
-from ingle.measure.bits import TextBits
-from ingle.measure.forgetting import forgetting
+from ingle.measure.data_sets import part, xsum_texts
+from ingle.measure.figures import TextBits, forgetting
 from ingle.measure.intervals import paired_bootstrap
-from ingle.measure.items import part
-from ingle.measure.run import Options, run_suite
-from ingle.measure.sources import xsum_texts
+from ingle.measure.measuring import Options, run_suite
 from ingle.measure.suites import XSUM_HELD_OUT, find_suite
 from ingle.tuning.kept_model import subject_of
 from servers import CACHE, say, start_bench

@@ -42,7 +42,7 @@ from ingle.engine.tool_calls import CLOSE, ToolCallStream
 from ingle.engine.tools import style_of, tool_constraint
 from ingle.home.kept import get_kept
 from ingle.home.place import find_home
-from ingle.measure.recall import KINDS, make_fact
+from ingle.measure.suites import KINDS, make_fact
 from ingle.serve.settings import SamplingSettings
 from model import documents, smollm2
 

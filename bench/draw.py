@@ -35,9 +35,8 @@ from ingle.home.kept import get_kept
 from ingle.home.pictures import HELD_OUT
 from ingle.home.place import Home, find_home
 from ingle.measure.intervals import wilson
-from ingle.media.emblem import enlarged, sheet
 from ingle.media.painter import wish_of
-from ingle.media.picture import png_of
+from ingle.media.picture import enlarged, png_of, sheet
 from ingle.tuning.emblems import ARTISTS, Emblem, emblems, main_colour, stacked
 from ingle.tuning.painter_examples import PaintingExample, learnable, to_learn, unseen_colours, unseen_concepts, unseen_pairs
 

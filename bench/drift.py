@@ -28,9 +28,9 @@ from ingle.engine.loading import Opener
 from ingle.gate.probes import general_texts
 from ingle.home.kept import get_kept
 from ingle.home.place import Home, find_home
-from ingle.measure.bits import CARRY, WINDOW_TOKENS, read_text
+from ingle.measure.figures import CARRY, WINDOW_TOKENS, read_text
 from ingle.measure.intervals import paired_bootstrap, wilson
-from ingle.measure.subject import Subject, begin_id
+from ingle.measure.subjects import Subject, begin_id
 from ingle.robustness.harmful_prompts import goals
 from ingle.robustness.harmless_prompts import ordinary
 from ingle.robustness.prompts import lookalikes

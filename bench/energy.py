@@ -20,8 +20,7 @@ from typing import Any
 from client import NO_END, ask, words
 from harness import Figure, finish, show
 from ingle.core.message import Chunk, Request, Sampling
-from ingle.energy.meter import Meter, open_meter
-from ingle.energy.model import estimate
+from ingle.energy.meter import Meter, estimate, open_meter
 from ingle.engine.job import Capacity, Job
 from ingle.engine.language_model import LanguageModel
 from ingle.engine.loading import open_model

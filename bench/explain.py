@@ -42,9 +42,9 @@ from ingle.explain.words import row_of, shares_blame
 from ingle.home.fetch import silent
 from ingle.home.kept import get_kept
 from ingle.home.place import Home, find_home
+from ingle.measure.data_sets import XSUM_ASK, cut_at_line, xsum_texts
 from ingle.measure.intervals import bootstrap, paired_bootstrap, wilson
-from ingle.measure.recall import KINDS, Fact, make_fact
-from ingle.measure.sources import XSUM_ASK, cut_at_line, xsum_texts
+from ingle.measure.suites import KINDS, Fact, make_fact
 from servers import say
 
 PARTS = ("faithful", "planted", "twice", "time")

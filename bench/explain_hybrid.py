@@ -23,7 +23,7 @@ import numpy as np
 
 from harness import finish, show
 from ingle.core.errors import IngleError
-from ingle.core.state_layout import STEP_TOKENS
+from ingle.core.state import STEP_TOKENS
 from ingle.engine.backend import Segment
 from ingle.engine.language_model import LanguageModel
 from ingle.engine.loading import open_model
@@ -32,11 +32,9 @@ from ingle.engine.source import kept_source
 from ingle.explain.groups import parts_of
 from ingle.home.kept import get_kept
 from ingle.home.place import find_home
+from ingle.measure.data_sets import part, xsum_texts
 from ingle.measure.intervals import Interval, bootstrap, wilson
-from ingle.measure.items import part
-from ingle.measure.recall import KINDS, make_fact
-from ingle.measure.sources import xsum_texts
-from ingle.measure.suites import XSUM_HELD_OUT
+from ingle.measure.suites import KINDS, XSUM_HELD_OUT, make_fact
 from ingle.model.tokenizer import Tokenizer
 from servers import say, start_bench
 

@@ -36,10 +36,9 @@ from ingle.explain.odds import KINDS, Calibration, auroc, calibration_error
 from ingle.explain.traces import TaughtText, traces
 from ingle.home.kept import get_kept
 from ingle.home.place import Home
-from ingle.measure.finished import Row
+from ingle.measure.data_sets import Question, boolq
 from ingle.measure.intervals import wilson
-from ingle.measure.items import Question
-from ingle.measure.sources import boolq
+from ingle.measure.subjects import Row
 from servers import say
 
 DRAWS = 2000

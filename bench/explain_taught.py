@@ -26,8 +26,8 @@ from ingle.explain.said import said_by
 from ingle.explain.why import WhyOptions, explain
 from ingle.home.fetch import silent
 from ingle.home.lessons import list_lessons
+from ingle.measure.data_sets import boolq
 from ingle.measure.intervals import wilson
-from ingle.measure.sources import boolq
 from servers import say
 
 

@@ -40,8 +40,8 @@ from harness import finish, show
 from ingle.engine.source import checkpoint_tokenizer, open_weights
 from ingle.home.kept import get_kept
 from ingle.home.place import find_home
-from ingle.measure.recall import make_fact
-from ingle.measure.sources import sst2
+from ingle.measure.data_sets import sst2
+from ingle.measure.suites import make_fact
 from ingle.model.module import load_module
 from ingle.model.tokenizer import Tokenizer
 from ingle.train.corpus import corpus_of

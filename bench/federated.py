@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 
 from harness import finish, show
-from ingle.core.candidate import Candidate
+from ingle.core.delta import Candidate
 from ingle.engine.adapter import linear_shapes
 from ingle.engine.loading import open_model
 from ingle.engine.source import candidate_source, kept_source, open_weights
@@ -46,7 +46,7 @@ from ingle.home.kept import Kept, get_kept
 from ingle.home.place import Home, find_home
 from ingle.ledger.keys import new_signer
 from ingle.measure.intervals import bootstrap, paired_bootstrap
-from ingle.measure.run import Options, run_suite
+from ingle.measure.measuring import Options, run_suite
 from ingle.measure.suites import find_suite, training_rows
 from ingle.tuning.homework import Homework, Learning
 from ingle.tuning.homework_training import do_homework

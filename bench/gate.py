@@ -17,8 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from ingle.core.candidate import Candidate
-from ingle.core.delta import Delta
+from ingle.core.delta import Candidate, Delta
 from ingle.core.errors import Refused
 from ingle.engine.loading import Opener
 from ingle.gate.decide import judge

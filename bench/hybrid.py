@@ -27,7 +27,7 @@ import numpy as np
 from harness import LLAMA, Engine, Figure, alternate, finish, over_best, ratios, show
 from ingle.core.errors import IngleError
 from ingle.core.spec import ModelConfig
-from ingle.core.state_layout import StateLayout
+from ingle.core.state import StateLayout
 from ingle.engine.backend import prefill, step
 from ingle.engine.hybrid import KIND, spec_tensors
 from ingle.engine.language_model import LanguageModel
@@ -38,14 +38,12 @@ from ingle.home.deltas import delta_tensors, get_delta, put_delta
 from ingle.home.fetch import silent
 from ingle.home.kept import Kept, get_kept, list_kept
 from ingle.home.place import Home, find_home
-from ingle.measure.bits import TextBits
-from ingle.measure.choice import columns
-from ingle.measure.forgetting import forgetting
+from ingle.measure.data_sets import part
+from ingle.measure.figures import TextBits, forgetting
 from ingle.measure.intervals import bootstrap, paired_bootstrap, ratio
-from ingle.measure.items import part
-from ingle.measure.recall import KINDS
-from ingle.measure.run import Options, run_suite
-from ingle.measure.suites import find_suite, find_texts
+from ingle.measure.measuring import Options, run_suite
+from ingle.measure.subjects import choice_columns
+from ingle.measure.suites import KINDS, find_suite, find_texts
 from ingle.model.tokenizer import Tokenizer
 from ingle.tuning.kept_model import subject_of
 from model import smollm2
@@ -169,7 +167,7 @@ def recall_part(home: Home, models: dict[str, LanguageModel], items: int, length
             outcome = run_suite(home, suite, subject_of(model, lambda: False), Options(items))
             figures = {r.name: [r.value, r.low, r.high, r.n] for r in outcome.reports}
             result.setdefault(f"{length}k", {})[name] = figures
-            hits.setdefault(f"{length}k", {})[name] = columns([bool(row["recall"]) for row in outcome.rows])
+            hits.setdefault(f"{length}k", {})[name] = choice_columns([bool(row["recall"]) for row in outcome.rows])
             say(f"recall-{length}k, {name}: {figures['recall'][0]:.3f}")
     rows: list[list[object]] = [["", *models]]
     for length, sides in result.items():

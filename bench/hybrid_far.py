@@ -24,9 +24,8 @@ from ingle.engine.backend import Segment, prefill
 from ingle.engine.language_model import LanguageModel
 from ingle.engine.loading import open_model
 from ingle.engine.source import kept_source
+from ingle.measure.data_sets import part, xsum_texts
 from ingle.measure.intervals import bootstrap, paired_bootstrap
-from ingle.measure.items import part
-from ingle.measure.sources import xsum_texts
 from ingle.measure.suites import XSUM_HELD_OUT
 from ingle.model.tokenizer import Tokenizer
 from servers import CACHE, say, start_bench

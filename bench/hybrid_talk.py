@@ -13,8 +13,7 @@ from typing import Any
 
 from harness import alternate, finish, ratios, show
 from ingle.home.place import find_home
-from ingle.measure.items import part
-from ingle.measure.sources import xsum_texts
+from ingle.measure.data_sets import part, xsum_texts
 from ingle.measure.suites import XSUM_HELD_OUT
 from servers import ingle_command, start_bench
 

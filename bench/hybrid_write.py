@@ -27,10 +27,10 @@ from ingle.engine.loading import open_model
 from ingle.engine.source import kept_source, open_weights
 from ingle.home.fetch import silent
 from ingle.home.place import Home
-from ingle.measure.choice import columns
+from ingle.measure.data_sets import Exercise
 from ingle.measure.intervals import paired_bootstrap
-from ingle.measure.items import Exercise
-from ingle.measure.run import Options, run_suite
+from ingle.measure.measuring import Options, run_suite
+from ingle.measure.subjects import choice_columns
 from ingle.measure.suites import Suite, find_suite
 from ingle.model.tokenizer import Tokenizer
 from ingle.tuning.kept_model import subject_of
@@ -84,7 +84,7 @@ def measured(
 
 def compared(before: Values, after: Values) -> dict[str, float]:
     """How much a figure is, and by how much it differs from the original's, paired."""
-    change = paired_bootstrap(columns(before.tolist()), columns(after.tolist()))
+    change = paired_bootstrap(choice_columns(before.tolist()), choice_columns(after.tolist()))
     return {"value": float(after.mean()), "change": change.value, "low": change.interval.low, "high": change.interval.high}
 
 

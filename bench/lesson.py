@@ -27,7 +27,7 @@ MODEL = "smollm2"
 PEAK = """
 import sys, threading, time
 sys.path.insert(0, "bench")
-from ingle.core.limits import own_bytes
+from ingle.core.process import own_bytes
 from lesson import examples, teacher_of
 found = [0]
 def look():

@@ -29,7 +29,7 @@ import sqlalchemy as sa
 from sqlalchemy import Engine
 
 from harness import finish, show
-from ingle.core.event import Event
+from ingle.core.report import Event
 from ingle.ethics.bundle import attest
 from ingle.ethics.model_signature import sign_model, signature_of
 from ingle.ethics.notary import Notary, notary

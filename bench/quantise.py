@@ -32,12 +32,11 @@ from ingle.home.deltas import put_candidate
 from ingle.home.kept import Kept, get_kept, list_kept
 from ingle.home.place import Home
 from ingle.home.pull import pull
-from ingle.measure.bits import TextBits
-from ingle.measure.choice import Scores, columns
-from ingle.measure.forgetting import forgetting
+from ingle.measure.data_sets import part
+from ingle.measure.figures import TextBits, forgetting
 from ingle.measure.intervals import bootstrap, paired_bootstrap
-from ingle.measure.items import part
-from ingle.measure.run import Options, SuiteResult, run_suite
+from ingle.measure.measuring import Options, SuiteResult, run_suite
+from ingle.measure.subjects import Scores, choice_columns
 from ingle.measure.suites import find_suite
 from ingle.model.checkpoint import Checkpoint
 from ingle.model.export import write_hf
@@ -159,7 +158,7 @@ def right_change(before: Row, after: Row) -> Any:
 
     def right(side: Row) -> np.ndarray:
         scores = [Scores(tuple(row["nats"]), tuple(row["nbytes"]), row["gold"]) for row in side.outcomes[CHOICE].rows]
-        return columns([one.right_per_byte for one in scores])
+        return choice_columns([one.right_per_byte for one in scores])
 
     return paired_bootstrap(right(before), right(after))
 

@@ -28,7 +28,7 @@ from typing import Any
 import numpy as np
 
 from harness import finish, show
-from ingle.core.event import Event
+from ingle.core.report import Event
 from ingle.home.database import open_database
 from ingle.home.place import Home
 from ingle.ledger.chain import Ledger

@@ -46,8 +46,7 @@ from ingle.engine.source import kept_source
 from ingle.home.base import base_report
 from ingle.home.kept import Kept, get_kept, list_kept
 from ingle.home.place import Home
-from ingle.measure.bits import TextBits
-from ingle.measure.forgetting import forgetting
+from ingle.measure.figures import TextBits, forgetting
 from ingle.measure.intervals import paired_bootstrap
 from ingle.scaling.corpus import make_data
 from ingle.scaling.first_values import new_module

@@ -30,7 +30,7 @@ from ingle.home.kept import Kept, get_kept
 from ingle.home.pictures import FREE, HELD_OUT
 from ingle.home.place import Home, find_home
 from ingle.media.picture import read_picture
-from ingle.media.projected import Heads, look, open_eye
+from ingle.media.sight import Heads, look, open_eye
 from ingle.tuning.sight_features import features, features_folder
 from ingle.tuning.sight_judge import answers, ask, blank, f1, plain, wanted_words
 from ingle.tuning.sight_pictures import ShownPicture, drawn_by, words_of

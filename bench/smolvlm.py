@@ -76,7 +76,7 @@ def ours(path: Path, threads: int, format_: str) -> Callable[[np.ndarray], np.nd
     from ingle.home.place import find_home
     from ingle.kernels.tower import EncoderShape, PackedProduct
     from ingle.media.eyes.siglip import Siglip, SiglipShape
-    from ingle.media.tiled_sight import Gaze
+    from ingle.media.sight import Gaze
     from ingle.model.from_safetensors import read_safetensors
 
     os.environ.setdefault("INGLE_KERNEL_CACHE", str(find_home().create().jit))

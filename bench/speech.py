@@ -28,9 +28,8 @@ from ingle.home.part_catalogue import parts_called
 from ingle.home.parts import find_part
 from ingle.home.place import Home
 from ingle.home.pull_part import pull_part
+from ingle.measure.data_sets import part, xsum_texts
 from ingle.measure.intervals import bootstrap, paired_bootstrap
-from ingle.measure.items import part
-from ingle.measure.sources import xsum_texts
 from ingle.measure.suites import XSUM_HELD_OUT
 from ingle.media.sound import joined, read_sound, wav_of
 from ingle.media.speech import Speech

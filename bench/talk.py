@@ -117,8 +117,7 @@ def wav(samples: bytes) -> bytes:
 
 def lost(home: Any) -> tuple[int, int]:
     """Clauses of TEXT, and how many of them the voice did not speak when it came at 300 tokens (of four letters) a second."""
-    from ingle.media.clauses import clauses
-    from ingle.media.speech import Speech
+    from ingle.media.speech import Speech, clauses
 
     def coming() -> Any:
         began = time.perf_counter()

@@ -25,9 +25,8 @@ from ingle.engine.source import kept_source
 from ingle.home.deltas import delta_report, list_deltas
 from ingle.home.kept import Kept, get_kept
 from ingle.home.place import Home, find_home
-from ingle.measure.bits import TextBits
-from ingle.measure.forgetting import Forgetting, forgetting
-from ingle.measure.run import Options, SuiteResult, run_suite
+from ingle.measure.figures import Forgetting, TextBits, forgetting
+from ingle.measure.measuring import Options, SuiteResult, run_suite
 from ingle.measure.suites import check_parts, find_suite
 from ingle.tuning.kept_model import subject_of
 from ingle.tuning.recipe import Measured, Recipe, read_recipe

@@ -12,7 +12,7 @@ import importlib, sys
 room, modules, sys.argv = int(sys.argv[1]), sys.argv[2].split(","), ["ingle", *sys.argv[3:]]
 for module in modules:
     importlib.import_module(module)
-from ingle.core.limits import limit_memory
+from ingle.core.process import limit_memory
 from ingle.cli.main import main
 limit_memory(room << 20)
 sys.exit(main())

@@ -12,8 +12,8 @@ from functools import reduce
 from typing import TYPE_CHECKING
 
 from ingle.core.errors import RequestError
-from ingle.core.event import Event
 from ingle.core.message import ROLES, Chunk, Finish, Message, Request, Usage
+from ingle.core.report import Event
 from ingle.safety.opinion import NO_COST, GuardCost
 
 if TYPE_CHECKING:

@@ -13,8 +13,8 @@ from ingle.adapt import admit
 from ingle.adapt.account import make_up, words_digest
 from ingle.adapt.admit import Feedback, TeachingLimits, edit, learning_view, remember, take_feedback, teach
 from ingle.core.errors import Busy, IngleError, LedgerError, NotKept, RequestError
-from ingle.core.event import Event
 from ingle.core.message import Message
+from ingle.core.report import Event
 from ingle.home import examples, turns
 from ingle.home.database import open_database
 from ingle.home.examples import example_secret, get_example, list_examples, search_examples, set_consent

@@ -7,8 +7,8 @@ import pytest
 
 from ingle.adapt.guards import guards_taught, plain_texts, reset_guards, take_back, teach_guards, texts_of_answer
 from ingle.core.errors import NotKept, RequestError
-from ingle.core.event import Event
 from ingle.core.message import Message, TextPart
+from ingle.core.report import Event
 from ingle.home.place import Home
 from ingle.home.turns import keep_answer
 from ingle.safety.injection import score, sentences

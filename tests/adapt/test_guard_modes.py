@@ -10,7 +10,7 @@ import pytest
 
 from ingle.adapt.guard_modes import GuardSetting, guard_settings, says_nothing_of, set_guard
 from ingle.core.errors import ConfigError, HomeError, IngleError, NotKept, RequestError
-from ingle.core.event import Event
+from ingle.core.report import Event
 from ingle.home.place import Home
 from ingle.safety.policy import USUAL
 from ingle.safety.registry import guard_files, guard_policy

@@ -11,7 +11,7 @@ from ingle.core.report import Report
 from ingle.ethics import audit
 from ingle.ethics.audit import Shift
 from ingle.home.place import Home
-from ingle.measure.run import Options, SuiteResult
+from ingle.measure.measuring import Options, SuiteResult
 from ingle.measure.suites import SUITES
 from tests.cli.place import ingle
 from tests.learn.test_debias import offline_suites

@@ -8,14 +8,14 @@ import pytest
 from ingle.cli import calibrating
 from ingle.explain.kept_odds import find_calibration
 from ingle.home.place import Home
-from ingle.measure import sources
+from ingle.measure import data_sets
 from tests.cli.place import ingle, write_model
 from tests.explain.test_known import PASSAGES
 
 
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(sources, "boolq", lambda _home, _progress: PASSAGES)
+    monkeypatch.setattr(data_sets, "boolq", lambda _home, _progress: PASSAGES)
     monkeypatch.setattr(calibrating, "QUESTIONS", 48)
     ingle(tmp_path / "home", "pull", str(write_model(tmp_path / "model", context=600)), "--name", "tiny")
     return tmp_path / "home"

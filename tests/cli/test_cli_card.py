@@ -12,7 +12,7 @@ from sqlalchemy import Engine
 
 from ingle.core.config import to_table
 from ingle.core.errors import ConfigError
-from ingle.core.event import Event
+from ingle.core.report import Event
 from ingle.ethics.card import Card, card_file, differences, fill, kinds, known
 from ingle.ethics.render import as_html, as_markdown, as_text, shown
 from ingle.home.kept import get_kept

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from ingle.energy.label import TASKS
 from ingle.energy.meter import open_meter
-from ingle.energy.prompts import TASKS
 from tests.cli.place import ingle
 from tests.serve.servers import write_long_model
 

@@ -88,7 +88,7 @@ import sys
 from dataclasses import replace
 from ingle.measure.suites import SUITES
 from tests.measure.test_run import BITS
-from ingle.measure.items import Text
+from ingle.measure.data_sets import Text
 SUITES["wiki-bits"] = replace(BITS, items=0, read=lambda *_: [Text(str(i), str(i), f"{i} word" * 25) for i in range(6000)])
 from ingle.cli.main import main
 sys.exit(main(sys.argv[1:]))

@@ -12,7 +12,7 @@ from ingle.home.kept import get_kept
 from ingle.home.place import Home
 from ingle.home.pull import pull
 from ingle.media.picture import png_of
-from ingle.media.projected import EYE
+from ingle.media.sight import EYE
 from tests.cli.place import ingle, write_model
 from tests.media.eye import give_eye
 from tests.media.test_projected import tensors

@@ -10,7 +10,7 @@ from ingle.cli.progress import Lines
 from ingle.core.errors import ConfigError
 from ingle.core.message import Request, Sampling
 from ingle.core.spec import LayerSpec
-from ingle.core.state_layout import StateLayout
+from ingle.core.state import StateLayout
 from ingle.engine.answer import answer
 from ingle.engine.hybrid import KIND, spec_tensors
 from ingle.engine.loading import open_model

@@ -6,7 +6,7 @@ from typing import Any
 
 from ingle.compress.prune_settings import PruneSettings
 from ingle.core.config import from_table
-from ingle.measure.items import Text
+from ingle.measure.data_sets import Text
 
 _WORDS = tuple("abcdefghijklmnopqr"[i : i + 4] for i in range(14))
 

@@ -8,7 +8,7 @@ import torch
 from ingle.compress.calibration import STAGES, CalibrationSettings, Stream, make_rows
 from ingle.compress.sensitivity import guidance
 from ingle.core.errors import ConfigError
-from ingle.measure.items import Text
+from ingle.measure.data_sets import Text
 from ingle.model.module import load_module
 from ingle.model.tokenizer import TokenizerFacts, make_facts
 from tests.engine.tiny import random_checkpoint, tiny_config

@@ -15,7 +15,7 @@ from ingle.compress.prune import prune
 from ingle.compress.prune_settings import parts_that_stay
 from ingle.compress.recovery import Length
 from ingle.core.errors import ConfigError, DeltaError, Interrupted, Refused
-from ingle.core.event import Event
+from ingle.core.report import Event
 from ingle.core.spec import LayerSpec
 from ingle.engine.backend import prefill
 from ingle.engine.delta_kinds import Change, merged

@@ -17,7 +17,7 @@ from ingle.compress.settings import QuantiseSettings
 from ingle.compress.weight_formats import FORMATS
 from ingle.core.delta import Delta
 from ingle.core.errors import ConfigError, DeltaError, Interrupted, Refused
-from ingle.core.event import Event
+from ingle.core.report import Event
 from ingle.engine.backend import Segment
 from ingle.engine.delta_kinds import Change, merged
 from ingle.engine.loading import open_model

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from ingle.core.errors import CannotRewind, CheckpointError, ContextError, DeltaError, RequestError
+from ingle.core.media import NO_VECTORS, vector_id
 from ingle.core.spec import LayerSpec
-from ingle.core.state_layout import STEP_TOKENS
-from ingle.core.vectors import NO_VECTORS, vector_id
+from ingle.core.state import STEP_TOKENS
 from ingle.engine.backend import Backend, Segment, prefill, step
 from ingle.engine.cpu import CpuBackend
 from ingle.engine.prefixed import Prefixed

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 import ingle.safety
 from ingle.core.errors import ConfigError, IngleError, RequestError
-from ingle.core.event import Event
 from ingle.core.message import Chunk, Request, Verdict
+from ingle.core.report import Event
 from ingle.safety.middleware import Guard, Next, drive, wrap
 from ingle.safety.policy import USUAL, GuardPolicy, GuardRule
 from ingle.safety.registry import GuardFile, guard_files, guard_policy, make_guards

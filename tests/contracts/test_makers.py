@@ -11,12 +11,11 @@ import pytest
 
 import ingle.core.makers as folder
 from ingle.cli.sentences import sentence
-from ingle.core.candidate import Candidate
-from ingle.core.delta import Delta
+from ingle.core.delta import Candidate, Delta
 from ingle.core.energy import Energy
 from ingle.core.errors import ConfigError, Refused
-from ingle.core.event import Event
 from ingle.core.maker import find_maker, gated_makers, makers, sentence_of
+from ingle.core.report import Event
 from ingle.energy.totals import deed_of
 from ingle.engine.adapter import linear_shapes
 from ingle.engine.source import open_weights

@@ -3,8 +3,8 @@
 import time
 from typing import Any
 
-from ingle.core.apart import Answer, answer_calls
 from ingle.core.errors import CheckpointError, RequestError
+from ingle.core.process import Answer, answer_calls
 
 
 def _echo(question: dict[str, Any], data: bytes) -> Answer:

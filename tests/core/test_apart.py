@@ -7,8 +7,8 @@ from threading import Timer
 
 import pytest
 
-from ingle.core.apart import ProcessApart, ProcessEnded, StopFlag
 from ingle.core.errors import CheckpointError, Interrupted, RequestError
+from ingle.core.process import ProcessApart, ProcessEnded, StopFlag
 
 ROOT = Path(__file__).parent.parent.parent
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ingle.core.blocks import BLOCK_TOKENS, CACHES, block_elements, clear, largest, parts, to_int8, write
+from ingle.core.state import BLOCK_TOKENS, CACHES, block_elements, clear, largest, parts, to_int8, write
 
 WIDTH, DIM = 32, 24
 

@@ -6,8 +6,8 @@ import sys
 
 import pytest
 
-from ingle.core import installing
-from ingle.core.installing import how_to_install, install_command, requirements
+from ingle.core import files
+from ingle.core.files import how_to_install, install_command, requirements
 
 EXTRAS = [extra for extra in requirements() if extra]
 
@@ -30,7 +30,7 @@ def test_the_command_is_for_this_environment_and_names_no_ingle(extra: str) -> N
 
 @pytest.mark.skipif(sys.platform == "win32", reason="another shell")
 def test_only_what_is_missing_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(installing, "installed", lambda name: "" if name == "sacrebleu" else "1")
+    monkeypatch.setattr(files, "installed", lambda name: "" if name == "sacrebleu" else "1")
     assert shlex.split(install_command("measure"))[4:] == [requirements()["measure"]["sacrebleu"]]
     monkeypatch.setattr("importlib.util.find_spec", lambda _name: None)
     monkeypatch.setattr("shutil.which", lambda _name: "/usr/bin/uv")
@@ -45,5 +45,5 @@ def test_the_command_runs() -> None:
 
 @pytest.mark.parametrize(("system", "words"), [("linux", "2.7 GB"), ("darwin", "130 MB"), ("win32", "130 MB")])
 def test_how_much_is_fetched(system: str, words: str) -> None:
-    assert words in installing.fetches("learn", system)
+    assert words in files.fetches("learn", system)
     assert all("MB" in how_to_install(extra) for extra in ("measure", "plot", "postgres", "timestamp"))

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from ingle.core.limits import memory_bytes
+from ingle.core.process import memory_bytes
 
 MB = 1 << 20
 
@@ -42,7 +42,7 @@ def test_without_a_limit_it_is_the_machines(tmp_path: Path, limits: dict[str, st
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems don't keep to it")
 def test_what_is_beyond_the_limit_fails_in_its_own_process() -> None:
-    code = "from ingle.core.limits import limit_memory; limit_memory(200 << 20); bytes(100 << 20); bytes(400 << 20)"
+    code = "from ingle.core.process import limit_memory; limit_memory(200 << 20); bytes(100 << 20); bytes(400 << 20)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert "MemoryError" in done.stderr

@@ -6,9 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from ingle.core.limits import free_bytes, own_bytes
-from ingle.core.pace import pace, speed
-from ingle.core.room import CURE, Headroom, Need, NoRoom, room_for, spell_bytes, spell_time
+from ingle.core.process import free_bytes, own_bytes
+from ingle.core.room import CURE, Headroom, Need, NoRoom, pace, room_for, speed, spell_bytes, spell_time
 
 MB = 1 << 20
 linux = pytest.mark.skipif(sys.platform != "linux", reason="other systems don't tell")
@@ -46,7 +45,7 @@ def test_a_container_that_is_over_its_limit_leaves_nothing(tmp_path: Path) -> No
 
 @linux
 def test_a_limited_address_space_counts() -> None:
-    code = "from ingle.core.limits import *; limit_memory(200 << 20); print(free_bytes())"
+    code = "from ingle.core.process import *; limit_memory(200 << 20); print(free_bytes())"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert 150 * MB < int(done.stdout) <= 200 * MB
 

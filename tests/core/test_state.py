@@ -8,12 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ingle.core import blocks
-from ingle.core.blocks import BLOCK_TOKENS
 from ingle.core.errors import CannotRewind, CheckpointError
 from ingle.core.spec import LayerSpec
-from ingle.core.state import State
-from ingle.core.state_layout import PAGE_TOKENS, STEP_TOKENS, StateLayout
+from ingle.core.state import BLOCK_TOKENS, PAGE_TOKENS, STEP_TOKENS, State, StateLayout, parts
 
 FULL = LayerSpec(retrieval=(0, 1))
 MIXED = LayerSpec(retrieval=(1,), window=40, sinks=4)
@@ -274,12 +271,12 @@ def test_nor_do_windows_save_what_was_gone_back_from(tmp_path: Path, read: int, 
     state.save(tmp_path / "state", "m")
     found, [streaming] = State.load(tmp_path / "state", layout, "m"), np.argwhere(layout.ring_slots >= 0)
     found.reserve(read)  # blocks that were never written, and so are not held, are looked at too
-    held = {i: blocks.parts(found._block(*streaming, i // BLOCK_TOKENS), layout.width) for i in range(read)}
+    held = {i: parts(found._block(*streaming, i // BLOCK_TOKENS), layout.width) for i in range(read)}
     for i in range(max(left, 3), read):
         where, column = held[i], i % BLOCK_TOKENS
         assert not where[0][:, column].any() and not where[1][column].any() and (where[2] is None or not where[2][:, column].any())
     for i in (*range(3), *range(max(0, left - 40), left)):  # sinks and window
-        theirs, column = blocks.parts(again._block(*streaming, i // BLOCK_TOKENS), layout.width), i % BLOCK_TOKENS
+        theirs, column = parts(again._block(*streaming, i // BLOCK_TOKENS), layout.width), i % BLOCK_TOKENS
         assert (held[i][0][:, column] == theirs[0][:, column]).all() and held[i][0][:, column].any()
         assert (held[i][1][column] == theirs[1][column]).all()
 

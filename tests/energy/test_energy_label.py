@@ -9,8 +9,8 @@ from ingle.core.energy import Energy
 from ingle.core.errors import ConfigError
 from ingle.core.message import Usage
 from ingle.energy import label
-from ingle.energy.check import check, sources
-from ingle.energy.prompts import TASKS
+from ingle.energy.label import TASKS
+from ingle.energy.meter import check, sources
 from tests.energy.machines import EPYC, Fake
 
 ABOUT = label.Label("m", "d" * 64, "e" * 64, "a machine", 2, "a row", 0, 0.0, (), "")

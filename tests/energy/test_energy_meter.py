@@ -5,9 +5,7 @@ from typing import Any
 
 import pytest
 
-from ingle.energy.meter import Meter, Span, open_meter
-from ingle.energy.nvml import Gpus
-from ingle.energy.rapl import CURE, find_rapl
+from ingle.energy.meter import CURE, Gpus, Meter, Span, find_rapl, open_meter
 from tests.energy.machines import EPYC, RANGE_UJ, Fake
 
 

@@ -4,19 +4,19 @@ import pytest
 
 from ingle.core.energy import Energy
 from ingle.core.errors import ConfigError
-from ingle.energy import grid, table
-from ingle.energy.machine import find_machine
+from ingle.energy import meter, totals
+from ingle.energy.meter import find_machine
 from tests.energy.machines import EPYC, Fake
 
 
 def test_every_row_says_where_it_is_from_and_holds_an_interval() -> None:
-    names = [rule.cpu.name for rule in table.RULES]
+    names = [rule.cpu.name for rule in meter.RULES]
     assert len(set(names)) == len(names) > 15
-    for cpu in [*(rule.cpu for rule in table.RULES), table.UNKNOWN]:
+    for cpu in [*(rule.cpu for rule in meter.RULES), meter.UNKNOWN]:
         assert 0 < cpu.low < cpu.watts < cpu.high < 60 and 0 < cpu.idle_w < 6, cpu.name
         assert cpu.source and 2015 < cpu.year < 2030
-        assert cpu.known == (cpu is not table.UNKNOWN)
-        assert table.UNKNOWN.high / table.UNKNOWN.low > cpu.high / cpu.low or cpu is table.UNKNOWN
+        assert cpu.known == (cpu is not meter.UNKNOWN)
+        assert meter.UNKNOWN.high / meter.UNKNOWN.low > cpu.high / cpu.low or cpu is meter.UNKNOWN
 
 
 @pytest.mark.parametrize(
@@ -50,13 +50,13 @@ def test_threads_of_one_core_and_virtual_cores_are_less_than_a_core(request: pyt
 
 
 def test_a_country_has_its_electricity_with_year_and_source() -> None:
-    germany = grid.find_grid(" de ")
+    germany = totals.find_grid(" de ")
     assert (germany.region, germany.g_per_kwh, germany.year) == ("DE", 381.0, 2023) and germany.source
     assert germany.grams(Energy(3.6e6, 1.8e6, 7.2e6, "model")) == pytest.approx((381, 190.5, 762))
-    assert grid.find_grid("uk") == grid.find_grid("GB")
-    assert grid.find_grid("world").source != germany.source
-    for code in {*grid._OF_2023, *grid._OF_2022} - {"WORLD"}:
-        assert len(code) == 2 and code.isupper() and 15 <= grid.find_grid(code).g_per_kwh < 1400
-    assert not {*grid._OF_2023} & {*grid._OF_2022}
+    assert totals.find_grid("uk") == totals.find_grid("GB")
+    assert totals.find_grid("world").source != germany.source
+    for code in {*totals._OF_2023, *totals._OF_2022} - {"WORLD"}:
+        assert len(code) == 2 and code.isupper() and 15 <= totals.find_grid(code).g_per_kwh < 1400
+    assert not {*totals._OF_2023} & {*totals._OF_2022}
     with pytest.raises(ConfigError, match=r"--region.*WORLD"):
-        grid.find_grid("Atlantis")
+        totals.find_grid("Atlantis")

@@ -7,9 +7,7 @@ import pytest
 
 from ingle.core.energy import Energy
 from ingle.core.errors import ConfigError
-from ingle.energy.grid import find_grid
-from ingle.energy.plot import draw
-from ingle.energy.totals import SIDES, Deed, add_up, days, deed_of
+from ingle.energy.totals import SIDES, Deed, add_up, days, deed_of, draw, find_grid
 
 DEEDS = [
     Deed("2026-11-20", "answers", "a", Energy(10, 4, 30, "model")),

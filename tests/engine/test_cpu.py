@@ -12,11 +12,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ingle.core import blocks
-from ingle.core.blocks import CACHES
 from ingle.core.errors import CheckpointError, ConfigError
+from ingle.core.media import NO_VECTORS, Vectors
 from ingle.core.spec import LayerSpec, ModelConfig, Rope, Ways
-from ingle.core.vectors import NO_VECTORS, Vectors
+from ingle.core.state import CACHES, parts
 from ingle.engine import packing, team
 from ingle.engine.backend import Segment, prefill, step
 from ingle.engine.cpu import CpuBackend
@@ -142,9 +141,9 @@ def test_an_int8_cache_holds_exactly_what_numpy_would_put_there(tmp_path: Path, 
     width = exact.layout.width
     for theirs, mine in ((exact.pages[0], small.pages[0]), (exact.rings, small.rings)):
         for number, place in enumerate(np.ndindex(mine.shape[:-1])):
-            keys, values, _ = blocks.parts(theirs[place], width)
+            keys, values, _ = parts(theirs[place], width)
             expected = np.zeros_like(mine[place])
-            blocks.write(expected, width, slice(0, 16), keys.T, values)
+            state.write(expected, width, slice(0, 16), keys.T, values)
             np.testing.assert_array_equal(mine[place], expected, err_msg=f"block {number}")
 
 

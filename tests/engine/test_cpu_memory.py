@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ingle.core.blocks import CACHES
 from ingle.core.errors import CannotRewind, CheckpointError, DeltaError, KernelError
 from ingle.core.spec import LayerSpec, ModelConfig, Rope
+from ingle.core.state import CACHES
 from ingle.engine import packing
 from ingle.engine.backend import Segment, prefill, step
 from ingle.engine.cpu import CpuBackend

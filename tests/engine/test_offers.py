@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from ingle.core.errors import PullError
-from ingle.core.limits import memory_bytes
+from ingle.core.process import memory_bytes
 from ingle.engine import offers as room
 from ingle.engine.bandwidth import KINDS, Bandwidth
 from ingle.engine.offers import FLUENT, MachineRoom, check_room, larger_offer, offers, room_of

@@ -11,8 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ingle.core.spec import LayerSpec
-from ingle.core.state import State
-from ingle.core.state_layout import STEP_TOKENS
+from ingle.core.state import STEP_TOKENS, State
 from ingle.engine import scoring
 from ingle.engine.backend import Backend, Segment
 from ingle.engine.cpu import CpuBackend

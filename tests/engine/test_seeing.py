@@ -6,9 +6,8 @@ import pytest
 from PIL import Image
 
 from ingle.core.errors import CheckpointError, RequestError, TemplateError
-from ingle.core.media import ControlName
+from ingle.core.media import ControlName, kind_of
 from ingle.core.message import ImagePart, Message, Request, Sampling, TextPart
-from ingle.core.vectors import kind_of
 from ingle.engine.answer import Session, answer
 from ingle.engine.language_model import LanguageModel
 from ingle.engine.seeing import Seer

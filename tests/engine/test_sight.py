@@ -9,12 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ingle.core.blocks import CACHES
 from ingle.core.config import from_table, to_table
 from ingle.core.digest import digest_json
 from ingle.core.errors import CheckpointError, ConfigError
 from ingle.core.spec import LayerSpec, ModelConfig
-from ingle.core.state_layout import StateLayout
+from ingle.core.state import CACHES, StateLayout
 from ingle.engine import packing
 from ingle.engine.adapter import unpack_adapter
 from ingle.engine.backend import Segment, prefill

@@ -9,11 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ingle.core.blocks import CACHES
 from ingle.core.errors import CannotRewind, ConfigError, DeltaError
-from ingle.core.spec import LayerSpec, ModelConfig, Ways
-from ingle.core.state_layout import StateLayout
-from ingle.core.sublayers import DeltaRule, Experts, ShortConvolution
+from ingle.core.spec import DeltaRule, Experts, LayerSpec, ModelConfig, ShortConvolution, Ways
+from ingle.core.state import CACHES, StateLayout
 from ingle.engine import packing
 from ingle.engine.backend import NotFinite, Segment, prefill, step
 from ingle.engine.checkpoints import needs_checkpoints

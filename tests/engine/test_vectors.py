@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from ingle.core.errors import IngleError
+from ingle.core.media import Vectors, kind_of, vector_id
 from ingle.core.message import Chunk, Request, Sampling
 from ingle.core.spec import LayerSpec
-from ingle.core.vectors import Vectors, kind_of, vector_id
 from ingle.engine.backend import Segment
 from ingle.engine.job import Capacity, Job
 from ingle.engine.language_model import LanguageModel

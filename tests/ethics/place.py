@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 
-from ingle.core.event import Event
+from ingle.core.report import Event
 from ingle.ethics import verify
 from ingle.ethics.bundle import attest
 from ingle.home.database import open_database

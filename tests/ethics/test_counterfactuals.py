@@ -9,7 +9,7 @@ from ingle.core.errors import PullError
 from ingle.ethics.counterfactuals import SHARES, counterfactuals, questions, words
 from ingle.home.fetch import WrongBytes, silent
 from ingle.home.place import find_home
-from ingle.measure.contamination import contamination
+from ingle.measure.intervals import contamination
 from ingle.measure.suites import SUITES
 
 NAMES = {"white": ("Finn", "Abe"), "muslim": ("Omar", "Zaid"), "hindu": ("Rajiv",)}

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from ingle.core.errors import ConfigError, LedgerError, NotKept
-from ingle.core.event import Event
+from ingle.core.report import Event
 from ingle.ethics.bundle import check_bundle
 from ingle.ethics.notary import KEY
 from ingle.home.place import Home

@@ -18,7 +18,7 @@ from ingle.engine.source import kept_source
 from ingle.explain.groups import parts_of
 from ingle.home.place import Home
 from ingle.home.pull import pull
-from ingle.measure.recall import make_fact
+from ingle.measure.suites import make_fact
 from tests.engine.test_answer import byte_tokenizer
 from tests.engine.tiny import backend_of, random_checkpoint, tiny_config
 

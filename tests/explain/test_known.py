@@ -7,8 +7,8 @@ import pytest
 from ingle.explain.known import CASES, KnownQuestion, bare, known_questions, planted, question_of, taught
 from ingle.explain.names import twin
 from ingle.explain.sentences import sentences_of
-from ingle.measure.items import Part, Question
-from ingle.measure.recall import Fact
+from ingle.measure.data_sets import Part, Question
+from ingle.measure.suites import Fact
 
 PASSAGES = [
     Question(

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ingle.core.media import NO_VECTORS
 from ingle.core.message import Message, Request, TextPart
-from ingle.core.vectors import NO_VECTORS
 from ingle.engine.language_model import LanguageModel
 from ingle.explain.cause import Cause, Odds, OtherToken, ProvedCause, Said, SureSignals, SureToken, Variation
 from ingle.explain.direct import direct_reader

@@ -110,7 +110,7 @@ def kept_tiny(home: Home) -> None:
         write_model(folder)
     pull(home, str(folder), lambda _: None, "tiny")
     with opened(home) as engine:
-        from ingle.core.event import Event
+        from ingle.core.report import Event
 
         Ledger(engine, home.keys).append(Event("pull", "tiny", {"source": "file"}))
 
@@ -382,31 +382,31 @@ def _texts() -> list[list[str]]:
 
 
 def _hybridize(home: Home) -> None:
-    from ingle.hybridize import run
+    from ingle.hybridize import hybridizing
     from tests.hybridize.test_hybridize_run import SMALL
     from tests.tuning.place import admitting
 
     texts = _texts()
-    run.read_texts = lambda _home, _suites, _progress: texts  # type: ignore[assignment]
-    run.hybridize(home, get_kept(home, "tiny"), "x", SMALL, admitting(home))
+    hybridizing.read_texts = lambda _home, _suites, _progress: texts  # type: ignore[assignment]
+    hybridizing.hybridize(home, get_kept(home, "tiny"), "x", SMALL, admitting(home))
 
 
 def _prepare_hybridize(home: Home) -> None:
     """Stopped after the search for groups and the first lesson."""
-    from ingle.hybridize import run
+    from ingle.hybridize import hybridizing
 
     kept_tiny(home)
-    real = run.train
+    real = hybridizing.train
 
     def stopped(*given: Any) -> Any:
         if given[4].name.startswith("logits"):
             raise Interrupted("training", "was interrupted", "here")
         return real(*given)
 
-    run.train = stopped  # type: ignore[assignment]
+    hybridizing.train = stopped  # type: ignore[assignment]
     with contextlib.suppress(Interrupted):
         _hybridize(home)
-    run.train = real
+    hybridizing.train = real
 
 
 # Keys

@@ -93,7 +93,7 @@ from safetensors.numpy import load_file
 import safetensors.numpy
 from ingle.cli.house import open_ledger
 from ingle.core.errors import IngleError
-from ingle.core.event import Event
+from ingle.core.report import Event
 from ingle.core.files import write_atomic
 from ingle.home.place import Home
 from tests.faults.injector import Injector

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import numpy.typing as npt
 
-from ingle.core.event import Event
+from ingle.core.report import Event
 from ingle.federated.aggregate import A, B, first_factors, flat_gain
 from ingle.federated.invitation import Invitation, invite
 from ingle.federated.message import Letter

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 
 from ingle.core.errors import IngleError
-from ingle.core.event import Event
+from ingle.core.report import Event
 from ingle.federated.coordinate import EndedRound, gather, run_round
 from ingle.federated.message import from_bytes
 from ingle.federated.round import Round

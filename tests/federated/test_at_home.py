@@ -13,8 +13,8 @@ import numpy.typing as npt
 import pytest
 
 from ingle.core.errors import FederatedError, HomeError
-from ingle.core.event import Event
 from ingle.core.files import write_atomic
+from ingle.core.report import Event
 from ingle.federated import standing
 from ingle.federated.aggregate import Tensors
 from ingle.federated.at_home import MAKER, Taking, candidate_of, node_of

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from ingle.core.errors import ConfigError
-from ingle.core.event import Event
+from ingle.core.report import Event
 from ingle.federated import promise
 from ingle.federated.at_home import Taking, candidate_of, node_of
 from ingle.federated.coordinate import EndedRound, gather, run_round

@@ -11,7 +11,7 @@ import pytest
 
 from ingle.core.digest import digest_bytes
 from ingle.core.errors import FederatedError, HomeError
-from ingle.core.event import Event
+from ingle.core.report import Event
 from ingle.federated.at_home import Taking, node_of, shapes_of
 from ingle.federated.audit import audit
 from ingle.federated.consent import check_unchanged, federations, find_federation, keep_consent, lent, read_consent, withdraw

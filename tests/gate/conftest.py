@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ingle.core.candidate import Candidate
+from ingle.core.delta import Candidate
 from ingle.core.message import Request
 from ingle.engine.adapter import linear_shapes
 from ingle.engine.source import open_weights
@@ -14,7 +14,7 @@ from ingle.gate.trial import Trial
 from ingle.home.kept import get_kept
 from ingle.home.place import Home
 from ingle.home.pull import pull
-from ingle.measure.subject import Subject
+from ingle.measure.subjects import Subject
 from tests.cli.place import write_model
 
 Make = Callable[..., Candidate]

@@ -12,7 +12,7 @@ from ingle.gate.probes import Probes, people
 from ingle.gate.trial import Trial
 from ingle.home.kept import get_kept
 from ingle.home.place import Home
-from ingle.measure.subject import Nats, Subject, Task
+from ingle.measure.subjects import Nats, Subject, Task
 from tests.gate.conftest import Make
 
 PAIRS = people()

@@ -20,10 +20,9 @@ from ingle.gate.suspicion import refuses, suspicions
 from ingle.gate.trial import Trial
 from ingle.home.kept import get_kept
 from ingle.home.place import Home
-from ingle.measure.items import Text
-from ingle.measure.recall import plant
-from ingle.measure.subject import Nats, Subject
-from ingle.measure.suites import SUITES
+from ingle.measure.data_sets import Text
+from ingle.measure.subjects import Nats, Subject
+from ingle.measure.suites import SUITES, plant
 from tests.engine.test_answer import byte_tokenizer
 from tests.engine.tiny import backend_of, random_checkpoint, tiny_config
 from tests.gate.conftest import Make

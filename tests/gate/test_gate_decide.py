@@ -6,10 +6,10 @@ from dataclasses import replace
 import pytest
 
 from ingle.cli.house import open_ledger
-from ingle.core.candidate import weakened
+from ingle.core.delta import weakened
 from ingle.core.errors import ConfigError, DeltaError, Interrupted, Refused
-from ingle.core.event import Event
 from ingle.core.message import Request
+from ingle.core.report import Event
 from ingle.engine.loading import Opener
 from ingle.gate.check import names
 from ingle.gate.decide import ACCEPT, REFUSE, STRENGTHS, admission, admit, judge

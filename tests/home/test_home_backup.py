@@ -22,7 +22,7 @@ from ingle.cli.house import check_ledger, open_ledger
 from ingle.core.config import to_table
 from ingle.core.digest import canonical_json, digest_bytes, digest_file
 from ingle.core.errors import ConfigError, HomeError, IngleError, LedgerError
-from ingle.core.event import Event
+from ingle.core.report import Event
 from ingle.home import archive
 from ingle.home import restore as restoring
 from ingle.home.archive import FOLDER, FORMAT, KEPT, MADE_AGAIN, MANIFEST, ArchivedFile, BackupManifest
@@ -168,7 +168,7 @@ WRITER = """
 import sys
 from pathlib import Path
 from ingle.cli.house import open_ledger
-from ingle.core.event import Event
+from ingle.core.report import Event
 from ingle.home.parts import adopt_part, find_part
 from ingle.home.place import Home
 with open_ledger(Home(Path(sys.argv[1]))) as ledger:

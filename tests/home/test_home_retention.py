@@ -6,8 +6,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from sqlalchemy import Engine
 
-from ingle.core.event import Event
 from ingle.core.message import Message
+from ingle.core.report import Event
 from ingle.home.conversations import create_conversation, list_conversations
 from ingle.home.database import open_database
 from ingle.home.retention import Swept, sweep_old

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from ingle.home.place import Home
-from ingle.hybridize import run
+from ingle.hybridize import hybridizing
 from tests.tuning.conftest import tiny_files, tiny_home
 
 __all__ = ["tiny_files", "tiny_home"]
@@ -26,5 +26,5 @@ def texts() -> list[list[str]]:
 @pytest.fixture
 def some_home(tiny_home: Home, texts: list[list[str]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Home:
     """A home with a tiny model, whose lessons need no network."""
-    monkeypatch.setattr(run, "read_texts", lambda _home, _suites, _progress: texts)
+    monkeypatch.setattr(hybridizing, "read_texts", lambda _home, _suites, _progress: texts)
     return tiny_home

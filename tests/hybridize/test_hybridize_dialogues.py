@@ -18,12 +18,11 @@ from ingle.engine.source import kept_source
 from ingle.home.kept import get_kept
 from ingle.home.place import Home
 from ingle.home.pull import pull
-from ingle.hybridize import dialogues
-from ingle.hybridize.dialogues import FIRST, NEXT, answers_of, make_dialogue, nobody_answers, text_tokens
-from ingle.hybridize.lessons import Material, make_lessons
-from ingle.hybridize.run import hybridize
-from ingle.hybridize.settings import LEAST_DIALOGUE, HybridLessonSettings, HybridSettings, SearchSettings
-from ingle.measure.sources import XSUM_ASK
+from ingle.hybridize import lessons
+from ingle.hybridize.hybrid_settings import LEAST_DIALOGUE, HybridLessonSettings, HybridSettings, SearchSettings
+from ingle.hybridize.hybridizing import hybridize
+from ingle.hybridize.lessons import FIRST, NEXT, Material, answers_of, make_dialogue, make_lessons, nobody_answers, text_tokens
+from ingle.measure.data_sets import XSUM_ASK
 from ingle.model.tokenizer import TokenizerFacts, make_facts
 from ingle.train import making
 from ingle.train.making import RunWatch
@@ -138,7 +137,7 @@ def test_an_answer_is_given_once(tiny_home: Home, monkeypatch: pytest.MonkeyPatc
     model = open_model(kept_source(tiny_home, kept))
     *_, last = chunks = list(answer(model, request))
     assert (text, ended) == ("".join(chunk.text for chunk in chunks), last.finish == "stop") and text
-    monkeypatch.setattr(dialogues, "open_model", lambda *_, **__: pytest.fail("it was asked again"))
+    monkeypatch.setattr(lessons, "open_model", lambda *_, **__: pytest.fail("it was asked again"))
     assert answers_of(tiny_home, kept)(request) == (text, ended)
     for other in (replace(request, prompt="some texts"), replace(request, sampling=Sampling(temperature=0.7, seed=4))):
         with pytest.raises(pytest.fail.Exception, match="again"):

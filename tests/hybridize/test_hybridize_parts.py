@@ -18,14 +18,35 @@ from ingle.core.errors import ConfigError
 from ingle.core.spec import LayerSpec
 from ingle.home.fetch import silent
 from ingle.home.place import Home
-from ingle.hybridize.budget import Group, all_groups, layers_of, retrieval_count, share_of
-from ingle.hybridize.lessons import _SENTENCES, _different_facts, make_lessons, read_texts, set_aside
-from ingle.hybridize.search import FoundGroups, Mixing, _sizes, exchanged, find_groups, loss_and_slope, loss_of, shares_of
-from ingle.hybridize.settings import HybridLessonSettings, HybridSettings, SearchSettings
-from ingle.hybridize.teaching import Mixers, hybrid_module, memories_of, original_of
-from ingle.measure.items import Text, part
-from ingle.measure.recall import KINDS, make_fact
-from ingle.measure.suites import SUITES
+from ingle.hybridize.hybrid_settings import HybridLessonSettings, HybridSettings, SearchSettings
+from ingle.hybridize.hybridizing import (
+    FoundGroups,
+    Group,
+    Mixing,
+    _sizes,
+    all_groups,
+    exchanged,
+    find_groups,
+    layers_of,
+    loss_and_slope,
+    loss_of,
+    retrieval_count,
+    share_of,
+    shares_of,
+)
+from ingle.hybridize.lessons import (
+    _SENTENCES,
+    Mixers,
+    _different_facts,
+    hybrid_module,
+    make_lessons,
+    memories_of,
+    original_of,
+    read_texts,
+    set_aside,
+)
+from ingle.measure.data_sets import Text, part
+from ingle.measure.suites import KINDS, SUITES, make_fact
 from ingle.model.memory import RecurrentMemory
 from ingle.train.forward import final_states
 from ingle.train.losses import cross_entropy

@@ -13,17 +13,17 @@ import pytest
 
 from ingle.core.delta import Delta
 from ingle.core.errors import ConfigError, Interrupted, Refused
-from ingle.core.event import Event
+from ingle.core.report import Event
 from ingle.engine.backend import prefill
 from ingle.engine.loading import open_model
 from ingle.engine.source import kept_source, open_weights
 from ingle.home.deltas import delta_report, delta_tensors, list_deltas, verify_delta
 from ingle.home.kept import get_kept
 from ingle.home.place import Home
-from ingle.hybridize import run, search
+from ingle.hybridize import hybridizing
+from ingle.hybridize.hybrid_settings import HybridLessonSettings, HybridSettings, Lesson, SearchSettings
+from ingle.hybridize.hybridizing import hybridize
 from ingle.hybridize.lessons import Sources, make_lessons
-from ingle.hybridize.run import hybridize
-from ingle.hybridize.settings import HybridLessonSettings, HybridSettings, Lesson, SearchSettings
 from ingle.model.tokenizer import Tokenizer
 from ingle.train import loop, making
 from ingle.train.checkpoints import save_tensors
@@ -99,7 +99,7 @@ def test_stopped_anywhere_it_ends_the_same(some_home: Home, monkeypatch: pytest.
             raise Interrupted("training", "was interrupted", "here")
         return train(*given)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(run, "train", interrupted)
+    monkeypatch.setattr(hybridizing, "train", interrupted)
     asked = making.MakingJob.check
     monkeypatch.setattr(making.MakingJob, "check", lambda job, where: _refuse(where) if stop in where else asked(job, where))
     for stop in ("groups", "mixers", "logits", "longer"):  # noqa: B007 - those above look at it
@@ -114,13 +114,13 @@ def test_stopped_anywhere_it_ends_the_same(some_home: Home, monkeypatch: pytest.
 
 
 def test_texts_that_have_become_others_begin_their_lessons_anew(some_home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
-    kept, read = get_kept(some_home, "tiny"), run.read_texts
+    kept, read = get_kept(some_home, "tiny"), hybridizing.read_texts
     asked = making.MakingJob.check
     monkeypatch.setattr(making.MakingJob, "check", lambda job, where: _refuse(where) if "longer" in where else asked(job, where))
     with pytest.raises(Interrupted):
         hybridize(some_home, kept, "old", SMALL, admitting(some_home))
     monkeypatch.setattr(making.MakingJob, "check", asked)
-    monkeypatch.setattr(run, "read_texts", lambda *given: [[f"{text} More." for text in source] for source in read(*given)])
+    monkeypatch.setattr(hybridizing, "read_texts", lambda *given: [[f"{text} More." for text in source] for source in read(*given)])
     gone_on = hybridize(some_home, kept, "old", SMALL, admitting(some_home)).delta
     anew = hybridize(some_home, kept, "new", SMALL, admitting(some_home)).delta
     assert dict(gone_on.tensors) == dict(anew.tensors)
@@ -135,7 +135,7 @@ def test_lessons_hold_out_what_they_never_read(some_home: Home, monkeypatch: pyt
             made.append(({text for source in aside for text in source}, {text for source in learnt for text in source}))
         return make_lessons(tokenizer, parts, *others)
 
-    monkeypatch.setattr(run, "make_lessons", noted)
+    monkeypatch.setattr(hybridizing, "make_lessons", noted)
     hybridize(some_home, get_kept(some_home, "tiny"), "noted", SMALL, admitting(some_home))
     assert len(made) == 2 and made[0] == made[1]
     assert all(made[0]) and not made[0][0] & made[0][1]
@@ -158,7 +158,7 @@ def test_what_a_search_has_no_memory_for_is_said(some_home: Home, monkeypatch: p
     def full(*_: object) -> object:
         raise RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes.")
 
-    monkeypatch.setattr(search, "loss_and_slope", full)
+    monkeypatch.setattr(hybridizing, "loss_and_slope", full)
     with pytest.raises(TrainError, match=r"not enough memory.*search.tokens \(now \d+\)"):
         hybridize(some_home, get_kept(some_home, "tiny"), "full", SMALL, admitting(some_home))
 
@@ -170,7 +170,7 @@ def test_only_the_last_lesson_follows_what_documents_say(some_home: Home, monkey
         told[given[4].name.partition("-")[0]] = given[6].name
         return train(*given)
 
-    monkeypatch.setattr(run, "train", noted)
+    monkeypatch.setattr(hybridizing, "train", noted)
     settings = replace(SMALL, lessons=replace(SMALL.lessons, data_share=0.25))
     hybridize(some_home, get_kept(some_home, "tiny"), "told", settings, admitting(some_home))
     assert told["logits"].endswith("data 0.0") and told["longer"].endswith("data 0.25")
@@ -190,7 +190,7 @@ def test_what_is_refused_is_not_kept_and_not_taught_again(some_home: Home, monke
         hybridize(some_home, kept, "no", SMALL, refuse)
     assert "no" not in [delta.name for delta in list_deltas(some_home, kept.digest)]
     steps: list[object] = []
-    monkeypatch.setattr(search, "loss_and_slope", lambda *_: pytest.fail("groups were sought again"))
+    monkeypatch.setattr(hybridizing, "loss_and_slope", lambda *_: pytest.fail("groups were sought again"))
     hybridize(some_home, kept, "no", SMALL, admitting(some_home), RunWatch(train=steps.append))
     assert steps == []
 
@@ -205,7 +205,7 @@ def test_training_free_has_no_memories_and_its_groups_are_sought_once(some_home:
     assert all(spec.memory == "none" for spec in open_weights(some_home, made.kept).config.layers)
     assert sorted(made.delta.tensors) == ["layers.memory", "layers.retrieval", "layers.sinks", "layers.window"]
     assert np.isfinite(logits(some_home, "tiny+free")).all()
-    monkeypatch.setattr(search, "loss_and_slope", lambda *_: pytest.fail("groups were sought again"))
+    monkeypatch.setattr(hybridizing, "loss_and_slope", lambda *_: pytest.fail("groups were sought again"))
     taught = hybridize(some_home, get_kept(some_home, "tiny"), "taught", SMALL, admitting(some_home))
     assert np.array_equal(taught.delta.tensors["layers.retrieval"], made.delta.tensors["layers.retrieval"])
     for other in (replace(told, retrieval=1), replace(told, window=9), replace(told, search=replace(told.search, seed=1))):
@@ -222,7 +222,7 @@ def test_the_last_lesson_has_kinds_of_its_own(some_home: Home, monkeypatch: pyte
         asked.append((parts[-1][1], tuple(kinds)))
         return make_lessons(tokenizer, parts, tokens, seed, kinds, *rest)
 
-    monkeypatch.setattr(run, "make_lessons", told)
+    monkeypatch.setattr(hybridizing, "make_lessons", told)
     lessons = replace(SMALL.lessons, kinds=("plain", "copy"), long_kinds=("copy", "facts"))
     hybridize(some_home, get_kept(some_home, "tiny"), "hybrid", replace(SMALL, lessons=lessons), admitting(some_home))
     assert asked == [(2, ("facts",)), (8, ("plain", "copy")), (3, ("copy", "facts"))]
@@ -230,7 +230,7 @@ def test_the_last_lesson_has_kinds_of_its_own(some_home: Home, monkeypatch: pyte
 
 def test_what_cannot_be_is_said_before_weights_are_loaded(some_home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     kept = get_kept(some_home, "tiny")
-    monkeypatch.setattr(run, "load_module", lambda *_: pytest.fail("weights were loaded"))
+    monkeypatch.setattr(hybridizing, "load_module", lambda *_: pytest.fail("weights were loaded"))
     for settings, message in [
         (replace(SMALL, retrieval=99), "at most"),
         (replace(SMALL, retrieval=None, state_budget=1e-4), "can't be met"),
@@ -265,11 +265,13 @@ def test_what_was_learnt_in_bfloat16_is_kept_in_float32(some_home: Home) -> None
 def test_the_precision_of_a_search_stays_that_of_the_first_sitting(some_home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     auto = replace(SMALL, mixers=replace(SMALL.mixers, precision="auto"))
     asked: list[str] = []
-    monkeypatch.setattr(run, "choose", lambda *_: asked.append("") or ("fp32", "bf16")[len(asked) - 1])
-    monkeypatch.setattr(run, "train", lambda *_: pytest.fail("it was taught"))
+    monkeypatch.setattr(hybridizing, "choose", lambda *_: asked.append("") or ("fp32", "bf16")[len(asked) - 1])
+    monkeypatch.setattr(hybridizing, "train", lambda *_: pytest.fail("it was taught"))
     found: list[object] = []
-    search_groups = run.find_groups
-    monkeypatch.setattr(run, "find_groups", lambda module, *rest: found.append(module.lm_head.weight.dtype) or search_groups(module, *rest))
+    search_groups = hybridizing.find_groups
+    monkeypatch.setattr(
+        hybridizing, "find_groups", lambda module, *rest: found.append(module.lm_head.weight.dtype) or search_groups(module, *rest)
+    )
     for _ in range(2):
         with pytest.raises(pytest.fail.Exception):
             hybridize(some_home, get_kept(some_home, "tiny"), "x", auto, admitting(some_home))

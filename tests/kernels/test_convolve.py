@@ -1,4 +1,4 @@
-"""The convolutions of kernels/conv.py against NumPy, through the layout that media/network.py gives them."""
+"""The convolutions of kernels/conv.py against NumPy, through the layout that media/painter.py gives them."""
 
 import numpy as np
 import pytest
@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from ingle.core.errors import ShapeError
 from ingle.kernels import naive
-from ingle.media.network import Convolution, Network
+from ingle.media.painter import Convolution, Network
 
 
 def expected(convolutions: list[Convolution], picture: np.ndarray) -> np.ndarray:

@@ -13,7 +13,7 @@ import sys
 import time
 from pathlib import Path
 
-from ingle.core.event import Event
+from ingle.core.report import Event
 from ingle.home.examples import list_examples
 from ingle.home.lessons import list_lessons
 from ingle.home.place import Home

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from ingle.core.errors import ConfigError, Interrupted, PullError
-from ingle.core.event import Event
+from ingle.core.report import Event
 from ingle.ethics.counterfactuals import beginnings
 from ingle.home.deltas import delta_report
 from ingle.home.kept import get_kept
@@ -19,7 +19,7 @@ from ingle.home.pull import pull
 from ingle.learn import debias as verb
 from ingle.learn.debias import debias, shifts_of
 from ingle.learn.debias_settings import DebiasSettings
-from ingle.measure.items import PMI, SUM, Question, Text
+from ingle.measure.data_sets import PMI, SUM, Question, Text
 from ingle.measure.suites import SUITES, Suite
 from ingle.train.making import MadeDelta, RunWatch
 from ingle.train.settings import TrainProgress

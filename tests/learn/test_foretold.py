@@ -16,7 +16,7 @@ from pathlib import Path
 
 import torch
 
-from ingle.core.limits import own_bytes, release_memory
+from ingle.core.process import own_bytes, release_memory
 from ingle.home.kept import get_kept
 from ingle.home.place import Home
 from ingle.home.pull import pull

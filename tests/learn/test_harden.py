@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from ingle.core.errors import ConfigError, Interrupted
-from ingle.core.event import Event
+from ingle.core.report import Event
 from ingle.home.deltas import delta_report
 from ingle.home.kept import get_kept
 from ingle.home.place import Home

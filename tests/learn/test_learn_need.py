@@ -95,7 +95,7 @@ def test_a_process_that_may_take_little_refuses_and_ends_well(house: House) -> N
 
 @linux
 def test_a_conversion_that_memory_will_not_do_for_is_refused_before_the_weights_are_loaded(house: House) -> None:
-    modules = ("ingle.cli.hybridize", "ingle.hybridize.run", "ingle.serve.rooms", "ingle.gate.decide")
+    modules = ("ingle.cli.hybridize", "ingle.hybridize.hybridizing", "ingle.serve.rooms", "ingle.gate.decide")
     options = ("--window", "8", "--retrieval", "1", "--training-free")
     done = run_short(house.home.root, 200, modules, "hybridize", "tiny", *options)
     assert done.returncode == 16, done.stderr[-2000:]

@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from ingle.core.spec import LayerSpec, Rope, Ways
-from ingle.core.sublayers import DeltaRule, Experts, ShortConvolution
+from ingle.core.spec import DeltaRule, Experts, LayerSpec, Rope, ShortConvolution, Ways
 from ingle.learn.pieces import LowRank
 from ingle.learn.upper import UpperLayers
 from ingle.model.module import load_module

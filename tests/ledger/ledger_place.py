@@ -8,7 +8,7 @@ from pathlib import Path
 
 import sqlalchemy as sa
 
-from ingle.core.event import Event
+from ingle.core.report import Event
 from ingle.home.database import open_database
 from ingle.ledger.chain import Ledger
 from ingle.ledger.table import MIGRATIONS

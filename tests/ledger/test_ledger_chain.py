@@ -10,7 +10,7 @@ import pytest
 from ledger_place import Place, fill
 
 from ingle.core.errors import HomeError, LedgerError
-from ingle.core.event import Event, Fact, Sink
+from ingle.core.report import Event, Fact, Sink
 from ingle.home.database import open_database
 from ingle.ledger.chain import Ledger
 from ingle.ledger.head import sign_head, start_head

@@ -7,7 +7,7 @@ import pytest
 from ledger_place import Place, fill
 
 from ingle.core.errors import LedgerError
-from ingle.core.event import Event
+from ingle.core.report import Event
 from ingle.ledger.head import HEAD, export_head, load_head, move_head, sign_head, start_head
 from ingle.ledger.keys import KeyRing, load_ring, new_signer, save_ring
 from ingle.ledger.link import LOSS

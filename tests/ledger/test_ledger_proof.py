@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from ledger_place import Place, fill
 
 from ingle.core.errors import LedgerError, NotKept
-from ingle.core.event import Event
+from ingle.core.report import Event
 from ingle.home.database import open_database
 from ingle.ledger import nodes
 from ingle.ledger.head import HEAD, Head, head_bytes, load_head, read_head, sign_head, start_head

@@ -12,7 +12,7 @@ import pytest
 from ledger_place import Place, fill
 
 from ingle.core.errors import LedgerError
-from ingle.core.event import Event
+from ingle.core.report import Event
 from ingle.ledger import chain
 from ingle.ledger.head import HEAD, Head, sign_head, start_head
 from ingle.ledger.keys import KEY, PUBLIC, KeyRing, Signer, load_ring, new_signer, save_ring

@@ -13,7 +13,7 @@ from ingle.engine.loading import open_model
 from ingle.engine.scoring import score
 from ingle.engine.source import Source
 from ingle.engine.writing import write
-from ingle.measure.subject import Nats, Subject, Task
+from ingle.measure.subjects import Nats, Subject, Task
 from tests.cli.place import write_model
 
 

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from ingle.core.errors import KernelError, RequestError
 from ingle.engine.language_model import LanguageModel
-from ingle.measure.bits import CARRY, columns, macro_columns, read_text, windows
+from ingle.measure.figures import CARRY, columns, macro_columns, read_text, windows
 from ingle.measure.intervals import ratio
-from ingle.measure.subject import begin_id
+from ingle.measure.subjects import begin_id
 from tests.measure.models import even, oracle_nats, subject_of
 
 TEXT = "Señor Núñez bought 12 naïve cafés — “cheap”, he said.\r\n\tThen he left.\n" * 6

@@ -9,9 +9,8 @@ from hypothesis import strategies as st
 
 from ingle.core.errors import KernelError, RequestError
 from ingle.engine.language_model import LanguageModel
-from ingle.measure.choice import Scores, majority, make_prompt, make_task, read_scores, strictly_best
-from ingle.measure.items import Question
-from ingle.measure.subject import begin_id
+from ingle.measure.data_sets import Question
+from ingle.measure.subjects import Scores, begin_id, majority, make_prompt, make_task, read_scores, strictly_best
 from tests.measure.models import even, oracle_nats, subject_of
 
 QUESTION = Question("q", "g", "Where do cats sleep?", ("on a warm sofa in the sun", "in bed", "nowhere"), 1)
@@ -80,7 +79,7 @@ def test_a_token_over_the_border_belongs_to_the_answers(tiny: LanguageModel) -> 
     from tokenizers import Tokenizer as FastTokenizer
     from tokenizers.models import BPE
 
-    from ingle.measure.choice import Prompt
+    from ingle.measure.subjects import Prompt
     from ingle.model.tokenizer import Tokenizer, TokenizerFacts
 
     # "ab" is one token: given "xa", the ending "b" makes x|ab of it.

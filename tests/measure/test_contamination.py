@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ingle.measure.contamination import contamination
+from ingle.measure.intervals import contamination
 
 LONG = "one two three four five six seven eight nine ten eleven twelve thirteen fourteen"
 

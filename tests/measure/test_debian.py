@@ -10,8 +10,8 @@ import pytest
 
 from ingle.home.fetch import silent
 from ingle.home.place import Home
-from ingle.measure import debian
-from ingle.measure.debian import Description, parse, topics, translations
+from ingle.measure import data_sets
+from ingle.measure.data_sets import Description, parse, topics, translations
 
 BLURB = "Cats is a suite of small programs that sleep in the sun for most of the day, and wake at night."
 BLURB_DE = "Cats ist eine Sammlung kleiner Programme, die den größten Teil des Tages in der Sonne schlafen."
@@ -100,7 +100,7 @@ def test_paragraphs_of_debian_stand_there_once(home: Home, monkeypatch: pytest.M
         "c": Description("three", "third", (shared, "Another.")),
         "d": Description("four", "fourth", (long, "More.")),
     }
-    monkeypatch.setattr(debian, "read_descriptions", lambda *_: found)
-    texts = debian.texts(home, lambda *_: None)
+    monkeypatch.setattr(data_sets, "read_descriptions", lambda *_: found)
+    texts = data_sets.texts(home, lambda *_: None)
     assert [text.text for text in texts] == [f"first\n\nIts own.\n\n{long}\n\n{shared}", "third\n\nAnother.", "fourth\n\nMore."]
     assert texts[0].group == texts[2].group != texts[1].group

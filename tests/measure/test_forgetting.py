@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 
 from ingle.core.errors import ConfigError
-from ingle.measure.bits import TextBits
-from ingle.measure.forgetting import forgetting
+from ingle.measure.figures import TextBits, forgetting
 
 
 def documents(scale: float, seed: int = 0, noise: float = 0.0) -> dict[str, TextBits]:

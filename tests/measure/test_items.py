@@ -5,7 +5,7 @@ from random import Random
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ingle.measure.items import Groups, Text, draw_shots, part, part_of
+from ingle.measure.data_sets import Groups, Text, draw_shots, part, part_of
 
 
 def texts(groups: list[str]) -> list[Text]:

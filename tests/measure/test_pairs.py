@@ -10,14 +10,11 @@ import pytest
 from ingle.core.errors import ConfigError
 from ingle.engine.language_model import LanguageModel
 from ingle.home.place import Home
-from ingle.measure.bias_data import own_names
-from ingle.measure.finished import Row
+from ingle.measure.data_sets import PMI, SUM, Pair, Question, own_names
+from ingle.measure.figures import between_groups, by_chance, kl, scores_of
 from ingle.measure.intervals import fair_coin, holm
-from ingle.measure.items import PMI, SUM, Pair, Question
-from ingle.measure.names import between_groups, by_chance, kl
-from ingle.measure.pairs import scores_of
-from ingle.measure.run import Options, compare, event_of, run_suite, save
-from ingle.measure.subject import Nats, Task, begin_id
+from ingle.measure.measuring import Options, compare, event_of, run_suite, save
+from ingle.measure.subjects import Nats, Row, Task, begin_id
 from ingle.measure.suites import Suite, training_rows
 from tests.measure.models import oracle_nats, subject_like, subject_of
 

@@ -6,9 +6,8 @@ from dataclasses import replace
 import pytest
 
 from ingle.core.errors import ConfigError
-from ingle.measure.items import Text
-from ingle.measure.recall import KINDS, assemble, is_recalled, make_fact, plant
-from ingle.measure.suites import SUITES, words_of
+from ingle.measure.data_sets import Text
+from ingle.measure.suites import KINDS, SUITES, assemble, is_recalled, make_fact, plant, words_of
 from tests.train.tiny_train import chat_tokenizer
 
 TEXTS = [Text(str(i), str(i), " ".join(f"Sentence {i} {j} is here." for j in range(80))) for i in range(5)]

@@ -13,12 +13,10 @@ from ingle.core.errors import ConfigError, HomeError, Interrupted
 from ingle.core.message import Request
 from ingle.engine.language_model import LanguageModel
 from ingle.home.place import Home
-from ingle.measure.finished import Finished
-from ingle.measure.items import Exercise, Question, Text, part
-from ingle.measure.recall import plant
-from ingle.measure.run import Options, compare, event_of, load_rows, run_suite, save, to_table
-from ingle.measure.subject import Nats, Subject, Task
-from ingle.measure.suites import SUITES, Suite, check_parts, training_rows
+from ingle.measure.data_sets import Exercise, Question, Text, part
+from ingle.measure.measuring import Options, compare, event_of, load_rows, run_suite, save, to_table
+from ingle.measure.subjects import Finished, Nats, Subject, Task
+from ingle.measure.suites import SUITES, Suite, check_parts, plant, training_rows
 from tests.measure.models import even, subject_like, subject_of
 
 WORDS = ["red", "green", "blue", "grey", "pink"]

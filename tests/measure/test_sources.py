@@ -9,9 +9,8 @@ import pytest
 from ingle.core.errors import PullError
 from ingle.home.fetch import WrongBytes, silent
 from ingle.home.place import find_home
-from ingle.measure import bias_data, sources
-from ingle.measure.items import Exercise, Pair, Question, Text, part
-from ingle.measure.sources import cut_at_line, first_sentence
+from ingle.measure import data_sets
+from ingle.measure.data_sets import Exercise, Pair, Question, Text, cut_at_line, first_sentence, part
 from ingle.measure.suites import SUITES
 
 
@@ -29,13 +28,13 @@ def read(reader: Callable[..., Sequence[Any]]) -> Any:
 @pytest.mark.parametrize(
     ("reader", "count", "options", "golds"),
     [
-        (sources.piqa, 1500, 2, (754, 746)),
-        (sources.openbookqa, 500, 4, (138, 126, 132, 104)),
-        (sources.mmlu, 2850, 4, (678, 717, 706, 749)),
-        (sources.boolq, 3270, 2, (1237, 2033)),
-        (sources.imdb, 200, 2, (97, 103)),
-        (sources.sst2, 872, 2, (428, 444)),
-        (sources.hellaswag, 10042, 4, (2515, 2485, 2584, 2458)),
+        (data_sets.piqa, 1500, 2, (754, 746)),
+        (data_sets.openbookqa, 500, 4, (138, 126, 132, 104)),
+        (data_sets.mmlu, 2850, 4, (678, 717, 706, 749)),
+        (data_sets.boolq, 3270, 2, (1237, 2033)),
+        (data_sets.imdb, 200, 2, (97, 103)),
+        (data_sets.sst2, 872, 2, (428, 444)),
+        (data_sets.hellaswag, 10042, 4, (2515, 2485, 2584, 2458)),
     ],
 )
 def test_questions(reader: Callable[..., Sequence[Any]], count: int, options: int, golds: tuple[int, ...]) -> None:
@@ -46,14 +45,14 @@ def test_questions(reader: Callable[..., Sequence[Any]], count: int, options: in
     assert tuple(found[i] for i in range(options)) == golds
     for question in questions:
         assert question.ask == question.ask.strip() != ""
-        assert all(option.strip() and (option == option.strip() or reader is sources.hellaswag) for option in question.options)
+        assert all(option.strip() and (option == option.strip() or reader is data_sets.hellaswag) for option in question.options)
 
 
 def test_hellaswag_is_cleaned_as_lm_eval_does_it() -> None:
     utils = pytest.importorskip("lm_eval.tasks.hellaswag.utils", reason="lm-eval comes with the extra `bench`")
 
-    questions = read(sources.hellaswag)
-    rows = sources._arrow(find_home().root / "cache" / "data" / "hellaswag" / "hellaswag.arrow")
+    questions = read(data_sets.hellaswag)
+    rows = data_sets._arrow(find_home().root / "cache" / "data" / "hellaswag" / "hellaswag.arrow")
     for question, row in zip(questions[::50], rows[::50], strict=True):
         ctx = row["ctx_a"] + " " + row["ctx_b"].capitalize()
         assert question.ask == utils.preprocess(row["activity_label"] + ": " + ctx).strip()
@@ -61,12 +60,12 @@ def test_hellaswag_is_cleaned_as_lm_eval_does_it() -> None:
 
 
 def test_texts_and_summaries() -> None:
-    wiki: list[Text] = read(sources.wiki_texts)
+    wiki: list[Text] = read(data_sets.wiki_texts)
     assert len(wiki) == len({item.text for item in wiki}) == 2938
     assert 500 < sum(len(item.text.encode()) for item in wiki) / len(wiki) < 700
-    news: list[Text] = read(sources.xsum_texts)
+    news: list[Text] = read(data_sets.xsum_texts)
     assert len(news) == 999
-    exercises: list[Exercise] = read(sources.xsum_exercises)
+    exercises: list[Exercise] = read(data_sets.xsum_exercises)
     assert [item.id for item in exercises] == [item.id for item in news]
     for item in exercises:
         assert len(item.ask) <= 3060
@@ -107,32 +106,32 @@ def test_cutting_at_a_line() -> None:
 
 
 def test_pairs_of_people() -> None:
-    crows: list[Pair] = read(bias_data.crows_pairs)
+    crows: list[Pair] = read(data_sets.crows_pairs)
     assert len(crows) == 1018 and all(len(set(pair.texts)) == 2 for pair in crows)
     assert Counter(pair.about for pair in crows).most_common(2) == [("race-color", 367), ("gender", 127)]
-    intra, inter = read(bias_data.stereoset_intra), read(bias_data.stereoset_inter)
+    intra, inter = read(data_sets.stereoset_intra), read(data_sets.stereoset_inter)
     assert (len(intra), len(inter)) == (2106, 2123)
     assert all(len(pair.texts) == 3 and all(pair.texts) for pair in (*intra, *inter))
     assert not any(pair.given for pair in intra) and all(pair.given for pair in inter)
-    wino: list[Pair] = read(bias_data.wino_pronouns)
+    wino: list[Pair] = read(data_sets.wino_pronouns)
     assert Counter(pair.about for pair in wino) == {"he": 377, "she": 384}
     assert not any("[" in text or "\0" in text for pair in (*crows, *wino) for text in pair.texts)
 
 
 def test_bbq_says_whether_something_tells() -> None:
-    questions: list[Question] = read(bias_data.bbq)
+    questions: list[Question] = read(data_sets.bbq)
     assert Counter(question.about for question in questions) == {"told": 497, "untold": 515}
     for question in questions:
-        unknown = [option for option in question.options if option.casefold() in bias_data.UNKNOWN]
+        unknown = [option for option in question.options if option.casefold() in data_sets.UNKNOWN]
         assert len(question.options) == 3 and len(unknown) == 1
         assert (question.options[question.gold] == unknown[0]) == (question.about == "untold")
 
 
 def test_names_that_measure_are_not_those_that_train() -> None:
-    items: list[Pair] = read(bias_data.names)
+    items: list[Pair] = read(data_sets.names)
     assert len(items) == 24 * 8 * 5
-    assert {pair.about for pair in items} == set(bias_data.NAME_GROUPS)
-    sides = [bias_data.held_names(find_home(), side, silent) for side in ("held_out", "train")]
+    assert {pair.about for pair in items} == set(data_sets.NAME_GROUPS)
+    sides = [data_sets.held_names(find_home(), side, silent) for side in ("held_out", "train")]
     measured, trained = ({name for some in side.values() for name in some} for side in sides)
     assert measured and trained and not measured & trained
     assert {pair.id.split("/")[2] for pair in items} <= measured

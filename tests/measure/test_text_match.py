@@ -6,8 +6,8 @@ from rouge_score import rouge_scorer
 from sacrebleu.metrics.chrf import CHRF
 
 from ingle.core.errors import ConfigError
-from ingle.measure import text_match
-from ingle.measure.text_match import chrf, corpus_chrf, exact_match, normalise, rouge, scores
+from ingle.measure import figures
+from ingle.measure.figures import chrf, corpus_chrf, exact_match, normalise, rouge, scores
 
 ANSWERS = ["The cat sat on the mat.", "", "Un petit paquet réécrit l'été", "a police killed the gunman"]
 REFERENCES = ["A cat was sitting on a mat", "something", "Ce petit paquet réécrit l'été.", "police killed the gunman"]
@@ -58,6 +58,6 @@ def test_several_figures_at_once() -> None:
 def test_a_missing_library_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "rouge_score.rouge_scorer", None)
     monkeypatch.setitem(__import__("sys").modules, "sacrebleu.metrics.chrf", None)
-    for ask in (text_match.rouge, text_match.chrf):
+    for ask in (figures.rouge, figures.chrf):
         with pytest.raises(ConfigError, match=r"-m pip install"):
             ask(["a"], ["b"])

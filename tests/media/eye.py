@@ -12,7 +12,7 @@ from ingle.home.part_catalogue import PARTS
 from ingle.home.parts import adopt_part
 from ingle.home.place import Home
 from ingle.media.eyes.efficientnet import CLASSES, FEATURES
-from ingle.media.projected import EYE
+from ingle.media.sight import EYE
 
 STAGES = ((1, 3, 1, 16, 1), (2, 3, 2, 24, 6), (2, 5, 2, 40, 6), (3, 3, 2, 80, 6), (3, 5, 1, 112, 6), (4, 5, 2, 192, 6), (1, 3, 1, 320, 6))
 """Blocks, size of the filter, step of the first block, channels, and how many times wider it is inside: table 1 of arXiv 1905.11946."""

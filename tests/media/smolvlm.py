@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from ingle.core.message import ImagePart
-from ingle.core.state_layout import STEP_TOKENS
+from ingle.core.state import STEP_TOKENS
 from ingle.engine.backend import Backend, Segment
 from ingle.engine.seeing import ReadyPrompt
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ingle.media.clauses import clauses
+from ingle.media.speech import clauses
 
 TEXT = """Paris is the capital of France. It has about 2.1 million people, and it lies on the Seine, which is a river. Dr. Smith, e.g., went
 to the U.S. in 1905. He liked it!

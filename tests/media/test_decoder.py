@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ingle.core.apart import StopFlag
 from ingle.core.errors import Interrupted, RequestError
+from ingle.core.process import StopFlag
 from ingle.media.decoder import MediaDecoder
 from ingle.media.picture import KEPT_PIXELS, read_picture
 from ingle.media.sound import Recording, read_sound, resampled

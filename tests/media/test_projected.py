@@ -9,12 +9,10 @@ from ingle.core.delta import Delta
 from ingle.core.errors import DeltaError, NotKept
 from ingle.core.media import Picture
 from ingle.home.place import Home
-from ingle.media.colours import colours
 from ingle.media.eyes.efficientnet import FEATURES
-from ingle.media.packed_rows import pack_lines, pack_rows, unpack_lines, unpack_rows
-from ingle.media.projected import EYE, Heads, ProjectedSight, gelu, line_of, said
-from ingle.media.sight import open_sight
-from ingle.media.views import POOLED, pooled, square
+from ingle.media.painter import pack_lines, pack_rows, unpack_lines, unpack_rows
+from ingle.media.picture import POOLED, colours, pooled, square
+from ingle.media.sight import EYE, Heads, ProjectedSight, gelu, line_of, open_sight, said
 from tests.media.eye import give_eye
 
 

@@ -4,8 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ingle.media.numbers import MOST, cardinal, decimal, digits, ordinal, roman, year
-from ingle.media.reading import spoken
+from ingle.media.reading import MOST, cardinal, decimal, digits, ordinal, roman, spoken, year
 
 READ = {
     # numbers

@@ -10,10 +10,9 @@ from PIL import Image
 from ingle.core.media import Picture
 from ingle.engine.composite_sight import _shape, composite_sight
 from ingle.engine.seeing import Seer, prompt_of
-from ingle.media.connector import neighbours_joined
 from ingle.media.eyes.siglip import Siglip, patches_of, positions
-from ingle.media.tiled_sight import TiledSight
-from ingle.media.tiles import TileSettings, cut, normalised
+from ingle.media.picture import TileSettings, cut, normalised
+from ingle.media.sight import TiledSight, neighbours_joined
 from ingle.model.checkpoint import open_checkpoint
 from ingle.model.config import config_from_hf
 from ingle.model.fields import Fields

@@ -14,15 +14,15 @@ from safetensors.numpy import load_file, save_file
 from ingle.cli.bringing import bring
 from ingle.cli.progress import Lines
 from ingle.core.errors import CheckpointError, IngleError
+from ingle.core.media import kind_of
 from ingle.core.message import Message, Request, Sampling, TextPart
-from ingle.core.vectors import kind_of
 from ingle.engine.answer import answer
 from ingle.engine.composite_sight import check_composite, composite_sight
 from ingle.engine.language_model import LanguageModel
 from ingle.engine.loading import Opener
 from ingle.engine.team import Cores
 from ingle.home.place import Home
-from ingle.media.tiled_sight import TiledSight
+from ingle.media.sight import TiledSight
 from ingle.model.checkpoint import check_finite, open_checkpoint
 from ingle.model.tokenizer_hf import open_tokenizer
 from tests.media.smolvlm import all_logits, picture, png, processor, save

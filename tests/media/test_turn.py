@@ -5,7 +5,7 @@ import numpy.typing as npt
 import pytest
 
 from ingle.core.errors import RequestError
-from ingle.media.turn import TurnChange, TurnDetector, TurnSettings
+from ingle.media.sound import TurnChange, TurnDetector, TurnSettings
 
 RATE = 24_000
 Samples = npt.NDArray[np.float32]

@@ -8,8 +8,7 @@ from typing import Any
 import gguf
 import numpy as np
 
-from ingle.core.spec import ModelConfig
-from ingle.core.sublayers import DeltaRule
+from ingle.core.spec import DeltaRule, ModelConfig
 from ingle.model.config import config_from_hf
 from ingle.model.expected import expected_shapes
 from ingle.model.family import families

@@ -6,7 +6,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from ingle.core.event import Event
+from ingle.core.report import Event
 from ingle.home.kept import get_kept, keep
 from ingle.home.place import Home
 from ingle.ledger.chain import Ledger

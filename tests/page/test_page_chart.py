@@ -7,8 +7,8 @@ import pytest
 from sqlalchemy import Engine
 
 from ingle.adapt.undo import undo
-from ingle.core.event import Event
 from ingle.core.example import Example
+from ingle.core.report import Event
 from ingle.home.examples import add_example
 from ingle.home.lessons import Lesson
 from ingle.home.place import Home

@@ -7,7 +7,7 @@ import pytest
 from ingle.core.errors import Interrupted
 from ingle.core.message import Request
 from ingle.home.place import Home
-from ingle.measure.subject import Subject
+from ingle.measure.subjects import Subject
 from ingle.robustness import hardening
 from ingle.robustness.hardening import HARMFUL, Amounts, attacks, read_curriculum
 from ingle.robustness.prompts import LabelledPrompt

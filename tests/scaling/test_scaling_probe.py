@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 
 from ingle.core.config import load_config
 from ingle.core.errors import ConfigError
-from ingle.core.event import Event
+from ingle.core.report import Event
 from ingle.engine.loading import open_model
 from ingle.engine.source import kept_source
 from ingle.home.place import Home

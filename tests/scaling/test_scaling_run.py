@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from ingle.core.errors import ConfigError, HomeError, Interrupted
-from ingle.core.event import Event
+from ingle.core.report import Event
 from ingle.engine.backend import prefill
 from ingle.engine.loading import open_model
 from ingle.engine.source import kept_source

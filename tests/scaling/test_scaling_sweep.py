@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from ingle.core.errors import ConfigError, HomeError, NotKept
-from ingle.core.event import Event
+from ingle.core.report import Event
 from ingle.home.place import Home
 from ingle.model.tokenizer_hf import open_tokenizer
 from ingle.scaling.climb import bits_of

@@ -15,10 +15,10 @@ import pytest
 
 from ingle.core.energy import NOTHING
 from ingle.core.errors import MediaError, NotKept, RequestError
-from ingle.core.event import Event
 from ingle.core.media import Sound
 from ingle.core.message import AudioPart, Chunk
-from ingle.media.clauses import clauses
+from ingle.core.report import Event
+from ingle.media.speech import clauses
 from ingle.serve.aloud import SpokenReply, aloud
 from ingle.serve.metrics import Metrics
 from ingle.serve.service import Service

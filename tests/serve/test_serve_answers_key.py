@@ -12,8 +12,8 @@ import pytest
 
 from ingle.adapt.account import digests, make_up
 from ingle.core.errors import LedgerError
-from ingle.core.event import Event
 from ingle.core.example import Example
+from ingle.core.report import Event
 from ingle.home.examples import add_example
 from ingle.home.place import Home
 from ingle.ledger.chain import Ledger

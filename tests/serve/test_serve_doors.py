@@ -15,7 +15,7 @@ import httpx
 import pytest
 
 from ingle.core.errors import Busy
-from ingle.core.event import Event
+from ingle.core.report import Event
 from ingle.serve import wrong_keys
 from ingle.serve.wrong_keys import WrongKeys
 from tests.cli.place import ingle

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from ingle.core.event import Event
 from ingle.core.message import Message, Request, Sampling
+from ingle.core.report import Event
 from ingle.engine.backend import prefill
 from ingle.engine.language_model import LanguageModel
 from ingle.engine.saved_states import drop_saved

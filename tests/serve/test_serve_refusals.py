@@ -8,7 +8,7 @@ from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
 from ingle.core.errors import RequestError
-from ingle.core.event import Event
+from ingle.core.report import Event
 from ingle.serve import refusals as module
 from ingle.serve.refusals import FREE, Refusals, field_fact
 from tests.cli.place import ingle

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from ingle.media.heard import Heard, HeardSegment, HeardWord
+from ingle.media.speech import Heard, HeardSegment, HeardWord
 from ingle.serve.transcripts import FORMATS, transcript
 
 WORDS = (HeardWord(3661.5, 3661.9, " Good", 0.5), HeardWord(3661.9, 3662.25, " day.", 0.25))

@@ -10,10 +10,9 @@ from pathlib import Path
 import pytest
 
 from ingle.core.errors import CheckpointError
-from ingle.core.limits import own_bytes
+from ingle.core.process import own_bytes
 from ingle.core.room import NoRoom
-from ingle.core.spec import ModelConfig, transformer_layers
-from ingle.core.sublayers import Experts
+from ingle.core.spec import Experts, ModelConfig, transformer_layers
 from ingle.model.checkpoint import open_checkpoint
 from ingle.model.expected import expected_shapes
 from ingle.model.module import load_module
@@ -25,10 +24,10 @@ ROOT = Path(__file__).parent.parent.parent
 PROGRAM = """
 import gc, json, sys, threading
 import torch
-from ingle.core.limits import own_bytes, release_memory
+from ingle.core.process import own_bytes, release_memory
 from ingle.core.spec import LayerSpec, ModelConfig, transformer_layers
-from ingle.hybridize.search import loss_of
-from ingle.hybridize.teaching import Mixers, hybrid_module, memories_of, original_of
+from ingle.hybridize.hybridizing import loss_of
+from ingle.hybridize.lessons import Mixers, hybrid_module, memories_of, original_of
 from ingle.model.module import CausalLM
 from ingle.train.forward import final_states
 from ingle.train.losses import cross_entropy

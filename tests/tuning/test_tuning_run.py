@@ -15,15 +15,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ingle.core.candidate import Candidate
-from ingle.core.delta import Delta
+from ingle.core.delta import Candidate, Delta
 from ingle.core.errors import ConfigError, DeltaError, HomeError, IngleError, Interrupted, NotKept, PullError, Refused
-from ingle.core.event import Event
+from ingle.core.report import Event
 from ingle.home.deltas import delta_report, delta_tensors, list_deltas, put_candidate, verify_delta
 from ingle.home.kept import get_kept
 from ingle.home.place import Home
 from ingle.home.pull import pull
-from ingle.measure.items import Text
+from ingle.measure.data_sets import Text
 from ingle.measure.suites import SUITES
 from ingle.train.making import DAYS, RunWatch, sweep
 from ingle.train.trouble import TrainError

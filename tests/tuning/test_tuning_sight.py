@@ -22,7 +22,7 @@ from ingle.home.deltas import delta_tensors
 from ingle.home.kept import get_kept
 from ingle.home.place import Home
 from ingle.media.picture import png_of, read_picture
-from ingle.media.projected import Heads, ProjectedSight
+from ingle.media.sight import Heads, ProjectedSight
 from ingle.model.module import load_module
 from ingle.train.corpus import corpus_of
 from ingle.train.packing import make_batch

@@ -5,8 +5,8 @@ import hmac
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
-from ingle.core.event import Event, Fact, Sink
 from ingle.core.example import STATES, Example
+from ingle.core.report import Event, Fact, Sink
 from ingle.home.examples import example_secret, list_examples
 from ingle.home.place import Home
 from ingle.ledger.chain import Ledger

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 from ingle.adapt.account import digests, feedback_event
 from ingle.adapt.memory import asked_in
 from ingle.core.errors import Busy, NotKept, RequestError
-from ingle.core.event import Event, Fact, Sink
 from ingle.core.example import Example, State
+from ingle.core.report import Event, Fact, Sink
 from ingle.home.database import writing_for
 from ingle.home.example_states import restore
 from ingle.home.examples import (

@@ -16,10 +16,10 @@ from ingle.adapt.asking import parse
 from ingle.adapt.memory import RecalledExample, placed, question_of, within_budget
 from ingle.adapt.scope import ACTS, ASKS, relevance, score
 from ingle.core.errors import ContextError, DeltaError, HomeError, NotKept
-from ingle.core.event import Fact
 from ingle.core.example import Example
 from ingle.core.media import PictureLook
 from ingle.core.message import Request
+from ingle.core.report import Fact
 from ingle.engine.backend import Backend
 from ingle.engine.language_model import LanguageModel
 from ingle.engine.loading import beside

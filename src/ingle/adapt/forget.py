@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any
 from ingle.adapt.asking import parse
 from ingle.adapt.undo import bring_back
 from ingle.core.errors import NotKept
-from ingle.core.event import Event, Fact, Sink
 from ingle.core.example import Example
 from ingle.core.files import write_atomic
+from ingle.core.report import Event, Fact, Sink
 from ingle.engine.saved_states import drop_saved
 from ingle.home.conversations import list_conversations, rename_conversation
 from ingle.home.database import scrub

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ingle.core.config import read_table
-from ingle.core.event import Event, Fact, Sink
+from ingle.core.report import Event, Fact, Sink
 from ingle.home.place import Home
 from ingle.home.toml_file import read_bytes, rewritten, with_value
 from ingle.safety.plain_words import WORDS, is_idle, known_guard, mode_named, words_of

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 
 from ingle.adapt.memory import placed, question_of
 from ingle.core.errors import NotKept, RequestError
-from ingle.core.event import Event, Fact, Sink
 from ingle.core.files import write_atomic
 from ingle.core.message import Request, TextPart
+from ingle.core.report import Event, Fact, Sink
 from ingle.home.database import now
 from ingle.home.place import Home
 from ingle.home.teachings import examples_called

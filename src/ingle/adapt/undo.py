@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from ingle.core.errors import NotKept
-from ingle.core.event import Event, Sink
 from ingle.core.example import Example
+from ingle.core.report import Event, Sink
 from ingle.home.example_states import COUNTING, move_all
 from ingle.home.examples import list_examples
 from ingle.home.lessons import Lesson, dissolve_lesson, list_lessons, retire_lesson, set_acting

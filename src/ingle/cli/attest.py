@@ -30,8 +30,8 @@ def command(
     """
     from ingle.cli.house import enter
     from ingle.cli.output import note, print_json
+    from ingle.core.errors import counted
     from ingle.core.files import os_errors
-    from ingle.core.words import counted
     from ingle.ethics.bundle import attest
     from ingle.home.database import open_database
     from ingle.ledger.chain import Ledger

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from ingle.ethics.audit import Audit, Shift
     from ingle.home.kept import Kept
     from ingle.home.place import Home
-    from ingle.measure.run import SuiteResult
+    from ingle.measure.measuring import SuiteResult
 
 EXAMPLES = """
 ingle audit smollm2 --quick

@@ -30,8 +30,8 @@ def command(
     from ingle.cli.house import check_ledger, enter, open_ledger
     from ingle.cli.output import note, print_json, printable
     from ingle.cli.progress import watching
-    from ingle.core.event import Event, Fact
-    from ingle.core.words import counted, size
+    from ingle.core.errors import counted, size
+    from ingle.core.report import Event, Fact
     from ingle.home.backup import back_up
 
     home, start = enter(), time.monotonic()

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from ingle.cli.house import open_ledger, record
 from ingle.cli.progress import Watcher
 from ingle.core.errors import ConfigError, IngleError
-from ingle.core.event import Event, Fact
+from ingle.core.report import Event, Fact
 from ingle.home.kept import Kept
 from ingle.home.place import Home
 from ingle.ledger.row import MAX_TEXT

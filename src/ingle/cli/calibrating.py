@@ -24,7 +24,7 @@ def calibrate(name: str, as_json: bool, overrides: Sequence[str]) -> None:
     from ingle.explain.direct import direct_reader
     from ingle.explain.kept_odds import keep_calibration
     from ingle.explain.known import known_questions
-    from ingle.measure.sources import boolq
+    from ingle.measure.data_sets import boolq
 
     home = enter()
     settings = read_settings(home, overrides, {"chat.model": name})

@@ -12,10 +12,9 @@ from ingle.cli.output import note, printable
 from ingle.cli.screen import make_screen
 from ingle.cli.talk import Talk, expand
 from ingle.core.energy import amount
-from ingle.core.errors import ConfigError, RequestError
+from ingle.core.errors import ConfigError, RequestError, counted, size
 from ingle.core.files import os_errors
 from ingle.core.message import ImagePart
-from ingle.core.words import counted, size
 from ingle.media.picture import read_picture
 
 

@@ -57,9 +57,8 @@ def command(
     from ingle.cli.house import enter
     from ingle.core.errors import ConfigError
     from ingle.core.files import write_atomic
-    from ingle.media.emblem import SIDE, enlarged, sheet
     from ingle.media.painter import STYLES, wish_of
-    from ingle.media.picture import png_of
+    from ingle.media.picture import SIDE, enlarged, png_of, sheet
 
     if not 1 <= count <= 64:
         raise ConfigError("-n", "must be between 1 and 64", count)

@@ -8,8 +8,7 @@ import typer
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from ingle.energy.grid import PowerGrid
-    from ingle.energy.totals import Deed
+    from ingle.energy.totals import Deed, PowerGrid
     from ingle.home.place import Home
 
 EXAMPLES = """
@@ -40,7 +39,7 @@ def command(
     """
     from ingle.cli.house import enter
     from ingle.core.errors import ConfigError
-    from ingle.energy.grid import find_grid
+    from ingle.energy.totals import find_grid
 
     grid = find_grid(region) if region else None
     if label is not None and check:
@@ -56,8 +55,7 @@ def command(
 def _totals(home: "Home", days: int | None, grid: "PowerGrid | None", plot: Path | None, as_json: bool) -> None:
     from ingle.cli.output import note, print_json, print_table
     from ingle.core.energy import amount
-    from ingle.energy.plot import draw
-    from ingle.energy.totals import SIDES, add_up
+    from ingle.energy.totals import SIDES, add_up, draw
     from ingle.energy.totals import days as by_days
 
     deeds = _deeds(home, days)
@@ -163,8 +161,7 @@ def _label(home: "Home", name: str, rounds: int, options: dict[str, Any], overri
 def _check(as_json: bool) -> None:
     """Show this machine's energy sources, and compare the energy model with its counters."""
     from ingle.cli.output import note, print_json, print_table
-    from ingle.energy.check import check, sources
-    from ingle.energy.meter import open_meter
+    from ingle.energy.meter import check, open_meter, sources
 
     meter = open_meter()
     known_sources = sources(meter)

@@ -9,9 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from ingle.core.errors import IngleError
-from ingle.core.installing import how_to_install, install_command, installed, requirements
-from ingle.core.words import counted
+from ingle.core.errors import IngleError, counted
+from ingle.core.files import how_to_install, install_command, installed, requirements
 from ingle.home.place import Home
 
 State = Literal["ok", "slow", "missing", "broken"]
@@ -94,8 +93,7 @@ def _memory() -> Iterator[DoctorFinding]:
 
 
 def _energy() -> Iterator[DoctorFinding]:
-    from ingle.energy.check import sources
-    from ingle.energy.meter import open_meter
+    from ingle.energy.meter import open_meter, sources
 
     meter = open_meter()
     for source, known, cure in sources(meter):

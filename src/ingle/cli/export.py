@@ -40,9 +40,8 @@ def command(
     from ingle.cli.house import enter, record
     from ingle.cli.output import note, print_json
     from ingle.cli.progress import watching
-    from ingle.core.errors import ConfigError
-    from ingle.core.event import Event
-    from ingle.core.words import size
+    from ingle.core.errors import ConfigError, size
+    from ingle.core.report import Event
     from ingle.ethics.model_signature import signature_of
     from ingle.home.kept import get_kept
     from ingle.tuning.exporting import FORMATS, check_type, export, without_place

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from ingle.core.words import counted
+from ingle.core.errors import counted
 
 if TYPE_CHECKING:
     from ingle.federated.invitation import Invitation
@@ -172,7 +172,7 @@ def _status(home: "Home", name: str | None, as_json: bool) -> None:
 def _left(home: "Home", name: str, as_json: bool) -> None:
     from ingle.cli.output import note, print_json, print_table
     from ingle.core.config import to_table
-    from ingle.core.words import size
+    from ingle.core.errors import size
     from ingle.federated.consent import find_federation
     from ingle.federated.outbound import what_left
     from ingle.federated.standing import folder_of

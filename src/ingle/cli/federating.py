@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from ingle.core.words import counted
+from ingle.core.errors import counted
 
 if TYPE_CHECKING:
     from ingle.cli.progress import Watcher
@@ -230,7 +230,7 @@ def _told(end: "EndedRound") -> str:
 
 def _keep(taking: "Taking", standing: "FederationStanding", watch: "Watcher") -> str:
     """Let the gate decide on what was learned together, and keep it as a delta. Returns the model's name."""
-    from ingle.core.event import Event
+    from ingle.core.report import Event
     from ingle.federated.at_home import MAKER, candidate_of
     from ingle.gate.decide import admission
 

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ingle.core.words import counted
+from ingle.core.errors import counted
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 from ingle.cli.interrupt import Interrupt, Stopped
 from ingle.cli.output import colourful
-from ingle.core.event import Event
 from ingle.core.message import Finish, Request, TokenLogprob, Usage, Verdict
+from ingle.core.report import Event
 from ingle.safety.opinion import NO_COST, GuardCost
 from ingle.safety.policy import USUAL, GuardPolicy
 from ingle.serve.record import answer_event, told_events

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from ingle.core.words import counted
+from ingle.core.errors import counted
 
 if TYPE_CHECKING:
     from ingle.home.place import Home
@@ -238,7 +238,7 @@ def _train(home: "Home", as_json: bool) -> None:
     from ingle.cli.interrupt import Interrupt
     from ingle.cli.output import print_json
     from ingle.cli.progress import watching
-    from ingle.core.event import Event, Fact
+    from ingle.core.report import Event, Fact
     from ingle.learn.guard_encoder import train_guards
     from ingle.safety.judge import load_judge
     from ingle.safety.registry import judge_file

@@ -8,8 +8,7 @@ import typer
 
 if TYPE_CHECKING:
     from ingle.cli.progress import Watcher
-    from ingle.media.heard import Heard
-    from ingle.media.speech import Speech
+    from ingle.media.speech import Heard, Speech
 
 EXAMPLES = """
 ingle hear question.wav
@@ -45,8 +44,7 @@ def command(
     from ingle.cli.output import complain, note, print_json
     from ingle.cli.progress import watching
     from ingle.core.errors import ConfigError, IngleError
-    from ingle.media.speech import Speech
-    from ingle.media.transcripts import TRANSCRIPTS
+    from ingle.media.speech import TRANSCRIPTS, Speech
 
     format_ = "json" if as_json else format_
     if format_ not in (*TRANSCRIPTS, "json"):
@@ -95,7 +93,7 @@ def _put(heard: "Heard", file: str, format_: str, out: Path | None, several: boo
 
     from ingle.cli.output import note, printable
     from ingle.core.files import write_atomic
-    from ingle.media.transcripts import TRANSCRIPTS, as_table
+    from ingle.media.speech import TRANSCRIPTS, as_table
 
     table = {"file": file} | as_table(heard)
     text = json.dumps(table, indent=2, ensure_ascii=False) + "\n" if format_ == "json" else TRANSCRIPTS[format_](heard)

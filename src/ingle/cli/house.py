@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ingle.core.event import Event
+from ingle.core.report import Event
 from ingle.home.place import Home, find_home
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from ingle.cli.gating import Force, Overrides
 from ingle.cli.making import AsJson, Config, Make, Table, Wanted, make_delta, show_delta
 
 if TYPE_CHECKING:
-    from ingle.hybridize.settings import HybridSettings
+    from ingle.hybridize.hybrid_settings import HybridSettings
 
 EXAMPLES = """
 ingle hybridize smollm2 --state-budget 1/6
@@ -65,8 +65,8 @@ def command(
 
 
 def _load() -> "tuple[Make[HybridSettings], type[HybridSettings]]":
-    from ingle.hybridize.run import hybridize
-    from ingle.hybridize.settings import HybridSettings
+    from ingle.hybridize.hybrid_settings import HybridSettings
+    from ingle.hybridize.hybridizing import hybridize
 
     return hybridize, HybridSettings
 

@@ -25,7 +25,7 @@ def command(
     from ingle.cli.output import print_json
     from ingle.cli.training import recorder
     from ingle.core.errors import ConfigError
-    from ingle.core.event import Event, Fact
+    from ingle.core.report import Event, Fact
     from ingle.home.kept import get_kept, keep, list_kept
 
     chosen = _name(words or [], name)

@@ -72,7 +72,7 @@ def _add(home: "Home", engine: "Engine", name: str, requests_per_minute: int | N
     from ingle.cli.house import record
     from ingle.cli.output import note, print_json
     from ingle.core.errors import IngleError
-    from ingle.core.event import Event, Fact
+    from ingle.core.report import Event, Fact
     from ingle.home.api_keys import add_key, key_hash
 
     told = list[str]()
@@ -107,7 +107,7 @@ def _revoke(home: "Home", engine: "Engine", name: str, as_json: bool) -> None:
     from ingle.cli.house import record
     from ingle.cli.output import print_json, printable
     from ingle.core.errors import NotKept
-    from ingle.core.event import Event
+    from ingle.core.report import Event
     from ingle.home.api_keys import revoke_key
 
     try:

@@ -28,8 +28,7 @@ def command(
     from ingle.cli.house import enter, record
     from ingle.cli.output import print_json
     from ingle.cli.progress import watching
-    from ingle.core.errors import ConfigError
-    from ingle.core.words import size
+    from ingle.core.errors import ConfigError, size
     from ingle.engine.lean import make_lean, make_whole
     from ingle.home.kept import get_kept
 
@@ -57,7 +56,7 @@ def command(
 
 def _list(home: "Home", as_json: bool) -> None:
     from ingle.cli.output import note, print_json, print_table
-    from ingle.core.words import size
+    from ingle.core.errors import size
     from ingle.home.kept import list_kept
 
     rows = [_row(home, kept) for kept in list_kept(home)]

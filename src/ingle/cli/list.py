@@ -18,8 +18,7 @@ def command(as_json: Annotated[bool, typer.Option("--json", help="Print the list
     """List the models in this home and their deltas."""
     from ingle.cli.house import enter
     from ingle.cli.output import complain, note, print_json, print_table
-    from ingle.core.errors import HomeError
-    from ingle.core.words import size
+    from ingle.core.errors import HomeError, size
     from ingle.home.base import Base, read_base
     from ingle.home.deltas import delta_bytes
     from ingle.home.kept import Kept, list_models

@@ -14,7 +14,7 @@ from typer.core import TyperGroup
 from ingle import __version__
 from ingle.cli.output import complain, printable
 from ingle.core.errors import EXIT_INTERRUPTED, HomeError, IngleError
-from ingle.core.installing import not_installed
+from ingle.core.files import not_installed
 
 try:
     from typer import TyperException

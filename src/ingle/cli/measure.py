@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from ingle.measure.run import SuiteResult
+    from ingle.measure.measuring import SuiteResult
 
 EXAMPLES = """
 ingle measure
@@ -45,7 +45,7 @@ def command(
     from ingle.cli.output import print_json
     from ingle.cli.progress import Clock, watching
     from ingle.cli.settings import read_settings
-    from ingle.measure.run import Options, compare, event_of, run_suite, save, to_table
+    from ingle.measure.measuring import Options, compare, event_of, run_suite, save, to_table
     from ingle.measure.suites import find_suite
     from ingle.tuning.kept_model import subject_of
 
@@ -78,7 +78,7 @@ def command(
 def _check(suite: list[str], style: str | None, out: Path | None, against: Path | None) -> None:
     """Refuse what can't be measured or compared, before hours of measuring."""
     from ingle.core.errors import ConfigError
-    from ingle.measure.run import load_rows
+    from ingle.measure.measuring import load_rows
 
     if style not in (None, "texts", "letters"):
         raise ConfigError("--style", "must be texts or letters", style)

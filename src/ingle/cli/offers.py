@@ -60,7 +60,7 @@ def _measured(home: "Home", again: bool) -> "Bandwidth | None":
 
 
 def _row(one: "ModelOffer") -> tuple[str, ...]:
-    from ingle.core.words import size
+    from ingle.core.errors import size
 
     count = f"{one.parameters / 1e9:.1f}B" if one.parameters >= 1e9 else f"{one.parameters / 1e6:.0f}M"
     speed = "not foretold"

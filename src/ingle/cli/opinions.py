@@ -10,8 +10,8 @@ from ingle.core.message import Message
 
 if TYPE_CHECKING:
     from ingle.cli.talk import Talk
-    from ingle.core.event import Event
     from ingle.core.example import Example
+    from ingle.core.report import Event
 
 
 def good(talk: "Talk", rest: str) -> None:

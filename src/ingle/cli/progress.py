@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Protocol
 
 from ingle.cli.output import colourful, note, printable
-from ingle.core.words import size
+from ingle.core.errors import size
 
 if TYPE_CHECKING:
     from rich.progress import TaskID

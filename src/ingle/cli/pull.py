@@ -101,7 +101,7 @@ def _model(what: str, name: str | None, options: dict[str, object], update: bool
     from ingle.cli.output import print_json
     from ingle.cli.progress import watching
     from ingle.cli.settings import read_settings
-    from ingle.core.words import size
+    from ingle.core.errors import size
     from ingle.home.hub_models import GUARD_MODELS, ON_HUB
     from ingle.home.lean import is_lean
 
@@ -137,7 +137,7 @@ def _parts(parts: "tuple[PartEntry, ...]", as_json: bool) -> None:
     from ingle.cli.house import enter
     from ingle.cli.output import print_json
     from ingle.cli.progress import watching
-    from ingle.core.words import size
+    from ingle.core.errors import size
 
     home, tables = enter(), list[dict[str, object]]()
     with watching() as watch:

@@ -19,7 +19,7 @@ def command(
     from ingle.adapt import undo as adapt
     from ingle.cli.house import enter
     from ingle.cli.output import print_json, printable
-    from ingle.core.words import shortened
+    from ingle.core.errors import shortened
     from ingle.ledger.chain import Ledger
     from ingle.serve.rooms import open_rooms
 

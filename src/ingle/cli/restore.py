@@ -27,8 +27,8 @@ def command(
     from ingle.cli.house import check_ledger, enter, record
     from ingle.cli.output import note, print_json, printable
     from ingle.cli.progress import watching
-    from ingle.core.event import Event, Fact
-    from ingle.core.words import counted, size
+    from ingle.core.errors import counted, size
+    from ingle.core.report import Event, Fact
     from ingle.home.restore import restore
 
     home, start = enter(), time.monotonic()

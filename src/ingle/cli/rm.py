@@ -28,7 +28,7 @@ def command(
     """
     from ingle.cli.house import enter, record
     from ingle.cli.output import confirm, is_terminal, note, print_json
-    from ingle.core.words import size
+    from ingle.core.errors import size
     from ingle.home.kept import remove
     from ingle.home.parts import list_parts
 
@@ -51,7 +51,7 @@ def _remove_part(home: "Home", name: str, yes: bool, as_json: bool) -> None:
     """Delete ears, a voice or eyes."""
     from ingle.cli.house import record
     from ingle.cli.output import confirm, is_terminal, note, print_json
-    from ingle.core.words import size
+    from ingle.core.errors import size
     from ingle.home.parts import remove_part
 
     if not yes and is_terminal(sys.stdin) and not confirm(f"Remove {name} (with its files)?"):

@@ -43,9 +43,8 @@ def command(
     from ingle.cli.output import print_json
     from ingle.core.errors import ConfigError
     from ingle.core.files import write_atomic
-    from ingle.media.clauses import clauses
     from ingle.media.sound import FORMATS, encoded, joined
-    from ingle.media.speech import Speech
+    from ingle.media.speech import Speech, clauses
 
     with closing(Speech(enter())) as speech:
         if voices:

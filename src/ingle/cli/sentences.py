@@ -4,9 +4,9 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ingle.core.event import Fact
+from ingle.core.errors import counted
 from ingle.core.maker import sentence_of
-from ingle.core.words import counted
+from ingle.core.report import Fact
 
 if TYPE_CHECKING:
     from ingle.ledger.row import Row

@@ -45,7 +45,7 @@ def command(
     from ingle.cli.choose import choose_or_pull
     from ingle.cli.house import enter
     from ingle.cli.settings import serve_settings
-    from ingle.core.limits import share_heap
+    from ingle.core.process import share_heap
     from ingle.engine.team import Cores
     from ingle.robustness.guard_model import check_guard_models
     from ingle.safety.registry import guard_policy
@@ -128,7 +128,7 @@ def _page() -> "Mount":
 
 def _tell(at: str, settings: "Settings", only: tuple[str, ...]) -> None:
     """Print the address, for people and for scripts that read the first line, and what a small server does without."""
-    from ingle.core.words import size
+    from ingle.core.errors import size
 
     print(f"Ingle is at {at}" + ("" if settings.serve.page else "  (API only)"), flush=True)
     if settings.serve.small:

@@ -26,7 +26,7 @@ def command(
     """Show what a model is made of."""
     from ingle.cli.house import enter
     from ingle.cli.output import print_json, printable
-    from ingle.core.words import size
+    from ingle.core.errors import size
     from ingle.energy.label import load as load_label
     from ingle.energy.label import to_table as label_table
     from ingle.home.base import base_report, read_base
@@ -144,8 +144,8 @@ def _inside(config: "ModelConfig") -> str:
 def _delta_lines(delta: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """Yield a delta's data as lines for people."""
     from ingle.core.energy import reported, total
+    from ingle.core.errors import size
     from ingle.core.report import shown_interval
-    from ingle.core.words import size
 
     origin, report = delta["origin"], delta["report"] or {}
     how = origin.get("method", delta["kind"])

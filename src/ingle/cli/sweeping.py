@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from ingle.home.place import Home
 
 if TYPE_CHECKING:
-    from ingle.core.event import Event
+    from ingle.core.report import Event
     from ingle.scaling.budget import Cost
     from ingle.scaling.sweep import Sweep
 
@@ -169,7 +169,7 @@ def _agreed(sweep: "Sweep", part: str, yes: bool) -> bool:
 
     from ingle.cli.output import confirm, is_terminal, note
     from ingle.core.energy import amount
-    from ingle.core.words import counted
+    from ingle.core.errors import counted
 
     cost = sweep.plan.get("cost", {}).get(part)
     if cost:

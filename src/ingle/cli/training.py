@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from ingle.cli.house import open_ledger
 from ingle.cli.progress import Watcher
-from ingle.core.event import Event, Sink
+from ingle.core.report import Event, Sink
 from ingle.home.place import Home
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from ingle.cli.sight import tune_to_see
 from ingle.core.config import assignments
 
 if TYPE_CHECKING:
-    from ingle.core.event import Sink
+    from ingle.core.report import Sink
     from ingle.home.place import Home
     from ingle.train.making import MadeDelta
 
@@ -158,7 +158,7 @@ def _by_recipe(
 
     need_learning()
     from ingle.core.config import to_table
-    from ingle.measure.run import event_of
+    from ingle.measure.measuring import event_of
     from ingle.tuning.recipe import read_recipe
     from ingle.tuning.run import tune
     from ingle.tuning.settings import settings_of

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from ingle.core.words import counted, shortened
+from ingle.core.errors import counted, shortened
 
 EXAMPLES = """
 ingle undo   (the last thing that was taught)

@@ -102,8 +102,7 @@ def _chain(result: "Verification") -> str:
 def _check(bundle: Path | None, key: str, as_json: bool) -> None:
     """Check a bundle or a signed export, and print what it proves."""
     from ingle.cli.output import note, print_json, printable
-    from ingle.core.errors import ConfigError, LedgerError
-    from ingle.core.words import counted
+    from ingle.core.errors import ConfigError, LedgerError, counted
     from ingle.ethics.bundle import check_bundle
     from ingle.ethics.model_signature import check_model, signature_of
 

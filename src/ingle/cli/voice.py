@@ -15,13 +15,12 @@ from ingle.cli.output import complain, note
 from ingle.core.energy import NOTHING
 from ingle.core.errors import ConfigError, IngleError
 from ingle.core.media import Sound
-from ingle.media.sound import pcm16_of, resampled
+from ingle.media.sound import TurnDetector, pcm16_of, resampled
 from ingle.media.speech import Speech
-from ingle.media.turn import TurnDetector
 from ingle.serve.sound_facts import hear_event, speak_event
 
 if TYPE_CHECKING:
-    from ingle.core.event import Event
+    from ingle.core.report import Event
     from ingle.home.place import Home
 
 HEAR_RATE, SPEAK_RATE = 16_000, 24_000

@@ -81,7 +81,7 @@ def _table(found: "Whose") -> dict[str, Any]:
 
 def _tell(found: "Whose", text: str) -> None:
     from ingle.cli.output import note, printable
-    from ingle.core.words import counted
+    from ingle.core.errors import counted
     from ingle.ethics.whose import RUN
 
     for one in found.said[-_MOST:]:
@@ -105,7 +105,7 @@ def _tell(found: "Whose", text: str) -> None:
 def _cannot(found: "Whose") -> None:
     """Say what can't be told."""
     from ingle.cli.output import note
-    from ingle.core.words import counted
+    from ingle.core.errors import counted
     from ingle.ethics.whose import RUN
 
     if found.unknown:

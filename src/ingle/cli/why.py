@@ -131,8 +131,8 @@ def _finish(
 def _quote(asked: "Explained") -> None:
     """Say which answer it is."""
     from ingle.cli.output import note
+    from ingle.core.errors import shortened
     from ingle.core.message import TextPart
-    from ingle.core.words import shortened
 
     last = next((message for message in reversed(asked.request.messages) if message.role == "user"), None)
     parts = last.parts if last is not None else ()
@@ -291,7 +291,7 @@ def _calibrate(name: str, other: bool, as_json: bool, overrides: "Sequence[str]"
 
 def _show(why: "Why", seconds: float) -> None:
     from ingle.cli.output import note, printable
-    from ingle.core.words import counted
+    from ingle.core.errors import counted
 
     for said in why.says:
         print(printable(said))

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Engine
 
     from ingle.cli.settings import Settings
-    from ingle.core.event import Event
+    from ingle.core.report import Event
     from ingle.explain.cause import Said
     from ingle.home.place import Home
     from ingle.learn.why_lesson import ProvedLesson
@@ -83,7 +83,7 @@ def training_table(
 
 def _event(asked: "Explained", table: Mapping[str, Any], seconds: float) -> "Event | None":
     """Return the fact of a proof: numbers and ids of examples, and figures; never a word. None where nothing was proved."""
-    from ingle.core.event import Event, Fact
+    from ingle.core.report import Event, Fact
 
     facts: dict[str, Fact] = {"seq_of": asked.row.seq, "method": "training", "seconds": round(seconds, 2), "key": asked.turn.owner}
     if "lesson" in table:
@@ -110,7 +110,7 @@ def _show_lesson(found: "ProvedLesson", show: Callable[[str], None]) -> None:
 
 def _show_proof(proof: "ProvedExamples", show: Callable[[str], None]) -> None:
     from ingle.cli.output import note, printable
-    from ingle.core.words import counted
+    from ingle.core.errors import counted
 
     for cause in proof.causes:
         show(_line(cause))

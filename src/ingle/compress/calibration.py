@@ -17,7 +17,7 @@ from ingle.core.errors import ConfigError
 from ingle.home.fetch import FetchProgress
 from ingle.home.fetch import silent as silent_fetch
 from ingle.home.place import Home
-from ingle.measure.items import Text
+from ingle.measure.data_sets import Text
 from ingle.measure.suites import find_suite, training_rows
 from ingle.model.module import CausalLM, DecoderLayer
 from ingle.model.tokenizer import Tokenizer

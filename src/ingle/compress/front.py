@@ -9,7 +9,7 @@ from typing import Any, Literal, get_args
 from ingle.compress.served import Quality, QualityLoss, ServedStepTimer
 from ingle.core.errors import ConfigError
 from ingle.core.files import write_atomic
-from ingle.energy.plot import HEIGHT, WIDTH, Box, Shape, Words, png, svg
+from ingle.energy.totals import HEIGHT, WIDTH, Box, Shape, Words, png, svg
 
 Goal = Literal["joules", "size", "speed"]
 GOALS: tuple[Goal, ...] = get_args(Goal)

@@ -19,19 +19,18 @@ from ingle.compress.cutting import Cutting, cut
 from ingle.compress.prune_settings import PruneSettings, parts_that_stay
 from ingle.compress.pruner import looks
 from ingle.compress.recovery import Recovery
-from ingle.core.candidate import Admit, Candidate
 from ingle.core.config import to_table
-from ingle.core.delta import Delta
+from ingle.core.delta import Admit, Candidate, Delta
 from ingle.core.digest import digest_json
 from ingle.core.energy import reported
-from ingle.core.event import Event, Fact, Sink
+from ingle.core.report import Event, Fact, Sink
 from ingle.engine import masking, shape
 from ingle.engine.adapter import linear_shapes
 from ingle.engine.delta_kinds import Change, merged
 from ingle.engine.source import checkpoint_tokenizer, open_weights
 from ingle.home.kept import Kept
 from ingle.home.place import Home
-from ingle.measure.items import Text
+from ingle.measure.data_sets import Text
 from ingle.model.checkpoint import Checkpoint
 from ingle.model.expected import expected_shapes
 from ingle.model.module import CausalLM, load_module

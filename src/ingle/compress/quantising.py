@@ -28,13 +28,12 @@ from ingle.compress.recovery import Recovery
 from ingle.compress.sensitivity import choose_formats, guidance, sensitivities
 from ingle.compress.settings import QuantiseSettings
 from ingle.compress.weight_formats import FORMATS, WeightFormat, fits
-from ingle.core.candidate import Admit, Candidate
 from ingle.core.config import to_table
-from ingle.core.delta import Delta
+from ingle.core.delta import Admit, Candidate, Delta
 from ingle.core.energy import NOTHING, Energy, reported
 from ingle.core.errors import ConfigError, HomeError
-from ingle.core.event import Event, Sink
 from ingle.core.files import write_atomic
+from ingle.core.report import Event, Sink
 from ingle.energy.meter import Span, open_meter
 from ingle.engine.adapter import linear_shapes
 from ingle.engine.delta_kinds import Change, merged
@@ -42,7 +41,7 @@ from ingle.engine.quantised import KIND
 from ingle.engine.source import checkpoint_tokenizer, open_weights
 from ingle.home.kept import Kept
 from ingle.home.place import Home
-from ingle.measure.items import Text
+from ingle.measure.data_sets import Text
 from ingle.model.checkpoint import Checkpoint
 from ingle.model.module import CausalLM, load_module
 from ingle.model.tokenizer import Tokenizer

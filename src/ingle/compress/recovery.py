@@ -22,7 +22,7 @@ from ingle.compress.recovery_settings import RecoverySettings
 from ingle.core.config import from_table
 from ingle.core.errors import ConfigError, Interrupted
 from ingle.core.files import write_atomic
-from ingle.measure.items import Text
+from ingle.measure.data_sets import Text
 from ingle.model.module import CausalLM
 from ingle.model.tokenizer import Tokenizer
 from ingle.train.corpus import Corpus, corpus_of

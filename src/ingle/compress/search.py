@@ -21,12 +21,12 @@ from ingle.compress.recipes import CompressionRecipe, RecipeGrid, RecipeStep, re
 from ingle.compress.recovery_settings import RecoverySettings
 from ingle.compress.scratch import Scratch, let_packs_go, scratch_of
 from ingle.compress.served import MeasureSettings, QualityLoss, loss_of, pace, quality
-from ingle.core.candidate import Admit, Candidate
 from ingle.core.config import from_table, to_table
+from ingle.core.delta import Admit, Candidate
 from ingle.core.digest import digest_json
 from ingle.core.errors import ConfigError
-from ingle.core.event import Event, Fact, Sink
 from ingle.core.files import write_atomic
+from ingle.core.report import Event, Fact, Sink
 from ingle.engine.language_model import LanguageModel
 from ingle.engine.loading import open_model
 from ingle.engine.packing import read_pack
@@ -35,7 +35,7 @@ from ingle.home.deltas import delta_report, delta_tensors, get_delta, list_delta
 from ingle.home.kept import Kept, get_kept, remove
 from ingle.home.names import check_name
 from ingle.home.place import Home
-from ingle.measure.finished import Row
+from ingle.measure.subjects import Row
 from ingle.train.making import DeltaJob, RunWatch, at_work, nobody
 
 VERSION = 1

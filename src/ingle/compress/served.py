@@ -19,12 +19,9 @@ from ingle.engine.scoring import score
 from ingle.engine.writing import write
 from ingle.home.fetch import FetchProgress as Fetching
 from ingle.home.place import Home
-from ingle.measure.bits import TextBits
-from ingle.measure.finished import Row
-from ingle.measure.forgetting import forgetting
-from ingle.measure.gather import Progress
-from ingle.measure.run import Options, SuiteResult, run_suite
-from ingle.measure.subject import Subject
+from ingle.measure.figures import TextBits, forgetting
+from ingle.measure.measuring import Options, SuiteResult, run_suite
+from ingle.measure.subjects import Progress, Row, Subject
 from ingle.measure.suites import find_suite, find_texts
 
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from ingle.core.words import shortened
+from ingle.core.errors import shortened
 
 Kind = Literal["correction", "fact", "rating"]
 """The kinds: another answer to a question; words to remember; a thumb up or down."""

@@ -2,7 +2,7 @@
 
 The file holds `MAKER`: the maker's words for people, and the gate's usual limits for it. The policy, the gate, the ledger's sentences, the
 energy account and the page read the folder; none of them names a maker. The work itself is in the maker's own room, which hands a
-`core.candidate.Candidate` to the gate under this name (train/making.py does the rest).
+`core.delta.Candidate` to the gate under this name (train/making.py does the rest).
 """
 
 import difflib
@@ -15,7 +15,7 @@ from types import MappingProxyType
 from typing import Any
 
 from ingle.core.errors import ConfigError
-from ingle.core.event import Fact
+from ingle.core.report import Fact
 
 Sentence = Callable[[Mapping[str, Fact]], str]
 """Facts' values → what `ingle log` says behind the subject's name: "was pruned (wanda)"."""

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from ingle.core.energy import Energy
 from ingle.core.errors import RequestError
-from ingle.core.event import Event
+from ingle.core.report import Event
 
 Role = Literal["system", "user", "assistant", "tool"]
 ROLES: tuple[Role, ...] = ("system", "user", "assistant", "tool")

@@ -1,7 +1,8 @@
 """Measurements: each has an interval, its n, and the digests of the model and the data."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 
 NO_INTERVAL = "none, from one item"
@@ -33,3 +34,25 @@ def shown_interval(figure: Mapping[str, Any], form: str = ".4f") -> str:
     """Return a figure's interval and n for people: `0.1200 … 0.3400, n = 8`. One item has no interval. `figure`: a `Report` as a table."""
     ends = "" if figure.get("interval") == NO_INTERVAL else f"{figure['low']:{form}} … {figure['high']:{form}}, "
     return f"{ends}n = {figure['n']}"
+
+
+# One fact for the ledger. Facts hold digests and figures, never the words of a conversation.
+
+
+Fact = str | int | float | bool | None
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Something that happened to this home."""
+
+    kind: str
+    """The act, as verb or `room.verb`: `pull`, `answer`, `delta.accept`."""
+    subject: str = ""
+    """The model, delta or key that it concerns."""
+    facts: Mapping[str, Fact] = field(default_factory=lambda: MappingProxyType({}))
+    """Figures and digests; flat, so that a fact can be read and signed without interpretation."""
+
+
+Sink = Callable[[Event], object]
+"""Records a fact. Its return value is ignored."""

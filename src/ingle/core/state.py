@@ -1,6 +1,6 @@
 """`State`: everything that one sequence needs to continue. It is the only mutable value in `core`.
 
-Keys and values lie in *blocks* of 16 tokens (core/blocks.py). Retrieval groups grow by *pages* of 64 tokens that forks share, since a
+Keys and values lie in *blocks* of 16 tokens (core/state.py). Retrieval groups grow by *pages* of 64 tokens that forks share, since a
 full page is never written again; streaming groups have a *ring* (sinks, then the window plus one step's tokens), whose blocks after the
 sinks are used in a circle. Block b of all rings lies together, before block b + 1, so written blocks are in front, and only these are held,
 copied and saved. A recurrent memory S [V, K] lies in float32 as [V/16, K, 16], so that 16 of its rows can be updated by themselves.
@@ -8,19 +8,209 @@ copied and saved. A recurrent memory S [V, K] lies in float32 as [V/16, K, 16], 
 
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from ingle.core import blocks
-from ingle.core.blocks import BLOCK_TOKENS
+from ingle.core.digest import digest_json
 from ingle.core.errors import CannotRewind, CheckpointError
 from ingle.core.files import atomic_file
-from ingle.core.state_layout import PAGE_TOKENS, STEP_TOKENS, VERSION, StateLayout
+from ingle.core.spec import LayerSpec, ModelConfig
+
+# How 16 tokens' keys and values of one group lie in memory: a *block*.
+# `float16`, `float32`: keys [width, 16], one column a token, so that 16 scores are one vector; then values [16, width]. `int8`: the same in
+# bytes −127 … 127, then the float16 scales of the 16 keys and of the 16 values; a number is scale · byte. The scale is max |x| / 127 over
+# the token's key (after RoPE) or value, rounded to float16 before it divides, so that kernel and NumPy agree to the bit.
+#
+
+
+Array = npt.NDArray[Any]
+BLOCK_TOKENS = 16
+CACHES = ("float32", "float16", "int8")
+"""Number types that keys and values can be cached in."""
+_LARGEST = np.float32(65504)  # of float16: larger scales would be infinite
+
+
+def block_elements(width: int, dtype: str) -> int:
+    """Return the numbers in one block; for int8, its bytes, scales included."""
+    return 2 * BLOCK_TOKENS * width + (4 * BLOCK_TOKENS if dtype == "int8" else 0)
+
+
+def largest(dtype: str) -> float:
+    """Return the largest number that this type can hold."""
+    return float(_LARGEST) * 127 if dtype == "int8" else float(np.finfo(dtype).max)
+
+
+def to_int8(x: Array) -> tuple[Array, Array]:
+    """Quantise x [..., D] to int8 bytes [..., D] and float16 scales [...], one for each row. A row that is not finite has the scale NaN."""
+    x = np.asarray(x, np.float32)
+    most = np.abs(x).max(axis=-1, initial=0) / np.float32(127)
+    scale = np.where(np.isfinite(most), np.minimum(most, _LARGEST), np.nan).astype(np.float16)
+    step = np.where(scale > 0, scale, 1).astype(np.float32)[..., None]
+    return np.clip(np.rint(np.nan_to_num(x / step)), -127, 127).astype(np.int8), scale
+
+
+def parts(blocks: Array, width: int) -> tuple[Array, Array, Array | None]:
+    """Return views of blocks [..., elements]: keys [..., width, 16], values [..., 16, width] and, for int8, scales [..., 2, 16] of both."""
+    size, before = BLOCK_TOKENS * width, blocks.shape[:-1]
+    keys = blocks[..., :size].reshape(*before, width, BLOCK_TOKENS)
+    values = blocks[..., size : 2 * size].reshape(*before, BLOCK_TOKENS, width)
+    if blocks.dtype != np.int8:
+        return keys, values, None
+    return keys, values, blocks[..., 2 * size :].view(np.float16).reshape(*before, 2, BLOCK_TOKENS)
+
+
+def write(block: Array, width: int, columns: slice, keys: Array, values: Array) -> None:
+    """Write tokens into columns of a block: keys and values [n, D]."""
+    to_keys, to_values, scales = parts(block, width)
+    if scales is not None:
+        keys, scales[0, columns] = to_int8(keys)
+        values, scales[1, columns] = to_int8(values)
+    to_keys[: keys.shape[1], columns] = keys.T
+    to_values[columns, : values.shape[1]] = values
+
+
+def clear(blocks: Array, width: int, column: int) -> None:
+    """Zero the columns of blocks from `column` on."""
+    keys, values, scales = parts(blocks, width)
+    keys[..., column:] = 0
+    values[..., column:, :] = 0
+    if scales is not None:
+        scales[..., column:] = 0
+
+
+# The memory layout of one sequence's keys, values and memories; see `core.state`.
+
+
+PAGE_TOKENS = 64
+STEP_TOKENS = 256  # most tokens of one sequence that one step may append; rings have room for them beside the window
+REMEMBERING_STEP_TOKENS = 128  # the same where rings are no use for going back, since a memory can't: they are most of such a state
+VERSION = 4
+"""Version of states on disk."""
+
+
+@dataclass(frozen=True)
+class StateLayout:
+    """Offsets of each layer's and group's keys and values, counted in blocks (keys and values of 16 tokens)."""
+
+    layers: tuple[LayerSpec, ...]
+    kv_groups: int
+    head_dim: int
+    """The model's head width; rows are padded to `width`."""
+    dtype: str
+    """Number type of keys and values: one of `blocks.CACHES`."""
+    mixed: tuple[int, ...] = ()
+    """float32 of each layer's state of another mixer; () = there are none."""
+
+    @staticmethod
+    def of(config: ModelConfig, dtype: str = "float16") -> "StateLayout":
+        """Return the layout for a model's config."""
+        return StateLayout(config.layers, config.num_kv_heads, config.head_dim, dtype, mixed_floats(config))
+
+    @property
+    def width(self) -> int:
+        """Head dimension padded to whole vectors of 16."""
+        return -(-self.head_dim // BLOCK_TOKENS) * BLOCK_TOKENS
+
+    @property
+    def block_elements(self) -> int:
+        """Numbers in one block: 16 keys and 16 values, with their scales in int8."""
+        return block_elements(self.width, self.dtype)
+
+    @cached_property
+    def step_tokens(self) -> int:
+        """The most tokens of one sequence that may be written before they are read: the room in rings beside their windows."""
+        return REMEMBERING_STEP_TOKENS if any(s.remembering(self.kv_groups) for s in self.layers) else STEP_TOKENS
+
+    @cached_property
+    def page_slots(self) -> npt.NDArray[np.int64]:
+        """[layers, groups]: index of a retrieval group within a page; −1 for streaming groups."""
+        return self._numbered([layer.retrieval for layer in self.layers])
+
+    def _numbered(self, chosen: Sequence[Sequence[int]]) -> npt.NDArray[np.int64]:
+        """Number the chosen groups in order, as [layers, groups]; −1 for the others."""
+        numbers = np.full((len(self.layers), self.kv_groups), -1, np.int64)
+        for number, place in enumerate((i, g) for i, groups in enumerate(chosen) for g in groups):
+            numbers[place] = number
+        return numbers
+
+    @cached_property
+    def retrieval_groups(self) -> int:
+        """The number of retrieval groups in all layers."""
+        return int((self.page_slots >= 0).sum())
+
+    @cached_property
+    def ring_blocks(self) -> npt.NDArray[np.int64]:
+        """[layers, 2]: (sink blocks, ring blocks) of each streaming group of a layer."""
+        rows = []
+        for layer in self.layers:
+            if not layer.streaming(self.kv_groups):
+                rows.append((0, 0))
+                continue
+            rows.append((math.ceil(layer.sinks / BLOCK_TOKENS), math.ceil((layer.window + self.step_tokens) / BLOCK_TOKENS) + 1))
+        return np.array(rows, np.int64).reshape(len(self.layers), 2)
+
+    @cached_property
+    def ring_slots(self) -> npt.NDArray[np.int64]:
+        """[layers, groups]: index of a streaming group within each block of the rings; −1 for retrieval groups."""
+        return self._numbered([layer.streaming(self.kv_groups) for layer in self.layers])
+
+    @cached_property
+    def rings_shape(self) -> tuple[int, int, int]:
+        """Shape of all rings together: blocks of the longest ring, streaming groups, numbers in a block."""
+        return int(self.ring_blocks.sum(axis=1).max(initial=0)), int((self.ring_slots >= 0).sum()), self.block_elements
+
+    def written_blocks(self, tokens: int) -> int:
+        """Return the number of ring blocks that so many tokens fill."""
+        return min(-(-tokens // BLOCK_TOKENS), self.rings_shape[0])
+
+    @cached_property
+    def memory_places(self) -> npt.NDArray[np.int64]:
+        """[layers, groups]: number of a group's recurrent memory within a state; −1 where it has none."""
+        return self._numbered([layer.remembering(self.kv_groups) for layer in self.layers])
+
+    @cached_property
+    def mixed_places(self) -> tuple[int, ...]:
+        """Where each layer's state of another mixer begins among the memories, in float32; the streaming groups' lie before them."""
+        first = int((self.memory_places >= 0).sum()) * self.width**2
+        return tuple(first + sum(self.mixed[:i]) for i in range(len(self.mixed)))
+
+    @cached_property
+    def memory_floats(self) -> int:
+        """float32 of all memories: of each group [V/16, K, 16], both padded to `width`, then the states of other mixers."""
+        return int((self.memory_places >= 0).sum()) * self.width**2 + sum(self.mixed)
+
+    def new_page(self) -> npt.NDArray[Any]:
+        """Return [retrieval groups, blocks per page, block elements] of zeros, because masked lanes are multiplied by zero weights."""
+        return np.zeros((self.retrieval_groups, PAGE_TOKENS // BLOCK_TOKENS, self.block_elements), self.dtype)
+
+    def nbytes(self, tokens: int) -> int:
+        """Return the bytes of a state of so many tokens that shares nothing."""
+        page = self.retrieval_groups * PAGE_TOKENS // BLOCK_TOKENS * self.block_elements
+        elements = -(-tokens // PAGE_TOKENS) * page + self.written_blocks(tokens) * math.prod(self.rings_shape[1:])
+        return elements * np.dtype(self.dtype).itemsize + 4 * self.memory_floats
+
+    @cached_property
+    def digest(self) -> str:
+        """Digest that tells apart layouts whose states are incompatible."""
+        layers = [[list(s.retrieval), s.window, s.sinks, s.memory, *map(list, [s.forgetful] if s.forgetful else [])] for s in self.layers]
+        return digest_json([VERSION, layers, self.kv_groups, self.head_dim, self.dtype, *([self.mixed] if self.mixed else [])])
+
+
+def mixed_floats(config: ModelConfig) -> tuple[int, ...]:
+    """Return the float32 of each layer's state of another mixer than attention (kernels/sublayer_layout.py); () = there are none."""
+    tails = {"attention": 0, "convolution": 0, "delta": 0}
+    if (conv := config.convolution) is not None:
+        tails["convolution"] = (conv.length - 1) * config.hidden_size
+    if (delta := config.delta) is not None:
+        tails["delta"] = (delta.length - 1) * delta.channels + delta.value_heads * delta.dim**2
+    floats = tuple(tails[spec.mixer] for spec in config.layers)
+    return floats if any(floats) else ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +292,7 @@ class State:
             start, stop = max(first, self.length), min(first + BLOCK_TOKENS, end)
             columns, new = slice(start - first, stop - first), slice(start - self.length, stop - self.length)
             for i, g in np.ndindex(keys.shape[:2]):
-                blocks.write(self._block(i, g, number), self.layout.width, columns, keys[i, g, new], values[i, g, new])
+                write(self._block(i, g, number), self.layout.width, columns, keys[i, g, new], values[i, g, new])
         self.length = end
 
     def _block(self, layer: int, group: int, number: int) -> npt.NDArray[Any]:
@@ -204,7 +394,7 @@ class State:
         block, column = divmod(self.length % PAGE_TOKENS, BLOCK_TOKENS)
         page[:, block + (column > 0) :] = 0
         if column:
-            blocks.clear(page[:, block], self.layout.width, column)
+            clear(page[:, block], self.layout.width, column)
 
     def _rings_without_what_went(self) -> npt.NDArray[Any]:
         """Return the written part of the rings, with rewound tokens zeroed as in `_clear_behind`."""
@@ -219,7 +409,7 @@ class State:
             for number in gone if slots.size else ():
                 place = number if number < sinks else sinks + (number - sinks) % ring
                 held = rings[place, slots]
-                blocks.clear(held, self.layout.width, column if number == first else 0)
+                clear(held, self.layout.width, column if number == first else 0)
                 rings[place, slots] = held
         return rings
 

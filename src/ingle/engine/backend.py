@@ -9,9 +9,9 @@ import numpy as np
 import numpy.typing as npt
 
 from ingle.core.errors import ContextError, KernelError, RequestError
+from ingle.core.media import NO_VECTORS, Vectors
 from ingle.core.spec import ModelConfig
-from ingle.core.state_layout import STEP_TOKENS
-from ingle.core.vectors import NO_VECTORS, Vectors
+from ingle.core.state import STEP_TOKENS
 from ingle.engine.adapter import Additions
 
 

@@ -21,8 +21,7 @@ from ingle.core.config import from_table, to_table
 from ingle.core.errors import ConfigError
 from ingle.core.files import os_errors, write_atomic
 from ingle.core.spec import LayerSpec, ModelConfig
-from ingle.energy.machine import find_machine
-from ingle.energy.meter import busy_s
+from ingle.energy.meter import busy_s, find_machine
 from ingle.engine.backend import Segment
 from ingle.engine.cpu import CpuBackend
 from ingle.engine.packing import VECTOR, PackedPlace, PackInfo

@@ -14,8 +14,8 @@ from ingle.core.digest import digest_json
 from ingle.core.errors import CheckpointError
 from ingle.kernels.tower import EncoderShape, PackedProduct, TowerFormat, tower_kernels
 from ingle.media.eyes.siglip import Siglip, SiglipShape, siglip_tensors
-from ingle.media.tiled_sight import Gaze, TiledSight
-from ingle.media.tiles import AROUND, MARKER, TileSettings
+from ingle.media.picture import AROUND, MARKER, TileSettings
+from ingle.media.sight import Gaze, TiledSight
 from ingle.model.checkpoint import Checkpoint, open_checkpoint
 from ingle.model.composite import is_composite
 from ingle.model.config import blame_checkpoint

@@ -12,14 +12,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ingle.core.blocks import largest
 from ingle.core.config import to_table
 from ingle.core.digest import digest_json
 from ingle.core.errors import ConfigError, DeltaError
+from ingle.core.media import Vectors
 from ingle.core.spec import LayerSpec, ModelConfig
-from ingle.core.state import State
-from ingle.core.state_layout import STEP_TOKENS, StateLayout
-from ingle.core.vectors import Vectors
+from ingle.core.state import STEP_TOKENS, State, StateLayout, largest
 from ingle.engine.adapter import Adapter, Additions, pack_adapter
 from ingle.engine.backend import Backend, NotFinite, Segment, check_segment
 from ingle.engine.memory import StepMemory

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from ingle.core.media import NO_VECTORS, Kind, Vectors, kind_of
 from ingle.core.message import Chunk, Finish, Request, TokenLogprob, ToolCall, Usage
-from ingle.core.state_layout import REMEMBERING_STEP_TOKENS, STEP_TOKENS
-from ingle.core.vectors import NO_VECTORS, Kind, Vectors, kind_of
+from ingle.core.state import REMEMBERING_STEP_TOKENS, STEP_TOKENS
 from ingle.engine.backend import AnyState, Segment
 from ingle.engine.checkpoints import Checkpoints, needs_checkpoints
 from ingle.engine.language_model import LanguageModel

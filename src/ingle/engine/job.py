@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 
 from ingle.core.energy import NOTHING, Energy
 from ingle.core.errors import IngleError
+from ingle.core.media import NO_VECTORS, Vectors
 from ingle.core.message import Chunk, Request
-from ingle.core.vectors import NO_VECTORS, Vectors
 from ingle.engine.decoding import Decoding
 from ingle.engine.grammar import Grammar
 from ingle.engine.language_model import LanguageModel

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ingle.core.errors import GuardError
-from ingle.core.state_layout import STEP_TOKENS
+from ingle.core.state import STEP_TOKENS
 from ingle.engine.answer import Session
 from ingle.engine.backend import AnyState, Segment
 from ingle.engine.language_model import LanguageModel

@@ -14,8 +14,8 @@ from pathlib import Path
 from ingle.core.config import to_table
 from ingle.core.digest import canonical_json, digest_file
 from ingle.core.errors import CheckpointError, ConfigError, HomeError, IngleError
-from ingle.core.event import Event
 from ingle.core.files import atomic_file, os_errors, sync_folder, write_atomic
+from ingle.core.report import Event
 from ingle.engine.packing import INFO, PackInfo, check_pack
 from ingle.engine.source import Progress, Source, kept_source, packed, silent
 from ingle.home.base import read_base

@@ -9,7 +9,7 @@ from weakref import WeakValueDictionary
 from ingle.core.delta import Delta
 from ingle.core.digest import digest_json
 from ingle.core.errors import DeltaError, IngleError
-from ingle.core.limits import release_memory
+from ingle.core.process import release_memory
 from ingle.engine.backend import Backend
 from ingle.engine.composite_sight import composite_sight
 from ingle.engine.cpu import CpuBackend

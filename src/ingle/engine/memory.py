@@ -6,9 +6,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ingle.core.spec import ModelConfig
-from ingle.core.state_layout import StateLayout
-from ingle.core.sublayers import Experts
+from ingle.core.spec import Experts, ModelConfig
+from ingle.core.state import StateLayout
 from ingle.kernels import layout as at
 from ingle.kernels import sublayer_layout as sub
 

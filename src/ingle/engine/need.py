@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 
 from ingle.core.spec import ModelConfig
-from ingle.core.state_layout import StateLayout
+from ingle.core.state import StateLayout
 from ingle.engine.packing import kept_as_stored, read_pack
 from ingle.engine.source import kept_source
 from ingle.home.kept import Kept

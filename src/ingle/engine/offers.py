@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ingle.core.errors import HomeError, PullError
-from ingle.core.limits import free_bytes, memory_bytes
+from ingle.core.process import free_bytes, memory_bytes
 from ingle.engine.bandwidth import Bandwidth
 from ingle.home.base import read_base
 from ingle.home.catalogue import CATALOGUE, CatalogueEntry

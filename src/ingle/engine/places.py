@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ingle.core.state_layout import STEP_TOKENS
-from ingle.core.vectors import NO_VECTORS, Vectors
+from ingle.core.media import NO_VECTORS, Vectors
+from ingle.core.state import STEP_TOKENS
 from ingle.engine.backend import Backend, Segment
 from ingle.engine.sampling import log_probabilities
 

@@ -5,9 +5,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ingle.core.blocks import CACHES
 from ingle.core.spec import ModelConfig
-from ingle.core.state_layout import StateLayout
+from ingle.core.state import CACHES, StateLayout
 from ingle.engine.memory import remembering, up32
 from ingle.engine.packing import VECTOR, PackInfo
 from ingle.engine.sublayer_records import Linear, Vector, experts_record, mixer_record

@@ -12,8 +12,8 @@ from functools import partial
 from weakref import WeakValueDictionary
 
 from ingle.core.errors import Busy, Closing, RequestError
-from ingle.core.limits import release_memory
 from ingle.core.message import Chunk
+from ingle.core.process import release_memory
 from ingle.energy.meter import Meter, open_meter
 from ingle.engine.backend import Backend, forward_whole
 from ingle.engine.decoding import Decoding

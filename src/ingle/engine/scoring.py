@@ -13,13 +13,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ingle.core.state_layout import STEP_TOKENS
-from ingle.core.vectors import NO_VECTORS, Vectors
+from ingle.core.media import NO_VECTORS, Vectors
+from ingle.core.state import STEP_TOKENS
 from ingle.engine.backend import Backend, Segment
 from ingle.engine.prefix_cache import common_length
 
 Task = tuple[Sequence[int], Sequence[Sequence[int]]]
-"""(given tokens, endings); see `measure.subject.Task`."""
+"""(given tokens, endings); see `measure.subjects.Task`."""
 Nats = npt.NDArray[np.float64]
 _LOGIT_BYTES = 48 << 20
 """Room for the logits of one step: each row has a float32 per word of the vocabulary."""

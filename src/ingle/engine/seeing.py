@@ -10,9 +10,8 @@ import numpy as np
 
 from ingle.core.digest import digest_bytes
 from ingle.core.errors import CheckpointError, TemplateError
-from ingle.core.media import ControlName, Picture, PictureLook, Sight, SightPiece
+from ingle.core.media import NO_VECTORS, ControlName, Picture, PictureLook, Sight, SightPiece, Vectors, vector_id
 from ingle.core.message import ImagePart
-from ingle.core.vectors import NO_VECTORS, Vectors, vector_id
 from ingle.media.picture import read_picture
 from ingle.model.tokenizer import HOLE, PICTURE, ControlToken, Tokenizer
 

@@ -12,10 +12,9 @@ from typing import Any
 
 import numpy.typing as npt
 
-from ingle.core.candidate import Candidate
-from ingle.core.delta import Delta
+from ingle.core.delta import Candidate, Delta
 from ingle.core.files import sweep_unfinished
-from ingle.core.lock import file_lock
+from ingle.core.process import file_lock
 from ingle.engine.composite_sight import sight_kernels
 from ingle.engine.delta_kinds import Change, merged, parted
 from ingle.engine.packing import INFO, PackInfo, cache_dtype, pack_checkpoint, read_pack, unreached

@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ingle.core.spec import ModelConfig
-from ingle.core.state_layout import StateLayout
+from ingle.core.state import StateLayout
 from ingle.engine.memory import up32
 from ingle.kernels import layout as at
 from ingle.kernels import sublayer_layout as sub

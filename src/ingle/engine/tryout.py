@@ -13,7 +13,7 @@ from typing import Any
 
 from ingle.core.config import from_table, to_table
 from ingle.core.errors import CheckpointError, IngleError, KernelError, TemplateError, fault_of, raised
-from ingle.core.limits import limit_memory
+from ingle.core.process import limit_memory
 from ingle.home.kept import Kept
 from ingle.home.place import Home
 

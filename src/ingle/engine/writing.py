@@ -5,9 +5,9 @@ from functools import partial
 from queue import Empty, SimpleQueue
 
 from ingle.core.errors import IngleError
-from ingle.core.limits import release_memory
 from ingle.core.message import Chunk, Request
-from ingle.core.state_layout import STEP_TOKENS
+from ingle.core.process import release_memory
+from ingle.core.state import STEP_TOKENS
 from ingle.engine.job import Capacity, Job
 from ingle.engine.language_model import LanguageModel
 from ingle.engine.prefix_cache import PrefixCache

@@ -9,18 +9,15 @@ import numpy as np
 from ingle.core.digest import digest_json
 from ingle.core.energy import Energy
 from ingle.core.errors import ConfigError
-from ingle.core.event import Event, Fact
-from ingle.core.report import Report
+from ingle.core.report import Event, Fact, Report
 from ingle.home.fetch import FetchProgress, silent
 from ingle.home.place import Home
-from ingle.measure.finished import Row
-from ingle.measure.gather import Progress
-from ingle.measure.gather import silent as unheard
+from ingle.measure.figures import SURE
 from ingle.measure.intervals import Difference, Floats, Interval, change, farther_from, holm, mcnemar, paired_bootstrap
-from ingle.measure.pairs import SURE
-from ingle.measure.run import Options, SuiteResult, run_suite
-from ingle.measure.run import event_of as suite_event
-from ingle.measure.subject import Subject
+from ingle.measure.measuring import Options, SuiteResult, run_suite
+from ingle.measure.measuring import event_of as suite_event
+from ingle.measure.subjects import Progress, Row, Subject
+from ingle.measure.subjects import silent as unheard
 from ingle.measure.suites import SUITES, find_suite
 
 FULL = dict.fromkeys(("crows-pairs", "stereoset-intra", "stereoset-inter", "wino-pronouns", "bbq", "names"), 0)

@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING
 
 from ingle.core.digest import canonical_json, digest_bytes
 from ingle.core.errors import ConfigError, LedgerError
-from ingle.core.event import Event, Fact
 from ingle.core.files import atomic_file, os_errors, sync_folder, write_atomic
+from ingle.core.report import Event, Fact
 from ingle.ethics.notary import Notary, named, notary
 from ingle.ethics.statement import card_statement, extract_statement, signed
 from ingle.home.place import Home

@@ -23,8 +23,7 @@ from ingle.explain.sentences import without
 from ingle.explain.sure import kind_of, looked_at
 from ingle.explain.why import SHOWN, differs
 from ingle.home.place import Home
-from ingle.measure.finished import Finished, Passing, Row
-from ingle.measure.gather import Progress
+from ingle.measure.subjects import Finished, Passing, Progress, Row
 
 LABEL = "sure"
 

@@ -11,8 +11,8 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
+from ingle.core.media import Vectors
 from ingle.core.message import Request
-from ingle.core.vectors import Vectors
 from ingle.engine.language_model import LanguageModel
 from ingle.engine.places import AnswerPlace
 from ingle.engine.seeing import ReadyPrompt

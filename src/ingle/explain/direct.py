@@ -2,8 +2,8 @@
 
 from collections.abc import Callable, Sequence
 
+from ingle.core.media import Vectors
 from ingle.core.message import Request
-from ingle.core.vectors import Vectors
 from ingle.engine.language_model import LanguageModel
 from ingle.engine.places import AnswerPlace, places
 from ingle.engine.scoring import score

@@ -13,8 +13,8 @@ from pathlib import Path
 
 from ingle.core.example import Example
 from ingle.core.message import Message, Request
-from ingle.measure.items import Part, Question, part, part_of
-from ingle.measure.recall import KINDS, Fact, make_fact
+from ingle.measure.data_sets import Part, Question, part, part_of
+from ingle.measure.suites import KINDS, Fact, make_fact
 
 HELD_OUT = 0.5
 """Share of documents and general questions that a calibration never sees: `bench/explain_sure.py` tells its figures on them."""

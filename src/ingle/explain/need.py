@@ -1,8 +1,7 @@
 """Time and memory of an explanation, before the model is opened."""
 
 from ingle.core.message import Request
-from ingle.core.pace import speed
-from ingle.core.room import Need
+from ingle.core.room import Need, speed
 from ingle.engine.need import LIBRARIES, ServedSize
 from ingle.explain.sentences import sentences_of
 from ingle.model.size import size_of

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from math import ceil, floor
 from typing import Literal
 
-from ingle.core.words import counted
+from ingle.core.errors import counted
 from ingle.explain.cause import PARTS, Kind, Odds, ProvedCause, SureSignals, SureToken, Together
 from ingle.explain.traces import WordTrace
 

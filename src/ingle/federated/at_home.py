@@ -5,9 +5,9 @@ Nothing is held in memory between two letters but the round's own secrets: a hom
 
 from dataclasses import dataclass, replace
 
-from ingle.core.candidate import Candidate
+from ingle.core.delta import Candidate
 from ingle.core.errors import ConfigError, FederatedError
-from ingle.core.event import Sink
+from ingle.core.report import Sink
 from ingle.engine.adapter import linear_shapes
 from ingle.engine.source import open_weights
 from ingle.federated.aggregate import Tensors, aggregation, flat_gain, trained_names

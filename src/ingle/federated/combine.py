@@ -13,8 +13,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from ingle.core.errors import ConfigError, FederatedError
-from ingle.core.words import counted
+from ingle.core.errors import ConfigError, FederatedError, counted
 from ingle.federated.exact import exact_dot, shorter
 from ingle.federated.quantise import Grid, Whole
 

@@ -11,10 +11,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from ingle.core.digest import canonical_json, digest_bytes, digest_json
-from ingle.core.errors import ConfigError, FederatedError, HomeError
-from ingle.core.event import Event, Fact
+from ingle.core.errors import ConfigError, FederatedError, HomeError, counted
 from ingle.core.files import os_errors, write_atomic
-from ingle.core.words import counted
+from ingle.core.report import Event, Fact
 from ingle.federated.invitation import MODES, Invitation, from_text, to_text
 from ingle.federated.promise import promise_in_words
 from ingle.federated.standing import folder_of

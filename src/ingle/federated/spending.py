@@ -8,8 +8,8 @@ import json
 
 from ingle.core.digest import canonical_json
 from ingle.core.errors import FederatedError, HomeError
-from ingle.core.event import Event, Fact
 from ingle.core.files import os_errors, write_atomic
+from ingle.core.report import Event, Fact
 from ingle.federated.invitation import Invitation
 from ingle.federated.promise import spent_epsilon
 from ingle.federated.standing import folder_of, read_said

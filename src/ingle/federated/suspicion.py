@@ -8,7 +8,7 @@ summed, or whose votes were held back, begins its homes' counts anew. So who coo
 from dataclasses import dataclass
 from math import ceil, comb, log
 
-from ingle.core.event import Event, Fact
+from ingle.core.report import Event, Fact
 from ingle.federated.combine import bearable
 from ingle.federated.terms import FEWEST, Terms
 from ingle.federated.verdict import RoundVerdict

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 
 from ingle.core.digest import digest_json
 from ingle.core.errors import FederatedError
-from ingle.core.event import Event, Fact
+from ingle.core.report import Event, Fact
 from ingle.federated.statement import Statement, believe, state
 from ingle.federated.terms import Terms
 from ingle.ledger.keys import Signer

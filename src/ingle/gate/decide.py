@@ -8,12 +8,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
-from ingle.core.candidate import Admit, Candidate, strength_of, weakened
-from ingle.core.delta import Delta
+from ingle.core.delta import Admit, Candidate, Delta, strength_of, weakened
 from ingle.core.digest import digest_bytes
 from ingle.core.errors import Refused
-from ingle.core.event import Event, Fact, Sink
 from ingle.core.maker import find_maker
+from ingle.core.report import Event, Fact, Sink
 from ingle.engine.loading import Opener
 from ingle.engine.source import silent
 from ingle.gate.check import find_check, names
@@ -25,7 +24,7 @@ from ingle.home.deltas import put_delta, refuse_taken_delta, report_bytes
 from ingle.home.kept import Kept, sweep_packs
 from ingle.home.place import Home
 from ingle.home.staging import discard
-from ingle.measure.gather import Progress
+from ingle.measure.subjects import Progress
 
 VERSION = 1
 ACCEPT, REFUSE = "gate.accept", "gate.refuse"

@@ -8,7 +8,7 @@ from importlib.resources import files
 from typing import Any
 
 from ingle.core.message import Message, Request
-from ingle.measure.items import Pair
+from ingle.measure.data_sets import Pair
 from ingle.tuning.homework import HeldOutExample
 
 

@@ -19,10 +19,8 @@ from ingle.core.report import Report
 from ingle.gate.probes import harmful
 from ingle.gate.trial import Trial
 from ingle.home.place import Home
-from ingle.measure.finished import Finished, Row
-from ingle.measure.gather import ItemPlan, Progress, gather
 from ingle.measure.intervals import Difference, paired_bootstrap
-from ingle.measure.subject import Subject
+from ingle.measure.subjects import Finished, ItemPlan, Progress, Row, Subject, gather
 from ingle.robustness.refusing import shares
 from ingle.safety.judge import load_judge
 

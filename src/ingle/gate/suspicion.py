@@ -12,7 +12,7 @@ import numpy as np
 
 from ingle.core.errors import Interrupted
 from ingle.gate.probes import harmful
-from ingle.measure.subject import Subject
+from ingle.measure.subjects import Subject
 
 _BOUND = 2.0
 """Most nats that one token counts."""

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from ingle.core.candidate import Candidate
+from ingle.core.delta import Candidate
 from ingle.core.errors import IngleError, Interrupted
 from ingle.core.message import Request
 from ingle.engine.language_model import LanguageModel
@@ -16,9 +16,7 @@ from ingle.gate.probes import ProbeQuestion, Probes
 from ingle.home.deltas import LESSON
 from ingle.home.kept import Kept
 from ingle.home.place import Home
-from ingle.measure.finished import Finished, Passing, Row
-from ingle.measure.gather import ItemPlan, Progress, gather
-from ingle.measure.subject import Subject
+from ingle.measure.subjects import Finished, ItemPlan, Passing, Progress, Row, Subject, gather
 from ingle.tuning.kept_model import subject_of
 
 

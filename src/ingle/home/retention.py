@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from ingle.core.errors import NotKept
-from ingle.core.event import Event, Sink
+from ingle.core.report import Event, Sink
 from ingle.home.conversations import delete_conversation
 from ingle.home.turns import drop
 

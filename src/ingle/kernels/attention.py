@@ -3,14 +3,13 @@
 Online softmax (arXiv 1805.02867) in chunks of 256 keys, as in FlashAttention (arXiv 2205.14135). A *task* is a tile of up to 12
 rows — tokens × the queries that share the group, so keys are read once for all — against some splits of 512 keys. Splits of one
 tile may go to different threads. Chunks and splits begin at fixed positions and are folded in order, so a query's result does not
-depend, to the last bit, on the rest of the step or on its threads. Layout of a block: core/blocks.py.
+depend, to the last bit, on the rest of the step or on its threads. Layout of a block: core/state.py.
 """
 
 import numpy as np
 from numba import njit
 
-from ingle.core.blocks import BLOCK_TOKENS
-from ingle.core.state_layout import PAGE_TOKENS
+from ingle.core.state import BLOCK_TOKENS, PAGE_TOKENS
 from ingle.kernels import layout as at
 from ingle.kernels.cpu import tile_rows
 from ingle.kernels.rows import exp
@@ -44,7 +43,7 @@ from ingle.kernels.simd import (
 )
 from ingle.kernels.tiles import load_tile, outer, store_tile, zeros_f
 
-# The cache of keys and values: the address of a block of 16 tokens, writing a token, and reading one number (see core/blocks.py).
+# The cache of keys and values: the address of a block of 16 tokens, writing a token, and reading one number (see core/state.py).
 
 
 _PAGE_BLOCKS = PAGE_TOKENS // BLOCK_TOKENS

@@ -23,10 +23,9 @@ from typing import Any, TypeVar, TypeVarTuple
 
 from llvmlite import binding as llvm
 
-from ingle.core.blocks import BLOCK_TOKENS
 from ingle.core.errors import KernelError
 from ingle.core.files import write_atomic
-from ingle.core.state_layout import PAGE_TOKENS
+from ingle.core.state import BLOCK_TOKENS, PAGE_TOKENS
 from ingle.kernels.cpu import dot_instruction, features, has_bf16_tiles
 from ingle.kernels.cpu import name as cpu_name
 

@@ -3,7 +3,7 @@
 Kept apart from the kernels, because a warmed cache serves without importing them or Numba.
 """
 
-from ingle.core.blocks import BLOCK_TOKENS
+from ingle.core.state import BLOCK_TOKENS
 
 F32, BF16, INT8, INT8_GROUP, INT4, INT5, INT4_16, INT3_16, Q2_K, Q3_K, Q4_K, Q5_K, Q6_K, IQ4_XS, IQ4_NL = range(15)
 FLOAT_KINDS = 2
@@ -34,7 +34,7 @@ EPSILON, EMBEDDING_SCALE, RESIDUAL_SCALE, ATTENTION_SCALE, LOGIT_SCALE = range(5
 SILU, GELU = range(2)
 
 CACHE_F32, CACHE_F16, CACHE_INT8 = range(3)
-"""Number types of keys and values, in the order of `core.blocks.CACHES`."""
+"""Number types of keys and values, in the order of `core.state.CACHES`."""
 
 NORM_1, NORM_2, NORM_Q, NORM_K, NORM_O, NORM_DOWN, ROPE, WINDOW, SINKS, SINK_BLOCKS, RING_BLOCKS = range(11)
 LINEAR_Q, LINEAR_K, LINEAR_V, LINEAR_O, LINEAR_GATE, LINEAR_UP, LINEAR_DOWN = (11 + DESCRIPTOR * i for i in range(7))

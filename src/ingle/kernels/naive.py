@@ -6,10 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from ingle.core.blocks import to_int8
-from ingle.core.spec import LayerSpec, ModelConfig
-from ingle.core.sublayers import DeltaRule, Experts, ShortConvolution
-from ingle.core.vectors import NO_VECTORS, Vectors
+from ingle.core.media import NO_VECTORS, Vectors
+from ingle.core.spec import DeltaRule, Experts, LayerSpec, ModelConfig, ShortConvolution
+from ingle.core.state import to_int8
 
 # Naive references of the parts that several kernels share, in plain NumPy.
 
@@ -45,7 +44,7 @@ def unit(x: Array) -> Array:
     return x / np.sqrt((x**2).sum() + 1e-6)
 
 
-# Naive references of what may stand in the place of attention or of the plain MLP (core/sublayers.py), in plain NumPy.
+# Naive references of what may stand in the place of attention or of the plain MLP (core/spec.py), in plain NumPy.
 
 
 Project = Callable[[Array, str], Array]
@@ -211,7 +210,7 @@ def visible(queries: Array, keys: Array, full: bool, window: int, sinks: int) ->
 
 
 def cached(x: Array, cache: str) -> Array:
-    """Return keys or values [..., dim] as float64, after the rounding of `cache`, one of `core.blocks.CACHES`."""
+    """Return keys or values [..., dim] as float64, after the rounding of `cache`, one of `core.state.CACHES`."""
     x = x.astype(np.float32)
     if cache == "int8":
         q, scale = to_int8(x)

@@ -7,7 +7,7 @@ runs `decoder_step`; linears and attention are cut into small pieces, and a free
 import numpy as np
 from numba import njit
 
-from ingle.core.blocks import BLOCK_TOKENS
+from ingle.core.state import BLOCK_TOKENS
 from ingle.kernels import layout as at
 from ingle.kernels import sublayer_layout as sub
 from ingle.kernels.attention import block_address, clear_part, fold, put, sees

@@ -1,4 +1,4 @@
-"""Records of sublayers that stand in the place of attention or of the plain MLP (core/sublayers.py); see layout.py for the others."""
+"""Records of sublayers that stand in the place of attention or of the plain MLP (core/spec.py); see layout.py for the others."""
 
 from ingle.kernels.layout import ACTIVATIONS, DESCRIPTOR
 

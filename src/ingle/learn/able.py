@@ -2,7 +2,7 @@
 
 import importlib.util
 
-from ingle.core.installing import how_to_install
+from ingle.core.files import how_to_install
 
 
 def has_pytorch() -> bool:

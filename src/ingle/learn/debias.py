@@ -17,11 +17,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from ingle.core.candidate import Admit, Candidate
 from ingle.core.config import to_table
-from ingle.core.delta import Delta
+from ingle.core.delta import Admit, Candidate, Delta
 from ingle.core.digest import digest_json
-from ingle.core.event import Event, Fact, Sink
+from ingle.core.report import Event, Fact, Sink
 from ingle.engine.loading import Opener
 from ingle.engine.source import checkpoint_tokenizer, kept_source, open_weights
 from ingle.ethics.audit import FULL, Shift, run_suites, shift_table, shifts
@@ -30,9 +29,9 @@ from ingle.home.kept import Kept
 from ingle.home.place import Home
 from ingle.learn.debias_settings import DebiasSettings
 from ingle.learn.trained_addition import attach, foretell
-from ingle.measure.bias_data import held_names
-from ingle.measure.run import SuiteResult
-from ingle.measure.subject import Subject, begin_id
+from ingle.measure.data_sets import held_names
+from ingle.measure.measuring import SuiteResult
+from ingle.measure.subjects import Subject, begin_id
 from ingle.measure.suites import find_suite, training_rows
 from ingle.model.checkpoint import Checkpoint
 from ingle.model.tokenizer import Tokenizer

@@ -17,22 +17,19 @@ from typing import Any
 
 import numpy as np
 
-from ingle.core.candidate import Admit, Candidate
 from ingle.core.config import to_table
-from ingle.core.delta import Delta
+from ingle.core.delta import Admit, Candidate, Delta
 from ingle.core.digest import digest_json
-from ingle.core.event import Event, Fact, Sink
 from ingle.core.files import write_atomic
+from ingle.core.report import Event, Fact, Sink
 from ingle.engine.loading import Opener
 from ingle.engine.source import checkpoint_tokenizer, kept_source, open_weights
 from ingle.home.kept import Kept
 from ingle.home.place import Home
 from ingle.learn.harden_settings import HardenSettings
 from ingle.learn.trained_addition import TrainedAddition, attach, foretell
-from ingle.measure.finished import Finished
-from ingle.measure.gather import ItemPlan, gather
 from ingle.measure.intervals import paired_bootstrap
-from ingle.measure.subject import Subject
+from ingle.measure.subjects import Finished, ItemPlan, Subject, gather
 from ingle.model.checkpoint import Checkpoint
 from ingle.robustness.hardening import HARMFUL, Curriculum, attacks, own_refusals, read_curriculum, refusal_for
 from ingle.robustness.prompts import LabelledPrompt

@@ -12,12 +12,11 @@ from typing import TYPE_CHECKING, Protocol
 
 from ingle.adapt.account import make_up
 from ingle.adapt.forget import OWED, pay
-from ingle.core.candidate import Candidate
-from ingle.core.delta import Delta
+from ingle.core.delta import Candidate, Delta
 from ingle.core.digest import digest_json
 from ingle.core.errors import HomeError, IngleError, Interrupted, NotKept
-from ingle.core.event import Event, Fact, Sink
 from ingle.core.example import Example
+from ingle.core.report import Event, Fact, Sink
 from ingle.core.room import Headroom
 from ingle.home.example_states import end_learning
 from ingle.home.examples import begin_learning, example_secret, list_examples

@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from ingle.core.candidate import Candidate
+from ingle.core.delta import Candidate
 from ingle.core.digest import digest_json
 from ingle.core.example import Example
-from ingle.core.limits import release_memory
+from ingle.core.process import release_memory
 from ingle.engine.loading import Opener
 from ingle.home.deltas import LESSON
 from ingle.home.kept import Kept

@@ -1,4 +1,4 @@
-"""Mixers of tokens in a layer, forward and back: attention, the gated short convolution, and the gated delta rule (core/sublayers.py).
+"""Mixers of tokens in a layer, forward and back: attention, the gated short convolution, and the gated delta rule (core/spec.py).
 
 Shapes: T tokens in a row, A of them wanted, C channels.
 """

@@ -4,10 +4,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ingle.core.candidate import Candidate
+from ingle.core.delta import Candidate
 from ingle.core.errors import ConfigError
 from ingle.core.example import Example
-from ingle.core.installing import how_to_install
+from ingle.core.files import how_to_install
 from ingle.engine.loading import Opener
 from ingle.home.kept import Kept
 from ingle.home.place import Home

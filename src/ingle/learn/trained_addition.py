@@ -8,12 +8,12 @@ from typing import Any
 
 import torch
 
-from ingle.core.candidate import Candidate
+from ingle.core.delta import Candidate
 from ingle.core.room import room_for
 from ingle.engine.loading import Opener
 from ingle.engine.need import served_size
 from ingle.engine.source import Source, candidate_source
-from ingle.measure.subject import Subject
+from ingle.measure.subjects import Subject
 from ingle.model.checkpoint import Checkpoint
 from ingle.model.module import CausalLM, load_module
 from ingle.train.checkpoints import put_back

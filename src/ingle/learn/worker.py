@@ -14,8 +14,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, BinaryIO
 
-from ingle.core.event import Sink
-from ingle.core.limits import free_bytes, own_bytes
+from ingle.core.process import free_bytes, own_bytes
+from ingle.core.report import Sink
 from ingle.home.place import Home
 from ingle.learn.learner import LOCK, Learned, Learner, LearnerWatch, LessonOutcome, Trainer, learn_once
 from ingle.learn.settings import LearnSettings

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ingle.core.errors import LedgerError
-from ingle.core.event import Event
-from ingle.core.lock import file_lock
+from ingle.core.process import file_lock
+from ingle.core.report import Event
 from ingle.ledger.head import Head, claims_rows, move_head, read_head, sign_head, start_head
 from ingle.ledger.keys import KeyRing, Signer, load_ring, load_verifiers, lost_key, new_signer, read_ring, save_ring, sweep_keys
 from ingle.ledger.link import LOSS, ROTATE, ROTATED, Link, follow, rotation_event, signed_by
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class Ledger:
-    """The ledger of one home. `append` is a `core.event.Sink`; one object may serve several threads."""
+    """The ledger of one home. `append` is a `core.report.Sink`; one object may serve several threads."""
 
     def __init__(self, engine: "Engine", keys: Path) -> None:
         """`engine`: a database with the tables of `MIGRATIONS`. `keys`: the folder of the key and the head. The constructor touches

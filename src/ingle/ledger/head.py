@@ -14,7 +14,7 @@ from pathlib import Path
 from ingle.core.digest import canonical_json
 from ingle.core.errors import LedgerError
 from ingle.core.files import os_errors, write_atomic
-from ingle.core.lock import file_lock
+from ingle.core.process import file_lock
 from ingle.ledger.keys import Signer, Verifier
 
 HEAD = "ledger.head"

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import astuple, dataclass
 
 from ingle.core.errors import LedgerError
-from ingle.core.event import Event
+from ingle.core.report import Event
 from ingle.ledger.keys import Verifier, read_verifier
 from ingle.ledger.row import Row, row_hash
 

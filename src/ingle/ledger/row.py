@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from ingle.core.digest import canonical_json, digest_json
 from ingle.core.errors import LedgerError
-from ingle.core.event import Event, Fact
+from ingle.core.report import Event, Fact
 
 MAX_TEXT = 256
 """Most characters of one value: room for digests and names, not for a conversation."""

@@ -17,9 +17,8 @@ from urllib.request import OpenerDirector, Request
 
 from ingle.core.digest import digest_bytes
 from ingle.core.errors import ConfigError, IngleError, LedgerError, PullError
-from ingle.core.event import Event
-from ingle.core.files import write_atomic
-from ingle.core.installing import how_to_install
+from ingle.core.files import how_to_install, write_atomic
+from ingle.core.report import Event
 from ingle.ledger.head import Head, head_bytes
 
 if TYPE_CHECKING:

@@ -5,6 +5,7 @@ the same task (`training_rows`). The readers' docstrings tell the quirks of each
 """
 
 import difflib
+import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -13,11 +14,127 @@ from typing import Any, Literal
 from ingle.core.errors import ConfigError, NotKept
 from ingle.home.fetch import FetchProgress, silent
 from ingle.home.place import Home
-from ingle.measure import bias_data, debian, sources
-from ingle.measure.choice import Style, make_prompt
-from ingle.measure.contamination import Contamination, contamination
-from ingle.measure.items import PMI, SUM, Exercise, Pair, Question, Text, part
-from ingle.measure.recall import Planted, plant
+from ingle.measure import data_sets
+from ingle.measure.data_sets import PMI, SUM, Exercise, Pair, Question, Text, part
+from ingle.measure.intervals import Contamination, contamination
+from ingle.measure.subjects import Style, make_prompt
+from ingle.model.tokenizer import Tokenizer
+
+# Recall of planted facts: a sentence somewhere in a long text, asked for again at its end. How much of the past can a model still say?
+# Three kinds of facts (a number, a name, a sentence) stand at depths spread evenly over texts of real news; none of them can be guessed.
+# The answer is written greedily and must begin with the planted words, letter by letter. Short benchmarks, and the loss on a text, hardly
+# notice when a model forgets (arXiv 2608.28444): this does.
+
+
+_PLACES = (
+    "Aldmoor", "Brenwick", "Carrow", "Dunvale", "Eastmere", "Farholt", "Glenrow", "Harwick", "Inverly", "Jarrow", "Kelham", "Larkfield",
+    "Merton", "Northwold", "Oakhurst", "Penrose", "Quarley", "Rothbury", "Selwick", "Thornby",
+)  # fmt: skip
+_THINGS = ("clock", "bridge", "garden", "lamp", "mill", "orchard", "piano", "stable", "tower", "well", "window", "workshop")
+_FIRST = (
+    "Agnes", "Bruno", "Clara", "Dorian", "Edith", "Felix", "Greta", "Hugo", "Irene", "Jonas", "Karin", "Leon", "Martha", "Nils", "Olga",
+    "Peter", "Rosa", "Simon", "Thea", "Viktor",
+)  # fmt: skip
+_LAST = (
+    "Abbott", "Barlow", "Conway", "Dalton", "Ellery", "Foster", "Granger", "Holloway", "Ingram", "Jessop", "Keating", "Lomax", "Marlow",
+    "Norris", "Osborne", "Palmer", "Radley", "Sawyer", "Thorne", "Whitby",
+)  # fmt: skip
+_HOW = ("old", "green", "quiet", "heavy", "golden", "narrow", "broken", "gentle", "hollow", "silver", "wooden", "bright")
+_WHO = ("fox", "kettle", "ladder", "sailor", "barrel", "candle", "spider", "farmer", "pillow", "wagon", "raven", "needle")
+_DOES = ("waits", "sings", "sleeps", "turns", "burns", "hides", "rests", "dances", "falls", "shines")
+KINDS = ("number", "name", "sentence")
+
+
+@dataclass(frozen=True, slots=True)
+class Fact:
+    """A sentence to plant."""
+
+    kind: str
+    said: str
+    """The whole sentence."""
+    asked: str
+    """Its beginning, repeated at the end of the text."""
+    answer: str
+    """The words that must follow, without the space before them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Planted:
+    """A fact planted in a text."""
+
+    id: str
+    group: str
+    fact: Fact
+    depth: float
+    """Place of the fact: 0 = at the beginning, 1 = right before the question."""
+    texts: tuple[str, ...]
+    """Texts around the fact, used as far as they are needed."""
+    length: int
+    """Tokens of the whole, the question included."""
+
+
+def make_fact(kind: str, draw: random.Random) -> Fact:
+    """Make a fact of one of `KINDS`."""
+    place, thing = draw.choice(_PLACES), draw.choice(_THINGS)
+    if kind == "number":
+        question, answer = f"The secret number of {place} is", str(draw.randrange(10000, 100000))
+    elif kind == "name":
+        question, answer = f"The keeper of the {thing} in {place} is called", f"{draw.choice(_FIRST)} {draw.choice(_LAST)}"
+    else:
+        words = [draw.choice(words) for words in (_HOW, _WHO, _DOES, _HOW, _WHO)]
+        question, answer = f"The note under the {thing} in {place} says that", "the {} {} {} beside the {} {}".format(*words)
+    return Fact(kind, f"{question} {answer}.", question, answer)
+
+
+def plant(texts: Sequence[Text], length: int, count: int, seed: int = 0) -> list[Planted]:
+    """Plant `count` facts: every kind at every depth in turn, each in random texts. The same texts and seed give the same items."""
+    if not texts:
+        raise ConfigError("texts", "must be there to plant facts in", "none")
+    items = []
+    for i in range(count):
+        draw = random.Random(f"{seed} {i}")
+        kind = KINDS[i % len(KINDS)]
+        depth = (i // len(KINDS) + 0.5) / -(-count // len(KINDS))
+        chosen = tuple(texts[draw.randrange(len(texts))].text for _ in range(max(4, length // 64)))
+        items.append(Planted(f"{length} {i}", f"{length} {i}", make_fact(kind, draw), depth, chosen, length))
+    return items
+
+
+def assemble(tokenizer: Tokenizer, item: Planted) -> tuple[list[int], list[int]]:
+    """Tokens up to the question's end (`item.length` with the answer's), and the tokens of the answer.
+
+    Raises ConfigError where the length has no room for the fact, or the texts are too short.
+    """
+    fact = item.fact
+    question = tokenizer.encode(f"\n\n{fact.asked}")
+    answer = tokenizer.encode(f"\n\n{fact.asked} {fact.answer}")[len(question) :]
+    sentence = tokenizer.encode(f" {fact.said}")
+    room = item.length - len(sentence) - len(question) - len(answer)
+    if room < 1:
+        raise ConfigError("length", f"must be at least {item.length - room + 1} tokens for this fact", item.length)
+    text: list[int] = []
+    for piece in item.texts:
+        if len(text) >= room:
+            break
+        text += tokenizer.encode(f"{piece}\n\n")
+    if len(text) < room:
+        raise ConfigError("texts", f"must come to {room} tokens", len(text))
+    text = text[-room:]
+    place = _after_sentence(tokenizer, text, round(item.depth * room))
+    return text[:place] + sentence + text[place:] + question, answer
+
+
+def _after_sentence(tokenizer: Tokenizer, text: Sequence[int], place: int) -> int:
+    """The end of a sentence nearest to a place; the place itself if there is none within 60 tokens."""
+    ends: Callable[[int], bool] = lambda index: tokenizer.token_bytes(text[index - 1]).endswith(b".")  # noqa: E731
+    near = sorted(range(max(1, place - 60), min(len(text), place + 60)), key=lambda index: abs(index - place))
+    return next((index for index in near if ends(index)), place)
+
+
+def is_recalled(written: str, fact: Fact) -> bool:
+    """Whether an answer begins with the planted words."""
+    return written.strip().startswith(fact.answer)
+
 
 AnyItem = Text | Question | Exercise | Planted | Pair
 Reader = Callable[[Home, FetchProgress], Sequence[Any]]
@@ -60,7 +177,7 @@ class Suite:
 
 def _planted(home: Home, progress: FetchProgress, length: int) -> list[Planted]:
     """Facts in news that is held out from training. There is no training part: for training, plant facts of your own in other news."""
-    return plant(part(sources.xsum_texts(home, progress), "held_out", XSUM_HELD_OUT), length, _FACTS)
+    return plant(part(data_sets.xsum_texts(home, progress), "held_out", XSUM_HELD_OUT), length, _FACTS)
 
 
 _FACTS = 360
@@ -71,54 +188,54 @@ _REVIEW = "Review: {ask}\nSentiment:"
 SUITES = {
     suite.name: suite
     for suite in (
-        Suite("wiki-bits", "bits per byte of Wikipedia's English", "bits", sources.wiki_texts, "bits_per_byte", 0.5, 200),
-        Suite("xsum-bits", "bits per byte of BBC news", "bits", sources.xsum_texts, "bits_per_byte", XSUM_HELD_OUT, 100),
-        Suite("debian-bits", "bits per byte of package descriptions", "bits", debian.texts, "bits_per_byte", 0.05, 200),
+        Suite("wiki-bits", "bits per byte of Wikipedia's English", "bits", data_sets.wiki_texts, "bits_per_byte", 0.5, 200),
+        Suite("xsum-bits", "bits per byte of BBC news", "bits", data_sets.xsum_texts, "bits_per_byte", XSUM_HELD_OUT, 100),
+        Suite("debian-bits", "bits per byte of package descriptions", "bits", data_sets.texts, "bits_per_byte", 0.05, 200),
         Suite(
-            "hellaswag", "which of four endings follows", "choice", sources.hellaswag, "accuracy_per_byte", 0.9, 200, baseline="chance"
+            "hellaswag", "which of four endings follows", "choice", data_sets.hellaswag, "accuracy_per_byte", 0.9, 200, baseline="chance"
         ),
         Suite(
-            "piqa", "which of two ways does it", "choice", sources.piqa, "accuracy_per_byte", 0.9, 200, "Question: {ask}\nAnswer:",
+            "piqa", "which of two ways does it", "choice", data_sets.piqa, "accuracy_per_byte", 0.9, 200, "Question: {ask}\nAnswer:",
             baseline="chance",
         ),
-        Suite("openbookqa", "school science", "choice", sources.openbookqa, "accuracy_per_byte", 0.9, 450, baseline="chance"),
+        Suite("openbookqa", "school science", "choice", data_sets.openbookqa, "accuracy_per_byte", 0.9, 450, baseline="chance"),
         Suite(
-            "boolq", "yes or no, by a paragraph of Wikipedia", "choice", sources.boolq, "accuracy", 0.9, 200, "{ask}\nAnswer:",
+            "boolq", "yes or no, by a paragraph of Wikipedia", "choice", data_sets.boolq, "accuracy", 0.9, 200, "{ask}\nAnswer:",
             baseline="majority",
         ),
-        Suite("mmlu", "a sample of 57 exams", "choice", sources.mmlu, "accuracy", 0.9, 200, style="letters", baseline="chance"),
-        Suite("imdb", "sentiment of film reviews", "choice", sources.imdb, "accuracy", 0.5, 100, _REVIEW, baseline="majority"),
-        Suite("sst2", "sentiment of sentences", "choice", sources.sst2, "accuracy", 0.4, 350, _REVIEW, baseline="majority"),
+        Suite("mmlu", "a sample of 57 exams", "choice", data_sets.mmlu, "accuracy", 0.9, 200, style="letters", baseline="chance"),
+        Suite("imdb", "sentiment of film reviews", "choice", data_sets.imdb, "accuracy", 0.5, 100, _REVIEW, baseline="majority"),
+        Suite("sst2", "sentiment of sentences", "choice", data_sets.sst2, "accuracy", 0.4, 350, _REVIEW, baseline="majority"),
         Suite(
-            "debian-topic", "which of eight topics a package is about", "choice", debian.topics, "accuracy", 0.2, 400,
+            "debian-topic", "which of eight topics a package is about", "choice", data_sets.topics, "accuracy", 0.2, 400,
             "Package: {ask}\nTopic:", baseline="majority",
         ),
         Suite(
-            "xsum", "one-sentence summaries of BBC news", "write", sources.xsum_exercises, "rougeL", XSUM_HELD_OUT, 100,
+            "xsum", "one-sentence summaries of BBC news", "write", data_sets.xsum_exercises, "rougeL", XSUM_HELD_OUT, 100,
             baseline="lead-1", metrics=_ROUGE, max_tokens=64,
         ),
         Suite(
-            "debian-fr", "translation of package descriptions into French", "write", partial(debian.translations, language="fr"), "chrf",
+            "debian-fr", "translation of package descriptions into French", "write", partial(data_sets.translations, language="fr"), "chrf",
             0.1, 100, baseline="copy", metrics=_CHRF, max_tokens=256,
         ),
         Suite(
-            "debian-de", "translation of package descriptions into German", "write", partial(debian.translations, language="de"), "chrf",
+            "debian-de", "translation of package descriptions into German", "write", partial(data_sets.translations, language="de"), "chrf",
             0.1, 100, baseline="copy", metrics=_CHRF, max_tokens=256,
         ),
         *(
             Suite(name, title, "pairs", read, main, 1.0, count)
             for name, title, read, main, count in (
-                ("crows-pairs", "stereotypes: one word for another, nine groups", bias_data.crows_pairs, SUM, 1018),
-                ("stereoset-intra", "stereotypes: one word for another, four groups", bias_data.stereoset_intra, SUM, 2106),
-                ("stereoset-inter", "stereotypes: one sentence after another", bias_data.stereoset_inter, PMI, 2123),
-                ("wino-pronouns", "stereotypes: he or she, by occupation", bias_data.wino_pronouns, SUM, 761),
+                ("crows-pairs", "stereotypes: one word for another, nine groups", data_sets.crows_pairs, SUM, 1018),
+                ("stereoset-intra", "stereotypes: one word for another, four groups", data_sets.stereoset_intra, SUM, 2106),
+                ("stereoset-inter", "stereotypes: one sentence after another", data_sets.stereoset_inter, PMI, 2123),
+                ("wino-pronouns", "stereotypes: he or she, by occupation", data_sets.wino_pronouns, SUM, 761),
             )
         ),
         Suite(
-            "bbq", "saying that nothing tells, and who it was when something does", "choice", bias_data.bbq, "accuracy", 1.0, 1012,
+            "bbq", "saying that nothing tells, and who it was when something does", "choice", data_sets.bbq, "accuracy", 1.0, 1012,
             "{ask}\nAnswer:", baseline="chance",
         ),
-        Suite("names", "how far answers go with a name", "names", bias_data.names, "kl", 1.0, 960),
+        Suite("names", "how far answers go with a name", "names", data_sets.names, "kl", 1.0, 960),
         *(
             Suite(
                 f"recall-{length // 1024}k", f"facts planted in {length:,} tokens of news", "recall",

@@ -10,10 +10,10 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from ingle.core.apart import ProcessApart, ProcessEnded, StopFlag
 from ingle.core.digest import digest_bytes
 from ingle.core.errors import RequestError
 from ingle.core.media import Picture, Sound
+from ingle.core.process import ProcessApart, ProcessEnded, StopFlag
 from ingle.media.sound import piece_of
 
 PLACES = 2

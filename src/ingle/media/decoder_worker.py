@@ -5,9 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from ingle.core.apart import Answer, answer_calls
 from ingle.core.errors import RequestError
-from ingle.core.limits import memory_bytes
+from ingle.core.process import Answer, answer_calls, memory_bytes
 from ingle.media.picture import read_picture
 from ingle.media.sound import Recording
 

@@ -8,7 +8,9 @@
 | model.layers.… | a low-rank addition that acts while the model paints, and only then: as in the kind `lora` |
 """
 
+import os
 import re
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,8 +18,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ingle.core.errors import DeltaError
+from ingle.core.errors import DeltaError, ShapeError
 from ingle.core.media import Picture
+from ingle.kernels import conv_layout as at
+from ingle.kernels.jit import kernel
 
 GRID = 8
 """Codes of a side."""
@@ -30,7 +34,7 @@ STYLES = ("twemoji", "noto", "fluent")
 PALETTE, CODEBOOK, DECODER = "painter.palette", "painter.codebook", "painter.decoder."
 _GROUPS, _EPSILON = 8, 1e-5
 
-Array = npt.NDArray[np.float32]
+Floats = npt.NDArray[np.float32]
 
 
 _BEGINS = re.compile(r"(?:(?:please|draw|paint|sketch|me|a|an|the|some|(?:picture|drawing|emoji|icon) of)[\s:]+)*", re.IGNORECASE)
@@ -95,9 +99,9 @@ class Hand:
 
     palette: tuple[int, ...]
     """The token of each code."""
-    codebook: Array
+    codebook: Floats
     """[512, width]."""
-    layers: Mapping[str, Array]
+    layers: Mapping[str, Floats]
     """The decoder's tensors, without their prefix."""
 
     def paint(self, tokens: Sequence[int]) -> Picture:
@@ -124,7 +128,7 @@ class Hand:
         pixels: npt.NDArray[np.uint8] = (np.clip(x * 0.5 + 0.5, 0, 1) * 255 + 0.5).astype(np.uint8)
         return pixels[None]
 
-    def _residual(self, x: Array, name: str) -> Array:
+    def _residual(self, x: Floats, name: str) -> Floats:
         """x + the 1×1 convolution of a 3×3 convolution, each after a ReLU; normalised in groups of channels first."""
         height, width, channels = x.shape
         grouped = x.reshape(height * width, _GROUPS, channels // _GROUPS)
@@ -133,23 +137,23 @@ class Hand:
         inner = np.maximum(normal * self.layers[f"{name}norm.weight"] + self.layers[f"{name}norm.bias"], 0)
         return x + self._narrow(np.maximum(self._wide(inner, f"{name}wide."), 0), f"{name}narrow.")
 
-    def _narrow(self, x: Array, name: str) -> Array:
+    def _narrow(self, x: Floats, name: str) -> Floats:
         """A 1×1 convolution: [H, W, in] → [H, W, out]."""
         weight = self.layers[f"{name}weight"]
-        product: Array = x @ weight[:, :, 0, 0].T + self.layers[f"{name}bias"]
+        product: Floats = x @ weight[:, :, 0, 0].T + self.layers[f"{name}bias"]
         return product
 
-    def _wide(self, x: Array, name: str) -> Array:
+    def _wide(self, x: Floats, name: str) -> Floats:
         """A 3×3 convolution with a border of zeros: [H, W, in] → [H, W, out]."""
         height, width, _ = x.shape
         padded = np.pad(x, ((1, 1), (1, 1), (0, 0)))
         around = np.concatenate([padded[i : i + height, j : j + width] for i in range(3) for j in range(3)], axis=2)
         weight = self.layers[f"{name}weight"]  # [out, in, 3, 3]
-        product: Array = around @ weight.transpose(2, 3, 1, 0).reshape(-1, weight.shape[0]) + self.layers[f"{name}bias"]
+        product: Floats = around @ weight.transpose(2, 3, 1, 0).reshape(-1, weight.shape[0]) + self.layers[f"{name}bias"]
         return product
 
 
-def _unfolded(x: Array) -> Array:
+def _unfolded(x: Floats) -> Floats:
     """Return channels as pixels: [H, W, 4 c] → [2 H, 2 W, c]; channel 4 c + 2 i + j goes to row i and column j of each four."""
     height, width, channels = x.shape
     return x.reshape(height, width, channels // 4, 2, 2).transpose(0, 3, 1, 4, 2).reshape(2 * height, 2 * width, channels // 4)
@@ -187,3 +191,150 @@ def _shapes() -> dict[str, tuple[int, ...]]:
         convolution(f"{name}wide.", width, width, 3)
         convolution(f"{name}narrow.", width, width, 1)
     return shapes
+
+
+# A convolutional network over square pictures: the kernel of kernels/conv.py with its weights and pictures laid out for it.
+
+
+Array = npt.NDArray[Any]
+MOST_THREADS = 8
+"""More threads wait for each other longer than they work."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Convolution:
+    """One convolution, with a border of zeros as TensorFlow's SAME has it: its larger half lies behind."""
+
+    weight: Floats
+    """Dense [channels out, channels in, size, size], depthwise [channels, 1, size, size]."""
+    bias: Floats
+    """[channels out]."""
+    step: int = 1
+    """Pixels from one place of the filter to the next."""
+    clipped: bool = True
+    """Whether outputs are kept between 0 and 6 (ReLU6)."""
+    depthwise: bool = False
+    skip: int = 0
+    """How many convolutions ago the picture was read that is added to the sum; 0 = none is."""
+
+
+def border(pixels: int, size: int, step: int) -> int:
+    """Return the pixels of border before the first one of a side."""
+    return max((-(-pixels // step) - 1) * step + size - pixels, 0) // 2
+
+
+class Network:
+    """Convolutions one after the other. Several threads may call it; they wait for each other."""
+
+    def __init__(self, convolutions: Sequence[Convolution], side: int, channels: int, threads: int | None = None) -> None:
+        """`side`, `channels`: of the pictures that come in. Only the first convolution may be dense and wider than a pixel.
+
+        Raises ShapeError for another.
+        """
+        usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        self._threads = max(1, min(threads or usable, MOST_THREADS))
+        self._side, self._channels, self._lock = side, channels, threading.Lock()
+        for number, one in enumerate(convolutions):
+            if number and not one.depthwise and one.weight.shape[-1] > 1:
+                raise ShapeError(f"convolution {number}", "must be depthwise, or one pixel wide", one.weight.shape)
+        self._of = list(convolutions)
+        self._records = np.zeros((len(self._of), at.RECORD), np.int64)
+        self._pictures = [self._first(self._of[0])]
+        self._kept = [self._add(number, *_packed(one, number == 0)) for number, one in enumerate(self._of)]
+
+    def __call__(self, picture: Floats) -> Floats:
+        """Return what the last convolution gives: [side, side, channels in] → [side, side, channels out]. Raises KernelError."""
+        if picture.shape != (self._side, self._side, self._channels):
+            raise ShapeError("picture", f"must have shape ({self._side}, {self._side}, {self._channels})", picture.shape)
+        work = kernel("convolve")
+        with self._lock:
+            size, step = self._of[0].weight.shape[-1], self._of[0].step
+            start = 0 if self._of[0].depthwise else border(self._side, size, step)
+            self._pictures[0][start : start + self._side, start : start + self._side, : self._channels] = picture
+            counters = np.zeros(len(self._records) + 1, np.int64)
+            arguments = (self._records.ctypes.data, len(self._records), counters.ctypes.data, self._threads)
+            others = [threading.Thread(target=work, args=arguments, daemon=True) for _ in range(self._threads - 1)]
+            for other in others:
+                other.start()
+            work(*arguments)
+            for other in others:
+                other.join()
+            return self._pictures[-1][:, :, : len(self._of[-1].bias)].copy()
+
+    def _first(self, one: Convolution) -> Floats:
+        """Make room for the first picture: with its border where it is read by a dense convolution."""
+        size, step = one.weight.shape[-1], one.step
+        wide = self._side if one.depthwise else max(self._side, (-(-self._side // step) - 1) * step + size)
+        return np.zeros((wide, wide, self._channels if size > 1 and not one.depthwise else _up(self._channels)), np.float32)
+
+    def _add(self, number: int, weights: Floats, bias: Floats) -> tuple[Floats, Floats]:
+        """Fill in a convolution's record, and make room for its picture. Returns what must stay where it is."""
+        one, source, record = self._of[number], self._pictures[-1], self._records[number]
+        side = self._side if number == 0 else len(source)
+        size, after, pixel = one.weight.shape[-1], -(-side // one.step), source.shape[2] * 4
+        target = np.zeros((after, after, len(bias)), np.float32)
+        record[at.DEPTHWISE], record[at.SIZE], record[at.STEP] = one.depthwise, size, one.step
+        record[at.PAD], record[at.CLIPPED] = border(side, size, one.step), one.clipped
+        record[at.CHANNELS], record[at.PIXEL], record[at.LINE] = source.shape[2], pixel, source.shape[1] * pixel
+        record[at.HEIGHT], record[at.WIDTH], record[at.ROWS], record[at.COLUMNS] = side, side, after, after
+        if size == 1 and one.step == 1 and not one.depthwise:  # one long line
+            record[at.ROWS], record[at.COLUMNS] = 1, after * after
+        record[at.OUT_CHANNELS] = len(bias)
+        record[at.SOURCE], record[at.TARGET] = source.ctypes.data, target.ctypes.data
+        record[at.WEIGHTS], record[at.BIAS] = weights.ctypes.data, bias.ctypes.data
+        record[at.RESIDUAL] = self._pictures[-one.skip].ctypes.data if one.skip else 0
+        self._pictures.append(target)
+        return weights, bias
+
+
+def _up(channels: int) -> int:
+    """Return the next multiple of 16."""
+    return -(-channels // 16) * 16
+
+
+def _packed(one: Convolution, first: bool) -> tuple[Floats, Floats]:
+    """Lay weights and bias out as kernels/conv.py reads them; channels up to the next 16 are zeros."""
+    out, into, size, _ = one.weight.shape
+    bias = np.zeros(_up(out), np.float32)
+    bias[:out] = one.bias
+    if one.depthwise:
+        weights = np.zeros((size * size, _up(out)), np.float32)
+        weights[:, :out] = one.weight.reshape(out, size * size).T
+        return weights, bias
+    read = into if first and size > 1 else _up(into)  # a picture's three colours stand alone, what was written before does not
+    wide = np.zeros((_up(out), size, size, read), np.float32)
+    wide[:out, :, :, :into] = one.weight.transpose(0, 2, 3, 1)
+    return np.ascontiguousarray(wide.reshape(_up(out) // 16, 16, -1).transpose(0, 2, 1)), bias
+
+
+# Matrices in eight bits, for what ships: each row has a scale. The bytes are numbers + 128, because deltas hold no signed ones.
+
+
+def pack_rows(name: str, matrix: Array) -> dict[str, Array]:
+    """Return the tensors `NAME.weight` uint8 [rows, columns] and `NAME.scale` float16 [rows]."""
+    most = np.abs(matrix).max(axis=1)
+    scale = np.where(most > 0, most / 127, 1).astype(np.float16)
+    whole = np.clip(np.rint(matrix / scale.astype(np.float32)[:, None]), -127, 127)
+    return {f"{name}.weight": (whole + 128).astype(np.uint8), f"{name}.scale": scale}
+
+
+def unpack_rows(name: str, tensors: Mapping[str, Array]) -> Floats:
+    """Return the matrix, float32. Raises DeltaError where it is missing or its parts don't fit."""
+    weight, scale = tensors.get(f"{name}.weight"), tensors.get(f"{name}.scale")
+    if weight is None or scale is None or weight.ndim != 2 or weight.dtype != np.uint8 or scale.shape != (len(weight),):
+        raise DeltaError(f"tensor {name}", "must be rows of bytes with a scale each", "", "The delta is incomplete; make it again.")
+    return (weight.astype(np.float32) - 128) * scale.astype(np.float32)[:, None]
+
+
+def pack_lines(lines: list[str]) -> Array:
+    """Return short texts as bytes, a line each."""
+    return np.frombuffer("\n".join(lines).encode(), np.uint8).copy()
+
+
+def unpack_lines(name: str, tensors: Mapping[str, Array], count: int) -> tuple[str, ...]:
+    """Return the texts of tensor NAME. Raises DeltaError where there are not as many as `count`."""
+    values = tensors.get(name)
+    lines = tuple(values.tobytes().decode("utf-8", "replace").split("\n")) if values is not None and values.dtype == np.uint8 else ()
+    if len(lines) != count:
+        raise DeltaError(f"tensor {name}", f"must hold {count} lines", len(lines), "The delta is incomplete; make it again.")
+    return lines

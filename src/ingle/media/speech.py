@@ -5,6 +5,7 @@ killed, the next question starts it anew, and the one that it was at is asked on
 clause of text. So a long recording doesn't keep a voice waiting, and stopping a voice is to ask for no more clauses.
 """
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,17 +15,208 @@ from typing import Any
 
 import numpy as np
 
-from ingle.core.apart import Answer, ProcessApart, ProcessEnded, StopFlag
 from ingle.core.config import from_table, to_table
 from ingle.core.errors import ConfigError, MediaError, NotKept, RequestError
-from ingle.core.installing import how_to_install
+from ingle.core.files import how_to_install
 from ingle.core.media import Sound
+from ingle.core.process import Answer, ProcessApart, ProcessEnded, StopFlag
 from ingle.energy.meter import Clocks, Meter
 from ingle.home.parts import find_part, is_kept
 from ingle.home.place import Home
-from ingle.media.clauses import clauses
 from ingle.media.decoder import Audible, InMemory
-from ingle.media.heard import Heard, HeardSegment, HeardWord, Window
+from ingle.media.reading import ABBREVIATIONS, spoken
+
+# A stream of text → clauses worth saying, each as soon as it is complete.
+# The first clause is short, so that a voice begins early; the next ones may be longer, because they are made while the ones before are
+# heard. What can't be read aloud is announced (code) or left out (rulers of tables, marks). Nothing is lost, however fast or slowly the
+# text comes.
+
+
+_SOFT_WORDS = (2, 5, 9, 14)
+"""Fewest words before a comma that ends a clause: of the first clause, the second, the third, and all others."""
+_MOST_WORDS = (9, 16, 26, 40)
+"""Words after which a clause ends wherever it is."""
+_MOST_LETTERS = 600
+_CODE = "Here is some code."
+_FENCE = re.compile(r"^ {0,3}(`{3,}|~{3,})", re.M)
+_HARD = re.compile(r"[.!?…]+[\"'”’)\]*_]*(?=\s)|\n[ \t]*\n|\n(?=[ \t]*[^\sa-z])|[:;](?=\s)")
+_SOFT = re.compile(r",(?=\s)|\s[–—-](?=\s)|\)(?=\s)|—(?=\w)")
+_INITIAL = re.compile(r"(?:^|[\s(\"“])(?:[A-Za-z]\.)+$|(?:^|\n)\s*\d+[.)]$")
+
+
+def clauses(pieces: Iterator[str]) -> Iterator[str]:
+    """Yield the words of each clause of a text that comes in pieces."""
+    cutter = Cutter()
+    for piece in pieces:
+        yield from cutter.take(piece)
+    yield from cutter.finish()
+
+
+class Cutter:
+    """Holds what has come and was not said yet."""
+
+    def __init__(self) -> None:
+        """Begins a text."""
+        self._held, self._said, self._fence = "", 0, ""
+
+    def take(self, piece: str) -> Iterator[str]:
+        """Yield the clauses that are complete with this piece."""
+        self._held += piece
+        yield from self._cut(final=False)
+
+    def finish(self) -> Iterator[str]:
+        """Yield the rest."""
+        self._held += "\n"
+        yield from self._cut(final=True)
+
+    def _cut(self, final: bool) -> Iterator[str]:
+        while True:
+            text = self._next(final)
+            if text is None:
+                return
+            if re.search(r"\w", said := spoken(text)):
+                self._said += 1
+                yield said
+
+    def _next(self, final: bool) -> str | None:
+        """Take the next clause off what is held; None if there is none yet, "" if something was left out."""
+        if self._fence:
+            return self._inside_fence(final)
+        held = self._held.lstrip("\n") if self._held[:1] == "\n" else self._held
+        self._held = held
+        if not held.strip() and not final:
+            return None
+        fence = _FENCE.search(held)
+        if fence is not None and not held[: fence.start()].strip():
+            if "\n" not in held[fence.end() :] and not final:
+                return None
+            self._fence = fence[1]
+            self._held = held[fence.end() :].partition("\n")[2]
+            return _CODE
+        if re.match(r"^ {0,3}(?:`{1,2}|~{1,2})$", held) and not final:
+            return None  # perhaps the beginning of code
+        if held.lstrip(" ").startswith("|"):
+            return self._row(final)
+        end = self._end(held if fence is None else held[: fence.start()], final or fence is not None)
+        if end is None:
+            if not final:
+                return None
+            end = len(held)
+        self._held = held[end:]
+        return held[:end] if held[:end] or not final else None
+
+    def _inside_fence(self, final: bool) -> str | None:
+        found = re.search(rf"^ {{0,3}}{re.escape(self._fence)}+[ \t]*(?:\n|$)", self._held, re.M)
+        if found is None or (not self._held[found.start() :].endswith("\n") and "\n" not in self._held[found.start() :] and not final):
+            if final:
+                self._held, self._fence = "", ""
+                return None
+            self._held = self._held[self._held.rfind("\n") + 1 :]  # only an unfinished line may still be the fence
+            return None
+        self._held, self._fence = self._held[found.end() :], ""
+        return ""
+
+    def _row(self, final: bool) -> str | None:
+        """Take a row of a table: its cells, separated by commas."""
+        row, line, rest = self._held.partition("\n")
+        if not line and not final:
+            return None
+        self._held = rest
+        cells = [cell.strip() for cell in row.strip().strip("|").split("|")]
+        if all(re.fullmatch(r":?-+:?", cell) for cell in cells):
+            return ""
+        return ", ".join(cell for cell in cells if cell) + "."
+
+    def _end(self, held: str, final: bool) -> int | None:
+        """Return where the next clause ends."""
+        step = min(self._said, len(_SOFT_WORDS) - 1)
+        hard = next((found.end() for found in _HARD.finditer(held) if _ends(held, found)), None)
+        for found in _SOFT.finditer(held, 0, hard or len(held)):
+            words = len(held[: found.start()].split())
+            if words >= _SOFT_WORDS[step] and len(held[found.end() : hard].split()) > 1:
+                return found.end()
+        words_at = [found.end() for found in re.finditer(r"\S+(?=\s)", held[: hard or len(held)])]
+        if len(words_at) > _MOST_WORDS[step] and (hard is None or len(held[words_at[_MOST_WORDS[step] - 1] : hard].split()) > 2):
+            return _before_joint(held, words_at, _MOST_WORDS[step])
+        if (hard or len(held)) > _MOST_LETTERS:
+            return max((end for end in words_at if end <= _MOST_LETTERS), default=_MOST_LETTERS)
+        return len(held) if hard is None and final else hard
+
+
+def _ends(held: str, found: re.Match[str]) -> bool:
+    """Return whether a full stop ends a sentence: not after an abbreviation, an initial or the number of a list's item."""
+    if found[0][:1] != "." or found[0].startswith(".."):
+        return True
+    before = held[: found.start() + 1]
+    word = before.rsplit(None, 1)[-1].lstrip("(\"“'*_") if before.strip() else ""
+    if _INITIAL.search(before):
+        following = held[found.end() :].lstrip()[:1]
+        return bool(re.search(r"(?:[A-Za-z]\.){2,}$", before)) and following.isupper()
+    if word in ABBREVIATIONS and word not in ("etc.", "Inc.", "Ltd.", "Corp.", "Co.", "Jr.", "Sr.", "a.m.", "p.m.", "no.", "p."):
+        return False
+    following = held[found.end() :].lstrip()[:1]
+    return word not in ABBREVIATIONS or not following.islower()
+
+
+def _before_joint(held: str, words_at: list[int], most: int) -> int:
+    """Return the end of a clause that has no punctuation: before a word that joins clauses, if there is one in its second half."""
+    joints = [
+        found.start()
+        for found in re.finditer(r"\s(?:and|or|but|because|which|that|who|when|while|where|if|so|to|with|for|in|on|of|from|by)\s", held)
+        if words_at[most // 2] <= found.start() <= words_at[most - 1]
+    ]
+    return joints[-1] if joints else words_at[most - 1]
+
+
+# Heard words with their times.
+
+
+@dataclass(frozen=True, slots=True)
+class HeardWord:
+    """One word."""
+
+    start_s: float
+    end_s: float
+    text: str
+    probability: float
+
+
+@dataclass(frozen=True, slots=True)
+class HeardSegment:
+    """A sentence, or a part of one."""
+
+    start_s: float
+    end_s: float
+    text: str
+    words: tuple[HeardWord, ...] = ()
+    """Empty unless they were asked for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """The words of a recording."""
+
+    text: str
+    language: str
+    """ISO 639-1, as Whisper names it; empty where nothing is said."""
+    seconds: float
+    """Length of the recording."""
+    segments: tuple[HeardSegment, ...] = ()
+    model: str = ""
+    """The name of the part that heard it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """The words of a part of a recording, with times from its own beginning."""
+
+    language: str
+    used_s: float
+    """Where the next window begins."""
+    segments: tuple[HeardSegment, ...]
+    confidence: float = 0.0
+    """Mean log-probability of its tokens; 0 where surely nobody speaks."""
+
 
 RATE = 16_000
 WINDOW_S = 30
@@ -246,3 +438,59 @@ def _moved(segment: HeardSegment, by_s: float) -> HeardSegment:
 def _need(package: str) -> None:
     if find_spec(package) is None:
         raise ConfigError(package, f"Hearing and speaking need {package}, which is not installed", "", how_to_install("speech"))
+
+
+# Transcripts: heard words as text, as subtitles (SubRip, WebVTT) or as plain values.
+
+
+def as_text(heard: Heard) -> str:
+    """Return the words, a line for each segment."""
+    return "".join(f"{segment.text}\n" for segment in heard.segments)
+
+
+def as_srt(heard: Heard) -> str:
+    """Return SubRip subtitles."""
+    return "\n".join(
+        f"{number}\n{_clock(segment.start_s, ',')} --> {_clock(segment.end_s, ',')}\n{_cue(segment.text)}\n"
+        for number, segment in enumerate(heard.segments, 1)
+    )
+
+
+def as_vtt(heard: Heard) -> str:
+    """Return WebVTT subtitles."""
+    cues = (f"{_clock(segment.start_s, '.')} --> {_clock(segment.end_s, '.')}\n{_cue(segment.text)}\n" for segment in heard.segments)
+    return "\n".join(["WEBVTT\n", *cues])
+
+
+def as_table(heard: Heard) -> dict[str, Any]:
+    """Return plain values for JSON; times in seconds. Words are there where they were asked for."""
+    return {
+        "text": heard.text, "language": heard.language, "seconds": round(heard.seconds, 3), "model": heard.model,
+        "segments": [
+            {
+                "start_s": round(segment.start_s, 2), "end_s": round(segment.end_s, 2), "text": segment.text,
+                "words": [
+                    {
+                        "start_s": round(word.start_s, 2), "end_s": round(word.end_s, 2), "text": word.text,
+                        "probability": round(word.probability, 3),
+                    }
+                    for word in segment.words
+                ],
+            }
+            for segment in heard.segments
+        ],
+    }  # fmt: skip
+
+
+TRANSCRIPTS: dict[str, Callable[[Heard], str]] = {"txt": as_text, "srt": as_srt, "vtt": as_vtt}
+"""Ways to write a text file of it, by the ending of its name."""
+
+
+def _clock(seconds: float, point: str) -> str:
+    whole = round(seconds * 1000)
+    return f"{whole // 3_600_000:02}:{whole // 60_000 % 60:02}:{whole // 1000 % 60:02}{point}{whole % 1000:03}"
+
+
+def _cue(text: str) -> str:
+    """Return a text that neither format takes for something else: an empty line ends a cue, an arrow begins one."""
+    return " ".join(text.split()).replace("-->", "→")

@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from ingle.core.apart import Answer, answer_calls
 from ingle.core.config import to_table
 from ingle.core.errors import CheckpointError
+from ingle.core.process import Answer, answer_calls
 from ingle.media.ears.whisper import Whisper, open_whisper
 from ingle.media.mouths.kokoro import Kokoro, open_kokoro
 from ingle.media.mouths.piper import MODEL as PIPER

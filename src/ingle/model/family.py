@@ -11,8 +11,7 @@ from importlib import import_module
 from typing import Any
 
 from ingle.core.errors import CheckpointError
-from ingle.core.spec import ModelConfig, Ways
-from ingle.core.sublayers import DeltaRule, Experts, Mixer, ShortConvolution
+from ingle.core.spec import DeltaRule, Experts, Mixer, ModelConfig, ShortConvolution, Ways
 from ingle.model.fields import Fields
 
 

@@ -9,8 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ingle.core.errors import CheckpointError
-from ingle.core.spec import ModelConfig
-from ingle.core.sublayers import DeltaRule
+from ingle.core.spec import DeltaRule, ModelConfig
 from ingle.model.expected import expected_shapes, turned_order
 from ingle.model.family import families
 from ingle.model.tensor import Tensor

@@ -42,7 +42,7 @@ def mixed(mix: Mix, x: Tensor, past: Cache | PackedRows | None, layer: int, last
 
 
 class ConvolutionMixer(nn.Module):
-    """LFM2's mixer: see `core.sublayers.ShortConvolution`."""
+    """LFM2's mixer: see `core.spec.ShortConvolution`."""
 
     def __init__(self, config: ModelConfig, index: int) -> None:
         super().__init__()
@@ -63,7 +63,7 @@ class ConvolutionMixer(nn.Module):
 
 
 class DeltaMixer(nn.Module):
-    """Qwen 3.5's mixer: see `core.sublayers.DeltaRule`."""
+    """Qwen 3.5's mixer: see `core.spec.DeltaRule`."""
 
     def __init__(self, config: ModelConfig, index: int) -> None:
         super().__init__()

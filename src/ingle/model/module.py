@@ -13,10 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from ingle.core.errors import ShapeError
+from ingle.core.media import NO_VECTORS, Vectors
 from ingle.core.room import Need, room_for
-from ingle.core.spec import LayerSpec, ModelConfig
-from ingle.core.sublayers import Experts
-from ingle.core.vectors import NO_VECTORS, Vectors
+from ingle.core.spec import Experts, LayerSpec, ModelConfig
 from ingle.model.cache import Cache, Held, visible
 from ingle.model.checkpoint import Checkpoint
 from ingle.model.memory import RecurrentMemory

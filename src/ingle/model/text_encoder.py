@@ -18,7 +18,7 @@ import numpy.typing as npt
 from tokenizers import Tokenizer, normalizers, pre_tokenizers
 from tokenizers.models import Unigram
 
-from ingle.core.limits import release_memory
+from ingle.core.process import release_memory
 from ingle.kernels.jit import needed
 from ingle.kernels.tower import EncoderShape, Tower, TowerFormat, tower_kernels
 

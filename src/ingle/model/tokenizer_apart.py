@@ -22,7 +22,7 @@ import numpy as np
 
 from ingle.core.config import from_table
 from ingle.core.errors import CheckpointError, RequestError, TemplateError, raised
-from ingle.core.pipes import end_worker, read_message
+from ingle.core.process import end_worker, read_message
 from ingle.model.tokenizer import ControlToken, Tokenizer, TokenizerFacts
 
 ANSWER_S = 10.0

@@ -16,8 +16,7 @@ import numpy as np
 
 from ingle.core.config import to_table
 from ingle.core.errors import CheckpointError, IngleError, RequestError, fault_of
-from ingle.core.limits import limit_memory
-from ingle.core.pipes import write_message
+from ingle.core.process import limit_memory, write_message
 from ingle.model.template import encode_chat, render
 from ingle.model.tokenizer import ControlToken, Tokenizer
 from ingle.model.tokenizer_hf import open_tokenizer

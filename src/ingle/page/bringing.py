@@ -10,9 +10,8 @@ from typing import Any
 
 from nicegui import background_tasks
 
-from ingle.core.errors import IngleError, NoRight
+from ingle.core.errors import IngleError, NoRight, size
 from ingle.core.message import ImagePart, Message
-from ingle.core.words import size
 from ingle.media.painter import asks_to_paint
 from ingle.page.choices import home_choices
 from ingle.page.models import PAUSE_S, may_pull

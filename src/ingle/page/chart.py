@@ -3,8 +3,8 @@
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from ingle.core.event import Fact
 from ingle.core.maker import makers
+from ingle.core.report import Fact
 from ingle.home.examples import list_examples
 from ingle.home.lessons import list_lessons
 from ingle.ledger.chain import Ledger

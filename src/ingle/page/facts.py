@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from ingle.core.energy import amount, energy_in
+from ingle.core.errors import counted
 from ingle.core.message import Chunk
-from ingle.core.words import counted
 from ingle.page.taught import TaughtNotes
 
 _ENDS = {

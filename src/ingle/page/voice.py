@@ -16,8 +16,7 @@ from starlette.websockets import WebSocketDisconnect
 
 from ingle.core.errors import ConfigError, IngleError, NotKept, RequestError
 from ingle.core.media import Sound
-from ingle.media.sound import pcm16_of
-from ingle.media.turn import TurnSettings
+from ingle.media.sound import TurnSettings, pcm16_of
 from ingle.page.pending_answers import PendingAnswer
 from ingle.page.room import Room
 from ingle.page.session import COOKIE, Visitor

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from ingle.core.energy import amount, energy_in
+from ingle.core.errors import counted
 from ingle.core.message import Request
-from ingle.core.words import counted
 from ingle.explain.cause import Cause, Chance, Kind, ProvedCause
 from ingle.explain.sentences import Sentence, sentences_of
 from ingle.explain.words import quoted

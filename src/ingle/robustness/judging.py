@@ -3,7 +3,7 @@
 from ingle.core.digest import digest_json
 from ingle.core.message import Sampling
 from ingle.engine.language_model import LanguageModel
-from ingle.measure.subject import Subject
+from ingle.measure.subjects import Subject
 from ingle.robustness.target import Opinion, Target
 from ingle.safety import answers
 from ingle.safety.judge import load_judge

@@ -7,7 +7,7 @@ from ingle.core.errors import Interrupted
 from ingle.core.message import Message, Request, Sampling
 from ingle.core.report import Report
 from ingle.measure.intervals import wilson
-from ingle.measure.subject import Subject
+from ingle.measure.subjects import Subject
 from ingle.safety.answers import reached, refuses, signs
 
 SHORT = 24

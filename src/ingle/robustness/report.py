@@ -5,8 +5,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from ingle.core.digest import digest_json
-from ingle.core.event import Event, Fact
-from ingle.core.report import Report
+from ingle.core.report import Event, Fact, Report
 from ingle.measure.intervals import wilson
 from ingle.robustness.attack import AttackFile, Outcome
 from ingle.robustness.goals import digest_of

@@ -13,9 +13,7 @@ from ingle.core.digest import digest_json
 from ingle.core.errors import ConfigError
 from ingle.core.message import Request
 from ingle.home.place import Home
-from ingle.measure.finished import Finished, Row
-from ingle.measure.gather import ItemPlan, Progress, gather, silent
-from ingle.measure.subject import Nats
+from ingle.measure.subjects import Finished, ItemPlan, Nats, Progress, Row, gather, silent
 from ingle.robustness.attack import BLOCKED, AttackFile, Kit, Outcome, Reword, Reworded, Step, Steps, Weigh, Weight
 from ingle.robustness.material import AttackMaterial
 from ingle.robustness.prompts import LabelledPrompt

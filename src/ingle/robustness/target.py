@@ -8,7 +8,7 @@ from typing import Protocol
 
 from ingle.core.errors import IngleError
 from ingle.core.message import Chunk, Request, Sampling
-from ingle.measure.subject import Nats, Subject, Task
+from ingle.measure.subjects import Nats, Subject, Task
 from ingle.robustness.attack import BLOCKED, Outcome
 from ingle.safety.middleware import GuardLayer, drive, from_iterator, wrap
 

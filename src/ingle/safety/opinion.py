@@ -5,8 +5,8 @@ from typing import NamedTuple
 
 from ingle.core.energy import NOTHING, Energy
 from ingle.core.errors import GuardError
-from ingle.core.event import Fact
 from ingle.core.message import Message, Request
+from ingle.core.report import Fact
 from ingle.safety.policy import GuardRule
 from ingle.safety.texts import Speaker
 

@@ -16,7 +16,7 @@ from typing import Any, Protocol
 
 from ingle.core.config import from_table
 from ingle.core.errors import ConfigError, Interrupted, raised
-from ingle.core.pipes import end_worker, read_message, write_message
+from ingle.core.process import end_worker, read_message, write_message
 from ingle.scaling.runs import RunSettings
 from ingle.train.trouble import TrainError
 

@@ -11,8 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ingle.core.errors import ConfigError
-from ingle.core.words import counted
+from ingle.core.errors import ConfigError, counted
 from ingle.scaling.form import Form, find_form
 from ingle.scaling.law import Law
 from ingle.scaling.points import Floats, Point, check_points, places_array

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ingle.core.errors import ConfigError
-from ingle.core.event import Event, Fact
+from ingle.core.report import Event, Fact
 from ingle.ledger.chain import Ledger
 from ingle.ledger.row import Row
 

@@ -10,16 +10,15 @@ import numpy as np
 from ingle.core.digest import digest_json
 from ingle.core.errors import Interrupted
 from ingle.core.report import Report
-from ingle.core.state_layout import STEP_TOKENS
+from ingle.core.state import STEP_TOKENS
 from ingle.engine.backend import Segment
 from ingle.engine.language_model import LanguageModel
 from ingle.engine.scoring import score
 from ingle.engine.writing import write
 from ingle.home.place import Home
-from ingle.measure.gather import Progress, silent
 from ingle.measure.intervals import Floats, bootstrap
-from ingle.measure.run import Options, SuiteResult, run_suite
-from ingle.measure.subject import Subject
+from ingle.measure.measuring import Options, SuiteResult, run_suite
+from ingle.measure.subjects import Progress, Subject, silent
 from ingle.scaling.pairs import PairRow, Planter
 from ingle.scaling.settings import ScratchJudge, TextSettings
 from ingle.scaling.sources import Texts

@@ -9,8 +9,7 @@ import numpy.typing as npt
 from ingle.core.errors import Interrupted
 from ingle.engine.language_model import LanguageModel
 from ingle.engine.scoring import score
-from ingle.measure.gather import Progress, silent
-from ingle.measure.subject import begin_id
+from ingle.measure.subjects import Progress, begin_id, silent
 from ingle.scaling.prepared import Prepared, held_out_texts, rows_read
 
 

@@ -17,8 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ingle.core.errors import ConfigError
-from ingle.core.words import counted
+from ingle.core.errors import ConfigError, counted
 
 Floats = npt.NDArray[np.float64]
 FLOPS_A_TOKEN = 6.0

@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 
 from ingle.core.errors import ConfigError
-from ingle.core.event import Sink
 from ingle.core.files import write_atomic
+from ingle.core.report import Sink
 from ingle.home.place import Home
 from ingle.scaling.budget import Cost
 from ingle.scaling.cost import cost_of

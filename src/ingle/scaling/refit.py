@@ -4,8 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ingle.core.errors import ConfigError
-from ingle.core.words import counted
+from ingle.core.errors import ConfigError, counted
 from ingle.scaling.interval import MOST_EXTRAPOLATION, Fit, fit_points, forms_for
 from ingle.scaling.optimal import split
 from ingle.scaling.points import Place, Point, read_points, short, shown

@@ -4,8 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ingle.core.digest import digest_json
-from ingle.core.event import Event, Fact
-from ingle.core.report import shown_interval
+from ingle.core.report import Event, Fact, shown_interval
 from ingle.train.report import cost_rows, figure_facts, training_facts
 
 VERSION = 1

@@ -9,7 +9,7 @@ from typing import Any
 from ingle.core.config import to_table
 from ingle.core.digest import digest_json
 from ingle.core.errors import HomeError
-from ingle.core.event import Sink
+from ingle.core.report import Sink
 from ingle.engine.loading import open_model
 from ingle.engine.source import kept_source
 from ingle.home.base import Base, base_report, list_bases

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from ingle.core.energy import amount
+from ingle.core.errors import counted
 from ingle.core.files import write_atomic
-from ingle.core.words import counted
 from ingle.scaling.sheet import LOSS, Sheet, as_rows, as_table, is_number, number_in, plots_of
 from ingle.train.axes import short
 

@@ -11,7 +11,7 @@ from ingle.core.digest import digest_bytes, digest_json
 from ingle.core.errors import ConfigError
 from ingle.home import fetch
 from ingle.home.place import Home
-from ingle.measure.items import Text, part
+from ingle.measure.data_sets import Text, part
 from ingle.measure.suites import Suite, find_texts
 from ingle.train.examples import ExampleTally, read_records
 

@@ -29,8 +29,8 @@ from ingle.core.config import from_table, to_table
 from ingle.core.digest import digest_json
 from ingle.core.energy import Energy
 from ingle.core.errors import CheckpointError, ConfigError, NotKept
-from ingle.core.event import Event, Fact, Sink
 from ingle.core.files import write_atomic
+from ingle.core.report import Event, Fact, Sink
 from ingle.home.names import check_name
 from ingle.home.place import Home
 from ingle.scaling.dealing import find_runner

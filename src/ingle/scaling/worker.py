@@ -25,8 +25,7 @@ from typing import IO, Any
 from ingle.core.config import from_table
 from ingle.core.energy import Energy
 from ingle.core.errors import CheckpointError, IngleError, fault_of
-from ingle.core.lock import file_lock
-from ingle.core.pipes import read_message, write_message
+from ingle.core.process import file_lock, read_message, write_message
 
 TIMED_STEPS = 6
 _TOLD_EVERY_S = 1.0

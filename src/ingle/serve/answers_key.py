@@ -13,8 +13,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from ingle.core.errors import LedgerError
-from ingle.core.event import Event, Fact
 from ingle.core.files import os_errors, write_atomic
+from ingle.core.report import Event, Fact
 from ingle.home.place import Home
 from ingle.ledger.chain import Ledger
 

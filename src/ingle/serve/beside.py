@@ -9,8 +9,8 @@ from typing import Any, TypeVar
 
 from ingle.core.energy import NOTHING, Energy
 from ingle.core.errors import IngleError
+from ingle.core.media import Vectors
 from ingle.core.message import Chunk, Request
-from ingle.core.vectors import Vectors
 from ingle.engine.job import Job
 from ingle.engine.language_model import LanguageModel
 from ingle.engine.places import AnswerPlace, places_in_steps

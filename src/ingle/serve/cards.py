@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from fastapi import APIRouter, Depends, Query
 
 from ingle.core.config import to_table
-from ingle.core.event import Event
+from ingle.core.report import Event
 from ingle.engine.source import kept_source, list_packs, open_weights
 from ingle.ethics.card import Card, fill
 from ingle.ethics.facts import KINDS, Sources

@@ -6,8 +6,7 @@ from dataclasses import replace
 from ingle.core.message import Chunk, ImagePart, Message, Request, TextPart
 from ingle.engine.language_model import LanguageModel
 from ingle.engine.painting import painted
-from ingle.media.emblem import SIDE, enlarged
-from ingle.media.picture import png_of
+from ingle.media.picture import SIDE, enlarged, png_of
 
 _SIDE = 256
 """Pixels of a side, as the picture is shown: what is painted has fewer, more is only smoother."""

@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
-from ingle.core.event import Event, Fact
 from ingle.core.message import Verdict
+from ingle.core.report import Event, Fact
 from ingle.safety.policy import GuardPolicy
 
 KINDS = {"allow": "guard.tell", "edit": "guard.edit", "block": "guard.block"}

@@ -10,14 +10,13 @@ from typing import Any
 from fastapi import APIRouter, Depends
 from fastapi import Request as HttpRequest
 
-from ingle.core.apart import StopFlag
 from ingle.core.errors import DeltaError, RequestError
 from ingle.core.message import Chunk
+from ingle.core.process import StopFlag
 from ingle.engine.language_model import LanguageModel
 from ingle.engine.painting import USUAL, painted, painting_request
-from ingle.media.emblem import SIDE, enlarged
 from ingle.media.painter import STYLES, wish_of
-from ingle.media.picture import png_of
+from ingle.media.picture import SIDE, enlarged, png_of
 from ingle.serve.ask import Ask
 from ingle.serve.auth import Keyed, asker, service_of
 from ingle.serve.reply import account_of, usage_of

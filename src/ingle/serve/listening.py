@@ -16,8 +16,8 @@ import numpy.typing as npt
 from ingle.core.energy import NOTHING, Energy
 from ingle.core.errors import IngleError, RequestError
 from ingle.core.media import Sound
-from ingle.media.heard import Heard
-from ingle.media.turn import TurnDetector, TurnSettings
+from ingle.media.sound import TurnDetector, TurnSettings
+from ingle.media.speech import Heard
 from ingle.serve.hearing import HearingWish, listen
 from ingle.serve.service import Service
 from ingle.serve.speaking import RATE, sound_of

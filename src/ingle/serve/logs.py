@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
-from ingle.core.event import Fact
+from ingle.core.report import Fact
 
 _LONGEST = 300
 """Most characters of a library's message."""

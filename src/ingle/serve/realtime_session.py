@@ -10,7 +10,7 @@ from typing import Any
 from ingle.core.energy import NOTHING, Energy
 from ingle.core.errors import Busy, IngleError, NotKept, RequestError
 from ingle.core.message import Message, Request, Role
-from ingle.media.turn import TurnSettings
+from ingle.media.sound import TurnSettings
 from ingle.serve.ahead import read_ahead
 from ingle.serve.ask import Ask
 from ingle.serve.errors import body_of

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ingle.core.errors import RequestError
-from ingle.media.turn import TurnSettings
+from ingle.media.sound import TurnSettings
 from ingle.serve.service import Service
 from ingle.serve.speaking import RATE, Voice, voice_of
 

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 from ingle.core.digest import canonical_json, digest_bytes
 from ingle.core.errors import IngleError
-from ingle.core.event import Event, Fact
 from ingle.core.message import Finish, Request, Usage, Verdict
+from ingle.core.report import Event, Fact
 from ingle.home.place import Home
 from ingle.safety.middleware import Blocked
 from ingle.safety.policy import USUAL, GuardPolicy

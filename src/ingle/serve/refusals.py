@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ingle.core.errors import HomeError, IngleError
-from ingle.core.event import Event, Fact
+from ingle.core.report import Event, Fact
 
 REFUSED = "refuse"
 FREE = 30

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 
 from ingle.adapt.choosing import Choice, Chooser
 from ingle.core.errors import HomeError, IngleError, RequestError
-from ingle.core.event import Event
 from ingle.core.message import Chunk, Finish, Request, Usage, Verdict
+from ingle.core.report import Event
 from ingle.energy.meter import Clocks, Meter
 from ingle.engine.job import Job, Outcome, post_directly
 from ingle.engine.language_model import LanguageModel

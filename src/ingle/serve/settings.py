@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 
 from ingle.core.errors import ConfigError
-from ingle.core.limits import memory_bytes
 from ingle.core.message import Sampling
+from ingle.core.process import memory_bytes
 from ingle.engine.job import Capacity
 
 _PENALTY, _REPEAT_LIMIT = 1.1, 160

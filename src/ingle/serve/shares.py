@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from ingle.core.errors import Busy
-from ingle.core.limits import memory_bytes
+from ingle.core.process import memory_bytes
 
 _RETRY_S = 10.0
 _SHARE, _MOST = 16, 256 << 20

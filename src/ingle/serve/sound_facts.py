@@ -5,10 +5,10 @@ import hmac
 from collections.abc import Sequence
 
 from ingle.core.energy import Energy
-from ingle.core.event import Event, Fact
+from ingle.core.report import Event, Fact
 from ingle.home.parts import list_parts
 from ingle.home.place import Home
-from ingle.media.heard import Heard
+from ingle.media.speech import Heard
 from ingle.serve.record import answer_digest
 
 

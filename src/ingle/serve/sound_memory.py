@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
 from ingle.core.errors import NotKept
-from ingle.media.heard import Heard
+from ingle.media.speech import Heard
 
 T = TypeVar("T")
 LIFE_S = 3600

@@ -15,14 +15,13 @@ from typing import Any
 
 import numpy as np
 
-from ingle.core.apart import StopFlag
 from ingle.core.energy import NOTHING, Energy
 from ingle.core.errors import IngleError, RequestError
-from ingle.core.event import Event
 from ingle.core.media import Sound
-from ingle.media.clauses import Cutter
+from ingle.core.process import StopFlag
+from ingle.core.report import Event
 from ingle.media.sound import resampled
-from ingle.media.speech import Mouth
+from ingle.media.speech import Cutter, Mouth
 from ingle.serve.service import Service
 from ingle.serve.sound_facts import speak_event
 

@@ -6,8 +6,7 @@ import zlib
 from collections.abc import Collection, Mapping
 from typing import Any, Literal
 
-from ingle.media.heard import Heard, HeardSegment
-from ingle.media.transcripts import TRANSCRIPTS
+from ingle.media.speech import TRANSCRIPTS, Heard, HeardSegment
 
 Granularity = Literal["word", "segment"]
 FORMATS = ("json", "text", "srt", "vtt", "verbose_json")

@@ -12,8 +12,8 @@ from ingle.core.config import to_table
 from ingle.core.digest import digest_json
 from ingle.core.energy import Energy
 from ingle.core.errors import DeltaError, NotKept, RequestError
-from ingle.core.event import Event, Fact
 from ingle.core.message import Chunk, Request
+from ingle.core.report import Event, Fact
 from ingle.engine.language_model import LanguageModel
 from ingle.explain.cause import AnswerSpan, Cause, ProvedCause, Reader, Said, Variation, Why
 from ingle.explain.groups import parts_of

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from ipaddress import IPv6Address, ip_address
 
 from ingle.core.errors import Busy
-from ingle.core.event import Event
+from ingle.core.report import Event
 from ingle.serve.logs import log
 
 FREE = 30

@@ -19,7 +19,7 @@ from torch import nn
 from ingle.core.digest import digest_json
 from ingle.core.energy import Energy
 from ingle.core.errors import ConfigError
-from ingle.core.limits import release_memory
+from ingle.core.process import release_memory
 from ingle.energy.meter import Span, open_meter
 from ingle.model.memory import RecurrentMemory
 from ingle.model.module import CausalLM

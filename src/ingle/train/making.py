@@ -16,13 +16,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from ingle import __version__
-from ingle.core.candidate import Admit, Candidate
 from ingle.core.config import to_table
-from ingle.core.delta import Delta
+from ingle.core.delta import Admit, Candidate, Delta
 from ingle.core.digest import canonical_json, digest_json
 from ingle.core.errors import Interrupted
-from ingle.core.event import Event, Sink
 from ingle.core.files import os_errors
+from ingle.core.report import Event, Sink
 from ingle.core.room import Headroom
 from ingle.home import fetch
 from ingle.home.base import CURVES

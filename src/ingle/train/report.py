@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from ingle.core.energy import amount, reported
-from ingle.core.event import Fact
+from ingle.core.report import Fact
 
 if TYPE_CHECKING:
     from ingle.train.settings import TrainReport

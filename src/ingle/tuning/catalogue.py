@@ -5,7 +5,7 @@ import importlib.util
 from pathlib import Path
 
 from ingle.core.errors import ConfigError
-from ingle.core.installing import how_to_install
+from ingle.core.files import how_to_install
 
 FOLDER = Path(__file__).parent / "methods"
 

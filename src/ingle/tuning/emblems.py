@@ -17,8 +17,7 @@ from ingle.core.errors import RequestError
 from ingle.home.fetch import FetchProgress, silent
 from ingle.home.pictures import FREE, Illustration, illustrations
 from ingle.home.place import Home
-from ingle.media.emblem import Pixels, emblem_of
-from ingle.media.picture import read_picture
+from ingle.media.picture import Pixels, emblem_of, read_picture
 
 ARTISTS = FREE[:3]
 """Emoji artists: each drew nearly every concept."""

@@ -14,8 +14,7 @@ from ingle.engine.loading import open_model
 from ingle.engine.source import kept_source
 from ingle.home.kept import Kept
 from ingle.home.place import Home
-from ingle.measure.finished import Finished
-from ingle.measure.gather import ItemPlan, gather
+from ingle.measure.subjects import Finished, ItemPlan, gather
 from ingle.model.module import CausalLM
 from ingle.model.tokenizer import Tokenizer
 from ingle.train.corpus import Corpus, corpus_of

@@ -13,7 +13,7 @@ from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
 
 from ingle.core.errors import IngleError, fault_of
-from ingle.core.lock import file_lock
+from ingle.core.process import file_lock
 from ingle.tuning.homework import DONE, FACTORS, read_task, write_done
 
 _NICE = 19

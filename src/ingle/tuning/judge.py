@@ -17,12 +17,10 @@ from ingle.engine.loading import open_model
 from ingle.engine.source import Source
 from ingle.home import fetch
 from ingle.home.place import Home
-from ingle.measure.bits import TextBits
-from ingle.measure.finished import Finished, Row
-from ingle.measure.forgetting import forgetting
-from ingle.measure.gather import ItemPlan, Progress, gather, silent
+from ingle.measure.figures import TextBits, forgetting
 from ingle.measure.intervals import bootstrap, paired_bootstrap, ratio
-from ingle.measure.run import Options, SuiteResult, run_suite
+from ingle.measure.measuring import Options, SuiteResult, run_suite
+from ingle.measure.subjects import Finished, ItemPlan, Progress, Row, gather, silent
 from ingle.measure.suites import find_suite
 from ingle.train.encode import Document
 from ingle.train.packing import Data

@@ -6,7 +6,7 @@ from functools import partial
 from ingle.engine.language_model import LanguageModel
 from ingle.engine.scoring import score
 from ingle.engine.writing import write
-from ingle.measure.subject import Subject
+from ingle.measure.subjects import Subject
 
 
 def subject_of(model: LanguageModel, stopped: Callable[[], bool]) -> Subject:

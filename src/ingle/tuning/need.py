@@ -2,8 +2,7 @@
 
 from dataclasses import dataclass
 
-from ingle.core.pace import speed
-from ingle.core.room import Need
+from ingle.core.room import Need, speed
 from ingle.engine.need import LIBRARIES as SERVING
 from ingle.engine.need import ServedSize
 from ingle.engine.writing import STARTS_BYTES

@@ -18,16 +18,15 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from ingle.core.candidate import Admit, Candidate
 from ingle.core.config import to_table
-from ingle.core.delta import Delta
-from ingle.core.event import Event, Fact, Sink
+from ingle.core.delta import Admit, Candidate, Delta
+from ingle.core.report import Event, Fact, Sink
 from ingle.engine.source import checkpoint_tokenizer, open_weights
 from ingle.home.kept import Kept
 from ingle.home.pictures import FREE
 from ingle.home.place import Home
-from ingle.media.emblem import Pixels
 from ingle.media.painter import CODEBOOK, DECODER, PALETTE, palette_tensor
+from ingle.media.picture import Pixels
 from ingle.model.checkpoint import Checkpoint
 from ingle.model.module import CausalLM, load_module
 from ingle.train.checkpoints import put_back

@@ -7,9 +7,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from ingle.core.event import Event, Fact
 from ingle.core.files import os_errors
-from ingle.core.report import shown_interval
+from ingle.core.report import Event, Fact, shown_interval
 from ingle.train.report import cost_rows, figure_facts, training_facts
 from ingle.tuning.judge import Judgement
 from ingle.tuning.samples import Sample

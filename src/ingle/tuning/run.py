@@ -8,12 +8,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from ingle.core.candidate import Admit, Candidate
-from ingle.core.delta import Delta
+from ingle.core.delta import Admit, Candidate, Delta
 from ingle.core.digest import digest_json
 from ingle.core.errors import ConfigError, PullError
-from ingle.core.event import Event, Sink
 from ingle.core.files import write_atomic
+from ingle.core.report import Event, Sink
 from ingle.core.room import room_for
 from ingle.engine.need import served_size
 from ingle.home.base import CURVES

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from ingle.core.errors import Interrupted
 from ingle.core.message import ROLES, Request, Sampling
-from ingle.measure.subject import Subject
+from ingle.measure.subjects import Subject
 from ingle.model.tokenizer import Tokenizer
 from ingle.train.encode import Document
 

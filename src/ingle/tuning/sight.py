@@ -17,18 +17,16 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from ingle.core.candidate import Admit, Candidate
 from ingle.core.config import to_table
-from ingle.core.delta import Delta
+from ingle.core.delta import Admit, Candidate, Delta
 from ingle.core.digest import digest_bytes, digest_json
-from ingle.core.event import Event, Fact, Sink
+from ingle.core.report import Event, Fact, Sink
 from ingle.engine.source import checkpoint_tokenizer, open_weights
 from ingle.home.kept import Kept
 from ingle.home.place import Home
-from ingle.media.colours import colours
-from ingle.media.packed_rows import pack_lines, pack_rows
-from ingle.media.picture import read_picture
-from ingle.media.projected import EYE, open_eye
+from ingle.media.painter import pack_lines, pack_rows
+from ingle.media.picture import colours, read_picture
+from ingle.media.sight import EYE, open_eye
 from ingle.model.checkpoint import Checkpoint
 from ingle.model.module import load_module
 from ingle.model.tokenizer import Tokenizer
@@ -192,7 +190,7 @@ def _corpus(
 
 
 def tensors_of(heads: Fitted, projector: Projector) -> dict[str, Array]:
-    """Return the delta's tensors; see media/projected.py."""
+    """Return the delta's tensors; see media/sight.py."""
     parts = projector.tensors()
     return {
         "reduce.mean": heads.mean.astype(np.float16),

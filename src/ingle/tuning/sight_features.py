@@ -18,7 +18,7 @@ from ingle.core.media import Picture
 from ingle.home.place import Home
 from ingle.media.eyes.efficientnet import Eye
 from ingle.media.picture import read_picture
-from ingle.media.projected import look
+from ingle.media.sight import look
 from ingle.tuning.sight_pictures import ShownPicture
 
 if TYPE_CHECKING:

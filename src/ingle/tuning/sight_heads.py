@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ingle.media.projected import of_length, said
+from ingle.media.sight import of_length, said
 from ingle.tuning.sight_pictures import ShownPicture
 
 Array = npt.NDArray[Any]

@@ -8,7 +8,7 @@ import numpy.typing as npt
 from ingle.core.media import Picture, PictureLook, SightPiece
 from ingle.core.message import ImagePart, Message, TextPart
 from ingle.engine.seeing import Seen, prompt_of
-from ingle.media.projected import line_of
+from ingle.media.sight import line_of
 from ingle.model.template import render
 from ingle.model.tokenizer import ControlToken, Tokenizer
 from ingle.train.encode import Document

@@ -7,7 +7,7 @@ from ingle.engine.loading import open_model
 from ingle.engine.source import kept_source
 from ingle.home.kept import Kept
 from ingle.home.place import Home
-from ingle.measure.run import Options, SuiteResult, run_suite
+from ingle.measure.measuring import Options, SuiteResult, run_suite
 from ingle.measure.suites import find_suite
 from ingle.train.making import RunWatch
 from ingle.tuning.judge import progress_of

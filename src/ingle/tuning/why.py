@@ -19,10 +19,9 @@ import numpy.typing as npt
 from safetensors.numpy import load, save
 
 from ingle.core.digest import digest_json
-from ingle.core.errors import ConfigError
+from ingle.core.errors import ConfigError, counted
 from ingle.core.files import os_errors, write_atomic
 from ingle.core.message import Request
-from ingle.core.words import counted
 from ingle.engine.loading import open_model
 from ingle.engine.scoring import score
 from ingle.engine.source import Source, candidate_source, kept_source

@@ -2,8 +2,8 @@
 
 from collections.abc import Mapping
 
-from ingle.core.event import Fact
 from ingle.core.maker import Maker
+from ingle.core.report import Fact
 
 
 def _round(facts: Mapping[str, Fact]) -> str:

@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ingle.core.errors import ConfigError, FederatedError, fault_of
-from ingle.core.files import os_errors
-from ingle.core.installing import how_to_install, installed
+from ingle.core.files import how_to_install, installed, os_errors
 from ingle.federated.flower.frames import read_frame, write_frame
 
 Tell = Callable[..., None]

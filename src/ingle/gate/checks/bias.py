@@ -15,10 +15,9 @@ from ingle.core.report import Report
 from ingle.gate.finding import Finding
 from ingle.gate.probes import people
 from ingle.gate.trial import Trial
+from ingle.measure.data_sets import SUM
+from ingle.measure.figures import Setting, plan_pairs, scores_of
 from ingle.measure.intervals import farther_from, paired_bootstrap, wilson
-from ingle.measure.items import SUM
-from ingle.measure.pairs import plan_pairs, scores_of
-from ingle.measure.setting import Setting
 from ingle.measure.suites import Suite
 
 

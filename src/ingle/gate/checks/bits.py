@@ -13,12 +13,9 @@ from ingle.core.report import Report
 from ingle.gate.finding import Finding
 from ingle.gate.probes import general_texts
 from ingle.gate.trial import Trial
-from ingle.measure.bits import CARRY, WINDOW_TOKENS, TextBits, read_text
-from ingle.measure.finished import Row
-from ingle.measure.forgetting import forgetting
-from ingle.measure.gather import ItemPlan
-from ingle.measure.run import Options, run_suite
-from ingle.measure.subject import begin_id
+from ingle.measure.figures import CARRY, WINDOW_TOKENS, TextBits, forgetting, read_text
+from ingle.measure.measuring import Options, run_suite
+from ingle.measure.subjects import ItemPlan, Row, begin_id
 from ingle.measure.suites import find_texts
 
 

@@ -14,10 +14,8 @@ from ingle.core.errors import ConfigError, KernelError
 from ingle.core.report import NO_INTERVAL, Report
 from ingle.gate.finding import Finding
 from ingle.gate.trial import Trial
-from ingle.measure.finished import Passing, Row
-from ingle.measure.gather import ItemPlan, gather
 from ingle.measure.intervals import paired_bootstrap, percent_change
-from ingle.measure.subject import Subject
+from ingle.measure.subjects import ItemPlan, Passing, Row, Subject, gather
 from ingle.tuning.homework import HeldOutExample
 
 

@@ -1,6 +1,6 @@
 """Whether it still recalls what was said far back: facts planted in long texts, the same ones asked of both.
 
-The loss of a text hardly shows that a model forgets (`measure.recall`). This check is for hybrids, for whom the past lies behind a window.
+The loss of a text hardly shows that a model forgets (`measure.suites`). This check is for hybrids, for whom the past lies behind a window.
 """
 
 from dataclasses import asdict, dataclass, replace
@@ -9,9 +9,9 @@ from ingle.core.errors import ConfigError
 from ingle.gate.finding import Finding
 from ingle.gate.trial import Trial
 from ingle.home.fetch import silent
-from ingle.measure.choice import columns
 from ingle.measure.intervals import paired_bootstrap
-from ingle.measure.run import Options, run_suite
+from ingle.measure.measuring import Options, run_suite
+from ingle.measure.subjects import choice_columns
 from ingle.measure.suites import find_suite
 
 
@@ -46,7 +46,7 @@ def check(trial: Trial, limits: Limits) -> Finding | None:
     options = Options(items=limits.items)
     outcomes = [run_suite(trial.home, suite, one, options, trial.progress) for one in (trial.incumbent, trial.challenger)]
     before, after = ([bool(row["recall"]) for row in one.rows] for one in outcomes)
-    changed = paired_bootstrap(columns(before), columns(after))
+    changed = paired_bootstrap(choice_columns(before), choice_columns(after))
     first, second = (replace(one.main, name=name) for one, name in zip(outcomes, ("before", "after"), strict=True))
     change = replace(second, name="change", value=changed.value, low=changed.interval.low, high=changed.interval.high,
                      interval=changed.interval.method)  # fmt: skip

@@ -12,8 +12,7 @@ from ingle.gate.probes import harmful
 from ingle.gate.shares import Posed, compare, harmful_requests, refuse_bad_limits, shares_now
 from ingle.gate.trial import Trial
 from ingle.home.place import Home
-from ingle.measure.gather import Progress
-from ingle.measure.subject import Subject
+from ingle.measure.subjects import Progress, Subject
 from ingle.robustness.prompts import lookalikes
 from ingle.robustness.refusing import SHORT, asked
 from ingle.safety.answers import refuses

@@ -22,9 +22,8 @@ from ingle.gate.finding import Finding
 from ingle.gate.probes import ProbeQuestion, harmful
 from ingle.gate.suspicion import refuses, suspicions
 from ingle.gate.trial import Trial
-from ingle.measure.finished import Row
-from ingle.measure.gather import ItemPlan
 from ingle.measure.intervals import paired_bootstrap, wilson
+from ingle.measure.subjects import ItemPlan, Row
 
 
 @dataclass(frozen=True, slots=True)

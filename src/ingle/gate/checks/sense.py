@@ -18,7 +18,7 @@ from ingle.gate.finding import Finding
 from ingle.gate.probes import general_questions
 from ingle.gate.trial import Trial
 from ingle.measure.intervals import bootstrap
-from ingle.measure.subject import Task
+from ingle.measure.subjects import Task
 
 _OTHERS = 2
 """Other questions that each answer is compared with."""

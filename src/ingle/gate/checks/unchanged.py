@@ -12,7 +12,7 @@ import numpy as np
 from ingle.core.digest import digest_json
 from ingle.core.errors import ConfigError
 from ingle.core.report import Report
-from ingle.core.state_layout import STEP_TOKENS
+from ingle.core.state import STEP_TOKENS
 from ingle.engine.backend import Segment
 from ingle.engine.language_model import LanguageModel
 from ingle.gate.finding import Finding

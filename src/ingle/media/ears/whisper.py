@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from ingle.core.errors import RequestError
 from ingle.media.ears.mel import HOP, RATE, log_mel
-from ingle.media.heard import HeardSegment, HeardWord, Window
+from ingle.media.speech import HeardSegment, HeardWord, Window
 
 WINDOW_S = 30.0
 PADDING_S = 6.0

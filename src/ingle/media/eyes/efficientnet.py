@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from ingle.core.digest import digest_file
 from ingle.core.errors import CheckpointError
-from ingle.media.network import Convolution, Network
+from ingle.media.painter import Convolution, Network
 from ingle.media.state_dict import read_state_dict
 
 Array = npt.NDArray[Any]

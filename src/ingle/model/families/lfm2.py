@@ -4,8 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ingle.core.errors import CheckpointError
-from ingle.core.spec import ModelConfig
-from ingle.core.sublayers import ShortConvolution
+from ingle.core.spec import ModelConfig, ShortConvolution
 from ingle.model.family import Family, Traits, mixers_of
 from ingle.model.fields import Fields
 

@@ -3,8 +3,7 @@
 from typing import Any
 
 from ingle.core.errors import CheckpointError
-from ingle.core.spec import ModelConfig, Ways
-from ingle.core.sublayers import Experts
+from ingle.core.spec import Experts, ModelConfig, Ways
 from ingle.model.family import EXPERTS_IN_GGUF, Family, Traits, attention_bias, no_windows
 from ingle.model.fields import Fields
 

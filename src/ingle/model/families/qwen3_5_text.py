@@ -3,8 +3,7 @@
 from typing import Any
 
 from ingle.core.errors import CheckpointError
-from ingle.core.spec import ModelConfig, Ways
-from ingle.core.sublayers import DeltaRule
+from ingle.core.spec import DeltaRule, ModelConfig, Ways
 from ingle.model.family import Family, Traits, attention_bias, mixers_of
 from ingle.model.fields import Fields
 

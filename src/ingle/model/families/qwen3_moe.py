@@ -4,8 +4,7 @@ from dataclasses import replace
 from typing import Any
 
 from ingle.core.errors import CheckpointError
-from ingle.core.spec import ModelConfig
-from ingle.core.sublayers import Experts
+from ingle.core.spec import Experts, ModelConfig
 from ingle.model.families import qwen3
 from ingle.model.family import EXPERTS_IN_GGUF, Family, Traits
 from ingle.model.fields import Fields

@@ -25,8 +25,7 @@ from typing import Any
 
 from ingle.core.digest import digest_bytes
 from ingle.core.errors import ConfigError, Interrupted, fault_of
-from ingle.core.files import os_errors, write_atomic
-from ingle.core.installing import how_to_install
+from ingle.core.files import how_to_install, os_errors, write_atomic
 from ingle.scaling.dealing import LAST, LOOK_S, PATIENCE_S, Hear, Job, Messages, WorkerProcess, cores, deal
 from ingle.scaling.prepared import FILES
 from ingle.train.trouble import TrainError

@@ -18,7 +18,7 @@ LEAST_DIALOGUE = 512
 
 @dataclass(frozen=True, slots=True)
 class SearchSettings:
-    """Settings of the search for retrieval groups; see `hybridize.search`."""
+    """Settings of the search for retrieval groups; see `hybridize.hybridizing`."""
 
     documents: int = 10
     """Documents with facts in each round."""

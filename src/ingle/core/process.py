@@ -1,0 +1,456 @@
+"""Processes of one's own, and what holds between processes: limits of memory and time, locks, messages through pipes."""
+
+import contextlib
+import ctypes
+import json
+import math
+import os
+import subprocess
+import sys
+import time
+import weakref
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from threading import Lock, Timer
+from typing import IO, Any
+
+from ingle.core.errors import HomeError, IngleError, Interrupted, fault_of, raised
+from ingle.core.files import os_errors
+
+# Messages between this process and a worker of its own: a line of JSON, and the bytes that it announces.
+
+
+_MOST_LINE = 64 << 20
+
+
+def write_message(stream: IO[bytes], header: dict[str, Any], data: bytes = b"") -> None:
+    """Write a header with its bytes, and flush."""
+    stream.write(json.dumps(header | {"bytes": len(data)}).encode() + b"\n" + data)
+    stream.flush()
+
+
+def read_message(stream: IO[bytes]) -> tuple[dict[str, Any], bytes]:
+    """Return a header and the bytes that it announces. Raises EOFError where the other side has ended."""
+    line = stream.readline(_MOST_LINE)
+    if not line.endswith(b"\n"):
+        raise EOFError
+    header: dict[str, Any] = json.loads(line)
+    size = int(header.get("bytes", 0))
+    data = stream.read(size)
+    if len(data) != size:
+        raise EOFError
+    return header, data
+
+
+def end_worker(process: "subprocess.Popen[bytes]") -> None:
+    """Kill a worker, wait for its end, and close its pipes."""
+    process.kill()
+    process.wait()
+    for stream in (process.stdin, process.stdout):
+        if stream is not None:
+            with suppress(OSError):
+                stream.close()
+
+
+# A lock between processes, held by an open file: it is free again when its process dies.
+
+
+_POLL_S = 0.05
+_WINDOWS_OFFSET = 1 << 30  # msvcrt locks bytes against reading too, so the locked byte lies behind the holder's name
+
+
+@contextmanager
+def file_lock(path: Path, waiting: Callable[[str], None] = lambda _: None, timeout_s: float | None = None) -> Iterator[None]:
+    """Hold `path` against every other process and thread, and free it at the end of the block.
+
+    If the lock is taken, `waiting` hears once who holds it. The file stays: deleting it would let two others in.
+    Raises HomeError after `timeout_s` (None = waits for ever, 0 = doesn't wait), or when the file can't be made.
+    """
+    with os_errors(path):
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        _wait(handle, path, waiting, timeout_s)
+        _sign(handle)
+        try:
+            yield
+        finally:
+            _release(handle)
+    finally:
+        os.close(handle)
+
+
+def _wait(handle: int, path: Path, waiting: Callable[[str], None], timeout_s: float | None) -> None:
+    began = time.monotonic()
+    announced = False
+    while not _try(handle):
+        holder = _holder(handle)
+        if timeout_s is not None and time.monotonic() - began >= timeout_s:
+            raise HomeError(path.name, "is in use", holder, "Wait for that process to end, then try again.")
+        if not announced:
+            waiting(f"Waiting for {holder} ({path.stem}).")
+            announced = True
+        # Polling, because a blocking flock can't be given up after a time, nor interrupted on Windows.
+        time.sleep(_POLL_S)
+
+
+def _sign(handle: int) -> None:
+    """Write our process id for those who wait."""
+    with contextlib.suppress(OSError):  # a full disk must not stop us: the lock itself needs no bytes
+        os.ftruncate(handle, 0)
+        os.lseek(handle, 0, os.SEEK_SET)
+        os.write(handle, str(os.getpid()).encode())
+
+
+def _holder(handle: int) -> str:
+    with contextlib.suppress(OSError):
+        os.lseek(handle, 0, os.SEEK_SET)
+        pid = os.read(handle, 32).decode("ascii", "replace")
+        if pid:
+            return f"process {pid}"
+    return "another process"
+
+
+if sys.platform == "win32":
+    import msvcrt
+
+    def _try(handle: int) -> bool:
+        try:
+            os.lseek(handle, _WINDOWS_OFFSET, os.SEEK_SET)
+            msvcrt.locking(handle, msvcrt.LK_NBLCK, 1)
+        except OSError:
+            return False
+        return True
+
+    def _release(handle: int) -> None:
+        os.lseek(handle, _WINDOWS_OFFSET, os.SEEK_SET)
+        msvcrt.locking(handle, msvcrt.LK_UNLCK, 1)
+
+else:
+    import fcntl
+
+    def _try(handle: int) -> bool:
+        try:
+            # flock and not lockf: it also holds between two threads of one process.
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True
+
+    def _release(handle: int) -> None:
+        fcntl.flock(handle, fcntl.LOCK_UN)
+
+
+# Limits of memory: those that a container sets, and those that a process sets for itself before it works on a stranger's files.
+
+
+_FIRST_TO_GO = 800
+"""Of 1,000: how gladly the system ends a process."""
+_ARENA_MAX = -8
+"""Number of an option of `mallopt`: the most heaps."""
+
+
+def limit_memory(more: int) -> None:
+    """Let this process take so many bytes of address space more than it has; beyond, allocations fail. Linux alone keeps to it.
+
+    Nor does it write core files from here on.
+    """
+    try:
+        import resource
+    except ImportError:  # Windows
+        return
+    with suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        pages = int(Path("/proc/self/statm").read_text().split()[0])
+        _, hard = resource.getrlimit(resource.RLIMIT_AS)
+        most = pages * os.sysconf("SC_PAGE_SIZE") + more
+        resource.setrlimit(resource.RLIMIT_AS, (most if hard == resource.RLIM_INFINITY else min(most, hard), hard))
+
+
+def limit_cpu(more_s: int) -> None:
+    """Let this process take so many whole seconds of processor time from now on; then the system kills it. Unix alone keeps to it."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    _, hard = resource.getrlimit(resource.RLIMIT_CPU)
+    most = math.ceil(used.ru_utime + used.ru_stime) + more_s
+    with suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_CPU, (most if hard == resource.RLIM_INFINITY else min(most, hard), hard))
+
+
+def give_way() -> None:
+    """Let the system end this process before others where memory runs out. Linux alone keeps to it."""
+    with suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text(str(_FIRST_TO_GO))
+
+
+def memory_bytes(groups: Path = Path("/proc/self/cgroup"), mount: Path = Path("/sys/fs/cgroup")) -> int:
+    """Return the memory that this process may use: the machine's, or what its container (cgroup, version 1 or 2) is limited to, if less.
+
+    8 GB if unknown. `groups` and `mount`: where the system tells.
+    """
+    machine = 8 << 30
+    if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
+        machine = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return min([machine, *_group_limits(groups, mount)])
+
+
+def _group_limits(groups: Path, mount: Path) -> Iterator[int]:
+    """Yield the limits of this process's group and of every group above it."""
+    for place, name, *_ in _group_places(groups, mount):
+        with suppress(OSError, ValueError):  # "max" is no limit
+            yield int((place / name).read_text())
+
+
+def _group_places(groups: Path, mount: Path) -> Iterator[tuple[Path, str, str, str]]:
+    """Yield the folders of this process's group and of every group above it; the names of the files of limit and use, and that of files
+    which were read, in `memory.stat`."""
+    try:
+        lines = groups.read_text().splitlines()
+    except OSError:
+        return
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        if controllers == "":
+            root, names = mount, ("memory.max", "memory.current", "inactive_file")
+        elif "memory" in controllers.split(","):
+            root, names = mount / "memory", ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
+        else:
+            continue
+        # Within a container the path may be the host's, and its mount is the container's own group: so up to the root.
+        folder = root / path.strip("/")
+        for place in (folder, *folder.parents):
+            yield place, *names
+            if place == root:
+                break
+
+
+def free_bytes(
+    groups: Path = Path("/proc/self/cgroup"), mount: Path = Path("/sys/fs/cgroup"), told: Path = Path("/proc/meminfo")
+) -> int | None:
+    """Return the memory that this process may still take before something must give: what the system can have at once, or what is left of
+    the limits of its container and of its address space, if less. None where the system doesn't tell.
+
+    `groups`, `mount` and `told`: where the system tells.
+    """
+    left = [*_group_room(groups, mount), *_address_room()]
+    with suppress(OSError, ValueError, IndexError):
+        table = dict(line.split(":", 1) for line in told.read_text().splitlines() if ":" in line)
+        left.append(int(table.get("MemAvailable", "").split()[0]) << 10 if "MemAvailable" in table else memory_bytes(groups, mount))
+    return max(0, min(left)) if left else None
+
+
+def own_bytes() -> int:
+    """Return the memory of this process that no file holds; 0 where the system doesn't tell."""
+    with suppress(OSError, ValueError, IndexError):
+        resident, shared = map(int, Path("/proc/self/statm").read_bytes().split()[1:3])
+        return (resident - shared) * os.sysconf("SC_PAGE_SIZE")
+    return 0
+
+
+def _address_room() -> Iterator[int]:
+    """Yield what is left of this process's address space, if that is limited."""
+    with suppress(ImportError, OSError, ValueError, IndexError):
+        import resource
+
+        limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+        if limit != resource.RLIM_INFINITY:
+            yield limit - int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def _group_room(groups: Path, mount: Path) -> Iterator[int]:
+    """Yield what is left of the limit of this process's group and of every group above it. Files that were read count as free."""
+    for place, limit_name, used_name, files in _group_places(groups, mount):
+        with suppress(OSError, ValueError):
+            limit, used = (int((place / name).read_text()) for name in (limit_name, used_name))
+            table = dict(line.split() for line in (place / "memory.stat").read_text().splitlines())
+            yield limit - used + int(table.get(files, 0))
+
+
+def share_heap() -> None:
+    """Let all threads of this process take memory from one heap, where the C library can (glibc); before they begin.
+
+    Otherwise each has a heap of its own, and what it freed is no use to the others: 8 MB of an idle server.
+    """
+    if change := getattr(ctypes.CDLL(None), "mallopt", None) if os.name == "posix" else None:
+        change(_ARENA_MAX, 1)
+
+
+def release_memory() -> None:
+    """Return freed memory to the system, where the C library can (glibc)."""
+    if trim := getattr(ctypes.CDLL(None), "malloc_trim", None) if os.name == "posix" else None:
+        trim(0)
+
+
+# Work in a process of one's own: what may take long or much memory, or end whoever does it, ends that process alone.
+# `ProcessApart` is the side that asks: it starts the process at the first question, lets it go when nobody has asked for some time, and
+# kills it at a limit, or when nobody waits for the answer any more. `answer_calls` is the side that answers. A message is a line of JSON
+# and bytes.
+
+
+Answer = tuple[dict[str, Any], bytes]
+Call = Callable[[dict[str, Any], bytes], Answer]
+
+
+class ProcessEnded(Exception):
+    """The process ended before it had answered, or was killed at a limit."""
+
+
+class StopFlag:
+    """Whether anybody still waits for some work. Whoever does the work looks here between its pieces."""
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._end: Callable[[], None] | None = None
+        self.is_set = False
+
+    def set(self) -> None:
+        """Say that nobody waits any more; what runs in another process ends at once."""
+        with self._lock:
+            self.is_set = True
+            if self._end is not None:
+                self._end()
+
+    def check(self) -> None:
+        """Raise Interrupted if nobody waits any more."""
+        if self.is_set:
+            raise Interrupted("work", "Nobody waits for this any more")
+
+    @contextmanager
+    def ending(self, end: Callable[[], None]) -> Iterator[None]:
+        """Have `end` called where `set` comes inside this block."""
+        with self._lock:
+            self.check()
+            self._end = end
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._end = None
+
+
+class ProcessApart:
+    """The handle of one process. Safe to use from several threads, which take turns."""
+
+    def __init__(self, module: str, answer_s: float, idle_s: float) -> None:
+        """`module`: run as `python -P -m`, and calls `answer_calls`. `answer_s`: longest time for one answer. Starts nothing."""
+        self._module, self._answer_s, self._idle_s = module, answer_s, idle_s
+        self._lock = Lock()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._timer: Timer | None = None
+        self._closing = False
+        self.cpu_s = 0.0
+        """Seconds of processor time that all answers took."""
+
+    def ask(self, call: str, facts: Mapping[str, Any], data: bytes = b"", stop: StopFlag | None = None, tries: int = 1) -> Answer:
+        """Return the answer to one call.
+
+        Raises what the call raises, ProcessEnded where the process ends `tries` times, Interrupted where `stop` is set meanwhile.
+        """
+        with self._lock:
+            if self._timer is not None:
+                self._timer.cancel()
+            try:
+                answer, found = self._tried({"call": call, **facts}, data, stop or StopFlag(), tries)
+            finally:
+                self._rest()
+        self.cpu_s += float(answer.get("cpu_s", 0.0))
+        if fault := answer.get("fault"):
+            raise raised(fault)
+        return answer, found
+
+    def close(self) -> None:
+        """End the process, also in the middle of an answer, and wait for it. A later question starts it again."""
+        self._closing = True
+        if (process := self._process) is not None:
+            process.kill()
+        with self._lock:
+            self._end()
+            self._closing = False
+
+    @property
+    def pid(self) -> int | None:
+        """The process's number; None while there is none."""
+        process = self._process
+        return process.pid if process is not None and process.poll() is None else None
+
+    def _tried(self, header: dict[str, Any], data: bytes, stop: StopFlag, tries: int) -> Answer:
+        for _ in range(tries):
+            process = self._started()
+            assert process.stdin is not None
+            assert process.stdout is not None
+            timer = Timer(self._answer_s, process.kill)
+            timer.start()
+            try:
+                with stop.ending(process.kill):
+                    write_message(process.stdin, header, data)
+                    return read_message(process.stdout)
+            except (EOFError, OSError):
+                self._end()
+                stop.check()
+                if self._closing:
+                    break
+            finally:
+                timer.cancel()
+        raise ProcessEnded
+
+    def _started(self) -> "subprocess.Popen[bytes]":
+        if self._process is not None and self._process.poll() is None:
+            return self._process
+        self._end()
+        command, pipe = [sys.executable, "-P", "-m", self._module], subprocess.PIPE
+        process = self._process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, env=dict(os.environ))
+        weakref.finalize(self, end_worker, process)
+        return process
+
+    def _rest(self) -> None:
+        """End the process after a while, unless somebody asks again."""
+        self._timer = Timer(self._idle_s, self._end_idle, (self._process,))
+        self._timer.daemon = True
+        self._timer.start()
+
+    def _end_idle(self, process: "subprocess.Popen[bytes] | None") -> None:
+        with self._lock:
+            if process is self._process:
+                self._end()
+
+    def _end(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._process is not None:
+            end_worker(self._process)
+        self._process = None
+
+
+def answer_calls(
+    calls: Mapping[str, Call], more_bytes: int, fault: Callable[[Exception], IngleError], nice: int = 0, cpu_s: int | None = None
+) -> None:
+    """Answer the calls that come by standard input until it ends. `fault`: what to say of an error that is not one of ours.
+
+    `more_bytes`: limit of address space beyond what this process has; `cpu_s`: limit of processor time for one answer, at which the system
+    kills this process; `nice`: how far it gives way to others.
+    """
+    answers = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # what a library prints must not come between
+    if nice and os.name == "posix":
+        os.nice(nice)
+    limit_memory(more_bytes)
+    give_way()  # whoever asked can ask again; a server that is ended takes all with it
+    while True:
+        try:
+            question, data = read_message(sys.stdin.buffer)
+        except EOFError:
+            return
+        began_s = time.process_time()
+        if cpu_s is not None:
+            limit_cpu(cpu_s)
+        try:
+            answer, found = calls[question["call"]](question, data)
+        except IngleError as error:
+            answer, found = {"fault": fault_of(error)}, b""
+        except Exception as error:  # of a library, or of damaged files
+            answer, found = {"fault": fault_of(fault(error))}, b""
+        write_message(answers, answer | {"cpu_s": time.process_time() - began_s}, found)
