@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from ingle.core.errors import CheckpointError, ConfigError
 from ingle.core.media import NO_VECTORS, Vectors
 from ingle.core.spec import LayerSpec, ModelConfig, Rope, Ways
-from ingle.core.state import CACHES, parts
+from ingle.core.state import CACHES, parts, write
 from ingle.engine import packing, team
 from ingle.engine.backend import Segment, prefill, step
 from ingle.engine.cpu import CpuBackend
@@ -143,7 +143,7 @@ def test_an_int8_cache_holds_exactly_what_numpy_would_put_there(tmp_path: Path, 
         for number, place in enumerate(np.ndindex(mine.shape[:-1])):
             keys, values, _ = parts(theirs[place], width)
             expected = np.zeros_like(mine[place])
-            state.write(expected, width, slice(0, 16), keys.T, values)
+            write(expected, width, slice(0, 16), keys.T, values)
             np.testing.assert_array_equal(mine[place], expected, err_msg=f"block {number}")
 
 
