@@ -20,7 +20,7 @@ from adapt_home import Log, Pupil, bench_home, marks, plain_answers, shown
 from harness import Figure
 from ingle.engine.language_model import LanguageModel
 from ingle.engine.loading import open_model
-from ingle.engine.source import checkpoint_tokenizer, kept_source, open_weights
+from ingle.engine.packs import checkpoint_tokenizer, kept_source, open_weights
 from ingle.home.deltas import delta_report, list_deltas, put_candidate, put_delta
 from ingle.home.kept import get_kept
 from servers import say

@@ -24,10 +24,10 @@ from ingle.core.digest import digest_file, digest_json
 from ingle.core.errors import IngleError
 from ingle.core.example import Example
 from ingle.core.message import Message, Request
+from ingle.engine.answer import write
 from ingle.engine.language_model import LanguageModel
 from ingle.engine.loading import open_model
-from ingle.engine.source import kept_source
-from ingle.engine.writing import write
+from ingle.engine.packs import kept_source
 from ingle.home.examples import list_examples
 from ingle.home.kept import Kept, get_kept
 from ingle.home.place import Home, find_home

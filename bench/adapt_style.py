@@ -34,7 +34,7 @@ from adapt_home import FOLDER, OWNER, Log, Pupil, allow_other_code, bench_home, 
 from harness import finish, show
 from ingle.adapt.admit import Feedback, take_feedback
 from ingle.core.message import Sampling
-from ingle.engine.writing import write
+from ingle.engine.answer import write
 from ingle.home.examples import list_examples
 from servers import say, start_bench
 

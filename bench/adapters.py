@@ -26,19 +26,18 @@ import numpy.typing as npt
 from client import NO_END, Reply, ask, words
 from harness import Figure, alternate, finish, ratios, show
 from ingle.core.spec import ModelConfig
-from ingle.engine.adapter import Addition, linear_shapes, unpack_adapter
-from ingle.engine.backend import Segment, prefill
-from ingle.engine.cpu import CpuBackend
+from ingle.engine.backend import Addition, Segment, linear_shapes, prefill, unpack_adapter
+from ingle.engine.cpu_backend import CpuBackend
 from ingle.engine.loading import Opener
-from ingle.engine.packing import pack_checkpoint, read_pack, unpacked
-from ingle.engine.team import Cores
+from ingle.engine.packs import pack_checkpoint, read_pack, unpacked
+from ingle.engine.threads import Cores
 from ingle.home.deltas import put_delta
 from ingle.home.kept import get_kept, remove
 from ingle.home.place import Home
 from ingle.kernels import layout as at
 from ingle.kernels import naive
 from ingle.model.checkpoint import open_checkpoint
-from ingle.model.rope import inverse_frequencies
+from ingle.model.hf_config import inverse_frequencies
 from model import smollm2
 from servers import Server, say, scratch_home, start_bench, start_ingle, stopping
 

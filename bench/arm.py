@@ -34,7 +34,7 @@ import json, sys
 from ingle.core.message import Request, Sampling
 from ingle.engine.answer import answer
 from ingle.engine.loading import open_model
-from ingle.engine.source import kept_source
+from ingle.engine.packs import kept_source
 from ingle.home.kept import get_kept
 from ingle.home.place import find_home
 home, count = find_home(), int(sys.argv[1])

@@ -15,7 +15,7 @@ from typing import Any
 from harness import finish, show
 from ingle.core.errors import IngleError
 from ingle.engine.loading import open_model
-from ingle.engine.source import kept_source
+from ingle.engine.packs import kept_source
 from ingle.home.kept import get_kept
 from ingle.home.place import Home, find_home
 from ingle.robustness.attack import find_attacks

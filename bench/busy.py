@@ -18,7 +18,7 @@ import numpy as np
 from harness import alternate, finish, over_best, show
 from ingle.engine.backend import Backend, prefill, step
 from ingle.engine.loading import Opener
-from ingle.engine.team import Cores
+from ingle.engine.threads import Cores
 from ingle.home.kept import get_kept
 from ingle.home.place import find_home
 from model import smollm2

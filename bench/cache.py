@@ -22,8 +22,8 @@ from ingle.core.errors import IngleError
 from ingle.engine.backend import prefill, step
 from ingle.engine.language_model import LanguageModel
 from ingle.engine.loading import open_model
+from ingle.engine.packs import kept_source
 from ingle.engine.scoring import score
-from ingle.engine.source import kept_source
 from ingle.home.kept import get_kept
 from ingle.home.place import Home
 from ingle.measure.data_sets import part, xsum_texts

@@ -37,9 +37,8 @@ from ingle.engine.language_model import LanguageModel
 from ingle.engine.loading import Opener
 from ingle.engine.prefix_cache import PrefixCache
 from ingle.engine.scheduler import Scheduler
-from ingle.engine.team import Cores
-from ingle.engine.tool_calls import CLOSE, ToolCallStream
-from ingle.engine.tools import style_of, tool_constraint
+from ingle.engine.threads import Cores
+from ingle.engine.tools import CLOSE, ToolCallStream, style_of, tool_constraint
 from ingle.home.kept import get_kept
 from ingle.home.place import find_home
 from ingle.measure.suites import KINDS, make_fact

@@ -27,7 +27,7 @@ from ingle.engine.loading import Opener
 from ingle.engine.prefix_cache import PrefixCache
 from ingle.engine.scheduler import Scheduler
 from ingle.engine.speculative import StepTimer
-from ingle.engine.team import Cores
+from ingle.engine.threads import Cores
 from ingle.home.kept import get_kept
 from ingle.home.place import find_home
 from model import documents, smollm2

@@ -27,9 +27,8 @@ import numpy.typing as npt
 from drift import opened
 from harness import finish, show
 from ingle.core.message import Sampling
-from ingle.engine.language_model import LanguageModel
-from ingle.engine.painting import USUAL, likeness, painted, painting_request
-from ingle.engine.writing import write
+from ingle.engine.answer import write
+from ingle.engine.language_model import USUAL, LanguageModel, likeness, painted, painting_request
 from ingle.home.deltas import delta_report, get_delta
 from ingle.home.kept import get_kept
 from ingle.home.pictures import HELD_OUT

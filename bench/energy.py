@@ -24,9 +24,9 @@ from ingle.energy.meter import Meter, estimate, open_meter
 from ingle.engine.job import Capacity, Job
 from ingle.engine.language_model import LanguageModel
 from ingle.engine.loading import open_model
+from ingle.engine.packs import kept_source
 from ingle.engine.prefix_cache import PrefixCache
 from ingle.engine.scheduler import Scheduler
-from ingle.engine.source import kept_source
 from ingle.home.kept import get_kept
 from ingle.home.place import Home
 from servers import Server, say, scratch_home, start_bench, start_ingle, stopping

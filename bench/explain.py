@@ -29,7 +29,7 @@ from ingle.core.message import Message, Request
 from ingle.engine.answer import answer
 from ingle.engine.language_model import LanguageModel
 from ingle.engine.loading import open_model
-from ingle.engine.source import kept_source
+from ingle.engine.packs import kept_source
 from ingle.explain.cause import AnswerSpan, Said, Why
 from ingle.explain.direct import direct_reader
 from ingle.explain.effects import Falls, Left

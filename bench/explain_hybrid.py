@@ -27,8 +27,8 @@ from ingle.core.state import STEP_TOKENS
 from ingle.engine.backend import Segment
 from ingle.engine.language_model import LanguageModel
 from ingle.engine.loading import open_model
-from ingle.engine.sight import Group, Reach, remembering_groups, retrieval_groups, widest_reach, without_sight
-from ingle.engine.source import kept_source
+from ingle.engine.packs import kept_source
+from ingle.engine.windowed import Group, Reach, remembering_groups, retrieval_groups, widest_reach, without_sight
 from ingle.explain.groups import parts_of
 from ingle.home.kept import get_kept
 from ingle.home.place import find_home

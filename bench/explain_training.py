@@ -37,7 +37,7 @@ import numpy.typing as npt
 import torch
 
 from harness import finish, show
-from ingle.engine.source import checkpoint_tokenizer, open_weights
+from ingle.engine.packs import checkpoint_tokenizer, open_weights
 from ingle.home.kept import get_kept
 from ingle.home.place import find_home
 from ingle.measure.data_sets import sst2

@@ -27,9 +27,9 @@ import numpy as np
 
 from harness import finish, show
 from ingle.core.delta import Candidate
-from ingle.engine.adapter import linear_shapes
+from ingle.engine.backend import linear_shapes
 from ingle.engine.loading import open_model
-from ingle.engine.source import candidate_source, kept_source, open_weights
+from ingle.engine.packs import candidate_source, kept_source, open_weights
 from ingle.federated.aggregate import first_factors, trained_names
 from ingle.federated.at_home import Taking, node_of
 from ingle.federated.coordinate import gather, run_round

@@ -20,7 +20,7 @@ from harness import alternate, finish, ratios, show
 from ingle.core.message import Message, Request, Sampling
 from ingle.engine.answer import answer
 from ingle.engine.loading import Opener
-from ingle.engine.team import Cores
+from ingle.engine.threads import Cores
 from ingle.home.kept import get_kept
 from ingle.home.place import find_home
 from ingle.safety.holding import Undecided

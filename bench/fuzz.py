@@ -39,10 +39,8 @@ def seeds(folder: Path) -> None:
     from safetensors.numpy import save_file
 
     from ingle.core.spec import LayerSpec, ModelConfig, Rope
-    from ingle.model.expected import expected_shapes
-    from ingle.model.export import save_hf
-    from ingle.model.export_gguf import write_gguf
-    from ingle.model.export_words import words_of
+    from ingle.model.exporting import save_hf, words_of, write_gguf
+    from ingle.model.tensor import expected_shapes
     from ingle.scaling.vocabulary import find_vocabulary
 
     config = ModelConfig("llama", 300, 32, 48, 2, 1, 16, (LayerSpec((0,)),), 64, Rope(), tie_embeddings=True)
@@ -125,13 +123,12 @@ def target(name: str, folder: Path) -> Callable[[bytes], None]:
     """Return the function that takes an input; Ingle's own errors are how it should end."""
     from ingle.core.errors import IngleError
     from ingle.core.message import Message
-    from ingle.engine.source import checkpoint_tokenizer
+    from ingle.engine.packs import checkpoint_tokenizer
     from ingle.media.picture import read_picture
     from ingle.media.sound import Recording
     from ingle.model.checkpoint import Checkpoint, open_checkpoint
     from ingle.model.template import encode_chat
-    from ingle.model.tokenizer import Tokenizer, TokenizerFacts
-    from ingle.model.tokenizer_hf import open_tokenizer
+    from ingle.model.tokenizer import Tokenizer, TokenizerFacts, open_tokenizer
     from ingle.tuning.peft_files import read_peft
 
     work = Path(tempfile.mkdtemp(dir=ROOT, prefix=f"fuzz-{name}-"))

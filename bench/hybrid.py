@@ -29,11 +29,11 @@ from ingle.core.errors import IngleError
 from ingle.core.spec import ModelConfig
 from ingle.core.state import StateLayout
 from ingle.engine.backend import prefill, step
-from ingle.engine.hybrid import KIND, spec_tensors
+from ingle.engine.delta_kinds import LAYERS_KIND, spec_tensors
 from ingle.engine.language_model import LanguageModel
 from ingle.engine.loading import open_model
+from ingle.engine.packs import kept_source, open_weights
 from ingle.engine.scoring import score
-from ingle.engine.source import kept_source, open_weights
 from ingle.home.deltas import delta_tensors, get_delta, put_delta
 from ingle.home.fetch import silent
 from ingle.home.kept import Kept, get_kept, list_kept
@@ -62,8 +62,8 @@ def variants(home: Home, name: str) -> dict[str, Kept]:
     real = find_home()
     kept = get_kept(real, name)
     delta = get_delta(real, kept.deltas[-1])
-    if delta.kind != KIND or len(kept.deltas) != 1:
-        raise SystemExit(f"{name} must be a base with one delta of the kind {KIND}; `ingle hybridize` makes one")
+    if delta.kind != LAYERS_KIND or len(kept.deltas) != 1:
+        raise SystemExit(f"{name} must be a base with one delta of the kind {LAYERS_KIND}; `ingle hybridize` makes one")
     original = next((one for one in list_kept(real) if one.base == kept.base and not one.deltas), None)
     if original is None:
         raise SystemExit(f"the model that {name} was made from must be kept too; `ingle pull` brings it")
@@ -81,7 +81,7 @@ def variants(home: Home, name: str) -> dict[str, Kept]:
         try:
             found[variant] = get_kept(home, f"{original.name}+{label}")
         except IngleError:
-            put_delta(home, label, KIND, found["original"].digest, values, {"from": delta.digest})
+            put_delta(home, label, LAYERS_KIND, found["original"].digest, values, {"from": delta.digest})
             found[variant] = get_kept(home, f"{original.name}+{label}")
     return found
 
@@ -93,7 +93,7 @@ def sight_of(config: ModelConfig) -> tuple[int, int]:
 
 def _untaught(tensors: dict[str, Any], config: ModelConfig) -> dict[str, Any]:
     """The same with memories that have learnt nothing."""
-    from ingle.model.memory import RecurrentMemory
+    from ingle.model.module_parts import RecurrentMemory
 
     found = dict(tensors)
     for i, spec in enumerate(config.layers):

@@ -20,7 +20,7 @@ from ingle.core.errors import IngleError
 from ingle.engine.backend import Segment
 from ingle.engine.language_model import LanguageModel
 from ingle.engine.loading import open_model
-from ingle.engine.source import kept_source
+from ingle.engine.packs import kept_source
 from ingle.measure.intervals import paired_bootstrap
 from servers import CACHE, say, start_bench
 from tuned import bench_home

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from harness import Figure, alternate, finish, ratios, show
 from ingle.core.spec import LayerSpec, ModelConfig, Rope
-from ingle.model.memory import Features, RecurrentMemory, chunked, unit
+from ingle.model.module_parts import Features, RecurrentMemory, chunked, unit
 from ingle.train.kernel_memory import read_packed
 
 GROUPS, HEADS, WIDTH = 3, 3, 64

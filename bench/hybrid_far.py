@@ -23,7 +23,7 @@ from hybrid import sight_of, variants
 from ingle.engine.backend import Segment, prefill
 from ingle.engine.language_model import LanguageModel
 from ingle.engine.loading import open_model
-from ingle.engine.source import kept_source
+from ingle.engine.packs import kept_source
 from ingle.measure.data_sets import part, xsum_texts
 from ingle.measure.intervals import bootstrap, paired_bootstrap
 from ingle.measure.suites import XSUM_HELD_OUT

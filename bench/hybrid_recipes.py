@@ -17,7 +17,7 @@ from typing import Any
 from harness import ROOT, finish, show
 from hybrid import sight_of, variants
 from ingle.core.errors import IngleError
-from ingle.engine.source import open_weights
+from ingle.engine.packs import open_weights
 from ingle.home.kept import get_kept
 from ingle.home.place import Home
 from ingle.measure.suites import find_suite

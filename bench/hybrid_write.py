@@ -24,7 +24,7 @@ from ingle.core.errors import IngleError
 from ingle.core.message import Message, Request
 from ingle.engine.language_model import LanguageModel
 from ingle.engine.loading import open_model
-from ingle.engine.source import kept_source, open_weights
+from ingle.engine.packs import kept_source, open_weights
 from ingle.home.fetch import silent
 from ingle.home.place import Home
 from ingle.measure.data_sets import Exercise

@@ -20,7 +20,7 @@ from pathlib import Path
 from harness import Figure, alternate, finish, show
 
 READ = (
-    "from ingle.engine.source import open_weights; from ingle.home.kept import get_kept; from ingle.home.place import find_home; "
+    "from ingle.engine.packs import open_weights; from ingle.home.kept import get_kept; from ingle.home.place import find_home; "
     "home = find_home(); c = open_weights(home, get_kept(home, 'm')); sum(c.tensor(n).to_float32().size for n in c.names)"
 )
 INGLE = ("-m", "ingle")

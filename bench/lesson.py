@@ -18,7 +18,7 @@ from harness import Figure, finish, ratios, show
 from ingle.cli.house import find_home
 from ingle.core.example import Example
 from ingle.engine.loading import Opener
-from ingle.engine.team import Cores
+from ingle.engine.threads import Cores
 from ingle.home.kept import get_kept
 from ingle.learn.lesson import LessonTeacher
 from ingle.learn.lesson_settings import LessonSettings

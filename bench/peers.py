@@ -33,7 +33,7 @@ class Ingle:
     def __init__(self, gguf: Path, threads: int, format_: str = "auto") -> None:
         from ingle.core.digest import digest_file
         from ingle.engine.loading import open_model
-        from ingle.engine.source import Source
+        from ingle.engine.packs import Source
         from ingle.home.place import find_home
 
         home = find_home().create()
@@ -63,7 +63,7 @@ class KeptModel(Ingle):
 
     def __init__(self, home: Path, threads: int, name: str, format_: str = "auto") -> None:
         from ingle.engine.loading import open_model
-        from ingle.engine.source import kept_source
+        from ingle.engine.packs import kept_source
         from ingle.home.kept import get_kept
         from ingle.home.place import Home, find_home
 

@@ -27,8 +27,7 @@ from ingle.core.config import to_table
 from ingle.core.digest import digest_json
 from ingle.core.files import write_atomic
 from ingle.engine.loading import open_model
-from ingle.engine.packing import read_pack
-from ingle.engine.source import kept_source
+from ingle.engine.packs import kept_source, read_pack
 from ingle.home.deltas import put_candidate
 from ingle.home.kept import get_kept
 from ingle.home.place import find_home

@@ -17,7 +17,7 @@ from ingle.core.digest import digest_file
 from ingle.engine.backend import Segment
 from ingle.engine.language_model import LanguageModel
 from ingle.engine.loading import open_model
-from ingle.engine.source import Source
+from ingle.engine.packs import Source
 from ingle.home.place import find_home
 from model import documents, smollm2
 

@@ -27,7 +27,7 @@ from ingle.energy.meter import Span, open_meter
 from ingle.engine.backend import Segment, prefill, step
 from ingle.engine.language_model import LanguageModel
 from ingle.engine.loading import open_model
-from ingle.engine.source import checkpoint_tokenizer, kept_source, open_weights
+from ingle.engine.packs import checkpoint_tokenizer, kept_source, open_weights
 from ingle.home.deltas import put_candidate
 from ingle.home.kept import Kept, get_kept, list_kept
 from ingle.home.place import Home
@@ -39,7 +39,7 @@ from ingle.measure.measuring import Options, SuiteResult, run_suite
 from ingle.measure.subjects import Scores, choice_columns
 from ingle.measure.suites import find_suite
 from ingle.model.checkpoint import Checkpoint
-from ingle.model.export import write_hf
+from ingle.model.exporting import write_hf
 from ingle.train.making import RunWatch
 from ingle.tuning.kept_model import subject_of
 from servers import say, scratch_home, start_bench

@@ -42,7 +42,7 @@ from ingle.core.digest import digest_json
 from ingle.core.errors import IngleError
 from ingle.core.files import write_atomic
 from ingle.engine.loading import open_model
-from ingle.engine.source import kept_source
+from ingle.engine.packs import kept_source
 from ingle.home.base import base_report
 from ingle.home.kept import Kept, get_kept, list_kept
 from ingle.home.place import Home

@@ -20,11 +20,11 @@ import numpy as np
 
 from harness import finish, show
 from ingle.core.digest import digest_file
-from ingle.engine.source import checkpoint_tokenizer
+from ingle.engine.packs import checkpoint_tokenizer
 from ingle.home.datasets import dataset
 from ingle.home.place import find_home
 from ingle.model.checkpoint import open_checkpoint
-from ingle.model.export import save_hf
+from ingle.model.exporting import save_hf
 from model import smollm2
 from servers import say, scratch_home, start_bench, start_ingle, stopping
 

@@ -82,8 +82,8 @@ def write(folder: Path, shape: Sequence[int]) -> None:
     table = json.loads(file.read_bytes())
     table |= {"num_hidden_layers": layers, "hidden_size": hidden, "intermediate_size": mlp, "num_attention_heads": heads}
     table |= {"num_key_value_heads": groups, "head_dim": hidden // heads, "torch_dtype": "bfloat16"}
-    from ingle.model.config import config_from_hf
-    from ingle.model.expected import expected_shapes
+    from ingle.model.hf_config import config_from_hf
+    from ingle.model.tensor import expected_shapes
 
     shapes = expected_shapes(config_from_hf(table, "config.json"))
     header, end = dict[str, Any](), 0

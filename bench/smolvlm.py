@@ -77,7 +77,7 @@ def ours(path: Path, threads: int, format_: str) -> Callable[[np.ndarray], np.nd
     from ingle.kernels.tower import EncoderShape, PackedProduct
     from ingle.media.eyes.siglip import Siglip, SiglipShape
     from ingle.media.sight import Gaze
-    from ingle.model.from_safetensors import read_safetensors
+    from ingle.model.checkpoint import read_safetensors
 
     os.environ.setdefault("INGLE_KERNEL_CACHE", str(find_home().create().jit))
     tensors = {tensor.name: tensor for tensor in read_safetensors(path)}

@@ -13,7 +13,7 @@ import itertools
 from functools import partial
 
 from harness import LLAMA, Engine, Figure, alternate, finish, ratios, show
-from ingle.engine.source import checkpoint_tokenizer
+from ingle.engine.packs import checkpoint_tokenizer
 from ingle.model.checkpoint import open_checkpoint
 from model import smollm2
 

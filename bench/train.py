@@ -27,12 +27,12 @@ import numpy as np
 
 from harness import ROOT, Figure, finish, ratios, show
 from ingle.core.digest import digest_file, digest_json
-from ingle.engine.source import checkpoint_tokenizer
+from ingle.engine.packs import checkpoint_tokenizer
 from ingle.home.place import find_home
 from ingle.measure.data_sets import Exercise, part
 from ingle.measure.suites import find_suite
 from ingle.model.checkpoint import open_checkpoint
-from ingle.model.export import save_hf
+from ingle.model.exporting import save_hf
 from ingle.train.corpus import read_corpus
 from ingle.train.encode import Encoder
 from ingle.train.packing import Data, Order

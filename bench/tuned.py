@@ -21,7 +21,7 @@ from ingle.core.digest import canonical_json
 from ingle.core.errors import IngleError
 from ingle.core.report import Report
 from ingle.engine.loading import open_model
-from ingle.engine.source import kept_source
+from ingle.engine.packs import kept_source
 from ingle.home.deltas import delta_report, list_deltas
 from ingle.home.kept import Kept, get_kept
 from ingle.home.place import Home, find_home

@@ -10,12 +10,12 @@ from sqlalchemy import Engine
 from ingle.core.example import Example
 from ingle.engine.language_model import LanguageModel
 from ingle.engine.loading import Opener
-from ingle.engine.team import Cores
+from ingle.engine.threads import Cores
 from ingle.home.examples import add_example
 from ingle.home.kept import Kept, get_kept
 from ingle.home.place import Home
 from ingle.home.pull import pull
-from ingle.model.export import save_hf
+from ingle.model.exporting import save_hf
 from ingle.serve.rooms import open_rooms
 from tests.engine.test_answer import byte_tokenizer
 from tests.engine.tiny import random_checkpoint, tiny_config

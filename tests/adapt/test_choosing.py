@@ -13,8 +13,7 @@ from ingle.core.example import Example
 from ingle.core.message import Message, Request, Sampling, TextPart
 from ingle.engine.answer import answer
 from ingle.engine.delta_kinds import additions_of
-from ingle.engine.language_model import LanguageModel
-from ingle.engine.seeing import Seer
+from ingle.engine.language_model import LanguageModel, Seer
 from ingle.home.deltas import LESSON, delta_tensors, get_delta, put_delta
 from ingle.home.examples import add_example, drop_example
 from ingle.home.kept import Kept, get_kept

@@ -14,8 +14,8 @@ from ingle.core.errors import HomeError, NotKept, RequestError
 from ingle.core.example import Example, State
 from ingle.core.message import Message, ToolCall
 from ingle.engine.loading import Opener
-from ingle.engine.saved_states import FORGOTTEN
-from ingle.engine.team import Cores
+from ingle.engine.prefix_cache import FORGOTTEN
+from ingle.engine.threads import Cores
 from ingle.home.conversations import create_conversation, get_conversation
 from ingle.home.deltas import MANIFEST, get_delta
 from ingle.home.examples import add_example, example_secret, get_example, list_examples

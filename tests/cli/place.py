@@ -17,9 +17,9 @@ from safetensors.numpy import save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from ingle.cli.main import main
-from ingle.model.config import config_from_hf
-from ingle.model.expected import expected_shapes
-from ingle.model.fused import whole_of
+from ingle.model.family import whole_of
+from ingle.model.hf_config import config_from_hf
+from ingle.model.tensor import expected_shapes
 
 CONTEXT = 192
 TEMPLATE = (

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from ingle.core.errors import KernelError, PullError
-from ingle.engine import offers as room
+from ingle.engine import bandwidth as room
 from ingle.home.hub_models import ON_HUB
 from ingle.home.kept import list_kept
 from ingle.home.place import Home

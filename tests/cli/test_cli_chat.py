@@ -27,7 +27,7 @@ from ingle.core.errors import ConfigError, HomeError
 from ingle.core.message import ImagePart, Message, Request, TextPart
 from ingle.engine.language_model import LanguageModel
 from ingle.engine.loading import open_model
-from ingle.engine.source import kept_source
+from ingle.engine.packs import kept_source
 from ingle.home.kept import get_kept
 from ingle.home.place import Home
 from ingle.serve.record import Recorder

@@ -12,9 +12,9 @@ from ingle.core.message import Request, Sampling
 from ingle.core.spec import LayerSpec
 from ingle.core.state import StateLayout
 from ingle.engine.answer import answer
-from ingle.engine.hybrid import KIND, spec_tensors
+from ingle.engine.delta_kinds import LAYERS_KIND, spec_tensors
 from ingle.engine.loading import open_model
-from ingle.engine.source import kept_source, open_weights
+from ingle.engine.packs import kept_source, open_weights
 from ingle.home.deltas import put_delta
 from ingle.home.kept import get_kept, keep
 from ingle.home.place import Home
@@ -66,7 +66,7 @@ def test_an_earlier_change_gives_way_when_asked(tmp_path: Path, smollm2_gguf: Pa
     base = pull(home, str(smollm2_gguf), lambda _folder: None, "smollm2").base
     config = open_weights(home, get_kept(home, "smollm2")).config
     layers = (LayerSpec((0,), 128, 4), *config.layers[1:])
-    earlier = put_delta(home, "hybrid-0", KIND, base.digest, spec_tensors(layers, config.num_kv_heads), {})
+    earlier = put_delta(home, "hybrid-0", LAYERS_KIND, base.digest, spec_tensors(layers, config.num_kv_heads), {})
     keep(home, "smollm2-hybrid", base.digest, (earlier.digest,))
     with pytest.raises(ConfigError, match="--update"):
         bring(home, "smollm2-hybrid", Lines())
@@ -83,9 +83,9 @@ def test_what_something_was_made_for_is_not_moved(tmp_path: Path, smollm2_gguf: 
     base = pull(home, str(smollm2_gguf), lambda _folder: None, "smollm2").base
     config = open_weights(home, get_kept(home, "smollm2")).config
     plain = spec_tensors(config.layers, config.num_kv_heads)
-    earlier = put_delta(home, "hybrid-0", KIND, base.digest, plain, {})
+    earlier = put_delta(home, "hybrid-0", LAYERS_KIND, base.digest, plain, {})
     kept = keep(home, "smollm2-hybrid", base.digest, (earlier.digest,))
-    put_delta(home, "letters", KIND, kept.digest, plain, {})
+    put_delta(home, "letters", LAYERS_KIND, kept.digest, plain, {})
     with pytest.raises(ConfigError, match="has deltas that were made for what it is now"):
         bring(home, "smollm2-hybrid", Lines(), update=True)
     assert get_kept(home, "smollm2-hybrid") == kept

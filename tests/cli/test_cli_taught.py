@@ -11,7 +11,7 @@ from ingle.core.example import Example
 from ingle.core.message import Message, Request, Sampling
 from ingle.engine.answer import answer
 from ingle.engine.loading import beside, open_model
-from ingle.engine.source import kept_source
+from ingle.engine.packs import kept_source
 from ingle.home.deltas import LESSON, put_delta
 from ingle.home.examples import add_example
 from ingle.home.kept import get_kept

@@ -10,7 +10,7 @@ from ingle.cli.why_training import _event, training_table
 from ingle.core.errors import ConfigError
 from ingle.core.message import Request
 from ingle.engine.loading import open_model
-from ingle.engine.source import kept_source
+from ingle.engine.packs import kept_source
 from ingle.explain.cause import Said
 from ingle.home.place import Home
 from ingle.tuning.traced import traced

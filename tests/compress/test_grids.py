@@ -16,7 +16,7 @@ from ingle.compress.settings import QuantiseSettings
 from ingle.compress.weight_formats import FORMATS, WeightFormat, plain_grid, read_blocks
 from ingle.compress.weight_formats import Quantised as OnGrid
 from ingle.core.errors import ConfigError, Interrupted
-from ingle.engine.source import open_weights
+from ingle.engine.packs import open_weights
 from ingle.home.deltas import delta_tensors, verify_delta
 from ingle.home.kept import get_kept
 from ingle.home.place import Home

@@ -20,7 +20,7 @@ from ingle.core.spec import LayerSpec
 from ingle.engine.backend import prefill
 from ingle.engine.delta_kinds import Change, merged
 from ingle.engine.loading import open_model
-from ingle.engine.source import kept_source, open_weights
+from ingle.engine.packs import kept_source, open_weights
 from ingle.home.deltas import put_delta, verify_delta
 from ingle.home.kept import get_kept, keep, list_kept
 from ingle.home.place import Home

@@ -21,8 +21,7 @@ from ingle.core.report import Event
 from ingle.engine.backend import Segment
 from ingle.engine.delta_kinds import Change, merged
 from ingle.engine.loading import open_model
-from ingle.engine.packing import unpacked
-from ingle.engine.source import kept_source, list_packs, open_weights
+from ingle.engine.packs import kept_source, list_packs, open_weights, unpacked
 from ingle.gate.decide import admission
 from ingle.gate.policy import load_policy
 from ingle.home.deltas import delta_report, list_deltas, put_delta, verify_delta

@@ -19,7 +19,7 @@ from ingle.core.report import Event
 from ingle.core.spec import LayerSpec
 from ingle.engine.backend import prefill
 from ingle.engine.loading import open_model
-from ingle.engine.source import kept_source, open_weights
+from ingle.engine.packs import kept_source, open_weights
 from ingle.home.deltas import list_deltas
 from ingle.home.kept import Kept, get_kept
 from ingle.home.place import Home

@@ -12,9 +12,8 @@ from ingle.core.errors import CannotRewind, CheckpointError, ContextError, Delta
 from ingle.core.media import NO_VECTORS, vector_id
 from ingle.core.spec import LayerSpec
 from ingle.core.state import STEP_TOKENS
-from ingle.engine.backend import Backend, Segment, prefill, step
-from ingle.engine.cpu import CpuBackend
-from ingle.engine.prefixed import Prefixed
+from ingle.engine.backend import Backend, Prefixed, Segment, prefill, step
+from ingle.engine.cpu_backend import CpuBackend
 from ingle.kernels.layout import EMBEDDING
 from ingle.kernels.rows import embed
 from tests.engine.tiny import backend_of, random_checkpoint, tiny_config, tokens

@@ -11,8 +11,7 @@ from hypothesis import strategies as st
 
 from ingle.core.errors import DeltaError
 from ingle.core.spec import ModelConfig
-from ingle.engine.adapter import Addition, Additions, linear_shapes, unpack_adapter
-from ingle.engine.backend import Segment
+from ingle.engine.backend import Addition, Additions, Segment, linear_shapes, unpack_adapter
 from tests.engine.test_cpu import configs, naive_logits
 from tests.engine.tiny import backend_of, random_checkpoint, tiny_config, tokens
 

@@ -14,8 +14,8 @@ from ingle.core.errors import ContextError, RequestError, TemplateError
 from ingle.core.message import Chunk, Message, Request, Sampling
 from ingle.core.spec import LayerSpec
 from ingle.engine.answer import Session, answer
+from ingle.engine.decoding import StopStrings
 from ingle.engine.language_model import LanguageModel
-from ingle.engine.stop import StopStrings
 from ingle.model.tokenizer import Tokenizer, TokenizerFacts
 from tests.engine.tiny import backend_of, random_checkpoint, tiny_config
 from tests.model.tiny_tokenizers import pieces

@@ -12,10 +12,10 @@ import pytest
 
 from ingle.core.config import to_table
 from ingle.engine.backend import Segment
-from ingle.engine.bandwidth import _LARGE_BYTES, CONTEXT, KINDS, Bandwidth, _written, bandwidth_of, read_bandwidth
-from ingle.engine.cpu import CpuBackend
-from ingle.engine.packing import unpacked
-from ingle.engine.team import usable_cores
+from ingle.engine.bandwidth import _LARGE_BYTES, KINDS, LENGTH, Bandwidth, _written, bandwidth_of, read_bandwidth
+from ingle.engine.cpu_backend import CpuBackend
+from ingle.engine.packs import unpacked
+from ingle.engine.threads import usable_cores
 from ingle.home.catalogue import CATALOGUE
 from ingle.home.hub_models import HUB_MODELS
 from ingle.home.lean import WEIGHTS
@@ -82,7 +82,7 @@ def test_a_token_takes_what_is_read_and_the_layers() -> None:
         nbytes = sum(read_bytes(SHAPE, quantisation).values())
         assert flat().token_s(SHAPE, quantisation, 0) == pytest.approx(nbytes / 10e9)
         assert flat(layer_s=1e-3).token_s(SHAPE, quantisation, 0) == pytest.approx(nbytes / 10e9 + 0.01)
-        assert flat().token_s(SHAPE, quantisation) == pytest.approx((nbytes + cache_bytes(SHAPE, CONTEXT)) / 10e9)
+        assert flat().token_s(SHAPE, quantisation) == pytest.approx((nbytes + cache_bytes(SHAPE, LENGTH)) / 10e9)
     slow = replace(flat(), bytes_per_s={**flat().bytes_per_s, "Q6_K": 5e9})
     extra = read_bytes(SHAPE, "Q4_K_M")["Q6_K"] / 10e9
     assert slow.token_s(SHAPE, "Q4_K_M", 0) == pytest.approx(flat().token_s(SHAPE, "Q4_K_M", 0) + extra)

@@ -16,11 +16,10 @@ from ingle.core.message import Request
 from ingle.core.spec import LayerSpec
 from ingle.engine.answer import Session, answer
 from ingle.engine.backend import prefill
-from ingle.engine.checkpoints import CHECKPOINT_TOKENS, WORTH_KEEPING, Checkpoints
+from ingle.engine.decoding import CHECKPOINT_TOKENS, WORTH_KEEPING, Checkpoints
 from ingle.engine.job import Capacity
 from ingle.engine.language_model import LanguageModel
-from ingle.engine.prefix_cache import PrefixCache
-from ingle.engine.saved_states import SavedStates
+from ingle.engine.prefix_cache import PrefixCache, SavedStates
 from ingle.engine.scheduler import Scheduler
 from tests.engine.test_answer import byte_tokenizer, chat, whole
 from tests.engine.test_scheduler import FREE, submit

@@ -16,10 +16,11 @@ from ingle.core.errors import CheckpointError, ConfigError
 from ingle.core.media import NO_VECTORS, Vectors
 from ingle.core.spec import LayerSpec, ModelConfig, Rope, Ways
 from ingle.core.state import CACHES, parts, write
-from ingle.engine import packing, team
+from ingle.engine import packs
+from ingle.engine import threads as cores
 from ingle.engine.backend import Segment, prefill, step
-from ingle.engine.cpu import CpuBackend
-from ingle.engine.team import Cores
+from ingle.engine.cpu_backend import CpuBackend
+from ingle.engine.threads import Cores
 from ingle.kernels import formats, naive
 from ingle.kernels import layout as at
 from tests.engine.tiny import angles_of, backend_of, in_blocks, random_checkpoint, read_in_cuts, tiny_config, tokens
@@ -30,9 +31,9 @@ def naive_logits(
     vectors: Vectors = NO_VECTORS,
 ) -> np.ndarray:  # fmt: skip
     """What the packed weights in a folder compute, by NumPy."""
-    info = packing.read_pack(folder)
+    info = packs.read_pack(folder)
     assert info is not None
-    weights = dict(packing.unpacked(folder, info))
+    weights = dict(packs.unpacked(folder, info))
     integer = {name.removesuffix(".weight") for name, place in info.places.items() if place.kind >= at.FLOAT_KINDS}
     return naive.decoder(config, weights, ids, angles_of(config, len(ids)), frozenset(integer), cache, adapter, vectors)
 
@@ -104,8 +105,8 @@ def test_k_quant_formats_are_their_naive_reference(tmp_path: Path, kind: str) ->
     """All matrices, the embedding too, are blocks of this kind."""
     config = tiny_config(hidden=256, mlp=512, heads=4, dim=64)
     backend = backend_of(tmp_path, in_blocks(random_checkpoint(config), kind), "auto")
-    info = packing.read_pack(tmp_path / "auto")
-    assert info is not None and {place.kind for place in info.places.values()} == {formats.KINDS[kind], packing.VECTOR}
+    info = packs.read_pack(tmp_path / "auto")
+    assert info is not None and {place.kind for place in info.places.values()} == {formats.KINDS[kind], packs.VECTOR}
     ids = tokens(config, 40)
     [got] = backend.forward([Segment(backend.new_state(), ids, "all")])
     expected = naive_logits(config, tmp_path / "auto", ids, cache="float32")
@@ -166,7 +167,7 @@ def test_logits_depend_on_the_prefix_alone(mixed: tuple[CpuBackend, CpuBackend],
         if start == 0:
             segments += [Segment(stranger, words) for stranger, words in strangers]
         shared._cores.lent = 3 - threads
-        with mock.patch.object(team, "usable_cores", lambda: 3):
+        with mock.patch.object(cores, "usable_cores", lambda: 3):
             got = shared.forward(segments)[0][0].copy()
         start += count
     np.testing.assert_array_equal(got, expected)
@@ -175,7 +176,7 @@ def test_logits_depend_on_the_prefix_alone(mixed: tuple[CpuBackend, CpuBackend],
 
 
 def test_lent_cores_are_left_alone_and_one_thread_stays(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(team, "usable_cores", lambda: 4)
+    monkeypatch.setattr(cores, "usable_cores", lambda: 4)
     all_, two = Cores(), Cores(2)
     assert (all_.threads(1), two.threads(1), Cores(9).threads(1)) == (4, 2, 9), "as many as asked for, while none is lent"
     all_.lent = two.lent = 1
@@ -230,17 +231,17 @@ def test_many_sinks_are_seen_from_everywhere(tmp_path: Path, sinks: int) -> None
 def test_a_damaged_pack_is_found_and_an_unknown_format_refused(tmp_path: Path) -> None:
     config = tiny_config()
     backend_of(tmp_path, random_checkpoint(config))
-    info = packing.read_pack(tmp_path / "fp32")
+    info = packs.read_pack(tmp_path / "fp32")
     assert info is not None
-    assert packing.read_pack(tmp_path / "fp32", "another base") is None
+    assert packs.read_pack(tmp_path / "fp32", "another base") is None
     path = tmp_path / "fp32" / "weights.bin"
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 1
     path.write_bytes(data)
     with pytest.raises(CheckpointError, match="SHA-256"):
-        packing.check_pack(tmp_path / "fp32", info)
+        packs.check_pack(tmp_path / "fp32", info)
     path.write_bytes(data[:-1])
     with pytest.raises(CheckpointError, match="bytes"):
-        packing.check_pack(tmp_path / "fp32", info)
+        packs.check_pack(tmp_path / "fp32", info)
     with pytest.raises(ConfigError, match="format"):
-        packing.pack_checkpoint(random_checkpoint(config), "base", "int3", tmp_path)
+        packs.pack_checkpoint(random_checkpoint(config), "base", "int3", tmp_path)

@@ -12,10 +12,9 @@ from hypothesis import strategies as st
 from ingle.core.errors import CannotRewind, CheckpointError, DeltaError, KernelError
 from ingle.core.spec import LayerSpec, ModelConfig, Rope
 from ingle.core.state import CACHES
-from ingle.engine import packing
-from ingle.engine.backend import Segment, prefill, step
-from ingle.engine.cpu import CpuBackend
-from ingle.engine.prefixed import Prefixed
+from ingle.engine import packs
+from ingle.engine.backend import Prefixed, Segment, prefill, step
+from ingle.engine.cpu_backend import CpuBackend
 from ingle.kernels.jit import MEMORY_KERNELS
 from tests.engine.test_adapter import random_additions
 from tests.engine.test_cpu import CLOSE, MEMORIES, naive_logits
@@ -68,9 +67,9 @@ def test_memories_are_float32_in_every_format(tmp_path: Path, format_: str) -> N
     config = tiny_config(hidden=64, mlp=96, dim=20, layers=MEMORIES, qk_norm=True)
     checkpoint = random_checkpoint(config)
     backend = backend_of(tmp_path, checkpoint, format_)
-    info = packing.read_pack(tmp_path / format_)
+    info = packs.read_pack(tmp_path / format_)
     assert info is not None
-    for name, values in packing.unpacked(tmp_path / format_, info):
+    for name, values in packs.unpacked(tmp_path / format_, info):
         if ".memory." in name:
             np.testing.assert_array_equal(values, checkpoint.tensor(name).to_float32())
     ids = tokens(config, 120)
@@ -83,8 +82,8 @@ def test_memories_are_float32_in_every_format(tmp_path: Path, format_: str) -> N
 
 def test_models_without_memories_need_none_of_their_kernels(tmp_path: Path) -> None:
     for layers, lacking in ((MEMORIES, frozenset()), ((LayerSpec((0,), window=5), LayerSpec((0, 1))), MEMORY_KERNELS)):
-        info = packing.pack_checkpoint(random_checkpoint(tiny_config(layers=layers)), "base", "fp32", tmp_path)
-        assert packing.unreached(info, "float16") & MEMORY_KERNELS == lacking
+        info = packs.pack_checkpoint(random_checkpoint(tiny_config(layers=layers)), "base", "fp32", tmp_path)
+        assert packs.unreached(info, "float16") & MEMORY_KERNELS == lacking
     full = tuple(LayerSpec((0, 1), memory="gated_delta") for _ in range(2))
     assert backend_of(tmp_path, random_checkpoint(tiny_config(layers=full))).new_state().memories.size == 0
 

@@ -9,7 +9,7 @@ import pytest
 
 from ingle.core.errors import CheckpointError
 from ingle.core.spec import ModelConfig
-from ingle.engine import packing
+from ingle.engine import packs
 from ingle.engine.backend import Segment
 from ingle.kernels.formats import K_BYTES
 from ingle.model.checkpoint import check_finite, open_checkpoint
@@ -70,9 +70,9 @@ def test_a_file_is_served_as_exactly_what_the_library_decodes(tmp_path: Path, ki
     checkpoint = open_checkpoint(quantised_file(tmp_path / "m.gguf", kind))
     check_finite(checkpoint)
     backend = backend_of(tmp_path, checkpoint, "auto")
-    info = packing.read_pack(tmp_path / "auto")
+    info = packs.read_pack(tmp_path / "auto")
     assert info is not None
-    unpacked = dict(packing.unpacked(tmp_path / "auto", info))
+    unpacked = dict(packs.unpacked(tmp_path / "auto", info))
     for name in checkpoint.names:
         tensor = checkpoint.tensor(name)
         expected = tensor.to_float32()

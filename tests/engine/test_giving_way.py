@@ -5,8 +5,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from ingle.engine.giving_way import GivingWay
-from ingle.engine.team import Cores
+from ingle.engine.threads import Cores, GivingWay
 
 # Milliseconds of a step by busy programs and threads, as they were measured on two cores, and as sixteen might do.
 TWO = {0: {1: 11.6, 2: 6.8}, 1: {1: 13.0, 2: 34.0}, 2: {1: 20.0, 2: 45.0}}

@@ -16,12 +16,10 @@ import pytest
 
 from ingle.core.errors import RequestError
 from ingle.core.message import Constraint, Sampling
-from ingle.engine.constraint import check_constraint
-from ingle.engine.grammar import Grammar, Vocabulary, grammar_of
+from ingle.engine.grammar import Grammar, Vocabulary, check_constraint, grammar_of
 from ingle.engine.sampling import Sampler
 from ingle.model.checkpoint import open_checkpoint
-from ingle.model.tokenizer import Tokenizer, TokenizerFacts, make_facts
-from ingle.model.tokenizer_gguf import tokenizer_from_gguf
+from ingle.model.tokenizer import Tokenizer, TokenizerFacts, make_facts, tokenizer_from_gguf
 from tests.model.tiny_tokenizers import byte_level, pieces
 
 EXTRA = 70  # columns of the logits without a token

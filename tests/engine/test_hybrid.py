@@ -9,9 +9,8 @@ import pytest
 from ingle.core.errors import DeltaError
 from ingle.core.spec import LayerSpec
 from ingle.engine.backend import prefill
-from ingle.engine.delta_kinds import Array, Change, merged
-from ingle.engine.hybrid import spec_tensors
-from ingle.model.expected import expected_shapes
+from ingle.engine.delta_kinds import Array, Change, merged, spec_tensors
+from ingle.model.tensor import expected_shapes
 from tests.engine.test_delta_kinds import random_change, values
 from tests.engine.tiny import backend_of, random_checkpoint, tiny_config, tokens
 

@@ -13,13 +13,11 @@ import pytest
 
 from ingle.core.digest import digest_file
 from ingle.core.errors import CheckpointError, ConfigError, HomeError
-from ingle.engine import lean as lean_module
+from ingle.engine import lean_base as lean_module
 from ingle.engine.backend import Segment
-from ingle.engine.lean import file_fault, make_lean, make_whole
+from ingle.engine.lean_base import file_fault, make_lean, make_whole, verify_packs
 from ingle.engine.loading import open_model
-from ingle.engine.packing import read_pack
-from ingle.engine.source import kept_source, list_packs, open_weights
-from ingle.engine.verifying import verify_packs
+from ingle.engine.packs import kept_source, list_packs, open_weights, read_pack
 from ingle.home.base import is_whole, list_bases, verify_base
 from ingle.home.kept import Kept, remove
 from ingle.home.lean import LEAN, REST, WEIGHTS, Lean, read_lean

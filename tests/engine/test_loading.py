@@ -17,17 +17,15 @@ from ingle.core.delta import Candidate
 from ingle.core.digest import digest_file
 from ingle.core.errors import CheckpointError, DeltaError, HomeError, IngleError, NotKept
 from ingle.core.message import Request, Sampling
-from ingle.engine import loading, packing
+from ingle.engine import loading, packs
 from ingle.engine.answer import answer
-from ingle.engine.backend import Backend, Segment
+from ingle.engine.backend import Backend, Prefixed, Segment
 from ingle.engine.delta_kinds import MERGED, Change, additions_of, merged, virtual_of
 from ingle.engine.language_model import LanguageModel
 from ingle.engine.loading import Opener, open_model
-from ingle.engine.packing import unpacked
 from ingle.engine.packing_worker import warm_apart
-from ingle.engine.prefixed import Prefixed
-from ingle.engine.source import Source, candidate_source, kept_source, list_packs
-from ingle.engine.team import Cores
+from ingle.engine.packs import Source, candidate_source, kept_source, list_packs, unpacked
+from ingle.engine.threads import Cores
 from ingle.home.deltas import delta_tensors, get_delta, put_delta
 from ingle.home.kept import Kept, get_kept, remove
 from ingle.home.place import Home
@@ -35,10 +33,9 @@ from ingle.home.pull import pull
 from ingle.kernels import jit
 from ingle.kernels.layout import INT8
 from ingle.model.checkpoint import Checkpoint, open_checkpoint
-from ingle.model.expected import expected_shapes
-from ingle.model.export import save_hf
-from ingle.model.tokenizer import Tokenizer
-from ingle.model.tokenizer_hf import open_tokenizer
+from ingle.model.exporting import save_hf
+from ingle.model.tensor import expected_shapes
+from ingle.model.tokenizer import Tokenizer, open_tokenizer
 from tests.engine.test_answer import byte_tokenizer
 from tests.engine.test_delta_kinds import DOWN, OUT, K, Q, random_change
 from tests.engine.tiny import backend_of, random_checkpoint, tiny_config, tokens
@@ -106,7 +103,7 @@ def test_what_a_killed_packing_left_goes_with_the_next(source: Source) -> None:
 
 
 def test_two_that_pack_the_same_model_pack_it_once(source: Source, monkeypatch: pytest.MonkeyPatch) -> None:
-    packed, real, start = list[str](), packing.pack_checkpoint, Barrier(2)
+    packed, real, start = list[str](), packs.pack_checkpoint, Barrier(2)
 
     def pack(*asked: Any) -> Any:
         packed.append(asked[2])
@@ -116,7 +113,7 @@ def test_two_that_pack_the_same_model_pack_it_once(source: Source, monkeypatch: 
         start.wait(30)
         return open_model(source, "int4", 1).backend.digest
 
-    monkeypatch.setattr("ingle.engine.source.pack_checkpoint", pack)
+    monkeypatch.setattr("ingle.engine.packs.pack_checkpoint", pack)
     with ThreadPoolExecutor(2) as pool:
         first, second = pool.map(open_one, range(2))
     assert first == second and packed == ["int4"]

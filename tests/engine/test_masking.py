@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from ingle.core.errors import DeltaError
+from ingle.engine.cut_model import pack_mask
 from ingle.engine.delta_kinds import Array, Change, merged
-from ingle.engine.masking import pack_mask
-from ingle.engine.packing import pack_checkpoint, unpacked
+from ingle.engine.packs import pack_checkpoint, unpacked
 from tests.engine.test_delta_kinds import values
 from tests.engine.tiny import random_checkpoint, tiny_config
 

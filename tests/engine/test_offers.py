@@ -7,9 +7,8 @@ import pytest
 
 from ingle.core.errors import PullError
 from ingle.core.process import memory_bytes
-from ingle.engine import offers as room
-from ingle.engine.bandwidth import KINDS, Bandwidth
-from ingle.engine.offers import FLUENT, MachineRoom, check_room, larger_offer, offers, room_of
+from ingle.engine import bandwidth as room
+from ingle.engine.bandwidth import FLUENT, KINDS, Bandwidth, MachineRoom, check_room, larger_offer, offers, room_of
 from ingle.home.base import describe_base, write_base
 from ingle.home.hub_models import GUARD_MODELS, HUB_MODELS
 from ingle.home.kept import adopt

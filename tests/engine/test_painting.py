@@ -8,12 +8,10 @@ import pytest
 
 from ingle.core.errors import ConfigError, DeltaError, RequestError
 from ingle.core.message import Request, Sampling
-from ingle.engine.answer import answer
+from ingle.engine.answer import answer, write
 from ingle.engine.backend import Segment
-from ingle.engine.cpu import CpuBackend
-from ingle.engine.language_model import LanguageModel
-from ingle.engine.painting import Painter, likeness, painted, painting_request
-from ingle.engine.writing import write
+from ingle.engine.cpu_backend import CpuBackend
+from ingle.engine.language_model import LanguageModel, Painter, likeness, painted, painting_request
 from ingle.media.painter import CODES, WORDS, prompt_of
 from tests.engine.test_delta_kinds import random_change
 from tests.engine.tiny import backend_of, random_checkpoint, tiny_config

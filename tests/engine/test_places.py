@@ -5,8 +5,8 @@ import pytest
 
 from ingle.core.spec import LayerSpec
 from ingle.engine.backend import Segment
-from ingle.engine.cpu import CpuBackend
-from ingle.engine.places import places, places_in_steps
+from ingle.engine.cpu_backend import CpuBackend
+from ingle.engine.language_model import places, places_in_steps
 from ingle.engine.sampling import log_probabilities
 from ingle.engine.scoring import score
 from tests.engine.tiny import backend_of, random_checkpoint, tiny_config, tokens

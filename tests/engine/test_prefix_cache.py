@@ -11,8 +11,7 @@ from hypothesis import strategies as st
 
 from ingle.core.spec import LayerSpec
 from ingle.engine.backend import Backend, prefill
-from ingle.engine.prefix_cache import PrefixCache
-from ingle.engine.saved_states import SavedStates
+from ingle.engine.prefix_cache import PrefixCache, SavedStates
 from tests.engine.tiny import backend_of, random_checkpoint, tiny_config, tokens
 
 WINDOWED = (LayerSpec((0,), window=24, sinks=3), LayerSpec((0, 1)))

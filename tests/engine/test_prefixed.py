@@ -12,18 +12,16 @@ from ingle.core.errors import ContextError
 from ingle.core.message import Request
 from ingle.core.spec import LayerSpec
 from ingle.engine.answer import Session, answer
-from ingle.engine.backend import Segment, prefill, step
+from ingle.engine.backend import Prefixed, Segment, prefill, step
 from ingle.engine.job import Capacity
 from ingle.engine.language_model import LanguageModel
-from ingle.engine.prefix_cache import PrefixCache
-from ingle.engine.prefixed import Prefixed
-from ingle.engine.saved_states import SavedStates
+from ingle.engine.prefix_cache import PrefixCache, SavedStates
 from ingle.engine.scheduler import Scheduler
 from ingle.engine.scoring import score
 from ingle.engine.torch_backend import TorchBackend
-from ingle.model.cache import Cache
 from ingle.model.checkpoint import Checkpoint
 from ingle.model.module import load_module
+from ingle.model.module_parts import Cache
 from tests.engine.test_adapter import random_additions
 from tests.engine.test_answer import byte_tokenizer
 from tests.engine.test_scheduler import FREE, chat, submit, whole

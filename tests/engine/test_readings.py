@@ -12,8 +12,8 @@ from ingle.core.message import Sampling
 from ingle.engine.answer import answer
 from ingle.engine.job import Capacity
 from ingle.engine.language_model import LanguageModel
+from ingle.engine.metering import MOST, TOKENS_BESIDE, Reading
 from ingle.engine.prefix_cache import PrefixCache
-from ingle.engine.readings import MOST, TOKENS_BESIDE, Reading
 from ingle.engine.scheduler import Scheduler
 from ingle.engine.scoring import score, score_in_steps
 from tests.engine.test_answer import byte_tokenizer, chat, whole

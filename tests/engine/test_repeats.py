@@ -8,11 +8,10 @@ from hypothesis import strategies as st
 
 from ingle.core.message import Chunk, Constraint, Sampling
 from ingle.engine.answer import answer
+from ingle.engine.decoding import CodeBlock, Repeats
 from ingle.engine.language_model import LanguageModel
-from ingle.engine.repeats import CodeBlock, Repeats
 from ingle.model.checkpoint import open_checkpoint
-from ingle.model.tokenizer import Tokenizer
-from ingle.model.tokenizer_gguf import tokenizer_from_gguf
+from ingle.model.tokenizer import Tokenizer, tokenizer_from_gguf
 from ingle.serve.settings import SamplingSettings
 from tests.engine.test_answer import NO_END, byte_tokenizer, chat
 from tests.engine.tiny import backend_of, random_checkpoint, tiny_config

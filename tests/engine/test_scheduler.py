@@ -18,8 +18,7 @@ from ingle.core.message import Chunk, Request, Sampling
 from ingle.engine.answer import answer
 from ingle.engine.job import Capacity, Job
 from ingle.engine.language_model import LanguageModel
-from ingle.engine.prefix_cache import PrefixCache
-from ingle.engine.saved_states import SavedStates, drop_saved, forgotten
+from ingle.engine.prefix_cache import PrefixCache, SavedStates, drop_saved, forgotten
 from ingle.engine.scheduler import Scheduler
 from tests.engine.test_answer import byte_tokenizer, chat, whole
 from tests.engine.tiny import backend_of, random_checkpoint, tiny_config
@@ -431,7 +430,7 @@ def test_a_state_that_somebody_deletes_as_it_is_saved_is_not_saved(
     submit(scheduler, model, chat("hi", max_tokens=2), keep="talk")[1].all()
     scheduler.close()
     [entry] = [entry for entry in scheduler.cache if entry.keep]
-    monkeypatch.setattr("ingle.engine.saved_states.write_atomic", lambda path, *_, **__: path.with_suffix(".state").unlink())
+    monkeypatch.setattr("ingle.engine.prefix_cache.write_atomic", lambda path, *_, **__: path.with_suffix(".state").unlink())
     assert saved.save(entry, model.backend) is False
     monkeypatch.undo()
     assert saved.save(entry, model.backend) is True

@@ -14,7 +14,7 @@ from ingle.core.spec import LayerSpec
 from ingle.core.state import STEP_TOKENS, State
 from ingle.engine import scoring
 from ingle.engine.backend import Backend, Segment
-from ingle.engine.cpu import CpuBackend
+from ingle.engine.cpu_backend import CpuBackend
 from ingle.engine.sampling import log_probabilities
 from ingle.engine.scoring import Task, score
 from tests.engine.test_adapter import random_additions

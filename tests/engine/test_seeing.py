@@ -9,8 +9,7 @@ from ingle.core.errors import CheckpointError, RequestError, TemplateError
 from ingle.core.media import ControlName, kind_of
 from ingle.core.message import ImagePart, Message, Request, Sampling, TextPart
 from ingle.engine.answer import Session, answer
-from ingle.engine.language_model import LanguageModel
-from ingle.engine.seeing import Seer
+from ingle.engine.language_model import LanguageModel, Seer
 from tests.engine.colours import Colours, png
 from tests.engine.test_answer import byte_tokenizer
 from tests.engine.tiny import backend_of, random_checkpoint, tiny_config

@@ -11,8 +11,8 @@ import torch
 from ingle.core.errors import DeltaError
 from ingle.core.spec import LayerSpec, Rope, Ways
 from ingle.engine.backend import prefill
+from ingle.engine.cut_model import Smaller, columns_of, rows_of
 from ingle.engine.delta_kinds import Array, Change, merged
-from ingle.engine.shape import Smaller, columns_of, rows_of
 from ingle.model.module import load_module
 from ingle.model.tensor import Tensor
 from tests.engine.test_delta_kinds import random_change, values

@@ -14,20 +14,17 @@ from ingle.core.digest import digest_json
 from ingle.core.errors import CheckpointError, ConfigError
 from ingle.core.spec import LayerSpec, ModelConfig
 from ingle.core.state import CACHES, StateLayout
-from ingle.engine import packing
-from ingle.engine.adapter import unpack_adapter
-from ingle.engine.backend import Segment, prefill
-from ingle.engine.cpu import CpuBackend
-from ingle.engine.delta_kinds import Change, merged
-from ingle.engine.hybrid import spec_tensors
+from ingle.engine import packs
+from ingle.engine.backend import Prefixed, Segment, prefill, unpack_adapter
+from ingle.engine.cpu_backend import CpuBackend
+from ingle.engine.delta_kinds import Change, merged, spec_tensors
 from ingle.engine.language_model import LanguageModel
 from ingle.engine.prefix_cache import PrefixCache
-from ingle.engine.prefixed import Prefixed
 from ingle.engine.scoring import score
-from ingle.engine.sight import Group, remembering_groups, retrieval_groups, short_sighted, widest_reach, without_sight
+from ingle.engine.windowed import Group, remembering_groups, retrieval_groups, short_sighted, widest_reach, without_sight
 from ingle.kernels import layout as at
 from ingle.kernels import naive
-from ingle.model.expected import expected_shapes
+from ingle.model.tensor import expected_shapes
 from tests.engine.test_adapter import random_additions
 from tests.engine.test_answer import byte_tokenizer
 from tests.engine.test_cpu import CLOSE
@@ -56,9 +53,9 @@ def all_logits(backend: CpuBackend, ids: list[int], adapter: object = None, cuts
 
 def reduced(folder: Path, before: ModelConfig, after: ModelConfig) -> dict[str, np.ndarray]:
     """The pack's weights by name; memories that nobody has any more are cut out of their layers' tensors."""
-    info = packing.read_pack(folder)
+    info = packs.read_pack(folder)
     assert info is not None
-    weights = dict(packing.unpacked(folder, info))
+    weights = dict(packs.unpacked(folder, info))
     for i, (had, has) in enumerate(zip(before.layers, after.layers, strict=True)):
         old, new = (list(spec.remembering(before.num_kv_heads)) for spec in (had, has))
         for name in [name for name in weights if name.startswith(f"model.layers.{i}.self_attn.memory.")]:
@@ -68,7 +65,7 @@ def reduced(folder: Path, before: ModelConfig, after: ModelConfig) -> dict[str, 
 
 
 def naive_without(folder: Path, before: ModelConfig, after: ModelConfig, ids: list[int], cache: str, adapter=None) -> np.ndarray:  # type: ignore[no-untyped-def]
-    info = packing.read_pack(folder)
+    info = packs.read_pack(folder)
     assert info is not None
     integer = frozenset(name.removesuffix(".weight") for name, place in info.places.items() if place.kind >= at.FLOAT_KINDS)
     return naive.decoder(after, reduced(folder, before, after), ids, angles_of(after, len(ids)), integer, cache, adapter or {})

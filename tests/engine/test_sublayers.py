@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from ingle.core.errors import CannotRewind, ConfigError, DeltaError
 from ingle.core.spec import DeltaRule, Experts, LayerSpec, ModelConfig, ShortConvolution, Ways
 from ingle.core.state import CACHES, StateLayout
-from ingle.engine import packing
+from ingle.engine import packs
 from ingle.engine.backend import NotFinite, Segment, prefill, step
-from ingle.engine.checkpoints import needs_checkpoints
-from ingle.engine.cpu import CpuBackend
+from ingle.engine.cpu_backend import CpuBackend
+from ingle.engine.decoding import needs_checkpoints
 from ingle.engine.torch_backend import TorchBackend
 from ingle.kernels import formats
 from ingle.kernels import layout as at
@@ -105,7 +105,7 @@ def test_experts_of_k_quants_are_their_naive_reference(tmp_path: Path, kind: str
         name: replace(router, name=name) if name.endswith("mlp.gate.weight") else tensor for name, tensor in checkpoint.stored.items()
     }
     backend = backend_of(tmp_path, Checkpoint(config, checkpoint.files, stored), "auto")
-    info = packing.read_pack(tmp_path / "auto")
+    info = packs.read_pack(tmp_path / "auto")
     assert info is not None
     kinds = {info.places[f"model.layers.0.mlp.{name}.weight"].kind for name in ("experts.3.gate_proj", "gate")}
     assert kinds == {formats.KINDS[kind], at.F32}, "a router of float32 stays so"
@@ -195,8 +195,8 @@ def test_adapters_change_what_there_is(tmp_path: Path, config: ModelConfig) -> N
 
 @pytest.mark.parametrize("config", EVERY, ids=NAMES)
 def test_only_the_kernels_that_it_reaches_are_loaded(tmp_path: Path, config: ModelConfig) -> None:
-    info = packing.pack_checkpoint(random_checkpoint(config), "base", "fp32", tmp_path / "pack")
-    reached = SUBLAYER_KERNELS - packing.unreached(info, "float16")
+    info = packs.pack_checkpoint(random_checkpoint(config), "base", "fp32", tmp_path / "pack")
+    reached = SUBLAYER_KERNELS - packs.unreached(info, "float16")
     assert reached == {{"convolution": "short_convolution", "delta": "gated_delta", "experts": "mixture"}[NAMES[EVERY.index(config)]]}
 
 

@@ -22,10 +22,9 @@ from ingle.engine.decoding import Decoding
 from ingle.engine.grammar import Grammar, grammar_of
 from ingle.engine.language_model import LanguageModel
 from ingle.engine.loading import open_model
+from ingle.engine.packs import kept_source
 from ingle.engine.sampling import Sampler
-from ingle.engine.source import kept_source
-from ingle.engine.tool_calls import Piece, Style, ToolCallStream
-from ingle.engine.tools import MOST_CALLS, check_tools, style_of, tool_constraint, with_tools
+from ingle.engine.tools import MOST_CALLS, Piece, Style, ToolCallStream, check_tools, style_of, tool_constraint, with_tools
 from ingle.home.kept import get_kept
 from ingle.home.place import Home
 from ingle.model.template import encode_chat, render

@@ -15,8 +15,7 @@ from ingle.core.spec import LayerSpec
 from ingle.engine.backend import Segment
 from ingle.engine.job import Capacity, Job
 from ingle.engine.language_model import LanguageModel
-from ingle.engine.prefix_cache import PrefixCache
-from ingle.engine.saved_states import SavedStates
+from ingle.engine.prefix_cache import PrefixCache, SavedStates
 from ingle.engine.scheduler import Scheduler
 from tests.engine.test_answer import byte_tokenizer
 from tests.engine.test_cpu import naive_logits

@@ -10,16 +10,15 @@ import pytest
 from ingle.core.config import to_table
 from ingle.core.digest import digest_file
 from ingle.core.errors import CheckpointError
+from ingle.engine.lean_base import verify_packs
 from ingle.engine.loading import open_model
-from ingle.engine.packing import PackInfo, read_pack
-from ingle.engine.source import Source, kept_source
-from ingle.engine.verifying import verify_packs
+from ingle.engine.packs import PackInfo, Source, kept_source, read_pack
 from ingle.home.kept import get_kept
 from ingle.home.kept_file import KeptFile
 from ingle.home.lean import WEIGHTS
 from ingle.home.place import Home
 from ingle.home.pull import pull
-from ingle.model.export import save_hf
+from ingle.model.exporting import save_hf
 from ingle.model.tokenizer import FACTS_FILE, TOKENIZER_FILE
 from tests.engine.test_answer import byte_tokenizer
 from tests.engine.tiny import random_checkpoint, tiny_config

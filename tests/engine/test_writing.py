@@ -6,10 +6,9 @@ import pytest
 
 from ingle.core.errors import ContextError
 from ingle.core.message import Request
-from ingle.engine.answer import answer
+from ingle.engine.answer import answer, write
 from ingle.engine.language_model import LanguageModel
 from ingle.engine.prefix_cache import PrefixCache
-from ingle.engine.writing import write
 from tests.engine.test_answer import NO_END, byte_tokenizer, chat, whole
 from tests.engine.tiny import backend_of, random_checkpoint, tiny_config
 
@@ -32,7 +31,7 @@ def test_it_writes_what_one_by_one_writes(model: LanguageModel) -> None:
 
 
 def test_the_states_of_finished_answers_do_not_pile_up(model: LanguageModel, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ingle.engine.writing.STARTS_BYTES", 0)
+    monkeypatch.setattr("ingle.engine.answer.STARTS_BYTES", 0)
     asked, cached = requests(40), list[int]()
     put = PrefixCache.put
 

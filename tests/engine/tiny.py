@@ -5,14 +5,13 @@ from pathlib import Path
 import numpy as np
 
 from ingle.core.spec import LayerSpec, ModelConfig, Rope, Ways
-from ingle.engine import packing
+from ingle.engine import packs
 from ingle.engine.backend import Segment
-from ingle.engine.cpu import CpuBackend
-from ingle.engine.team import Cores
+from ingle.engine.cpu_backend import CpuBackend
+from ingle.engine.threads import Cores
 from ingle.model.checkpoint import Checkpoint
-from ingle.model.expected import expected_shapes
-from ingle.model.rope import all_frequencies
-from ingle.model.tensor import Tensor
+from ingle.model.hf_config import all_frequencies
+from ingle.model.tensor import Tensor, expected_shapes
 from tests.kernels.k_rows import random_rows
 
 
@@ -49,8 +48,8 @@ def in_blocks(checkpoint: Checkpoint, kind: str) -> Checkpoint:
 
 
 def backend_of(folder: Path, checkpoint: Checkpoint, format_: str = "fp32", threads: int = 2, cache: str = "float32") -> CpuBackend:
-    info = packing.pack_checkpoint(checkpoint, "base", format_, folder / format_)
-    packing.check_pack(folder / format_, info)
+    info = packs.pack_checkpoint(checkpoint, "base", format_, folder / format_)
+    packs.check_pack(folder / format_, info)
     return CpuBackend(folder / format_, info, Cores(threads), cache)
 
 

@@ -9,9 +9,8 @@ import pytest
 from ingle.core.errors import ConfigError
 from ingle.core.media import Picture
 from ingle.core.message import ImagePart, Message, Request, TextPart
-from ingle.engine.language_model import LanguageModel
+from ingle.engine.language_model import LanguageModel, Seer
 from ingle.engine.scoring import score
-from ingle.engine.seeing import Seer
 from ingle.explain.cause import AnswerSpan, Cause, OutOfTime, Variation, within
 from ingle.explain.direct import direct_reader
 from ingle.explain.effects import Falls, Left, tokens_to_read

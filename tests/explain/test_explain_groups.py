@@ -12,9 +12,9 @@ from ingle.core.errors import ConfigError
 from ingle.core.spec import LayerSpec
 from ingle.engine.language_model import LanguageModel
 from ingle.engine.loading import open_model
+from ingle.engine.packs import kept_source
 from ingle.engine.scoring import score
-from ingle.engine.sight import remembering_groups, retrieval_groups
-from ingle.engine.source import kept_source
+from ingle.engine.windowed import remembering_groups, retrieval_groups
 from ingle.explain.groups import parts_of
 from ingle.home.place import Home
 from ingle.home.pull import pull

@@ -4,8 +4,7 @@ import pytest
 
 from ingle.core.message import Request
 from ingle.core.room import NoRoom, room_for
-from ingle.engine.need import served_size
-from ingle.engine.source import kept_source
+from ingle.engine.packs import kept_source, served_size
 from ingle.explain.need import why_need
 from ingle.home.lean import WEIGHTS
 from tests.adapt.conftest import House, house, tiny_folder

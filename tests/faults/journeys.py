@@ -135,7 +135,7 @@ def _client(home: Home) -> Iterator[Any]:
     from fastapi.testclient import TestClient
 
     from ingle.engine.loading import open_model
-    from ingle.engine.source import kept_source
+    from ingle.engine.packs import kept_source
     from ingle.serve.app import make_app
     from ingle.serve.model_registry import ModelRegistry
     from ingle.serve.service import Service

@@ -7,7 +7,7 @@ import numpy.typing as npt
 import pytest
 
 from ingle.core.delta import Candidate
-from ingle.engine.source import checkpoint_tokenizer, open_weights
+from ingle.engine.packs import checkpoint_tokenizer, open_weights
 from ingle.federated.aggregate import flat_gain
 from ingle.federated.at_home import Taking
 from ingle.federated.homework import learner, read_own

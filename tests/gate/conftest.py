@@ -8,8 +8,8 @@ import pytest
 
 from ingle.core.delta import Candidate
 from ingle.core.message import Request
-from ingle.engine.adapter import linear_shapes
-from ingle.engine.source import open_weights
+from ingle.engine.backend import linear_shapes
+from ingle.engine.packs import open_weights
 from ingle.gate.trial import Trial
 from ingle.home.kept import get_kept
 from ingle.home.place import Home

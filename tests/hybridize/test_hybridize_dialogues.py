@@ -14,7 +14,7 @@ from ingle.core.message import Request, Sampling
 from ingle.engine import loading
 from ingle.engine.answer import answer
 from ingle.engine.loading import open_model
-from ingle.engine.source import kept_source
+from ingle.engine.packs import kept_source
 from ingle.home.kept import get_kept
 from ingle.home.place import Home
 from ingle.home.pull import pull

@@ -47,7 +47,7 @@ from ingle.hybridize.lessons import (
 )
 from ingle.measure.data_sets import Text, part
 from ingle.measure.suites import KINDS, SUITES, make_fact
-from ingle.model.memory import RecurrentMemory
+from ingle.model.module_parts import RecurrentMemory
 from ingle.train.forward import final_states
 from ingle.train.losses import cross_entropy
 from ingle.train.objectives import Predictions

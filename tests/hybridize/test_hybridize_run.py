@@ -16,7 +16,7 @@ from ingle.core.errors import ConfigError, Interrupted, Refused
 from ingle.core.report import Event
 from ingle.engine.backend import prefill
 from ingle.engine.loading import open_model
-from ingle.engine.source import kept_source, open_weights
+from ingle.engine.packs import kept_source, open_weights
 from ingle.home.deltas import delta_report, delta_tensors, list_deltas, verify_delta
 from ingle.home.kept import get_kept
 from ingle.home.place import Home

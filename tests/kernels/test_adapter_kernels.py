@@ -6,7 +6,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from ingle.core.spec import ModelConfig
-from ingle.engine.adapter import Addition, pack_adapter, unpack_adapter
+from ingle.engine.backend import Addition, pack_adapter, unpack_adapter
 from ingle.kernels import layout as at
 from ingle.kernels import naive
 from ingle.kernels.jit import kernel

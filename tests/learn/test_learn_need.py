@@ -9,7 +9,7 @@ import pytest
 from ingle.adapt.choosing import Chooser
 from ingle.core.message import Message, Request
 from ingle.core.room import NoRoom
-from ingle.engine.need import served_size
+from ingle.engine.packs import served_size
 from ingle.home.examples import get_example
 from ingle.learn.learner import LearnerWatch, consolidate
 from ingle.learn.lesson_settings import LessonSettings, StyleSettings

@@ -13,12 +13,12 @@ from ingle.core.delta import Candidate
 from ingle.core.errors import ConfigError
 from ingle.core.example import Example
 from ingle.core.message import Message, Request, Sampling
+from ingle.engine.answer import write
 from ingle.engine.delta_kinds import Change, additions_of
 from ingle.engine.language_model import LanguageModel
 from ingle.engine.loading import Opener, open_model
-from ingle.engine.source import kept_source
-from ingle.engine.team import Cores
-from ingle.engine.writing import write
+from ingle.engine.packs import kept_source
+from ingle.engine.threads import Cores
 from ingle.home.kept import get_kept
 from ingle.home.place import Home
 from ingle.home.pull import pull
@@ -111,7 +111,7 @@ import sys
 sys.modules["torch"] = None
 from pathlib import Path
 from ingle.engine.loading import Opener
-from ingle.engine.team import Cores
+from ingle.engine.threads import Cores
 from ingle.home.kept import get_kept
 from ingle.home.place import Home
 from ingle.learn.lesson_settings import LessonSettings, StyleSettings

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 
 from ingle.core.message import Request
+from ingle.engine.answer import write
 from ingle.engine.language_model import LanguageModel
 from ingle.engine.loading import open_model
+from ingle.engine.packs import Source
 from ingle.engine.scoring import score
-from ingle.engine.source import Source
-from ingle.engine.writing import write
 from ingle.measure.subjects import Nats, Subject, Task
 from tests.cli.place import write_model
 

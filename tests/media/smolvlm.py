@@ -12,7 +12,7 @@ from PIL import Image
 from ingle.core.message import ImagePart
 from ingle.core.state import STEP_TOKENS
 from ingle.engine.backend import Backend, Segment
-from ingle.engine.seeing import ReadyPrompt
+from ingle.engine.language_model import ReadyPrompt
 
 CONTROL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<fake_token_around_image>", "<image>", "<end_of_utterance>", "<global-img>"]
 CONTROL += [f"<row_{row}_col_{column}>" for row in range(1, 7) for column in range(1, 7)]

@@ -9,14 +9,14 @@ from PIL import Image
 
 from ingle.core.media import Picture
 from ingle.engine.composite_sight import _shape, composite_sight
-from ingle.engine.seeing import Seer, prompt_of
+from ingle.engine.language_model import Seer, seen_prompt
 from ingle.media.eyes.siglip import Siglip, patches_of, positions
 from ingle.media.picture import TileSettings, cut, normalised
 from ingle.media.sight import TiledSight, neighbours_joined
 from ingle.model.checkpoint import open_checkpoint
-from ingle.model.config import config_from_hf
-from ingle.model.fields import Fields
-from ingle.model.tokenizer_hf import open_tokenizer
+from ingle.model.family import Fields
+from ingle.model.hf_config import config_from_hf
+from ingle.model.tokenizer import open_tokenizer
 from tests.engine.tiny import backend_of
 from tests.media.smolvlm import SHAPES, TILE, all_logits, picture, png, processor, save
 
@@ -167,7 +167,7 @@ def test_ids_are_the_processors_and_logits_the_models(both: Opened, shape: str) 
     inputs = both.inputs(text, pixels)
     seen = Seer(both.sight).see(png(pixels), "picture")
     size = both.backend.config.vocab_size
-    prompt = prompt_of(both.tokenizer, both.tokenizer.split_control(text), [seen], both.sight, size)
+    prompt = seen_prompt(both.tokenizer, both.tokenizer.split_control(text), [seen], both.sight, size)
     image = both.tokenizer.control["<image>"]
     assert [image if id_ >= size else id_ for id_ in prompt.ids] == inputs["input_ids"][0].tolist()
     with torch.no_grad():

@@ -20,11 +20,11 @@ from ingle.engine.answer import answer
 from ingle.engine.composite_sight import check_composite, composite_sight
 from ingle.engine.language_model import LanguageModel
 from ingle.engine.loading import Opener
-from ingle.engine.team import Cores
+from ingle.engine.threads import Cores
 from ingle.home.place import Home
 from ingle.media.sight import TiledSight
 from ingle.model.checkpoint import check_finite, open_checkpoint
-from ingle.model.tokenizer_hf import open_tokenizer
+from ingle.model.tokenizer import open_tokenizer
 from tests.media.smolvlm import all_logits, picture, png, processor, save
 
 WEIGHTS = "model.safetensors"

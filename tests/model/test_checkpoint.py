@@ -19,11 +19,9 @@ from tiny_models import gguf_name, hf_table, random_weights, tiny_config, write_
 from ingle.core.errors import CheckpointError
 from ingle.core.spec import LayerSpec, Rope
 from ingle.model.checkpoint import check_finite, open_checkpoint
-from ingle.model.config import config_to_own
-from ingle.model.expected import expected_shapes
-from ingle.model.fused import whole_of
-from ingle.model.rope import inverse_frequencies
-from ingle.model.tensor import Tensor, check_kind
+from ingle.model.family import whole_of
+from ingle.model.hf_config import config_to_own, inverse_frequencies
+from ingle.model.tensor import Tensor, check_kind, expected_shapes
 
 SLOW_FIXTURE = settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=150)
 Weights = dict[str, np.ndarray]

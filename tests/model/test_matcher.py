@@ -3,8 +3,18 @@
 import numpy as np
 import pytest
 
-from ingle.model.matcher import FOLDER, LONGEST, WEIGHTS_FILE, matcher, odds_of, pair_odds, pair_row
-from ingle.model.text_encoder import TextEncoder, WordTable, unigram_of
+from ingle.model.text_encoder import (
+    FOLDER,
+    LONGEST,
+    WEIGHTS_FILE,
+    TextEncoder,
+    WordTable,
+    matcher,
+    odds_of,
+    pair_odds,
+    pair_row,
+    unigram_of,
+)
 
 PIECES = ["<s>", "</s>", "<unk>", "▁who", "▁runs", "▁the", "▁mill", "▁bak", "ery", "?", "▁a", "s"]
 ENCODER = TextEncoder(WordTable(unigram_of([(piece, -float(number)) for number, piece in enumerate(PIECES)]), {}), {})

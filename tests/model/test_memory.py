@@ -10,9 +10,8 @@ from hypothesis import strategies as st
 
 from ingle.core.errors import CannotRewind
 from ingle.core.spec import LayerSpec
-from ingle.model.cache import Cache
-from ingle.model.memory import Features, RecurrentMemory, chunked, log_held, naive, unit
 from ingle.model.module import CausalLM
+from ingle.model.module_parts import Cache, Features, RecurrentMemory, chunked, log_held, naive, unit
 from ingle.train.forward import final_states
 from ingle.train.packing import make_batch
 from tests.engine.tiny import tiny_config

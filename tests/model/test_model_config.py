@@ -9,8 +9,7 @@ from tiny_models import hf_table, tiny_config
 
 from ingle.core.errors import CheckpointError, ConfigError
 from ingle.core.spec import LayerSpec, Rope
-from ingle.model.config import config_from_hf, config_to_hf, config_to_own
-from ingle.model.rope import inverse_frequencies, llama3_from_factors
+from ingle.model.hf_config import config_from_hf, config_to_hf, config_to_own, inverse_frequencies, llama3_from_factors
 
 LLAMA3 = {
     "rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 64,

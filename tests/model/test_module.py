@@ -17,17 +17,13 @@ from torch import nn
 
 from ingle.core.errors import CannotRewind, CheckpointError, ConfigError, ShapeError
 from ingle.core.spec import LayerSpec, ModelConfig
-from ingle.model.cache import Cache
 from ingle.model.checkpoint import Checkpoint, open_checkpoint
-from ingle.model.export import save_hf
-from ingle.model.family import families
-from ingle.model.fused import as_in_files
+from ingle.model.exporting import save_hf
+from ingle.model.family import as_in_files, families
 from ingle.model.module import CausalLM, load_module
-from ingle.model.packed_rows import PackedRows
-from ingle.model.pieces import made_again
+from ingle.model.module_parts import Cache, PackedRows, made_again
 from ingle.model.tensor import Tensor
-from ingle.model.tokenizer_gguf import tokenizer_from_gguf
-from ingle.model.tokenizer_hf import open_tokenizer
+from ingle.model.tokenizer import open_tokenizer, tokenizer_from_gguf
 from ingle.train.attention import attend_on
 
 LLAMA3 = {

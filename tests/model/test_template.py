@@ -19,8 +19,7 @@ from ingle.core.message import ImagePart, Message, TextPart, ToolCall
 from ingle.model import template_sandbox
 from ingle.model.checkpoint import open_checkpoint
 from ingle.model.template import CHATML, encode_chat, render
-from ingle.model.tokenizer import ControlToken, Tokenizer, TokenizerFacts, make_facts
-from ingle.model.tokenizer_gguf import tokenizer_from_gguf
+from ingle.model.tokenizer import ControlToken, Tokenizer, TokenizerFacts, make_facts, tokenizer_from_gguf
 
 NAMES = [
     "<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|begin_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>",

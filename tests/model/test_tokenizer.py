@@ -17,10 +17,8 @@ from tokenizers import Tokenizer as FastTokenizer
 
 from ingle.core.errors import CheckpointError, RequestError
 from ingle.model.checkpoint import open_checkpoint
-from ingle.model.gguf_header import Mapped, read_gguf
-from ingle.model.tokenizer import ControlToken, Tokenizer, TokenizerFacts, read_fast
-from ingle.model.tokenizer_gguf import tokenizer_from_gguf
-from ingle.model.tokenizer_hf import open_tokenizer
+from ingle.model.gguf import Mapped, read_gguf
+from ingle.model.tokenizer import ControlToken, Tokenizer, TokenizerFacts, open_tokenizer, read_fast, tokenizer_from_gguf
 
 ANY_TEXT = (
     st.text(max_size=40) | st.sampled_from(TEXTS) | st.text(st.sampled_from("<|im_end>start/think \n▁é日🎉\u200d\u0301"), max_size=20)

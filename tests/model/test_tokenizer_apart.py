@@ -13,9 +13,8 @@ from hypothesis import strategies as st
 from ingle.core.errors import CheckpointError, RequestError, TemplateError
 from ingle.core.message import Message
 from ingle.model.template import CHATML, encode_chat, render
-from ingle.model.tokenizer import FACTS_FILE, TOKENIZER_FILE, ControlToken, Tokenizer
+from ingle.model.tokenizer import FACTS_FILE, TOKENIZER_FILE, ControlToken, Tokenizer, open_tokenizer
 from ingle.model.tokenizer_apart import TokenizerApart
-from ingle.model.tokenizer_hf import open_tokenizer
 from tests.engine.test_answer import byte_tokenizer
 
 DOUBLES = "{% set ns = namespace(a=[1]) %}{% for _ in range(60) %}{% set ns.a = [ns.a, ns.a] %}{% endfor %}"

@@ -9,10 +9,9 @@ import gguf
 import numpy as np
 
 from ingle.core.spec import DeltaRule, ModelConfig
-from ingle.model.config import config_from_hf
-from ingle.model.expected import expected_shapes
-from ingle.model.family import families
-from ingle.model.fused import has_offset, whole_of
+from ingle.model.family import families, has_offset, whole_of
+from ingle.model.hf_config import config_from_hf
+from ingle.model.tensor import expected_shapes
 
 BASE: dict[str, Any] = {
     "vocab_size": 96, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 4,

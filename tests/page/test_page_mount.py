@@ -17,7 +17,7 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
 from ingle.engine.loading import open_model
-from ingle.engine.source import kept_source
+from ingle.engine.packs import kept_source
 from ingle.home.api_keys import add_key, revoke_key
 from ingle.home.database import open_database
 from ingle.home.kept import Kept

@@ -9,7 +9,7 @@ import pytest
 
 from ingle.core.errors import ConfigError, GuardError
 from ingle.core.message import Message
-from ingle.engine.labels import chances, label_prompt
+from ingle.engine.answer import chances, label_prompt
 from ingle.engine.language_model import LanguageModel
 from ingle.home.place import Home
 from ingle.robustness.guard_model import GuardModel, GuardSession, asks_here, check_guard_models

@@ -13,7 +13,7 @@ from ingle.core.errors import ConfigError, Interrupted, RequestError
 from ingle.core.message import Chunk, Request, Verdict
 from ingle.engine.language_model import LanguageModel
 from ingle.engine.loading import open_model
-from ingle.engine.source import kept_source
+from ingle.engine.packs import kept_source
 from ingle.home.kept import get_kept
 from ingle.home.place import Home
 from ingle.home.pull import pull

@@ -9,7 +9,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, 
 
 from ingle.engine.language_model import LanguageModel
 from ingle.model.checkpoint import open_checkpoint
-from ingle.model.tokenizer_hf import open_tokenizer
+from ingle.model.tokenizer import open_tokenizer
 from tests.engine.tiny import backend_of
 from tests.model.tiny_models import hf_model
 

@@ -11,8 +11,7 @@ from ingle.core.errors import RequestError
 from ingle.core.message import Message, Request, TextPart, ToolCall
 from ingle.model.checkpoint import open_checkpoint
 from ingle.model.template import encode_chat
-from ingle.model.tokenizer import Tokenizer
-from ingle.model.tokenizer_gguf import tokenizer_from_gguf
+from ingle.model.tokenizer import Tokenizer, tokenizer_from_gguf
 from ingle.safety.control_tokens import make, names_pattern, told
 from ingle.safety.limits import RequestLimits
 from ingle.safety.policy import GuardRule

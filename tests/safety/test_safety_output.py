@@ -9,7 +9,7 @@ import pytest
 
 from ingle.core.errors import ConfigError
 from ingle.core.message import Chunk, Message, Request, TokenLogprob
-from ingle.engine.tool_calls import ToolCallStream
+from ingle.engine.tools import ToolCallStream
 from ingle.safety import output, topics
 from ingle.safety.automaton import Automaton
 from ingle.safety.finding import LONGEST, find_patterns

@@ -12,7 +12,7 @@ from ingle.core.errors import ConfigError, NotKept
 from ingle.core.spec import LayerSpec
 from ingle.home.place import Home
 from ingle.measure.data_sets import part_of
-from ingle.model.memory import READ
+from ingle.model.module_parts import READ
 from ingle.scaling.corpus import make_data
 from ingle.scaling.first_values import new_module
 from ingle.scaling.judge import EDGES, columns, groups

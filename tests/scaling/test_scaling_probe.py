@@ -13,7 +13,7 @@ from ingle.core.config import load_config
 from ingle.core.errors import ConfigError
 from ingle.core.report import Event
 from ingle.engine.loading import open_model
-from ingle.engine.source import kept_source
+from ingle.engine.packs import kept_source
 from ingle.home.place import Home
 from ingle.scaling.advise import advise
 from ingle.scaling.budget import Prices, parse_budget

@@ -17,7 +17,7 @@ from ingle.core.errors import ConfigError, HomeError, Interrupted
 from ingle.core.report import Event
 from ingle.engine.backend import prefill
 from ingle.engine.loading import open_model
-from ingle.engine.source import kept_source
+from ingle.engine.packs import kept_source
 from ingle.home.base import base_report, read_base, verify_base
 from ingle.home.kept import get_kept, list_kept, remove
 from ingle.home.place import Home

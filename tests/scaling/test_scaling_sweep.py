@@ -17,7 +17,7 @@ import torch
 from ingle.core.errors import ConfigError, HomeError, NotKept
 from ingle.core.report import Event
 from ingle.home.place import Home
-from ingle.model.tokenizer_hf import open_tokenizer
+from ingle.model.tokenizer import open_tokenizer
 from ingle.scaling.climb import bits_of
 from ingle.scaling.dealing import find_runner
 from ingle.scaling.first_values import new_module

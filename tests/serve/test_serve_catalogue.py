@@ -190,7 +190,7 @@ def test_a_server_of_some_models_takes_no_more(served_home: Path) -> None:
 
 
 def test_what_fits_nowhere_is_refused_before_the_download(served_home: Path) -> None:
-    before = "import ingle.engine.offers as o; r = o.room_of; o.room_of = lambda home: o.MachineRoom(1 << 30, 1 << 30, {disk})"
+    before = "import ingle.engine.bandwidth as o; r = o.room_of; o.room_of = lambda home: o.MachineRoom(1 << 30, 1 << 30, {disk})"
     with serving(served_home, before=before.format(disk=1 << 40)) as server:
         response = pull(server, "qwen3-8b")
         assert response.status_code == 400 and "this machine has 1.1 GB" in error_of(response)["message"]

@@ -14,7 +14,7 @@ from safetensors.numpy import load_file, save_file
 
 from ingle.core.message import Message
 from ingle.engine.loading import open_model
-from ingle.engine.source import kept_source
+from ingle.engine.packs import kept_source
 from ingle.home.kept import get_kept
 from ingle.home.place import Home
 from ingle.robustness.guard_model import GuardModel, asks_here

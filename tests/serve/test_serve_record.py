@@ -14,7 +14,7 @@ from ingle.core.message import Message, Request, Sampling
 from ingle.core.report import Event
 from ingle.engine.backend import prefill
 from ingle.engine.language_model import LanguageModel
-from ingle.engine.saved_states import drop_saved
+from ingle.engine.prefix_cache import drop_saved
 from ingle.home.place import Home
 from ingle.ledger.chain import Ledger
 from ingle.serve import service

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ingle.core.errors import Busy
-from ingle.engine.fair_queue import FairQueue
+from ingle.engine.job import FairQueue
 from ingle.serve.auth import Bucket
 
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from ingle.core.spec import LayerSpec
-from ingle.model.memory import RecurrentMemory
+from ingle.model.module_parts import RecurrentMemory
 from ingle.train import kernel_memory, team
 from ingle.train.kernel_memory import read_packed
 from tests.engine.tiny import tiny_config

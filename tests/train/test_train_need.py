@@ -14,9 +14,8 @@ from ingle.core.process import own_bytes
 from ingle.core.room import NoRoom
 from ingle.core.spec import Experts, ModelConfig, transformer_layers
 from ingle.model.checkpoint import open_checkpoint
-from ingle.model.expected import expected_shapes
 from ingle.model.module import load_module
-from ingle.model.size import size_of
+from ingle.model.tensor import expected_shapes, size_of
 from ingle.train.need import Pass, TrainingPass, computed_bytes, low_rank_parameters
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="other systems don't tell")

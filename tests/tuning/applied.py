@@ -8,9 +8,9 @@ import torch
 
 from ingle.core.spec import ModelConfig
 from ingle.engine.delta_kinds import MERGED, Change, merged
-from ingle.model.cache import Cache, Held
 from ingle.model.checkpoint import Checkpoint
 from ingle.model.module import load_module
+from ingle.model.module_parts import Cache, Held
 from ingle.model.tensor import Tensor
 
 

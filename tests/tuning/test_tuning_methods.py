@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ingle.core.errors import ConfigError
-from ingle.model.packed_rows import PackedRows
+from ingle.model.module_parts import PackedRows
 from ingle.train.attention import attend_on
 from ingle.train.corpus import Corpus
 from ingle.train.encode import Document

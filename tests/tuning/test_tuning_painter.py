@@ -16,8 +16,8 @@ from tokenizers.models import BPE
 from ingle.core.errors import ConfigError
 from ingle.home.pictures import Illustration
 from ingle.media.painter import CODES, WORDS, prompt_of
-from ingle.model.config import config_from_hf
-from ingle.model.expected import expected_shapes
+from ingle.model.hf_config import config_from_hf
+from ingle.model.tensor import expected_shapes
 from ingle.model.tokenizer import Tokenizer, TokenizerFacts
 from ingle.tuning.emblem_settings import EmblemSettings
 from ingle.tuning.emblem_training import ShownEmblems, train_emblems
@@ -236,10 +236,9 @@ def test_the_loss_is_among_words_of_the_palette_alone() -> None:
 
 def test_a_whole_run_gives_a_model_that_paints_and_speaks_as_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from ingle.core.message import Request
-    from ingle.engine.answer import answer
+    from ingle.engine.answer import answer, write
+    from ingle.engine.language_model import painted, painting_request
     from ingle.engine.loading import Opener
-    from ingle.engine.painting import painted, painting_request
-    from ingle.engine.writing import write
     from ingle.home.kept import get_kept
     from ingle.home.place import Home
     from ingle.train.settings import TrainSettings

@@ -14,7 +14,7 @@ from ingle.core.config import from_table
 from ingle.core.errors import ConfigError, NotKept
 from ingle.core.media import Picture
 from ingle.engine.loading import Opener
-from ingle.engine.source import checkpoint_tokenizer, kept_source, open_weights
+from ingle.engine.packs import checkpoint_tokenizer, kept_source, open_weights
 from ingle.gate.checks.looks import COLOURS, FORMS, drawn
 from ingle.gate.decide import admit
 from ingle.gate.policy import load_policy

@@ -19,7 +19,7 @@ from ingle.core.errors import NotKept
 from ingle.core.example import Example
 from ingle.core.files import write_atomic
 from ingle.core.report import Event, Fact, Sink
-from ingle.engine.saved_states import drop_saved
+from ingle.engine.prefix_cache import drop_saved
 from ingle.home.conversations import list_conversations, rename_conversation
 from ingle.home.database import scrub
 from ingle.home.example_states import move_all

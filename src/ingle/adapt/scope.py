@@ -2,7 +2,7 @@
 
 A question has a subject (the names and things in it) and asks for a relation (adapt/relations.py). A paraphrase keeps the subject word
 for word and says the relation in other words; a near-miss changes one of them. So the subjects must match both ways, names above all,
-and the relations must agree. A small trained network gives a second opinion (model/matcher.py): it knows words that the thesaurus
+and the relations must agree. A small trained network gives a second opinion (model/text_encoder.py): it knows words that the thesaurus
 lacks, but is less sure of names than a comparison of letters. A logistic model weighs both. `bench/adapt_scope.py` fitted its constants
 on questions that share no subject with those by which Ingle is measured. Two other signals told little (docs/decisions.md): the served
 model's embeddings, and its likelihood of one question after the other.
@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ingle.adapt.asking import Asking, Word, parse, tokens_of
-from ingle.model.matcher import odds_of
+from ingle.model.text_encoder import odds_of
 
 Array = npt.NDArray[Any]
 ACTS = 0.81

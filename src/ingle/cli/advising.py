@@ -159,7 +159,7 @@ def _labels(home: Home) -> "list[tuple[Label, float]]":
     from ingle.energy.label import load
     from ingle.home.kept import list_kept
     from ingle.model.checkpoint import open_checkpoint
-    from ingle.model.expected import expected_shapes
+    from ingle.model.tensor import expected_shapes
 
     labels = []
     for kept in list_kept(home, lambda _name, _error: None):

@@ -14,7 +14,7 @@ from ingle.cli.bringing import bring, bring_part, lay_lean
 from ingle.cli.house import enter
 from ingle.cli.settings import read_settings
 from ingle.core.errors import IngleError
-from ingle.engine.offers import check_room
+from ingle.engine.bandwidth import check_room
 from ingle.home.catalogue import SHIPPED
 from ingle.home.part_catalogue import parts_called
 from ingle.home.place import Home

@@ -45,12 +45,12 @@ def bring(home: Home, what: str, watch: Watcher, name: str | None = None, format
 
     def check(folder: Path) -> None:
         from ingle.engine.composite_sight import check_composite
-        from ingle.engine.source import checkpoint_tokenizer
+        from ingle.engine.packs import checkpoint_tokenizer
         from ingle.engine.tryout import try_words
         from ingle.model.checkpoint import check_finite, open_checkpoint
-        from ingle.model.config import config_from_hf
-        from ingle.model.fields import read_json
-        from ingle.model.tokenizer_hf import open_tokenizer
+        from ingle.model.family import read_json
+        from ingle.model.hf_config import config_from_hf
+        from ingle.model.tokenizer import open_tokenizer
 
         if what not in CATALOGUE:  # those are known to the byte
             watch.bytes("trying its tokenizer", 0, None)
@@ -76,7 +76,7 @@ def bring(home: Home, what: str, watch: Watcher, name: str | None = None, format
     pulled = pull(home, what, check, name, watch.bytes, watch.say, update)
     # Recorded before it is made ready: from here on the model is kept, whatever happens next.
     _record(home, pulled.kept, pulled.base)
-    from ingle.engine.source import kept_source, warm
+    from ingle.engine.packs import kept_source, warm
     from ingle.engine.tryout import try_step
     from ingle.home.kept import remove
 
@@ -94,7 +94,7 @@ def bring(home: Home, what: str, watch: Watcher, name: str | None = None, format
 
 def lay_lean(home: Home, brought: Brought, watch: Watcher) -> None:
     """Let the file of a pulled model lie on the disk once, and record it. If it can't, that is said."""
-    from ingle.engine.lean import make_lean
+    from ingle.engine.lean_base import make_lean
 
     try:
         moved = make_lean(home, brought.kept, watch.pieces)
@@ -111,7 +111,7 @@ def _bring_shipped(home: Home, shipped: "Shipped", watch: Watcher, name: str | N
 
     An earlier version of Ingle may have brought another change: with `update` the name moves to the present one.
     """
-    from ingle.engine.source import kept_source, warm
+    from ingle.engine.packs import kept_source, warm
     from ingle.home.deltas import adopt_delta
     from ingle.home.kept import keep, list_kept, refuse_taken
 

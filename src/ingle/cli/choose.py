@@ -57,7 +57,7 @@ def choose_or_pull(home: Home, asked: str, format_: str) -> Kept:
             raise
         if isinstance(offer, HubModel):
             about = f"{offer.title}, {offer.licence}, about {offer.nbytes / 1e6:.0f} MB"
-            from ingle.engine.offers import check_room
+            from ingle.engine.bandwidth import check_room
 
             check_room(home, offer.name)
         else:
@@ -78,7 +78,7 @@ def open_kept(home: Home, kept: Kept, settings: ChatSettings, think: bool = Fals
     """
     from ingle.engine.language_model import check_thinking
     from ingle.engine.loading import open_model
-    from ingle.engine.source import kept_source
+    from ingle.engine.packs import kept_source
 
     with watching() as watch:
         opened = open_model(kept_source(home, kept), settings.format, settings.threads, settings.cache, progress=watch.pieces)

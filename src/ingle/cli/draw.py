@@ -96,8 +96,8 @@ def _draw(
     from ingle.cli.choose import open_kept
     from ingle.cli.house import record
     from ingle.cli.settings import read_settings
-    from ingle.engine.painting import USUAL, likeness, painted, painting_request
-    from ingle.engine.writing import write_whole
+    from ingle.engine.answer import write_whole
+    from ingle.engine.language_model import USUAL, likeness, painted, painting_request
     from ingle.robustness.guard_model import guard_opener
     from ingle.safety.registry import guard_policy
     from ingle.serve.answers_key import answer_key

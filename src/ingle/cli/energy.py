@@ -129,7 +129,7 @@ def _label(home: "Home", name: str, rounds: int, options: dict[str, Any], overri
     from ingle.energy import label
     from ingle.energy.meter import open_meter
     from ingle.engine.answer import answer
-    from ingle.engine.team import usable_cores
+    from ingle.engine.threads import usable_cores
     from ingle.model.template import has_template
 
     settings = read_settings(home, overrides, options)

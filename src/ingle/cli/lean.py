@@ -29,7 +29,7 @@ def command(
     from ingle.cli.output import print_json
     from ingle.cli.progress import watching
     from ingle.core.errors import ConfigError, size
-    from ingle.engine.lean import make_lean, make_whole
+    from ingle.engine.lean_base import make_lean, make_whole
     from ingle.home.kept import get_kept
 
     home = enter()

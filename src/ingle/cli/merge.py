@@ -28,7 +28,7 @@ def command(
     from ingle.cli.progress import watching
     from ingle.core.errors import ConfigError
     from ingle.core.report import Event, Fact
-    from ingle.engine.source import kept_source, warm
+    from ingle.engine.packs import kept_source, warm
     from ingle.home.kept import get_kept
     from ingle.tuning.exporting import check_type, export_hf, merge
 

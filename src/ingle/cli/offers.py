@@ -4,8 +4,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from ingle.engine.bandwidth import Bandwidth
-    from ingle.engine.offers import ModelOffer
+    from ingle.engine.bandwidth import Bandwidth, ModelOffer
     from ingle.home.place import Home
 
 _HEADINGS = ("NAME", "PARAMETERS", "LICENCE", "FILE", "MEMORY", "SPEED HERE", "FITS", "KEPT")
@@ -15,7 +14,7 @@ def list_offers(as_json: bool, again: bool) -> None:
     """Print the table. The machine's speed is measured where it never was, or `again`. Raises HomeError for a home that can't be read."""
     from ingle.cli.house import enter
     from ingle.cli.output import note, print_json, print_table
-    from ingle.engine.offers import offers
+    from ingle.engine.bandwidth import offers
     from ingle.home.catalogue import SHIPPED
     from ingle.home.part_catalogue import SETS
 

@@ -110,7 +110,7 @@ def _model(what: str, name: str | None, options: dict[str, object], update: bool
     start = time.monotonic()
     with watching() as watch:
         if what in ON_HUB:
-            from ingle.engine.offers import check_room
+            from ingle.engine.bandwidth import check_room
 
             check_room(home, what, force, watch.say)
         brought = bring(home, what, watch, name, settings.chat.format, update)

@@ -74,8 +74,8 @@ def _answers(home: "Home", kept: "Kept", paths: list[Path], question: str, max_t
     """Ask about each file."""
     from ingle.core.files import os_errors
     from ingle.core.message import ImagePart, Message, Request, TextPart
+    from ingle.engine.answer import write
     from ingle.engine.loading import Opener
-    from ingle.engine.writing import write
 
     asked = []
     for path in paths:

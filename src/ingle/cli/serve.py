@@ -7,7 +7,7 @@ import typer
 
 if TYPE_CHECKING:
     from ingle.cli.settings import Settings
-    from ingle.engine.team import Cores
+    from ingle.engine.threads import Cores
     from ingle.home.kept import Kept
     from ingle.home.place import Home
     from ingle.safety.policy import GuardPolicy
@@ -46,7 +46,7 @@ def command(
     from ingle.cli.house import enter
     from ingle.cli.settings import serve_settings
     from ingle.core.process import share_heap
-    from ingle.engine.team import Cores
+    from ingle.engine.threads import Cores
     from ingle.robustness.guard_model import check_guard_models
     from ingle.safety.registry import guard_policy
     from ingle.serve.learner import learner_beside

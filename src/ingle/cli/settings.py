@@ -7,7 +7,7 @@ from typing import Any
 
 from ingle.core.config import from_table, load_config, read_table
 from ingle.core.errors import ConfigError
-from ingle.engine.team import usable_cores
+from ingle.engine.threads import usable_cores
 from ingle.home.place import Home
 from ingle.learn.settings import LearnSettings
 from ingle.scaling.budget import Prices
@@ -59,7 +59,7 @@ class PullSettings:
     """Section `[pull]`."""
 
     lean: bool = False
-    """Whether a pulled GGUF file lies on the disk once, as it is served (engine/lean.py)."""
+    """Whether a pulled GGUF file lies on the disk once, as it is served (engine/lean_base.py)."""
 
 
 @dataclass(frozen=True, slots=True)

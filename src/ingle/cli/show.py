@@ -8,7 +8,7 @@ import typer
 
 if TYPE_CHECKING:
     from ingle.core.spec import ModelConfig
-    from ingle.engine.packing import PackInfo
+    from ingle.engine.packs import PackInfo
     from ingle.home.kept import Kept
     from ingle.home.place import Home
 
@@ -32,7 +32,7 @@ def command(
     from ingle.home.base import base_report, read_base
     from ingle.home.kept import get_kept
     from ingle.home.lean import is_lean
-    from ingle.model.expected import expected_shapes
+    from ingle.model.tensor import expected_shapes
 
     home = enter()
     kept = get_kept(home, name)
@@ -83,7 +83,7 @@ def command(
 def _config(home: "Home", kept: "Kept") -> "ModelConfig":
     """Return the shape of the model with its deltas; the base's, if one of them doesn't fit."""
     from ingle.core.errors import DeltaError
-    from ingle.engine.source import open_weights
+    from ingle.engine.packs import open_weights
     from ingle.model.checkpoint import open_checkpoint
 
     try:
@@ -111,7 +111,7 @@ def _training_lines(report: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 def _served(home: "Home", kept: "Kept") -> "tuple[list[PackInfo], str]":
     """Return the model's packs, and how its deltas are served."""
     from ingle.core.errors import DeltaError
-    from ingle.engine.source import kept_source, list_packs
+    from ingle.engine.packs import kept_source, list_packs
 
     try:
         source = kept_source(home, kept)

@@ -197,7 +197,7 @@ def _faults(home: "Home") -> Iterator[tuple[str, str]]:
     """Yield (model, fault) for every faulty file of every kept model, delta and pack."""
     from ingle.cli.progress import watching
     from ingle.core.errors import HomeError
-    from ingle.engine.verifying import verify_packs
+    from ingle.engine.lean_base import verify_packs
     from ingle.home.base import verify_base
     from ingle.home.deltas import verify_delta
     from ingle.home.kept import list_models

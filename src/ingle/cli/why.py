@@ -180,7 +180,7 @@ def _room(home: "Home", engine: "Engine", settings: "Settings", kept: "Kept", tu
     """Say what the explanation will take, before the model is opened. Raises NoRoom where the memory isn't there."""
     from ingle.cli.output import note
     from ingle.core.room import room_for
-    from ingle.engine.need import served_size
+    from ingle.engine.packs import served_size
     from ingle.explain.need import why_need
     from ingle.serve.replay import request_of
 

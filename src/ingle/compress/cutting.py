@@ -20,8 +20,7 @@ from ingle.compress.calibration import STAGES, Inputs, Stream
 from ingle.compress.prune_settings import PruneSettings
 from ingle.compress.pruner import PrunedBlock, columns_of, find_pruner, looks
 from ingle.core.files import write_atomic
-from ingle.engine.masking import pack_mask
-from ingle.engine.shape import CHANNELS, GROUPS, LAYERS
+from ingle.engine.cut_model import CHANNELS, GROUPS, LAYERS, pack_mask
 from ingle.model.module import CausalLM
 
 Array = npt.NDArray[Any]

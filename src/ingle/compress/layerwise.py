@@ -19,7 +19,7 @@ from ingle.compress.quantiser import Quantiser
 from ingle.compress.solving import error_of
 from ingle.compress.weight_formats import WeightFormat
 from ingle.core.files import write_atomic
-from ingle.engine.quantised import stored
+from ingle.engine.delta_kinds import stored
 from ingle.model.module import CausalLM, DecoderLayer
 
 Array = npt.NDArray[Any]

@@ -24,16 +24,16 @@ from ingle.core.delta import Admit, Candidate, Delta
 from ingle.core.digest import digest_json
 from ingle.core.energy import reported
 from ingle.core.report import Event, Fact, Sink
-from ingle.engine import masking, shape
-from ingle.engine.adapter import linear_shapes
+from ingle.engine import cut_model
+from ingle.engine.backend import linear_shapes
 from ingle.engine.delta_kinds import Change, merged
-from ingle.engine.source import checkpoint_tokenizer, open_weights
+from ingle.engine.packs import checkpoint_tokenizer, open_weights
 from ingle.home.kept import Kept
 from ingle.home.place import Home
 from ingle.measure.data_sets import Text
 from ingle.model.checkpoint import Checkpoint
-from ingle.model.expected import expected_shapes
 from ingle.model.module import CausalLM, load_module
+from ingle.model.tensor import expected_shapes
 from ingle.model.tokenizer import Tokenizer
 from ingle.train.low_rank import added_parameters, all_tensors, put_low_rank
 from ingle.train.making import DeltaJob, MadeDelta, RunWatch, Steps, delta_job, make_delta, nobody
@@ -79,7 +79,7 @@ def make_candidate(job: DeltaJob[PruneSettings], checkpoint: Checkpoint, tokeniz
         job.watch.pieces("pruning layers", done, total)
 
     tensors = cut(Cutting(whole, settings, parts_that_stay(config, settings), rows, job.folder / "layers", tell))
-    kind = masking.KIND if settings.structure in ("none", "2:4") else shape.KIND
+    kind = cut_model.MASK if settings.structure in ("none", "2:4") else cut_model.SHAPE
     report: dict[str, Any] = {
         "version": VERSION, "model": job.model, "base": job.kept.digest, "kind": kind, "method": settings.pruner,
         "structure": settings.structure, "share": settings.share, "settings": to_table(settings), "texts": digest_json(rows.tolist()),
@@ -88,7 +88,7 @@ def make_candidate(job: DeltaJob[PruneSettings], checkpoint: Checkpoint, tokeniz
         added, recovered = _recovered(job, checkpoint, whole, Change(job.name, kind, tensors), tokenizer, texts)
         tensors, report["recovery"] = tensors | added, recovered
     small = merged(checkpoint, [Change(job.name, kind, tensors)])
-    masks = masking.masks_of(linear_shapes(config), tensors) if kind == masking.KIND else {}
+    masks = cut_model.masks_of(linear_shapes(config), tensors) if kind == cut_model.MASK else {}
     report |= {"parameters_before": parameters_of(checkpoint), "parameters": parameters_of(small, masks)}
     return Candidate(job.name, kind, job.kept.digest, tensors, job.origin(settings.pruner), report)
 
@@ -106,7 +106,7 @@ def _recovered(
     job.check("before the recovery")
     settings = job.settings
     small = load_module(merged(checkpoint, [change]))
-    masks = masking.masks_of(linear_shapes(checkpoint.config), change.tensors) if change.kind == masking.KIND else {}
+    masks = cut_model.masks_of(linear_shapes(checkpoint.config), change.tensors) if change.kind == cut_model.MASK else {}
     linears = put_low_rank(small, linear_shapes(small.config), settings.rank, 1.0, settings.recovery.seed)
     for name, mask in masks.items():
         linears[name].mask = torch.from_numpy(mask)

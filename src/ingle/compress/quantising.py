@@ -35,10 +35,9 @@ from ingle.core.errors import ConfigError, HomeError
 from ingle.core.files import write_atomic
 from ingle.core.report import Event, Sink
 from ingle.energy.meter import Span, open_meter
-from ingle.engine.adapter import linear_shapes
-from ingle.engine.delta_kinds import Change, merged
-from ingle.engine.quantised import KIND
-from ingle.engine.source import checkpoint_tokenizer, open_weights
+from ingle.engine.backend import linear_shapes
+from ingle.engine.delta_kinds import QUANTISED, Change, merged
+from ingle.engine.packs import checkpoint_tokenizer, open_weights
 from ingle.home.kept import Kept
 from ingle.home.place import Home
 from ingle.measure.data_sets import Text
@@ -179,7 +178,7 @@ def _make(work: _Work, checkpoint: Checkpoint, plan: QuantisationPlan) -> Candid
         recovery = Recovery(settings.recovery, blocks.module, job.kept.digest, blocks.tokenizer, blocks.texts, folder, job.watch)
         tensors, report["recovery"] = _recovered(recovery, checkpoint, tensors, blocks.formats)
         energy += reported(report["recovery"]) or NOTHING
-    return Candidate(job.name, KIND, job.kept.digest, tensors, job.origin(settings.method), report | {"energy": energy.table()})
+    return Candidate(job.name, QUANTISED, job.kept.digest, tensors, job.origin(settings.method), report | {"energy": energy.table()})
 
 
 def _blocks(work: _Work, checkpoint: Checkpoint, plan: QuantisationPlan) -> _Blocks:
@@ -218,7 +217,7 @@ def _recovered(
 ) -> tuple[dict[str, Array], dict[str, Any]]:
     """Train scales and minima; return the tensors with the new ones, and the training's report."""
     keep_few_programs()
-    small = load_module(merged(checkpoint, [Change("", KIND, tensors)]))
+    small = load_module(merged(checkpoint, [Change("", QUANTISED, tensors)]))
     trained = recovery.run(small, attach_grids(small, tensors, formats))
     return {**tensors, **settled_blocks(small, formats)}, asdict(trained)
 
@@ -258,7 +257,7 @@ def _report(
     for name, error in errors.items():
         parts.setdefault(name.removesuffix(".weight").rpartition(".")[2], []).append(error)
     return {
-        "version": VERSION, "model": job.model, "base": job.kept.digest, "kind": KIND, "method": job.settings.method,
+        "version": VERSION, "model": job.model, "base": job.kept.digest, "kind": QUANTISED, "method": job.settings.method,
         "settings": to_table(job.settings), "bits": coded / whole, "weights": weights,
         "linears": len(errors), "untouched": len(plan.fixed) + len(plan.sizes) - len(errors),
         "stored_bits": sum(chosen[name].stored_bits * size for name, size in plan.sizes.items()) / weights,

@@ -29,8 +29,7 @@ from ingle.core.files import write_atomic
 from ingle.core.report import Event, Fact, Sink
 from ingle.engine.language_model import LanguageModel
 from ingle.engine.loading import open_model
-from ingle.engine.packing import read_pack
-from ingle.engine.source import kept_source, open_weights
+from ingle.engine.packs import kept_source, open_weights, read_pack
 from ingle.home.deltas import delta_report, delta_tensors, get_delta, list_deltas, put_candidate, refuse_taken_delta
 from ingle.home.kept import Kept, get_kept, remove
 from ingle.home.names import check_name

@@ -13,10 +13,10 @@ from functools import partial
 from ingle.core.energy import NOTHING, Energy
 from ingle.core.errors import ConfigError
 from ingle.energy.meter import Span, open_meter
+from ingle.engine.answer import write
 from ingle.engine.backend import Segment, prefill
 from ingle.engine.language_model import LanguageModel
 from ingle.engine.scoring import score
-from ingle.engine.writing import write
 from ingle.home.fetch import FetchProgress as Fetching
 from ingle.home.place import Home
 from ingle.measure.figures import TextBits, forgetting

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from ingle.core.errors import ConfigError
-from ingle.engine.quantised import GROUP
+from ingle.engine.delta_kinds import GROUP
 from ingle.kernels import formats
 
 _HEADROOM = 251 / 255

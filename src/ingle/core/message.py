@@ -115,7 +115,7 @@ class Sampling:
     seed: int | None = None
     """Same seed, model and request → same answer; None draws one."""
     repeat_limit: int = 0
-    """The answer ends once so many tokens in a row say only what it said three times before; 0 = never. See engine/repeats.py."""
+    """The answer ends once so many tokens in a row say only what it said three times before; 0 = never. See engine/decoding.py."""
 
     def __post_init__(self) -> None:
         limits = {

@@ -138,10 +138,10 @@ class LayerSpec:
     sinks: int = 0
     """Streaming groups: the number of first tokens that they always attend to (arXiv 2309.17453)."""
     memory: Memory = "none"
-    """Streaming groups: the recurrent memory of the tokens that left the window (all but the sinks); see `model.memory`."""
+    """Streaming groups: the recurrent memory of the tokens that left the window (all but the sinks); see `model.module_parts`."""
     forgetful: tuple[int, ...] | None = None
     """Streaming groups that have no memory though `memory` gives the others one, ascending; None = there are none. No kept model has any:
-    `engine.sight` makes them, to switch groups off."""
+    `engine.windowed` makes them, to switch groups off."""
     mixer: Mixer = "attention"
     """Another mixer has no groups, so all of the above is empty."""
 

@@ -6,7 +6,9 @@ while chunk is None or chunk.finish is None:
 """
 
 import time
-from collections import Counter
+from collections import Counter, deque
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -14,18 +16,159 @@ import numpy.typing as npt
 
 from ingle.core.media import NO_VECTORS, Kind, Vectors, kind_of
 from ingle.core.message import Chunk, Finish, Request, TokenLogprob, ToolCall, Usage
+from ingle.core.spec import ModelConfig
 from ingle.core.state import REMEMBERING_STEP_TOKENS, STEP_TOKENS
 from ingle.engine.backend import AnyState, Segment
-from ingle.engine.checkpoints import Checkpoints, needs_checkpoints
 from ingle.engine.language_model import LanguageModel
-from ingle.engine.repeats import CodeBlock, Repeats
 from ingle.engine.sampling import Sampler, log_probabilities
 from ingle.engine.speculative import ALONE, BatchLoad, Drafter, StepTimer
-from ingle.engine.stop import StopStrings
-from ingle.engine.tool_calls import CallsMade, ToolCallStream
+from ingle.engine.tools import CallsMade, ToolCallStream
 
 if TYPE_CHECKING:
     from ingle.engine.grammar import Grammar
+
+# Passages that repeat themselves in an answer, and where it may.
+# An answer ends when it has long said nothing that it did not say three times before.
+# A token is stale if the passage of twelve tokens that ends with it stood in the answer three times already. One new word makes the next
+# twelve tokens fresh. So tables, lists and code with similar lines go on, a refrain is forgiven once a new verse begins, and what ends is a
+# text that nothing new enters. A limit in tokens, not in rounds, lets short lines be repeated more often than long paragraphs.
+
+
+_PASSAGE = 12
+"""Tokens that are compared: some eight words of English."""
+_ROUNDS = 3
+"""Times that a passage must have stood there before."""
+_MOST_KNOWN = 1 << 15
+"""Passages that are remembered, a few MB: an answer longer than that begins anew."""
+_FENCE_COLUMNS = 40
+"""How far from its beginning a line's fence is looked for."""
+
+
+class Repeats:
+    """Watches the tokens of one answer."""
+
+    def __init__(self, limit: int) -> None:
+        """limit: stale tokens in a row that end the answer."""
+        self._limit = limit
+        self._passage = deque[int](maxlen=_PASSAGE)
+        self._seen = Counter[int]()
+        self._stale = 0
+
+    def add(self, token: int) -> bool:
+        """Whether the answer is to end with this token."""
+        self._passage.append(token)
+        if len(self._passage) < _PASSAGE:
+            return False
+        if len(self._seen) >= _MOST_KNOWN:
+            self._seen.clear()
+        passage = hash(tuple(self._passage))
+        self._stale = self._stale + 1 if self._seen[passage] >= _ROUNDS else 0
+        self._seen[passage] += 1
+        return self._stale >= self._limit
+
+
+class CodeBlock:
+    """Where an answer in Markdown stands: within a fenced block, or outside. Code says the same words again because it has to."""
+
+    def __init__(self) -> None:
+        self.inside = False
+        self._line = ""
+        self._counted = False
+        """Whether the fence on this line has been seen."""
+
+    def feed(self, text: str) -> None:
+        """Takes what was written next, however it is cut."""
+        for part in text.splitlines(keepends=True):
+            self._line = (self._line + part)[:_FENCE_COLUMNS]
+            if not self._counted and self._line.lstrip().startswith("```"):
+                self.inside, self._counted = not self.inside, True
+            if part.endswith("\n"):
+                self._line, self._counted = "", False
+
+
+# Stop strings: an answer ends before the first of them, however its tokens are cut.
+
+
+class StopStrings:
+    """Passes text on until a stop string appears. A possible start of one is held back."""
+
+    def __init__(self, stops: Sequence[str]) -> None:
+        self._stops = tuple(stops)
+        self._held = ""
+        self.hit = False
+
+    def feed(self, text: str) -> str:
+        """Take in text and return what can be shown."""
+        if not self._stops or self.hit:
+            return "" if self.hit else text
+        self._held += text
+        places = [at for at in (self._held.find(stop) for stop in self._stops) if at >= 0]
+        if places:
+            self.hit = True
+            return self._held[: min(places)]
+        keep = max(self._overlap(stop) for stop in self._stops)
+        shown, self._held = self._held[: len(self._held) - keep], self._held[len(self._held) - keep :]
+        return shown
+
+    def flush(self) -> str:
+        """Return the held text that turned out to be no stop string."""
+        rest, self._held = ("" if self.hit else self._held), ""
+        return rest
+
+    def _overlap(self, stop: str) -> int:
+        """Return the length of the longest end of the held text with which `stop` begins."""
+        longest = min(len(stop) - 1, len(self._held))
+        return next((n for n in range(longest, 0, -1) if stop.startswith(self._held[-n:])), 0)
+
+
+# Checkpoints of a prompt's state. A recurrent memory can't go back, so an edited or repeated prompt continues from a checkpoint.
+
+
+CHECKPOINT_TOKENS = 512
+"""Prompt tokens between checkpoints: at most this many are read again. A state with windows of 64 tokens takes a few MB."""
+WORTH_KEEPING = 64
+"""A checkpoint must spare at least this many tokens."""
+
+
+def needs_checkpoints(config: ModelConfig) -> bool:
+    """Return whether states of this model can't go back, once they have read a little."""
+    return config.is_recurrent
+
+
+@dataclass
+class Checkpoints:
+    """The checkpoints of one prompt: every CHECKPOINT_TOKENS, and one token before the end, where the same prompt would continue."""
+
+    last: int
+    """Prompt tokens read at the latest checkpoint."""
+    prompt_tokens: int
+    needed: bool
+
+    @property
+    def next(self) -> int | None:
+        """Position of the next checkpoint; None if there is none."""
+        return self._after(self.last) if self.needed else None
+
+    def due(self, length: int) -> bool:
+        """Return whether the state is to be kept now, at `length` tokens; it then counts as kept."""
+        if length != self.next:
+            return False
+        self.last = length
+        return True
+
+    def within(self, common: int) -> int:
+        """Return how many tokens the checkpoints will spare another prompt with the same first `common` tokens."""
+        if not self.needed:
+            return common
+        spared, place = 0, None if self.last > common else self.last
+        while place is not None and place <= common:
+            spared, place = place, self._after(place)
+        return spared
+
+    def _after(self, place: int) -> int | None:
+        following = min(place + CHECKPOINT_TOKENS, self.prompt_tokens - 1)
+        return following if following - place >= WORTH_KEEPING else None
+
 
 _ECHO_TOKENS = 32
 """Prompt tokens whose logits are looked at together: each has one per word of the vocabulary (200 kB for 49,152)."""

@@ -7,10 +7,10 @@
 | ia3 | {linear}.ia3_l [N, 1] or [1, K] | outputs or inputs multiplied (arXiv 2205.05638) |
 | bias | {linear}.bias [N] | added to the bias, which is 0 where there is none (arXiv 2106.10199) |
 | full | {parameter}, its shape | added to the parameter |
-| layers | see engine/hybrid.py | how layers look back, and the memories that this needs |
-| mask | see engine/masking.py | weights that are zero, and what the others are instead |
-| shape | see engine/shape.py | fewer layers, channels or groups of heads: a smaller model |
-| quantised | see engine/quantised.py | matrices replaced by blocks of few bits |
+| layers | see engine/delta_kinds.py | how layers look back, and the memories that this needs |
+| mask | see engine/cut_model.py | weights that are zero, and what the others are instead |
+| shape | see engine/cut_model.py | fewer layers, channels or groups of heads: a smaller model |
+| quantised | see engine/delta_kinds.py | matrices replaced by blocks of few bits |
 | bottleneck | {linear}.adapter_down.weight [r, N], .adapter_down.bias [r], .adapter_up.weight [N, r], .adapter_up.bias [N] |
     y + up(relu(down(y))), y the linear's output (arXiv 1902.00751) |
 | prefix, prompt | prefix.keys, prefix.values [layers, groups, n, D], keys turned by RoPE for positions 0 … n − 1 |
@@ -31,16 +31,144 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ingle.core.errors import DeltaError
-from ingle.core.spec import ModelConfig
-from ingle.engine import hybrid, masking, quantised, shape
-from ingle.engine.adapter import Addition, linear_shapes
+from ingle.core.errors import ConfigError, DeltaError
+from ingle.core.spec import LayerSpec, ModelConfig
+from ingle.engine import cut_model
+from ingle.engine.backend import Addition, linear_shapes
 from ingle.home.deltas import ABILITIES
+from ingle.kernels import formats
 from ingle.model.checkpoint import Checkpoint
-from ingle.model.expected import expected_shapes
-from ingle.model.tensor import Tensor
+from ingle.model.tensor import AGE, Tensor, expected_shapes
+
+# The kind `layers`: retrieval and streaming groups of each layer, and their memories. See engine/delta_kinds.py for the others.
+# | tensor | means |
+# |---|---|
+# | layers.retrieval [layers, groups] | 1 = a retrieval group, 0 = a streaming group |
+# | layers.window, layers.sinks [layers] | of the streaming groups |
+# | layers.memory [layers] | 1 = streaming groups have a recurrent memory |
+# | model.layers.i.self_attn.memory.… | the memories' parameters, see model/module_parts.py |
+# All are numbers in float32, so that a delta stays what it is: named tensors. It applies to a transformer only; for other retrieval groups,
+# make another delta for the original model.
+
 
 Array = npt.NDArray[Any]
+LAYERS_KIND = "layers"
+_RETRIEVAL, _WINDOW, _SINKS, _MEMORY = (f"layers.{part}" for part in ("retrieval", "window", "sinks", "memory"))
+_MOST = 1 << 20  # tokens of a window; float32 holds them exactly
+
+
+def spec_tensors(layers: tuple[LayerSpec, ...], kv_groups: int) -> dict[str, Array]:
+    """Return these layers' groups, windows, sinks and memories as tensors."""
+    retrieval = [[float(group in spec.retrieval) for group in range(kv_groups)] for spec in layers]
+    rows = {_RETRIEVAL: retrieval, _WINDOW: [spec.window for spec in layers], _SINKS: [spec.sinks for spec in layers]}
+    rows[_MEMORY] = [float(spec.memory != "none") for spec in layers]
+    return {name: np.array(values, np.float32) for name, values in rows.items()}
+
+
+def hybrid_of(name: str, config: ModelConfig, tensors: Mapping[str, Array]) -> tuple[ModelConfig, dict[str, Array]]:
+    """Return the transformer's config changed by these tensors, and the parameters of its memories. `name` is for messages.
+
+    Raises DeltaError for a model that is a hybrid already, and for tensors that are missing, misshapen, unknown, or describe no possible
+    layer.
+    """
+    where = f"delta {name}"
+    if not config.is_transformer:
+        raise DeltaError(where, "applies to a model with full attention only", "a hybrid", "Make it for the original model.")
+    shape = (len(config.layers), config.num_kv_heads)
+    columns = {part: _whole(where, part, tensors, shape[:1]) for part in (_WINDOW, _SINKS, _MEMORY)}
+    retrieval = _whole(where, _RETRIEVAL, tensors, shape)
+    if retrieval.max() > 1 or columns[_MEMORY].max() > 1:
+        raise DeltaError(f"{where}, layers", "must hold 0 or 1 for retrieval and memory", "other numbers")
+    layers = tuple(
+        LayerSpec(
+            tuple(np.flatnonzero(retrieval[i]).tolist()),
+            int(columns[_WINDOW][i]),
+            int(columns[_SINKS][i]),
+            "gated_delta" if columns[_MEMORY][i] else "none",
+        )
+        for i in range(len(config.layers))
+    )
+    try:
+        hybrid = config.with_layers(layers)
+    except ConfigError as error:
+        raise DeltaError(f"{where}, {error.field}", error.rule, error.got) from error
+    new_shapes = {key: size for key, size in expected_shapes(hybrid).items() if key not in expected_shapes(config)}
+    for key, size in new_shapes.items():
+        if key.endswith(AGE) and key not in tensors:
+            continue
+        if key not in tensors or tensors[key].shape != size:
+            raise DeltaError(f"{where}, {key}", f"must have shape {size}", tensors[key].shape if key in tensors else "nothing")
+        if not np.isfinite(tensors[key]).all():
+            raise DeltaError(f"{where}, {key}", "must hold finite numbers", "NaN or infinity")
+    strangers = [key for key in tensors if key not in new_shapes and not key.startswith("layers.")]
+    if strangers:
+        raise DeltaError(f"{where}, {strangers[0]}", "is no part of a change of kind layers", "")
+    return hybrid, {key: tensors[key] for key in new_shapes if key in tensors}
+
+
+def _whole(where: str, part: str, tensors: Mapping[str, Array], shape: tuple[int, ...]) -> Array:
+    """Return non-negative whole numbers as int64. Raises DeltaError for others."""
+    values = tensors.get(part)
+    if values is None or values.shape != shape:
+        raise DeltaError(f"{where}, {part}", f"must have shape {shape}", "nothing" if values is None else values.shape)
+    numbers = values.astype(np.float64)
+    if not np.isfinite(numbers).all() or (numbers != np.rint(numbers)).any() or numbers.min() < 0 or numbers.max() > _MOST:
+        raise DeltaError(f"{where}, {part}", f"must hold whole numbers from 0 to {_MOST}", "others")
+    return numbers.astype(np.int64)
+
+
+# The kind `quantised`: matrices replaced by blocks, which the kernels multiply as they are. See engine/delta_kinds.py for the others.
+# | tensor | means |
+# |---|---|
+# | {parameter}, uint8 [N, 4 + K/32 · 20] | the matrix [N, K] as Q4_16: scales and minima for 16 columns, 4-bit codes (kernels/formats.py) |
+# | {parameter}, uint8 [N, 4 + K/32 · 16] | the matrix [N, K] as Q3_16: the same, codes of 3 bits |
+# | {parameter}, uint8 [N, K/32 · 20] | the matrix [N, K] as Q4_1: float16 scale and minimum, 32 codes of 4 bits |
+# | {parameter}, uint8 [N, K/32 · 34] | the matrix as Q8_0: float16 scale, 32 signed bytes |
+# | {parameter}, float32 or float16, its shape | the parameter itself: a norm or a bias that scales were folded into |
+# Parameters are replaced, not added to; those that it doesn't name stay. Only the linears of layers can be blocks.
+
+
+QUANTISED = "quantised"
+GROUP = 32
+"""Columns of a block."""
+_BYTES = {"Q4_1": (0, 20), "Q8_0": (0, 34)} | {kind: (formats.UNIT_BYTES, size) for kind, size in formats.BYTES_16.items()}
+"""Bytes by type: at the beginning of a row, and of a block."""
+
+
+def replaced(name: str, config: ModelConfig, tensors: Mapping[str, Array]) -> dict[str, Tensor]:
+    """Return the new parameters by name. `name` is the delta's, for messages.
+
+    Raises DeltaError for tensors that name nothing in the model or don't fit its shapes, and numbers that are not finite.
+    """
+    shapes, linears = expected_shapes(config), linear_shapes(config)
+    parameters = {}
+    for key, values in tensors.items():
+        where = f"delta {name}, {key}"
+        if key not in shapes:
+            raise DeltaError(where, "must name a parameter of this model", "", f"For example {next(iter(shapes))}.")
+        if values.dtype == np.uint8 and key.removesuffix(".weight") not in linears:
+            raise DeltaError(where, "must not be blocks: only the linears of layers can be", values.shape)
+        parameters[key] = stored(key, shapes[key], values)
+        if parameters[key].kind == "F32" and values.shape != shapes[key]:
+            raise DeltaError(where, f"must have shape {shapes[key]}", values.shape)
+        if not all(np.isfinite(rows).all() for rows in parameters[key].row_chunks()):
+            raise DeltaError(where, "must hold finite numbers", "NaN or infinity")
+    return parameters
+
+
+def stored(name: str, shape: tuple[int, ...], values: Array) -> Tensor:
+    """Return a tensor of the delta as a parameter [N, K] or [n]. Raises DeltaError for blocks that don't fit these rows."""
+    if values.dtype != np.uint8:
+        raw = np.ascontiguousarray(values, np.float32).view(np.uint8)
+        return Tensor(name, shape, "F32", raw.reshape(shape[0], -1) if len(shape) == 2 else raw)
+    blocks = shape[1] // GROUP if shape[1] % GROUP == 0 else 0
+    allowed = {(shape[0], head + blocks * size): kind for kind, (head, size) in _BYTES.items() if blocks}
+    if values.shape not in allowed:
+        text = " or ".join(f"{size} as {kind}" for size, kind in allowed.items()) or f"a multiple of {GROUP} columns"
+        raise DeltaError(f"blocks of {name}", f"must have shape {text}", values.shape)
+    return Tensor(name, shape, allowed[values.shape], values)
+
+
 _PARTS: dict[str, dict[str, tuple[str, ...]]] = {
     "lora": {"lora_A.weight": ("rK",), "lora_B.weight": ("Nr",)},
     "dora": {"lora_A.weight": ("rK",), "lora_B.weight": ("Nr",), "lora_magnitude_vector": ("N",)},
@@ -51,13 +179,13 @@ _PARTS: dict[str, dict[str, tuple[str, ...]]] = {
     },
 }  # fmt: skip
 """The tensors of each kind that changes linears, with the allowed shapes, one letter a side: r is any rank."""
-MERGED = ("lora", "dora", "ia3", "bias", "full", hybrid.KIND, quantised.KIND, masking.KIND, shape.KIND)
+MERGED = ("lora", "dora", "ia3", "bias", "full", LAYERS_KIND, QUANTISED, cut_model.MASK, cut_model.SHAPE)
 """Kinds that can be merged into the weights."""
 VIRTUAL = ("prefix", "prompt")
 """Kinds that put virtual tokens before every text."""
 KINDS = (*MERGED, "bottleneck", *VIRTUAL, *ABILITIES)
 """Every kind."""
-_BY_PARAMETER = ("full", hybrid.KIND)
+_BY_PARAMETER = ("full", LAYERS_KIND)
 _BIASES = {"self_attn.o_proj": "output_bias", "self_attn": "qkv_bias", "mlp": "mlp_bias"}
 """The config flag that gives a linear a bias, by the beginning of its name; the first match counts."""
 
@@ -111,7 +239,7 @@ class _Step:
         """Return whether it changes this parameter."""
         if self.kind in _BY_PARAMETER:
             return name in self.parts
-        if self.kind == quantised.KIND:
+        if self.kind == QUANTISED:
             return name in self.replacing
         linear, _, part = name.rpartition(".")
         parts = self.parts.get(linear)
@@ -129,8 +257,8 @@ class _Step:
             added: Array = values + self.parts[name][""].astype(np.float32)
             return added
         linear, _, part = name.rpartition(".")
-        if self.kind == masking.KIND:
-            return masking.masked(values, self.parts[linear])
+        if self.kind == cut_model.MASK:
+            return cut_model.masked(values, self.parts[linear])
         parts = {key: value.astype(np.float32) for key, value in self.parts[linear].items()}
         if self.kind in ("lora", "dora"):
             values = values + parts["lora_B.weight"] @ parts["lora_A.weight"]
@@ -157,15 +285,15 @@ def merged(checkpoint: Checkpoint, changes: Sequence[Change]) -> Checkpoint:
         if change.kind in KINDS and change.kind not in MERGED:
             rule = f"is of the kind {change.kind}, which can't become part of the weights"
             raise DeltaError(f"delta {change.name}", rule, "", "Serve it with Ingle: there it works beside the weights.")
-        if change.kind == hybrid.KIND:
-            config, memories = hybrid.hybrid_of(change.name, config, change.tensors)
+        if change.kind == LAYERS_KIND:
+            config, memories = hybrid_of(change.name, config, change.tensors)
             steps.append(_Step(change.kind, {name: {"": values} for name, values in memories.items()}))
             continue
-        if change.kind == quantised.KIND:
-            steps.append(_Step(change.kind, {}, quantised.replaced(change.name, config, change.tensors)))
+        if change.kind == QUANTISED:
+            steps.append(_Step(change.kind, {}, replaced(change.name, config, change.tensors)))
             continue
-        if change.kind == shape.KIND:
-            checkpoint = shape.reshaped(_stepped(checkpoint, config, steps), change.name, change.tensors)
+        if change.kind == cut_model.SHAPE:
+            checkpoint = cut_model.reshaped(_stepped(checkpoint, config, steps), change.name, change.tensors)
             config, steps = checkpoint.config, []
             continue
         steps.append(_Step(change.kind, _parts_of(config, change)))
@@ -181,8 +309,8 @@ def _stepped(of: Checkpoint, config: ModelConfig, steps: Sequence[_Step]) -> Che
 
 def _parts_of(config: ModelConfig, change: Change) -> dict[str, dict[str, Array]]:
     """Return the tensors as in `_Step.parts`; masks as bool [N, K]."""
-    if change.kind == masking.KIND:
-        return masking.mask_parts(change.name, linear_shapes(config), change.tensors)
+    if change.kind == cut_model.MASK:
+        return cut_model.mask_parts(change.name, linear_shapes(config), change.tensors)
     return _parameters(config, change) if change.kind == "full" else linears_of(config, change)
 
 

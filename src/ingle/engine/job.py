@@ -1,11 +1,16 @@
 """Jobs for the scheduler, how many of them at once, and counts of those done."""
 
+import logging
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Generic, TypeVar
+
+import numpy as np
 
 from ingle.core.energy import NOTHING, Energy
-from ingle.core.errors import IngleError
+from ingle.core.errors import Busy, IngleError, KernelError, NoMemory
 from ingle.core.media import NO_VECTORS, Vectors
 from ingle.core.message import Chunk, Request
 from ingle.engine.decoding import Decoding
@@ -106,3 +111,100 @@ def post_directly(outcomes: Sequence[Outcome]) -> None:
     """Delivers where it came about: on the scheduler's own thread."""
     for job, outcome in outcomes:
         job.deliver(outcome)
+
+
+# Turns whatever ends a job into an error for its client, and remembers whether memory has run out.
+
+
+_LEAST_BYTES = 16 << 20
+"""Bytes that an answer needs at least, scratch memory of the backend included."""
+
+
+class Failures:
+    """Failed jobs of one scheduler."""
+
+    def __init__(self) -> None:
+        self._lacked_bytes = 0
+
+    def error_of(self, job: Job, error: Exception) -> IngleError:
+        """Return the error for the client. One that is not Ingle's is logged, and reported as a bug."""
+        if isinstance(error, IngleError):
+            return error
+        if isinstance(error, MemoryError):
+            self._lacked_bytes = max(job.needed_bytes, _LEAST_BYTES)
+            return NoMemory("memory", "There is no memory left for this answer", "", "Ask again later, or lower serve.state_mb.", 5.0)
+        logging.getLogger("ingle").error("engine", exc_info=error)
+        cure = "This is a bug in Ingle; the server's log has more."
+        return KernelError("engine", "The engine failed on this request", type(error).__name__, cure)
+
+    def starved(self) -> bool:
+        """Return whether an answer failed for lack of memory, and so much still can't be had. Costs nothing as long as none has failed."""
+        try:
+            np.empty(self._lacked_bytes, np.uint8)
+        except MemoryError:
+            return True
+        self._lacked_bytes = 0
+        return False
+
+
+def spared(work: Callable[[], None]) -> None:
+    """Run work that no answer depends on: its errors are logged, and answers go on."""
+    try:
+        work()
+    except Exception:
+        logging.getLogger("ingle").exception("states")
+
+
+# A queue in which owners take turns. Within one owner: first come, first served.
+
+
+Item = TypeVar("Item")
+
+
+class FairQueue(Generic[Item]):
+    """Items waiting, by owner. Not thread-safe."""
+
+    def __init__(self, most: int, most_per_owner: int) -> None:
+        self._most, self._most_per_owner = most, most_per_owner
+        self._lines: dict[str, deque[Item]] = {}
+        """Lines by owner, in the order of their turns."""
+
+    def __len__(self) -> int:
+        return sum(map(len, self._lines.values()))
+
+    def add(self, owner: str, item: Item, retry_after_s: float) -> None:
+        """Append an item to its owner's line. Raises Busy if too many wait already."""
+        line = self._lines.get(owner, ())
+        if len(line) >= self._most_per_owner:
+            raise Busy(
+                "queue",
+                f"You have {self._most_per_owner} requests waiting, which is the most for one user",
+                "",
+                "Ask again later.",
+                retry_after_s,
+            )
+        if len(self) >= self._most:
+            raise Busy("queue", f"The server has {self._most} requests waiting and takes no more", "", "Ask again later.", retry_after_s)
+        self._lines.setdefault(owner, deque()).append(item)
+
+    def next(self, ready: Callable[[Item], bool]) -> tuple[str, Item] | None:
+        """Return the first ready item of the owner whose turn it is, with that owner. It stays in the queue."""
+        for owner, line in self._lines.items():
+            for item in line:
+                if ready(item):
+                    return owner, item
+        return None
+
+    def take(self, owner: str, item: Item) -> None:
+        """Remove an item; its owner's next turn comes after all others'."""
+        line = self._lines.pop(owner)
+        line.remove(item)
+        if line:
+            self._lines[owner] = line
+
+    def drop(self, gone: Callable[[Item], bool]) -> list[Item]:
+        """Remove and return all items for which `gone` is true."""
+        out = [item for line in self._lines.values() for item in line if gone(item)]
+        lines = {owner: deque(item for item in line if item not in out) for owner, line in self._lines.items()} if out else self._lines
+        self._lines = {owner: line for owner, line in lines.items() if line}
+        return out

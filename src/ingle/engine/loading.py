@@ -10,18 +10,14 @@ from ingle.core.delta import Delta
 from ingle.core.digest import digest_json
 from ingle.core.errors import DeltaError, IngleError
 from ingle.core.process import release_memory
-from ingle.engine.backend import Backend
+from ingle.engine.backend import Backend, Prefixed
 from ingle.engine.composite_sight import composite_sight
-from ingle.engine.cpu import CpuBackend
+from ingle.engine.cpu_backend import CpuBackend
 from ingle.engine.delta_kinds import VIRTUAL, additions_of, virtual_of
-from ingle.engine.language_model import LanguageModel
-from ingle.engine.packing import cache_dtype, check_pack, read_pack
+from ingle.engine.language_model import LanguageModel, Painter, Seer
 from ingle.engine.packing_worker import warm_apart
-from ingle.engine.painting import Painter
-from ingle.engine.prefixed import Prefixed
-from ingle.engine.seeing import Seer
-from ingle.engine.source import Progress, Source, kept_source, merged_checkpoint, silent, warm
-from ingle.engine.team import Cores
+from ingle.engine.packs import Progress, Source, cache_dtype, check_pack, kept_source, merged_checkpoint, read_pack, silent, warm
+from ingle.engine.threads import Cores
 from ingle.engine.tools import style_of
 from ingle.home.catalogue import CATALOGUE
 from ingle.home.deltas import ABILITIES, delta_report, get_delta
@@ -29,9 +25,8 @@ from ingle.home.kept import Kept
 from ingle.home.lean import WEIGHTS
 from ingle.home.place import Home
 from ingle.media.sight import open_sight
-from ingle.model.tokenizer import FACTS_FILE, TOKENIZER_FILE, Tokenizer
+from ingle.model.tokenizer import FACTS_FILE, TOKENIZER_FILE, Tokenizer, open_tokenizer
 from ingle.model.tokenizer_apart import TokenizerApart
-from ingle.model.tokenizer_hf import open_tokenizer
 
 
 def open_model(

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from ingle.core.config import from_table, to_table
 from ingle.core.errors import IngleError, KernelError, fault_of, raised
-from ingle.engine.source import kept_source, warm
+from ingle.engine.packs import kept_source, warm
 from ingle.home.kept import Kept
 from ingle.home.place import Home
 

@@ -17,13 +17,9 @@ from ingle.core.process import release_memory
 from ingle.energy.meter import Meter, open_meter
 from ingle.engine.backend import Backend, forward_whole
 from ingle.engine.decoding import Decoding
-from ingle.engine.failures import Failures, spared
-from ingle.engine.fair_queue import FairQueue
-from ingle.engine.job import Capacity, Counts, Job, Outcome, post_directly
-from ingle.engine.metering import StepMeter
-from ingle.engine.prefix_cache import PrefixCache, common_length
-from ingle.engine.readings import Reading, Readings
-from ingle.engine.saved_states import SavedStates, is_forgotten
+from ingle.engine.job import Capacity, Counts, Failures, FairQueue, Job, Outcome, post_directly, spared
+from ingle.engine.metering import Reading, Readings, StepMeter
+from ingle.engine.prefix_cache import PrefixCache, SavedStates, common_length, is_forgotten
 from ingle.engine.speculative import BatchLoad, StepTimers
 
 WORTH_WAITING = 64

@@ -15,10 +15,9 @@ from torch import Tensor, nn
 from ingle.core.errors import CheckpointError, DeltaError
 from ingle.core.files import write_atomic
 from ingle.core.spec import ModelConfig
-from ingle.engine.adapter import Additions, check_additions
-from ingle.engine.backend import Backend, Segment, check_segment
-from ingle.model.cache import Cache, Held, Remembered
+from ingle.engine.backend import Additions, Backend, Segment, check_additions, check_segment
 from ingle.model.module import CausalLM
+from ingle.model.module_parts import Cache, Held, Remembered
 
 TorchAdapter = dict[str, tuple[Tensor, Tensor, Tensor | None]]
 _PARTS = ("keys", "values", "positions")

@@ -80,10 +80,10 @@ def _main() -> None:
 
 def _words(folder: Path) -> None:
     from ingle.core.message import Message
-    from ingle.engine.source import checkpoint_tokenizer
+    from ingle.engine.packs import checkpoint_tokenizer
     from ingle.model.checkpoint import open_checkpoint
     from ingle.model.template import encode_chat, has_template
-    from ingle.model.tokenizer_hf import open_tokenizer
+    from ingle.model.tokenizer import open_tokenizer
 
     limit_memory(_MORE_BYTES + 2 * sum(path.stat().st_size for path in folder.iterdir()))
     weights = any(path.suffix.lower() in (".safetensors", ".gguf") for path in folder.iterdir())
@@ -108,8 +108,8 @@ def _step(home: Home, kept: Kept, format_: str, cache: str) -> None:
     from ingle.core.message import Request, Sampling
     from ingle.engine.answer import answer
     from ingle.engine.loading import Opener
-    from ingle.engine.source import kept_source, pack_folders
-    from ingle.engine.team import Cores
+    from ingle.engine.packs import kept_source, pack_folders
+    from ingle.engine.threads import Cores
 
     packs = pack_folders(kept_source(home, kept))
     size = sum(path.stat().st_size for folder in packs for path in folder.iterdir() if path.is_file())

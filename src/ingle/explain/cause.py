@@ -13,9 +13,7 @@ import numpy.typing as npt
 
 from ingle.core.media import Vectors
 from ingle.core.message import Request
-from ingle.engine.language_model import LanguageModel
-from ingle.engine.places import AnswerPlace
-from ingle.engine.seeing import ReadyPrompt
+from ingle.engine.language_model import AnswerPlace, LanguageModel, ReadyPrompt
 from ingle.explain.traces import WordTrace
 
 Nats = npt.NDArray[np.float64]

@@ -4,11 +4,9 @@ from collections.abc import Callable, Sequence
 
 from ingle.core.media import Vectors
 from ingle.core.message import Request
-from ingle.engine.language_model import LanguageModel
-from ingle.engine.places import AnswerPlace, places
+from ingle.engine.answer import write
+from ingle.engine.language_model import AnswerPlace, LanguageModel, ReadyPrompt, places
 from ingle.engine.scoring import score
-from ingle.engine.seeing import ReadyPrompt
-from ingle.engine.writing import write
 from ingle.explain.cause import TOP, Nats, OutOfTime, Reader
 
 Write = Callable[[LanguageModel, Request], str]

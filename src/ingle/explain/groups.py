@@ -1,6 +1,6 @@
 """The parts of a hybrid that carry what lies far back, each with a model that lacks it: where in the model did an answer come from?
 
-A part loses its sight beyond the window (engine/sight.py); what the answer then loses is measured as of any other cause. Beside the
+A part loses its sight beyond the window (engine/windowed.py); what the answer then loses is measured as of any other cause. Beside the
 retrieval groups stand, by chance, as many of the other groups.
 """
 
@@ -10,7 +10,7 @@ from typing import Literal
 
 from ingle.core.errors import ConfigError
 from ingle.engine.language_model import LanguageModel
-from ingle.engine.sight import Group, remembering_groups, retrieval_groups, widest_reach, without_sight
+from ingle.engine.windowed import Group, remembering_groups, retrieval_groups, widest_reach, without_sight
 
 PartKind = Literal["retrieval", "recurrent", "groups"]
 """All retrieval groups; all recurrent memories; as many other groups, by chance."""

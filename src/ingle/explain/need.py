@@ -2,9 +2,9 @@
 
 from ingle.core.message import Request
 from ingle.core.room import Need, speed
-from ingle.engine.need import LIBRARIES, ServedSize
+from ingle.engine.packs import LIBRARIES, ServedSize
 from ingle.explain.sentences import sentences_of
-from ingle.model.size import size_of
+from ingle.model.tensor import size_of
 
 _BYTES_A_TOKEN, _TEMPLATE = 3.8, 40
 _SETS = 20

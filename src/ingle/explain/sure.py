@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ingle.core.message import Sampling
-from ingle.engine.places import AnswerPlace
+from ingle.engine.language_model import AnswerPlace
 from ingle.explain.cause import AnswerSpan, Nats, OtherToken, OutOfTime, Reader, Said, Sure, SureSignals, SureToken, Why, within
 from ingle.explain.effects import Falls
 from ingle.explain.odds import Calibration, QuestionKind

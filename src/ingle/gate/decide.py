@@ -14,7 +14,7 @@ from ingle.core.errors import Refused
 from ingle.core.maker import find_maker
 from ingle.core.report import Event, Fact, Sink
 from ingle.engine.loading import Opener
-from ingle.engine.source import silent
+from ingle.engine.packs import silent
 from ingle.gate.check import find_check, names
 from ingle.gate.finding import Decision, Finding
 from ingle.gate.policy import Policy

@@ -11,7 +11,7 @@ from ingle.core.errors import IngleError, Interrupted
 from ingle.core.message import Request
 from ingle.engine.language_model import LanguageModel
 from ingle.engine.loading import Opener
-from ingle.engine.source import Source, candidate_source, kept_source, silent
+from ingle.engine.packs import Source, candidate_source, kept_source, silent
 from ingle.gate.probes import ProbeQuestion, Probes
 from ingle.home.deltas import LESSON
 from ingle.home.kept import Kept

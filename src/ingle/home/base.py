@@ -133,7 +133,7 @@ def verify_base(
     home: Home, digest: str, progress: Callable[[str, int, int | None], None] = lambda _label, _done, _total: None
 ) -> list[FileFault]:
     """Read every byte of a base again and return the files that have changed; empty = all well. Of a lean base, what it has instead of
-    its file is read; `engine.lean.fault` makes the file again.
+    its file is read; `engine.lean_base.fault` makes the file again.
 
     Raises HomeError if the manifest itself is missing or damaged.
     """

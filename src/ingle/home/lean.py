@@ -2,7 +2,7 @@
 
 lean.json     this manifest
 rest.bin      what of the file is no panel, piece after piece; its header comes first
-pack.json, weights.bin, tokenizer.json, tokenizer_facts.json    the pack of format `auto` (engine/packing.py), here for good
+pack.json, weights.bin, tokenizer.json, tokenizer_facts.json    the pack of format `auto` (engine/packs.py), here for good
 
 While a GGUF file is there, too, it counts, and these are leftovers of something that was interrupted.
 """

@@ -33,10 +33,9 @@ from ingle.core.report import Event, Sink
 from ingle.core.room import Need, room_for, speed
 from ingle.core.spec import LayerSpec, ModelConfig
 from ingle.core.state import StateLayout
-from ingle.engine.hybrid import KIND, spec_tensors
-from ingle.engine.need import LIBRARIES as SERVING
-from ingle.engine.need import ServedSize, served_size
-from ingle.engine.source import checkpoint_tokenizer, open_weights
+from ingle.engine.delta_kinds import LAYERS_KIND, spec_tensors
+from ingle.engine.packs import LIBRARIES as SERVING
+from ingle.engine.packs import ServedSize, checkpoint_tokenizer, open_weights, served_size
 from ingle.home.kept import Kept
 from ingle.home.place import Home
 from ingle.hybridize.hybrid_settings import LEAST_DIALOGUE, HybridSettings, Lesson
@@ -52,8 +51,8 @@ from ingle.hybridize.lessons import (
     set_aside,
 )
 from ingle.model.module import CausalLM, load_module
-from ingle.model.packed_rows import Attend, PackedRows
-from ingle.model.size import size_of
+from ingle.model.module_parts import Attend, PackedRows
+from ingle.model.tensor import size_of
 from ingle.model.tokenizer import Tokenizer
 from ingle.train.attention import attend_on
 from ingle.train.checkpoints import put_back
@@ -394,7 +393,7 @@ def _make(job: DeltaJob[HybridSettings], original: CausalLM, tokenizer: Tokenize
     layers = layers_of(config, result.kept, settings)
     tokens = min(settings.context, config.context_length)
     report: dict[str, Any] = {
-        "version": VERSION, "model": job.model, "base": job.kept.digest, "kind": KIND, "method": settings.method,
+        "version": VERSION, "model": job.model, "base": job.kept.digest, "kind": LAYERS_KIND, "method": settings.method,
         "settings": to_table(settings), "retrieval": count, "groups": len(config.layers) * config.num_kv_heads, "lessons": {},
         "state_tokens": tokens, "state_share": share_of(config, layers, tokens),
     } | _effects_table(result)  # fmt: skip
@@ -402,7 +401,7 @@ def _make(job: DeltaJob[HybridSettings], original: CausalLM, tokenizer: Tokenize
     if any(spec.remembering(config.num_kv_heads) for spec in layers):
         hybrid = _taught(job, original, layers, tokenizer, texts, report)
         tensors |= {name: parameter.detach().float().cpu().numpy() for name, parameter in memories_of(hybrid).items()}
-    return Candidate(job.name, KIND, job.kept.digest, tensors, job.origin(settings.method), report)
+    return Candidate(job.name, LAYERS_KIND, job.kept.digest, tensors, job.origin(settings.method), report)
 
 
 def _groups(job: DeltaJob[HybridSettings], original: CausalLM, tokenizer: Tokenizer, texts: Sources, count: int) -> FoundGroups:

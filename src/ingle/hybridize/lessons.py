@@ -24,16 +24,15 @@ from ingle.core.spec import LayerSpec, ModelConfig, transformer_layers
 from ingle.engine.answer import Session, answer
 from ingle.engine.language_model import LanguageModel
 from ingle.engine.loading import open_model
-from ingle.engine.source import kept_source
+from ingle.engine.packs import kept_source
 from ingle.home.fetch import FetchProgress, silent
 from ingle.home.kept import Kept
 from ingle.home.place import Home
 from ingle.hybridize.hybrid_settings import Lesson
 from ingle.measure.subjects import Finished
 from ingle.measure.suites import Fact, find_texts, training_rows
-from ingle.model.memory import RecurrentMemory
 from ingle.model.module import CausalLM
-from ingle.model.packed_rows import Attend, PackedRows
+from ingle.model.module_parts import Attend, PackedRows, RecurrentMemory
 from ingle.model.template import has_template
 from ingle.model.tokenizer import Tokenizer
 from ingle.train.attention import attend_on

@@ -259,8 +259,8 @@ def gated_delta(model, mixer, step, thread, phase):
 # The recurrent memories of streaming groups: S ← α S (I − β φ φᵀ) + β v φᵀ, y = S φ_q (gated delta rule, arXiv 2412.06464 eq. 10).
 # When the token at position t is read, the one at p = t − window leaves the window and enters: its key, turned back from RoPE, and its
 # value are read from the ring. First the *features* of every (row, group) are computed: φ of the key, α, β, for each query head φ of the
-# query and the memory's share λ in its output, from the query and the number of entered tokens (model/memory.py). Then 16 rows of S at a
-# time, by themselves, walk through a segment's tokens.
+# query and the memory's share λ in its output, from the query and the number of entered tokens (model/module_parts.py). Then 16 rows of
+# S at a time, by themselves, walk through a segment's tokens.
 # Features of a row and group, float32: φ_k [K], v [V], φ_q [R, K], y [R, V], then α, β and λ [R], padded to 16; K and V are padded to
 # `width`. A map lies as S does, [out/16, in, 16]. Differs from the source: what enters is the key that left the window.
 

@@ -1,7 +1,7 @@
 """Memories of packed documents in one row, forward and backward for training, in float32 (train/kernel_memory.py).
 
 The gated delta rule S ← α S (I − β φ φᵀ) + β v φᵀ, y = S φ_q, in chunks of CHUNK tokens (arXiv 2412.06464 eqs. 8 and 9 and appendix),
-as model/memory.py has it in PyTorch. A *task* is one document of one group: a thread walks through its chunks, there and back
+as model/module_parts.py has it in PyTorch. A *task* is one document of one group: a thread walks through its chunks, there and back
 (packed_memory_back.py), from the model's rows to the model's rows (memory_rows.py), and all that a chunk needs stays in the cache. With γ_i
 the product of all α of the chunk up to i, Γ_ij = γ_i / γ_j, and S the state before it:
 
@@ -39,10 +39,10 @@ from ingle.kernels.simd import (
 # The arguments, scratch and rows of the memory kernels for training (packed_memory.py says what is computed).
 # Layouts, float32: queries, y and their slopes [G, N, R, D]; keys, values and theirs [G, N, D]; log α, β and theirs, and 1 / ‖·‖ of keys
 # [G, N]; shares, and 1 / ‖·‖ of queries [G, N, R]; states [G, chunks, D, D]; X [G, N, 2 D]; maps [G, D, D], also transposed; gates [G, R,
-# D] and [G, R], ages [G, R], and their factors (`model.memory.log_held`) [N]; slopes at maps, gates and ages the same for each document. As
-# the model has them, of ELEMENT bytes a number: q, the window's and the heads' output and their slopes [T, G, R, D]; k, v and theirs [T, G,
-# D]. A document is a record of int64: its first of the N tokens, how many, number of its first chunk, and the first of the T tokens that
-# enters.
+# D] and [G, R], ages [G, R], and their factors (`model.module_parts.log_held`) [N]; slopes at maps, gates and ages the same for each
+# document. As the model has them, of ELEMENT bytes a number: q, the window's and the heads' output and their slopes [T, G, R, D]; k, v
+# and theirs [T, G, D]. A document is a record of int64: its first of the N tokens, how many, number of its first chunk, and the first of
+# the T tokens that enters.
 
 
 CHUNK, BLOCK = 64, 16

@@ -22,7 +22,7 @@ from ingle.core.delta import Admit, Candidate, Delta
 from ingle.core.digest import digest_json
 from ingle.core.report import Event, Fact, Sink
 from ingle.engine.loading import Opener
-from ingle.engine.source import checkpoint_tokenizer, kept_source, open_weights
+from ingle.engine.packs import checkpoint_tokenizer, kept_source, open_weights
 from ingle.ethics.audit import FULL, Shift, run_suites, shift_table, shifts
 from ingle.ethics.counterfactuals import PEOPLE, STYLES, Counterfactual, LineBeginning, beginnings, counterfactuals, questions, words_of
 from ingle.home.kept import Kept

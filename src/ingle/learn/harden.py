@@ -23,7 +23,7 @@ from ingle.core.digest import digest_json
 from ingle.core.files import write_atomic
 from ingle.core.report import Event, Fact, Sink
 from ingle.engine.loading import Opener
-from ingle.engine.source import checkpoint_tokenizer, kept_source, open_weights
+from ingle.engine.packs import checkpoint_tokenizer, kept_source, open_weights
 from ingle.home.kept import Kept
 from ingle.home.place import Home
 from ingle.learn.harden_settings import HardenSettings

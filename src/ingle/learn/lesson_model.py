@@ -10,9 +10,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from ingle.core.message import Request
+from ingle.engine.answer import write
 from ingle.engine.loading import Opener
-from ingle.engine.source import checkpoint_tokenizer, open_weights
-from ingle.engine.writing import write
+from ingle.engine.packs import checkpoint_tokenizer, open_weights
 from ingle.gate.probes import ProbeQuestion
 from ingle.home.kept import Kept
 from ingle.home.place import Home

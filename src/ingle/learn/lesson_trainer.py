@@ -11,7 +11,7 @@ from ingle.core.example import Example
 from ingle.core.report import Sink
 from ingle.core.room import Headroom
 from ingle.engine.loading import Opener
-from ingle.engine.team import Cores
+from ingle.engine.threads import Cores
 from ingle.gate.decide import admit
 from ingle.gate.finding import Decision
 from ingle.gate.policy import load_policy

@@ -10,11 +10,11 @@ from contextlib import suppress
 from ingle.core.errors import IngleError
 from ingle.core.example import Example
 from ingle.core.room import Headroom, Need, room_for, speed
-from ingle.engine.need import served_size
+from ingle.engine.packs import served_size
 from ingle.home.kept import Kept, get_kept
 from ingle.home.place import Home
 from ingle.learn.lesson_settings import LessonSettings, StyleSettings
-from ingle.model.size import size_of
+from ingle.model.tensor import size_of
 from ingle.train.need import LIBRARIES, TrainingPass, computed_bytes, low_rank_parameters
 from ingle.tuning.linears import chosen_layers
 

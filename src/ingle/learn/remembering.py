@@ -1,4 +1,4 @@
-"""Recurrent memories of streaming groups (model/memory.py), read by packed documents, with gradients, in float32 NumPy.
+"""Recurrent memories of streaming groups (model/module_parts.py), read by packed documents, with gradients, in float32 NumPy.
 
 Shapes: T tokens in a row, G groups that remember, R query heads a group, D head_dim.
 """

@@ -15,7 +15,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from ingle.engine.source import checkpoint_tokenizer, open_weights
+from ingle.engine.packs import checkpoint_tokenizer, open_weights
 from ingle.home.kept import Kept
 from ingle.home.place import Home
 from ingle.learn.lesson_documents import Turns, answered, prompt_ids

@@ -11,8 +11,7 @@ import torch
 from ingle.core.delta import Candidate
 from ingle.core.room import room_for
 from ingle.engine.loading import Opener
-from ingle.engine.need import served_size
-from ingle.engine.source import Source, candidate_source
+from ingle.engine.packs import Source, candidate_source, served_size
 from ingle.measure.subjects import Subject
 from ingle.model.checkpoint import Checkpoint
 from ingle.model.module import CausalLM, load_module

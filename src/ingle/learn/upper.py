@@ -15,8 +15,8 @@ from ingle.learn.inner import inner
 from ingle.learn.matrix import kept_matrix
 from ingle.learn.mixers import mix
 from ingle.learn.pieces import Angles, Array, Back, LayerWeights, Linear, Norm
-from ingle.model.expected import expected_shapes
-from ingle.model.rope import all_frequencies
+from ingle.model.hf_config import all_frequencies
+from ingle.model.tensor import expected_shapes
 from ingle.train.rows import DocumentRow
 
 _LAYERS = "model.layers."

@@ -12,9 +12,9 @@ from ingle.core.delta import Candidate
 from ingle.core.errors import ConfigError, Interrupted, NotKept
 from ingle.core.example import Example
 from ingle.engine.loading import Opener, open_model
+from ingle.engine.packs import Source, candidate_source, kept_source
 from ingle.engine.scoring import score
-from ingle.engine.source import Source, candidate_source, kept_source
-from ingle.engine.team import Cores
+from ingle.engine.threads import Cores
 from ingle.home.deltas import delta_tensors, get_delta
 from ingle.home.examples import get_example
 from ingle.home.kept import Kept

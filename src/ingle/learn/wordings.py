@@ -12,7 +12,7 @@ from itertools import islice
 
 import numpy as np
 
-from ingle.model.matcher import odds_of
+from ingle.model.text_encoder import odds_of
 
 _THE_SAME = 3.0
 """Log odds of the matcher at which a question counts as the taught one, not as a contrast."""

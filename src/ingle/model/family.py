@@ -3,16 +3,109 @@
 The file holds `FAMILY`. A family is a decoder like Llama, but for what its `Traits` say; there are no model classes beside it.
 """
 
+import json
 import pkgutil
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from functools import cache
+from dataclasses import dataclass, field, replace
+from functools import cache, partial
 from importlib import import_module
+from pathlib import Path
 from typing import Any
+
+import numpy as np
+import numpy.typing as npt
 
 from ingle.core.errors import CheckpointError
 from ingle.core.spec import DeltaRule, Experts, Mixer, ModelConfig, ShortConvolution, Ways
-from ingle.model.fields import Fields
+from ingle.model.tensor import Tensor, expected_shapes, turned_order
+
+# Typed values from tables that others wrote (JSON, GGUF metadata). Errors name a wrong or missing key.
+
+
+@dataclass(frozen=True, slots=True)
+class Fields:
+    """A table and its source. Each method returns one value; a default of None makes the key required.
+
+    A key whose value is null counts as absent, as in Hugging Face's files. All methods raise CheckpointError.
+    """
+
+    table: Mapping[str, Any]
+    where: str
+
+    def whole(self, key: str, default: int | None = None) -> int:
+        """Return a whole number."""
+        value = self._value(key, default, "a whole number")
+        if isinstance(value, bool) or not isinstance(value, int) or abs(value) >= 2**63:
+            raise self._wrong(key, "a whole number", value)
+        return value
+
+    def number(self, key: str, default: float | None = None) -> float:
+        """Return a finite number."""
+        value = self._value(key, default, "a number")
+        if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < 1e300:  # NaN is not below either
+            raise self._wrong(key, "a finite number", value)
+        return float(value)
+
+    def flag(self, key: str, default: bool | None = None) -> bool:
+        """Return true or false."""
+        value = self._value(key, default, "true or false")
+        if not isinstance(value, bool):
+            raise self._wrong(key, "true or false", value)
+        return value
+
+    def text(self, key: str, default: str | None = None) -> str:
+        """Return a string."""
+        value = self._value(key, default, "a string")
+        if not isinstance(value, str):
+            raise self._wrong(key, "a string", value)
+        return value
+
+    def texts(self, key: str) -> list[str] | None:
+        """Return a list of strings; None where the key is absent."""
+        value = self.table.get(key)
+        if value is not None and not (isinstance(value, list) and all(isinstance(item, str) for item in value)):
+            raise self._wrong(key, "a list of strings", value)
+        return value
+
+    def numbers(self, key: str) -> "np.ndarray[Any, Any] | None":
+        """Return a one-dimensional array of numbers; None where the key is absent."""
+        value = self.table.get(key)
+        if value is not None and not (isinstance(value, np.ndarray) and value.ndim == 1):
+            raise self._wrong(key, "an array of numbers", value)
+        return value
+
+    def table_of(self, key: str) -> Mapping[str, Any]:
+        """Return a table inside this one; empty where the key is absent."""
+        value = self.table.get(key)
+        if value is None:
+            return {}
+        if not isinstance(value, Mapping):
+            raise self._wrong(key, "a table", value)
+        return value
+
+    def _value(self, key: str, default: object, expected: str) -> object:
+        value = self.table.get(key)
+        if value is None:
+            value = default
+        if value is None:
+            raise CheckpointError(f"{self.where}: {key}", f"is required and must be {expected}", "nothing")
+        return value
+
+    def _wrong(self, key: str, expected: str, value: object) -> CheckpointError:
+        return CheckpointError(f"{self.where}: {key}", f"must be {expected}", repr(value)[:80])
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Return the table in a JSON file. Raises CheckpointError where it is missing, unreadable or no table."""
+    try:
+        value = json.loads(path.read_bytes())
+    except FileNotFoundError as error:
+        raise CheckpointError(str(path), "is needed, but missing", "", "Pull the model again.") from error
+    except (OSError, ValueError, RecursionError) as error:
+        raise CheckpointError(str(path), "must be valid JSON", error, "Pull the model again.") from error
+    if not isinstance(value, dict):
+        raise CheckpointError(str(path), "must hold a JSON object", type(value).__name__)
+    return value
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,3 +228,111 @@ def window_table(config: ModelConfig) -> dict[str, Any]:
     windows = [spec.window if not spec.retrieval else 0 for spec in config.layers]
     types = ["sliding_attention" if window else "full_attention" for window in windows]
     return {"layer_types": types} | ({"sliding_window": max(windows)} if any(windows) else {})
+
+
+# From tensors as a family's files have them to those that every model has, and back for export.
+
+
+Array = npt.NDArray[Any]
+
+
+def parts_of(config: ModelConfig, tensors: Mapping[str, Tensor], offset: float = 0.0) -> dict[str, Tensor]:
+    """Return the tensors under our names, with fused linears apart, rows mapped as before, and `offset` added to the weights of norms.
+
+    Raises CheckpointError for fused rows that are not as many as their parts have.
+    """
+    family, shapes, found = families()[config.family], expected_shapes(config), dict[str, Tensor]()
+    fused, ours = family.fused, {theirs: own for own, theirs in family.renamed.items()}
+    for theirs, tensor in tensors.items():
+        name = _renamed(theirs, ours)
+        inner = next((whole for whole in fused if f".{whole}." in name), None)
+        if inner is None:
+            found[name] = replace(_raised(tensor, offset) if offset and has_offset(name) else tensor, name=name)
+            continue
+        names = [name.replace(inner, part) for part in fused[inner]]
+        ends = np.cumsum([shapes[part][0] if part in shapes else 0 for part in names]).tolist()
+        if ends[-1] != tensor.shape[0]:
+            raise CheckpointError(name, f"must have {ends[-1]} rows, those of {' and '.join(fused[inner])}", tensor.shape)
+        for part, start, end in zip(names, [0, *ends], ends, strict=False):
+            found[part] = replace(tensor, name=part, shape=(end - start, *tensor.shape[1:]), data=_rows(tensor, start, end))
+    return found
+
+
+def whole_of(config: ModelConfig, tensor: Callable[[str], Array]) -> dict[str, tuple[tuple[int, ...], Callable[[], Array]]]:
+    """Return what a Hugging Face folder of this family holds: each tensor's shape, and how it is made of the model's own."""
+    family, shapes, tensor = families()[config.family], expected_shapes(config), partial(as_in_files, config, tensor)
+    first = {parts[0]: (whole, parts) for whole, parts in family.fused.items()}
+    others = {part for parts in family.fused.values() for part in parts[1:]}
+    found: dict[str, tuple[tuple[int, ...], Callable[[], Array]]] = {}
+    for name, shape in shapes.items():
+        inner = ".".join(name.split(".")[3:-1])
+        if inner in others:
+            continue
+        if inner in first:
+            whole, parts = first[inner]
+            names = [name.replace(inner, part) for part in parts]
+            rows = sum(shapes[part][0] for part in names)
+            found[name.replace(inner, whole)] = ((rows, *shape[1:]), partial(_joined, tensor, names))
+        else:
+            found[name] = (shape, partial(_lowered, tensor, name, family.norm_offset if has_offset(name) else 0.0))
+    return {_renamed(name, family.renamed): made for name, made in found.items()}
+
+
+def _renamed(name: str, names: Mapping[str, str]) -> str:
+    """Return a tensor's name with its module called otherwise."""
+    module, _, ending = name.rpartition(".")
+    layer, inner = module.split(".")[:3], ".".join(module.split(".")[3:])
+    if module in names:
+        return f"{names[module]}.{ending}"
+    return ".".join([*layer, names[inner], ending]) if module.startswith("model.layers.") and inner in names else name
+
+
+def has_offset(name: str) -> bool:
+    """Return whether it is the weight of a norm that `Family.norm_offset` is of: the gated delta rule's is not."""
+    return "norm" in name and ".linear_attn." not in name
+
+
+def as_in_files(config: ModelConfig, tensor: Callable[[str], Array], name: str) -> Array:
+    """Return a tensor with its rows as Hugging Face has them: see `turned_order`."""
+    values = tensor(name)
+    if ".linear_attn." in name and config.delta is not None and config.delta.tiled:
+        return _side_by_side(config.delta, name, values)
+    if (order := turned_order(config, name, len(values))) is None:
+        return values
+    back = np.empty_like(values)
+    back[order] = values
+    return back
+
+
+def _side_by_side(own: DeltaRule, name: str, values: Array) -> Array:
+    """Return a tensor with the value heads of one key head side by side, as Hugging Face has them: see `DeltaRule.tiled`."""
+
+    def moved(rows: Array, each: int) -> Array:
+        return rows.reshape(-1, own.key_heads, each, *rows.shape[1:]).swapaxes(0, 1).reshape(rows.shape)
+
+    part, keys = name.split(".linear_attn.")[1].partition(".")[0], 2 * own.key_heads * own.dim
+    if part in ("in_proj_qkv", "conv1d"):
+        return np.concatenate([values[:keys], moved(values[keys:], own.dim)])
+    if part == "out_proj":
+        return np.ascontiguousarray(moved(values.T, own.dim).T)
+    return values if part == "norm" else moved(values, own.dim if part == "in_proj_z" else 1)
+
+
+def _joined(tensor: Callable[[str], Array], names: list[str]) -> Array:
+    return np.concatenate([tensor(name) for name in names])
+
+
+def _lowered(tensor: Callable[[str], Array], name: str, offset: float) -> Array:
+    return tensor(name) - np.float32(offset) if offset else tensor(name)
+
+
+def _raised(tensor: Tensor, offset: float) -> Tensor:
+    values = tensor.to_float32() + np.float32(offset)
+    return replace(tensor, kind="F32", data=values.view(np.uint8).reshape(-1))
+
+
+def _rows(tensor: Tensor, start: int, end: int) -> npt.NDArray[np.uint8]:
+    if tensor.raw.ndim == 2:
+        return tensor.raw[start:end]
+    size = tensor.raw.nbytes // tensor.shape[0]
+    return tensor.raw[start * size : end * size]

@@ -16,14 +16,24 @@ from ingle.core.errors import ShapeError
 from ingle.core.media import NO_VECTORS, Vectors
 from ingle.core.room import Need, room_for
 from ingle.core.spec import Experts, LayerSpec, ModelConfig
-from ingle.model.cache import Cache, Held, visible
 from ingle.model.checkpoint import Checkpoint
-from ingle.model.memory import RecurrentMemory
-from ingle.model.mixers import ConvolutionMixer, DeltaMixer
-from ingle.model.packed_rows import PackedRows
-from ingle.model.pieces import Embedding, Gated, RMSNorm, activated, made_again, turn
-from ingle.model.rope import all_frequencies
-from ingle.model.size import size_of
+from ingle.model.hf_config import all_frequencies
+from ingle.model.module_parts import (
+    Cache,
+    ConvolutionMixer,
+    DeltaMixer,
+    Embedding,
+    Gated,
+    Held,
+    PackedRows,
+    RecurrentMemory,
+    RMSNorm,
+    activated,
+    made_again,
+    turn,
+    visible,
+)
+from ingle.model.tensor import size_of
 
 
 class Attention(nn.Module):

@@ -37,7 +37,7 @@ def encode_chat(
     """Return the ids of a conversation. `variables` are the template's own switches, e.g. `enable_thinking`.
 
     Raises TemplateError for a template that is missing, fails or tries something forbidden; RequestError for messages that hold more than
-    words (see engine/seeing.py for pictures).
+    words (see engine/language_model.py for pictures).
     """
     if any(isinstance(message, Message) and not all(isinstance(part, TextPart) for part in message.parts) for message in messages):
         raise RequestError("messages", "must be text here", "a picture or a recording")

@@ -18,8 +18,7 @@ from ingle.core.config import to_table
 from ingle.core.errors import CheckpointError, IngleError, RequestError, fault_of
 from ingle.core.process import limit_memory, write_message
 from ingle.model.template import encode_chat, render
-from ingle.model.tokenizer import ControlToken, Tokenizer
-from ingle.model.tokenizer_hf import open_tokenizer
+from ingle.model.tokenizer import ControlToken, Tokenizer, open_tokenizer
 
 _NICE = 10
 """Niceness: the worker gives way to threads that compute answers."""

@@ -11,8 +11,7 @@ from typing import Any
 from nicegui import background_tasks
 
 from ingle.core.errors import IngleError, NoRight
-from ingle.engine.bandwidth import read_bandwidth
-from ingle.engine.offers import ModelOffer, larger_offer
+from ingle.engine.bandwidth import ModelOffer, larger_offer, read_bandwidth
 from ingle.home.kept import get_kept
 from ingle.page.choices import home_choices
 from ingle.page.parts import ModelsPanel

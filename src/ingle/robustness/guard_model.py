@@ -15,8 +15,7 @@ from ingle.core.energy import Energy
 from ingle.core.errors import ConfigError, DeltaError, GuardError, HomeError, NotKept
 from ingle.core.message import Message
 from ingle.energy.meter import Span, open_meter
-from ingle.engine.answer import Session
-from ingle.engine.labels import LabelPrompt, LabelReader, LabelReading, chances, label_prompt
+from ingle.engine.answer import LabelPrompt, LabelReader, LabelReading, Session, chances, label_prompt
 from ingle.engine.language_model import LanguageModel
 from ingle.engine.prefix_cache import common_length
 from ingle.home.kept import Kept, get_kept

@@ -5,8 +5,8 @@ import math
 import torch
 
 from ingle.core.spec import ModelConfig
-from ingle.model.memory import READ
 from ingle.model.module import Attention, CausalLM
+from ingle.model.module_parts import READ
 
 SPREAD = 0.02
 _INTO_STREAM = ("o_proj", "down_proj")

@@ -11,10 +11,10 @@ from ingle.core.digest import digest_json
 from ingle.core.errors import Interrupted
 from ingle.core.report import Report
 from ingle.core.state import STEP_TOKENS
+from ingle.engine.answer import write
 from ingle.engine.backend import Segment
 from ingle.engine.language_model import LanguageModel
 from ingle.engine.scoring import score
-from ingle.engine.writing import write
 from ingle.home.place import Home
 from ingle.measure.intervals import Floats, bootstrap
 from ingle.measure.measuring import Options, SuiteResult, run_suite

@@ -16,8 +16,8 @@ from ingle.home.kept import Kept, adopt, refuse_taken
 from ingle.home.kept_file import KeptFile
 from ingle.home.staging import staging
 from ingle.model.checkpoint import check_finite, open_checkpoint
-from ingle.model.config import config_to_hf
-from ingle.model.export import write_hf
+from ingle.model.exporting import write_hf
+from ingle.model.hf_config import config_to_hf
 from ingle.model.tokenizer import Tokenizer
 from ingle.scaling import report
 from ingle.scaling.corpus import make_data

@@ -11,7 +11,7 @@ from ingle.core.digest import digest_json
 from ingle.core.errors import HomeError
 from ingle.core.report import Sink
 from ingle.engine.loading import open_model
-from ingle.engine.source import kept_source
+from ingle.engine.packs import kept_source
 from ingle.home.base import Base, base_report, list_bases
 from ingle.home.kept import Kept, keep, refuse_taken
 from ingle.home.names import check_name

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from ingle.core.errors import ConfigError
 from ingle.core.spec import LayerSpec, ModelConfig, Rope
-from ingle.model.expected import expected_shapes
+from ingle.model.tensor import expected_shapes
 from ingle.scaling.settings import ShapeSettings
 
 

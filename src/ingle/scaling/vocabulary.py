@@ -7,8 +7,7 @@ from tokenizers import Tokenizer as FastTokenizer
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
 from ingle.core.errors import ConfigError
-from ingle.model.tokenizer import FACTS_FILE, TOKENIZER_FILE, Tokenizer, TokenizerFacts
-from ingle.model.tokenizer_hf import open_tokenizer
+from ingle.model.tokenizer import FACTS_FILE, TOKENIZER_FILE, Tokenizer, TokenizerFacts, open_tokenizer
 
 END = "<|endoftext|>"
 """The only control token: it stands before every text, and ends the one before."""

@@ -12,11 +12,9 @@ from ingle.core.errors import IngleError
 from ingle.core.media import Vectors
 from ingle.core.message import Chunk, Request
 from ingle.engine.job import Job
-from ingle.engine.language_model import LanguageModel
-from ingle.engine.places import AnswerPlace, places_in_steps
-from ingle.engine.readings import Reading
+from ingle.engine.language_model import AnswerPlace, LanguageModel, ReadyPrompt, places_in_steps
+from ingle.engine.metering import Reading
 from ingle.engine.scoring import score_in_steps
-from ingle.engine.seeing import ReadyPrompt
 from ingle.explain.cause import TOP, Nats, OutOfTime, Reader
 from ingle.safety.middleware import close, wrap
 from ingle.serve.guarding import guards_around

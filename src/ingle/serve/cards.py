@@ -9,7 +9,7 @@ from fastapi import APIRouter, Depends, Query
 
 from ingle.core.config import to_table
 from ingle.core.report import Event
-from ingle.engine.source import kept_source, list_packs, open_weights
+from ingle.engine.packs import kept_source, list_packs, open_weights
 from ingle.ethics.card import Card, fill
 from ingle.ethics.facts import KINDS, Sources
 from ingle.home.base import read_base
@@ -19,7 +19,7 @@ from ingle.home.owner import OwnerPolicy, owner_policy
 from ingle.home.place import Home
 from ingle.ledger.chain import Ledger
 from ingle.ledger.table import counts_by_kind
-from ingle.model.expected import expected_shapes
+from ingle.model.tensor import expected_shapes
 from ingle.safety.policy import GuardPolicy, rule_of
 from ingle.safety.registry import guard_files, guard_policy
 from ingle.serve.auth import Keyed, sees_everybody, service_of

@@ -4,8 +4,7 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from dataclasses import replace
 
 from ingle.core.message import Chunk, ImagePart, Message, Request, TextPart
-from ingle.engine.language_model import LanguageModel
-from ingle.engine.painting import painted
+from ingle.engine.language_model import LanguageModel, painted
 from ingle.media.picture import SIDE, enlarged, png_of
 
 _SIDE = 256

@@ -12,7 +12,7 @@ from weakref import WeakSet
 
 from ingle.core.errors import Busy, Closing, GuardError, IngleError
 from ingle.core.process import StopFlag
-from ingle.engine.readings import Reading
+from ingle.engine.metering import Reading
 from ingle.robustness.guard_model import GuardModel, GuardSession
 from ingle.safety.opinion import AskGuard, GuardCost, GuardOpinion, GuardQuestion
 from ingle.serve.logs import log

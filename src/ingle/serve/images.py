@@ -13,8 +13,7 @@ from fastapi import Request as HttpRequest
 from ingle.core.errors import DeltaError, RequestError
 from ingle.core.message import Chunk
 from ingle.core.process import StopFlag
-from ingle.engine.language_model import LanguageModel
-from ingle.engine.painting import USUAL, painted, painting_request
+from ingle.engine.language_model import USUAL, LanguageModel, painted, painting_request
 from ingle.media.painter import STYLES, wish_of
 from ingle.media.picture import SIDE, enlarged, png_of
 from ingle.serve.ask import Ask

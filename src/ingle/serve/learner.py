@@ -6,7 +6,7 @@ from contextlib import contextmanager
 
 from ingle.core.example import Example
 from ingle.core.room import Headroom
-from ingle.engine.team import Cores
+from ingle.engine.threads import Cores
 from ingle.learn.need import awaited_room
 from ingle.learn.settings import LearnSettings
 from ingle.learn.supervisor import Supervisor

@@ -15,8 +15,7 @@ from dataclasses import dataclass, field
 from ingle.core.config import read_table
 from ingle.core.errors import DeltaError, HomeError, IngleError, NotKept
 from ingle.core.message import Request
-from ingle.engine.language_model import LanguageModel
-from ingle.engine.painting import lacks
+from ingle.engine.language_model import LanguageModel, lacks
 from ingle.home.kept import Kept, able, get_kept, list_models
 from ingle.home.place import Home
 from ingle.home.toml_file import read_bytes, rewritten, with_value

@@ -12,8 +12,7 @@ from ingle.core.message import ImagePart, Request
 from ingle.core.process import StopFlag
 from ingle.energy.meter import Meter, Span, open_meter
 from ingle.engine.grammar import Grammar
-from ingle.engine.language_model import LanguageModel
-from ingle.engine.seeing import ReadyPrompt, Seer
+from ingle.engine.language_model import LanguageModel, ReadyPrompt, Seer
 from ingle.media.decoder import MediaDecoder
 from ingle.serve.slow import Slow
 

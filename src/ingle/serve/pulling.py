@@ -15,8 +15,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from ingle.core.errors import Busy, NotKept, PullError, RequestError
-from ingle.engine.bandwidth import read_bandwidth
-from ingle.engine.offers import ModelOffer, check_room, offers
+from ingle.engine.bandwidth import ModelOffer, check_room, offers, read_bandwidth
 from ingle.home.catalogue import close_names, known_names
 from ingle.home.part_catalogue import parts_called
 from ingle.home.place import Home

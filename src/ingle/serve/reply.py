@@ -10,7 +10,7 @@ from ingle.core.digest import digest_bytes
 from ingle.core.energy import Energy, total
 from ingle.core.message import Chunk, Finish, ImagePart, TokenLogprob, ToolCall, Usage
 from ingle.engine.language_model import LanguageModel
-from ingle.engine.tool_calls import CallsMade, Style, ToolCallStream
+from ingle.engine.tools import CallsMade, Style, ToolCallStream
 from ingle.serve.guard_facts import verdict_tables
 from ingle.serve.schema import ChatBody, ResponsesBody
 

@@ -17,10 +17,8 @@ from ingle.core.message import Chunk, Finish, Request, Usage, Verdict
 from ingle.core.report import Event
 from ingle.energy.meter import Clocks, Meter
 from ingle.engine.job import Job, Outcome, post_directly
-from ingle.engine.language_model import LanguageModel
-from ingle.engine.painting import as_drawing, lacks
-from ingle.engine.prefix_cache import PrefixCache
-from ingle.engine.saved_states import SavedStates, forgotten
+from ingle.engine.language_model import LanguageModel, as_drawing, lacks
+from ingle.engine.prefix_cache import PrefixCache, SavedStates, forgotten
 from ingle.engine.scheduler import Scheduler
 from ingle.home.api_keys import list_keys
 from ingle.home.examples import mend_index

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from ingle.core.process import StopFlag
-from ingle.engine.fair_queue import FairQueue
+from ingle.engine.job import FairQueue
 from ingle.media.decoder import PLACES
 from ingle.serve.shares import Places
 

@@ -18,9 +18,7 @@ from torch import Tensor
 
 from ingle.core.spec import LayerSpec
 from ingle.kernels.packed_attention import AttentionBlock, AttentionPlan, pieces
-from ingle.model.cache import visible
-from ingle.model.packed_rows import Attend
-from ingle.model.pieces import turn
+from ingle.model.module_parts import Attend, turn, visible
 from ingle.train.kernel_attention import KernelBlocks, fits
 
 _LOG2_E = 1 / math.log(2)

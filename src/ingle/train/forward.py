@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from ingle.model.module import CausalLM
-from ingle.model.packed_rows import PackedRows
+from ingle.model.module_parts import PackedRows
 from ingle.train.attention import attend_on
 from ingle.train.kernel_memory import read_packed
 from ingle.train.packing import Batch

@@ -17,7 +17,7 @@ from torch import Tensor
 from ingle.core.spec import LayerSpec
 from ingle.kernels import packed_memory as at
 from ingle.kernels.packed_attention import deal
-from ingle.model.memory import Entering, RecurrentMemory
+from ingle.model.module_parts import Entering, RecurrentMemory
 from ingle.train.kernel_attention import fits
 from ingle.train.team import run_team
 

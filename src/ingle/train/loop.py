@@ -21,8 +21,8 @@ from ingle.core.energy import Energy
 from ingle.core.errors import ConfigError
 from ingle.core.process import release_memory
 from ingle.energy.meter import Span, open_meter
-from ingle.model.memory import RecurrentMemory
 from ingle.model.module import CausalLM
+from ingle.model.module_parts import RecurrentMemory
 from ingle.train.activations import Activations
 from ingle.train.checkpoints import (
     BEST,

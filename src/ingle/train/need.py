@@ -9,8 +9,7 @@ from typing import Literal
 
 from ingle.core.spec import ModelConfig
 from ingle.kernels.cpu import features
-from ingle.model.expected import expected_shapes
-from ingle.model.size import size_of
+from ingle.model.tensor import expected_shapes, size_of
 
 LIBRARIES = 560_000_000
 """Bytes of PyTorch, compiled kernels, and their buffers."""

@@ -12,9 +12,8 @@ from torch import Tensor
 
 from ingle.core.spec import LayerSpec
 from ingle.kernels.packed_attention import AttentionPlan
-from ingle.model.cache import visible
 from ingle.model.module import CausalLM
-from ingle.model.packed_rows import PackedRows
+from ingle.model.module_parts import PackedRows, visible
 from ingle.train import rows
 from ingle.train.attention import BlockAttention
 from ingle.train.encode import Document

@@ -11,10 +11,8 @@ import torch
 from torch import Tensor
 
 from ingle.core.spec import LayerSpec
-from ingle.model.cache import Cache
 from ingle.model.module import CausalLM
-from ingle.model.packed_rows import PackedRows
-from ingle.model.pieces import turn
+from ingle.model.module_parts import Cache, PackedRows, turn
 from ingle.train.encode import Document
 from ingle.train.kernel_memory import read_packed
 from ingle.train.shared import make_row, sees, sharing

@@ -19,7 +19,7 @@ from ingle.core.digest import digest_file
 from ingle.core.errors import CheckpointError, ConfigError
 from ingle.core.files import os_errors, sync_file, sync_folder
 from ingle.core.spec import ModelConfig
-from ingle.engine.source import checkpoint_tokenizer, open_weights
+from ingle.engine.packs import checkpoint_tokenizer, open_weights
 from ingle.home.base import Base, describe_base, read_base, write_base
 from ingle.home.catalogue import CATALOGUE
 from ingle.home.deltas import delta_tensors, get_delta
@@ -30,11 +30,9 @@ from ingle.home.place import Home
 from ingle.home.staging import staging
 from ingle.kernels import formats
 from ingle.model.checkpoint import Checkpoint, check_finite, open_checkpoint
-from ingle.model.config import config_to_hf, config_to_own
-from ingle.model.expected import expected_shapes
-from ingle.model.export import Dtype, write_hf
-from ingle.model.export_gguf import check_config, write_gguf
-from ingle.model.export_words import words_of
+from ingle.model.exporting import Dtype, check_config, words_of, write_gguf, write_hf
+from ingle.model.hf_config import config_to_hf, config_to_own
+from ingle.model.tensor import expected_shapes
 from ingle.model.tokenizer import Tokenizer
 
 FORMATS = ("peft", "hf", "gguf", "ingle")

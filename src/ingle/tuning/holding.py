@@ -11,7 +11,7 @@ import numpy as np
 from ingle.core.digest import digest_json
 from ingle.core.message import Message, Request, Sampling
 from ingle.engine.loading import open_model
-from ingle.engine.source import kept_source
+from ingle.engine.packs import kept_source
 from ingle.home.kept import Kept
 from ingle.home.place import Home
 from ingle.measure.subjects import Finished, ItemPlan, gather

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from ingle.core.config import from_table
-from ingle.engine.source import checkpoint_tokenizer, open_weights
+from ingle.engine.packs import checkpoint_tokenizer, open_weights
 from ingle.home.place import Home
 from ingle.model.module import CausalLM, load_module
 from ingle.train.checkpoints import TRAINED, load_tensors

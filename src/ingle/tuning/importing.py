@@ -12,7 +12,7 @@ from ingle.core.delta import Admit, Candidate, Delta
 from ingle.core.digest import digest_file
 from ingle.core.report import Event, Fact, Sink
 from ingle.engine.delta_kinds import parted
-from ingle.engine.source import open_weights
+from ingle.engine.packs import open_weights
 from ingle.home.deltas import get_delta
 from ingle.home.kept import Kept
 from ingle.home.names import check_name

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ingle.engine.source import Source, checkpoint_tokenizer, open_weights
+from ingle.engine.packs import Source, checkpoint_tokenizer, open_weights
 from ingle.model.checkpoint import Checkpoint
 from ingle.model.tokenizer import Tokenizer
 from ingle.train.making import DeltaJob

@@ -14,7 +14,7 @@ from ingle.core.digest import digest_json
 from ingle.core.errors import IngleError
 from ingle.core.report import NO_INTERVAL, Report
 from ingle.engine.loading import open_model
-from ingle.engine.source import Source
+from ingle.engine.packs import Source
 from ingle.home import fetch
 from ingle.home.place import Home
 from ingle.measure.figures import TextBits, forgetting

@@ -3,9 +3,9 @@
 from collections.abc import Callable
 from functools import partial
 
+from ingle.engine.answer import write
 from ingle.engine.language_model import LanguageModel
 from ingle.engine.scoring import score
-from ingle.engine.writing import write
 from ingle.measure.subjects import Subject
 
 

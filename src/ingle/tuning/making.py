@@ -12,7 +12,7 @@ from torch import nn
 from ingle.core.delta import Candidate, weakened
 from ingle.core.digest import canonical_json, digest_bytes
 from ingle.core.errors import ConfigError
-from ingle.engine.source import candidate_source, checkpoint_tokenizer, kept_source, open_weights
+from ingle.engine.packs import candidate_source, checkpoint_tokenizer, kept_source, open_weights
 from ingle.home.base import CURVES
 from ingle.home.kept import get_kept
 from ingle.model.module import CausalLM, load_module

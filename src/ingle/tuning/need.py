@@ -3,10 +3,10 @@
 from dataclasses import dataclass
 
 from ingle.core.room import Need, speed
-from ingle.engine.need import LIBRARIES as SERVING
-from ingle.engine.need import ServedSize
-from ingle.engine.writing import STARTS_BYTES
-from ingle.model.size import size_of
+from ingle.engine.answer import STARTS_BYTES
+from ingle.engine.packs import LIBRARIES as SERVING
+from ingle.engine.packs import ServedSize
+from ingle.model.tensor import size_of
 from ingle.train.need import LIBRARIES, TrainingPass, computed_bytes, low_rank_parameters
 from ingle.train.settings import TrainSettings
 from ingle.tuning.linears import chosen_layers

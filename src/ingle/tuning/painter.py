@@ -21,7 +21,7 @@ import torch
 from ingle.core.config import to_table
 from ingle.core.delta import Admit, Candidate, Delta
 from ingle.core.report import Event, Fact, Sink
-from ingle.engine.source import checkpoint_tokenizer, open_weights
+from ingle.engine.packs import checkpoint_tokenizer, open_weights
 from ingle.home.kept import Kept
 from ingle.home.pictures import FREE
 from ingle.home.place import Home

@@ -19,11 +19,10 @@ import numpy.typing as npt
 from ingle.core.errors import CheckpointError, ConfigError, DeltaError
 from ingle.core.files import write_atomic
 from ingle.core.spec import ModelConfig
-from ingle.engine.adapter import linear_shapes
+from ingle.engine.backend import linear_shapes
 from ingle.engine.delta_kinds import Change, linears_of, virtual_of
-from ingle.model.family import families
-from ingle.model.fields import Fields, read_json
-from ingle.model.from_safetensors import read_safetensors
+from ingle.model.checkpoint import read_safetensors
+from ingle.model.family import Fields, families, read_json
 
 Array = npt.NDArray[Any]
 CONFIG, WEIGHTS, PICKLE = "adapter_config.json", "adapter_model.safetensors", "adapter_model.bin"

@@ -14,7 +14,7 @@ from ingle.core.errors import ConfigError, PullError
 from ingle.core.files import write_atomic
 from ingle.core.report import Event, Sink
 from ingle.core.room import room_for
-from ingle.engine.need import served_size
+from ingle.engine.packs import served_size
 from ingle.home.base import CURVES
 from ingle.home.deltas import delta_report
 from ingle.home.kept import Kept, get_kept

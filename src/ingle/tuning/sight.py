@@ -21,7 +21,7 @@ from ingle.core.config import to_table
 from ingle.core.delta import Admit, Candidate, Delta
 from ingle.core.digest import digest_bytes, digest_json
 from ingle.core.report import Event, Fact, Sink
-from ingle.engine.source import checkpoint_tokenizer, open_weights
+from ingle.engine.packs import checkpoint_tokenizer, open_weights
 from ingle.home.kept import Kept
 from ingle.home.place import Home
 from ingle.media.painter import pack_lines, pack_rows

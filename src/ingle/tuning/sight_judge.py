@@ -9,10 +9,10 @@ import numpy as np
 from ingle.core.delta import Candidate
 from ingle.core.media import Picture
 from ingle.core.message import ImagePart, Message, Request, TextPart
+from ingle.engine.answer import write
 from ingle.engine.language_model import LanguageModel
 from ingle.engine.loading import Opener
-from ingle.engine.source import candidate_source
-from ingle.engine.writing import write
+from ingle.engine.packs import candidate_source
 from ingle.home.kept import Kept
 from ingle.home.place import Home
 from ingle.media.picture import png_of

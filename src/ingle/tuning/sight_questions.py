@@ -7,7 +7,7 @@ import numpy.typing as npt
 
 from ingle.core.media import Picture, PictureLook, SightPiece
 from ingle.core.message import ImagePart, Message, TextPart
-from ingle.engine.seeing import Seen, prompt_of
+from ingle.engine.language_model import Seen, seen_prompt
 from ingle.media.sight import line_of
 from ingle.model.template import render
 from ingle.model.tokenizer import ControlToken, Tokenizer
@@ -77,7 +77,7 @@ def document_of(
     """Return a question about a picture (see `asked`) with its answer, as the engine would ask it. `view`: the number of the view."""
     seen = [Seen(PictureLook(str(view), "", np.zeros(0, np.float32)), (np.zeros((places, 1), np.float32), line))]
     ends = next(iter(tokenizer.facts.eos_ids), None)
-    prompt = prompt_of(tokenizer, question, seen, Marks(), vocab_size).ids
+    prompt = seen_prompt(tokenizer, question, seen, Marks(), vocab_size).ids
     place, ids = 0, list[int]()
     for id_ in prompt:
         if id_ >= vocab_size:

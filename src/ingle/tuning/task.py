@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from ingle.engine.loading import open_model
-from ingle.engine.source import kept_source
+from ingle.engine.packs import kept_source
 from ingle.home.kept import Kept
 from ingle.home.place import Home
 from ingle.measure.measuring import Options, SuiteResult, run_suite

@@ -12,7 +12,7 @@ from torch import Tensor
 from ingle.core.config import from_table
 from ingle.core.delta import Candidate, Delta, weakened
 from ingle.core.errors import ConfigError, IngleError
-from ingle.engine.source import checkpoint_tokenizer, open_weights
+from ingle.engine.packs import checkpoint_tokenizer, open_weights
 from ingle.home.deltas import delta_report, delta_tensors, get_delta
 from ingle.home.kept import Kept
 from ingle.home.place import Home

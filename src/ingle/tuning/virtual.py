@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from ingle.core.digest import digest_json
 from ingle.core.errors import ConfigError
-from ingle.model.cache import Cache
 from ingle.model.module import CausalLM
+from ingle.model.module_parts import Cache
 from ingle.train.corpus import Corpus
 
 EMBEDDING = "model.embed_tokens"

@@ -22,10 +22,10 @@ from ingle.core.digest import digest_json
 from ingle.core.errors import ConfigError, counted
 from ingle.core.files import os_errors, write_atomic
 from ingle.core.message import Request
+from ingle.engine.answer import write
 from ingle.engine.loading import open_model
+from ingle.engine.packs import Source, candidate_source, kept_source
 from ingle.engine.scoring import score
-from ingle.engine.source import Source, candidate_source, kept_source
-from ingle.engine.writing import write
 from ingle.home.kept import Kept
 from ingle.home.place import Home
 from ingle.train.examples import Record

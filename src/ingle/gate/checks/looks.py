@@ -16,7 +16,7 @@ from ingle.core.errors import ConfigError
 from ingle.core.media import Picture
 from ingle.core.message import ImagePart, Message, Request, TextPart
 from ingle.core.report import Report
-from ingle.engine.writing import write
+from ingle.engine.answer import write
 from ingle.gate.finding import Finding
 from ingle.gate.trial import Trial
 from ingle.measure.intervals import wilson

@@ -3,8 +3,7 @@
 from typing import Any
 
 from ingle.core.spec import ModelConfig
-from ingle.model.family import Family, Traits, window_table, windows_of
-from ingle.model.fields import Fields
+from ingle.model.family import Family, Fields, Traits, window_table, windows_of
 
 
 def traits(fields: Fields, layers: int) -> Traits:

@@ -4,8 +4,7 @@ from typing import Any
 
 from ingle.core.errors import CheckpointError
 from ingle.core.spec import Experts, ModelConfig, Ways
-from ingle.model.family import EXPERTS_IN_GGUF, Family, Traits, attention_bias, no_windows
-from ingle.model.fields import Fields
+from ingle.model.family import EXPERTS_IN_GGUF, Family, Fields, Traits, attention_bias, no_windows
 
 _WAYS = Ways(whole_norm=True)
 

@@ -7,8 +7,7 @@ read with one of them, so Ingle takes the first, and its context is that one.
 from typing import Any
 
 from ingle.core.spec import ModelConfig
-from ingle.model.family import Family, Traits, no_windows
-from ingle.model.fields import Fields
+from ingle.model.family import Family, Fields, Traits, no_windows
 
 
 def traits(fields: Fields, layers: int) -> Traits:

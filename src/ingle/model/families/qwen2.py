@@ -2,8 +2,7 @@
 
 from ingle.core.errors import CheckpointError
 from ingle.core.spec import ModelConfig
-from ingle.model.family import Family, Traits, window_table, windows_of
-from ingle.model.fields import Fields
+from ingle.model.family import Family, Fields, Traits, window_table, windows_of
 
 
 def windows(fields: Fields, layers: int) -> tuple[int, ...]:

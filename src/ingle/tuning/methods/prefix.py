@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from ingle.model.module import CausalLM
-from ingle.model.pieces import turn
+from ingle.model.module_parts import turn
 from ingle.train.low_rank import plain_linear, replace_module
 from ingle.tuning.method import Attached, attached
 from ingle.tuning.virtual import EMBEDDING, VirtualEmbedding, VirtualSettings, check_virtual, some_tokens

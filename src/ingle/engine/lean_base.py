@@ -16,22 +16,35 @@ from ingle.core.digest import canonical_json, digest_file
 from ingle.core.errors import CheckpointError, ConfigError, HomeError, IngleError
 from ingle.core.files import atomic_file, os_errors, sync_folder, write_atomic
 from ingle.core.report import Event
-from ingle.engine.packing import INFO, PackInfo, check_pack
-from ingle.engine.source import Progress, Source, kept_source, packed, silent
+from ingle.engine.packs import (
+    INFO,
+    PackInfo,
+    Progress,
+    Source,
+    check_pack,
+    is_outdated,
+    kept_source,
+    merged_checkpoint,
+    pack_folders,
+    packed,
+    packed_as,
+    read_pack,
+    silent,
+    source_tokenizer,
+)
 from ingle.home.base import read_base
 from ingle.home.deltas import LOCK
 from ingle.home.fetch import need_space
-from ingle.home.kept import Kept
+from ingle.home.kept import Kept, list_models
 from ingle.home.kept_file import KeptFile
 from ingle.home.lean import CURE, LEAN, REST, WEIGHTS, Lean, Matrix, Piece, is_lean, read_lean
 from ingle.home.place import Home
 from ingle.home.staging import discard
 from ingle.kernels.panels import PANELS
-from ingle.model.from_gguf import tensors_from_gguf
-from ingle.model.gguf_header import GGUF, Mapped, read_gguf
-from ingle.model.lean import file_bytes, open_lean
+from ingle.model.gguf import GGUF, Mapped, read_gguf, tensors_from_gguf
+from ingle.model.lean_checkpoint import file_bytes, open_lean
 from ingle.model.tensor import Tensor
-from ingle.model.tokenizer import FACTS_FILE, TOKENIZER_FILE
+from ingle.model.tokenizer import FACTS_FILE, TOKENIZER_FILE, open_tokenizer
 
 _PACK = (WEIGHTS, TOKENIZER_FILE, FACTS_FILE, INFO)
 """The files of a pack, the one that makes it count last."""
@@ -221,3 +234,58 @@ def _check(folder: Path, lean: Lean, parts: Iterator[memoryview], write: Callabl
         write(part)
     if (got := hasher.hexdigest()) != lean.file.sha256:
         raise CheckpointError(f"{folder}: {lean.file.name}", f"must have SHA-256 {lean.file.sha256[:12]}…", f"{got[:12]}…", CURE)
+
+
+# Packs against the files that they were made of.
+
+
+def verify_packs(home: Home, progress: Progress = silent) -> Iterator[tuple[str, str]]:
+    """Yield (model, fault) for every pack of a kept model that is not what was packed, or not what the model's files give.
+
+    Packs that another version of Ingle made are never served, and passed over; so is a model whose own files are at fault. Where deltas are
+    merged, matrices are only compared with their digests: another machine may round a sum differently.
+    """
+    checked = set[Path]()
+    for kept in list_models(home, lambda *_: None):
+        try:
+            source = kept_source(home, kept)
+        except IngleError:
+            continue
+        folders = [] if source.packs in checked else pack_folders(source)
+        checked.add(source.packs)
+        for folder in folders:
+            if fault := _fault(source, folder, progress):
+                yield kept.name, fault
+
+
+def _fault(source: Source, folder: Path, progress: Progress) -> str:
+    """Return the fault of a pack, or nothing."""
+    if is_outdated(folder):
+        return ""
+    info = read_pack(folder, source.digest)
+    if info is None:
+        return f"{folder / 'pack.json'} is damaged; the weights are packed again at the next start"
+    try:
+        check_pack(folder, info)
+    except IngleError as error:
+        return str(error)
+    try:
+        checkpoint = merged_checkpoint(source)
+        words = source_tokenizer(source, checkpoint)
+    except IngleError:  # told where the base's own files are read
+        return ""
+    served = open_tokenizer(folder)
+    if (served.facts, served.fast.to_str()) != (words.facts, words.fast.to_str()):
+        return f"{folder} has another tokenizer or chat template than the model's own files"
+    if info.config != checkpoint.config:
+        return f"{folder} has another config than the model's own files"
+    if source.merged:
+        return ""
+    if (lean := read_lean(folder)) is not None and (fault := file_fault(folder, lean, progress)):
+        return fault
+    again = packed_as(
+        checkpoint, source.digest, info.format, progress=lambda done, of: progress(f"packing {source.name} to compare", done, of)
+    )
+    if (again.places, again.files[0]) != (info.places, info.files[0]):
+        return f"{folder} has other weights than the model's own files"
+    return ""

@@ -13,10 +13,8 @@ from ingle.core.errors import CheckpointError, ShapeError
 from ingle.core.spec import ModelConfig
 from ingle.home.lean import CURE, REST, WEIGHTS, Lean, Matrix
 from ingle.kernels.panels import PANELS, PackedLinear, stored_rows
-from ingle.model.expected import row_order
-from ingle.model.from_gguf import tensors_from_gguf
-from ingle.model.gguf_header import GGUF, Mapped, read_gguf
-from ingle.model.tensor import Later, Tensor
+from ingle.model.gguf import GGUF, Mapped, read_gguf, tensors_from_gguf
+from ingle.model.tensor import Later, Tensor, row_order
 
 Array = npt.NDArray[Any]
 

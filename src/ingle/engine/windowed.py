@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from ingle.core.errors import ConfigError
 from ingle.core.spec import LayerSpec, ModelConfig
-from ingle.engine.cpu import CpuBackend
+from ingle.engine.cpu_backend import CpuBackend
 from ingle.engine.language_model import LanguageModel
 
 Group = tuple[int, int]
