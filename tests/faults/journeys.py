@@ -169,7 +169,8 @@ def _answer(home: Home, ack: Ack) -> None:
 
 
 def _answers_kept(home: Home, acks: Sequence[str]) -> list[str]:
-    from ingle.serve.record import answer_digest, answer_key
+    from ingle.serve.answers_key import answer_key
+    from ingle.serve.record import answer_digest
 
     found = []
     with opened(home) as engine:

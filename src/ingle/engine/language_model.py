@@ -21,7 +21,6 @@ from ingle.engine.cpu_backend import CpuBackend
 from ingle.engine.delta_kinds import Change, additions_of
 from ingle.engine.sampling import log_probabilities
 from ingle.media.painter import MOST_LETTERS, WORDS, Hand, asks_to_paint, hand_of, knows, prompt_of, wish_of
-from ingle.media.painter import prompt_of as painters_prompt
 from ingle.media.picture import pillow, read_picture
 from ingle.model.template import THINKING, can_think, encode_chat, render
 from ingle.model.tokenizer import HOLE, PICTURE, ControlToken, Tokenizer
@@ -393,7 +392,7 @@ class LanguageModel:
         if beyond := [name for name in request.modalities if name != ("image" if self.paints else "text")]:
             raise RequestError("modalities", f"must be text alone: {self.name} can't answer in {beyond[0]}", ", ".join(request.modalities))
         if self.paints and request.messages:
-            prompt = ReadyPrompt(self.tokenizer.encode_prompt(painters_prompt(*wish_of(request.messages[-1].text))))
+            prompt = ReadyPrompt(self.tokenizer.encode_prompt(prompt_of(*wish_of(request.messages[-1].text))))
         elif request.prompt is None:
             prompt = self._read_chat(request)
         else:

@@ -1,6 +1,6 @@
 """Tools: functions that a model may call. They are checked, described in the model's own style, and enforced where a call is demanded.
 
-Order: `check_tools`, then `with_tools` before `encode_chat`; `ToolCallStream` (tool_calls.py) reads the answer; `tool_constraint` forces a
+Order: `check_tools`, then `with_tools` before `encode_chat`; `ToolCallStream` reads the answer; `tool_constraint` forces a
 call.
 """
 

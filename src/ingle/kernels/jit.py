@@ -183,7 +183,7 @@ def _build_one(name: str) -> None:
 
 @cache
 def _give_symbols() -> None:
-    """Define `ingle_yield` for compiled code, which lets another thread run (see sync.py)."""
+    """Define `ingle_yield` for compiled code, which lets another thread run (see step_parts.py)."""
     system = ctypes.windll.kernel32 if os.name == "nt" else ctypes.CDLL(None)  # type: ignore[attr-defined, unused-ignore]
     let_others_run = system.SwitchToThread if os.name == "nt" else system.sched_yield
     llvm.add_symbol("ingle_yield", ctypes.cast(let_others_run, ctypes.c_void_p).value)

@@ -43,7 +43,7 @@ MIXER, SUBLAYER, EXPERTS = range(71, 74)
 PLACES = 11 + DESCRIPTOR * 7 + 14
 """int64 of a layer: addresses of norms (0 = none; the last two are of what attention and MLP give), which of a position's angles turns its
 heads, how streaming groups look back, seven linears; how many memories there are, which of
-the different windows is the layer's, and where the memories' tensors lie (float32; see memory.py: two maps for each memory, decay and
+the different windows is the layer's, and where the memories' tensors lie (float32; see mixers.py: two maps for each memory, decay and
 write [2, width], gate [queries per group, width], age [queries per group]); which
 mixer it has, the address of that mixer's record if it is not attention, and of its mixture of experts (0 = the plain MLP;
 sublayer_layout.py). Then per group its slot in a page (−1 = streaming), its slot
@@ -75,7 +75,7 @@ NORMED, ATTENDED, MIXED, FINAL = (34 + ACTIVATIONS * i for i in range(4))
 STEP = 34 + ACTIVATIONS * 4
 """int64 of one step: rows and threads; per row token, segment, position and angles (of each kind, one after the other); segments;
 attention tasks; which rows want logits, and where; then scratch memory, the counters by which threads meet, and what adapters have between
-A and B: for each row three times INNER_WIDTH float32 (see `inner_floats`). For memories: how many segments, features (see memory.py), and
+A and B: for each row three times INNER_WIDTH float32 (see `inner_floats`). For memories: how many segments, features (see mixers.py), and
 per row and different window the angles by which the key that leaves it is turned back, and log(n / (n + window)) for n tokens that have
 left it. VECTORS: float32 [n, HIDDEN], of which row −1 − t stands in the place of a token t below 0. OUTCOME: where attention and MLP write,
 if not into the stream. ROUTES: the record of rows' ways to experts (sublayer_layout.py)."""
@@ -97,7 +97,7 @@ def inner_floats(rank: int) -> int:
 
 
 def feature_floats(width: int, shared: int) -> int:
-    """Return the float32 of a memory's inputs and outputs for one row: see memory.py. `shared`: query heads of a group."""
+    """Return the float32 of a memory's inputs and outputs for one row: see mixers.py. `shared`: query heads of a group."""
     return 2 * (1 + shared) * width + (2 + shared + 15) // 16 * 16
 
 

@@ -7,13 +7,13 @@ Weights are packed in *panels* of 16 output rows, so that one vector lane is one
     INT8_GROUP  the same                                  one float16 scale per 32 columns (GGUF's Q8_0)
     INT4        [panel, K/32, 4, 16, 4] bytes, two        float16 scale and minimum per 32 columns (GGUF's Q4_1, without loss)
                 groups of four columns to a byte
-    INT5        [panel, K/32, 5, 16, 4] bytes, the fifth  the same, without loss for GGUF's Q5_0 and Q5_1 (linear_k.py)
+    INT5        [panel, K/32, 5, 16, 4] bytes, the fifth  the same, without loss for GGUF's Q5_0 and Q5_1
                 bits behind the others as in Q5_K
     INT4_16     as INT4                                   bytes of scale and minimum per 16 columns, [panel, K/32, 16, 2] each,
                                                           scales behind the panel's units (Q4_16: kernels/formats.py)
     INT3_16     [panel, K/32, 3, 16, 4] bytes             the same (Q3_16; which bits are which: kernels/formats.py)
-    IQ4_NL      as INT4                                   one float16 scale per 32 columns; weights of codes: uneven.py
-    Q2_K … Q6_K, IQ4_XS                                   GGUF's K-quants: kernels/formats.py, multiplied in linear_k.py
+    IQ4_NL      as INT4                                   one float16 scale per 32 columns; weights of codes: `_uneven`
+    Q2_K … Q6_K, IQ4_XS                                   GGUF's K-quants: kernels/formats.py
 
 K and rows are padded to 32. For the integer kinds x comes as int8 with one scale per 32 columns (`rows.quantise`), so products
 are exact in int32 and the sum is as exact as the rounding of x. Groups of columns with an outlier come in two terms; the second is
@@ -348,7 +348,7 @@ def looked_up(_typing, codes):
     return INTEGERS(INTEGERS), emit
 
 
-# Products with GGUF's K-quants, and with other codes of five bits: panels as in linear.py, codes and scales as in k_quants.py.
+# Products with GGUF's K-quants, and with other codes of five bits: panels as above, codes and scales as in formats.py.
 # Sums of the products with codes are exact; each is then scaled in float32, by d · scale and the scale of the input.
 
 

@@ -28,8 +28,8 @@ from ingle.kernels.step_parts import meet, share_linear, take
 
 # Mixers of tokens beside attention: the gated short convolution, and the gated delta rule (core/spec.py).
 # A convolution is led by 16 channels at a time through a segment's rows; the latest inputs lie in the sequence's memory. The delta rule is
-# the recurrence of memory.py, S ← α S (I − β φ φᵀ) + β v φᵀ, y = S φ_q, of each value head; 16 rows of S are led through a segment's rows,
-# and y is written over v. α = e^(−rate · softplus(a + step)). Source: arXiv 2412.06464 eq. 10; arXiv 2511.23404.
+# the recurrence of the memories below, S ← α S (I − β φ φᵀ) + β v φᵀ, y = S φ_q, of each value head; 16 rows of S are led through a
+# segment's rows, and y is written over v. α = e^(−rate · softplus(a + step)). Source: arXiv 2412.06464 eq. 10; arXiv 2511.23404.
 
 
 _EPS = np.float32(1e-6)  # added to the squared length of what becomes a unit vector

@@ -241,7 +241,7 @@ def attention(q: Array, k: Array, v: Array, spec: LayerSpec, scale: float) -> Ar
 
 def memory(window: Array, q: Array, k: Array, v: Array, spec: LayerSpec, weights: Mapping[str, Array]) -> Array:
     """Return the heads' output of a layer, [T, heads, dim], with the memories of its streaming groups (arXiv 2412.06464 eq. 10; see
-    memory.py for what is ours).
+    mixers.py for what is ours).
 
     window: the output without memories; q [T, heads, dim], k and v [T, groups, dim]: before RoPE; weights: `q_map.weight` and so on.
     """

@@ -1,15 +1,15 @@
 """Memories of packed documents in one row, forward and backward for training, in float32 (train/kernel_memory.py).
 
 The gated delta rule S ← α S (I − β φ φᵀ) + β v φᵀ, y = S φ_q, in chunks of CHUNK tokens (arXiv 2412.06464 eqs. 8 and 9 and appendix),
-as model/module_parts.py has it in PyTorch. A *task* is one document of one group: a thread walks through its chunks, there and back
-(packed_memory_back.py), from the model's rows to the model's rows (memory_rows.py), and all that a chunk needs stays in the cache. With γ_i
-the product of all α of the chunk up to i, Γ_ij = γ_i / γ_j, and S the state before it:
+as model/module_parts.py has it in PyTorch. A *task* is one document of one group: a thread walks through its chunks, there and back,
+from the model's rows to the model's rows, and all that a chunk needs stays in the cache. With γ_i the product of all α of the chunk up
+to i, Γ_ij = γ_i / γ_j, and S the state before it:
 
     (I − N) X = [β V, −β γ Φ],  N = −tril(β Γ ∘ Φ Φᵀ, −1);  U = X_v + X_k Sᵀ;
     y = γ Φ_q Sᵀ + (Φ_q Φᵀ ∘ Γ) U;  Sᵀ ← γ_C Sᵀ + (Γ_C Φ)ᵀ U
 
 Forward keeps Sᵀ before each chunk, X, y, and the unit vectors; back, all else is made again. The triangular systems are solved BLOCK rows
-at a time. Layouts: memory_layout.py.
+at a time. Layouts: below.
 """
 
 import numpy as np
@@ -36,7 +36,7 @@ from ingle.kernels.simd import (
     up,
 )
 
-# The arguments, scratch and rows of the memory kernels for training (packed_memory.py says what is computed).
+# The arguments, scratch and rows of the memory kernels for training.
 # Layouts, float32: queries, y and their slopes [G, N, R, D]; keys, values and theirs [G, N, D]; log α, β and theirs, and 1 / ‖·‖ of keys
 # [G, N]; shares, and 1 / ‖·‖ of queries [G, N, R]; states [G, chunks, D, D]; X [G, N, 2 D]; maps [G, D, D], also transposed; gates [G, R,
 # D] and [G, R], ages [G, R], and their factors (`model.module_parts.log_held`) [N]; slopes at maps, gates and ages the same for each

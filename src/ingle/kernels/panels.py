@@ -12,7 +12,7 @@ from ingle.kernels import formats
 from ingle.kernels.formats import KParts
 from ingle.kernels.layout import BF16, F32, INT3_16, INT4, INT4_16, INT5, INT8, INT8_GROUP, IQ4_NL, IQ4_XS, Q2_K, Q3_K
 
-# Pack weights into panels: see linear.py for the layouts, and unpack.py for the way back.
+# Pack weights into panels: see linear.py for the layouts, and below for the way back.
 
 
 Array = npt.NDArray[Any]
@@ -284,7 +284,7 @@ def _group_plane(plane: Array, shape: tuple[int, ...]) -> Array:
     return _padded(plane.astype(np.float16), _up(shape[0], 32), expected[1])
 
 
-# Unpack weights: the naive reference of every layout in linear.py. `stored.py` goes on from here to the rows of a file.
+# Unpack weights: the naive reference of every layout in linear.py. What is stored below goes on from here to the rows of a file.
 
 
 def unpack(packed: PackedLinear) -> Array:
