@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 
 from harness import finish, show
-from ingle.core.delta import Candidate
+from ingle.core.candidate import Candidate
 from ingle.engine.backend import linear_shapes
 from ingle.engine.loading import open_model
 from ingle.engine.packs import candidate_source, kept_source, open_weights

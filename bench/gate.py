@@ -17,7 +17,8 @@ from typing import Any
 
 import numpy as np
 
-from ingle.core.delta import Candidate, Delta
+from ingle.core.candidate import Candidate
+from ingle.core.delta import Delta
 from ingle.core.errors import Refused
 from ingle.engine.loading import Opener
 from ingle.gate.decide import judge

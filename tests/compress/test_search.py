@@ -12,8 +12,8 @@ from ingle.compress.front import Tried, best, draw, front, rows
 from ingle.compress.recipes import CompressionRecipe, RecipeGrid, recipes
 from ingle.compress.search import CompressSettings, SearchResult, compress
 from ingle.compress.served import Quality, QualityLoss, ServedStepTimer
+from ingle.core.candidate import Admit
 from ingle.core.config import from_table
-from ingle.core.delta import Admit
 from ingle.core.errors import ConfigError, Interrupted, Refused
 from ingle.core.report import Event
 from ingle.core.spec import LayerSpec

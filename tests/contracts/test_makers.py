@@ -11,7 +11,8 @@ import pytest
 
 import ingle.core.makers as folder
 from ingle.cli.sentences import sentence
-from ingle.core.delta import Candidate, Delta
+from ingle.core.candidate import Candidate
+from ingle.core.delta import Delta
 from ingle.core.energy import Energy
 from ingle.core.errors import ConfigError, Refused
 from ingle.core.maker import find_maker, gated_makers, makers, sentence_of

@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from ingle.core.delta import Candidate
+from ingle.core.candidate import Candidate
 
 TENSORS = {"a.weight": np.arange(6, dtype=np.float32).reshape(2, 3)}
 

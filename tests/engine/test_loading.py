@@ -13,7 +13,7 @@ from weakref import ref
 import numpy as np
 import pytest
 
-from ingle.core.delta import Candidate
+from ingle.core.candidate import Candidate
 from ingle.core.digest import digest_file
 from ingle.core.errors import CheckpointError, DeltaError, HomeError, IngleError, NotKept
 from ingle.core.message import Request, Sampling

@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from ingle.core.delta import Candidate
+from ingle.core.candidate import Candidate
 from ingle.engine.packs import checkpoint_tokenizer, open_weights
 from ingle.federated.aggregate import flat_gain
 from ingle.federated.at_home import Taking

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ingle.core.delta import Candidate
+from ingle.core.candidate import Candidate
 from ingle.core.message import Request
 from ingle.engine.backend import linear_shapes
 from ingle.engine.packs import open_weights

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ingle.core.delta import Candidate
+from ingle.core.candidate import Candidate
 from ingle.core.errors import ConfigError
 from ingle.core.maker import gated_makers
 from ingle.gate.checks import attacks

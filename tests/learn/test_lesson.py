@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from ingle.core.delta import Candidate
+from ingle.core.candidate import Candidate
 from ingle.core.errors import ConfigError
 from ingle.core.example import Example
 from ingle.core.message import Message, Request, Sampling

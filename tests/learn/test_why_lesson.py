@@ -3,7 +3,7 @@
 import pytest
 
 from ingle.adapt.forget import forget
-from ingle.core.delta import Candidate
+from ingle.core.candidate import Candidate
 from ingle.core.errors import ConfigError, NotKept
 from ingle.core.message import Message, Request
 from ingle.home.lessons import list_lessons

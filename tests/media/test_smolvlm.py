@@ -14,7 +14,7 @@ from ingle.media.eyes.siglip import Siglip, patches_of, positions
 from ingle.media.picture import TileSettings, cut, normalised
 from ingle.media.sight import TiledSight, neighbours_joined
 from ingle.model.checkpoint import open_checkpoint
-from ingle.model.family import Fields
+from ingle.model.fields import Fields
 from ingle.model.hf_config import config_from_hf
 from ingle.model.tokenizer import open_tokenizer
 from tests.engine.tiny import backend_of

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ingle.core.delta import Admit
+from ingle.core.candidate import Admit
 from ingle.home.deltas import put_candidate
 from ingle.home.kept import Kept, get_kept
 from ingle.home.place import Home

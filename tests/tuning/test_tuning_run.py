@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ingle.core.delta import Candidate, Delta
+from ingle.core.candidate import Candidate
+from ingle.core.delta import Delta
 from ingle.core.errors import ConfigError, DeltaError, HomeError, IngleError, Interrupted, NotKept, PullError, Refused
 from ingle.core.report import Event
 from ingle.home.deltas import delta_report, delta_tensors, list_deltas, put_candidate, verify_delta

@@ -48,7 +48,7 @@ def bring(home: Home, what: str, watch: Watcher, name: str | None = None, format
         from ingle.engine.packs import checkpoint_tokenizer
         from ingle.engine.tryout import try_words
         from ingle.model.checkpoint import check_finite, open_checkpoint
-        from ingle.model.family import read_json
+        from ingle.model.fields import read_json
         from ingle.model.hf_config import config_from_hf
         from ingle.model.tokenizer import open_tokenizer
 

@@ -7,7 +7,7 @@ import typer
 
 if TYPE_CHECKING:
     from ingle.cli.progress import Watcher
-    from ingle.core.delta import Admit
+    from ingle.core.candidate import Admit
     from ingle.gate.policy import Policy
     from ingle.home.kept import Kept
     from ingle.home.place import Home

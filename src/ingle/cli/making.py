@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, Protocol, TypeVar
 import typer
 
 if TYPE_CHECKING:
-    from ingle.core.delta import Admit
+    from ingle.core.candidate import Admit
     from ingle.core.report import Sink
     from ingle.home.kept import Kept
     from ingle.home.place import Home

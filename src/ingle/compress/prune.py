@@ -19,8 +19,9 @@ from ingle.compress.cutting import Cutting, cut
 from ingle.compress.prune_settings import PruneSettings, parts_that_stay
 from ingle.compress.pruner import looks
 from ingle.compress.recovery import Recovery
+from ingle.core.candidate import Admit, Candidate
 from ingle.core.config import to_table
-from ingle.core.delta import Admit, Candidate, Delta
+from ingle.core.delta import Delta
 from ingle.core.digest import digest_json
 from ingle.core.energy import reported
 from ingle.core.report import Event, Fact, Sink

@@ -28,8 +28,9 @@ from ingle.compress.recovery import Recovery
 from ingle.compress.sensitivity import choose_formats, guidance, sensitivities
 from ingle.compress.settings import QuantiseSettings
 from ingle.compress.weight_formats import FORMATS, WeightFormat, fits
+from ingle.core.candidate import Admit, Candidate
 from ingle.core.config import to_table
-from ingle.core.delta import Admit, Candidate, Delta
+from ingle.core.delta import Delta
 from ingle.core.energy import NOTHING, Energy, reported
 from ingle.core.errors import ConfigError, HomeError
 from ingle.core.files import write_atomic

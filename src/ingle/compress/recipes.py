@@ -15,7 +15,7 @@ from ingle.compress.prune_settings import PruneSettings, prunable_heads
 from ingle.compress.quantising import quantise
 from ingle.compress.recovery_settings import RecoverySettings
 from ingle.compress.settings import QuantiseSettings
-from ingle.core.delta import Admit
+from ingle.core.candidate import Admit
 from ingle.core.spec import ModelConfig
 from ingle.home.kept import Kept
 from ingle.home.place import Home

@@ -21,8 +21,8 @@ from ingle.compress.recipes import CompressionRecipe, RecipeGrid, RecipeStep, re
 from ingle.compress.recovery_settings import RecoverySettings
 from ingle.compress.scratch import Scratch, let_packs_go, scratch_of
 from ingle.compress.served import MeasureSettings, QualityLoss, loss_of, pace, quality
+from ingle.core.candidate import Admit, Candidate
 from ingle.core.config import from_table, to_table
-from ingle.core.delta import Admit, Candidate
 from ingle.core.digest import digest_json
 from ingle.core.errors import ConfigError
 from ingle.core.files import write_atomic

@@ -11,8 +11,6 @@ from functools import cache
 from types import MappingProxyType
 from typing import Any
 
-import numpy as np
-
 from ingle.core.errors import IngleError
 from ingle.core.process import free_bytes, own_bytes
 
@@ -130,6 +128,8 @@ _LEAST = 1e8
 @cache
 def pace() -> float:
     """Return float32 operations per second of one thread, the best of a few rounds of small products."""
+    import numpy as np
+
     a = np.ones((_SIZE, _SIZE), np.float32)
     out, best = np.empty_like(a), 0.0
     for _ in range(_ROUNDS):

@@ -18,8 +18,6 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
-
 from ingle.core.energy import MODEL, NOTHING, Energy
 
 # The present power of a laptop's battery, under /sys/class/power_supply: it supplies the whole machine, its screen included.
@@ -645,6 +643,8 @@ def sources(meter: Meter) -> list[tuple[str, str, str]]:
 
 
 def _products() -> Callable[[], None]:
+    import numpy as np
+
     matrix = np.ones((768, 768), np.float32)
 
     def work() -> None:

@@ -17,7 +17,7 @@ from ingle.media.eyes.siglip import Siglip, SiglipShape, siglip_tensors
 from ingle.media.picture import AROUND, MARKER, TileSettings
 from ingle.media.sight import Gaze, TiledSight
 from ingle.model.checkpoint import Checkpoint, open_checkpoint
-from ingle.model.family import Fields, read_json
+from ingle.model.fields import Fields, read_json
 from ingle.model.hf_config import blame_checkpoint, is_composite
 from ingle.model.tokenizer import Tokenizer
 

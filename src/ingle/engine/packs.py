@@ -13,8 +13,9 @@ from typing import Any, Literal, get_args
 import numpy as np
 import numpy.typing as npt
 
+from ingle.core.candidate import Candidate
 from ingle.core.config import from_table, to_table
-from ingle.core.delta import Candidate, Delta
+from ingle.core.delta import Delta
 from ingle.core.digest import digest_bytes, digest_file, digest_json
 from ingle.core.errors import CheckpointError, ConfigError
 from ingle.core.files import atomic_file, sweep_unfinished, write_atomic

@@ -5,7 +5,7 @@ Nothing is held in memory between two letters but the round's own secrets: a hom
 
 from dataclasses import dataclass, replace
 
-from ingle.core.delta import Candidate
+from ingle.core.candidate import Candidate
 from ingle.core.errors import ConfigError, FederatedError
 from ingle.core.report import Sink
 from ingle.engine.backend import linear_shapes

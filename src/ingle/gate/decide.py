@@ -8,7 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
-from ingle.core.delta import Admit, Candidate, Delta, strength_of, weakened
+from ingle.core.candidate import Admit, Candidate, strength_of, weakened
+from ingle.core.delta import Delta
 from ingle.core.digest import digest_bytes
 from ingle.core.errors import Refused
 from ingle.core.maker import find_maker

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from ingle.core.delta import Candidate
+from ingle.core.candidate import Candidate
 from ingle.core.errors import IngleError, Interrupted
 from ingle.core.message import Request
 from ingle.engine.language_model import LanguageModel

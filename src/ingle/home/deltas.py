@@ -22,7 +22,7 @@ from ingle.home.staging import bytes_in, discard, staging
 if TYPE_CHECKING:
     import numpy.typing as npt  # what the home is asked most often needs no NumPy
 
-    from ingle.core.delta import Candidate
+    from ingle.core.candidate import Candidate
 
 MANIFEST, TENSORS, REPORT = "delta.json", "tensors.safetensors", "report.json"
 LESSON = "lesson"

@@ -23,8 +23,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ingle.core.candidate import Admit, Candidate
 from ingle.core.config import to_table
-from ingle.core.delta import Admit, Candidate, Delta
+from ingle.core.delta import Delta
 from ingle.core.digest import digest_json
 from ingle.core.energy import reported, total
 from ingle.core.errors import ConfigError

@@ -17,8 +17,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from ingle.core.candidate import Admit, Candidate
 from ingle.core.config import to_table
-from ingle.core.delta import Admit, Candidate, Delta
+from ingle.core.delta import Delta
 from ingle.core.digest import digest_json
 from ingle.core.report import Event, Fact, Sink
 from ingle.engine.loading import Opener

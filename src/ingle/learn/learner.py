@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Protocol
 
 from ingle.adapt.account import make_up
 from ingle.adapt.forget import OWED, pay
-from ingle.core.delta import Candidate, Delta
+from ingle.core.candidate import Candidate
+from ingle.core.delta import Delta
 from ingle.core.digest import digest_json
 from ingle.core.errors import HomeError, IngleError, Interrupted, NotKept
 from ingle.core.example import Example

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from ingle.core.delta import Candidate
+from ingle.core.candidate import Candidate
 from ingle.core.digest import digest_json
 from ingle.core.example import Example
 from ingle.core.process import release_memory

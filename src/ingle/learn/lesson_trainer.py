@@ -6,7 +6,7 @@ from itertools import chain, zip_longest
 from typing import TYPE_CHECKING, TypeVar
 
 from ingle.adapt.scope import ACTS, score
-from ingle.core.delta import Candidate
+from ingle.core.candidate import Candidate
 from ingle.core.example import Example
 from ingle.core.report import Sink
 from ingle.core.room import Headroom

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from ingle.core.delta import Candidate
+from ingle.core.candidate import Candidate
 from ingle.core.digest import digest_json
 from ingle.core.example import Example
 from ingle.home.kept import Kept

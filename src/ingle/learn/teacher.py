@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ingle.core.delta import Candidate
+from ingle.core.candidate import Candidate
 from ingle.core.errors import ConfigError
 from ingle.core.example import Example
 from ingle.core.files import how_to_install

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from ingle.core.delta import Candidate
+from ingle.core.candidate import Candidate
 from ingle.core.room import room_for
 from ingle.engine.loading import Opener
 from ingle.engine.packs import Source, candidate_source, served_size

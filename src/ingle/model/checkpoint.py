@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from safetensors import SafetensorError, safe_open
 
 from ingle.core.errors import CheckpointError
 from ingle.core.spec import ModelConfig
 from ingle.home.lean import read_lean
-from ingle.model.family import Fields, families, parts_of, read_json
+from ingle.model.family import families, parts_of
+from ingle.model.fields import Fields, read_json
 from ingle.model.hf_config import config_from_hf, left_out, parted_tensors
 from ingle.model.tensor import AGE, PLAIN_BYTES, Tensor, check_kind, expected_shapes, row_order
 
@@ -60,6 +60,8 @@ def tensors_from_folder(folder: Path) -> tuple[ModelConfig, dict[str, Tensor], d
 
 def read_safetensors(path: Path) -> list[Tensor]:
     """Return the tensors of one file, mapped. Raises CheckpointError for a damaged header, a cut-off file or an unknown type."""
+    from safetensors import SafetensorError, safe_open
+
     try:
         with safe_open(path, framework="np"):  # the library's check of the whole header; nothing is read through it
             pass

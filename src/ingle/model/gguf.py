@@ -19,7 +19,8 @@ import numpy.typing as npt
 
 from ingle.core.errors import CheckpointError
 from ingle.core.spec import LayerSpec, ModelConfig, Rope
-from ingle.model.family import Fields, families, parts_of
+from ingle.model.family import families, parts_of
+from ingle.model.fields import Fields
 from ingle.model.hf_config import blame_checkpoint, check_rope, full_layers, llama3_from_factors, mixing, norm_eps, yarn_attention
 from ingle.model.tensor import Tensor, decode, expected_shapes
 

@@ -16,7 +16,8 @@ import numpy.typing as npt
 from ingle.core.config import from_table, to_table
 from ingle.core.errors import CheckpointError, ConfigError
 from ingle.core.spec import LayerSpec, ModelConfig, Rope, transformer_layers
-from ingle.model.family import Fields, Traits, families
+from ingle.model.family import Traits, families
+from ingle.model.fields import Fields
 from ingle.model.tensor import Tensor
 
 # Models of several parts: their language model is read as any other. The eye of Idefics3 and SmolVLM is kept apart; what other models have

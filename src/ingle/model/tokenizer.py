@@ -20,7 +20,7 @@ from ingle.core.config import from_table, to_table
 from ingle.core.errors import CheckpointError, ConfigError, RequestError
 from ingle.core.files import write_atomic
 from ingle.core.spec import ModelConfig
-from ingle.model.family import Fields, read_json
+from ingle.model.fields import Fields, read_json
 
 TOKENIZER_FILE = "tokenizer.json"
 FACTS_FILE = "tokenizer_facts.json"

@@ -8,7 +8,8 @@ from typing import Any
 import numpy.typing as npt
 
 from ingle import __version__
-from ingle.core.delta import Admit, Candidate, Delta
+from ingle.core.candidate import Admit, Candidate
+from ingle.core.delta import Delta
 from ingle.core.digest import digest_file
 from ingle.core.report import Event, Fact, Sink
 from ingle.engine.delta_kinds import parted

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from ingle.core.delta import Candidate, weakened
+from ingle.core.candidate import Candidate, weakened
 from ingle.core.digest import canonical_json, digest_bytes
 from ingle.core.errors import ConfigError
 from ingle.engine.packs import candidate_source, checkpoint_tokenizer, kept_source, open_weights

@@ -18,8 +18,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from ingle.core.candidate import Admit, Candidate
 from ingle.core.config import to_table
-from ingle.core.delta import Admit, Candidate, Delta
+from ingle.core.delta import Delta
 from ingle.core.report import Event, Fact, Sink
 from ingle.engine.packs import checkpoint_tokenizer, open_weights
 from ingle.home.kept import Kept

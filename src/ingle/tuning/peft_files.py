@@ -22,7 +22,8 @@ from ingle.core.spec import ModelConfig
 from ingle.engine.backend import linear_shapes
 from ingle.engine.delta_kinds import Change, linears_of, virtual_of
 from ingle.model.checkpoint import read_safetensors
-from ingle.model.family import Fields, families, read_json
+from ingle.model.family import families
+from ingle.model.fields import Fields, read_json
 
 Array = npt.NDArray[Any]
 CONFIG, WEIGHTS, PICKLE = "adapter_config.json", "adapter_model.safetensors", "adapter_model.bin"

@@ -8,7 +8,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from ingle.core.delta import Admit, Candidate, Delta
+from ingle.core.candidate import Admit, Candidate
+from ingle.core.delta import Delta
 from ingle.core.digest import digest_json
 from ingle.core.errors import ConfigError, PullError
 from ingle.core.files import write_atomic

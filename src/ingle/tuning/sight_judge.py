@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ingle.core.delta import Candidate
+from ingle.core.candidate import Candidate
 from ingle.core.media import Picture
 from ingle.core.message import ImagePart, Message, Request, TextPart
 from ingle.engine.answer import write

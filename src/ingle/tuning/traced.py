@@ -9,8 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ingle.core.candidate import Candidate, weakened
 from ingle.core.config import from_table
-from ingle.core.delta import Candidate, Delta, weakened
+from ingle.core.delta import Delta
 from ingle.core.errors import ConfigError, IngleError
 from ingle.engine.packs import checkpoint_tokenizer, open_weights
 from ingle.home.deltas import delta_report, delta_tensors, get_delta

@@ -9,7 +9,8 @@ from typing import Any
 
 from ingle.core.errors import CheckpointError
 from ingle.core.spec import ModelConfig, Rope, Ways
-from ingle.model.family import Family, Fields, Traits, attention_bias, window_table, windows_of
+from ingle.model.family import Family, Traits, attention_bias, window_table, windows_of
+from ingle.model.fields import Fields
 
 _EVERY = 6
 _LOCAL_THETA, _FULL_THETA = 10_000.0, 1_000_000.0

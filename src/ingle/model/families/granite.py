@@ -4,7 +4,8 @@ from typing import Any
 
 from ingle.core.errors import CheckpointError
 from ingle.core.spec import ModelConfig, Ways
-from ingle.model.family import Family, Fields, Traits, attention_bias, no_windows
+from ingle.model.family import Family, Traits, attention_bias, no_windows
+from ingle.model.fields import Fields
 
 _KEYS = ("embedding_multiplier", "residual_multiplier", "attention_multiplier", "logits_scaling")
 _GGUF_KEYS = ("embedding_scale", "residual_scale", "attention.scale", "logit_scale")

@@ -5,7 +5,8 @@ from typing import Any
 
 from ingle.core.errors import CheckpointError
 from ingle.core.spec import ModelConfig, ShortConvolution
-from ingle.model.family import Family, Fields, Traits, mixers_of
+from ingle.model.family import Family, Traits, mixers_of
+from ingle.model.fields import Fields
 
 _OTHER = "conv"
 

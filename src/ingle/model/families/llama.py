@@ -3,7 +3,8 @@
 from typing import Any
 
 from ingle.core.spec import ModelConfig
-from ingle.model.family import Family, Fields, Traits, attention_bias, no_windows
+from ingle.model.family import Family, Traits, attention_bias, no_windows
+from ingle.model.fields import Fields
 
 
 def traits(fields: Fields, layers: int) -> Traits:

@@ -3,7 +3,8 @@
 from typing import Any
 
 from ingle.core.spec import ModelConfig
-from ingle.model.family import Family, Fields, Traits, window_table, windows_of
+from ingle.model.family import Family, Traits, window_table, windows_of
+from ingle.model.fields import Fields
 
 
 def traits(fields: Fields, layers: int) -> Traits:

@@ -4,7 +4,8 @@ from typing import Any
 
 from ingle.core.errors import CheckpointError
 from ingle.core.spec import Experts, ModelConfig, Ways
-from ingle.model.family import EXPERTS_IN_GGUF, Family, Fields, Traits, attention_bias, no_windows
+from ingle.model.family import EXPERTS_IN_GGUF, Family, Traits, attention_bias, no_windows
+from ingle.model.fields import Fields
 
 _WAYS = Ways(whole_norm=True)
 

@@ -7,7 +7,8 @@ read with one of them, so Ingle takes the first, and its context is that one.
 from typing import Any
 
 from ingle.core.spec import ModelConfig
-from ingle.model.family import Family, Fields, Traits, no_windows
+from ingle.model.family import Family, Traits, no_windows
+from ingle.model.fields import Fields
 
 
 def traits(fields: Fields, layers: int) -> Traits:

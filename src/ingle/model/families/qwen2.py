@@ -2,7 +2,8 @@
 
 from ingle.core.errors import CheckpointError
 from ingle.core.spec import ModelConfig
-from ingle.model.family import Family, Fields, Traits, window_table, windows_of
+from ingle.model.family import Family, Traits, window_table, windows_of
+from ingle.model.fields import Fields
 
 
 def windows(fields: Fields, layers: int) -> tuple[int, ...]:

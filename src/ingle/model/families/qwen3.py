@@ -4,7 +4,8 @@ from typing import Any
 
 from ingle.core.spec import ModelConfig
 from ingle.model.families import qwen2
-from ingle.model.family import Family, Fields, Traits, attention_bias
+from ingle.model.family import Family, Traits, attention_bias
+from ingle.model.fields import Fields
 
 
 def traits(fields: Fields, layers: int) -> Traits:

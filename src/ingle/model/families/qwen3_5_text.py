@@ -4,7 +4,8 @@ from typing import Any
 
 from ingle.core.errors import CheckpointError
 from ingle.core.spec import DeltaRule, ModelConfig, Ways
-from ingle.model.family import Family, Fields, Traits, attention_bias, mixers_of
+from ingle.model.family import Family, Traits, attention_bias, mixers_of
+from ingle.model.fields import Fields
 
 _EVERY = 4
 _OTHER = "linear_attention"

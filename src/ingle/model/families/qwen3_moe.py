@@ -6,7 +6,8 @@ from typing import Any
 from ingle.core.errors import CheckpointError
 from ingle.core.spec import Experts, ModelConfig
 from ingle.model.families import qwen3
-from ingle.model.family import EXPERTS_IN_GGUF, Family, Fields, Traits
+from ingle.model.family import EXPERTS_IN_GGUF, Family, Traits
+from ingle.model.fields import Fields
 
 
 def traits(fields: Fields, layers: int) -> Traits:

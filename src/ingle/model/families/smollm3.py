@@ -4,7 +4,8 @@ from typing import Any
 
 from ingle.core.errors import CheckpointError
 from ingle.core.spec import ModelConfig, Ways
-from ingle.model.family import Family, Fields, Traits, attention_bias, windows_of
+from ingle.model.family import Family, Traits, attention_bias, windows_of
+from ingle.model.fields import Fields
 
 _EVERY = 4
 
