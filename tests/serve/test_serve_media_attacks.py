@@ -28,8 +28,8 @@ from tests.serve.servers import Server, memory, serving
 
 ATTACKERS = 16
 LONGEST_S, OFTEN = 5.0, 3
-"""Longest gap and wait: five seconds, and as many times the longest that came on this machine just before, for other tests run beside. It was
-minutes; `bench/media_attack.py` measures it on a quiet machine."""
+"""Longest gap and wait: five seconds, and as many times the longest that came on this machine just before, for other tests run beside.
+It was minutes; `bench/media_attack.py` measures it on a quiet machine."""
 
 
 @dataclass
