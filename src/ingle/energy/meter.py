@@ -208,14 +208,15 @@ def find_rapl(root: Path = Path("/")) -> Rapl:
 
 # Watts per busy core by CPU family: the energy model's data for machines whose counters can't be read.
 # A row holds what one physical core at full load adds (`watts`, with bounds) and its part of what runs anyway (`idle_w`).
-# CCF  Cloud Carbon Footprint, coefficients of 2026-03 (Apache-2.0), from SPECpower_ssj2008: watts of whole servers at full load and idle,
-#      per hardware thread. Here: twice that, for the two threads of a core; `watts` = full load − idle. The low bound is half of it; the
-#      high one three times, because SPEC's servers are chosen for efficiency and run all cores at low clocks: the RAPL counters of an
-#      8-core EPYC 8024P gave 6 W per core when all were busy, and 18 W when one was (CodeCarbon's load profiles, 2025-01).
-# CC   CodeCarbon's load profiles of 2025-01 (MIT): RAPL package watts over busy cores. Bounds: all cores busy, few cores busy.
-# TDP  The makers' own figures over the number of cores, from the most frugal part to the fastest of the family; of AMD's desktop parts the
-#      package limit, 1.35 times the TDP. Rows of CCF, of the Pi 4 (6.3 W when busy, by others) and of the Mac mini (Apple: 7 W idle, 39 W
-#      at most) were held against a second publication; rows of TDP were not.
+#     CCF  Cloud Carbon Footprint, coefficients of 2026-03 (Apache-2.0), from SPECpower_ssj2008: watts of whole servers at full load and
+#          idle, per hardware thread. Here: twice that, for the two threads of a core; `watts` = full load − idle. The low bound is half
+#          of it; the high one three times, because SPEC's servers are chosen for efficiency and run all cores at low clocks: the RAPL
+#          counters of an 8-core EPYC 8024P gave 6 W per core when all were busy, and 18 W when one was (CodeCarbon's load profiles,
+#          2025-01).
+#     CC   CodeCarbon's load profiles of 2025-01 (MIT): RAPL package watts over busy cores. Bounds: all cores busy, few cores busy.
+#     TDP  The makers' own figures over the number of cores, from the most frugal part to the fastest of the family; of AMD's desktop
+#          parts the package limit, 1.35 times the TDP. Rows of CCF, of the Pi 4 (6.3 W when busy, by others) and of the Mac mini (Apple:
+#          7 W idle, 39 W at most) were held against a second publication; rows of TDP were not.
 #
 
 
@@ -382,8 +383,10 @@ def _whole(text: str | None) -> int | None:
 
 
 # The energy model, for joules that nothing counts: CPU-seconds × watts per busy core, a share of idle power, and the memory.
-# busy CPU-seconds of this process × what a busy core adds idle nominal: the same CPU-seconds × a core's idle watts (who uses a core pays
-# for its rest); low: nothing; high: all cores, all the time memory seconds × resident GB × watts per GB
+#     busy    CPU-seconds of this process × what a busy core adds
+#     idle    nominal: the same CPU-seconds × a core's idle watts (who uses a core pays for its rest); low: nothing; high: all cores, all
+#             the time
+#     memory  seconds × resident GB × watts per GB
 # Not in it: the screen, disks, fans, the power supply's loss and the data centre's cooling.
 
 

@@ -22,9 +22,11 @@ from ingle.kernels.layout import IQ4_XS, Q2_K, Q3_K, Q4_K, Q5_K, Q6_K
 #     IQ4_XS        scales: d [16], then [8, 16] bytes, a vector of rows for each 32 columns
 #     Q4_K, Q5_K    scales: d [16], e [16], then [8, 16] bytes scale & 15 | minimum << 4 for each 32 columns, then their upper halves,
 #                   [4, 16] bytes: of the 32 columns 2i and 2i + 1, each scale >> 4 | minimum >> 4 << 2
-# and the codes of 32 columns are those of INT4, for Q3_K of INT3_16, and for Q2_K [2, 16, 4] bytes with four groups of four columns each;
-# Q5_K and Q6_K have their upper bits behind the lower four: of the eight groups of four columns, bit j of a byte [16, 4] is group j's, or
-# bits 2j and 2j + 1 of the first and the second [16, 4]. Source of the blocks: ggml's ggml-common.h (block_q4_K and its neighbours).
+#
+#     and the codes of 32 columns are those of INT4, for Q3_K of INT3_16, and for Q2_K [2, 16, 4] bytes with four groups
+#     of four columns each; Q5_K and Q6_K have their upper bits behind the lower four: of the
+#     eight groups of four columns, bit j of a byte [16, 4] is group j's, or bits 2j and 2j + 1 of the first and the second [16, 4].
+#     Source of the blocks: ggml's ggml-common.h (block_q4_K and its neighbours).
 
 
 Array = npt.NDArray[Any]
@@ -298,7 +300,7 @@ def split_3(words: Array) -> Array:
 # They take no more room than GGUF's Q4_1, whose scale and minimum are float16 and serve 32. A row is a float32 `unit`, then for every 32
 # columns a block: two scales and two minima, of columns 0 … 15 and 16 … 31, and the codes; those of 4 bits as in Q4_1, column i in the
 # lower half of byte i and column i + 16 in the upper, those of 3 bits as kernels/formats.py has them. A weight is
-# unit · (scale · code − 16 · minimum), scale and minimum 0 … 255, code 0 … 15 or 0 … 7
+#     unit · (scale · code − 16 · minimum),    scale and minimum 0 … 255, code 0 … 15 or 0 … 7
 # so that in a product with bytes all but the unit are whole numbers.
 
 

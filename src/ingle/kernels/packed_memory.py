@@ -110,7 +110,7 @@ def state_at(call, group, chunk):
 
 
 # Conversions between a model's rows and the training memories (packed_memory.py): unit vectors of mapped queries and keys, and blends:
-# φ_k = unit(k_map k), φ_q = unit(q_map q), λ = sigmoid(gate · q + age · held), given = (1 − λ) · seen + λ · y
+#     φ_k = unit(k_map k),  φ_q = unit(q_map q),  λ = sigmoid(gate · q + age · held),  given = (1 − λ) · seen + λ · y
 # and backward. `first` counts the tokens that enter, of all documents; `token` is where that token lies in the row. The one that reads then
 # lies WINDOW behind it.
 
