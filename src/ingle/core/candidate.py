@@ -1,4 +1,7 @@
-"""A candidate: a change to a model that has not been judged. It is stored nowhere; the gate makes a `Delta` of it, or says why not."""
+"""A candidate: a change to a model that has not been judged. It is stored nowhere; the gate makes a `Delta` of it, or says why not.
+
+It is not in core/delta.py: whoever lists a home reads deltas, and needs no NumPy.
+"""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace

@@ -2,7 +2,7 @@
 
 The file holds `MAKER`: the maker's words for people, and the gate's usual limits for it. The policy, the gate, the ledger's sentences, the
 energy account and the page read the folder; none of them names a maker. The work itself is in the maker's own room, which hands a
-`core.delta.Candidate` to the gate under this name (train/making.py does the rest).
+`core.candidate.Candidate` to the gate under this name (train/making.py does the rest).
 """
 
 import difflib

@@ -4,11 +4,12 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import numpy as np
+from typing import TYPE_CHECKING, Any
 
 from ingle.core.errors import CheckpointError
+
+if TYPE_CHECKING:
+    import numpy as np
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +59,8 @@ class Fields:
 
     def numbers(self, key: str) -> "np.ndarray[Any, Any] | None":
         """Return a one-dimensional array of numbers; None where the key is absent."""
+        import numpy as np
+
         value = self.table.get(key)
         if value is not None and not (isinstance(value, np.ndarray) and value.ndim == 1):
             raise self._wrong(key, "an array of numbers", value)
