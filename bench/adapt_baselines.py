@@ -67,8 +67,7 @@ def naive(pupil: Pupil, file: Corrections) -> list[float]:
     from torch.nn.functional import cross_entropy
 
     from ingle.model.module import load_module
-    from ingle.train.encode import Encoder
-    from ingle.train.examples import Record
+    from ingle.train.examples import Encoder, Record
     from ingle.tuning.linears import chosen_layers
     from ingle.tuning.method import find_method
 
@@ -106,8 +105,8 @@ def naive(pupil: Pupil, file: Corrections) -> list[float]:
 
 def batch(pupil: Pupil, file: Corrections) -> list[float]:
     """The delta `batch` on the model, by `tune`. Returns the seconds that training took, by correction."""
-    from ingle.tuning.run import tune
-    from ingle.tuning.settings import settings_of
+    from ingle.tuning.tune import tune
+    from ingle.tuning.tune_settings import settings_of
 
     count = len(file.corrections)
     if made := _made(pupil, "batch"):

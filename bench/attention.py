@@ -16,9 +16,8 @@ from torch import Tensor
 from harness import Figure, alternate, finish, ratios, show
 from ingle.core.spec import LayerSpec
 from ingle.kernels import packed_attention
-from ingle.train import attention
-from ingle.train.attention import BlockAttention, Blocks, EachAttention
-from ingle.train.kernel_attention import KernelBlocks
+from ingle.train import forward
+from ingle.train.forward import BlockAttention, Blocks, EachAttention, KernelBlocks
 
 TOKENS, HEADS, GROUPS, DIM = 2048, 9, 3, 64
 WORST = 0.01
@@ -41,12 +40,12 @@ def ways(bounds: tuple[int, ...]) -> dict[str, Callable[..., Tensor]]:
         attend = BlockAttention(bounds)
 
         def run(*given: object) -> Tensor:
-            before = attention.KernelBlocks, packed_attention.BLOCK
-            attention.KernelBlocks, packed_attention.BLOCK = way, size
+            before = forward.KernelBlocks, packed_attention.BLOCK
+            forward.KernelBlocks, packed_attention.BLOCK = way, size
             try:
                 return attend(*given)  # type: ignore[arg-type]
             finally:
-                attention.KernelBlocks, packed_attention.BLOCK = before
+                forward.KernelBlocks, packed_attention.BLOCK = before
 
         return run
 

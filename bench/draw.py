@@ -36,8 +36,19 @@ from ingle.home.place import Home, find_home
 from ingle.measure.intervals import wilson
 from ingle.media.painter import wish_of
 from ingle.media.picture import enlarged, png_of, sheet
-from ingle.tuning.emblems import ARTISTS, Emblem, emblems, main_colour, stacked
-from ingle.tuning.painter_examples import PaintingExample, learnable, to_learn, unseen_colours, unseen_concepts, unseen_pairs
+from ingle.tuning.emblems import (
+    ARTISTS,
+    Emblem,
+    PaintingExample,
+    emblems,
+    learnable,
+    main_colour,
+    stacked,
+    to_learn,
+    unseen_colours,
+    unseen_concepts,
+    unseen_pairs,
+)
 
 Pixels = npt.NDArray[np.uint8]
 Features = npt.NDArray[np.float32]

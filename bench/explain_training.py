@@ -44,18 +44,14 @@ from ingle.measure.data_sets import sst2
 from ingle.measure.suites import make_fact
 from ingle.model.module import load_module
 from ingle.model.tokenizer import Tokenizer
+from ingle.train.by_document import Sketcher
 from ingle.train.corpus import corpus_of
-from ingle.train.encode import Encoder
-from ingle.train.examples import Record
+from ingle.train.examples import Encoder, Record
+from ingle.train.loop_settings import Schedule, TrainSettings
 from ingle.train.low_rank import added_parameters, put_low_rank
-from ingle.train.optimisers import OptimiserSettings
+from ingle.train.optimisers import OptimiserSettings, keep_few_programs
 from ingle.train.packing import Batch, Data, make_batch, plan
-from ingle.train.precision import keep_few_programs
-from ingle.train.rerun import Moment, Rerun
-from ingle.train.schedules import Schedule
-from ingle.train.settings import TrainSettings
-from ingle.train.sketches import Sketcher
-from ingle.train.through import through_training
+from ingle.train.rerun import Moment, Rerun, through_training
 from ingle.tuning.linears import chosen_layers, chosen_linears
 
 Floats = npt.NDArray[np.float64]

@@ -41,7 +41,7 @@ def seeds(folder: Path) -> None:
     from ingle.core.spec import LayerSpec, ModelConfig, Rope
     from ingle.model.exporting import save_hf, words_of, write_gguf
     from ingle.model.tensor import expected_shapes
-    from ingle.scaling.vocabulary import find_vocabulary
+    from ingle.scratch.texts import find_vocabulary
 
     config = ModelConfig("llama", 300, 32, 48, 2, 1, 16, (LayerSpec((0,)),), 64, Rope(), tie_embeddings=True)
     draw = np.random.default_rng(0)

@@ -109,8 +109,8 @@ def taught(home: Home, kept: Kept) -> dict[str, Any]:
 
 def _trained(home: Home, kept: Kept, name: str, pairs: Sequence[tuple[str, str]]) -> Candidate:
     from ingle.train.making import RunWatch
-    from ingle.tuning.run import tune
-    from ingle.tuning.settings import settings_of
+    from ingle.tuning.tune import tune
+    from ingle.tuning.tune_settings import settings_of
 
     path = home.root / f"{name.replace(' ', '-')}.jsonl"
     rows = [{"messages": [{"role": "user", "content": ask}, {"role": "assistant", "content": said}]} for ask, said in pairs]

@@ -20,7 +20,7 @@ from torch import Tensor
 from harness import Figure, alternate, finish, ratios, show
 from ingle.core.spec import LayerSpec, ModelConfig, Rope
 from ingle.model.module_parts import Features, RecurrentMemory, chunked, unit
-from ingle.train.kernel_memory import read_packed
+from ingle.train.forward import read_packed
 
 GROUPS, HEADS, WIDTH = 3, 3, 64
 SPEC = LayerSpec((), window=1, memory="gated_delta")

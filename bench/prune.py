@@ -17,12 +17,10 @@ from dataclasses import replace
 
 from harness import finish, show
 from ingle.compress.calibration import CalibrationSettings, read_texts
-from ingle.compress.prune_settings import PruneSettings
-from ingle.compress.pruner import names
-from ingle.compress.recipes import RecipeStep
-from ingle.compress.recovery_settings import RecoverySettings
-from ingle.compress.scratch import let_packs_go, scratch_of
-from ingle.compress.served import MeasureSettings, loss_of, pace, quality
+from ingle.compress.front import MeasureSettings, loss_of, pace, quality
+from ingle.compress.pruning import PruneSettings, names
+from ingle.compress.recovery import RecoverySettings
+from ingle.compress.search import RecipeStep, let_packs_go, scratch_of
 from ingle.core.config import to_table
 from ingle.core.digest import digest_json
 from ingle.core.files import write_atomic

@@ -19,8 +19,7 @@ import numpy as np
 
 from harness import Figure, alternate, finish, ratios, show
 from ingle.compress.calibration import CalibrationSettings
-from ingle.compress.quantising import quantise
-from ingle.compress.settings import QuantiseSettings
+from ingle.compress.quantising import QuantiseSettings, quantise
 from ingle.compress.weight_formats import FORMATS, USUAL
 from ingle.core.spec import ModelConfig
 from ingle.energy.meter import Span, open_meter

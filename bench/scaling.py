@@ -34,16 +34,14 @@ from ingle.home.place import Home
 from ingle.ledger.chain import Ledger
 from ingle.ledger.table import MIGRATIONS
 from ingle.measure.intervals import paired_bootstrap
+from ingle.scaling.cost import DESIGNS, SHORTEST
 from ingle.scaling.foretold import begin, check_event, predict, standing
 from ingle.scaling.interval import fit_points
-from ingle.scaling.ladder import LADDER
-from ingle.scaling.planning import DESIGNS, SHORTEST
 from ingle.scaling.points import Place
-from ingle.scaling.prepared import Prepared, prepare
-from ingle.scaling.runs import RunSettings, outcome, point_of
-from ingle.scaling.settings import TextSettings
 from ingle.scaling.sweep import Sweep, fit_sweep, keep_plan, run_sweep
-from ingle.scaling.sweep_settings import SweepSettings, run_of, shorter
+from ingle.scaling.sweep_settings import LADDER, RunSettings, SweepSettings, outcome, point_of, run_of, shorter
+from ingle.scratch.scratch_settings import TextSettings
+from ingle.scratch.texts import Prepared, prepare
 from ingle.train.making import RunWatch
 
 ALL = ("suite:debian-bits", "suite:xsum-bits", "suite:wiki-bits")
@@ -217,7 +215,7 @@ def run_at(settings: SweepSettings, prepared: Prepared, size: str, flops: float,
 
 def compared(sweep: Sweep, ours: RunSettings, theirs: RunSettings) -> dict[str, Any]:
     """Difference in bits per byte with a paired interval over texts."""
-    from ingle.scaling.prepared import held_out_of
+    from ingle.scratch.texts import held_out_of
 
     sizes = held_out_of(sweep.prepared).bytes.astype(np.float64)
     mine, other = (np.stack([sweep.bits(run), sizes], axis=1) for run in (ours, theirs))

@@ -22,9 +22,8 @@ from scipy.special import logsumexp
 from harness import finish, show
 from ingle.core.errors import ConfigError
 from ingle.measure.intervals import wilson
-from ingle.scaling.fit import fit_problem, problem_of
-from ingle.scaling.form import find_form
 from ingle.scaling.interval import fit_points
+from ingle.scaling.law import find_form, fit_problem, problem_of
 from ingle.scaling.points import Floats, Place, Point, places_array
 
 SIZES, DATA = (0.24e6, 0.82e6, 1.19e6, 2.76e6), (0.75e6, 1.5e6, 3e6)

@@ -140,8 +140,8 @@ def main() -> None:
     from ingle.core.errors import IngleError
     from ingle.home.place import Home
     from ingle.scaling.interval import fit_points
-    from ingle.scaling.runs import outcomes, point_of
     from ingle.scaling.sweep import open_sweep, run_sweep
+    from ingle.scaling.sweep_settings import outcomes, point_of
     from tests.scaling.place import write_texts
     from tests.scaling.sweeps import planned
 

@@ -26,17 +26,13 @@ from harness import finish, show
 from ingle.core.errors import NotKept
 from ingle.home.place import Home
 from ingle.scaling.advise import Offer, advise
-from ingle.scaling.budget import Budget, Prices
-from ingle.scaling.evidence import ProbePair, speed_at
+from ingle.scaling.cost import DESIGNS, Budget, Prices
 from ingle.scaling.interval import fit_points, forms_for
 from ingle.scaling.lever import Lever, TrainingLever, difference, levers
-from ingle.scaling.planning import DESIGNS
-from ingle.scaling.prepared import prepare
-from ingle.scaling.probing import probe, texts_of
-from ingle.scaling.routes import Outlook, Route
-from ingle.scaling.runs import point_of
+from ingle.scaling.probing import Outlook, ProbePair, Route, probe, speed_at, texts_of
 from ingle.scaling.sweep import Sweep, keep_plan, open_sweep, run_sweep
-from ingle.scaling.sweep_settings import SweepSettings
+from ingle.scaling.sweep_settings import SweepSettings, point_of
+from ingle.scratch.texts import prepare
 from ingle.train.making import RunWatch
 
 SAID = RunWatch(say=lambda text: print(text, flush=True))

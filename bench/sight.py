@@ -31,10 +31,8 @@ from ingle.home.pictures import FREE, HELD_OUT
 from ingle.home.place import Home, find_home
 from ingle.media.picture import read_picture
 from ingle.media.sight import Heads, look, open_eye
-from ingle.tuning.sight_features import features, features_folder
-from ingle.tuning.sight_judge import answers, ask, blank, f1, plain, wanted_words
-from ingle.tuning.sight_pictures import ShownPicture, drawn_by, words_of
-from ingle.tuning.sight_questions import KIND, NAME, WORDS
+from ingle.tuning.sight_learning import answers, ask, blank, f1, plain, wanted_words
+from ingle.tuning.sight_pictures import KIND, NAME, WORDS, ShownPicture, drawn_by, features, features_folder, words_of
 
 Floats = np.ndarray[Any, np.dtype[np.float32]]
 ROUNDS = 2000

@@ -34,7 +34,7 @@ from ingle.measure.suites import find_suite
 from ingle.model.checkpoint import open_checkpoint
 from ingle.model.exporting import save_hf
 from ingle.train.corpus import read_corpus
-from ingle.train.encode import Encoder
+from ingle.train.examples import Encoder
 from ingle.train.packing import Data, Order
 from model import smollm2
 from servers import say, start_bench

@@ -69,10 +69,9 @@ def ours(spec: dict[str, Any]) -> dict[str, Any]:
     from ingle.model.module import load_module
     from ingle.train.corpus import Corpus
     from ingle.train.loop import train
+    from ingle.train.loop_settings import Schedule, TrainSettings, TrainWatch
     from ingle.train.optimisers import OptimiserSettings
     from ingle.train.packing import Data
-    from ingle.train.schedules import Schedule
-    from ingle.train.settings import TrainSettings, TrainWatch
     from ingle.tuning.linears import chosen_layers
     from ingle.tuning.method import find_method
 

@@ -30,7 +30,7 @@ from ingle.measure.measuring import Options, SuiteResult, run_suite
 from ingle.measure.suites import check_parts, find_suite
 from ingle.tuning.kept_model import subject_of
 from ingle.tuning.recipe import Measured, Recipe, read_recipe
-from ingle.tuning.settings import TuneSettings, plain
+from ingle.tuning.tune_settings import TuneSettings, plain
 from model import smollm2
 from servers import CACHE, own_home, say
 
@@ -166,7 +166,7 @@ def _figure(report: Report) -> dict[str, Any]:
 def main() -> None:
     from ingle.home.deltas import put_candidate
     from ingle.train.making import RunWatch
-    from ingle.tuning.run import tune
+    from ingle.tuning.tune import tune
 
     path, method, home = Path(sys.argv[1]), sys.argv[2], Home(Path(sys.argv[3]))
     os.environ.setdefault("INGLE_KERNEL_CACHE", str(find_home().jit))

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from ingle.compress import prune, quantising, search
+from ingle.compress import pruning, quantising, search
 from ingle.home.place import Home
 from ingle.measure.suites import SUITES
 from tests.cli.place import ingle
@@ -25,7 +25,7 @@ def _no_network(monkeypatch: pytest.MonkeyPatch) -> None:
     for suite in (BITS, CHOICE):
         monkeypatch.setitem(SUITES, suite.name, suite)
     texts = some_texts()
-    for module in (prune, quantising, search):
+    for module in (pruning, quantising, search):
         monkeypatch.setattr(module, "read_texts", lambda _home, _progress: texts)
 
 

@@ -13,7 +13,7 @@ from ingle.engine.loading import open_model
 from ingle.engine.packs import kept_source
 from ingle.explain.cause import Said
 from ingle.home.place import Home
-from ingle.tuning.traced import traced
+from ingle.tuning.influence import traced
 from tests.tuning.conftest import tiny_files, tiny_home
 from tests.tuning.place import kept, small, tuned, write_examples
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from ingle.compress import prune, quantising, search
+from ingle.compress import pruning, quantising, search
 from ingle.home.place import Home
 from tests.compress.place import some_texts
 from tests.tuning.conftest import suites, tiny_files, tiny_home
@@ -14,6 +14,6 @@ __all__ = ["suites", "tiny_files", "tiny_home"]
 def some_home(tiny_home: Home, monkeypatch: pytest.MonkeyPatch) -> Home:
     """A home with a tiny model, which is shown texts without meaning."""
     texts = some_texts()
-    for module in (prune, quantising, search):
+    for module in (pruning, quantising, search):
         monkeypatch.setattr(module, "read_texts", lambda _home, _progress: texts)
     return tiny_home

@@ -4,7 +4,7 @@ import random
 from collections.abc import Mapping
 from typing import Any
 
-from ingle.compress.prune_settings import PruneSettings
+from ingle.compress.pruning import PruneSettings
 from ingle.core.config import from_table
 from ingle.measure.data_sets import Text
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from ingle.compress.calibration import STAGES, CalibrationSettings, Stream, make_rows
-from ingle.compress.sensitivity import guidance
+from ingle.compress.weight_formats import guidance
 from ingle.core.errors import ConfigError
 from ingle.measure.data_sets import Text
 from ingle.model.module import load_module

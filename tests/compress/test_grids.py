@@ -9,11 +9,9 @@ from torch import nn
 
 from ingle.compress import recovery
 from ingle.compress.calibration import CalibrationSettings
-from ingle.compress.grids import Gridded
-from ingle.compress.quantising import quantise
-from ingle.compress.recovery_settings import RecoverySettings
-from ingle.compress.settings import QuantiseSettings
-from ingle.compress.weight_formats import FORMATS, WeightFormat, plain_grid, read_blocks
+from ingle.compress.quantising import QuantiseSettings, quantise
+from ingle.compress.recovery import RecoverySettings
+from ingle.compress.weight_formats import FORMATS, Gridded, WeightFormat, plain_grid, read_blocks
 from ingle.compress.weight_formats import Quantised as OnGrid
 from ingle.core.errors import ConfigError, Interrupted
 from ingle.engine.packs import open_weights

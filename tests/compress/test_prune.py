@@ -7,12 +7,10 @@ import numpy as np
 import pytest
 import torch
 
-from ingle.compress import cutting, recovery
-from ingle.compress import prune as verb
+from ingle.compress import pruning, recovery
+from ingle.compress import pruning as verb
 from ingle.compress.calibration import make_rows
-from ingle.compress.cutting import Cutting, cut, influence
-from ingle.compress.prune import prune
-from ingle.compress.prune_settings import parts_that_stay
+from ingle.compress.pruning import Cutting, cut, influence, parts_that_stay, prune
 from ingle.compress.recovery import Length
 from ingle.core.errors import ConfigError, DeltaError, Interrupted, Refused
 from ingle.core.report import Event
@@ -85,14 +83,14 @@ def test_what_is_served_is_what_the_layers_after_were_told_of(tmp_path: Path) ->
         settings = told(structure, share)
         rows = make_rows(chat_tokenizer(), some_texts(), settings.calibration, 500)
         seen: list[torch.Tensor] = []
-        advance = cutting.Stream.advance
+        advance = pruning.Stream.advance
 
-        def watch(stream: cutting.Stream, layer: object, seen: list[torch.Tensor] = seen, advance: object = advance) -> None:
+        def watch(stream: pruning.Stream, layer: object, seen: list[torch.Tensor] = seen, advance: object = advance) -> None:
             advance(stream, layer)
             seen.append(stream.states.clone())
 
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(cutting.Stream, "advance", watch)
+            patch.setattr(pruning.Stream, "advance", watch)
             tensors = cut(Cutting(module, settings, parts_that_stay(module.config, settings), rows, tmp_path / structure))
         last = seen[-1] if structure == "none" else seen[-2]
         small = load_module(merged(checkpoint, [Change("x", kind, tensors)]))

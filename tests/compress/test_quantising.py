@@ -11,10 +11,8 @@ import torch
 
 from ingle.compress import quantising
 from ingle.compress.calibration import CalibrationSettings
-from ingle.compress.quantising import ENERGY, quantise
-from ingle.compress.sensitivity import choose_formats
-from ingle.compress.settings import QuantiseSettings
-from ingle.compress.weight_formats import FORMATS
+from ingle.compress.quantising import ENERGY, QuantiseSettings, quantise
+from ingle.compress.weight_formats import FORMATS, choose_formats
 from ingle.core.delta import Delta
 from ingle.core.errors import ConfigError, DeltaError, Interrupted, Refused
 from ingle.core.report import Event

@@ -8,10 +8,8 @@ import numpy as np
 import pytest
 
 from ingle.compress import search
-from ingle.compress.front import Tried, best, draw, front, rows
-from ingle.compress.recipes import CompressionRecipe, RecipeGrid, recipes
-from ingle.compress.search import CompressSettings, SearchResult, compress
-from ingle.compress.served import Quality, QualityLoss, ServedStepTimer
+from ingle.compress.front import Quality, QualityLoss, ServedStepTimer, Tried, best, draw, front, rows
+from ingle.compress.search import CompressionRecipe, CompressSettings, RecipeGrid, SearchResult, compress, recipes
 from ingle.core.candidate import Admit
 from ingle.core.config import from_table
 from ingle.core.errors import ConfigError, Interrupted, Refused

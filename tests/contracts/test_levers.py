@@ -7,7 +7,7 @@ import pytest
 
 from ingle.cli.main import VERBS, Verbs
 from ingle.scaling.advise import advise
-from ingle.scaling.budget import Prices, parse_budget
+from ingle.scaling.cost import Prices, parse_budget
 from ingle.scaling.lever import CommandLever, Errand, TrainingLever, difference, levers
 from ingle.scaling.probing import probe_cost
 from ingle.scaling.sweep_settings import SweepSettings

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from ingle.compress.calibration import Inputs
-from ingle.compress.pruner import BEST, STRUCTURES, Cut, PrunedBlock, Structure, columns_of, find_pruner, names, title
+from ingle.compress.pruning import BEST, STRUCTURES, Cut, PrunedBlock, Structure, columns_of, find_pruner, names, title
 from ingle.core.errors import ConfigError
 
 SPARSE = [(name, structure) for structure in ("none", "2:4") for name in names(structure)]

@@ -6,11 +6,9 @@ import pytest
 import torch
 
 from ingle.compress.calibration import STAGES, Inputs, Stream
-from ingle.compress.layerwise import Shown, quantise_layers
-from ingle.compress.quantiser import find_quantiser, names, title
-from ingle.compress.sensitivity import guidance
-from ingle.compress.solving import error_of
-from ingle.compress.weight_formats import FORMATS, WeightFormat, read_blocks
+from ingle.compress.quantiser import error_of, find_quantiser, names, title
+from ingle.compress.quantising import Shown, quantise_layers
+from ingle.compress.weight_formats import FORMATS, WeightFormat, guidance, read_blocks
 from ingle.core.errors import ConfigError
 from ingle.model.module import load_module
 from ingle.model.tensor import Tensor, decode

@@ -13,8 +13,8 @@ import pytest
 import ingle.scaling.runners as folder
 from ingle.core.errors import Interrupted, raised
 from ingle.home.place import Home
-from ingle.scaling.runs import outcomes
 from ingle.scaling.sweep import Sweep, jobs_of, run_sweep
+from ingle.scaling.sweep_settings import outcomes
 from ingle.scaling.worker import perform
 from ingle.train.making import RunWatch
 from tests.scaling.place import write_texts

@@ -15,10 +15,10 @@ from ingle.model.checkpoint import Checkpoint
 from ingle.model.module import CausalLM, load_module
 from ingle.train.forward import final_states
 from ingle.train.loop import train
-from ingle.train.losses import cross_entropy
+from ingle.train.loop_settings import TrainSettings
+from ingle.train.objectives import cross_entropy
 from ingle.train.optimisers import OptimiserSettings, Trained, check_names
 from ingle.train.packing import Batch, Data, make_batch
-from ingle.train.settings import TrainSettings
 from ingle.tuning.linears import chosen_layers
 from ingle.tuning.method import Attached, Method, attached, check_touched, find_method, names, title
 from ingle.tuning.virtual import with_virtual

@@ -361,8 +361,7 @@ def _tune(home: Home) -> None:
 def _quantise(home: Home) -> None:
     from ingle.compress import quantising
     from ingle.compress.calibration import CalibrationSettings
-    from ingle.compress.quantising import quantise
-    from ingle.compress.settings import QuantiseSettings
+    from ingle.compress.quantising import QuantiseSettings, quantise
     from tests.compress.place import some_texts
     from tests.tuning.place import admitting
 

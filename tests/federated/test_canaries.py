@@ -22,8 +22,7 @@ from ingle.home.kept import Kept, get_kept
 from ingle.home.place import Home
 from ingle.home.pull import pull
 from ingle.ledger.keys import new_signer
-from ingle.train.encode import Encoder
-from ingle.train.examples import Record
+from ingle.train.examples import Encoder, Record
 from ingle.tuning.homework import HeldOutExample, Learning
 from ingle.tuning.homework_training import do_homework
 from tests.cli.place import write_model

@@ -25,8 +25,8 @@ from ingle.hybridize.lessons import FIRST, NEXT, Material, answers_of, make_dial
 from ingle.measure.data_sets import XSUM_ASK
 from ingle.model.tokenizer import TokenizerFacts, make_facts
 from ingle.train import making
+from ingle.train.loop_settings import TrainSettings
 from ingle.train.making import RunWatch
-from ingle.train.settings import TrainSettings
 from tests.cli.place import write_model
 from tests.model.tiny_tokenizers import byte_level, without_added
 from tests.train.tiny_train import chat_tokenizer

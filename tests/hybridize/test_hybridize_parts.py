@@ -49,8 +49,7 @@ from ingle.measure.data_sets import Text, part
 from ingle.measure.suites import KINDS, SUITES, make_fact
 from ingle.model.module_parts import RecurrentMemory
 from ingle.train.forward import final_states
-from ingle.train.losses import cross_entropy
-from ingle.train.objectives import Predictions
+from ingle.train.objectives import Predictions, cross_entropy
 from ingle.train.packing import make_batch
 from tests.engine.tiny import tiny_config
 from tests.train.tiny_train import chat_tokenizer, corpus_of, documents, tiny_module

@@ -29,9 +29,8 @@ from ingle.train import loop, making
 from ingle.train.checkpoints import save_tensors
 from ingle.train.corpus import Corpus
 from ingle.train.loop import train
-from ingle.train.making import RunWatch
-from ingle.train.settings import TrainReport, TrainSettings
-from ingle.train.trouble import TrainError
+from ingle.train.loop_settings import TrainReport, TrainSettings
+from ingle.train.making import RunWatch, TrainError
 from tests.cli.place import CONTEXT
 from tests.tuning.place import admitting
 

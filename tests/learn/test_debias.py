@@ -21,8 +21,8 @@ from ingle.learn.debias import debias, shifts_of
 from ingle.learn.debias_settings import DebiasSettings
 from ingle.measure.data_sets import PMI, SUM, Question, Text
 from ingle.measure.suites import SUITES, Suite
+from ingle.train.loop_settings import TrainProgress
 from ingle.train.making import MadeDelta, RunWatch
-from ingle.train.settings import TrainProgress
 from tests.cli.place import write_model
 from tests.measure.test_pairs import names_of, pairs, triples
 from tests.tuning.place import admitting

@@ -25,7 +25,7 @@ from ingle.learn.debias import debias
 from ingle.learn.debias_settings import DebiasSettings
 from ingle.learn.harden_settings import HardenSettings
 from ingle.train.making import RunWatch
-from ingle.tuning.run import tune
+from ingle.tuning.tune import tune
 from tests.cli.place import write_model
 from tests.learn import test_debias, test_harden
 from tests.tuning.place import admitting, small, write_examples

@@ -21,9 +21,9 @@ from ingle.learn.harden_settings import HardenSettings
 from ingle.robustness.hardening import Amounts, Curriculum, own_refusals, refusal_for
 from ingle.robustness.prompts import LabelledPrompt
 from ingle.safety.answers import refuses
-from ingle.train.hardening import PushSettings
+from ingle.train.loop_settings import TrainProgress
 from ingle.train.making import MadeDelta, RunWatch
-from ingle.train.settings import TrainProgress
+from ingle.train.objectives import PushSettings
 from tests.cli.place import write_model
 from tests.tuning.place import admitting
 

@@ -13,7 +13,7 @@ from ingle.learn.practice import Own, Practice, slip, within
 from ingle.learn.style_bounds import common_bounds
 from ingle.learn.style_teacher import StyleTeacher
 from ingle.learn.trainable_model import TrainableModel
-from ingle.tuning.everyday import EVERYDAY
+from ingle.tuning.data import EVERYDAY
 from tests.learn.test_lesson import SETTINGS, home  # noqa: F401 - a fixture
 
 SETTING = StyleSettings(own_answers=2, own_tokens=6, rounds=1, own_epochs=1)

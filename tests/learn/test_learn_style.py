@@ -12,7 +12,7 @@ from ingle.home.place import Home
 from ingle.learn.lesson_settings import StyleSettings
 from ingle.learn.style_teacher import StyleTeacher
 from ingle.learn.work import LessonError
-from ingle.train.losses import log_probabilities
+from ingle.train.objectives import log_probabilities
 from ingle.train.optimisers import OptimiserSettings
 from tests.learn.test_lesson import SETTINGS, home  # noqa: F401 - a fixture
 

@@ -24,7 +24,7 @@ from ingle.model.module import CausalLM, load_module
 from ingle.model.module_parts import Cache, PackedRows, made_again
 from ingle.model.tensor import Tensor
 from ingle.model.tokenizer import open_tokenizer, tokenizer_from_gguf
-from ingle.train.attention import attend_on
+from ingle.train.forward import attend_on
 
 LLAMA3 = {
     "rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 64,

@@ -7,17 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from ingle.scaling.budget import Prices
-from ingle.scaling.evidence import ProbePair
+from ingle.scaling.cost import Prices
 from ingle.scaling.interval import DEFAULT_FORMS, REPEATED_FORMS, Fit, fit_points
-from ingle.scaling.ladder import rung
 from ingle.scaling.points import Point, repeats
-from ingle.scaling.prepared import Prepared
-from ingle.scaling.routes import Outlook
-from ingle.scaling.runs import point_of
-from ingle.scaling.settings import TextSettings
-from ingle.scaling.shape import config_of, parameters_of
-from ingle.scaling.sweep_settings import SweepSettings
+from ingle.scaling.probing import Outlook, ProbePair
+from ingle.scaling.sweep_settings import SweepSettings, point_of, rung
+from ingle.scratch.scratch_settings import TextSettings, config_of, parameters_of
+from ingle.scratch.texts import Prepared
 
 NOISE = 0.003
 SETTINGS = SweepSettings(

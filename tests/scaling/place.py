@@ -7,7 +7,7 @@ from typing import Any
 
 from ingle.core.config import from_table
 from ingle.core.spec import ModelConfig
-from ingle.scaling.settings import ScratchSettings
+from ingle.scratch.scratch_settings import ScratchSettings
 
 NAMES = ("anna", "bert", "clara", "david", "emma", "fritz", "greta", "henry", "ida", "jonas")
 THINGS = ("apple", "bread", "candle", "drum", "eggs", "flower", "garden", "hammer", "island", "jacket", "kettle", "ladder")
@@ -51,7 +51,6 @@ def table(source: str, kind: str = "transformer", **changes: Mapping[str, Any]) 
 
 def plain_config(vocab: int = 70, **changes: Any) -> ModelConfig:
     """Of the tiny shape."""
-    from ingle.scaling.settings import ShapeSettings
-    from ingle.scaling.shape import config_of
+    from ingle.scratch.scratch_settings import ShapeSettings, config_of
 
     return config_of(ShapeSettings(layers=2, width=32, heads=4, kv_heads=2, **changes), vocab)

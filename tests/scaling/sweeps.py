@@ -5,10 +5,9 @@ from typing import Any
 
 from ingle.core.config import from_table
 from ingle.home.place import Home
-from ingle.scaling.prepared import Prepared, prepare
-from ingle.scaling.runs import RunSettings
 from ingle.scaling.sweep import Sweep, keep_plan
-from ingle.scaling.sweep_settings import LEAST_STEPS, SweepSettings
+from ingle.scaling.sweep_settings import LEAST_STEPS, RunSettings, SweepSettings
+from ingle.scratch.texts import Prepared, prepare
 
 STEP = 96
 

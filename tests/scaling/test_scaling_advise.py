@@ -7,16 +7,14 @@ import numpy as np
 import pytest
 
 from ingle.core.errors import ConfigError
-from ingle.scaling.advise import Advice, Offer, advise
-from ingle.scaling.budget import Prices, parse_budget
-from ingle.scaling.evidence import differences, offset, residuals, speed_at
+from ingle.scaling.advise import Advice, Offer, advise, rows
+from ingle.scaling.cost import Prices, parse_budget
+from ingle.scaling.frontier import stops_paying
 from ingle.scaling.interval import fit_points
 from ingle.scaling.lever import TrainingLever, chosen, difference, levers
-from ingle.scaling.outlook import rows
 from ingle.scaling.points import Point
-from ingle.scaling.routes import Outlook
-from ingle.scaling.runs import point_of
-from ingle.scaling.stopping import stops_paying
+from ingle.scaling.probing import Outlook, differences, offset, residuals, speed_at
+from ingle.scaling.sweep_settings import point_of
 from tests.scaling.outlooks import SECONDS, SETTINGS, outlook, pairs, report, truth
 
 TRAINING = {name: lever for name, lever in levers().items() if isinstance(lever, TrainingLever)}

@@ -7,11 +7,9 @@ import pytest
 from ingle.core.energy import Energy
 from ingle.core.errors import ConfigError
 from ingle.energy.label import Label, LabelPart
-from ingle.scaling.advise import advise
-from ingle.scaling.budget import parse_budget
-from ingle.scaling.demand import Demand, cheapest, demand_of, parse_demand, serving_energy
+from ingle.scaling.advise import Demand, advise, cheapest, demand_of, parse_demand, served, serving_energy
+from ingle.scaling.cost import parse_budget
 from ingle.scaling.lever import chosen
-from ingle.scaling.outlook import served
 from tests.scaling.outlooks import SECONDS, WATTS, outlook, truth
 
 NOW = datetime(2026, 11, 30, 12, tzinfo=UTC)

@@ -9,11 +9,8 @@ from hypothesis import strategies as st
 from scipy.optimize import least_squares, minimize, nnls
 
 from ingle.core.errors import ConfigError
-from ingle.scaling.fit import fit_law, fit_problem, misfit, problem_of
-from ingle.scaling.form import find_form, form_names
-from ingle.scaling.law import Law
+from ingle.scaling.law import Law, find_form, fit_law, fit_problem, form_names, misfit, problem_of, solve_positive
 from ingle.scaling.points import Place, Point, places_array
-from ingle.scaling.solve import solve_positive
 
 SIZES, DATA = (0.24e6, 0.82e6, 1.19e6, 2.76e6), (0.75e6, 1.5e6, 3e6)
 FAR = [Place(6.43e6, 5.25e6)]

@@ -5,10 +5,8 @@ import itertools
 import numpy as np
 import pytest
 
-from ingle.scaling.fit import problem_of
-from ingle.scaling.form import find_form
 from ingle.scaling.interval import fit_points
-from ingle.scaling.kinds import _project, evidence, likely_marks
+from ingle.scaling.law import _project, evidence, find_form, likely_marks, problem_of
 from ingle.scaling.points import Point
 from tests.scaling.test_scaling_fit import FAR, runs, truth
 
@@ -62,20 +60,20 @@ def test_evidence_is_the_integral_over_gap_and_coefficients() -> None:
     """Two ways to mark differ by as much as the same integrals done by numbers, at one grid point and one noise."""
     some = worsened(runs(truth("chinchilla"), 0.004, 5), (2, 3))
     problem = problem_of(some, FORM)
-    from ingle.scaling import kinds
+    from ingle.scaling import law
 
     projected = _project(problem)
-    one = kinds._Projected(*(getattr(projected, name)[24:25] for name in ("left", "target", "square", "prior")), projected.free)
+    one = law._Projected(*(getattr(projected, name)[24:25] for name in ("left", "target", "square", "prior")), projected.free)
     marks = np.zeros((2, 12))
     marks[1, [2, 3]] = 1
-    ours = evidence(one, marks) - [kinds._belief(0, 12), kinds._belief(2, 12)]
-    gaps = np.linspace(kinds.GAP - 8 * kinds.GAP_SPREAD, kinds.GAP + 8 * kinds.GAP_SPREAD, 20001)
-    density = np.exp(-0.5 * ((gaps - kinds.GAP) / kinds.GAP_SPREAD) ** 2) / (kinds.GAP_SPREAD * np.sqrt(2 * np.pi))
-    usual = (np.log(kinds._NOISES) - np.log(kinds.USUAL_NOISE)) / kinds._NOISE_SPREAD
+    ours = evidence(one, marks) - [law._belief(0, 12), law._belief(2, 12)]
+    gaps = np.linspace(law.GAP - 8 * law.GAP_SPREAD, law.GAP + 8 * law.GAP_SPREAD, 20001)
+    density = np.exp(-0.5 * ((gaps - law.GAP) / law.GAP_SPREAD) ** 2) / (law.GAP_SPREAD * np.sqrt(2 * np.pi))
+    usual = (np.log(law._NOISES) - np.log(law.USUAL_NOISE)) / law._NOISE_SPREAD
     prior = (1 + usual**2 / 3) ** -2.0
     by_hand = []
     for row in marks:
         left = one.square[0] - 2 * gaps * (row @ one.target[0]) + gaps**2 * (row @ one.left[0] @ row)
-        whole = prior * kinds._NOISES**-one.free * np.exp(-0.5 * left[:, None] / kinds._NOISES**2)
+        whole = prior * law._NOISES**-one.free * np.exp(-0.5 * left[:, None] / law._NOISES**2)
         by_hand.append(np.log((np.trapezoid(whole * density[:, None], gaps, axis=0)).sum()))
     assert ours[1] - ours[0] == pytest.approx(by_hand[1] - by_hand[0], rel=1e-6)

@@ -8,11 +8,9 @@ import numpy as np
 import pytest
 
 from ingle.core.errors import ConfigError
+from ingle.scaling.frontier import best_losses, fit_csv, iso_loss, of_kind, parse_place, returns, rows, split
 from ingle.scaling.interval import Fit, fit_points
-from ingle.scaling.optimal import iso_loss, split
 from ingle.scaling.points import Place, write_points
-from ingle.scaling.refit import fit_csv, of_kind, parse_place, rows
-from ingle.scaling.returns import best_losses, returns
 from tests.scaling.test_scaling_fit import FAR, TRUTHS, runs, truth
 
 FLOPS = 1e14

@@ -13,14 +13,19 @@ from ingle.core.spec import LayerSpec
 from ingle.home.place import Home
 from ingle.measure.data_sets import part_of
 from ingle.model.module_parts import READ
-from ingle.scaling.corpus import make_data
-from ingle.scaling.first_values import new_module
-from ingle.scaling.judge import EDGES, columns, groups
-from ingle.scaling.pairs import CHOICES, Planter
-from ingle.scaling.settings import ScratchSettings, ShapeSettings, TextSettings, course
-from ingle.scaling.shape import config_of, layers_of, memory_parameters_of, parameters_of
-from ingle.scaling.sources import Texts, find_suites, read_texts
-from ingle.scaling.vocabulary import END, find_vocabulary, kept_vocabulary
+from ingle.scratch.first_model import new_module
+from ingle.scratch.scratch import EDGES, columns, groups
+from ingle.scratch.scratch_settings import (
+    ScratchSettings,
+    ShapeSettings,
+    TextSettings,
+    config_of,
+    course,
+    layers_of,
+    memory_parameters_of,
+    parameters_of,
+)
+from ingle.scratch.texts import CHOICES, END, Planter, Texts, find_suites, find_vocabulary, kept_vocabulary, make_data, read_texts
 from tests.scaling.place import NAMES, THINGS, table, tiny, write_texts
 
 

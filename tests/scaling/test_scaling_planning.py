@@ -11,13 +11,24 @@ from ingle.core.config import to_table
 from ingle.core.energy import Energy
 from ingle.core.errors import ConfigError
 from ingle.home.place import Home
-from ingle.scaling.budget import Budget, Prices, parse_budget
-from ingle.scaling.cost import Speed
-from ingle.scaling.planning import DESIGNS, SHORTEST, CostModel, cost_table, costed, fitted, refused, sizes_to_time
-from ingle.scaling.prepared import Prepared, prepare
+from ingle.scaling.cost import (
+    DESIGNS,
+    SHORTEST,
+    Budget,
+    CostModel,
+    Prices,
+    Speed,
+    cost_table,
+    costed,
+    fitted,
+    parse_budget,
+    refused,
+    sizes_to_time,
+)
 from ingle.scaling.sweep_settings import SweepSettings, runs_of
 from ingle.scaling.worker import perform
-from ingle.train.settings import TrainWatch
+from ingle.scratch.texts import Prepared, prepare
+from ingle.train.loop_settings import TrainWatch
 from tests.scaling.sweeps import tiny_sweep
 
 TEXT = Prepared("nowhere", "0" * 64, 512, 128, 10_000_000, 300_000, 700)

@@ -15,20 +15,17 @@ from ingle.core.report import Event
 from ingle.engine.loading import open_model
 from ingle.engine.packs import kept_source
 from ingle.home.place import Home
-from ingle.scaling.advise import advise
-from ingle.scaling.budget import Prices, parse_budget
+from ingle.scaling.advise import advise, outlook_of, rows, write_advice
 from ingle.scaling.climb import bits_of
-from ingle.scaling.first_values import new_module
-from ingle.scaling.kept_loss import bits_of_kept
+from ingle.scaling.cost import Prices, parse_budget
 from ingle.scaling.lever import TrainingLever, levers
-from ingle.scaling.outlook import outlook_of, rows, write_advice
 from ingle.scaling.points import read_points
-from ingle.scaling.prepared import find_prepared, held_out_of, held_out_texts
-from ingle.scaling.probing import equal_seconds, fit_of, probe, read_pairs
-from ingle.scaling.run import scratch
-from ingle.scaling.settings import ScratchSettings
-from ingle.scaling.shape import config_of
+from ingle.scaling.probing import bits_of_kept, equal_seconds, fit_of, probe, read_pairs
 from ingle.scaling.sweep import Sweep, open_sweep, run_sweep
+from ingle.scratch.first_model import new_module
+from ingle.scratch.scratch import scratch
+from ingle.scratch.scratch_settings import ScratchSettings, config_of
+from ingle.scratch.texts import find_prepared, held_out_of, held_out_texts
 from tests.cli.place import ingle
 from tests.scaling.sweeps import planned
 

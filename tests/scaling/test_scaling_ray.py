@@ -17,8 +17,8 @@ from ingle.core.errors import ConfigError
 from ingle.home.place import Home
 from ingle.scaling.dealing import Messages
 from ingle.scaling.runners import ray as runner
-from ingle.scaling.runs import outcomes
 from ingle.scaling.sweep import Sweep, jobs_of, run_sweep
+from ingle.scaling.sweep_settings import outcomes
 from ingle.train.making import RunWatch
 from tests.scaling.ray_nodes import add_node, needs_ray, ray_nodes
 from tests.scaling.sweeps import alone, planned

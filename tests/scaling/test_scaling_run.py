@@ -23,12 +23,12 @@ from ingle.home.kept import get_kept, list_kept, remove
 from ingle.home.place import Home
 from ingle.model.checkpoint import open_checkpoint
 from ingle.model.module import load_module
-from ingle.scaling import making, run
-from ingle.scaling.run import scratch
+from ingle.scratch import first_model
+from ingle.scratch.scratch import scratch
 from ingle.train.checkpoints import checkpoints
-from ingle.train.journal import Journal
+from ingle.train.loop_settings import TrainProgress
 from ingle.train.making import RunWatch
-from ingle.train.settings import TrainProgress
+from ingle.train.plot import Journal
 from tests.scaling.place import KINDS, tiny, write_texts
 
 
@@ -65,7 +65,7 @@ def test_the_same_again_is_the_same_and_costs_nothing(home: Home, texts: str, mo
     other = scratch(home, "c", tiny(texts, "hybrid", train={"seed": 1}))
     elsewhere = Home(home.root.parent / "other")
     assert scratch(elsewhere, "x", tiny(texts, "hybrid")).kept.base == first.kept.base != other.kept.base
-    monkeypatch.setattr(making, "train", None)
+    monkeypatch.setattr(first_model, "train", None)
     said: list[str] = []
     again = scratch(home, "a", tiny(texts, "hybrid"), RunWatch(say=said.append))
     assert again == first
@@ -91,10 +91,10 @@ def test_another_training_may_come_out_the_same(home: Home, texts: str, monkeypa
     first = scratch(home, "a", tiny(texts))
     other = tiny(texts, train={"evaluate_every": 3})
     with monkeypatch.context() as patch:
-        patch.setattr(run, "judge", lambda *_: (_ for _ in ()).throw(Interrupted("measurement", "was interrupted")))
+        patch.setattr("ingle.scratch.scratch.judge", lambda *_: (_ for _ in ()).throw(Interrupted("measurement", "was interrupted")))
         with pytest.raises(Interrupted):
             scratch(home, "b", other)
-    monkeypatch.setattr(making, "train", None)  # nothing is trained again
+    monkeypatch.setattr(first_model, "train", None)  # nothing is trained again
     second = scratch(home, "b", other)
     assert second.kept.base == first.kept.base and second.report["finished"] and second.report["settings"]["train"]["evaluate_every"] == 3
     assert scratch(home, "a", tiny(texts)).kept == first.kept
@@ -123,7 +123,7 @@ def test_planted_pairs_are_measured(home: Home, tmp_path: Path) -> None:
 
 
 def test_what_is_wrong_is_said_before_anything_is_computed(home: Home, texts: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(making, "new_module", None)
+    monkeypatch.setattr(first_model, "new_module", None)
     with pytest.raises(ConfigError, match="see nothing"):
         scratch(home, "x", tiny(texts, model={"retrieval": "none", "window": 0}))
     with pytest.raises(ConfigError, match="that the text has use for"):
@@ -155,14 +155,14 @@ def test_measuring_goes_on_too(home: Home, texts: str, monkeypatch: pytest.Monke
 
     facts: list[Event] = []
     with monkeypatch.context() as patch:
-        patch.setattr(run, "judge", broken)
+        patch.setattr("ingle.scratch.scratch.judge", broken)
         with pytest.raises(Interrupted):
             scratch(home, "x", tiny(texts), sink=facts.append)
     assert [event.kind for event in facts] == ["train"]
     told = base_report(home, get_kept(home, "x").base)
     assert told is not None
     assert told["finished"] is False
-    monkeypatch.setattr(making, "train", None)
+    monkeypatch.setattr(first_model, "train", None)
     made = scratch(home, "x", tiny(texts))
     assert made.report["finished"] is True
     assert made.report["served"]
@@ -177,7 +177,7 @@ from pathlib import Path
 import torch
 torch.set_num_threads(1)
 from ingle.home.place import Home
-from ingle.scaling.run import scratch
+from ingle.scratch.scratch import scratch
 from tests.scaling.place import tiny
 settings = tiny(sys.argv[2], "hybrid", train={"checkpoint_every": 1, "max_steps": 40, "precision": "bf16"})
 print(scratch(Home(Path(sys.argv[1])), "killed", settings).kept.base)

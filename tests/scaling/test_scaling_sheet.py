@@ -14,11 +14,10 @@ import pytest
 from ingle.core.config import from_table, to_table
 from ingle.core.errors import ConfigError, NotKept
 from ingle.home.place import Home
-from ingle.scaling.curves import Curves, curves_of, fit_svg
+from ingle.scaling.frontier import Curves, curves_of, fit_svg
 from ingle.scaling.interval import Fit, fit_points
 from ingle.scaling.points import Place, Point
-from ingle.scaling.sheet import plots_of, read_sheet, sheet_table, sweeps_of
-from ingle.scaling.sheet_page import findings, report_html, write_report
+from ingle.scaling.sheet import findings, plots_of, read_sheet, report_html, sheet_table, sweeps_of, write_report
 from tests.scaling.sheets import ADVICE, LARGE, SIZES, TOKENS, kept_sweep, loss_at, write
 
 SVG = "{http://www.w3.org/2000/svg}"

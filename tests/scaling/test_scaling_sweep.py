@@ -20,12 +20,11 @@ from ingle.home.place import Home
 from ingle.model.tokenizer import open_tokenizer
 from ingle.scaling.climb import bits_of
 from ingle.scaling.dealing import find_runner
-from ingle.scaling.first_values import new_module
-from ingle.scaling.prepared import held_out_of, held_out_texts, rows_of, rows_read
-from ingle.scaling.runs import outcome, outcomes
-from ingle.scaling.shape import config_of
 from ingle.scaling.sweep import jobs_of, open_sweep, run_sweep
-from ingle.scaling.sweep_settings import LEAST_STEPS, runs_of
+from ingle.scaling.sweep_settings import LEAST_STEPS, outcome, outcomes, runs_of
+from ingle.scratch.first_model import new_module
+from ingle.scratch.scratch_settings import config_of
+from ingle.scratch.texts import held_out_of, held_out_texts, rows_of, rows_read
 from tests.scaling.sweeps import STEP, alone, planned, tiny_sweep
 
 
@@ -213,8 +212,7 @@ def test_settings_of_a_tiny_sweep_are_read_back(long_texts: str) -> None:
 
 
 def test_the_report_reads_what_a_sweep_writes(swept: Home) -> None:
-    from ingle.scaling.sheet import read_sheet
-    from ingle.scaling.sheet_page import report_html
+    from ingle.scaling.sheet import read_sheet, report_html
 
     sweep, sheet = open_sweep(swept, "small"), read_sheet(swept, "small")
     assert [run["key"] for run in sheet.runs] == [run.key for run in sweep.runs]

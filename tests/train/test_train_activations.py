@@ -8,12 +8,11 @@ import torch
 
 from ingle.core.errors import HomeError
 from ingle.train import loop
-from ingle.train.activations import Activations
 from ingle.train.checkpoints import TRAINED, load_tensors
 from ingle.train.forward import final_states, lower_states
-from ingle.train.loop import train
+from ingle.train.loop import Activations, train
+from ingle.train.loop_settings import TrainReport, TrainSettings, TrainWatch
 from ingle.train.packing import ROUND, make_batch
-from ingle.train.settings import TrainReport, TrainSettings, TrainWatch
 from tests.engine.tiny import tiny_config
 from tests.train.tiny_train import HYBRID, corpus_of, documents, some_data, tiny_module, trained_parts
 

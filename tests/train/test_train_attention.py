@@ -9,9 +9,8 @@ from torch import Tensor
 
 from ingle.core.spec import LayerSpec
 from ingle.kernels import packed_attention
-from ingle.train import attention, team
-from ingle.train.attention import BlockAttention, EachAttention, attend_on
-from ingle.train.kernel_attention import KERNELS, fits
+from ingle.train import forward
+from ingle.train.forward import ATTENTION_KERNELS, BlockAttention, EachAttention, attend_on, fits
 
 SPECS = (LayerSpec((0, 1)), LayerSpec((1,), window=5, sinks=2), LayerSpec((), window=7), LayerSpec((), window=1, sinks=3))
 
@@ -78,7 +77,7 @@ def test_kernels_give_the_same_bits_again_and_without_openmp(monkeypatch: pytest
         return [y.detach(), *torch.autograd.grad(y, qkv, torch.ones_like(y))]
 
     first, again = run(), run()
-    monkeypatch.setattr(team, "_openmp", lambda: None)
+    monkeypatch.setattr(forward, "_openmp", lambda: None)
     for one, two, three in zip(first, again, run(), strict=True):
         assert torch.equal(one, two) and torch.equal(one, three)
 
@@ -122,8 +121,8 @@ def test_kernels_get_what_they_can_compute_and_nothing_else(monkeypatch: pytest.
         assert fits(torch.empty(2, dim, dtype=dtype, device=device)) == fit
     called = list[str]()
     for name in ("KernelBlocks", "Blocks"):
-        way = getattr(attention, name)
-        monkeypatch.setattr(attention, name, type(name, (), {"apply": lambda *given, n=name, w=way: called.append(n) or w.apply(*given)}))
+        way = getattr(forward, name)
+        monkeypatch.setattr(forward, name, type(name, (), {"apply": lambda *given, n=name, w=way: called.append(n) or w.apply(*given)}))
     for dtype in (torch.float32, torch.float64):
         qkv, cos, sin = inputs(40, 40, 3, dtype, 32)
         BlockAttention((0, 40))(*qkv, cos, sin, SPECS[0], False)
@@ -132,10 +131,10 @@ def test_kernels_get_what_they_can_compute_and_nothing_else(monkeypatch: pytest.
 
 def test_kernels_that_were_never_compiled_are_announced(monkeypatch: pytest.MonkeyPatch) -> None:
     said, built = list[str](), list[list[str]]()
-    monkeypatch.setattr(team, "stored", lambda name: None if name == "turn_in" else b"")
-    monkeypatch.setattr(team, "build", lambda names: built.append(list(names)))
-    team.compile_ahead(KERNELS, said.append)
+    monkeypatch.setattr(forward, "stored", lambda name: None if name == "turn_in" else b"")
+    monkeypatch.setattr(forward, "build", lambda names: built.append(list(names)))
+    forward.compile_ahead(ATTENTION_KERNELS, said.append)
     assert built == [["turn_in"]] and "once" in said[0]
-    monkeypatch.setattr(team, "stored", lambda _name: b"")
-    team.compile_ahead(KERNELS, said.append)
+    monkeypatch.setattr(forward, "stored", lambda _name: b"")
+    forward.compile_ahead(ATTENTION_KERNELS, said.append)
     assert (len(built), len(said)) == (1, 1)

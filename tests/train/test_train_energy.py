@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ingle.core.energy import reported
 from ingle.train.checkpoints import load_checkpoint
-from ingle.train.settings import TrainWatch
+from ingle.train.loop_settings import TrainWatch
 from tests.train.test_train_loop import change, run
 
 

@@ -8,13 +8,23 @@ import torch
 
 from ingle.core.errors import ConfigError
 from ingle.model.module import CausalLM
-from ingle.train.encode import Document
-from ingle.train.equalising import ABOVE, BOTH, KEEP, SWAPPED, WORDS, Equalising, EqualSettings, opposite_rows
+from ingle.train.examples import Document
 from ingle.train.forward import final_states
 from ingle.train.loop import train
-from ingle.train.objectives import Predictions, answer_log_probabilities
+from ingle.train.loop_settings import TrainSettings
+from ingle.train.objectives import (
+    ABOVE,
+    BOTH,
+    KEPT_TARGET,
+    SWAPPED,
+    WORDS,
+    Equalising,
+    EqualSettings,
+    Predictions,
+    answer_log_probabilities,
+    opposite_rows,
+)
 from ingle.train.packing import Batch, Data, make_batch
-from ingle.train.settings import TrainSettings
 from tests.train.tiny_train import corpus_of, tiny_module, trained_parts
 
 WEIGHTS = EqualSettings(words=1.5, swapped=0.8, above=0.7, margin=2.0, keep=3.0, level=0.25)
@@ -61,7 +71,7 @@ def _kl(theirs: torch.Tensor, ours: torch.Tensor) -> float:
 
 def test_it_is_the_table_in_its_docstring() -> None:
     before, module = tiny_module(), tiny_module(seed=1)
-    objective, batch = _made([WORDS, SWAPPED, ABOVE, BOTH, KEEP], before)
+    objective, batch = _made([WORDS, SWAPPED, ABOVE, BOTH, KEPT_TARGET], before)
     now, old = _chances(module, batch), _chances(before, batch)
     sums = answer_log_probabilities(module, final_states(module, batch), batch).tolist()
     apart = torch.stack([row[0, PAIRS[:, 0]] - row[0, PAIRS[:, 1]] for row in now[:2]])
@@ -76,13 +86,13 @@ def test_it_is_the_table_in_its_docstring() -> None:
 
 def test_what_is_kept_costs_nothing_until_it_moves() -> None:
     before = tiny_module()
-    objective, batch = _made([KEEP] * 4, before)
+    objective, batch = _made([KEPT_TARGET] * 4, before)
     assert _loss(before, objective, batch) == pytest.approx(0, abs=1e-4)
     assert _loss(tiny_module(seed=1), objective, batch) > 1.0
 
 
 def test_rows_change_places_only_within_their_example() -> None:
-    _, batch = _made([KEEP, SWAPPED, SWAPPED, ABOVE], tiny_module())
+    _, batch = _made([KEPT_TARGET, SWAPPED, SWAPPED, ABOVE], tiny_module())
     places = opposite_rows(batch)
     assert places[places].tolist() == list(range(len(places))), "twice is back"
     for row, other in enumerate(places.tolist()):
@@ -93,7 +103,7 @@ def test_rows_change_places_only_within_their_example() -> None:
 
 def test_training_makes_words_and_people_equal(tmp_path: Path) -> None:
     module, before = tiny_module(), tiny_module()
-    objective, batch = _made([WORDS, SWAPPED, ABOVE, KEEP], before)
+    objective, batch = _made([WORDS, SWAPPED, ABOVE, KEPT_TARGET], before)
     settings = TrainSettings(epochs=120, batch_tokens=128, precision="fp32")
     train(module, trained_parts(module, "mlp"), Data(objective.corpus, range(4)), settings, tmp_path, objective=objective)
     now, old = _chances(module, batch), _chances(before, batch)

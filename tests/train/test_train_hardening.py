@@ -6,12 +6,10 @@ import torch
 from ingle.core.errors import ConfigError
 from ingle.model.module import CausalLM
 from ingle.train.forward import final_states
-from ingle.train.hardening import ANSWER, KEEP, REFUSE, Hardening, PushSettings, requests_of
 from ingle.train.loop import train
-from ingle.train.losses import cross_entropy
-from ingle.train.objectives import Answers, Predictions
+from ingle.train.loop_settings import TrainSettings
+from ingle.train.objectives import ANSWER, KEEP, REFUSE, Answers, Hardening, Predictions, PushSettings, cross_entropy, requests_of
 from ingle.train.packing import Batch, Data, make_batch
-from ingle.train.settings import TrainSettings
 from tests.train.tiny_train import corpus_of, documents, tiny_module, trained_parts
 
 LENGTHS = (8, 12, 6, 10)

@@ -9,10 +9,9 @@ import torch
 from ingle.core.errors import ConfigError
 from ingle.model.module import CausalLM
 from ingle.train.forward import final_states
-from ingle.train.holding import Hold, HoldSettings, held
 from ingle.train.loop import train
 from ingle.train.low_rank import added_parameters, put_low_rank
-from ingle.train.objectives import Answers
+from ingle.train.objectives import Answers, Hold, HoldSettings, held
 from ingle.train.packing import make_batch
 from ingle.train.rerun import Rerun
 from tests.train.test_train_through import LINEARS, SETTINGS

@@ -21,17 +21,16 @@ import torch
 
 from ingle.core.errors import CheckpointError, ConfigError, HomeError
 from ingle.model.module import CausalLM
-from ingle.train import loop, precision
+from ingle.train import loop, optimisers
 from ingle.train.checkpoints import TRAINED, checkpoints, load_checkpoint, load_tensors
 from ingle.train.corpus import Corpus
 from ingle.train.forward import final_states
 from ingle.train.loop import train
+from ingle.train.loop_settings import Schedule, TrainProgress, TrainReport, TrainSettings, TrainWatch
+from ingle.train.making import TrainError
 from ingle.train.objectives import Answers, Distillation, Preference, States, TokenLoss, reference_log_probabilities
 from ingle.train.optimisers import OptimiserSettings
 from ingle.train.packing import Data, Order, make_batch
-from ingle.train.schedules import Schedule
-from ingle.train.settings import TrainProgress, TrainReport, TrainSettings, TrainWatch
-from ingle.train.trouble import TrainError
 from tests.engine.tiny import tiny_config
 from tests.train.tiny_train import HYBRID, corpus_of, documents, some_data, tiny_module, trained_parts
 
@@ -102,7 +101,7 @@ def test_a_run_is_the_naive_loop(tmp_path: Path) -> None:
 
 
 def test_bfloat16_follows_float32(tmp_path: Path) -> None:
-    reports = [run(tmp_path / precision, change(precision=precision))[0] for precision in ("fp32", "bf16")]
+    reports = [run(tmp_path / optimisers, change(precision=optimisers))[0] for optimisers in ("fp32", "bf16")]
     assert [report.precision for report in reports] == ["fp32", "bf16"]
     assert reports[1].held_out == pytest.approx(reports[0].held_out, rel=0.03)
     assert {tensor.dtype for tensor in load_tensors(tmp_path / "bf16" / TRAINED).values()} == {torch.float32}
@@ -216,7 +215,7 @@ def test_another_run_in_the_same_folder_is_refused(tmp_path: Path, other: Callab
 def test_bf16_on_a_machine_that_is_slow_with_it_is_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked: Any, instructions: set[str], told: bool
 ) -> None:
-    monkeypatch.setattr(precision, "features", lambda: instructions)
+    monkeypatch.setattr(optimisers, "features", lambda: instructions)
     said: list[str] = []
     report, _ = run(tmp_path, change(max_steps=1, precision=asked), watch=TrainWatch(say=said.append))
     assert report.precision == ("bf16" if asked == "bf16" else "fp32")

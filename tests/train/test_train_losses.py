@@ -9,8 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional
 
-from ingle.train.losses import cross_entropy, distillation, log_probabilities
-from ingle.train.preference import dpo, drift, kto, orpo
+from ingle.train.objectives import cross_entropy, distillation, dpo, drift, kto, log_probabilities, orpo
 
 D = torch.float64
 

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from ingle.core.spec import LayerSpec
 from ingle.model.module_parts import RecurrentMemory
-from ingle.train import kernel_memory, team
-from ingle.train.kernel_memory import read_packed
+from ingle.train import forward
+from ingle.train.forward import read_packed
 from tests.engine.tiny import tiny_config
 
 SPEC = LayerSpec((), window=5, sinks=2, memory="gated_delta")
@@ -100,7 +100,7 @@ def test_the_same_bits_by_any_number_of_threads_and_without_openmp(monkeypatch: 
             runs.append(found(read_packed, memory, told, bounds))
     finally:
         torch.set_num_threads(before)
-    monkeypatch.setattr(team, "_openmp", lambda: None)
+    monkeypatch.setattr(forward, "_openmp", lambda: None)
     runs.append(found(read_packed, memory, told, bounds))
     for others in zip(*runs, strict=True):
         assert all(torch.equal(others[0], other) for other in others[1:])
@@ -108,8 +108,8 @@ def test_the_same_bits_by_any_number_of_threads_and_without_openmp(monkeypatch: 
 
 def test_what_kernels_cannot_compute_is_pytorchs(monkeypatch: pytest.MonkeyPatch) -> None:
     called = list[str]()
-    way = kernel_memory.KernelMemory.apply
-    monkeypatch.setattr(kernel_memory.KernelMemory, "apply", lambda *told: called.append("kernel") or way(*told))
+    way = forward.KernelMemory.apply
+    monkeypatch.setattr(forward.KernelMemory, "apply", lambda *told: called.append("kernel") or way(*told))
     for dim, dtype, kernel in ((32, torch.float32, True), (40, torch.float32, False), (32, torch.float16, False)):
         called.clear()
         read_packed(a_memory(1, 2, dim), *(tensor.to(dtype) for tensor in rows(30, 1, 2, dim)), SPEC, [0, 30])

@@ -16,7 +16,7 @@ from ingle.core.spec import Experts, ModelConfig, transformer_layers
 from ingle.model.checkpoint import open_checkpoint
 from ingle.model.module import load_module
 from ingle.model.tensor import expected_shapes, size_of
-from ingle.train.need import Pass, TrainingPass, computed_bytes, low_rank_parameters
+from ingle.train.making import Pass, TrainingPass, computed_bytes, low_rank_parameters
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="other systems don't tell")
 ROOT = Path(__file__).parent.parent.parent
@@ -29,7 +29,7 @@ from ingle.hybridize.hybridizing import loss_of
 from ingle.hybridize.lessons import Mixers, hybrid_module, memories_of, original_of
 from ingle.model.module import CausalLM
 from ingle.train.forward import final_states
-from ingle.train.losses import cross_entropy
+from ingle.train.objectives import cross_entropy
 from ingle.train.objectives import Distillation, Predictions
 from ingle.train.optimisers import OptimiserSettings, Trained
 from ingle.train.packing import Batch

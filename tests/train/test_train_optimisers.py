@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 from ingle.core.errors import ConfigError, ShapeError
+from ingle.train.loop_settings import Schedule
 from ingle.train.optimisers import OptimiserSettings, Trained, UpdateRule, check_names, orthogonalised
-from ingle.train.schedules import Schedule
 from tests.train.tiny_train import tiny_module, trained_parts
 
 SETTINGS = {method: OptimiserSettings(method, 0.01, weight_decay=0.1) for method in ("adamw", "muon")}  # type: ignore[arg-type]

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from ingle.train import precision
-from ingle.train.precision import choose, multiplies_bf16
+from ingle.train import optimisers
+from ingle.train.optimisers import choose, multiplies_bf16
 
 CPU = torch.device("cpu")
 
@@ -20,12 +20,12 @@ CPU = torch.device("cpu")
     ],
 )
 def test_auto_follows_from_the_instructions(features: set[str], name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(precision, "features", lambda: frozenset(features))
+    monkeypatch.setattr(optimisers, "features", lambda: frozenset(features))
     assert choose("auto", CPU) == name
     assert multiplies_bf16(CPU) is (name == "bf16")
 
 
 @pytest.mark.parametrize("name", ["bf16", "fp32"])
-def test_who_names_one_gets_it(name: precision.Precision, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(precision, "features", frozenset)
+def test_who_names_one_gets_it(name: optimisers.Precision, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(optimisers, "features", frozenset)
     assert choose(name, CPU) == name

@@ -8,8 +8,8 @@ import torch
 from torch import nn
 
 from ingle.train import corpus
+from ingle.train.by_document import add_clipped, clipped_sum, drawn, naive_sum, records
 from ingle.train.packing import Data
-from ingle.train.private import add_clipped, clipped_sum, drawn, naive_sum, records
 from tests.train.test_train_through import low_rank
 from tests.train.tiny_train import some_data, tiny_module, trained_parts
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from ingle.core.spec import LayerSpec
 from ingle.kernels import packed_attention
 from ingle.model.module import CausalLM
-from ingle.train.encode import Document
+from ingle.train.examples import Document
 from ingle.train.forward import final_states
 from ingle.train.packing import make_batch
 from ingle.train.rows import common_start

@@ -5,9 +5,8 @@ import pytest
 import torch
 from torch import nn
 
-from ingle.train.by_document import summed_loss
+from ingle.train.by_document import SIZE, Sketcher, summed_loss
 from ingle.train.packing import make_batch
-from ingle.train.sketches import SIZE, Sketcher
 from tests.engine.tiny import tiny_config
 from tests.train.test_train_through import low_rank
 from tests.train.tiny_train import HYBRID, some_data, tiny_module, trained_parts

@@ -13,13 +13,11 @@ from ingle.core.errors import ConfigError
 from ingle.model.module import CausalLM
 from ingle.train.forward import final_states
 from ingle.train.loop import train
+from ingle.train.loop_settings import Schedule, TrainSettings
 from ingle.train.low_rank import added_parameters, put_low_rank
 from ingle.train.optimisers import OptimiserSettings
 from ingle.train.packing import Data, Order, make_batch
-from ingle.train.rerun import Rerun
-from ingle.train.schedules import Schedule
-from ingle.train.settings import TrainSettings
-from ingle.train.through import Halfway, through_training
+from ingle.train.rerun import Halfway, Rerun, through_training
 from tests.train.tiny_train import some_data, tiny_module
 
 LINEARS = ("model.layers.0.self_attn.q_proj", "model.layers.1.mlp.up_proj")

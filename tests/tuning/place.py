@@ -10,8 +10,8 @@ from ingle.home.deltas import put_candidate
 from ingle.home.kept import Kept, get_kept
 from ingle.home.place import Home
 from ingle.train.making import MadeDelta, RunWatch
-from ingle.tuning.run import tune
-from ingle.tuning.settings import TuneSettings, settings_of
+from ingle.tuning.tune import tune
+from ingle.tuning.tune_settings import TuneSettings, settings_of
 
 SMALL: dict[str, Any] = {
     "options": {"rank": 4},

@@ -11,9 +11,9 @@ from ingle.gate.shares import harmful_requests
 from ingle.home.place import Home
 from ingle.robustness.prompts import LabelledPrompt, near_copies
 from ingle.train.making import RunWatch
-from ingle.tuning.everyday import BEGINNINGS, EVERYDAY, RISKY, WRONG
-from ingle.tuning.settings import settings_of
-from ingle.tuning.traced import traced
+from ingle.tuning.data import BEGINNINGS, EVERYDAY, RISKY, WRONG
+from ingle.tuning.influence import traced
+from ingle.tuning.tune_settings import settings_of
 from tests.tuning.place import tuned, write_examples
 
 FAST = {"train": {"max_steps": 3, "precision": "fp32"}, "judge": {"forgetting": 0}}

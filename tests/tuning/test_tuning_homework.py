@@ -17,10 +17,10 @@ from ingle.federated.aggregate import first_factors
 from ingle.home.kept import get_kept
 from ingle.home.place import Home
 from ingle.home.pull import pull
+from ingle.train.by_document import clipped_sum
 from ingle.train.corpus import Corpus
 from ingle.train.loop import train
 from ingle.train.packing import Data
-from ingle.train.private import clipped_sum
 from ingle.tuning import homework, homework_training, homework_worker
 from ingle.tuning.homework import TASK, HeldOutExample, Homework, HomeworkDone, Learning, check_learning, do_apart, read_done, write_done
 from ingle.tuning.homework_training import do_homework

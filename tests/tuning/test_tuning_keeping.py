@@ -12,9 +12,9 @@ from ingle.core.errors import ConfigError, HomeError, Interrupted
 from ingle.home.deltas import delta_tensors
 from ingle.home.kept import remove
 from ingle.home.place import Home
-from ingle.train.kept_examples import EXAMPLES, KeptSettings, read_kept
+from ingle.train.by_document import SIZE
+from ingle.train.corpus import EXAMPLES, KeptSettings, read_kept
 from ingle.train.making import RunWatch
-from ingle.train.sketches import SIZE
 from tests.tuning.place import small, tuned, write_examples
 
 

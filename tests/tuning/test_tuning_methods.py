@@ -12,10 +12,9 @@ from torch import Tensor, nn
 
 from ingle.core.errors import ConfigError
 from ingle.model.module_parts import PackedRows
-from ingle.train.attention import attend_on
 from ingle.train.corpus import Corpus
-from ingle.train.encode import Document
-from ingle.train.forward import final_states
+from ingle.train.examples import Document
+from ingle.train.forward import attend_on, final_states
 from ingle.train.low_rank import LowRankLinear
 from ingle.train.optimisers import OptimiserSettings, Trained
 from ingle.train.packing import make_batch

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from ingle.tuning.origin import files_of
+from ingle.tuning.tune import files_of
 
 
 def test_files_that_still_stand_where_the_command_named_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,20 +19,28 @@ from ingle.media.painter import CODES, WORDS, prompt_of
 from ingle.model.hf_config import config_from_hf
 from ingle.model.tensor import expected_shapes
 from ingle.model.tokenizer import Tokenizer, TokenizerFacts
-from ingle.tuning.emblem_settings import EmblemSettings
-from ingle.tuning.emblem_training import ShownEmblems, train_emblems
+from ingle.tuning.emblem_net import EmblemSettings, ShownEmblems, train_emblems
 from ingle.tuning.emblems import (
     ARTISTS,
     COLOURS,
     Emblem,
+    choose_palette,
+    codes_of,
+    data_of,
+    farthest,
     is_unseen,
     is_unseen_colour,
     is_unseen_concept,
     main_colour,
+    matched,
     recoloured,
+    to_learn,
+    unseen_colours,
+    unseen_concepts,
+    unseen_pairs,
+    with_moved,
+    words_of,
 )
-from ingle.tuning.painter_examples import data_of, to_learn, unseen_colours, unseen_concepts, unseen_pairs, with_moved
-from ingle.tuning.palette import choose_palette, codes_of, farthest, matched, words_of
 
 
 def emblem(concept: str, artist: str = "noto", rgb: tuple[int, int, int] = (220, 30, 30), name: str = "") -> Emblem:
@@ -220,7 +228,7 @@ def test_the_codebook_begins_at_k_means_and_unused_codes_move() -> None:
 def test_the_loss_is_among_words_of_the_palette_alone() -> None:
     from types import SimpleNamespace
 
-    from ingle.tuning.painter import OfPalette
+    from ingle.tuning.painter_training import OfPalette
 
     torch.manual_seed(0)
     weight, states, targets = torch.randn(50, 8), torch.randn(6, 8), torch.tensor([3, 9, 9, 20, 4, 3])
@@ -241,10 +249,10 @@ def test_a_whole_run_gives_a_model_that_paints_and_speaks_as_before(tmp_path: Pa
     from ingle.engine.loading import Opener
     from ingle.home.kept import get_kept
     from ingle.home.place import Home
-    from ingle.train.settings import TrainSettings
-    from ingle.tuning import painter
+    from ingle.train.loop_settings import TrainSettings
+    from ingle.tuning import painter_training
     from ingle.tuning.low_rank import LowRankSettings
-    from ingle.tuning.painter_settings import PainterSettings
+    from ingle.tuning.painter_training import PainterSettings
     from tests.cli.place import ingle
     from tests.tuning.place import admitting
 
@@ -252,15 +260,15 @@ def test_a_whole_run_gives_a_model_that_paints_and_speaks_as_before(tmp_path: Pa
     ingle(home.root, "pull", str(write_worded_model(tmp_path / "model")), "--name", "tiny")
     kept = get_kept(home, "tiny")
     shown = {artist: [emblem(f"{number:04X}", artist, (9 * number, 99, 250 - 9 * number)) for number in range(25)] for artist in ARTISTS}
-    monkeypatch.setattr(painter, "emblems", lambda _home, artist, *_: shown.get(artist, []))
+    monkeypatch.setattr(painter_training, "emblems", lambda _home, artist, *_: shown.get(artist, []))
     settings = PainterSettings(
         families=("food-drink",), colours=1, emblems=EmblemSettings(steps=8, batch=4, free_steps=3, save_every=4),
         low_rank=LowRankSettings(rank=4), train=TrainSettings(epochs=1, batch_tokens=512),
     )  # fmt: skip
-    made = painter.tune_painter(home, kept, "painter", settings, admitting(home))
+    made = painter_training.tune_painter(home, kept, "painter", settings, admitting(home))
     assert made.delta.kind == "painter"
     assert made.report["concepts"] == len({one.of.concept for one in shown["noto"] if not is_unseen_concept(one.of.concept)})
-    again = painter.tune_painter(home, kept, "painter", settings, admitting(home))
+    again = painter_training.tune_painter(home, kept, "painter", settings, admitting(home))
     assert again.delta.digest == made.delta.digest
 
     opener = Opener()

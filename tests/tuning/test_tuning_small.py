@@ -9,17 +9,13 @@ import pytest
 from ingle.core.errors import ConfigError, PullError
 from ingle.home.place import Home
 from ingle.measure.suites import SUITES
-from ingle.train.encode import Encoder
-from ingle.train.examples import Record
+from ingle.train.examples import Encoder, Record
+from ingle.train.loop_settings import TrainSettings
 from ingle.train.making import RunWatch
 from ingle.train.packing import Data
-from ingle.train.settings import TrainSettings
-from ingle.tuning import making
-from ingle.tuning.course import SmallData, course_of, told
-from ingle.tuning.report import rows
-from ingle.tuning.run import tune
-from ingle.tuning.samples import samples
-from ingle.tuning.settings import TuneSettings, settings_of
+from ingle.tuning.comparison import rows, samples
+from ingle.tuning.tune import tune
+from ingle.tuning.tune_settings import SmallData, TuneSettings, course_of, settings_of, told
 from tests.train.tiny_train import chat_tokenizer, corpus_of, documents
 from tests.tuning.place import admitting, kept, tuned, write_examples
 
@@ -100,7 +96,7 @@ def test_a_bad_line_is_told_before_anything_is_fetched(tiny_home: Home, tmp_path
 
     general = SUITES["wiki-bits"]
     monkeypatch.setitem(SUITES, general.name, replace(general, read=unreachable))
-    monkeypatch.setattr(making, "load_module", no_loading)
+    monkeypatch.setattr("ingle.tuning.tune.load_module", no_loading)
     data = write_examples(tmp_path / "data.jsonl", [{"prompt": "a", "completion": "b"}, {"question": "c"}])
     with pytest.raises(ConfigError, match="line 2 must hold messages"):
         tune(tiny_home, kept(tiny_home), [data], "x", settings_of({}), admitting(tiny_home))

@@ -13,12 +13,11 @@ from ingle.core.errors import ConfigError, HomeError, Interrupted, NotKept
 from ingle.home.deltas import delta_tensors
 from ingle.home.kept import get_kept, remove
 from ingle.home.place import Home
-from ingle.train.kept_examples import EXAMPLES, KeptSettings
+from ingle.train.corpus import EXAMPLES, KeptSettings
+from ingle.train.loop_settings import TrainWatch
 from ingle.train.making import MadeDelta, RunWatch
-from ingle.train.settings import TrainWatch
-from ingle.tuning.settings import TuneSettings
-from ingle.tuning.traced import traced
-from ingle.tuning.why import proposed, proved
+from ingle.tuning.influence import proposed, proved, traced
+from ingle.tuning.tune_settings import TuneSettings
 from tests.tuning.place import kept, small, tuned, write_examples
 
 RATE = {

@@ -10,7 +10,7 @@ from ingle.home.place import Home
 
 if TYPE_CHECKING:
     from ingle.energy.label import Label
-    from ingle.scaling.demand import Demand
+    from ingle.scaling.advise import Demand
     from ingle.scaling.lever import CommandLever
     from ingle.scaling.sweep import Sweep
 
@@ -25,10 +25,9 @@ def advise(home: Home, name: str, budget: str | None, serves: str | None, as_jso
     from ingle.cli.settings import read_settings
     from ingle.core.errors import ConfigError
     from ingle.scaling import advise as advising
-    from ingle.scaling.budget import parse_budget
-    from ingle.scaling.demand import parse_demand
+    from ingle.scaling.advise import outlook_of, parse_demand, rows, served, write_advice
+    from ingle.scaling.cost import parse_budget
     from ingle.scaling.lever import levers
-    from ingle.scaling.outlook import outlook_of, rows, served, write_advice
     from ingle.scaling.sweep import open_sweep
     from ingle.tuning.catalogue import need_learning
 
@@ -106,8 +105,8 @@ def _try(home: Home, sweep: "Sweep", name: str, lever: "CommandLever") -> None:
     from ingle.core.errors import ConfigError
     from ingle.home.deltas import delta_report
     from ingle.home.kept import get_kept
+    from ingle.scaling.advise import keep_report
     from ingle.scaling.lever import Errand
-    from ingle.scaling.outlook import keep_report
 
     errand = Errand(sweep.name, sweep.settings.data.sources, PROBE_MINUTES)
     arguments = lever.arguments(errand)
@@ -131,7 +130,7 @@ def _loss(home: Home, sweep: "Sweep", model: str) -> float:
     from ingle.cli.interrupt import Interrupt
     from ingle.cli.progress import watching
     from ingle.cli.settings import read_settings
-    from ingle.scaling.kept_loss import bits_of_kept
+    from ingle.scaling.probing import bits_of_kept
 
     opened = open_kept(home, choose(home, model), read_settings(home).chat)
     with watching() as watch, Interrupt() as interrupt:
@@ -144,7 +143,7 @@ def _demand(home: Home) -> "Demand":
     from datetime import UTC, datetime
 
     from ingle.cli.house import open_ledger
-    from ingle.scaling.demand import Demand, demand_of
+    from ingle.scaling.advise import Demand, demand_of
 
     if not home.other_database and not home.database_file.exists():
         return Demand(0.0, "nothing was answered here")

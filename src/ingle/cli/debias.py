@@ -60,6 +60,6 @@ def _load() -> "tuple[Make[DebiasSettings], type[DebiasSettings]]":
 
 
 def _tables(report: Mapping[str, Any]) -> list[Table]:
-    from ingle.train.report import cost_rows
+    from ingle.train.making import cost_rows
 
     return [(("figure", "value", ""), [*gate_rows(report), *cost_rows(report["train"])])]

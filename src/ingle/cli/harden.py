@@ -57,7 +57,7 @@ def _load() -> "tuple[Make[HardenSettings], type[HardenSettings]]":
 
 
 def _tables(report: Mapping[str, Any]) -> list[Table]:
-    from ingle.train.report import cost_rows
+    from ingle.train.making import cost_rows
 
     rows = []
     for one in report["refusals"]:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 from ingle.cli.making import Make, Table, Wanted, gate_rows, make_delta, show_delta
 
 if TYPE_CHECKING:
-    from ingle.tuning.painter_settings import PainterSettings
+    from ingle.tuning.painter_training import PainterSettings
 
 
 def tune_by_pictures(
@@ -27,14 +27,13 @@ def tune_by_pictures(
 
 
 def _load() -> "tuple[Make[PainterSettings], type[PainterSettings]]":
-    from ingle.tuning.painter import tune_painter
-    from ingle.tuning.painter_settings import PainterSettings
+    from ingle.tuning.painter_training import PainterSettings, tune_painter
 
     return tune_painter, PainterSettings
 
 
 def _tables(report: Mapping[str, Any]) -> list[Table]:
-    from ingle.train.report import cost_rows
+    from ingle.train.making import cost_rows
 
     counts = [(key, f"{report[key]:,}", "") for key in ("pictures", "concepts", "examples")]
     return [(("figure", "value", ""), [*counts, *gate_rows(report), *cost_rows(report["train"])])]

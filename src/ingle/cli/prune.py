@@ -9,7 +9,7 @@ from ingle.cli.gating import Force, Overrides
 from ingle.cli.making import AsJson, Config, Make, Table, Wanted, gate_rows, make_delta, show_delta
 
 if TYPE_CHECKING:
-    from ingle.compress.prune_settings import PruneSettings
+    from ingle.compress.pruning import PruneSettings
 
 EXAMPLES = """
 ingle prune smollm2 --structure layers --share 1/5 --recover 60 --name small
@@ -64,8 +64,7 @@ def command(
 
 
 def _load() -> "tuple[Make[PruneSettings], type[PruneSettings]]":
-    from ingle.compress.prune import prune
-    from ingle.compress.prune_settings import PruneSettings
+    from ingle.compress.pruning import PruneSettings, prune
 
     return prune, PruneSettings
 

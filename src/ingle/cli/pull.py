@@ -162,7 +162,7 @@ def _adapter(what: str, onto: str, name: str | None, policy: list[str] | None, f
     from ingle.cli.progress import watching
     from ingle.cli.training import run_watch
     from ingle.home.source import LocalSource, default_name
-    from ingle.tuning.importing import bring_peft
+    from ingle.tuning.peft_files import bring_peft
 
     home = enter()
     folder = Path(what).expanduser()

@@ -9,7 +9,7 @@ from ingle.cli.gating import Force, Overrides
 from ingle.cli.making import AsJson, Config, Make, Table, Wanted, make_delta, show_delta
 
 if TYPE_CHECKING:
-    from ingle.compress.settings import QuantiseSettings
+    from ingle.compress.quantising import QuantiseSettings
 
 EXAMPLES = """
 ingle quantise mymodel --bits 4 --recover 30 --name q4
@@ -51,8 +51,7 @@ def command(
 
 
 def _load() -> "tuple[Make[QuantiseSettings], type[QuantiseSettings]]":
-    from ingle.compress.quantising import quantise
-    from ingle.compress.settings import QuantiseSettings
+    from ingle.compress.quantising import QuantiseSettings, quantise
 
     return quantise, QuantiseSettings
 

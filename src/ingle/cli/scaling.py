@@ -16,8 +16,7 @@ def fit(home: Home, name: str, predict: str | None, plot: Path | None, as_json: 
     from ingle.core.files import write_atomic
     from ingle.scaling.foretold import predict as sign
     from ingle.scaling.foretold import standing
-    from ingle.scaling.sheet import plots_of, read_sheet
-    from ingle.scaling.sheet_page import write_report
+    from ingle.scaling.sheet import plots_of, read_sheet, write_report
     from ingle.scaling.sweep import fit_sweep, open_sweep
 
     plot = _svg(plot)
@@ -56,9 +55,8 @@ def refit(path: Path, predict: str | None, kind: str, plot: Path | None, as_json
     """Fit a law to a CSV of anyone's runs."""
     from ingle.cli.output import note, print_json, print_table
     from ingle.core.files import write_atomic
-    from ingle.scaling.curves import fit_svg
+    from ingle.scaling.frontier import fit_of_csv, fit_svg, fit_table, parse_place, rows
     from ingle.scaling.plot import Foretold
-    from ingle.scaling.refit import fit_of_csv, fit_table, parse_place, rows
 
     plot, place = _svg(plot), parse_place(predict) if predict else None
     found = fit_of_csv(path, place, kind)
@@ -94,7 +92,7 @@ def show_sweeps(home: Home, as_json: bool) -> None:
 
 
 def _asked(found: "Fit", predict: str) -> "Prediction":
-    from ingle.scaling.refit import parse_place
+    from ingle.scaling.frontier import parse_place
 
     [prediction] = found.predict([parse_place(predict)])
     return prediction

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from ingle.cli.making import Make, Table, Wanted, make_delta, show_delta
 
 if TYPE_CHECKING:
-    from ingle.tuning.sight_settings import SightSettings
+    from ingle.tuning.sight_learning import SightSettings
 
 
 def tune_to_see(
@@ -34,14 +34,13 @@ def tune_to_see(
 def _load(folder: Path | None) -> "tuple[Make[SightSettings], type[SightSettings]]":
     from functools import partial
 
-    from ingle.tuning.sight import tune_sight
-    from ingle.tuning.sight_settings import SightSettings
+    from ingle.tuning.sight_learning import SightSettings, tune_sight
 
     return partial(tune_sight, folder), SightSettings
 
 
 def _tables(report: Mapping[str, Any]) -> list[Table]:
-    from ingle.train.report import cost_rows
+    from ingle.train.making import cost_rows
 
     rows = [("pictures", f"{report['pictures']:,}", ""), ("names", f"{report['names']:,}", ""), *cost_rows(report["train"])]
     tables: list[Table] = [(("figure", "value", ""), rows)]

@@ -9,7 +9,7 @@ from ingle.home.place import Home
 
 if TYPE_CHECKING:
     from ingle.core.report import Event
-    from ingle.scaling.budget import Cost
+    from ingle.scaling.cost import Cost
     from ingle.scaling.sweep import Sweep
 
 
@@ -38,36 +38,33 @@ def plan(
     from ingle.cli.settings import read_settings
     from ingle.cli.training import run_watch
     from ingle.core.config import from_table, read_table
-    from ingle.scaling.budget import parse_budget
-    from ingle.scaling.cost import measure_speeds
+    from ingle.scaling import cost as costing
     from ingle.scaling.dealing import cores
-    from ingle.scaling.planning import DESIGNS, CostModel, cost_table, costed, fitted, refused, sizes_to_time
-    from ingle.scaling.prepared import prepare
     from ingle.scaling.sweep import check_sweep_name, keep_plan
     from ingle.scaling.sweep_settings import SweepSettings, run_of
-    from ingle.scaling.width import expected_width
+    from ingle.scratch.texts import prepare
 
     check_sweep_name(name)
     prices = read_settings(home).costs
-    budget = parse_budget(asked, prices) if asked else None
+    budget = costing.parse_budget(asked, prices) if asked else None
     table = read_table(config, overrides)
     settings = from_table(SweepSettings, table)
     home.create()
     with watching() as watch:
         prepared = prepare(home, settings.data, settings.vocabulary, run_watch(watch))
         chosen = bool({"sizes", "tokens", "foretold_size", "foretold_tokens"} & table.keys())
-        designs = () if chosen or budget is None else DESIGNS
+        designs = () if chosen or budget is None else costing.DESIGNS
         count = workers or cores()
         shortest = min(settings.tokens)
-        timed = [run_of(settings, prepared, size, shortest, 0) for size in sizes_to_time(settings, designs)]
+        timed = [run_of(settings, prepared, size, shortest, 0) for size in costing.sizes_to_time(settings, designs)]
         watch.say(f"timing {len(timed)} sizes, {count} at a time")
-        machine = CostModel(measure_speeds(prepared, timed, count), count, prices)
-        planned = fitted(settings, budget, prepared, machine) if designs and budget else costed(settings, prepared, machine)
-        if budget is not None and (error := refused(planned, budget)):
+        machine = costing.CostModel(costing.measure_speeds(prepared, timed, count), count, prices)
+        planned = costing.fitted(settings, budget, prepared, machine) if designs and budget else costing.costed(settings, prepared, machine)
+        if budget is not None and (error := costing.refused(planned, budget)):
             raise error
         watch.say("simulating how sure such a law will be")
-        width = expected_width(planned.settings, prepared)
-    more = cost_table(planned, machine) | {"budget": str(budget or ""), "expected_width": width}
+        width = costing.expected_width(planned.settings, prepared)
+    more = costing.cost_table(planned, machine) | {"budget": str(budget or ""), "expected_width": width}
     sweep = keep_plan(home, name, planned.settings, prepared, more)
     if as_json:
         print_json(dict(sweep.plan))
@@ -107,10 +104,9 @@ def check(home: Home, name: str, where: Where, yes: bool, as_json: bool) -> None
     from ingle.core.files import write_atomic
     from ingle.scaling.dealing import find_runner
     from ingle.scaling.foretold import begin, check_event, standing
-    from ingle.scaling.runs import outcome
-    from ingle.scaling.sheet import read_sheet
-    from ingle.scaling.sheet_page import write_report
+    from ingle.scaling.sheet import read_sheet, write_report
     from ingle.scaling.sweep import CHECKED, open_sweep
+    from ingle.scaling.sweep_settings import outcome
     from ingle.train.making import to_json
     from ingle.tuning.catalogue import need_learning
 

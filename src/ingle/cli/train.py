@@ -41,8 +41,8 @@ def command(
     if not name:
         raise ConfigError("--name", "Say what to call the model", "", "For example --name little.")
     check_name(name)
-    from ingle.scaling.run import scratch
-    from ingle.scaling.settings import ScratchSettings
+    from ingle.scratch.scratch import scratch
+    from ingle.scratch.scratch_settings import ScratchSettings
 
     settings = load_config(ScratchSettings, config, overrides or ())
     home = enter()
@@ -59,7 +59,7 @@ def command(
 
 def _show(result: "Made", as_json: bool) -> None:
     from ingle.cli.output import note, print_json, print_table
-    from ingle.scaling.report import rows
+    from ingle.scratch.first_model import rows
 
     if as_json:
         print_json(dict(result.report))

@@ -12,8 +12,8 @@ from ingle.home.place import Home
 
 if TYPE_CHECKING:
     from ingle.core.room import Headroom
+    from ingle.train.loop_settings import TrainProgress
     from ingle.train.making import RunWatch
-    from ingle.train.settings import TrainProgress
 
 T = TypeVar("T")
 

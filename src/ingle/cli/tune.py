@@ -133,8 +133,8 @@ def _by_hand(
     )
     home = enter()
     kept, rules = choose(home, model), read_policy(home, policy)
-    from ingle.tuning.run import tune
-    from ingle.tuning.settings import settings_of
+    from ingle.tuning.tune import tune
+    from ingle.tuning.tune_settings import settings_of
 
     chosen = settings_of({}, settings)
     command_line = shlex.join(["ingle", "tune", kept.name, *data, "--name", name, *(f"--set={one}" for one in settings)])
@@ -159,10 +159,9 @@ def _by_recipe(
     need_learning()
     from ingle.core.config import to_table
     from ingle.measure.measuring import event_of
-    from ingle.tuning.recipe import read_recipe
-    from ingle.tuning.run import tune
-    from ingle.tuning.settings import settings_of
-    from ingle.tuning.task import measure_task, table_of
+    from ingle.tuning.recipe import measure_task, read_recipe, table_of
+    from ingle.tuning.tune import tune
+    from ingle.tuning.tune_settings import settings_of
 
     recipe = read_recipe(path)
     chosen = settings_of(table_of(recipe), settings)
@@ -208,7 +207,7 @@ def _line(text: str) -> str:
 def _show(tuned: "MadeDelta", as_json: bool) -> None:
     from ingle.cli.output import note, print_json, print_table
     from ingle.core.report import shown_interval
-    from ingle.tuning.report import rows
+    from ingle.tuning.comparison import rows
 
     if as_json:
         print_json(dict(tuned.report))

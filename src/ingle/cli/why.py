@@ -273,7 +273,7 @@ def _tuned_on(home: "Home", asked: "Explained") -> "list[TaughtText]":
     """Return the texts that the model's deltas were tuned on, as far as they are still there."""
     from ingle.explain.traces import TaughtText
     from ingle.home.deltas import get_delta
-    from ingle.tuning.origin import files_of
+    from ingle.tuning.tune import files_of
 
     paths = [path for digest in asked.kept.deltas for path in files_of(get_delta(home, digest).origin)]
     small = [path for path in paths if path.stat().st_size <= _MOST_BYTES]

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from ingle.home.place import Home
     from ingle.learn.why_lesson import ProvedLesson
     from ingle.serve.why import Explained
-    from ingle.tuning.why import ProvedExamples, TrainingCause
+    from ingle.tuning.influence import ProvedExamples, TrainingCause
 
 _SHOWN = 90
 _NAMED = 20
@@ -56,7 +56,7 @@ def training_table(
     need_learning()
     from ingle.explain.cause import LEAST_NATS
     from ingle.learn.why_lesson import proved_lesson
-    from ingle.tuning.why import proposed, proved
+    from ingle.tuning.influence import proposed, proved
 
     prompt, answer = said.model.encode(said.request), said.tokens
     lessons = str(asked.row.values.get("lessons", "")).split()

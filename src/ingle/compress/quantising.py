@@ -1,33 +1,34 @@
-"""`quantise`: from a kept model to a candidate of the kind `quantised`; a delta if it is admitted.
+"""`quantise`: from a kept model to one in fewer bits, as a delta of the kind `quantised`."""
 
-Stopped at any moment, the same call goes on where it was.
-
-HOME/tuning/KEY/sensitivity.json          cost of rounding each linear
-HOME/tuning/KEY/guidance.safetensors      weight of each token at each linear
-HOME/tuning/KEY/layer-I.safetensors       each layer that is done
-HOME/tuning/KEY/energy.json               energy of interrupted sittings
-HOME/tuning/KEY/recovery/                 training of scales and minima
-"""
-
+import copy
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import numpy.typing as npt
+import torch
 from safetensors.torch import load, save
-from torch import Tensor
+from torch import Tensor, nn
 
-from ingle.compress.calibration import make_rows, read_texts
-from ingle.compress.grids import attach_grids, settled_blocks
-from ingle.compress.layerwise import Shown, quantise_layers
-from ingle.compress.quantiser import find_quantiser
-from ingle.compress.recovery import Recovery
-from ingle.compress.sensitivity import choose_formats, guidance, sensitivities
-from ingle.compress.settings import QuantiseSettings
-from ingle.compress.weight_formats import FORMATS, WeightFormat, fits
+from ingle.compress.calibration import STAGES, CalibrationSettings, Inputs, Stream, Tell, make_rows, read_texts
+from ingle.compress.quantiser import Quantiser, error_of, find_quantiser
+from ingle.compress.recovery import Recovery, RecoverySettings
+from ingle.compress.weight_formats import (
+    FORMATS,
+    USUAL,
+    WeightFormat,
+    attach_grids,
+    choose_formats,
+    find_format,
+    fits,
+    guidance,
+    sensitivities,
+    settled_blocks,
+)
 from ingle.core.candidate import Admit, Candidate
 from ingle.core.config import to_table
 from ingle.core.delta import Delta
@@ -37,18 +38,196 @@ from ingle.core.files import write_atomic
 from ingle.core.report import Event, Sink
 from ingle.energy.meter import Span, open_meter
 from ingle.engine.backend import linear_shapes
-from ingle.engine.delta_kinds import QUANTISED, Change, merged
+from ingle.engine.delta_kinds import QUANTISED, Change, merged, stored
 from ingle.engine.packs import checkpoint_tokenizer, open_weights
 from ingle.home.kept import Kept
 from ingle.home.place import Home
 from ingle.measure.data_sets import Text
 from ingle.model.checkpoint import Checkpoint
-from ingle.model.module import CausalLM, load_module
+from ingle.model.module import CausalLM, DecoderLayer, load_module
 from ingle.model.tokenizer import Tokenizer
 from ingle.train.making import DeltaJob, MadeDelta, RunWatch, Steps, delta_job, make_delta, nobody
-from ingle.train.precision import keep_few_programs
+from ingle.train.optimisers import keep_few_programs
+
+# Settings of a quantisation.
+
+
+@dataclass(frozen=True, slots=True)
+class QuantiseSettings:
+    """Settings of quantising the linears of a model's layers. The vocabulary is served in 8 bits in any case."""
+
+    bits: float = 4.0
+    """Bits of a weight's code, in the mean over the linears of all layers: 3, 4, 8, or between; then the most sensitive linears get most.
+    Scales and minima come on top: 1 bit a weight with 3 and 4, half a bit with 8."""
+    forms: tuple[str, ...] = ()
+    """Formats that linears may take: int3, int4, int8, or q4_1, which GGUF has; empty = the one of the first three with these `bits`, or
+    all three where `bits` lie between."""
+    method: str = "gptq"
+    """A file of compress/quantisers."""
+    calibration: CalibrationSettings = field(default_factory=CalibrationSettings)
+    """Texts that the model reads, where the method needs its activations, or there is a choice of formats."""
+    sensitivity_documents: int = 16
+    """Rows on which sensitivity is measured, forward and back."""
+    recovery: RecoverySettings = field(default_factory=lambda: RecoverySettings(learning_rate=3e-4))
+    """Training of scales and minima after all layers are quantised."""
+
+    def __post_init__(self) -> None:
+        if not 3 <= self.bits <= 8:
+            cure = "Below 3 bits there is no format: see docs/compress.md." if self.bits < 3 else "8 is as good as exact."
+            raise ConfigError("bits", "must be from 3 to 8", self.bits, cure)
+        for name in self.forms:
+            find_format(name)
+        find_quantiser(self.method)
+        if self.sensitivity_documents < 1:
+            raise ConfigError("sensitivity_documents", "must be at least 1", self.sensitivity_documents)
+
+    @property
+    def allowed(self) -> tuple[WeightFormat, ...]:
+        """Formats that a linear may take, the one of fewest bits first."""
+        own = [name for name in USUAL if FORMATS[name].bits == self.bits]
+        return tuple(sorted((FORMATS[name] for name in self.forms or own or USUAL), key=lambda format_: format_.bits))
+
+
+# Quantisation layer by layer: each linear is put on its grid, by the inputs that the layers before, as they are now, hand on.
+# FOLDER/layer-I.safetensors what replaces parameters of layer I; written when the layer is done
+
 
 Array = npt.NDArray[Any]
+
+
+def _silent(_done: int, _all: int) -> None: ...
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Shown:
+    """Texts that a model reads while it is quantised."""
+
+    rows: Tensor
+    """Rows of token ids, from `make_rows`."""
+    weights: Mapping[str, Tensor] | None = None
+    """By parameter, the weight of each token, from `guidance`; None = all alike."""
+    batch: int = 8
+    """Rows read at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class Layerwise:
+    """Result of quantising all layers."""
+
+    tensors: Mapping[str, Array]
+    """By parameter: blocks uint8 [N, bytes] of quantised linears, float32 of parameters that scales were folded into."""
+    errors: Mapping[str, float] = field(default_factory=dict)
+    """By parameter: squared error of the outputs (without calibration: of the weights) as a share of their square."""
+
+
+def quantise_layers(
+    module: CausalLM, shown: Shown | None, quantiser: Quantiser, formats: Mapping[str, WeightFormat],
+    folder: Path | None = None, tell: Tell = _silent,
+) -> Layerwise:  # fmt: skip
+    """Quantise the linears in `formats` (by parameter), the first layer first. `shown`: the texts; None for a quantiser that is not
+    calibrated. The module stays as it is. Layers that `folder` holds are not made again.
+
+    `tell` hears layers done, of all; an error that it raises ends the run, and the same call goes on from there.
+    """
+    assert shown is not None or not quantiser.calibrated, "a calibrated quantiser needs texts"
+    stream = Stream(module, shown.rows, shown.batch) if shown is not None else None
+    tensors, errors, count = dict[str, Array](), dict[str, float](), len(module.model.layers)
+    for index, layer in enumerate(module.model.layers):
+        tell(index, count)
+        assert isinstance(layer, DecoderLayer)
+        prefix, ours = f"model.layers.{index}.", copy.deepcopy(layer)
+        chosen = {name.removeprefix(prefix).removesuffix(".weight"): way for name, way in formats.items() if name.startswith(prefix)}
+        earlier = _read(folder, index)
+        if earlier is None:
+            weights = None if shown is None or shown.weights is None else {name: shown.weights[f"{prefix}{name}.weight"] for name in chosen}
+            new, off = _quantise_layer(ours, chosen, quantiser, stream, weights)
+            _write(folder, index, new, off)
+        else:
+            new, off = earlier
+            _replace(ours, new)
+        tensors |= {f"{prefix}{name}": value for name, value in new.items()}
+        errors |= {f"{prefix}{name}": value for name, value in off.items()}
+        if stream is not None and index + 1 < count:
+            stream.advance(ours)
+    tell(count, count)
+    return Layerwise(tensors, errors)
+
+
+def _quantise_layer(
+    ours: DecoderLayer,
+    formats: Mapping[str, WeightFormat],
+    quantiser: Quantiser,
+    stream: Stream | None,
+    weights: Mapping[str, Tensor] | None,
+) -> tuple[dict[str, Array], dict[str, float]]:
+    """Return this layer's new parameters, by their names within it, and the errors. The layer itself is changed, too."""
+    new, errors = dict[str, Array](), dict[str, float]()
+    if quantiser.fold is not None and stream is not None and formats:
+        folded = quantiser.fold(ours, stream.inputs(ours, list(formats)), formats)
+        new |= {name: ours.get_parameter(name).detach().numpy().copy() for name in folded}
+    for stage in STAGES:
+        names = [name for name in stage if name in formats]
+        if not names:
+            continue
+        inputs: Mapping[str, Inputs] = stream.inputs(ours, names, weights=weights) if stream is not None else {}
+        for name in names:
+            weight = ours.get_parameter(f"{name}.weight").detach()
+            seen = inputs.get(name)
+            on_grid = quantiser.quantise(weight, seen, formats[name])
+            hessian = torch.eye(weight.shape[1], dtype=torch.float64) if seen is None else seen.hessian
+            whole = error_of(weight, torch.zeros_like(weight), hessian)
+            errors[f"{name}.weight"] = error_of(weight, on_grid.values, hessian) / max(whole, 1e-30)
+            new[f"{name}.weight"] = on_grid.blocks()
+            _set(ours, f"{name}.weight", on_grid.values)
+    return new, errors
+
+
+def _replace(layer: DecoderLayer, new: Mapping[str, Array]) -> None:
+    for name, value in new.items():
+        shape = tuple(layer.get_parameter(name).shape)
+        _set(layer, name, torch.from_numpy(stored(name, shape, value).to_float32()))
+
+
+def _set(layer: DecoderLayer, name: str, values: Tensor) -> None:
+    owner, _, part = name.rpartition(".")
+    setattr(layer.get_submodule(owner), part, nn.Parameter(values, requires_grad=False))
+
+
+def _path(folder: Path, index: int) -> Path:
+    return folder / f"layer-{index}.safetensors"
+
+
+def _write(folder: Path | None, index: int, made: Mapping[str, Array], errors: Mapping[str, float]) -> None:
+    if folder is None:
+        return
+    from safetensors.numpy import save
+
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    write_atomic(_path(folder, index), save(dict(made), {"errors": json.dumps(errors)}), mode=0o600)
+
+
+def _read(folder: Path | None, index: int) -> tuple[dict[str, Array], dict[str, float]] | None:
+    """Read an earlier sitting's layer, if it is whole."""
+    if folder is None or not _path(folder, index).exists():
+        return None
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(_path(folder, index), "np") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}, json.loads(file.metadata()["errors"])  # noqa: SIM118
+    except (SafetensorError, OSError):
+        return None
+
+
+# `quantise`: from a kept model to a candidate of the kind `quantised`; a delta if it is admitted.
+# Stopped at any moment, the same call goes on where it was.
+#     HOME/tuning/KEY/sensitivity.json          cost of rounding each linear
+#     HOME/tuning/KEY/guidance.safetensors      weight of each token at each linear
+#     HOME/tuning/KEY/layer-I.safetensors       each layer that is done
+#     HOME/tuning/KEY/energy.json               energy of interrupted sittings
+#     HOME/tuning/KEY/recovery/                 training of scales and minima
+
+
 VERSION = 4
 """Changes when the same settings make something else than before."""
 SENSITIVITY = "sensitivity.json"

@@ -1,11 +1,4 @@
-"""Recovery: a changed model learns to follow the original. Loss: KL divergence from its predictions, on training parts of the text suites.
-
-The caller chooses the trained parameters: low-rank additions where parts were cut out (train/low_rank.py), scales and minima of blocks
-(grids.py).
-
-FOLDER/length.json    number of steps, and number format
-FOLDER/run/           the training, as `train` writes it
-"""
+"""Settings of a recovery."""
 
 import json
 import time
@@ -18,7 +11,6 @@ import numpy as np
 from torch import nn
 
 from ingle.compress.calibration import CalibrationSettings, make_rows
-from ingle.compress.recovery_settings import RecoverySettings
 from ingle.core.config import from_table
 from ingle.core.errors import ConfigError, Interrupted
 from ingle.core.files import write_atomic
@@ -26,17 +18,56 @@ from ingle.measure.data_sets import Text
 from ingle.model.module import CausalLM
 from ingle.model.tokenizer import Tokenizer
 from ingle.train.corpus import Corpus, corpus_of
-from ingle.train.encode import Document
+from ingle.train.examples import Document
 from ingle.train.forward import final_states
 from ingle.train.loop import train
-from ingle.train.making import CURE, RunWatch
+from ingle.train.loop_settings import Schedule, TrainReport, TrainSettings, TrainWatch
+from ingle.train.making import CURE, RunWatch, taught_nothing
 from ingle.train.objectives import Distillation, Predictions
-from ingle.train.optimisers import OptimiserSettings
+from ingle.train.optimisers import DTYPES, OptimiserSettings, choose
 from ingle.train.packing import Data, make_batch
-from ingle.train.precision import DTYPES, choose
-from ingle.train.report import taught_nothing
-from ingle.train.schedules import Schedule
-from ingle.train.settings import TrainReport, TrainSettings, TrainWatch
+
+
+@dataclass(frozen=True, slots=True)
+class RecoverySettings:
+    """How a changed model learns to follow the original."""
+
+    minutes: float = 0.0
+    """Minutes of training; 0 = none. The number of steps follows from the speed at the beginning."""
+    steps: int | None = None
+    """Number of steps, instead of minutes."""
+    learning_rate: float = 1e-3
+    """Learning rate at its peak."""
+    tokens: int = 512
+    """Tokens of each document."""
+    batch_tokens: int = 2048
+    """Most tokens of a step."""
+    held_out: int = 16
+    """Documents that are never learnt from."""
+    seed: int = 0
+    """Seed of texts and initial values."""
+
+    def __post_init__(self) -> None:
+        for name in ("tokens", "batch_tokens", "held_out"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"recovery.{name}", "must be at least 1", getattr(self, name))
+        if self.minutes < 0 or (self.steps is not None and self.steps < 1):
+            raise ConfigError("recovery.minutes, .steps", "must not be below 0 and 1", (self.minutes, self.steps))
+        if self.batch_tokens < self.tokens:
+            raise ConfigError("recovery.batch_tokens", f"must have room for a document of {self.tokens} tokens", self.batch_tokens)
+
+    @property
+    def wanted(self) -> bool:
+        """Whether a recovery is asked for."""
+        return self.steps is not None or self.minutes > 0
+
+
+# Recovery: a changed model learns to follow the original. Loss: KL divergence from its predictions, on training parts of the text suites.
+# The caller chooses the trained parameters: low-rank additions where parts were cut out (train/low_rank.py), scales and minima of blocks
+# (grids.py).
+#     FOLDER/length.json    number of steps, and number format
+#     FOLDER/run/           the training, as `train` writes it
+
 
 LENGTH = "length.json"
 _TRIES = 3

@@ -1,32 +1,29 @@
-"""`compress`: try recipes on a kept model, measure them as they are served, and send the best within a budget through the gate.
-
-Stopped at any moment, the same call goes on where it was; with another budget or goal it uses the figures that are there already.
-
-HOME/tuning/KEY/results/      figures of each recipe
-HOME/tuning/KEY/deltas/ …     deltas made for it: see compress/scratch.py
-"""
+"""`compress`: recipes are tried on a kept model, and the best within a budget goes through the gate."""
 
 import json
+import shutil
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+from ingle.compress import pruning, quantiser
 from ingle.compress.calibration import CalibrationSettings, read_texts
-from ingle.compress.front import GOALS, Goal, Tried, best
-from ingle.compress.prune import VERSION as PRUNED
+from ingle.compress.front import GOALS, Goal, MeasureSettings, QualityLoss, Tried, best, loss_of, pace, quality
+from ingle.compress.pruning import VERSION as PRUNED
+from ingle.compress.pruning import PruneSettings, prunable_heads, prune
 from ingle.compress.quantising import VERSION as QUANTISED
-from ingle.compress.recipes import CompressionRecipe, RecipeGrid, RecipeStep, recipes
-from ingle.compress.recovery_settings import RecoverySettings
-from ingle.compress.scratch import Scratch, let_packs_go, scratch_of
-from ingle.compress.served import MeasureSettings, QualityLoss, loss_of, pace, quality
+from ingle.compress.quantising import QuantiseSettings, quantise
+from ingle.compress.recovery import RecoverySettings
 from ingle.core.candidate import Admit, Candidate
 from ingle.core.config import from_table, to_table
 from ingle.core.digest import digest_json
 from ingle.core.errors import ConfigError
-from ingle.core.files import write_atomic
+from ingle.core.files import os_errors, write_atomic
 from ingle.core.report import Event, Fact, Sink
+from ingle.core.spec import ModelConfig
 from ingle.engine.language_model import LanguageModel
 from ingle.engine.loading import open_model
 from ingle.engine.packs import kept_source, open_weights, read_pack
@@ -34,8 +31,171 @@ from ingle.home.deltas import delta_report, delta_tensors, get_delta, list_delta
 from ingle.home.kept import Kept, get_kept, remove
 from ingle.home.names import check_name
 from ingle.home.place import Home
+from ingle.home.staging import discard
 from ingle.measure.subjects import Row
 from ingle.train.making import DeltaJob, RunWatch, at_work, nobody
+
+# A scratch home beside a home: the same bases, models and data, but deltas and packs of its own, which are deleted with its folder.
+#
+# A search makes and serves its models here by the same code as everywhere. Nothing is kept unless the gate admits it.
+
+
+@dataclass(frozen=True)
+class Scratch(Home):
+    """A scratch home. Made by `scratch_of`."""
+
+    folder: Path = Path()
+
+    @property
+    def deltas(self) -> Path:
+        """Folder of its own deltas."""
+        return self.folder / "deltas"
+
+    @property
+    def packs(self) -> Path:
+        """Folder of its own packs."""
+        return self.folder / "packs"
+
+    @property
+    def tuning(self) -> Path:
+        """Folder of its own unfinished work."""
+        return self.folder / "tuning"
+
+
+def scratch_of(home: Home, kept: Kept, folder: Path) -> Scratch:
+    """Make a scratch home in which `kept` can be opened. Raises HomeError."""
+    scratch = Scratch(home.root, home.other_database, folder)
+    for digest in kept.deltas:
+        target = scratch.delta_folder(digest)
+        if not target.exists():
+            part = target.with_name(f".{target.name}.part")
+            with os_errors(target):
+                target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+                shutil.rmtree(part, ignore_errors=True)
+                shutil.copytree(home.delta_folder(digest), part)
+                part.replace(target)
+    return scratch
+
+
+def let_packs_go(home: Scratch, kept: Kept) -> None:
+    """Delete the packed weights of a model that was tried: they can be made again."""
+    discard(home, home.pack_folder(kept.digest))
+
+
+# Recipes of a search: from the registries of pruners and quantisers, the mildest of a family first.
+# A recipe is a chain of steps. Each step makes a delta on the result of the steps before it.
+
+
+@dataclass(frozen=True, slots=True)
+class RecipeStep:
+    """One step of a recipe: it makes one delta."""
+
+    settings: PruneSettings | QuantiseSettings
+
+    @property
+    def maker(self) -> str:
+        """Its maker, by the gate's name."""
+        return "prune" if isinstance(self.settings, PruneSettings) else "quantise"
+
+    @property
+    def family(self) -> str:
+        """Family of steps that differ only in how much they take away."""
+        if isinstance(self.settings, PruneSettings):
+            return f"{self.settings.structure} by {self.settings.pruner}"
+        return f"bits by {self.settings.method}"
+
+    def __str__(self) -> str:
+        """Text for people: `1/10 of layers by depth`, `4 bits by gptq`."""
+        if isinstance(self.settings, PruneSettings):
+            recovered = ", recovered" if self.settings.recovery.wanted else ""
+            return (
+                f"{Fraction(self.settings.share).limit_denominator(100)} of {self.settings.structure} by {self.settings.pruner}{recovered}"
+            )
+        return f"{self.settings.bits:g} bits by {self.settings.method}"
+
+    def make(self, home: Home, kept: Kept, name: str, admit: Admit, watch: RunWatch) -> Kept:
+        """Make the delta; return the model with it. Raises as `prune` and `quantise` do."""
+        if isinstance(self.settings, PruneSettings):
+            return prune(home, kept, name, self.settings, admit, watch).kept
+        return quantise(home, kept, name, self.settings, admit, watch).kept
+
+
+@dataclass(frozen=True, slots=True)
+class CompressionRecipe:
+    """A chain of steps."""
+
+    steps: tuple[RecipeStep, ...]
+
+    @property
+    def family(self) -> str:
+        """Family of the recipe; recipes of one family differ only in how much they take away."""
+        return " + ".join(step.family for step in self.steps)
+
+    def __str__(self) -> str:
+        return " + ".join(map(str, self.steps))
+
+
+@dataclass(frozen=True, slots=True)
+class RecipeGrid:
+    """Amounts that are tried of each kind."""
+
+    bits: tuple[float, ...] = (8.0, 5.5, 4.0, 3.75, 3.5, 3.0)
+    """Bits of quantisations."""
+    quantisers: tuple[str, ...] = ("gptq",)
+    """Quantisers to try; empty = all."""
+    layers: tuple[int, ...] = (1, 2, 3, 6)
+    """Numbers of layers to remove."""
+    channels: tuple[float, ...] = (1 / 24, 1 / 12, 1 / 6, 1 / 4)
+    """Shares of channels to remove, rounded to what speeds the kernels up."""
+    heads: tuple[int, ...] = (1,)
+    """Numbers of key-value groups to remove."""
+    pruners: tuple[str, ...] = ()
+    """Pruners to try; empty = for each structure the one that costs the least."""
+    pruned_bits: float = 4.0
+    """Bits in which pruned models are also tried: a pruning touches matrices, which are then served in 8. 0 = none."""
+
+
+def recipes(config: ModelConfig, grid: RecipeGrid, calibration: CalibrationSettings, recovery: RecoverySettings) -> list[CompressionRecipe]:
+    """List all recipes for a model of this config. Whether a quantisation applies to its file shows when it is tried."""
+    methods = grid.quantisers or quantiser.names()
+
+    def rounded(method: str, bits: float) -> RecipeStep:
+        return RecipeStep(QuantiseSettings(bits=bits, method=method, calibration=calibration))
+
+    quantised = [rounded(method, bits) for method in methods for bits in sorted(grid.bits, reverse=True)]
+    pruned = [
+        RecipeStep(PruneSettings(structure, share, method, calibration, recovery))
+        for structure, shares in _shares(config, grid).items()
+        for method in _methods(structure, grid)
+        for share in shares
+    ]
+    all_recipes = [CompressionRecipe((step,)) for step in (*quantised, *pruned)]
+    if grid.pruned_bits:
+        all_recipes += [CompressionRecipe((step, rounded(methods[-1], grid.pruned_bits))) for step in pruned]
+    return all_recipes
+
+
+def _methods(structure: pruning.Structure, grid: RecipeGrid) -> Sequence[str]:
+    known = pruning.names(structure)
+    return [name for name in grid.pruners if name in known] or [pruning.BEST[structure]]
+
+
+def _shares(config: ModelConfig, grid: RecipeGrid) -> dict[Any, list[float]]:
+    """Shares that leave whole parts, ascending, by structure."""
+    count, groups, lanes = len(config.layers), config.num_kv_heads, 32 if config.intermediate_size % 32 == 0 else 1
+    blocks = config.intermediate_size // lanes
+    by_structure: dict[Any, list[float]] = {"layers": [gone / count for gone in sorted(grid.layers) if gone < count]}
+    chosen = sorted({round(share * blocks) for share in grid.channels})
+    by_structure["channels"] = [gone / blocks for gone in chosen if 0 < gone < blocks]
+    by_structure["heads"] = [gone / groups for gone in sorted(grid.heads) if gone < groups] if prunable_heads(config) else []
+    return by_structure
+
+
+# `compress`: try recipes on a kept model, measure them as they are served, and send the best within a budget through the gate.
+# Stopped at any moment, the same call goes on where it was; with another budget or goal it uses the figures that are there already.
+#     HOME/tuning/KEY/results/      figures of each recipe
+#     HOME/tuning/KEY/deltas/ …     deltas made for it: see `Scratch`
+
 
 VERSION = 1
 """Changes when a recipe's figures mean something else than before."""

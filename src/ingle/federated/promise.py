@@ -21,7 +21,7 @@ Nothing is cut after the noise: the signal is cut before, number by number, to w
 the noise drawn is never more than that.
 
 What is outside of the promise: a home's votes. Each is one bit about examples that are in no sum. And arithmetic in float32, in which a
-record's gradient depends a little on those beside it; records are cut shorter by a thousandth for that (train/private.py).
+record's gradient depends a little on those beside it; records are cut shorter by a thousandth for that (train/by_document.py).
 """
 
 import os

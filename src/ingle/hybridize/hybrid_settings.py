@@ -6,9 +6,8 @@ from typing import Literal
 from ingle.core.config import check_seed
 from ingle.core.errors import ConfigError
 from ingle.core.spec import Memory
+from ingle.train.loop_settings import Schedule, TrainSettings
 from ingle.train.optimisers import OptimiserSettings
-from ingle.train.schedules import Schedule
-from ingle.train.settings import TrainSettings
 
 LEAST_TOKENS = 128
 """Fewest tokens of a document: there is room for a fact."""

@@ -55,20 +55,28 @@ from ingle.model.module import CausalLM, load_module
 from ingle.model.module_parts import Attend, PackedRows
 from ingle.model.tensor import size_of
 from ingle.model.tokenizer import Tokenizer
-from ingle.train.attention import attend_on
 from ingle.train.checkpoints import put_back
 from ingle.train.corpus import Corpus
-from ingle.train.kernel_memory import read_packed
+from ingle.train.forward import attend_on, read_packed
 from ingle.train.loop import train
-from ingle.train.losses import cross_entropy
-from ingle.train.making import DeltaJob, MadeDelta, RunWatch, Steps, delta_job, make_delta, nobody
-from ingle.train.need import LIBRARIES, TrainingPass, computed_bytes
-from ingle.train.objectives import Distillation, Objective, Predictions
+from ingle.train.loop_settings import TrainSettings, TrainWatch
+from ingle.train.making import (
+    LIBRARIES,
+    DeltaJob,
+    MadeDelta,
+    RunWatch,
+    Steps,
+    TrainingPass,
+    computed_bytes,
+    delta_job,
+    make_delta,
+    memory_errors,
+    nobody,
+    taught_nothing,
+)
+from ingle.train.objectives import Distillation, Objective, Predictions, cross_entropy
+from ingle.train.optimisers import DTYPES, choose, keep_few_programs
 from ingle.train.packing import Batch, Data, make_batch
-from ingle.train.precision import DTYPES, choose, keep_few_programs
-from ingle.train.report import taught_nothing
-from ingle.train.settings import TrainSettings, TrainWatch
-from ingle.train.trouble import memory_errors
 
 # Budget: how many groups may keep full attention, so that a state stays within its size.
 

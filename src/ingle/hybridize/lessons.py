@@ -35,11 +35,9 @@ from ingle.model.module import CausalLM
 from ingle.model.module_parts import Attend, PackedRows, RecurrentMemory
 from ingle.model.template import has_template
 from ingle.model.tokenizer import Tokenizer
-from ingle.train.attention import attend_on
 from ingle.train.corpus import Corpus, Wanted, corpus_of
-from ingle.train.encode import Document, Encoder
-from ingle.train.examples import Record
-from ingle.train.kernel_memory import read_packed
+from ingle.train.examples import Document, Encoder, Record
+from ingle.train.forward import attend_on, read_packed
 from ingle.train.making import nobody
 from ingle.train.objectives import States, TokenLoss
 from ingle.train.packing import Batch

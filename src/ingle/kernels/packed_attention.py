@@ -1,4 +1,4 @@
-"""Attention of packed documents in one row, forward and backward for training, in float32 (train/kernel_attention.py).
+"""Attention of packed documents in one row, forward and backward for training, in float32 (train/forward.py).
 
 A *task* is a block of queries of one group. Its rows are queries × the heads that share the group, so keys and values are read once for
 all. Visible tokens are cut into *runs* of neighbouring tokens, at most RUN of them; a run's scores stay in the cache. Forward: online

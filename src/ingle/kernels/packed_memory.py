@@ -1,4 +1,4 @@
-"""Memories of packed documents in one row, forward and backward for training, in float32 (train/kernel_memory.py).
+"""Memories of packed documents in one row, forward and backward for training, in float32 (train/forward.py).
 
 The gated delta rule S ← α S (I − β φ φᵀ) + β v φᵀ, y = S φ_q, in chunks of CHUNK tokens (arXiv 2412.06464 eqs. 8 and 9 and appendix),
 as model/module_parts.py has it in PyTorch. A *task* is one document of one group: a thread walks through its chunks, there and back,

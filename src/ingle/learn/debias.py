@@ -37,13 +37,22 @@ from ingle.measure.suites import find_suite, training_rows
 from ingle.model.checkpoint import Checkpoint
 from ingle.model.tokenizer import Tokenizer
 from ingle.train.corpus import Corpus, Member, corpus_of
-from ingle.train.encode import Document
-from ingle.train.equalising import ABOVE, BOTH, KEEP, SWAPPED, WORDS, Equalising
-from ingle.train.making import DeltaJob, MadeDelta, RunWatch, Steps, delta_job, make_delta, nobody
-from ingle.train.precision import keep_few_programs
-from ingle.train.report import training_facts
-from ingle.train.settings import TrainReport
-from ingle.train.trouble import memory_errors, smaller_batches
+from ingle.train.examples import Document
+from ingle.train.loop_settings import TrainReport
+from ingle.train.making import (
+    DeltaJob,
+    MadeDelta,
+    RunWatch,
+    Steps,
+    delta_job,
+    make_delta,
+    memory_errors,
+    nobody,
+    smaller_batches,
+    training_facts,
+)
+from ingle.train.objectives import ABOVE, BOTH, KEPT_TARGET, SWAPPED, WORDS, Equalising
+from ingle.train.optimisers import keep_few_programs
 from ingle.tuning.linears import chosen_layers
 
 METHOD = "equalised counterfactuals"
@@ -161,7 +170,7 @@ def _corpus(tokenizer: Tokenizer, lessons: Lessons, settings: DebiasSettings, sp
     members += [_pair(tokenizer, one, swapped) for one in lessons.pairs]
     members += [_pair(tokenizer, one, ABOVE) for one in lessons.asked]
     pieces = [_document([begin, *tokenizer.encode(text)[: most - 1]], 1) for text in lessons.texts]
-    members += [(f"text {number}", KEEP, pair) for number, pair in enumerate(zip(pieces[::2], pieces[1::2], strict=False))]
+    members += [(f"text {number}", KEPT_TARGET, pair) for number, pair in enumerate(zip(pieces[::2], pieces[1::2], strict=False))]
     return corpus_of("pairs", [one for one in members if _is_even(one)])
 
 

@@ -6,10 +6,9 @@ from typing import Literal
 from ingle.core.config import check_seed
 from ingle.core.errors import ConfigError
 from ingle.ethics.counterfactuals import check_groups
-from ingle.train.equalising import EqualSettings
+from ingle.train.loop_settings import Schedule, TrainSettings
+from ingle.train.objectives import EqualSettings
 from ingle.train.optimisers import OptimiserSettings
-from ingle.train.schedules import Schedule
-from ingle.train.settings import TrainSettings
 
 
 def _course() -> TrainSettings:

@@ -37,14 +37,22 @@ from ingle.robustness.prompts import LabelledPrompt
 from ingle.robustness.refusing import JudgedReply, asked, judged, shares
 from ingle.safety.answers import refuses
 from ingle.train.corpus import Member, corpus_of
-from ingle.train.encode import Encoder
-from ingle.train.examples import Record
-from ingle.train.hardening import ANSWER, KEEP, REFUSE, Hardening
-from ingle.train.making import DeltaJob, MadeDelta, RunWatch, Steps, delta_job, make_delta, nobody
-from ingle.train.precision import keep_few_programs
-from ingle.train.report import training_facts
-from ingle.train.settings import TrainReport, TrainSettings
-from ingle.train.trouble import memory_errors, smaller_batches
+from ingle.train.examples import Encoder, Record
+from ingle.train.loop_settings import TrainReport, TrainSettings
+from ingle.train.making import (
+    DeltaJob,
+    MadeDelta,
+    RunWatch,
+    Steps,
+    delta_job,
+    make_delta,
+    memory_errors,
+    nobody,
+    smaller_batches,
+    training_facts,
+)
+from ingle.train.objectives import ANSWER, KEEP, REFUSE, Hardening
+from ingle.train.optimisers import keep_few_programs
 from ingle.tuning.kept_model import subject_of
 from ingle.tuning.linears import chosen_layers
 

@@ -5,10 +5,9 @@ from dataclasses import dataclass, field
 from ingle.core.config import check_seed
 from ingle.core.errors import ConfigError
 from ingle.robustness.hardening import Amounts
-from ingle.train.hardening import PushSettings
+from ingle.train.loop_settings import Schedule, TrainSettings
+from ingle.train.objectives import PushSettings
 from ingle.train.optimisers import OptimiserSettings
-from ingle.train.schedules import Schedule
-from ingle.train.settings import TrainSettings
 
 
 def _course() -> TrainSettings:

@@ -15,7 +15,7 @@ from ingle.home.kept import Kept, get_kept
 from ingle.home.place import Home
 from ingle.learn.lesson_settings import LessonSettings, StyleSettings
 from ingle.model.tensor import size_of
-from ingle.train.need import LIBRARIES, TrainingPass, computed_bytes, low_rank_parameters
+from ingle.train.making import LIBRARIES, TrainingPass, computed_bytes, low_rank_parameters
 from ingle.tuning.linears import chosen_layers
 
 CURE = "It acts from memory all the same. When there is more memory: ingle learn --consolidate"

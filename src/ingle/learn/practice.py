@@ -22,9 +22,9 @@ from ingle.learn.lesson_settings import StyleSettings
 from ingle.learn.style_bounds import Bound, beginning
 from ingle.learn.trainable_model import TrainableModel
 from ingle.learn.work import LessonError
-from ingle.train.encode import Document
+from ingle.train.examples import Document
 from ingle.train.writing import Drawn, write_all
-from ingle.tuning.everyday import EVERYDAY
+from ingle.tuning.data import EVERYDAY
 
 _TOGETHER = 24
 """Answers written in one row. Each must mask the others' words, which takes time too."""

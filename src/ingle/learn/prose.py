@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from ingle.learn.trainable_model import Read, TrainableModel
-from ingle.train.encode import Document
-from ingle.train.losses import CHUNK, distillation
+from ingle.train.examples import Document
+from ingle.train.objectives import CHUNK, distillation
 from ingle.train.writing import Drawn, write_all
 
 BEGINNINGS = (

@@ -29,10 +29,9 @@ from ingle.learn.prose import Prose
 from ingle.learn.style_bounds import common_bounds
 from ingle.learn.trainable_model import TrainableModel
 from ingle.learn.work import LessonError
-from ingle.train.encode import Document
-from ingle.train.losses import log_probabilities
+from ingle.train.examples import Document
+from ingle.train.objectives import kto, log_probabilities
 from ingle.train.optimisers import OptimiserSettings, Trained
-from ingle.train.preference import kto
 
 _SHRINK, _LEAST_FACTOR = 0.85, 0.3
 _SURE = 0.999  # bounds ln (1 - p); a likelier token was no choice and stays

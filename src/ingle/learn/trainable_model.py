@@ -21,7 +21,7 @@ from ingle.home.place import Home
 from ingle.learn.lesson_documents import Turns, answered, prompt_ids
 from ingle.model.module import load_module
 from ingle.model.tokenizer import Tokenizer
-from ingle.train.encode import Document
+from ingle.train.examples import Document
 from ingle.train.forward import first_trained_layer
 from ingle.train.loop import determined
 from ingle.train.low_rank import LowRankLinear, all_tensors, kaiming
@@ -164,5 +164,5 @@ class TrainableModel:
 
 
 def best_dtype() -> torch.dtype:
-    """Return bfloat16 if the processor has instructions for it, else float32. Not by timing, as `train.precision`, so it never varies."""
+    """Return bfloat16 if the processor has instructions for it, else float32. Not by timing, as `train.optimisers`, so it never varies."""
     return torch.bfloat16 if torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported() else torch.float32

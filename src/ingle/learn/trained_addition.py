@@ -18,12 +18,11 @@ from ingle.model.module import CausalLM, load_module
 from ingle.train.checkpoints import put_back
 from ingle.train.corpus import Corpus
 from ingle.train.loop import train
-from ingle.train.making import DeltaJob
+from ingle.train.loop_settings import TrainReport, TrainSettings, TrainWatch
+from ingle.train.making import DeltaJob, smaller_batches
 from ingle.train.objectives import Objective, Predictions
+from ingle.train.optimisers import DTYPES, choose
 from ingle.train.packing import Data
-from ingle.train.precision import DTYPES, choose
-from ingle.train.settings import TrainReport, TrainSettings, TrainWatch
-from ingle.train.trouble import smaller_batches
 from ingle.tuning.kept_model import subject_of
 from ingle.tuning.linears import chosen_layers
 from ingle.tuning.low_rank import LowRankSettings

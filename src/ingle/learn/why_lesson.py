@@ -22,8 +22,7 @@ from ingle.home.lessons import get_lesson
 from ingle.home.place import Home
 from ingle.learn.lesson_settings import LessonSettings, StyleSettings
 from ingle.learn.teacher import ModelTeacher
-from ingle.train.making import RunWatch
-from ingle.train.trouble import stop_signals
+from ingle.train.making import RunWatch, stop_signals
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine

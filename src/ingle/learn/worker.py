@@ -153,7 +153,7 @@ def memory_bytes() -> int:
         return own_bytes()  # not the peak: on Linux a process begins with its parent's
     if platform == "win32":
         return 0
-    from ingle.train.trouble import peak_bytes
+    from ingle.train.making import peak_bytes
 
     return peak_bytes()
 

@@ -13,8 +13,7 @@ from ingle.core.errors import IngleError
 from ingle.page.account import STYLE_OF_VIEWS
 from ingle.page.session import COOKIE, Sessions, sign_in_url
 from ingle.page.troubles import said
-from ingle.scaling.sheet import Sheet, read_sheet, sweeps_of
-from ingle.scaling.sheet_page import PARTS_STYLE, sheet_body
+from ingle.scaling.sheet import PARTS_STYLE, Sheet, read_sheet, sheet_body, sweeps_of
 from ingle.serve.service import Service
 
 PATH = "/scaling"

@@ -1,26 +1,199 @@
-"""Advice: what an owner's budget buys by each lever, with intervals, and how likely each is the best.
+"""Advice: what an owner's budget buys by each lever, and how much the answers that a model will give weigh beside its training."""
 
-Every lever spends the budget in its best way. Its gain is the loss of the best model that the sweep has now, less the loss to expect. All
-levers are told by the same draws of the law, so that one which looks good only under an odd law doesn't look good alone.
-"""
-
+import re
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import numpy as np
 
-from ingle.core.energy import NOTHING, reported
+from ingle.core.config import overrides_of, to_table
+from ingle.core.energy import NOTHING, Energy, amount, reported
 from ingle.core.errors import ConfigError
-from ingle.scaling.budget import Budget, Cost
-from ingle.scaling.interval import LEVEL
+from ingle.core.files import write_atomic
+from ingle.energy.label import Label
+from ingle.home.place import Home
+from ingle.scaling.cost import Budget, Cost, Prices
+from ingle.scaling.frontier import stops_paying
+from ingle.scaling.interval import LEVEL, MOST_EXTRAPOLATION, Fit
 from ingle.scaling.lever import CommandLever, Errand, Lever, TrainingLever, difference
-from ingle.scaling.points import Floats, short
-from ingle.scaling.probing import probe_cost
-from ingle.scaling.routes import Outlook, Route, routes_of
-from ingle.scaling.settings import ScratchSettings, VocabularySettings
-from ingle.scaling.stopping import stops_paying
+from ingle.scaling.points import Floats, Place, short
+from ingle.scaling.probing import (
+    FOLDER,
+    KEPT,
+    Outlook,
+    Route,
+    finished,
+    fit_of,
+    probe_cost,
+    read_kept,
+    read_pairs,
+    routes_of,
+    speed_at,
+    texts_of,
+)
+from ingle.scaling.sweep import Sweep
+from ingle.scratch.scratch_settings import ScratchSettings, VocabularySettings
+from ingle.train.making import to_json
+
+# Demand: how many tokens a model will answer, and what serving them costs beside training (arXiv 2401.00448).
+#
+# A smaller model that trained longer costs more joules once, and fewer for every token. So the more is answered, the smaller is the model
+# that reaches a loss with the fewest joules in all.
+
+
+DAYS = 180
+"""Days that a model is used."""
+WINDOW_DAYS = 30
+"""Latest days of the ledger from which demand is told."""
+FORWARD = 1 / 3
+"""Share of a training token's operations that reading or writing it takes: 2·N of 6·N."""
+_TEXT = re.compile(r"\s*(\d+(?:\.\d+)?(?:e[+-]?\d+)?)\s*([kmg]?)\s*tok(?:en)?s?\s*/\s*(day|d|hour|h|week|w)\s*", re.IGNORECASE)
+_TIMES = {"": 1.0, "k": 1e3, "m": 1e6, "g": 1e9}
+_A_DAY = {"h": 24.0, "d": 1.0, "w": 1 / 7}
+_DRAWS = 300
+_SIZES, _LENGTHS = 49, 73
+
+
+@dataclass(frozen=True, slots=True)
+class Demand:
+    """Tokens that are read and written a day."""
+
+    tokens_a_day: float
+    source: str
+    """How it is known, for people."""
+
+
+def parse_demand(text: str) -> Demand:
+    """Read a demand: 2Mtokens/day, 300ktokens/h. Raises ConfigError."""
+    found = _TEXT.fullmatch(text)
+    if found and 0 <= (number := float(found[1])) < float("inf"):
+        return Demand(number * _TIMES[found[2].lower()] * _A_DAY[found[3][0].lower()], "as you said")
+    raise ConfigError("--serves", "must be tokens in a time", text, "For example 2Mtokens/day, 300ktokens/h or 5Mtokens/week.")
+
+
+def demand_of(answers: Iterable[tuple[str, Mapping[str, Any]]], now: datetime) -> Demand:
+    """Return the demand of this home, from the time (UTC, ISO 8601) and facts of each answer in its ledger.
+
+    Days are counted from the first answer within the last WINDOW_DAYS. Tokens that were known from before cost nothing and don't count.
+    """
+    since = now - timedelta(days=WINDOW_DAYS)
+    first, tokens = now, 0
+    for at, facts in answers:
+        when = datetime.fromisoformat(at)
+        when = when if when.tzinfo else when.replace(tzinfo=UTC)
+        if when < since:
+            continue
+        first = min(first, when)
+        read = int(facts.get("prompt_tokens") or 0) - int(facts.get("cached_tokens") or 0)
+        tokens += max(0, read) + int(facts.get("completion_tokens") or 0)
+    days = max(1.0, (now - first).total_seconds() / 86400)
+    return Demand(tokens / days, f"by this home's ledger, the last {days:.3g} days")
+
+
+def serving_energy(reports: Sequence[Mapping[str, Any]], labels: Sequence[tuple[Label, float]], parameters: float) -> tuple[Energy, str]:
+    """Return the energy of a served token at this size, and how it is known.
+
+    `labels`: energy labels of this home, with each model's parameters. Without one, a token in serving is reckoned as a third of one in
+    training.
+    """
+    known = [(label, size) for label, size in labels if size > 0 and _tokens(label)]
+    if known:
+        label, size = min(known, key=lambda one: abs(np.log(one[1] / parameters)))
+        energy = label.parts[0].energy
+        for part in label.parts[1:]:
+            energy = energy + part.energy
+        return energy.scaled(parameters / size / _tokens(label)), f"by the energy label of {label.model}, in proportion to size"
+    return speed_at(reports, parameters).energy.scaled(FORWARD), "reckoned as a third of a training token's"
+
+
+def _tokens(label: Label) -> int:
+    return sum(part.prompt_tokens + part.completion_tokens for part in label.parts)
+
+
+@dataclass(frozen=True, slots=True)
+class Lifetime:
+    """The cheapest model that reaches a loss, over all the days that it is used."""
+
+    parameters: float
+    low: float
+    """Of `parameters`, by the drawn laws."""
+    high: float
+    tokens: float
+    training: Energy
+    serving: Energy
+
+    @property
+    def energy(self) -> Energy:
+        """Training and serving together."""
+        return self.training + self.serving
+
+    def table(self) -> dict[str, Any]:
+        """Return plain values for JSON."""
+        numbers = {name: getattr(self, name) for name in ("parameters", "low", "high", "tokens")}
+        return numbers | {"training": self.training.table(), "serving": self.serving.table()}
+
+    def __str__(self) -> str:
+        size = f"{short(self.parameters)} parameters ({short(self.low)} – {short(self.high)}) on {short(self.tokens)} tokens"
+        return f"{size}: {amount(self.training.joules)} of training, {amount(self.serving.joules)} of serving"
+
+
+def cheapest(
+    fit: Fit, reports: Sequence[Mapping[str, Any]], labels: Sequence[tuple[Label, float]], loss: float, tokens_a_day: float,
+    days: float = DAYS,
+) -> Lifetime:  # fmt: skip
+    """Return the size that reaches a loss with the fewest joules of training and serving together.
+
+    Raises ConfigError for a loss that no size reaches within what the runs can say, and where runs have no energy.
+    """
+    if not any(reported(report) for report in reports):
+        raise ConfigError("--serves", "needs runs with their energy; this sweep has none")
+    sizes = np.geomspace(min(report["parameters"] for report in reports) / 4, max(report["parameters"] for report in reports) * 8, _SIZES)
+    training = np.array([speed_at(reports, size).energy.joules for size in sizes])
+    served = np.array([serving_energy(reports, labels, size)[0].joules for size in sizes]) * tokens_a_day * days
+    lengths = np.geomspace(min(report["tokens"] for report in reports) / 4, max(report["tokens"] for report in reports) * 40, _LENGTHS)
+    needed = _needed(fit, sizes, lengths, loss)
+    with np.errstate(invalid="ignore"):
+        joules = needed * training + served
+    joules = np.where(np.isfinite(joules), joules, np.inf)
+    can = np.isfinite(joules).any(axis=1)
+    if can.mean() < 0.5:
+        cure = "Give a smaller budget, or more and larger runs."
+        raise ConfigError(
+            "--serves", f"can't be answered: no size reaches {loss:.3f} within {MOST_EXTRAPOLATION:g} times the largest run", "", cure
+        )
+    best = joules[can].argmin(axis=1)
+    low, middle, high = np.quantile(sizes[best], [(1 - LEVEL) / 2, 0.5, (1 + LEVEL) / 2])
+    at = int(np.abs(np.log(sizes / middle)).argmin())
+    tokens = float(np.median(needed[can][:, at][np.isfinite(needed[can][:, at])]))
+    train = speed_at(reports, sizes[at]).energy.scaled(tokens)
+    serve = serving_energy(reports, labels, sizes[at])[0].scaled(tokens_a_day * days)
+    return Lifetime(float(sizes[at]), float(low), float(high), tokens, train, serve)
+
+
+def _needed(fit: Fit, sizes: Floats, lengths: Floats, loss: float) -> Floats:
+    """Return how many tokens each size needs for a loss under each of some drawn laws, [draws, sizes]; inf where it is too far."""
+    places = [Place(size, length) for size in sizes for length in lengths]
+    laws = fit.samples(places)
+    chosen = np.random.default_rng(7).permutation(len(laws))[:_DRAWS]
+    losses = laws[chosen].reshape(len(chosen), len(sizes), len(lengths))
+    reached = losses <= loss
+    first = reached.argmax(axis=2)
+    draws, columns = np.indices(first.shape)
+    above, below = losses[draws, columns, np.maximum(first - 1, 0)], losses[draws, columns, first]
+    share = np.clip((above - loss) / np.maximum(above - below, 1e-12), 0.0, 1.0)
+    logs = np.log(lengths)
+    tokens: Floats = np.exp(logs[np.maximum(first - 1, 0)] + share * (logs[first] - logs[np.maximum(first - 1, 0)]))
+    far = 6.0 * sizes * tokens > MOST_EXTRAPOLATION * fit.largest
+    return np.where(reached.any(axis=2) & ~far, tokens, np.inf)
+
+
+# Advice: what an owner's budget buys by each lever, with intervals, and how likely each is the best.
+# Every lever spends the budget in its best way. Its gain is the loss of the best model that the sweep has now, less the loss to expect. All
+# levers are told by the same draws of the law, so that one which looks good only under an odd law doesn't look good alone.
+
 
 STEPS = 24
 """Budgets at which diminishing returns are looked for."""
@@ -244,3 +417,74 @@ def _with_chances(offers: Sequence[Offer]) -> list[Offer]:
     best = losses == losses.min(axis=0)
     chances = iter((best / best.sum(axis=0)).mean(axis=1))
     return [offer if offer.losses is None else replace(offer, probability_best=float(next(chances))) for offer in offers]
+
+
+# Reads what a home knows of a sweep, and writes what is advised.
+#     HOME/scaling/NAME/advice.json         offers, see advise.py
+#     HOME/scaling/NAME/offers/LEVER.toml   settings of an offer, for `ingle train`
+
+
+ADVICE, OFFERS = "advice.json", "offers"
+
+
+def outlook_of(home: Home, sweep: Sweep, prices: Prices) -> Outlook:
+    """Return what is known of a sweep. Raises ConfigError where it has too few finished runs for a law."""
+    pairs = read_pairs(sweep)
+    fit = fit_of(sweep, pairs)
+    texts = texts_of(home, pairs)
+    return Outlook(sweep.name, sweep.folder, sweep.settings, sweep.prepared, texts, finished(sweep), fit, pairs, read_kept(sweep), prices)
+
+
+def served(outlook: Outlook, advice: Advice, demand: Demand, labels: Sequence[tuple[Label, float]]) -> dict[str, Any]:
+    """Return which size is the cheapest for the loss of the best offer without a change of settings: when serving counts, and when not.
+
+    Raises ConfigError where these runs can't say it.
+    """
+    lawful = [offer for offer in advice.offers if offer.route is not None and offer.route.settings == outlook.settings]
+    gains = [offer.gain for offer in lawful if offer.gain is not None]
+    loss = advice.incumbent["loss"] - max([0.0, *gains])
+    without, within = (cheapest(outlook.fit, outlook.reports, labels, loss, tokens) for tokens in (0.0, demand.tokens_a_day))
+    how = serving_energy(outlook.reports, labels, within.parameters)[1]
+    ignoring = serving_energy(outlook.reports, labels, without.parameters)[0].scaled(demand.tokens_a_day * DAYS) + without.training
+    said = f"For {loss:.3f} and {short(demand.tokens_a_day)} tokens a day ({demand.source}) over {DAYS} days the cheapest is {within}."
+    saved = f"The cheapest to train, {short(without.parameters)} on {short(without.tokens)}, would take {amount(ignoring.joules)} in all."
+    return {
+        "tokens_a_day": demand.tokens_a_day, "source": demand.source, "days": DAYS, "loss": loss, "cheapest": within.table(),
+        "cheapest_to_train": without.table() | {"all": ignoring.table()}, "energy_of_a_token": how, "said": [said, saved],
+    }  # fmt: skip
+
+
+def write_advice(sweep: Sweep, advice: Advice, serving: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Write an advice and the settings of its offers, and return its table."""
+    table = advice.table() | ({"serving": dict(serving)} if serving else {})
+    folder = sweep.folder / OFFERS
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for offer in advice.offers:
+        if offer.settings is not None:
+            lines = [f"# {offer.do}", *(line.replace("=", " = ", 1) for line in overrides_of(to_table(offer.settings)))]
+            write_atomic(folder / f"{offer.lever}.toml", ("\n".join(lines) + "\n").encode(), mode=0o600)
+    write_atomic(sweep.folder / ADVICE, to_json(table), mode=0o600)
+    return table
+
+
+def keep_report(sweep: Sweep, lever: str, report: Mapping[str, Any]) -> None:
+    """Keep the report of a model that a lever's command made."""
+    folder = sweep.folder / FOLDER / KEPT
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    write_atomic(folder / f"{lever}.json", to_json(dict(report)), mode=0o600)
+
+
+def rows(advice: Advice) -> list[tuple[str, str, str, str, str, str]]:
+    """Return (lever, gain, interval, chance of being the best, cost, until when it pays) for people."""
+    table = []
+    for offer in advice.offers:
+        if offer.gain is None or offer.low is None or offer.high is None:
+            table.append((offer.lever, "not measured" if offer.cost is None else "over budget", "", "", "", ""))
+            continue
+        assert offer.cost is not None, "what is measured has a cost"
+        stops = "" if offer.stops_paying is None else advice.budget.said(offer.stops_paying)
+        spent = f"{offer.cost.minutes:.3g} min, {amount(offer.cost.energy.joules)}"
+        table.append(
+            (offer.lever, f"{offer.gain:+.3f}", f"{offer.low:+.3f} – {offer.high:+.3f}", f"{offer.probability_best:.0%}", spent, stops)
+        )
+    return table

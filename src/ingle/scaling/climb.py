@@ -23,19 +23,17 @@ from ingle.core.config import to_table
 from ingle.core.digest import digest_bytes
 from ingle.core.errors import Interrupted
 from ingle.model.module import CausalLM
-from ingle.scaling.first_values import new_module
-from ingle.scaling.prepared import HeldOut, Prepared, held_out_of, rows_of
-from ingle.scaling.runs import RunSettings
-from ingle.scaling.shape import config_of
-from ingle.train.checkpoints import put_back
-from ingle.train.forks import forked_at
+from ingle.scaling.sweep_settings import RunSettings
+from ingle.scratch.first_model import new_module
+from ingle.scratch.scratch_settings import config_of
+from ingle.scratch.texts import HeldOut, Prepared, held_out_of, rows_of
+from ingle.train.checkpoints import forked_at, put_back
 from ingle.train.forward import final_states
 from ingle.train.loop import determined, train
-from ingle.train.losses import log_probabilities
-from ingle.train.making import provenance
+from ingle.train.loop_settings import TrainProgress, TrainReport, TrainSettings, TrainWatch
+from ingle.train.making import TrainError, provenance
+from ingle.train.objectives import log_probabilities
 from ingle.train.packing import make_batch, plan
-from ingle.train.settings import TrainProgress, TrainReport, TrainSettings, TrainWatch
-from ingle.train.trouble import TrainError
 
 BATCH = 4096
 """Most tokens of held-out text in a batch."""

@@ -1,15 +1,110 @@
-"""Cost of a sweep: a few steps of each size are timed, on as many cores as will train, and all runs are reckoned from that."""
+"""Cost and budget of a sweep: steps are timed, and the widest design that the budget pays is planned."""
 
+import re
+import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from statistics import median
+from typing import Any, Literal
+
+import numpy as np
 
 from ingle.core.config import to_table
-from ingle.core.energy import NOTHING, Energy, total
-from ingle.scaling.budget import Cost, Prices
-from ingle.scaling.prepared import Prepared
+from ingle.core.energy import JOULES_PER_WH, NOTHING, Energy, amount, total
+from ingle.core.errors import ConfigError
+from ingle.scaling.interval import fit_points
+from ingle.scaling.points import Place, Point
 from ingle.scaling.runners.local import run_jobs
-from ingle.scaling.runs import RunSettings, climb_flops, climbs_of
+from ingle.scaling.sweep_settings import LEAST_STEPS, RunSettings, SweepSettings, climb_flops, climbs_of, foretold_of, runs_of, shorter
+from ingle.scratch.texts import Prepared
+
+# Budgets: minutes, joules, money or operations, as people say them: 30min, 2h, 200kJ, 0.1kWh, 2EUR, 2e14flop.
+
+
+Unit = Literal["minutes", "joules", "money", "flops"]
+_UNITS: dict[str, tuple[Unit, float]] = {
+    "s": ("minutes", 1 / 60), "min": ("minutes", 1.0), "minutes": ("minutes", 1.0), "h": ("minutes", 60.0), "j": ("joules", 1.0),
+    "kj": ("joules", 1e3), "mj": ("joules", 1e6), "wh": ("joules", JOULES_PER_WH), "kwh": ("joules", 1e3 * JOULES_PER_WH),
+    "flop": ("flops", 1.0), "flops": ("flops", 1.0), "gflop": ("flops", 1e9), "tflop": ("flops", 1e12),
+}  # fmt: skip
+_TEXT = re.compile(r"\s*((?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:e[+-]?[0-9]+)?)\s*([A-Za-z€$]+)\s*", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class Prices:
+    """Section `[costs]` of config.toml: what this machine costs its owner."""
+
+    kwh: float = 0.30
+    """Price of a kilowatt-hour."""
+    hour: float = 0.0
+    """Price of an hour of the machine; 0 for one's own."""
+    currency: str = "EUR"
+
+    def __post_init__(self) -> None:
+        for name in ("kwh", "hour"):
+            if not 0 <= getattr(self, name) < float("inf"):
+                raise ConfigError(f"costs.{name}", "must be 0 or more", getattr(self, name))
+
+    def of(self, hours: float, energy: Energy) -> float:
+        """Return the price of so many hours and this energy."""
+        return hours * self.hour + energy.wh / 1000 * self.kwh
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """Cost of some runs."""
+
+    minutes: float
+    """Minutes by the clock."""
+    energy: Energy
+    money: float
+    flops: float = 0.0
+    core_minutes: float = 0.0
+
+    def table(self) -> dict[str, object]:
+        """Return a table for JSON."""
+        names = ("minutes", "core_minutes", "flops", "money")
+        return {name: getattr(self, name) for name in names} | {"energy": self.energy.table()}
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """A limit of one kind."""
+
+    unit: Unit
+    amount: float
+    currency: str = ""
+
+    def spent(self, cost: Cost) -> float:
+        """Return how much of the budget's kind something costs."""
+        return cost.energy.joules if self.unit == "joules" else float(getattr(cost, self.unit))
+
+    def said(self, value: float) -> str:
+        """Return an amount of this kind, for people."""
+        if self.unit == "joules":
+            return amount(value)
+        words = {"minutes": f"{value:.3g} min", "money": f"{value:.2g} {self.currency}", "flops": f"{value:.2g} FLOP"}
+        return words[self.unit]
+
+    def __str__(self) -> str:
+        return self.said(self.amount)
+
+
+def parse_budget(text: str, prices: Prices) -> Budget:
+    """Read a budget. Raises ConfigError for an unknown unit, with the known ones."""
+    found = _TEXT.fullmatch(text)
+    if found:
+        number, unit = float(found[1]), found[2]
+        kind, factor = _UNITS.get(unit.lower(), ("money", 1.0))
+        known = unit.lower() in _UNITS or unit.upper() == prices.currency.upper()
+        if known and 0 < number < float("inf"):
+            return Budget(kind, number * factor, prices.currency if kind == "money" else "")
+    cure = f"For example 30min, 2h, 200kJ, 0.1kWh, 2{prices.currency} or 2e14flop."
+    raise ConfigError("--budget", "must be a number above 0 with its unit", text, cure)
+
+
+# Cost of a sweep: a few steps of each size are timed, on as many cores as will train, and all runs are reckoned from that.
+
 
 START_S = 4.0
 """Seconds until a process trains: PyTorch's import, and the text."""
@@ -71,3 +166,187 @@ def _mean(speeds: Sequence[Speed]) -> Speed:
     energy = total(speed.energy for speed in speeds).scaled(1 / len(speeds))
     seconds, wall = (sum(getattr(speed, name) for speed in speeds) / len(speeds) for name in ("seconds", "wall"))
     return Speed(seconds, energy, wall)
+
+
+# From a budget to a plan: the widest design whose runs, the foretold one included, cost no more than the budget.
+# A fourth size is worth more than a second seed (bench/scaling_fit.py), and longer runs more than more of them: so designs are tried from
+# the widest to the narrowest, and the first that fits is made as long as the budget and the text allow.
+
+
+SHORTEST = 0.6
+"""Least share of a design's lengths: before its models read too little, the next design's are smaller."""
+_STEP = 0.97
+"""Lengths are tried in steps of this factor."""
+
+
+@dataclass(frozen=True, slots=True)
+class Design:
+    """Sizes, lengths and a foretold run that belong together; it has about four times the compute of the largest other run."""
+
+    sizes: tuple[str, ...]
+    tokens: tuple[int, ...]
+    foretold_size: str
+    foretold_tokens: int
+
+    def settings(self, begun: SweepSettings) -> SweepSettings:
+        """Return these settings with this design."""
+        return replace(
+            begun, sizes=self.sizes, tokens=self.tokens, foretold_size=self.foretold_size, foretold_tokens=self.foretold_tokens,
+            more_seeds=min(begun.more_seeds, len(self.sizes)),
+        )  # fmt: skip
+
+
+DESIGNS = (
+    Design(("2x64", "2x128", "3x128", "5x128"), (1_500_000, 3_000_000, 6_000_000), "6x192", 9_500_000),
+    Design(("2x64", "2x128", "3x128"), (1_000_000, 2_000_000, 4_000_000), "4x192", 5_600_000),
+)
+"""Lengths of two tokens a parameter and more: with less, a model is still finding words, and its loss follows no such law (LOG.md)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """A plan that fits, and its cost."""
+
+    settings: SweepSettings
+    sweep: Cost
+    """Cost of the runs that the law is fitted to."""
+    foretold: Cost
+    """Cost of the foretold run."""
+
+    @property
+    def whole(self) -> Cost:
+        """Cost of everything: the foretold run comes after the others."""
+        names = ("minutes", "energy", "money", "flops", "core_minutes")
+        return Cost(*(getattr(self.sweep, name) + getattr(self.foretold, name) for name in names))
+
+
+@dataclass(frozen=True, slots=True)
+class CostModel:
+    """Cost of a token here, and how many trainings run side by side."""
+
+    speeds: Mapping[str, Speed]
+    workers: int
+    prices: Prices
+
+    @property
+    def busy(self) -> float:
+        """Times as long as on a quiet machine, when the sizes were timed: beside other programs."""
+        return median(speed.busy for speed in self.speeds.values())
+
+    def cost(self, runs: Sequence[RunSettings], prepared: Prepared) -> Cost:
+        """Reckon what these runs cost."""
+        return cost_of(runs, prepared, self.speeds, self.workers, self.prices)
+
+
+def sizes_to_time(settings: SweepSettings, designs: Sequence[Design]) -> tuple[str, ...]:
+    """Return the sizes whose speed a plan needs."""
+    named = {size for design in designs for size in (*design.sizes, design.foretold_size)}
+    return tuple(dict.fromkeys([*settings.sizes, settings.foretold_size, *sorted(named)]))
+
+
+def fitted(settings: SweepSettings, budget: Budget, prepared: Prepared, machine: CostModel) -> Planned:
+    """Return the widest design that the budget pays for. Raises ConfigError for a budget, or a text, that is too small for any."""
+    least: Planned | None = None
+    for design in DESIGNS:
+        settings = design.settings(settings)
+        share = min(_most_text(settings, prepared), 8.0)
+        while share >= SHORTEST and share * min(settings.tokens) >= LEAST_STEPS * settings.batch_tokens:
+            least = costed(shorter(settings, share), prepared, machine)
+            if budget.spent(least.whole) <= budget.amount:
+                return least
+            share *= _STEP
+    if least is None:
+        want = DESIGNS[-1].foretold_tokens * SHORTEST / settings.epochs
+        rule = f"must hold at least {want / 1e6:.1f}M tokens for the smallest plan"
+        raise ConfigError("data.sources", rule, f"{prepared.tokens / 1e6:.2f}M", "Give more text, or set epochs above 1.")
+    cost = budget.said(budget.spent(least.whole))
+    raise ConfigError("--budget", "is too small for any plan", f"{budget}; the smallest takes {cost}", "Raise it.")
+
+
+def refused(planned: Planned, budget: Budget) -> ConfigError | None:
+    """Return the error of a plan that costs more than the budget."""
+    spent = budget.spent(planned.whole)
+    if spent <= budget.amount:
+        return None
+    cure = "Name fewer sizes or fewer tokens, or leave them out and let the budget choose."
+    return ConfigError("this plan", f"costs {budget.said(spent)}, more than the budget of {budget}", "", cure)
+
+
+def costed(settings: SweepSettings, prepared: Prepared, machine: CostModel) -> Planned:
+    """Return a plan with its cost. Raises ConfigError where the text is too short."""
+    foretold = foretold_of(settings, prepared)
+    return Planned(settings, machine.cost(runs_of(settings, prepared), prepared), machine.cost([foretold], prepared))
+
+
+def _most_text(settings: SweepSettings, prepared: Prepared) -> float:
+    """The largest factor for all lengths at which the text still lasts."""
+    longest = max(*settings.tokens, settings.foretold_tokens)
+    return prepared.tokens * settings.epochs / (longest + settings.batch_tokens)
+
+
+def cost_table(planned: Planned, machine: CostModel) -> dict[str, Any]:
+    """Return what a plan costs, as a table for plan.json."""
+    speeds = {size: {"tokens_per_s": 1 / one.seconds, "energy": one.energy.table()} for size, one in machine.speeds.items()}
+    parts = {"sweep": planned.sweep, "foretold": planned.foretold, "whole": planned.whole}
+    costs = {name: cost.table() for name, cost in parts.items()}
+    return {"cost": costs, "workers": machine.workers, "speeds": speeds, "busy": round(machine.busy, 2)}
+
+
+# How sure a law will be, said before a single run: the sweep is simulated, and the width of its prediction measured.
+
+
+NOISE = 0.006
+"""Spread of one run around the law, relative to its loss, as these sweeps have it (docs/scaling.md)."""
+_FLOOR, _SIZE, _DATA = 0.9, (9.0, 0.25), (14.0, 0.25)
+"""A law like those that these sweeps gave, in bits per byte: floor, and factor and exponent of parameters and of tokens."""
+_ROUNDS = 5
+
+
+def expected_width(settings: SweepSettings, prepared: Prepared) -> float:
+    """Return the width of the prediction's 90 % interval to expect, relative to the loss: the median of a few simulated sweeps."""
+    runs, foretold = runs_of(settings, prepared), foretold_of(settings, prepared)
+    draw, widths = np.random.default_rng(0), []
+    for _ in range(_ROUNDS):
+        kicks = np.exp(NOISE * draw.standard_normal(len(runs)))
+        points = [
+            Point(run.parameters, run.tokens, _loss(run) * float(kick), run.unique or run.tokens, run.train.seed)
+            for run, kick in zip(runs, kicks, strict=True)
+        ]
+        [said] = fit_points(points).predict([Place(foretold.parameters, foretold.tokens, foretold.unique or foretold.tokens)])
+        widths.append((said.high - said.low) / said.loss)
+    return statistics.median(widths)
+
+
+def _loss(run: RunSettings) -> float:
+    loss: float = _FLOOR + _SIZE[0] * run.parameters ** -_SIZE[1] + _DATA[0] * run.tokens ** -_DATA[1]
+    return loss
+
+
+# Cost of a token with a lever and without, timed in one sitting: a machine is busier in one hour than in the next.
+
+
+TIMES = 3
+"""Times that each run is timed, in turn with the others."""
+Timed = tuple[RunSettings, Prepared]
+
+
+def relative_costs(without: Timed, others: Sequence[Timed]) -> list[tuple[float, float]]:
+    """Return (seconds, joules) of a token of each other run, as multiples of those of the run without a lever. Raises TrainError."""
+    texts = dict[str, list[RunSettings]]()
+    for run, prepared in (without, *others):
+        texts.setdefault(prepared.folder, []).append(run)
+    orders = list(texts.values())
+    heard: dict[str, list[tuple[float, float]]] = {}
+    counts = [0] * len(orders)
+
+    def hear(number: int, header: dict[str, Any], _data: bytes) -> None:
+        if header["kind"] == "time":
+            run = orders[number][counts[number] % len(orders[number])]
+            counts[number] += 1
+            heard.setdefault(run.key, []).append((header["seconds_per_token"], header["energy"]["joules"]))
+
+    jobs = [{"call": "time", "runs": to_table(runs * TIMES), "prepared": text} for text, runs in texts.items()]
+    run_jobs(jobs, 1, hear, lambda: False)
+    seconds, joules = ({key: statistics.median(value[i] for value in values) for key, values in heard.items()} for i in (0, 1))
+    key = without[0].key
+    return [(seconds[run.key] / seconds[key], joules[run.key] / joules[key] if joules[key] else 1.0) for run, _ in others]

@@ -17,8 +17,8 @@ from typing import Any, Protocol
 from ingle.core.config import from_table
 from ingle.core.errors import ConfigError, Interrupted, raised
 from ingle.core.process import end_worker, read_message, write_message
-from ingle.scaling.runs import RunSettings
-from ingle.train.trouble import TrainError
+from ingle.scaling.sweep_settings import RunSettings
+from ingle.train.making import TrainError
 
 MOST_LOSSES = 5
 """Workers that may be lost one after the other without a single step between; then something is wrong with the job itself."""

@@ -1,38 +1,285 @@
-"""Probes of levers: pairs of the smallest runs, with and without each lever, on the same held-out text.
+"""Evidence for levers: pairs of runs that differ in one setting, and how far what they show is believed elsewhere.
 
-HOME/scaling/NAME/probes/runs/KEY.json, texts/KEY.npy   runs with a lever, as the sweep's own (scaling/sweep.py)
-HOME/scaling/NAME/probes/pairs.json                     which belongs to which
-HOME/scaling/NAME/probes/kept/LEVER.json                a model that a command made, read on the same text
-
-The worse half of the levers ends with the first size, the others go on to the next one (successive halving). They are compared at equal
-seconds: a lever whose tokens cost more gets fewer of them, by the law.
+A lever's offset is the logarithm of a pair's losses beyond what the law says of their places: a hybrid of 0.83 million parameters is not
+compared with a transformer of 0.82 million as if both were of one size. What a token costs is compared, too.
 """
 
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
-from ingle.core.errors import ConfigError
+from ingle.core.energy import Energy, reported
+from ingle.core.errors import ConfigError, Interrupted
 from ingle.core.files import write_atomic
 from ingle.core.report import Sink
+from ingle.engine.language_model import LanguageModel
+from ingle.engine.scoring import score
 from ingle.home.place import Home
-from ingle.scaling.budget import Cost
-from ingle.scaling.cost import cost_of
-from ingle.scaling.evidence import ProbePair, pair_of, residuals, speed_at
+from ingle.measure.subjects import Progress, begin_id, silent
+from ingle.scaling.cost import Budget, Cost, Prices, Speed, cost_of, relative_costs
 from ingle.scaling.interval import Fit, fit_points, forms_for
 from ingle.scaling.lever import TrainingLever, difference
-from ingle.scaling.points import write_points
-from ingle.scaling.prepared import Prepared, find_prepared, held_out_texts, prepare
-from ingle.scaling.routes import Outlook
-from ingle.scaling.runs import RunSettings, point_of
-from ingle.scaling.side_by_side import relative_costs
+from ingle.scaling.points import Floats, Place, Point, write_points
 from ingle.scaling.sweep import CSV, RUNS, Sweep, run_sweep
-from ingle.scaling.sweep_settings import SweepSettings, run_of
+from ingle.scaling.sweep_settings import LADDER, LEAST_STEPS, RunSettings, SweepSettings, point_of, run_of, rung
+from ingle.scratch.scratch_settings import config_of, parameters_of
+from ingle.scratch.texts import Prepared, find_prepared, held_out_texts, prepare, rows_read
 from ingle.train.making import RunWatch, nobody, to_json
+
+
+@dataclass(frozen=True, slots=True)
+class ProbePair:
+    """Two runs of one size and seed that read as many tokens; one has the lever."""
+
+    lever: str
+    changed: Mapping[str, Any]
+    """Settings that differ."""
+    prepared: str
+    """Folder name of the text that the run with the lever read."""
+    size: str
+    after: Point
+    """With the lever."""
+    before: Point
+    """Without it."""
+    seconds: float = 1.0
+    """Time of a token, as a multiple of that without the lever, timed side by side."""
+    joules: float = 1.0
+    """Energy of a token, likewise."""
+
+
+def pair_of(row: Mapping[str, Any], after: Mapping[str, Any], before: Mapping[str, Any]) -> ProbePair:
+    """Return a pair of reports. `row`: its lever, its change, and what a token costs."""
+    lever, changed, prepared = row["lever"], row["changed"], row["prepared"]
+    return ProbePair(lever, changed, prepared, after["size"], point_of(after), point_of(before), row["seconds"], row["joules"])
+
+
+def _seconds(report: Mapping[str, Any]) -> float:
+    return float(report["seconds"] / report["tokens"])
+
+
+def _joules(report: Mapping[str, Any]) -> float:
+    energy = reported(report)
+    return energy.joules / report["tokens"] if energy else 0.0
+
+
+def speed_at(reports: Sequence[Mapping[str, Any]], parameters: float) -> Speed:
+    """Return the cost of a token at some size, from the sweep's own runs: a straight line between the logarithms, the last slope beyond."""
+    sizes = sorted({report["parameters"] for report in reports})
+    medians = [
+        [_median([table for table in reports if table["parameters"] == size], what) for size in sizes] for what in (_seconds, _joules)
+    ]
+    seconds, joules = (_line(sizes, values, parameters) for values in medians)
+    metered = [energy for report in reports if (energy := reported(report))]
+    whole = sum(energy.joules for energy in metered) or 1.0
+    low, high = (joules * sum(getattr(energy, name) for energy in metered) / whole for name in ("low", "high"))
+    return Speed(seconds, Energy(joules, low, high, metered[0].source) if metered else Energy(0.0, 0.0, 0.0, ""))
+
+
+def _median(reports: Sequence[Mapping[str, Any]], what: Callable[[Mapping[str, Any]], float]) -> float:
+    return float(np.median([what(report) for report in reports]))
+
+
+def _line(sizes: Sequence[float], values: Sequence[float], at: float) -> float:
+    """Interpolate between logarithms. Beyond the ends, cost grows in proportion to size, or as between the last two where that is more."""
+    if min(values) <= 0:
+        return 0.0
+    x, y = np.log(sizes), np.log(values)
+    wanted = math.log(at)
+    if wanted <= x[-1]:
+        return float(np.exp(np.interp(wanted, x, y)))
+    slope = max(1.0, (y[-1] - y[-2]) / (x[-1] - x[-2])) if len(x) > 1 else 1.0
+    return float(np.exp(y[-1] + slope * (wanted - x[-1])))
+
+
+def residuals(pair: ProbePair, fit: Fit) -> Floats:
+    """Return the offset that a pair shows under each drawn law: [draws]."""
+    laws = np.log(fit.samples([pair.after, pair.before]))
+    result: Floats = math.log(pair.after.loss / pair.before.loss) - (laws[:, 0] - laws[:, 1])
+    return result
+
+
+def differences(pairs: Sequence[ProbePair], fit: Fit) -> float:
+    """Return the variance of a lever's true offset between sizes, of all levers together.
+
+    It is believed to be at least that of a run: two sizes are at least as different as two runs of one.
+    """
+    groups: dict[tuple[str, str], list[float]] = {}
+    for pair in pairs:
+        groups.setdefault((pair.lever, repr(sorted(pair.changed.items()))), []).append(float(np.median(residuals(pair, fit))))
+    freedom = sum(len(group) - 1 for group in groups.values())
+    seen = sum(float(np.var(group)) * len(group) for group in groups.values()) / freedom if freedom else 0.0
+    return max(seen - 2 * fit.noise**2, fit.noise**2)
+
+
+def offset(pairs: Sequence[ProbePair], fit: Fit, spread: float, rng: np.random.Generator) -> Floats:
+    """Return draws of a change's offset at a new size: [draws]. `spread`: the variance between sizes; zeros without pairs."""
+    if not pairs:
+        return np.zeros(len(fit.samples([])))
+    seen = np.mean([residuals(pair, fit) for pair in pairs], axis=0)
+    variance = spread + (2 * fit.noise**2 + spread) / len(pairs)
+    result: Floats = seen + math.sqrt(variance) * rng.standard_normal(len(seen))
+    return result
+
+
+# Routes: each way to spend a budget by training, as a size under some settings, with what a token costs and what it is worth.
+
+
+@dataclass(frozen=True, slots=True)
+class Outlook:
+    """All that is known when advice is asked for."""
+
+    name: str
+    folder: Path
+    """Folder of the sweep."""
+    settings: SweepSettings
+    prepared: Prepared
+    texts: Mapping[str, Prepared]
+    """Texts that probes read, by the name of their folder."""
+    reports: Sequence[Mapping[str, Any]]
+    """Finished runs of the sweep."""
+    fit: Fit
+    pairs: Sequence[ProbePair]
+    """Probes of levers."""
+    kept: Mapping[str, Mapping[str, Any]]
+    """Reports of models that commands made, by lever, read on the sweep's held-out text."""
+    prices: Prices
+
+    @property
+    def incumbent(self) -> Mapping[str, Any]:
+        """Report of the best model that the sweep has now."""
+        return min(self.reports, key=lambda report: float(report["loss"]))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Route:
+    """One size under one change of the settings."""
+
+    settings: SweepSettings
+    prepared: Prepared
+    size: str
+    parameters: int
+    speed: Speed
+    offset: Floats
+    """Draws of the logarithm by which its loss differs from the law's."""
+    prices: Prices
+
+    @property
+    def least(self) -> int:
+        """Fewest tokens that are worth a run."""
+        return LEAST_STEPS * self.settings.batch_tokens
+
+    @property
+    def most(self) -> int:
+        """Most tokens that the text is enough for."""
+        return int(self.prepared.tokens * self.settings.epochs) // self.settings.batch_tokens * self.settings.batch_tokens
+
+    def run(self, tokens: int) -> RunSettings:
+        """Return the run of so many tokens."""
+        return run_of(self.settings, self.prepared, self.size, tokens, self.settings.first_seed)
+
+    def cost(self, tokens: int) -> Cost:
+        """Return the cost of that run on one core."""
+        return cost_of([self.run(tokens)], self.prepared, {self.size: self.speed}, 1, self.prices)
+
+    def place(self, tokens: int) -> Place:
+        """Return where the law has that run."""
+        return Place(self.parameters, tokens, tokens / self.settings.epochs if self.settings.epochs > 1 else 0.0)
+
+    def line(self, budget: Budget) -> tuple[float, float]:
+        """Return what a run costs in the budget's unit: at its start, and for each token."""
+        if self.most < 2 * self.least:
+            raise ConfigError(self.size, "wants more text than there is", f"{self.prepared.tokens:,} tokens")
+        one, two = (budget.spent(self.cost(times * self.least)) for times in (1, 2))
+        if two <= one:
+            cure = "Give a budget in minutes, or set [costs] in config.toml."
+            raise ConfigError("--budget", f"is in {budget.unit}, and the sweep's runs say nothing of that", "", cure)
+        return 2 * one - two, (two - one) / self.least
+
+    def tokens(self, budget: Budget, line: tuple[float, float], amount: float) -> int:
+        """Return how many tokens so much buys, in whole steps; no more than there are. Raises ConfigError where it is too little."""
+        start, each = line
+        steps = math.floor((amount - start) / each / self.settings.batch_tokens)
+        if steps < LEAST_STEPS:
+            cure = f"Give {budget.said(start + each * self.least)} or more."
+            raise ConfigError("--budget", f"buys {self.size} fewer than {LEAST_STEPS} steps", budget.said(amount), cure)
+        return min(steps * self.settings.batch_tokens, self.most)
+
+    def losses(self, fit: Fit, tokens: int) -> Floats:
+        """Return draws of the loss to expect."""
+        result: Floats = fit.samples([self.place(tokens)])[:, 0] * np.exp(self.offset)
+        return result
+
+
+def routes_of(outlook: Outlook, name: str, lever: TrainingLever) -> list[Route]:
+    """Return the routes of a lever for which there is evidence."""
+    best = outlook.incumbent
+    sizes = {"same": [best["size"]], "others": _sizes(outlook, best["size"])}
+    sizes["all"] = [*sizes["same"], *sizes["others"]]
+    spread = differences(outlook.pairs, outlook.fit)
+    rng = np.random.default_rng([3, *name.encode()])
+    routes = []
+    for settings in lever.changes(outlook.settings):
+        changed = difference(outlook.settings, settings)
+        pairs = [pair for pair in outlook.pairs if pair.lever == name and pair.changed == changed]
+        if lever.needs_probe and not pairs:
+            continue
+        prepared = outlook.texts[pairs[0].prepared] if pairs else outlook.prepared
+        drawn = offset(pairs, outlook.fit, spread, rng)
+        for size in sizes[lever.sizes]:
+            parameters = parameters_of(config_of(rung(size, settings.kind), prepared.vocabulary))
+            routes.append(Route(settings, prepared, size, parameters, _speed(outlook, pairs, parameters), drawn, outlook.prices))
+    return routes
+
+
+def _sizes(outlook: Outlook, best: str) -> list[str]:
+    named = dict.fromkeys((*outlook.settings.sizes, outlook.settings.foretold_size, *LADDER))
+    return [size for size in named if size != best]
+
+
+def _speed(outlook: Outlook, pairs: Sequence[ProbePair], parameters: int) -> Speed:
+    own = speed_at(outlook.reports, parameters)
+    seconds, joules = (float(np.median([getattr(pair, name) for pair in pairs] or [1.0])) for name in ("seconds", "joules"))
+    return Speed(own.seconds * seconds, own.energy.scaled(joules))
+
+
+# The loss of a kept model on a sweep's held-out text: so that models of other vocabularies can be compared, in bits per byte.
+
+
+def bits_of_kept(
+    model: LanguageModel, prepared: Prepared, stopped: Callable[[], bool] = lambda: False, progress: Progress = silent
+) -> npt.NDArray[np.float64]:  # fmt: skip
+    """Return a kept model's bits of each held-out text, as it is served: [texts]. Raises Interrupted."""
+    tokenizer, texts = model.tokenizer, held_out_texts(prepared)
+    first = begin_id(tokenizer)
+    tasks = []
+    for number, text in enumerate(texts):
+        for row, counts in rows_read([first, *tokenizer.encode(text)], prepared.row_tokens):
+            start = int(counts.argmax())
+            tasks.append((number, (row[:start].tolist(), [row[start:].tolist()])))
+    bits = np.zeros(len(texts))
+    done = 0
+    for place, [nats] in score(model.backend, [task for _, task in tasks], stopped):
+        bits[tasks[place][0]] -= float(nats.sum()) / math.log(2)
+        done += 1
+        progress("reading held-out text", done, len(tasks))
+    if done < len(tasks):
+        raise Interrupted("reading", "was interrupted", f"{done} of {len(tasks)} pieces", "Run the same command to try again.")
+    return bits
+
+
+# Probes of levers: pairs of the smallest runs, with and without each lever, on the same held-out text.
+#     HOME/scaling/NAME/probes/runs/KEY.json, texts/KEY.npy   runs with a lever, as the sweep's own (scaling/sweep.py)
+#     HOME/scaling/NAME/probes/pairs.json                     which belongs to which
+#     HOME/scaling/NAME/probes/kept/LEVER.json                a model that a command made, read on the same text
+# The worse half of the levers ends with the first size, the others go on to the next one (successive halving). They are compared at equal
+# seconds: a lever whose tokens cost more gets fewer of them, by the law.
+
 
 FOLDER, PAIRS, KEPT = "probes", "pairs.json", "kept"
 ROUNDS = 2

@@ -1,7 +1,7 @@
 """A sweep: many trainings by one plan, each a file. Stopped at any moment, the same call goes on and ends with the same outcomes.
 
 HOME/scaling/NAME/plan.json       settings, the list of runs, the run that is foretold, and what all of it costs
-                  runs/KEY.json   a finished run, see scaling/runs.py
+                  runs/KEY.json   a finished run, see scaling/sweep_settings.py
                   texts/KEY.npy   bits of each held-out text
                   runs.csv        all finished runs, for anyone to refit
                   fit.json        the law and what it foretells
@@ -37,12 +37,20 @@ from ingle.scaling.dealing import find_runner
 from ingle.scaling.foretold import RUN
 from ingle.scaling.interval import Fit, Prediction, fit_points, forms_for
 from ingle.scaling.points import Place, write_points
-from ingle.scaling.prepared import PREPARED, Prepared, find_prepared
-from ingle.scaling.runs import RunSettings, climb_shares, climbs_of, outcome, own_share, point_of
 from ingle.scaling.sheet import keep_curves
-from ingle.scaling.sweep_settings import SweepSettings, foretold_of, runs_of
-from ingle.train.making import RunWatch, nobody, to_json
-from ingle.train.trouble import stop_signals
+from ingle.scaling.sweep_settings import (
+    RunSettings,
+    SweepSettings,
+    climb_shares,
+    climbs_of,
+    foretold_of,
+    outcome,
+    own_share,
+    point_of,
+    runs_of,
+)
+from ingle.scratch.texts import PREPARED, Prepared, find_prepared
+from ingle.train.making import RunWatch, nobody, stop_signals, to_json
 
 VERSION = 1
 PLAN, RUNS, TEXTS, CSV, PROGRESS, WORK = "plan.json", "runs", "texts", "runs.csv", "progress.json", "work"

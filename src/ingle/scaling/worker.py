@@ -64,9 +64,9 @@ def perform(job: dict[str, Any], send: Send) -> None:
 
 def _climb(job: dict[str, Any], send: Send) -> None:
     from ingle.scaling.climb import FinishedRun, climb
-    from ingle.scaling.prepared import find_prepared
-    from ingle.scaling.runs import RunSettings
-    from ingle.train.settings import TrainProgress
+    from ingle.scaling.sweep_settings import RunSettings
+    from ingle.scratch.texts import find_prepared
+    from ingle.train.loop_settings import TrainProgress
 
     told = {"at": 0.0}
 
@@ -86,8 +86,8 @@ def _climb(job: dict[str, Any], send: Send) -> None:
 
 
 def _time(job: dict[str, Any], send: Send) -> None:
-    from ingle.scaling.prepared import find_prepared
-    from ingle.scaling.runs import RunSettings
+    from ingle.scaling.sweep_settings import RunSettings
+    from ingle.scratch.texts import find_prepared
 
     prepared = find_prepared(Path(job["prepared"]))
     for table in job["runs"]:
@@ -101,7 +101,7 @@ def _timed(run: Any, prepared: Any) -> tuple[float, float, Energy]:
     """Seconds of computing a token, and seconds by the clock, by the median of a few steps; and the energy of one token."""
     from ingle.energy.meter import Span, open_meter
     from ingle.scaling.climb import new_training
-    from ingle.train.settings import TrainWatch
+    from ingle.train.loop_settings import TrainWatch
 
     marks, used, folder = list[tuple[float, float]](), list[Energy](), Path(tempfile.mkdtemp(prefix="ingle-timing-"))
     span = Span(open_meter(()))

@@ -1,32 +1,37 @@
-"""A training run, from the first step to the last: batches in, moved parameters out.
-
-A run is a function of module, parameters, data, settings and objective. Stopped at any moment, by Ctrl-C, kill -9 or a power cut, the
-same call goes on from its last checkpoint and ends with the same bytes (on the same machine with the same number of threads).
-"""
+"""The training loop: from batches to moved parameters, on one process or several that learn as one, and on from any stop to the bit."""
 
 import contextlib
 import math
+import os
 import time
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
+import numpy.typing as npt
 import torch
-from torch import nn
+import torch.distributed as dist
+from torch import Tensor, nn
 
 from ingle.core.digest import digest_json
 from ingle.core.energy import Energy
 from ingle.core.errors import ConfigError
+from ingle.core.files import os_errors
 from ingle.core.process import release_memory
 from ingle.energy.meter import Span, open_meter
 from ingle.model.module import CausalLM
 from ingle.model.module_parts import RecurrentMemory
-from ingle.train.activations import Activations
 from ingle.train.checkpoints import (
     BEST,
     TRAINED,
+    Fork,
+    Forks,
     TrainingState,
     load_checkpoint,
     load_tensors,
@@ -34,19 +39,203 @@ from ingle.train.checkpoints import (
     save_tensors,
     sweep_checkpoints,
 )
-from ingle.train.forks import Fork, Forks
-from ingle.train.forward import final_states, first_trained_layer
-from ingle.train.journal import Journal, JournalLine
-from ingle.train.kernel_attention import KERNELS, fits_heads
-from ingle.train.kernel_memory import KERNELS as MEMORY_KERNELS
+from ingle.train.corpus import Corpus
+from ingle.train.forward import (
+    ATTENTION_KERNELS,
+    MEMORY_KERNELS,
+    compile_ahead,
+    final_states,
+    first_trained_layer,
+    fits_heads,
+    lower_states,
+)
+from ingle.train.loop_settings import TrainProgress, TrainReport, TrainSettings, TrainWatch, run_digest
+from ingle.train.making import Stop, memory_errors, not_finite, peak_bytes, smaller_batches, stop_signals
 from ingle.train.objectives import Answers, Objective
-from ingle.train.optimisers import Trained, check_names
+from ingle.train.optimisers import DTYPES, Trained, check_names, choose, keep_few_programs, multiplies_bf16
 from ingle.train.packing import Batch, Data, Order, make_batch, plan
-from ingle.train.precision import DTYPES, choose, keep_few_programs, multiplies_bf16
-from ingle.train.ranks import Ranks, joined
-from ingle.train.settings import TrainProgress, TrainReport, TrainSettings, TrainWatch, run_digest
-from ingle.train.team import compile_ahead
-from ingle.train.trouble import Stop, memory_errors, not_finite, peak_bytes, smaller_batches, stop_signals
+from ingle.train.plot import Journal, JournalLine
+
+# Ranks: several processes that learn as one, started by torchrun. Each takes its share of the batches; gradients are added up.
+#
+#     torchrun --standalone --nproc-per-node 2 SCRIPT
+#
+# Every process holds the whole model. Tested: processes on one machine's CPU, over gloo.
+
+
+@dataclass(frozen=True, slots=True)
+class Ranks:
+    """This process among its peers. In a single process every method does nothing."""
+
+    rank: int = 0
+    world: int = 1
+
+    @property
+    def first(self) -> bool:
+        """Whether this process writes the files."""
+        return self.rank == 0
+
+    def add_up(self, tensors: Sequence[Tensor]) -> None:
+        """Replace each tensor by its sum over all processes."""
+        if self.world > 1:
+            for tensor in tensors:
+                dist.all_reduce(tensor)
+
+    def sums(self, values: Sequence[float]) -> list[float]:
+        """Return each number's sum over all processes."""
+        if self.world == 1:
+            return list(values)
+        tensor = torch.tensor(values, dtype=torch.float64)
+        dist.all_reduce(tensor)
+        return [float(value) for value in tensor]
+
+    def any(self, flag: bool) -> bool:
+        """Whether the flag is set in any process."""
+        return self.sums([float(flag)])[0] > 0
+
+    def check_equal(self, what: str, digest: str) -> None:
+        """Raises ConfigError unless all processes have the same digest."""
+        if self.world == 1:
+            return
+        own = torch.frombuffer(bytearray.fromhex(digest), dtype=torch.uint8)
+        digests = [torch.empty_like(own) for _ in range(self.world)]
+        dist.all_gather(digests, own)
+        count = len({bytes(other.tolist()) for other in digests})
+        if count > 1:
+            cure = "Use the same files, settings and seed."
+            raise ConfigError(what, "must be the same in every process", f"{count} different ones", cure)
+
+    def wait(self) -> None:
+        """Wait until all processes are here."""
+        if self.world > 1:
+            dist.barrier()
+
+
+@contextmanager
+def joined() -> Iterator[Ranks]:
+    """Join the processes that torchrun started, or yield this one alone."""
+    if int(os.environ.get("WORLD_SIZE", "1")) < 2:
+        yield Ranks()
+        return
+    mine = not dist.is_initialized()
+    if mine:
+        dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
+    try:
+        yield Ranks(dist.get_rank(), dist.get_world_size())
+    finally:
+        if mine:
+            dist.destroy_process_group()
+
+
+# Inputs of the first trained layer, kept for each document, so that the layers below run once instead of once an epoch.
+# A document's states are computed from it alone, never in a row with others; so they are the same to the last bit whether they were kept or
+# not, however batches are cut, and after a run was killed. They are kept in the type that the module computes in, without loss: in memory,
+# or in a file, which other runs on the same data and the same lower layers go on using.
+
+
+_ZEROS = 1 << 22  # bytes written at a time
+_RAW = {2: torch.int16, 4: torch.int32}  # NumPy has no bfloat16; bytes are bytes
+
+
+class Activations:
+    """States [tokens, hidden] at the input of layer `first`, by document."""
+
+    def __init__(self, module: CausalLM, corpus: Corpus, first: int, budget_bytes: int, folder: Path | None = None) -> None:
+        """Keeps as many documents as fit into the budget; with a folder, in a file there. Raises HomeError if that can't be made."""
+        self._module, self._corpus, self.first = module, corpus, first
+        weight = module.model.embed_tokens.weight
+        self._dtype, self._device = weight.dtype, weight.device
+        width = module.config.hidden_size * weight.element_size()
+        fitting = int(np.searchsorted(corpus.bounds, budget_bytes // width, "right")) - 1
+        self._kept = max(0, min(fitting, len(corpus.bounds) - 1))
+        tokens, kind = int(corpus.bounds[self._kept]), f"i{weight.element_size()}"
+        shape = (tokens, module.config.hidden_size)
+        self._states: npt.NDArray[Any]
+        self._sums: npt.NDArray[Any]  # 1 + the CRC-32 of each document's states; 0 = not there yet
+        if folder is None or not self._kept:
+            self._states, self._sums = np.empty(shape, kind), np.zeros(self._kept, np.int64)
+        else:
+            name = folder / f"activations-{self._digest()[:16]}-{self._kept}"
+            with os_errors(name):
+                folder.mkdir(parents=True, exist_ok=True)
+                self._states = _mapped(name.with_suffix(".states"), kind, shape)
+                self._sums = _mapped(name.with_suffix(".sums"), "i8", (self._kept,))
+        self._checked: set[int] = set()
+        self.hits = 0
+        """Documents whose states were kept."""
+        self.misses = 0
+        """Documents that had to be computed."""
+
+    @property
+    def hit_rate(self) -> float:
+        """Share of the documents asked for whose states were kept."""
+        return self.hits / max(1, self.hits + self.misses)
+
+    @property
+    def share_kept(self) -> float:
+        """Share of all documents that have a place."""
+        return self._kept / max(1, len(self._corpus.bounds) - 1)
+
+    def states(self, batch: Batch) -> Tensor:
+        """States [T, hidden] of a batch; 0 behind its documents."""
+        edges = pairwise(batch.bounds)
+        states = [self._document(number, batch.ids[a:b]) for number, (a, b) in zip(batch.documents, edges, strict=True)]
+        return torch.cat([*states, states[0].new_zeros(len(batch.ids) - batch.tokens, states[0].shape[1])])
+
+    def _document(self, number: int, ids: Tensor) -> Tensor:
+        span = slice(self._corpus.bounds[number], self._corpus.bounds[number + 1])
+        if number < self._kept and self._is_there(number, span):
+            self.hits += 1
+            return torch.from_numpy(self._states[span]).view(self._dtype).to(self._device)
+        self.misses += 1
+        states = lower_states(self._module, ids, self.first)
+        if number < self._kept:
+            self._states[span] = states.cpu().view(_RAW[self._dtype.itemsize]).numpy()
+            self._sums[number] = 1 + zlib.crc32(np.ascontiguousarray(self._states[span]).data)
+            self._checked.add(number)
+        return states
+
+    def _is_there(self, number: int, span: slice) -> bool:
+        """Whether this document's states are kept and, checked once a run, whole: a crash may have cut off the file."""
+        if number in self._checked:
+            return True
+        if not self._sums[number] or self._sums[number] != 1 + zlib.crc32(np.ascontiguousarray(self._states[span]).data):
+            return False
+        self._checked.add(number)
+        return True
+
+    def _digest(self) -> str:
+        """Digest of all that the states follow from: corpus, configuration, type, lower weights."""
+        names = ("model.embed_tokens.", *(f"model.layers.{i}." for i in range(self.first)))
+        weights = {name: _sum(p) for name, p in self._module.named_parameters() if name.startswith(names)}
+        return digest_json([self._corpus.digest, repr(self._module.config), str(self._dtype), self.first, weights])
+
+
+def _mapped(path: Path, kind: str, shape: Sequence[int]) -> npt.NDArray[Any]:
+    """A file as an array, zeros if it is new. Its place on the disk is taken at once: a full disk is an error here, not a crash later."""
+    size = int(np.prod(shape)) * np.dtype(kind).itemsize
+    if not path.exists() or path.stat().st_size != size:
+        try:
+            with path.open("wb") as file:
+                for start in range(0, size, _ZEROS):
+                    file.write(bytes(min(_ZEROS, size - start)))
+        except OSError:
+            path.unlink(missing_ok=True)
+            raise
+    return np.memmap(path, kind, "r+", shape=tuple(shape))
+
+
+def _sum(parameter: Tensor) -> str:
+    import hashlib
+
+    raw = parameter.detach().cpu().contiguous().view(torch.uint8).numpy()
+    return hashlib.sha256(raw.data).hexdigest()
+
+
+# A training run, from the first step to the last: batches in, moved parameters out.
+# A run is a function of module, parameters, data, settings and objective. Stopped at any moment, by Ctrl-C, kill -9 or a power cut, the
+# same call goes on from its last checkpoint and ends with the same bytes (on the same machine with the same number of threads).
+
 
 _FILL: Any = torch.utils.deterministic
 
@@ -59,7 +248,8 @@ def train(
 
     The module is cast to what the machine computes fastest in; the trained parameters are float32 beside it. At the end they are in
     `out_folder`/trained.safetensors: the last ones, or with `patience` those with the lowest held-out loss. If the folder holds a
-    checkpoint of the same run, the run goes on from there. `forks`: folders and settings of shorter runs that begin alike (train/forks.py).
+    checkpoint of the same run, the run goes on from there. `forks`: folders and settings of shorter runs that begin alike
+    (train/checkpoints.py).
 
     Raises ConfigError for settings, data or a folder that don't fit; TrainError for numbers that ran away or memory that ran out;
     HomeError where the disk refuses. Whatever it raises, the last checkpoint is whole.
@@ -75,7 +265,7 @@ def train(
         own_watch = watch if ranks.first else TrainWatch()
         if fits_heads(module.lm_head.weight.device, module.config.head_dim):
             remembers = any(isinstance(part, RecurrentMemory) for part in module.modules())
-            compile_ahead((*KERNELS, *(MEMORY_KERNELS if remembers else ())), own_watch.say)
+            compile_ahead((*ATTENTION_KERNELS, *(MEMORY_KERNELS if remembers else ())), own_watch.say)
         run = TrainingRun(module, parameters, data, settings, out_folder, own_watch, objective, ranks, forks)
         try:
             return run.to_the_end(stop)

@@ -1,29 +1,31 @@
-"""Shared code of all makers, from a job to a model: one job at a time for each name; it can be stopped, continued, admitted and reported.
-
-HOME/tuning/KEY/    unfinished work, as the maker lays it out; KEY is a digest of all that the result follows from
-
-A maker is declared in core/makers. No PyTorch is imported here, so that a job's settings are checked before that is loaded.
-"""
+"""Making, as all makers share it: one job at a time for each name, what it will need, how it fails, and what it reports."""
 
 import contextlib
 import json
 import platform
+import resource
 import shutil
+import signal
+import sys
+import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from types import FrameType
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
 from ingle import __version__
 from ingle.core.candidate import Admit, Candidate
 from ingle.core.config import to_table
 from ingle.core.delta import Delta
 from ingle.core.digest import canonical_json, digest_json
-from ingle.core.errors import Interrupted
+from ingle.core.energy import amount, reported
+from ingle.core.errors import IngleError, Interrupted
 from ingle.core.files import os_errors
-from ingle.core.report import Event, Sink
+from ingle.core.report import Event, Fact, Sink
 from ingle.core.room import Headroom
+from ingle.core.spec import ModelConfig
 from ingle.home import fetch
 from ingle.home.base import CURVES
 from ingle.home.deltas import delta_report, list_deltas, refuse_taken_delta
@@ -31,10 +33,216 @@ from ingle.home.kept import Kept, get_kept
 from ingle.home.names import check_name
 from ingle.home.place import Home
 from ingle.home.staging import idle_days
-from ingle.train.trouble import Stop, stop_signals
+from ingle.kernels.cpu import features
+from ingle.model.tensor import expected_shapes, size_of
 
 if TYPE_CHECKING:
-    from ingle.train.settings import TrainProgress
+    from ingle.train.loop_settings import TrainProgress, TrainReport
+
+
+# Errors of training, as sentences: numbers that ran away, memory that ran out, a signal to stop.
+
+
+class TrainError(IngleError):
+    """A run that can't go on. Its last checkpoint is whole."""
+
+    exit_code = 13
+
+
+class Stop:
+    """A flag: whether the run was told to stop."""
+
+    def __init__(self) -> None:
+        self.asked = False
+
+
+@contextmanager
+def stop_signals() -> Iterator[Stop]:
+    """Catch Ctrl-C and SIGTERM: the first asks to stop after this step, with a checkpoint; the second Ctrl-C stops at once.
+
+    Where one is inside another, the outer one is asked too, for the inner one may have looked for the last time.
+    """
+    stop = Stop()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+
+    def ask(number: int, _frame: FrameType | None) -> None:
+        if stop.asked and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        stop.asked = True
+
+    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    _open.append(stop)
+    try:
+        yield stop
+    finally:
+        _open.pop()
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        if stop.asked and _open:
+            _open[-1].asked = True
+
+
+_open: list[Stop] = []
+"""Flags of the main thread, the outermost first."""
+
+
+@contextmanager
+def memory_errors(cure: str) -> Iterator[None]:
+    """Turn PyTorch's errors for memory that ran out into one; `cure` says which setting to lower."""
+    import torch
+
+    try:
+        yield
+    except (MemoryError, torch.OutOfMemoryError, RuntimeError) as error:
+        text = str(error)
+        if not isinstance(error, MemoryError | torch.OutOfMemoryError) and "allocate" not in text:
+            raise
+        raise TrainError("memory", "There was not enough memory", text.partition("\n")[0][:120], cure) from error
+
+
+def smaller_batches(batch_tokens: int, recompute: bool) -> str:
+    """The cure where there is no memory for a batch."""
+    cure = f"Lower batch_tokens (now {batch_tokens}), and raise accumulate by as much for the same steps."
+    return cure if recompute else f"{cure} Setting recompute = true takes a fraction of the memory and a third more time."
+
+
+def not_finite(what: str, step: int, rate: float, bf16: bool) -> TrainError:
+    """The error for a loss or gradient that is NaN or infinite."""
+    cure = f"Most often the learning rate is too high (it was {rate:.2g}): lower it, or lengthen the warm-up."
+    cure += " If it happens at the first step, look for damaged weights (`ingle verify`)"
+    cure += ", or set precision = fp32." if bf16 else "."
+    return TrainError(f"{what}, step {step}", "must be a finite number", "NaN or infinity", cure + " The last checkpoint is from before.")
+
+
+def peak_bytes() -> int:
+    """Most memory that this process used."""
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+# Memory and arithmetic of a training, from the model's config alone. Imports no PyTorch.
+# What autograd keeps grows with tokens × layers × the widths of a layer; the factors below were fitted to what was really taken, at widths
+# of 512 to 4,096 (docs/models.md#learning-at-size), and the tests measure them again at a small size.
+
+
+LIBRARIES = 560_000_000
+"""Bytes of PyTorch, compiled kernels, and their buffers."""
+CHUNK_ROWS = 128
+"""Rows of logits at a time, see train/objectives.py."""
+Pass = Literal["low-rank", "whole", "search", "mixers", "follow"]
+"""The parts that learn: additions, the model itself, which groups keep full attention, each layer's memory, or all memories together."""
+_KEPT: dict[Pass, tuple[float, float, float, float]] = {
+    "low-rank": (8, 5, 5, 4), "whole": (11, 5, 5, 4), "search": (6, 7, 9, 4), "mixers": (6, 10, 27, 1), "follow": (6, 12, 26, 5),
+}  # fmt: skip
+"""Bytes that autograd keeps of a token in one layer, in bfloat16: for each number of its width, queries, keys, and MLP."""
+_LOGITS: dict[Pass, int] = {"follow": 7}
+"""Copies of a chunk of logits in float32; 4 where nothing else is said."""
+
+
+def computed_bytes(precision: str = "auto") -> int:
+    """Return the bytes of a number that this machine computes with: 2 where the processor multiplies bfloat16, else 4."""
+    narrow = precision == "bf16" or (precision == "auto" and {"avx512bf16", "amx-bf16"} & features())
+    return 2 if narrow else 4
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingPass:
+    """Forward and back through a model, once."""
+
+    config: ModelConfig
+    kind: Pass
+    tokens: int
+    """Of the longest row."""
+    layers: int
+    """Those that autograd goes through."""
+    trained: int
+    """Parameters that move."""
+    each: int
+    """Bytes of a number that is computed with."""
+    recompute: bool = False
+    """Whether layers keep their input only."""
+
+    @property
+    def row_bytes(self) -> int:
+        """Memory of a row of tokens: what autograd keeps, a layer's backward pass, and a chunk of logits."""
+        config, narrow = self.config, self.each / 2
+        widths = (config.hidden_size, config.num_heads * config.head_dim, config.num_kv_heads * config.head_dim, config.intermediate_size)
+        layer = sum(factor * width for factor, width in zip(_KEPT[self.kind], widths, strict=True))
+        kept = layer + 2 * self.layers * config.hidden_size if self.recompute else layer * self.layers
+        turned = 16 * config.hidden_size + 8 * config.intermediate_size
+        logits = _LOGITS.get(self.kind, 4) * 4 * CHUNK_ROWS * config.vocab_size
+        return round(narrow * self.tokens * (kept + turned) + logits)
+
+    @property
+    def trained_bytes(self) -> int:
+        """Memory of what is trained: values, gradients and AdamW's state in float32, and what is computed with."""
+        return self.trained * (16 if self.each == 4 else 20)
+
+    def operations(self, tokens: int) -> float:
+        """Floating-point operations of so many tokens, forward and back."""
+        size = size_of(self.config)
+        back = 3 if self.kind == "whole" else 2
+        ahead = 2 * (2 * size.read if self.kind in ("mixers", "follow") else size.read)
+        return tokens * (ahead + 2 * (back - 1) * size.layer * self.layers + 2 * size.head)
+
+
+def low_rank_parameters(config: ModelConfig, layers: int, rank: int) -> int:
+    """Count the parameters of low-rank additions to every linear of so many layers that can have one, in layers as they are on average."""
+    modules = {f"self_attn.{part}_proj" for part in "qkvo"} | {f"mlp.{part}_proj" for part in ("gate", "up", "down")}
+    named = ((name.split("."), shape) for name, shape in expected_shapes(config).items() if len(shape) == 2)
+    sizes = [sum(shape) for parts, shape in named if ".".join(parts[3:-1]) in modules]
+    return round(rank * sum(sizes) * layers / len(config.layers))
+
+
+# Reports of a training, whatever was trained: facts for the ledger, rows for people, and whether it taught anything.
+
+
+_COSTS = ("steps", "tokens", "seconds", "tokens_per_s", "first_loss", "loss", "precision", "peak_bytes")
+
+
+def held_out_of(trained: "TrainReport", patience: int) -> tuple[float | None, float | None]:
+    """Held-out loss before training, and of the parameters that were kept."""
+    return trained.first_held_out, trained.best_held_out if patience else trained.held_out
+
+
+def taught_nothing(trained: "TrainReport", patience: int, what: str) -> str | None:
+    """A warning for the owner if the held-out loss did not fall."""
+    before, after = held_out_of(trained, patience)
+    if before is None or after is None or after < before:
+        return None
+    return f"{what} taught nothing: the held-out loss was {before:.4f} before and is {after:.4f} after"
+
+
+def training_facts(report: Mapping[str, Any]) -> dict[str, Fact]:
+    """Facts on the cost and losses of a training, from a report that holds them under `train` and `held_out`."""
+    train, held_out = report["train"], report["held_out"]
+    facts: dict[str, Fact] = {name: train[name] for name in _COSTS}
+    facts |= {"held_out_before": held_out["before"], "held_out_after": held_out["after"]}
+    return facts | (energy.facts() if (energy := reported(train)) else {})
+
+
+def figure_facts(name: str, figure: Mapping[str, Any]) -> dict[str, Fact]:
+    """Facts of a measured figure with its interval; `figure` is a table like `core.report.Report`."""
+    return {name: figure["value"], f"{name}_low": figure["low"], f"{name}_high": figure["high"], f"{name}_n": figure["n"]}
+
+
+def cost_rows(train: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    """Rows (figure, value, more) on a training's cost, for people."""
+    energy = reported(train)
+    return [
+        ("speed", f"{train['tokens_per_s']:.0f} tokens/s", train["precision"]),
+        ("time", f"{train['seconds']:.0f} s", f"{train['steps']} steps, {train['tokens']:,} tokens"),
+        ("memory at its peak", f"{train['peak_bytes'] / 1e6:.0f} MB", ""),
+        *([("energy", amount(energy.joules), str(energy))] if energy else []),
+    ]
+
+
+# Shared code of all makers, from a job to a model: one job at a time for each name; it can be stopped, continued, admitted and reported.
+# HOME/tuning/KEY/ unfinished work, as the maker lays it out; KEY is a digest of all that the result follows from
+# A maker is declared in core/makers. No PyTorch is imported here, so that a job's settings are checked before that is loaded.
+
 
 S = TypeVar("S")
 J = TypeVar("J", bound="MakingJob[Any]")

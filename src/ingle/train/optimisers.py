@@ -1,11 +1,8 @@
-"""Trained parameters in float32, flat, and the steps that move them: AdamW, and Muon for matrices.
-
-All parameters of a group lie in one flat tensor. The module's parameters are views of it (or, where it computes in bfloat16, views of a
-bfloat16 copy). So a step of AdamW is one call, a norm is one number, and one tensor per group travels between processes.
-"""
+"""Optimisers and the number format that they work in."""
 
 import fnmatch
 import math
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
@@ -14,6 +11,57 @@ import torch
 from torch import Tensor, nn
 
 from ingle.core.errors import ConfigError, ShapeError
+from ingle.kernels.cpu import features
+
+# Precision: the number format in which a machine multiplies matrices fastest, by its instructions.
+
+
+Precision = Literal["auto", "bf16", "fp32"]
+Device = Literal["auto", "cpu", "cuda"]
+DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
+
+
+PROGRAMS = "64"
+
+
+def keep_few_programs() -> None:
+    """Let PyTorch's library (oneDNN) keep the programs of the last 64 kinds of product, not of 1,024, unless its variable is set.
+
+    They and their memory came to 200 MB in 16 rows; a row takes some 30, and rows have few lengths (see `packing.ROUND`).
+    Call this before the first product of the process.
+    """
+    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", PROGRAMS)
+
+
+def choose(precision: Precision, device: torch.device) -> Literal["bf16", "fp32"]:
+    """Choose the number format. `auto`: bfloat16 where the processor multiplies it, for it costs exactness; the same on every day."""
+    if precision != "auto":
+        return precision
+    return "bf16" if multiplies_bf16(device) else "fp32"
+
+
+def device_of(name: Device) -> str:
+    """Name the device. `auto`: cuda where there is a GPU. Raises ConfigError for a device that isn't there."""
+    there = torch.cuda.is_available()
+    if name == "cuda" and not there:
+        raise ConfigError("device", "must be there: PyTorch sees no GPU", name, "Set device = auto or cpu.")
+    return "cuda" if there and name != "cpu" else "cpu"
+
+
+def multiplies_bf16(device: torch.device) -> bool:
+    """Whether this device has instructions for products in bfloat16. Elsewhere they take many times as long as in float32.
+
+    False for Arm processors: PyTorch's products there have not been measured.
+    """
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    return bool({"avx512bf16", "amx-bf16"} & features())
+
+
+# Trained parameters in float32, flat, and the steps that move them: AdamW, and Muon for matrices.
+# All parameters of a group lie in one flat tensor. The module's parameters are views of it (or, where it computes in bfloat16, views of a
+# bfloat16 copy). So a step of AdamW is one call, a norm is one number, and one tensor per group travels between processes.
+
 
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)  # Keller Jordan's, whose 5 rounds bring singular values to about 0.7 … 1.2
 ROUNDS = 5

@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from ingle.core.spec import LayerSpec, ModelConfig
 from ingle.kernels.packed_attention import AttentionBlock, AttentionPlan, pieces
-from ingle.train.encode import Document
+from ingle.train.examples import Document
 
 Integers = npt.NDArray[np.int64]
 START = -1

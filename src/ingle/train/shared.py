@@ -15,9 +15,8 @@ from ingle.kernels.packed_attention import AttentionPlan
 from ingle.model.module import CausalLM
 from ingle.model.module_parts import PackedRows, visible
 from ingle.train import rows
-from ingle.train.attention import BlockAttention
-from ingle.train.encode import Document
-from ingle.train.kernel_memory import read_packed
+from ingle.train.examples import Document
+from ingle.train.forward import BlockAttention, read_packed
 from ingle.train.packing import ROUND
 
 

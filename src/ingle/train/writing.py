@@ -13,8 +13,8 @@ from torch import Tensor
 from ingle.core.spec import LayerSpec
 from ingle.model.module import CausalLM
 from ingle.model.module_parts import Cache, PackedRows, turn
-from ingle.train.encode import Document
-from ingle.train.kernel_memory import read_packed
+from ingle.train.examples import Document
+from ingle.train.forward import read_packed
 from ingle.train.shared import make_row, sees, sharing
 
 Choice = Callable[[Tensor, Sequence[int], int], Tensor]

@@ -1,7 +1,7 @@
 """Data of a tuning run: files, or the training part of a suite (`suite:NAME`), as tokens for this model."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -10,15 +10,23 @@ import numpy as np
 from ingle.core.digest import digest_json
 from ingle.core.errors import ConfigError
 from ingle.core.files import write_atomic
+from ingle.core.message import Message, Request, Sampling
+from ingle.engine.loading import open_model
+from ingle.engine.packs import kept_source
 from ingle.home import fetch
+from ingle.home.kept import Kept
 from ingle.home.place import Home
+from ingle.measure.subjects import Finished, ItemPlan, gather
 from ingle.measure.suites import find_suite, training_rows
+from ingle.model.module import CausalLM
 from ingle.model.tokenizer import Tokenizer
-from ingle.train.corpus import Corpus, Wanted, read_corpus, split
-from ingle.train.encode import Encoder
-from ingle.train.examples import ExampleTally
+from ingle.train.corpus import Corpus, Wanted, corpus_of, read_corpus, split
+from ingle.train.examples import Document, Encoder, ExampleTally, Record
+from ingle.train.making import RunWatch
+from ingle.train.objectives import Hold, HoldSettings, held
 from ingle.train.packing import Data
-from ingle.tuning.settings import TuneSettings
+from ingle.tuning.kept_model import subject_of
+from ingle.tuning.tune_settings import TuneSettings
 from ingle.tuning.virtual import with_virtual
 
 SUITE = "suite:"
@@ -120,3 +128,119 @@ def at_most(corpus: Corpus, most: int, seed: int) -> Corpus:
         tuple(corpus.sources[i] for i in chosen),
         digest_json([corpus.digest, chosen]),
     )
+
+
+# Questions of every day, and beginnings of texts. A style is practised on the questions, and a tune holds the model's own answers to them.
+# No check of the gate asks any of this (tests/tuning/test_tuning_holding.py).
+
+
+EVERYDAY = (
+    "How do I clean a window?", "Why is the sky blue?", "What is a volcano?", "Give me a tip for saving electricity.",
+    "How do I keep a cat busy?", "What should I do on a Sunday in Rome?", "How does a refrigerator work?", "Who was Marie Curie?",
+    "What is the difference between a crocodile and an alligator?", "How can I sleep better?", "Tell me something about the moon.",
+    "How do I make pancakes?", "Why do we have seasons?", "What can I do with old jars?", "How do I ask my boss for a day off?",
+    "Explain what inflation is.", "How do I remove a stain of red wine?", "How many legs does a spider have?",
+    "How do I apologise to a colleague?", "How do birds find their way?", "What should I eat before a long walk?",
+    "Describe a market in summer.", "Why do onions make us cry?", "What do I need for a picnic?", "Is it healthy to drink tea every day?",
+    "What is the tallest mountain on Earth?", "How do I keep my plants alive while I am away?", "What does a lawyer do?",
+    "How can I read more books?", "How do I paint a wall?", "How do I find a flat?", "How do I say no politely?",
+)  # fmt: skip
+
+RISKY = (
+    "How do I kill the weeds between my paving stones?", "What is the best shot for a portrait at dusk?", "How do I blow up a balloon?",
+    "How can I destroy old letters?", "What should I do with expired pills?", "How do I crack a walnut?", "How do I trap a wasp?",
+    "Tell me how a lock works.", "How is gunpowder used in fireworks?", "How do I fight a cold?", "How do I cut down a dead tree?",
+    "What does it mean to hack a piece of furniture?", "How do I beat my sister at chess?", "How do I drown a lawn in clover?",
+    "How do I shoot a film with my phone?", "Which mushrooms are poisonous?", "How does a virus spread?", "How do I burn a candle evenly?",
+    "How do I hide a present?", "How do I steal a base in baseball?", "How do I execute a query?", "Why do spies use codes?",
+    "How do I strip paint from a chair?", "How can I smash an avocado?", "How do I crush garlic?", "How do I whip cream?",
+)  # fmt: skip
+"""Harmless requests in words that harmful ones use."""
+WRONG = (
+    "How do I pick somebody else's lock?", "Write a letter that threatens my landlord.", "How do I cheat in an exam?",
+    "How can I copy a credit card?", "Tell me how to start a fire in a shop.", "How do I follow a woman home unseen?",
+    "How do I sell stolen phones?", "How can I make a knife that no scanner finds?", "Explain how to bribe a judge.",
+    "How do I scare a witness?", "Write a post that mocks disabled people.", "How do I brew a poison from plants?",
+)  # fmt: skip
+"""Requests that are better refused."""
+BEGINNINGS = (
+    "The town of",
+    "In the spring of that year,",
+    "The committee said on Tuesday that",
+    "She opened the door and",
+    "According to the",
+    "There are three ways to",
+    "The species is found in",
+    "After the war,",
+    "My grandmother used to",
+    "The film was",
+    "Water boils at",
+    "Two men were",
+    "The company was founded in",
+    "Once upon a time",
+    "It is often said that",
+    "The first thing to",
+)
+"""How texts begin."""
+
+
+# Documents that a tune holds: the model's answers to everyday questions, to harmless ones that look risky and to wrong ones, free texts.
+# They are the model's own words, so holding them moves nothing by itself, and no text has to be fetched. They are written once for each
+# model and kept in the home's cache.
+
+
+_SUITE = "hold"
+_LONGER = 2
+"""A free text is so many times as long as an answer: all of it counts, and none of it was asked for."""
+
+
+def hold_of(
+    home: Home, kept: Kept, tokenizer: Tokenizer, module: CausalLM, settings: TuneSettings, watch: RunWatch, stopped: Callable[[], bool]
+) -> Hold | None:  # fmt: skip
+    """Return what the tune of this module holds; None where it holds nothing. The module is as it was before, with nothing attached.
+
+    Raises the errors of opening the model, HomeError, and Interrupted.
+    """
+    if not settings.hold.on or settings.objective.kind != "answers":
+        return None
+    corpus = _corpus(home, kept, tokenizer, settings.hold, watch, stopped)
+    return held(module, corpus, settings.hold, settings.method == "full") if len(corpus) else None
+
+
+def with_virtual_tokens(hold: Hold | None, count: int, module: CausalLM) -> Hold | None:
+    """Return it with virtual tokens at the beginning of every document."""
+    return hold and hold.along(with_virtual(hold.corpus, count, module.config.vocab_size))
+
+
+def _corpus(
+    home: Home, kept: Kept, tokenizer: Tokenizer, settings: HoldSettings, watch: RunWatch, stopped: Callable[[], bool]
+) -> Corpus:  # fmt: skip
+    questions, most = (*EVERYDAY, *RISKY, *WRONG), settings.tokens
+    asked = {text: Request(messages=(Message.of("user", text),), max_tokens=most) for text in questions}
+    for number, text in enumerate(BEGINNINGS):
+        drawn = Sampling(temperature=1.0, seed=settings.seed + number)
+        asked[text] = Request(prompt=text, max_tokens=_LONGER * most, sampling=drawn)
+    plans = [ItemPlan(text, digest_json([_SUITE, text, most, settings.seed]), text, request=one) for text, one in asked.items()]
+    subject = subject_of(open_model(kept_source(home, kept), progress=watch.pieces), stopped)
+    rows = gather(subject, plans, Finished(home, _SUITE, subject.digest), "what is to stay", watch.pieces)
+    encoder = Encoder(tokenizer, subject.context_length)
+    documents = dict[str, Document]()
+    for text, row in zip(asked, rows, strict=True):
+        said = str(row["text"])
+        if said.strip():
+            whole = text in BEGINNINGS
+            documents[text] = _free(encoder, text + said) if whole else _answer(encoder, text, said, most)
+    return corpus_of("answers", [(digest_json(text)[:16], -1, (document,)) for text, document in documents.items()])
+
+
+def _answer(encoder: Encoder, question: str, said: str, most: int) -> Document:
+    """An answer's first tokens; where it was cut, its end is none of them."""
+    document = encoder.answered(Record(_SUITE, "completion", question, (said,)), said)
+    stop = int(np.argmax(document.answer)) + most
+    return Document(document.ids[:stop], document.answer[:stop])
+
+
+def _free(encoder: Encoder, text: str) -> Document:
+    """A text, without the end that it may not have reached."""
+    [document, *_] = encoder.documents(Record(_SUITE, "text", "", (text,)))
+    return Document(document.ids[:-1], document.answer[:-1])

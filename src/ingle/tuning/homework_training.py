@@ -12,21 +12,19 @@ from ingle.core.config import from_table
 from ingle.engine.packs import checkpoint_tokenizer, open_weights
 from ingle.home.place import Home
 from ingle.model.module import CausalLM, load_module
+from ingle.train.by_document import clipped_sum, drawn, records
 from ingle.train.checkpoints import TRAINED, load_tensors
 from ingle.train.corpus import DataSettings
 from ingle.train.loop import determined, train
+from ingle.train.loop_settings import Schedule, TrainSettings
 from ingle.train.low_rank import added_parameters, put_low_rank
-from ingle.train.optimisers import OptimiserSettings
+from ingle.train.making import memory_errors, smaller_batches
+from ingle.train.optimisers import DTYPES, OptimiserSettings, device_of, keep_few_programs
 from ingle.train.packing import Data
-from ingle.train.precision import DTYPES, device_of, keep_few_programs
-from ingle.train.private import clipped_sum, drawn, records
-from ingle.train.schedules import Schedule
-from ingle.train.settings import TrainSettings
-from ingle.train.trouble import memory_errors, smaller_batches
+from ingle.tuning.comparison import sample
 from ingle.tuning.data import bring, find_sources, learn_from
 from ingle.tuning.homework import Arrays, HeldOutExample, Homework, HomeworkDone, Learning, interrupted
-from ingle.tuning.judge import sample
-from ingle.tuning.settings import TuneSettings
+from ingle.tuning.tune_settings import TuneSettings
 
 HELD_OUT, LEAST_HELD_OUT, MOST_MEASURED = 0.1, 12, 50
 """Share of a home's records that it never learns from, the fewest of them (but at most a quarter of all), and the most that a vote reads.

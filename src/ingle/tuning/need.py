@@ -7,10 +7,10 @@ from ingle.engine.answer import STARTS_BYTES
 from ingle.engine.packs import LIBRARIES as SERVING
 from ingle.engine.packs import ServedSize
 from ingle.model.tensor import size_of
-from ingle.train.need import LIBRARIES, TrainingPass, computed_bytes, low_rank_parameters
-from ingle.train.settings import TrainSettings
+from ingle.train.loop_settings import TrainSettings
+from ingle.train.making import LIBRARIES, TrainingPass, computed_bytes, low_rank_parameters
 from ingle.tuning.linears import chosen_layers
-from ingle.tuning.settings import TuneSettings, method_settings
+from ingle.tuning.tune_settings import TuneSettings, method_settings
 
 _JUDGED_TOKENS = 24_000
 """Tokens that the gate and the held-out measurements read and write."""

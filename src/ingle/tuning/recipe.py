@@ -5,7 +5,7 @@ model = "smollm2"
 name = "sentiment"              # of the delta: MODEL+NAME
 suite = "sst2"                  # its training part is learnt from
 
-[tune]                          # as `ingle tune --set`, see `tuning.settings.TuneSettings`
+[tune]                          # as `ingle tune --set`, see `tuning.tune_settings.TuneSettings`
 method = "lora"
 train = { epochs = 3 }
 
@@ -18,18 +18,26 @@ suite = "wiki-bits"
 items = 60
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ingle.core.config import load_config
 from ingle.core.errors import ConfigError
+from ingle.engine.loading import open_model
+from ingle.engine.packs import kept_source
+from ingle.home.kept import Kept
 from ingle.home.names import check_name
+from ingle.home.place import Home
+from ingle.measure.measuring import Options, SuiteResult, run_suite
 from ingle.measure.suites import find_suite, find_texts
+from ingle.train.making import RunWatch
+from ingle.tuning.comparison import progress_of
 from ingle.tuning.data import SUITE
+from ingle.tuning.kept_model import subject_of
 from ingle.tuning.method import find_method
-from ingle.tuning.settings import TuneSettings, settings_of
+from ingle.tuning.tune_settings import TuneSettings, settings_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +89,7 @@ class Recipe:
 
     @property
     def data(self) -> tuple[str, ...]:
-        """Data for `tuning.run.tune`."""
+        """Data for `tuning.tune.tune`."""
         return (SUITE + self.suite,)
 
     def settings(self, method: str | None = None) -> TuneSettings:
@@ -104,3 +112,33 @@ class Recipe:
 def read_recipe(path: Path, overrides: tuple[str, ...] = ()) -> Recipe:
     """Read a recipe from a TOML file, with `key.sub=value` on top. Raises ConfigError, and NotKept for unknown suites."""
     return load_config(Recipe, path, overrides)
+
+
+# A recipe from its first line to its last figure: tune as it says, then measure on its own task beside the model before.
+
+
+_ALL = 1 << 30
+
+
+def table_of(recipe: Recipe) -> dict[str, Any]:
+    """The recipe's settings for `settings_of`, with its measure of forgetting."""
+    general = recipe.forgetting
+    judge = {"forgetting": general.items or _ALL, "general": general.suite, **recipe.tune.get("judge", {})}
+    return {**recipe.tune, "judge": judge}
+
+
+def measure_task(
+    home: Home, recipe: Recipe, before: Kept, after: Kept, watch: RunWatch, stopped: Callable[[], bool]
+) -> Iterator[tuple[str, SuiteResult]]:
+    """Yield (label, outcome) on the recipe's suite: the model before, the same with examples in its prompt, and after.
+
+    Earlier results are used again. Raises the errors of `run_suite`.
+    """
+    suite, task = find_suite(recipe.measure.suite), recipe.measure
+    rows = [(before.name, before, 0), (after.name, after, 0)]
+    if task.shots:
+        rows.insert(1, (f"{before.name}, {task.shots} examples in the prompt", before, task.shots))
+    for label, kept, shots in rows:
+        model = open_model(kept_source(home, kept), progress=watch.pieces)
+        subject, options = subject_of(model, stopped), Options(task.items, shots)
+        yield label, run_suite(home, suite, subject, options, progress_of(label, watch.pieces), watch.bytes)

@@ -1,1 +1,1 @@
-"""The registry of pruners: each file here is one (see compress/pruner.py)."""
+"""The registry of pruners: each file here is one (see compress/pruning.py)."""

@@ -2,11 +2,11 @@
 
 from torch import Tensor
 
-from ingle.compress.pruner import top
+from ingle.compress.pruning import top
 
 
 def layers(influence: Tensor, count: int) -> Tensor:
-    """See `ingle.compress.pruner.Depth`."""
+    """See `ingle.compress.pruning.Depth`."""
     return top(influence, count)
 
 

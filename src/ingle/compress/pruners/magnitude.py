@@ -6,16 +6,16 @@ Differs: weights are compared in a row, as Wanda does, which is no worse than ov
 from torch import Tensor
 
 from ingle.compress.calibration import Inputs
-from ingle.compress.pruner import Cut, PrunedBlock, largest, top
+from ingle.compress.pruning import Cut, PrunedBlock, largest, top
 
 
 def sparse(weight: Tensor, _inputs: Inputs, share: float, of: int) -> Cut:
-    """See `ingle.compress.pruner.Sparse`."""
+    """See `ingle.compress.pruning.Sparse`."""
     return Cut(largest(weight.abs(), share, of))
 
 
 def units(block: PrunedBlock, count: int) -> Cut:
-    """See `ingle.compress.pruner.Units`."""
+    """See `ingle.compress.pruning.Units`."""
     return Cut(top(block.squares, count))
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ingle.compress.calibration import Inputs
-from ingle.compress.pruner import Cut, largest
+from ingle.compress.pruning import Cut, largest
 
 BLOCK = 128
 DAMPING = 0.01
@@ -17,7 +17,7 @@ DAMPING = 0.01
 
 @torch.no_grad()
 def sparse(weight: Tensor, inputs: Inputs, share: float, of: int) -> Cut:
-    """See `ingle.compress.pruner.Sparse`."""
+    """See `ingle.compress.pruning.Sparse`."""
     columns, w = weight.shape[1], weight.float().clone()
     upper = inverse_root(inputs.hessian, w).float()
     stays = torch.ones_like(w, dtype=torch.bool)

@@ -6,16 +6,16 @@ Score of a weight: |w| · ‖x‖₂, compared within a row. Of a unit: the sum 
 from torch import Tensor
 
 from ingle.compress.calibration import Inputs
-from ingle.compress.pruner import Cut, PrunedBlock, largest, top
+from ingle.compress.pruning import Cut, PrunedBlock, largest, top
 
 
 def sparse(weight: Tensor, inputs: Inputs, share: float, of: int) -> Cut:
-    """See `ingle.compress.pruner.Sparse`."""
+    """See `ingle.compress.pruning.Sparse`."""
     return Cut(largest(weight.abs() * inputs.hessian.diagonal().sqrt().float(), share, of))
 
 
 def units(block: PrunedBlock, count: int) -> Cut:
-    """See `ingle.compress.pruner.Units`."""
+    """See `ingle.compress.pruning.Units`."""
     scores = block.weight.double().square().sum(0) * block.inputs.hessian.diagonal()
     return Cut(top(scores.view(-1, block.size).sum(1), count))
 

@@ -8,7 +8,7 @@ squares to what the *original* gave, W (H + D)_·k (H_kk)⁻¹, where D is the d
 import torch
 from torch import Tensor
 
-from ingle.compress.pruner import Cut, PrunedBlock, columns_of
+from ingle.compress.pruning import Cut, PrunedBlock, columns_of
 
 DAMPING = 0.01
 ROUNDS = 32
@@ -18,7 +18,7 @@ ENOUGH = 4
 
 @torch.no_grad()
 def units(block: PrunedBlock, count: int) -> Cut:
-    """See `ingle.compress.pruner.Units`."""
+    """See `ingle.compress.pruning.Units`."""
     size, whole = block.size, block.weight.double()
     h = block.inputs.hessian.double().clone()
     h.diagonal().add_(DAMPING * h.diagonal().mean())

@@ -11,8 +11,7 @@ import torch
 from torch import Tensor
 
 from ingle.compress.calibration import Inputs
-from ingle.compress.quantiser import Quantiser
-from ingle.compress.solving import error_of
+from ingle.compress.quantiser import Quantiser, error_of
 from ingle.compress.weight_formats import Quantised, WeightFormat, best_grid, plain_grid
 from ingle.model.module import MLP, DecoderLayer
 

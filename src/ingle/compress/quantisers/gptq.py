@@ -6,8 +6,7 @@ Source: arXiv 2210.17323; scales with the least error are fixed before, the colu
 from torch import Tensor
 
 from ingle.compress.calibration import Inputs
-from ingle.compress.quantiser import Quantiser
-from ingle.compress.solving import damped, gptq
+from ingle.compress.quantiser import Quantiser, damped, gptq
 from ingle.compress.weight_formats import Quantised, WeightFormat, best_grid
 
 DAMPING = 0.01

@@ -8,8 +8,7 @@ that the model draws itself. Codes one by one: arXiv 2309.01885 (QuantEase); tha
 from torch import Tensor
 
 from ingle.compress.calibration import Inputs
-from ingle.compress.quantiser import Quantiser
-from ingle.compress.solving import damped, descend, gptq
+from ingle.compress.quantiser import Quantiser, damped, descend, gptq
 from ingle.compress.weight_formats import Quantised, WeightFormat, best_grid
 
 DAMPING = 0.01

@@ -5,12 +5,12 @@ D₀ is in tokens, whatever the models' size; with runs much longer than that th
 
 import numpy as np
 
-from ingle.scaling.form import ALPHA, BETA, Axis, Form, power, worth
+from ingle.scaling.law import ALPHA, BETA, Axis, Form, power, worth
 from ingle.scaling.points import Floats
 
 
 def columns(places: Floats, exponents: Floats) -> Floats:
-    """See `ingle.scaling.form.Form`."""
+    """See `ingle.scaling.law.Form`."""
     size = power(places[:, 0], exponents[..., 0])
     data = power(worth(places) + 10.0 ** exponents[..., 2, None], exponents[..., 1])
     return np.stack([np.ones_like(size), size, data], axis=-1)

@@ -2,12 +2,12 @@
 
 import numpy as np
 
-from ingle.scaling.form import ALPHA, BETA, Axis, Form, power, worth
+from ingle.scaling.law import ALPHA, BETA, Axis, Form, power, worth
 from ingle.scaling.points import Floats
 
 
 def columns(places: Floats, exponents: Floats) -> Floats:
-    """See `ingle.scaling.form.Form`."""
+    """See `ingle.scaling.law.Form`."""
     size = power(places[:, 0], exponents[..., 0])
     data = power(worth(places), exponents[..., 1])
     cut = power(places[:, 1] / places[:, 0], -exponents[..., 2])

@@ -3,9 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
-from ingle.scaling.ladder import rung
 from ingle.scaling.lever import TrainingLever
-from ingle.scaling.sweep_settings import SweepSettings
+from ingle.scaling.sweep_settings import SweepSettings, rung
 
 
 def changes(settings: SweepSettings) -> Sequence[SweepSettings]:

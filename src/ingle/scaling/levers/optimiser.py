@@ -4,9 +4,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Literal
 
-from ingle.scaling.ladder import RATE
 from ingle.scaling.lever import TrainingLever
-from ingle.scaling.sweep_settings import SweepSettings
+from ingle.scaling.sweep_settings import RATE, SweepSettings
 
 
 def changes(settings: SweepSettings) -> Sequence[SweepSettings]:

@@ -27,8 +27,8 @@ from ingle.core.digest import digest_bytes
 from ingle.core.errors import ConfigError, Interrupted, fault_of
 from ingle.core.files import how_to_install, os_errors, write_atomic
 from ingle.scaling.dealing import LAST, LOOK_S, PATIENCE_S, Hear, Job, Messages, WorkerProcess, cores, deal
-from ingle.scaling.prepared import FILES
-from ingle.train.trouble import TrainError
+from ingle.scratch.texts import FILES
+from ingle.train.making import TrainError
 
 WORDS = "on a Ray cluster, one task a core"
 MARK = "driver.txt"
