@@ -36,8 +36,8 @@ from ingle.train.packing import Data
 # mixed among other rows. Measured is whether the likeliest token after the key is the value, by distance, on rows that were not trained on.
 # Loss on prose hardly notices whether a model can do this.
 #
-# Keys and values are words of the vocabulary, one token each. That a key has values of its own makes recall a matter of one look back. Where
-# any word may follow any key, the model must first learn to tell what a word followed; and single pairs that are never trained on are
+# Keys and values are words of the vocabulary, one token each. That a key has values of its own makes recall a matter of one look back.
+# Where any word may follow any key, the model must first learn to tell what a word followed; and single pairs that are never trained on are
 # learnt as pairs that don't occur.
 #
 # Source: multi-query associative recall, arXiv 2312.04927; differs: among prose, at distances that are drawn, values by key.
