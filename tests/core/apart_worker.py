@@ -3,8 +3,8 @@
 import time
 from typing import Any
 
-from ingle.core.errors import CheckpointError, RequestError
-from ingle.core.process import Answer, answer_calls
+from ingle.core.apart import Answer, answer_calls
+from ingle.core.errors import RequestError
 
 
 def _echo(question: dict[str, Any], data: bytes) -> Answer:
@@ -35,4 +35,4 @@ def _fill(question: dict[str, Any], _data: bytes) -> Answer:
 
 if __name__ == "__main__":
     calls = {"echo": _echo, "refuse": _refuse, "break": _break, "burn": _burn, "sleep": _sleep, "fill": _fill}
-    answer_calls(calls, 256 << 20, lambda error: CheckpointError("work", "broke", error), nice=1, cpu_s=1)
+    answer_calls(calls, 256 << 20, nice=1, cpu_s=1)

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from ingle.core.apart import StopFlag
 from ingle.core.errors import Interrupted, RequestError
-from ingle.core.process import StopFlag
 from ingle.media.decoder import MediaDecoder
 from ingle.media.picture import KEPT_PIXELS, read_picture
 from ingle.media.sound import Recording, read_sound, resampled
@@ -60,10 +60,11 @@ def test_the_largest_picture_takes_a_third_of_a_gigabyte(kind: str) -> None:
 
 
 def test_a_picture_that_takes_for_ever_ends_with_whoever_sent_it(decoder: MediaDecoder) -> None:
+    data = scans(3000)
     stop, began = StopFlag(), time.monotonic()
     Timer(1.0, stop.set).start()
     with pytest.raises(Interrupted):
-        decoder.picture(scans(3000), stop=stop)
+        decoder.picture(data, stop=stop)
     assert time.monotonic() - began < 10
     assert not decoder.pids
 

@@ -7,9 +7,9 @@ from typing import cast
 import pytest
 from PIL import Image, ImageDraw, ImageFont
 
+from ingle.core.apart import StopFlag
 from ingle.core.errors import Interrupted
 from ingle.core.message import ImagePart, Message, TextPart
-from ingle.core.process import StopFlag
 from ingle.media import printed
 from ingle.media.picture import read_picture
 from ingle.media.printed import printed_words, quoted, reads_print

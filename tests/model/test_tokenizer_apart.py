@@ -129,7 +129,7 @@ def test_a_damaged_tokenizer_is_said(tmp_path: Path) -> None:
 
 def test_its_process_ends_with_it(tmp_path: Path) -> None:
     apart = TokenizerApart(saved(tmp_path / "t"))
-    process = apart.__dict__["_worker"]._process
+    process = apart.__dict__["_apart"]._process
     del apart
     process.wait(10)
     assert process.returncode is not None

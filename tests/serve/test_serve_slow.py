@@ -7,8 +7,8 @@ from threading import Event
 
 import pytest
 
+from ingle.core.apart import StopFlag
 from ingle.core.errors import Busy
-from ingle.core.process import StopFlag
 from ingle.serve.shares import Bodies, Pace, Places
 from ingle.serve.slow import Turns
 

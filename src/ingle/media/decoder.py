@@ -10,10 +10,10 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from ingle.core.apart import CallFailed, ProcessApart, ProcessEnded, StopFlag
 from ingle.core.digest import digest_bytes
 from ingle.core.errors import RequestError
 from ingle.core.media import Picture, Sound
-from ingle.core.process import ProcessApart, ProcessEnded, StopFlag
 from ingle.media.sound import piece_of
 
 PLACES = 2
@@ -76,6 +76,8 @@ class MediaDecoder:
             return apart.ask(call, facts, data, stop)
         except RequestError as error:
             raise RequestError(at, error.rule, error.got, error.cure) from error
+        except CallFailed as error:
+            raise RequestError(at, "This file can't be decoded", str(error)[:100], "Save it again, or make it smaller.") from None
         except ProcessEnded:
             rule = "This file takes more time or memory to decode than any that a camera, a microphone or an editor writes"
             raise RequestError(at, rule, f"{len(data):,} bytes", "Save it again, or make it smaller.") from None

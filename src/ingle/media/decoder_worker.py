@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from ingle.core.errors import RequestError
-from ingle.core.process import Answer, answer_calls, memory_bytes
+from ingle.core.apart import Answer, answer_calls
+from ingle.core.process import memory_bytes
 from ingle.media.picture import read_picture
 from ingle.media.sound import Recording
 
@@ -23,7 +23,7 @@ _MOST_OPEN = 2
 def main() -> None:
     """Answer until standard input ends."""
     more = max(_LEAST_BYTES, min(_MOST_BYTES, memory_bytes() // _SHARE))
-    answer_calls({"picture": _picture, "piece": _piece}, more, _fault, _NICE, _CPU_S)
+    answer_calls({"picture": _picture, "piece": _piece}, more, _NICE, _CPU_S)
 
 
 def _picture(_question: dict[str, Any], data: bytes) -> Answer:
@@ -39,11 +39,6 @@ def _piece(question: dict[str, Any], data: bytes) -> Answer:
     while len(_OPEN) > _MOST_OPEN:
         _OPEN.popitem(last=False)
     return {}, np.ascontiguousarray(samples).tobytes()
-
-
-def _fault(error: Exception) -> RequestError:
-    got = f"{type(error).__name__}: {error}"[:100]
-    return RequestError("file", "This file can't be decoded", got, "Save it again, or make it smaller.")
 
 
 if __name__ == "__main__":

@@ -10,9 +10,9 @@ import shutil
 import subprocess
 from contextlib import suppress
 
+from ingle.core.apart import StopFlag
 from ingle.core.media import Picture
 from ingle.core.message import Part, TextPart
-from ingle.core.process import StopFlag
 
 _LEAST_SURE = 60.0
 """Per cent from which a word counts: below, Tesseract sees letters in leaves and hair."""

@@ -15,11 +15,11 @@ from typing import Any
 
 import numpy as np
 
+from ingle.core.apart import Answer, CallFailed, ProcessApart, ProcessEnded, StopFlag
 from ingle.core.config import from_table, to_table
-from ingle.core.errors import ConfigError, MediaError, NotKept, RequestError
+from ingle.core.errors import CheckpointError, ConfigError, MediaError, NotKept, RequestError
 from ingle.core.files import how_to_install
 from ingle.core.media import Sound
-from ingle.core.process import Answer, ProcessApart, ProcessEnded, StopFlag
 from ingle.energy.meter import Clocks, Meter
 from ingle.home.parts import find_part, is_kept
 from ingle.home.place import Home
@@ -334,6 +334,8 @@ class Speech:
         """Return the answer of the process: started if there is none, and once more if it ends meanwhile."""
         try:
             return self._apart.ask(call, facts, data, tries=2)
+        except CallFailed as error:
+            raise CheckpointError("speech", "can't hear or speak this", error, "`ingle verify` checks the files.") from None
         except ProcessEnded:
             rule = f"The process that hears and speaks ended twice, or took more than {self._answer_s:g} seconds"
             raise MediaError("speech", rule, "", "Try a shorter sound or text; free some memory.") from None

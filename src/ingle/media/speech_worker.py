@@ -10,9 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from ingle.core.apart import Answer, answer_calls
 from ingle.core.config import to_table
-from ingle.core.errors import CheckpointError
-from ingle.core.process import Answer, answer_calls
 from ingle.media.ears.whisper import Whisper, open_whisper
 from ingle.media.mouths.kokoro import Kokoro, open_kokoro
 from ingle.media.mouths.piper import MODEL as PIPER
@@ -26,12 +25,7 @@ _MOST_THREADS = 4
 
 def main() -> None:
     """Answer until standard input ends."""
-    answer_calls({"hear": _hear, "say": _say}, _MOST_BYTES, _fault)
-
-
-def _fault(error: Exception) -> CheckpointError:
-    got = f"{type(error).__name__}: {error}"[:300]
-    return CheckpointError("speech", "can't hear or speak this", got, "`ingle verify` checks the files.")
+    answer_calls({"hear": _hear, "say": _say}, _MOST_BYTES)
 
 
 def _hear(question: dict[str, Any], data: bytes) -> Answer:

@@ -14,9 +14,9 @@ from contextlib import suppress
 from importlib import import_module
 from typing import Any, Protocol
 
+from ingle.core.apart import end_worker, read_message, write_message
 from ingle.core.config import from_table
 from ingle.core.errors import ConfigError, Interrupted, raised
-from ingle.core.process import end_worker, read_message, write_message
 from ingle.scaling.sweep_settings import RunSettings
 from ingle.train.making import TrainError
 

@@ -22,10 +22,11 @@ from itertools import pairwise
 from pathlib import Path
 from typing import IO, Any
 
+from ingle.core.apart import read_message, write_message
 from ingle.core.config import from_table
 from ingle.core.energy import Energy
 from ingle.core.errors import CheckpointError, IngleError, fault_of
-from ingle.core.process import file_lock, read_message, write_message
+from ingle.core.process import file_lock
 
 TIMED_STEPS = 6
 _TOLD_EVERY_S = 1.0

@@ -10,8 +10,8 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from weakref import WeakSet
 
+from ingle.core.apart import StopFlag
 from ingle.core.errors import Busy, Closing, GuardError, IngleError
-from ingle.core.process import StopFlag
 from ingle.engine.metering import Reading
 from ingle.robustness.guard_model import GuardModel, GuardSession
 from ingle.safety.opinion import AskGuard, GuardCost, GuardOpinion, GuardQuestion

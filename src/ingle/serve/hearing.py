@@ -12,12 +12,12 @@ from typing import Any
 
 from fastapi import Request as HttpRequest
 
+from ingle.core.apart import StopFlag
 from ingle.core.digest import digest_bytes
 from ingle.core.energy import NOTHING, Energy
 from ingle.core.errors import ConfigError, RequestError
 from ingle.core.media import Sound
 from ingle.core.message import AudioPart, Chunk, ImagePart, Message, Part, Request, TextPart, Verdict
-from ingle.core.process import StopFlag
 from ingle.media.decoder import DecodedApart
 from ingle.media.printed import printed_words, quoted, reads_print
 from ingle.media.speech import RATE, Heard, Hearing

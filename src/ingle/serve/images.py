@@ -10,9 +10,9 @@ from typing import Any
 from fastapi import APIRouter, Depends
 from fastapi import Request as HttpRequest
 
+from ingle.core.apart import StopFlag
 from ingle.core.errors import DeltaError, RequestError
 from ingle.core.message import Chunk
-from ingle.core.process import StopFlag
 from ingle.engine.language_model import USUAL, LanguageModel, painted, painting_request
 from ingle.media.painter import STYLES, wish_of
 from ingle.media.picture import SIDE, enlarged, png_of

@@ -6,10 +6,10 @@ A picture is decoded in another process, and seen, when it is the asker's turn; 
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from ingle.core.apart import StopFlag
 from ingle.core.energy import NOTHING, Energy
 from ingle.core.errors import RequestError
 from ingle.core.message import ImagePart, Request
-from ingle.core.process import StopFlag
 from ingle.energy.meter import Meter, Span, open_meter
 from ingle.engine.grammar import Grammar
 from ingle.engine.language_model import LanguageModel, ReadyPrompt, Seer

@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TypeVar
 
-from ingle.core.process import StopFlag
+from ingle.core.apart import StopFlag
 from ingle.engine.job import FairQueue
 from ingle.media.decoder import PLACES
 from ingle.serve.shares import Places

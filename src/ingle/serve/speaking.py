@@ -15,10 +15,10 @@ from typing import Any
 
 import numpy as np
 
+from ingle.core.apart import StopFlag
 from ingle.core.energy import NOTHING, Energy
 from ingle.core.errors import IngleError, RequestError
 from ingle.core.media import Sound
-from ingle.core.process import StopFlag
 from ingle.core.report import Event
 from ingle.media.sound import resampled
 from ingle.media.speech import Cutter, Mouth
