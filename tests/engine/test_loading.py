@@ -23,9 +23,9 @@ from ingle.engine.backend import Backend, Prefixed, Segment
 from ingle.engine.delta_kinds import MERGED, Change, additions_of, merged, virtual_of
 from ingle.engine.language_model import LanguageModel
 from ingle.engine.loading import Opener, open_model
-from ingle.engine.packing_worker import warm_apart
 from ingle.engine.packs import Source, candidate_source, kept_source, list_packs, unpacked
 from ingle.engine.threads import Cores
+from ingle.engine.tryout import warm_apart
 from ingle.home.deltas import delta_tensors, get_delta, put_delta
 from ingle.home.kept import Kept, get_kept, remove
 from ingle.home.place import Home

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from ingle.core.apart import write_message
 from ingle.core.errors import ConfigError, HomeError
 from ingle.federated.aggregate import first_factors
 from ingle.home.kept import get_kept
@@ -21,7 +22,7 @@ from ingle.train.by_document import clipped_sum
 from ingle.train.corpus import Corpus
 from ingle.train.loop import train
 from ingle.train.packing import Data
-from ingle.tuning import homework, homework_training, homework_worker
+from ingle.tuning import homework_training, homework_worker
 from ingle.tuning.homework import TASK, HeldOutExample, Homework, HomeworkDone, Learning, check_learning, do_apart, read_done, write_done
 from ingle.tuning.homework_training import do_homework
 from tests.cli.place import write_model
@@ -103,7 +104,7 @@ def test_errors_come_back_as_they_were(task: Homework, tmp_path: Path) -> None:
 
 
 def test_a_process_that_is_killed_is_an_error_with_a_cure(task: Homework, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(homework.sys, "executable", "/bin/false")  # type: ignore[attr-defined]
+    monkeypatch.setattr(sys, "executable", "/bin/false")
     with pytest.raises(HomeError, match=r"The process that learns has ended \(exit code 1\)\. Try again"):
         do_apart(task, FACTORS, tmp_path / "work")
 
@@ -114,9 +115,10 @@ def test_it_waits_for_its_turn_and_ends_with_who_asked(task: Homework, tmp_path:
     (work / TASK).write_bytes(b"{}")
     with homework_worker.alone():
         process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "ingle.tuning.homework_worker", str(work)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+            [sys.executable, "-P", "-m", "ingle.tuning.homework_worker"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
         )
         assert process.stdin is not None and process.stdout is not None
+        write_message(process.stdin, {"call": "learn", "folder": str(work)})
         with pytest.raises(subprocess.TimeoutExpired):
             process.wait(1.5)  # another one learns
         process.stdin.close()

@@ -15,10 +15,10 @@ from ingle.engine.composite_sight import composite_sight
 from ingle.engine.cpu_backend import CpuBackend
 from ingle.engine.delta_kinds import VIRTUAL, additions_of, virtual_of
 from ingle.engine.language_model import LanguageModel, Painter, Seer
-from ingle.engine.packing_worker import warm_apart
 from ingle.engine.packs import Progress, Source, cache_dtype, check_pack, kept_source, merged_checkpoint, read_pack, silent, warm
 from ingle.engine.threads import Cores
 from ingle.engine.tools import style_of
+from ingle.engine.tryout import warm_apart
 from ingle.home.catalogue import CATALOGUE
 from ingle.home.deltas import ABILITIES, delta_report, get_delta
 from ingle.home.kept import Kept
@@ -47,7 +47,7 @@ class Opener:
     """Opens kept models in one format. Models with the same weights share one backend, so the weights lie in memory once and requests for
     any of these models share a batch. A backend goes when no model uses it any more.
 
-    Without a `progress`, weights are packed by another process (engine/packing_worker.py), so that answers continue meanwhile.
+    Without a `progress`, weights are packed by another process (engine/tryout.py), so that answers continue meanwhile.
     """
 
     def __init__(self, format_: str = "auto", cores: Cores | None = None, cache: str = "auto", apart: bool = False) -> None:

@@ -14,7 +14,7 @@ from contextlib import suppress
 from importlib import import_module
 from typing import Any, Protocol
 
-from ingle.core.apart import end_worker, read_message, write_message
+from ingle.core.apart import ONE_THREAD, end_worker, read_message, write_message
 from ingle.core.config import from_table
 from ingle.core.errors import ConfigError, Interrupted, raised
 from ingle.scaling.sweep_settings import RunSettings
@@ -26,7 +26,6 @@ LAST = ("done", "fault")
 """Kinds of a worker's last message."""
 LOOK_S = 0.2
 PATIENCE_S = 60.0
-_ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 Job = dict[str, Any]
 Hear = Callable[[int, dict[str, Any], bytes], None]
 """Hears a job's number, a message and its bytes."""
@@ -118,7 +117,7 @@ class WorkerProcess:
     def __init__(self, number: int, job: Job, messages: Messages) -> None:
         command, pipe = [sys.executable, "-P", "-m", "ingle.scaling.worker"], subprocess.PIPE
         self._process = subprocess.Popen(
-            command, stdin=pipe, stdout=pipe, env={**os.environ, **_ONE_THREAD}, start_new_session=True
+            command, stdin=pipe, stdout=pipe, env={**os.environ, **ONE_THREAD}, start_new_session=True
         )  # its own session: Ctrl-C reaches it through its driver alone
         threading.Thread(target=self._read, args=(number, messages), daemon=True).start()
         assert self._process.stdin is not None

@@ -6,9 +6,7 @@ the one that asked. Nothing of it is kept: a round that was cut short is learned
 
 import json
 import shutil
-import subprocess
-import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,16 +15,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ingle.core.apart import ApartError, ProcessApart
 from ingle.core.config import from_table, to_table
 from ingle.core.digest import canonical_json
-from ingle.core.errors import ConfigError, HomeError, IngleError, Interrupted, raised
+from ingle.core.errors import ConfigError, HomeError, IngleError, Interrupted
 from ingle.core.files import os_errors, write_atomic
 from ingle.home.kept import Kept
 
 PRECISIONS, TEMPLATES = ("fp32", "bf16"), ("auto", "chat", "plain")
-TASK, FACTORS, DONE, LOG = "task.json", "factors.safetensors", "done.safetensors", "worker.log"
-_PATIENCE_S = 5.0
-"""Time that the process has to end by itself."""
+TASK, FACTORS, DONE = "task.json", "factors.safetensors", "done.safetensors"
 _HELD_OUT = "held-out."
 Arrays = Mapping[str, npt.NDArray[Any]]
 
@@ -112,20 +109,19 @@ def do_apart(homework: Homework, factors: Arrays, folder: Path) -> HomeworkDone:
     """
     from safetensors.numpy import save
 
+    apart = ProcessApart("ingle.tuning.homework_worker", answer_s=None)
     _empty(folder)
     with os_errors(folder):
         folder.mkdir(mode=0o700, parents=True)
     try:
         write_atomic(folder / FACTORS, save({name: np.ascontiguousarray(values) for name, values in factors.items()}), mode=0o600)
         write_atomic(folder / TASK, canonical_json(to_table(homework)), mode=0o600)
-        answered, code = _run([sys.executable, "-P", "-m", "ingle.tuning.homework_worker", str(folder)], folder / LOG)
-        if not answered:
-            last = ((folder / LOG).read_text("utf-8", "replace").strip().splitlines() or [f"exit code {code}"])[-1]
-            raise HomeError("learning", "The process that learns has ended", last[:500], "Try again; is there enough memory?")
-        if (fault := json.loads(answered)) is not None:
-            raise raised(fault)
+        apart.ask("learn", {"folder": str(folder)})
         return read_done(folder / DONE)
+    except ApartError as error:
+        raise HomeError("learning", "The process that learns has ended", error, "Try again; is there enough memory?") from None
     finally:
+        apart.close()
         _empty(folder)
 
 
@@ -159,25 +155,6 @@ def read_done(path: Path) -> HomeworkDone:
     ends = np.cumsum(sizes)
     held_out = (HeldOutExample(tuple(ids[a:b].tolist()), tuple(counted[a:b].tolist())) for a, b in zip(ends - sizes, ends, strict=True))
     return HomeworkDone(tensors, tuple(held_out))
-
-
-def _run(command: Sequence[str], log: Path) -> tuple[bytes, int]:
-    """Run the process to its end; return what it answered, and its exit code. Whatever ends this function ends the process."""
-    with log.open("wb") as errors:
-        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors)
-    assert process.stdin is not None
-    assert process.stdout is not None
-    try:
-        return process.stdout.read(), process.wait()
-    finally:
-        with suppress(OSError):
-            process.stdin.close()  # the process ends when nobody holds the other end
-        try:
-            process.wait(_PATIENCE_S)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-        process.stdout.close()
 
 
 def _empty(folder: Path) -> None:
