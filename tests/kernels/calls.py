@@ -9,12 +9,7 @@ from ingle.kernels import naive
 from ingle.kernels.jit import kernel
 from ingle.kernels.panels import PackedLinear
 
-ENTRY = {
-    at.F32: "linear_fp32", at.BF16: "linear_bf16", at.INT8: "linear_int8", at.INT8_GROUP: "linear_int8", at.INT4: "linear_int4",
-    at.INT4_16: "linear_int4_16", at.INT5: "linear_int5", at.IQ4_XS: "linear_iq4_xs", at.IQ4_NL: "linear_iq4_nl",
-    at.INT3_16: "linear_int3_16", at.Q2_K: "linear_q2_k",
-    at.Q3_K: "linear_q3_k", at.Q4_K: "linear_q4_k", at.Q5_K: "linear_q5_k", at.Q6_K: "linear_q6_k",
-}  # fmt: skip
+ENTRY = {kind: name for name, kinds in at.LINEARS.items() for kind in kinds}
 
 
 def run_linear(packed: PackedLinear, x: np.ndarray, bias: np.ndarray | None = None, onto: np.ndarray | None = None) -> np.ndarray:

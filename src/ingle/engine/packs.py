@@ -31,7 +31,7 @@ from ingle.home.lean import CURE, LEAN, WEIGHTS, is_lean
 from ingle.home.place import Home
 from ingle.kernels import formats, panels
 from ingle.kernels.jit import MEMORY_KERNELS, build, needed
-from ingle.kernels.layout import BF16, F32, INT3_16, INT4, INT4_16, INT5, INT8, INT8_GROUP, IQ4_NL
+from ingle.kernels.layout import LINEARS
 from ingle.kernels.panels import LOSSLESS, pack_stored, unpack
 from ingle.model.checkpoint import Checkpoint, open_checkpoint
 from ingle.model.tensor import Tensor, expected_shapes
@@ -98,20 +98,11 @@ def cache_dtype(cache: str, format_: str) -> str:
 def unreached(info: PackInfo, cache: str) -> frozenset[str]:
     """Return the kernels that this pack and cache never call."""
     kinds = {place.kind for place in info.places.values()}
-    by_kind = {"linear_fp32": {F32}, "linear_bf16": {BF16}, "linear_int8": {INT8, INT8_GROUP}}
-    by_kind |= {
-        "linear_int4": {INT4},
-        "linear_int5": {INT5},
-        "linear_iq4_nl": {IQ4_NL},
-        "linear_int4_16": {INT4_16},
-        "linear_int3_16": {INT3_16},
-    }
-    by_kind |= {f"linear_{name.lower()}": {kind} for name, kind in formats.KINDS.items()}
     by_cache = {"float32": "attention_f32", "float16": "attention_f16", "int8": "attention_int8"}
     memories = frozenset() if any(spec.remembering(info.config.num_kv_heads) for spec in info.config.layers) else MEMORY_KERNELS
     unmixed = {name for name, there in _sublayers(info.config).items() if not there}
     other_caches = {name for dtype, name in by_cache.items() if dtype != cache}
-    return memories | other_caches | unmixed | {*(name for name, served in by_kind.items() if not served & kinds)}
+    return memories | other_caches | unmixed | {name for name, own in LINEARS.items() if kinds.isdisjoint(own)}
 
 
 def _sublayers(config: ModelConfig) -> dict[str, bool]:

@@ -25,6 +25,7 @@ def compile_entry(name: str) -> bytes:
     for outside in ("ingle_yield", *entry.calls):
         llvm.add_symbol(outside, 1)  # Numba wants an address for each; nothing is run here, and jit.py links the real ones
     function = getattr(importlib.import_module(entry.module), name)
+    function = getattr(function, "py_func", function)  # a linear was made by a function that makes many
     signature = numba.types.void(*(numba.types.int64,) * entry.arguments)
     compiled: Any = numba.njit(signature, error_model="numpy", boundscheck=False)(function)
     symbol_name = compiled.overloads[compiled.signatures[0]].fndesc.llvm_func_name

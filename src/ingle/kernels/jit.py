@@ -28,6 +28,7 @@ from ingle.core.files import write_atomic
 from ingle.core.state import BLOCK_TOKENS, PAGE_TOKENS
 from ingle.kernels.cpu import dot_instruction, features, has_bf16_tiles
 from ingle.kernels.cpu import name as cpu_name
+from ingle.kernels.layout import LINEARS
 
 _MAGIC = b"ingle-kernel-1\n"
 _Arguments = TypeVarTuple("_Arguments")
@@ -47,8 +48,6 @@ class KernelEntry:
     calls: tuple[str, ...] = ()
 
 
-_K_QUANTS = ("linear_int5", "linear_iq4_xs", "linear_iq4_nl", "linear_q2_k", "linear_q3_k", "linear_q4_k", "linear_q5_k", "linear_q6_k")
-_LINEARS = ("linear_int3_16", "linear_int4", "linear_int4_16", "linear_int8", "linear_fp32", "linear_bf16")
 _ATTENTIONS = ("attention_f16", "attention_f32", "attention_int8")
 ADAPTER_KERNELS = frozenset({"adapter_in", "adapter_out"})
 """Reached only in steps with an adapter."""
@@ -57,17 +56,16 @@ MEMORY_KERNELS = frozenset({"memory_features", "memory_walk", "memory_blend"})
 SUBLAYER_KERNELS = frozenset({"short_convolution", "gated_delta", "mixture"})
 """Reached only in layers with another mixer than attention, or with experts."""
 ENTRIES = {
-    **{name: KernelEntry("ingle.kernels.linear", 7) for name in _LINEARS},
-    **{name: KernelEntry("ingle.kernels.linear", 7) for name in _K_QUANTS},
+    **{name: KernelEntry("ingle.kernels.linear", 7) for name in LINEARS},
     **{name: KernelEntry("ingle.kernels.attention", 5) for name in _ATTENTIONS},
     "adapter_in": KernelEntry("ingle.kernels.step_parts", 4),
     "adapter_out": KernelEntry("ingle.kernels.step_parts", 3),
     "memory_features": KernelEntry("ingle.kernels.mixers", 4),
     "memory_walk": KernelEntry("ingle.kernels.mixers", 4),
     "memory_blend": KernelEntry("ingle.kernels.mixers", 7),
-    "short_convolution": KernelEntry("ingle.kernels.mixers", 5, (*_LINEARS, *_K_QUANTS)),
-    "gated_delta": KernelEntry("ingle.kernels.mixers", 5, (*_LINEARS, *_K_QUANTS)),
-    "mixture": KernelEntry("ingle.kernels.mixture", 5, (*_LINEARS, *_K_QUANTS)),
+    "short_convolution": KernelEntry("ingle.kernels.mixers", 5, tuple(LINEARS)),
+    "gated_delta": KernelEntry("ingle.kernels.mixers", 5, tuple(LINEARS)),
+    "mixture": KernelEntry("ingle.kernels.mixture", 5, tuple(LINEARS)),
     "packed_forward": KernelEntry("ingle.kernels.packed_attention", 4),
     "packed_backward": KernelEntry("ingle.kernels.packed_attention", 6),
     "memory_forward": KernelEntry("ingle.kernels.packed_memory", 4),
@@ -81,7 +79,7 @@ ENTRIES = {
     "encoder_pass": KernelEntry("ingle.kernels.encoder", 3, ("linear_int8", "linear_fp32", "linear_bf16", "packed_forward")),
     "encoder_project": KernelEntry("ingle.kernels.encoder", 3, ("linear_int8", "linear_fp32", "linear_bf16")),
     "decoder_step": KernelEntry(
-        "ingle.kernels.step", 3, (*_LINEARS, *_K_QUANTS, *_ATTENTIONS, *sorted(ADAPTER_KERNELS | MEMORY_KERNELS | SUBLAYER_KERNELS))
+        "ingle.kernels.step", 3, (*LINEARS, *_ATTENTIONS, *sorted(ADAPTER_KERNELS | MEMORY_KERNELS | SUBLAYER_KERNELS))
     ),
 }
 

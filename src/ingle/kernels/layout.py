@@ -8,6 +8,12 @@ from ingle.core.state import BLOCK_TOKENS
 F32, BF16, INT8, INT8_GROUP, INT4, INT5, INT4_16, INT3_16, Q2_K, Q3_K, Q4_K, Q5_K, Q6_K, IQ4_XS, IQ4_NL = range(15)
 FLOAT_KINDS = 2
 """Kinds below this one multiply float32 input; the others want int8."""
+LINEARS = {
+    "linear_int4": (INT4,), "linear_int4_16": (INT4_16,), "linear_int3_16": (INT3_16,), "linear_q4_k": (Q4_K,), "linear_q6_k": (Q6_K,),
+    "linear_q5_k": (Q5_K,), "linear_q3_k": (Q3_K,), "linear_iq4_xs": (IQ4_XS,), "linear_iq4_nl": (IQ4_NL,), "linear_int5": (INT5,),
+    "linear_q2_k": (Q2_K,), "linear_fp32": (F32,), "linear_bf16": (BF16,), "linear_int8": (INT8, INT8_GROUP),
+}  # fmt: skip
+"""Kernels of linears, each with the kinds that it multiplies; the likeliest first."""
 
 KIND, ROWS, COLUMNS, WEIGHTS, SCALES, MINIMA, BIAS = range(7)
 DESCRIPTOR = 7

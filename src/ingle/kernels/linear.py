@@ -230,7 +230,11 @@ def _sixteens_panel(rows, dot_half, dot_later_half, bits):
 
 
 def all_rows(most, make):
-    """Make a product of one panel and all rows of x, in tiles of `most`, 4, 2 and 1 rows."""
+    """Make an entry: the product of one panel and all rows of x, in tiles of `most`, 4, 2 and 1 rows.
+
+    It computes outputs 16·index … 16·index + 15. linear, x: addresses of the linear's record and of the input's (see layout.py); out:
+    address of the first output, rows `stride` bytes apart; accumulate: 1 adds to the old values.
+    """
     large, p4, p2, p1 = (make(rows) for rows in (most, 4, 2, 1))
 
     @njit
@@ -252,46 +256,12 @@ def all_rows(most, make):
     return run
 
 
-_int4 = all_rows(INTEGER_LINEARS, _int4_panel)
-_int4_16 = all_rows(INTEGER_LINEARS, lambda rows: _sixteens_panel(rows, dot_half, dot_later_half, 4))
-_int3_16 = all_rows(INTEGER_LINEARS, lambda rows: _sixteens_panel(rows, dot_half_of_three, dot_later_half_of_three, 3))
-_int8 = all_rows(INTEGER_LINEARS, _int8_panel)
-_fp32 = all_rows(FLOATS, lambda rows: _float_panel(rows, load_f32, 4))
-_bf16 = all_rows(FLOATS, lambda rows: _float_panel(rows, load_bf16, 2))
-
-
-def linear_int4(linear, index, x, rows, out, stride, accumulate):
-    """Entry: outputs 16·index … 16·index + 15 of an INT4 linear for `rows` rows.
-
-    linear, x: addresses of its record and of the input's (see layout.py); out: address of the first output, rows `stride` bytes
-    apart; accumulate: 1 adds to the old values.
-    """
-    _int4(linear, index, x, rows, out, stride, accumulate)
-
-
-def linear_int4_16(linear, index, x, rows, out, stride, accumulate):
-    """Entry: `linear_int4` for INT4_16."""
-    _int4_16(linear, index, x, rows, out, stride, accumulate)
-
-
-def linear_int3_16(linear, index, x, rows, out, stride, accumulate):
-    """Entry: `linear_int4` for INT3_16."""
-    _int3_16(linear, index, x, rows, out, stride, accumulate)
-
-
-def linear_int8(linear, index, x, rows, out, stride, accumulate):
-    """Entry: `linear_int4` for INT8 and INT8_GROUP."""
-    _int8(linear, index, x, rows, out, stride, accumulate)
-
-
-def linear_fp32(linear, index, x, rows, out, stride, accumulate):
-    """Entry: `linear_int4` for F32."""
-    _fp32(linear, index, x, rows, out, stride, accumulate)
-
-
-def linear_bf16(linear, index, x, rows, out, stride, accumulate):
-    """Entry: `linear_int4` for BF16."""
-    _bf16(linear, index, x, rows, out, stride, accumulate)
+linear_int4 = all_rows(INTEGER_LINEARS, _int4_panel)
+linear_int4_16 = all_rows(INTEGER_LINEARS, lambda rows: _sixteens_panel(rows, dot_half, dot_later_half, 4))
+linear_int3_16 = all_rows(INTEGER_LINEARS, lambda rows: _sixteens_panel(rows, dot_half_of_three, dot_later_half_of_three, 3))
+linear_int8 = all_rows(INTEGER_LINEARS, _int8_panel)
+linear_fp32 = all_rows(FLOATS, lambda rows: _float_panel(rows, load_f32, 4))
+linear_bf16 = all_rows(FLOATS, lambda rows: _float_panel(rows, load_bf16, 2))
 
 
 # Codes of four bits whose weights are not evenly apart: GGUF's IQ4_NL and IQ4_XS.
@@ -575,51 +545,11 @@ def _blocks(kind, make):
     return all_rows(INTEGER_LINEARS, _by_groups(formats.CODE_BYTES[kind], formats.SCALE_BYTES[kind] // 8, make))
 
 
-_int5 = all_rows(INTEGER_LINEARS, _by_groups(320, 32, _fives))
-_iq4_nl = all_rows(INTEGER_LINEARS, _by_groups(256, 32, _uneven(at.IQ4_NL)))
-_iq4_xs = _blocks(formats.IQ4_XS, _uneven(at.IQ4_XS))
-_q2_k = _blocks(formats.Q2_K, _pairs)
-_q3_k = _blocks(formats.Q3_K, _sixteens(formats.Q3_K))
-_q4_k = _blocks(formats.Q4_K, _thirty_twos(formats.Q4_K))
-_q5_k = _blocks(formats.Q5_K, _thirty_twos(formats.Q5_K))
-_q6_k = _blocks(formats.Q6_K, _sixteens(formats.Q6_K))
-
-
-def linear_iq4_xs(linear, index, x, rows, out, stride, accumulate):
-    """Entry: `linear_int4` for IQ4_XS."""
-    _iq4_xs(linear, index, x, rows, out, stride, accumulate)
-
-
-def linear_iq4_nl(linear, index, x, rows, out, stride, accumulate):
-    """Entry: `linear_int4` for IQ4_NL."""
-    _iq4_nl(linear, index, x, rows, out, stride, accumulate)
-
-
-def linear_int5(linear, index, x, rows, out, stride, accumulate):
-    """Entry: `linear_int4` for INT5."""
-    _int5(linear, index, x, rows, out, stride, accumulate)
-
-
-def linear_q2_k(linear, index, x, rows, out, stride, accumulate):
-    """Entry: `linear_int4` for Q2_K."""
-    _q2_k(linear, index, x, rows, out, stride, accumulate)
-
-
-def linear_q3_k(linear, index, x, rows, out, stride, accumulate):
-    """Entry: `linear_int4` for Q3_K."""
-    _q3_k(linear, index, x, rows, out, stride, accumulate)
-
-
-def linear_q4_k(linear, index, x, rows, out, stride, accumulate):
-    """Entry: `linear_int4` for Q4_K."""
-    _q4_k(linear, index, x, rows, out, stride, accumulate)
-
-
-def linear_q5_k(linear, index, x, rows, out, stride, accumulate):
-    """Entry: `linear_int4` for Q5_K."""
-    _q5_k(linear, index, x, rows, out, stride, accumulate)
-
-
-def linear_q6_k(linear, index, x, rows, out, stride, accumulate):
-    """Entry: `linear_int4` for Q6_K."""
-    _q6_k(linear, index, x, rows, out, stride, accumulate)
+linear_int5 = all_rows(INTEGER_LINEARS, _by_groups(320, 32, _fives))
+linear_iq4_nl = all_rows(INTEGER_LINEARS, _by_groups(256, 32, _uneven(at.IQ4_NL)))
+linear_iq4_xs = _blocks(formats.IQ4_XS, _uneven(at.IQ4_XS))
+linear_q2_k = _blocks(formats.Q2_K, _pairs)
+linear_q3_k = _blocks(formats.Q3_K, _sixteens(formats.Q3_K))
+linear_q4_k = _blocks(formats.Q4_K, _thirty_twos(formats.Q4_K))
+linear_q5_k = _blocks(formats.Q5_K, _thirty_twos(formats.Q5_K))
+linear_q6_k = _blocks(formats.Q6_K, _sixteens(formats.Q6_K))

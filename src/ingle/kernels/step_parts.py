@@ -145,47 +145,32 @@ def factor_of(model, number):
 # One linear of a step, whatever its kind: the threads take its panels in turn.
 
 
-_linear_int4, _linear_int8 = external("linear_int4", 7), external("linear_int8", 7)
-_linear_int4_16, _linear_int3_16 = external("linear_int4_16", 7), external("linear_int3_16", 7)
-_linear_iq4_xs, _linear_iq4_nl = external("linear_iq4_xs", 7), external("linear_iq4_nl", 7)
-_linear_int5, _linear_q2_k = external("linear_int5", 7), external("linear_q2_k", 7)
-_linear_q3_k, _linear_q4_k = external("linear_q3_k", 7), external("linear_q4_k", 7)
-_linear_q5_k, _linear_q6_k = external("linear_q5_k", 7), external("linear_q6_k", 7)
-_linear_fp32, _linear_bf16 = external("linear_fp32", 7), external("linear_bf16", 7)
+def _choice(kernels):
+    """Make the function that calls the first of these kernels that multiplies a kind; the last one takes all others."""
+    (name, (own, *_)), *others = kernels
+    run, other = external(name, 7), _choice(others) if others else None
+
+    @njit
+    def call(_kind, arguments):
+        run(arguments)
+
+    @njit
+    def choose(kind, arguments):
+        if kind == own:
+            run(arguments)
+        else:
+            other(kind, arguments)
+
+    return choose if others else call
+
+
+_choose = _choice([*at.LINEARS.items()])
 
 
 @njit
 def multiply_panel(linear, arguments):
-    """Compute one panel of a linear, by the kernel of its kind; for the arguments see `linear.linear_int4`."""
-    kind = get(linear, at.KIND)
-    if kind == at.INT4:
-        _linear_int4(arguments)
-    elif kind == at.INT4_16:
-        _linear_int4_16(arguments)
-    elif kind == at.INT3_16:
-        _linear_int3_16(arguments)
-    elif kind == at.Q4_K:
-        _linear_q4_k(arguments)
-    elif kind == at.Q6_K:
-        _linear_q6_k(arguments)
-    elif kind == at.Q5_K:
-        _linear_q5_k(arguments)
-    elif kind == at.Q3_K:
-        _linear_q3_k(arguments)
-    elif kind == at.IQ4_XS:
-        _linear_iq4_xs(arguments)
-    elif kind == at.IQ4_NL:
-        _linear_iq4_nl(arguments)
-    elif kind == at.INT5:
-        _linear_int5(arguments)
-    elif kind == at.Q2_K:
-        _linear_q2_k(arguments)
-    elif kind == at.F32:
-        _linear_fp32(arguments)
-    elif kind == at.BF16:
-        _linear_bf16(arguments)
-    else:
-        _linear_int8(arguments)
+    """Compute one panel of a linear, by the kernel of its kind; for the arguments see `linear.all_rows`."""
+    _choose(get(linear, at.KIND), arguments)
 
 
 @njit
