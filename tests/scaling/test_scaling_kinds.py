@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 from ingle.scaling.interval import fit_points
-from ingle.scaling.law import _project, evidence, find_form, likely_marks, problem_of
+from ingle.scaling.law import FORMS, _project, evidence, likely_marks, problem_of
 from ingle.scaling.points import Point
 from tests.scaling.test_scaling_fit import FAR, runs, truth
 
-FORM = find_form("chinchilla")
+FORM = FORMS["chinchilla"]
 
 
 def worsened(some: list[Point], which: tuple[int, ...], part: float = 0.08) -> list[Point]:

@@ -27,7 +27,7 @@ def advise(home: Home, name: str, budget: str | None, serves: str | None, as_jso
     from ingle.scaling import advise as advising
     from ingle.scaling.advise import outlook_of, parse_demand, rows, served, write_advice
     from ingle.scaling.cost import parse_budget
-    from ingle.scaling.lever import levers
+    from ingle.scaling.lever import LEVERS
     from ingle.scaling.sweep import open_sweep
     from ingle.tuning.catalogue import need_learning
 
@@ -37,7 +37,7 @@ def advise(home: Home, name: str, budget: str | None, serves: str | None, as_jso
     demand = parse_demand(serves) if serves else None
     sweep = open_sweep(home, name)
     outlook = outlook_of(home, sweep, prices)
-    advice = advising.advise(outlook, asked, levers())
+    advice = advising.advise(outlook, asked, LEVERS)
     serving = None
     demand = demand or _demand(home)
     if demand.tokens_a_day > 0:

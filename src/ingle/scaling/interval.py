@@ -11,6 +11,7 @@ from ingle.core.digest import digest_json
 from ingle.core.errors import ConfigError
 from ingle.scaling.law import (
     FEWEST_RUNS,
+    FORMS,
     SEPARATE,
     USUAL_NOISE,
     Form,
@@ -20,10 +21,10 @@ from ingle.scaling.law import (
     Nearest,
     TwoKinds,
     check_design,
-    find_form,
     fit_problem,
     kinds_of,
     likely_marks,
+    nearest_law,
     normal_equations,
     problem_of,
     solve,
@@ -362,7 +363,7 @@ def fit_points(points: Sequence[Point], forms: Sequence[str] = (), draws: int = 
     """
     check_design(points)
     points = sorted(points, key=lambda one: (one.compute, one.parameters, one.tokens, one.unique, one.seed))
-    shapes = [find_form(name) for name in forms or forms_for(points)]
+    shapes = [FORMS[name] for name in forms or forms_for(points)]
     first = _marked(points, shapes[0], draws, seed)
     ways = [(marks, share) for _, marks, share in first]
     found = [[one for one, _, _ in first]]
@@ -404,9 +405,7 @@ def _mixed(
     parts = [(one, rng.permutation(draws)[: round(weight * share * draws)]) for one, (_, share) in zip(found, ways, strict=True)]
     arrays = [np.concatenate([getattr(one, name)[some] for one, some in parts]) for name in ("exponents", "coefficients", "noise", "gap")]
     mixed = rng.permutation(len(arrays[0]))
-    nearest = found[0].nearest
-    natural = problem_of(points, shape).natural(nearest.exponents, nearest.coefficients)
-    law = Law(shape, tuple(map(float, nearest.exponents)), tuple(map(float, natural)))
+    law = nearest_law(problem_of(points, shape), found[0].nearest)
     return FormDraws(shape, weight, law, *(array[mixed] for array in arrays))
 
 

@@ -1,13 +1,11 @@
-"""The contract of a form of law. To add one, put a file into scaling/forms: the file's name is its name, its first line its title.
+"""Laws of loss: the forms that they have, the law nearest to some runs, and which runs are of a worse kind.
 
-The file holds `FORM`. A form is a sum of terms, each with a coefficient ≥ 0. The terms depend on a few exponents in a way that the file
-says, and on the coefficients only as a factor. So the exponents alone are searched, and the coefficients are solved for
-(variable projection, arXiv 2603.22339).
+A form is a sum of terms, each with a coefficient ≥ 0. The terms depend on a few exponents in a way that the form says, and on the
+coefficients only as a factor. So the exponents alone are searched, and the coefficients are solved for (variable projection,
+arXiv 2603.22339). To add a form, add a line to `FORMS`.
 """
 
-import importlib
 import math
-import pkgutil
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import combinations
@@ -70,19 +68,36 @@ def power(base: Floats, exponents: Floats) -> Floats:
     return result
 
 
-def form_names() -> list[str]:
-    """Return the names of all forms."""
-    import ingle.scaling.forms as folder
+def _form(
+    name: str, words: str, third: Axis | None, data: Callable[[Floats, Floats], Floats], knows_repeats: bool = False
+) -> Form:  # fmt: skip
+    """Return a form of a floor, a term of size and a term of data. `third`: its exponent beside α and β."""
 
-    return sorted(module.name for module in pkgutil.iter_modules(folder.__path__))
+    def columns(places: Floats, exponents: Floats) -> Floats:
+        size = power(places[:, 0], exponents[..., 0])
+        return np.stack([np.ones_like(size), size, data(places, exponents)], axis=-1)
+
+    return Form(name, words, ("E", "A", "B"), (ALPHA, BETA, *([third] if third else [])), columns, knows_repeats)
 
 
-def find_form(name: str) -> Form:
-    """Return the form of that name. Raises ConfigError with the names there are."""
-    if name not in form_names():
-        raise ConfigError("form", f"must be one of {', '.join(form_names())}", name)
-    form: Form = importlib.import_module(f"ingle.scaling.forms.{name}").FORM
-    return form
+FORMS = {
+    form.name: form
+    for form in (
+        # Size and data each take their part off (Hoffmann, arXiv 2203.15556).
+        _form("chinchilla", "E + A·N^−α + B·D^−β", None, lambda places, exponents: power(worth(places), exponents[..., 1])),
+        # Data are worth another amount to larger models (after Farseer, arXiv 2506.10972, with one term less).
+        _form(
+            "farseer_lite", "E + A·N^−α + B·N^γ·D^−β", Axis("gamma", -0.3, 0.3, 0.0, 0.08),
+            lambda places, exponents: power(worth(places), exponents[..., 1]) * power(places[:, 0], -exponents[..., 2]),
+        ),
+        # Where texts repeat, a token read again counts for less (arXiv 2305.16264).
+        _form(
+            "repeated", "E + A·N^−α + B·D'^−β, D' = U + U·R·(1 − e^(−r/R))", Axis("repeats", 0.5, 60.0, PUBLISHED_REPEATS, 12.0),
+            lambda places, exponents: power(worth(places, exponents[..., 2]), exponents[..., 1]), knows_repeats=True,
+        ),
+    )
+}  # fmt: skip
+"""Every form by name."""
 
 
 # Least squares with coefficients ≥ 0, for many small systems at once.
@@ -173,7 +188,7 @@ GAP, GAP_SPREAD = 0.08, 0.05
 HUBER = 2.0
 USUAL_NOISE = 0.007
 """Relative spread of runs that differ in their seed alone, before any is seen."""
-_GRID = {1: 60, 2: 28, 3: 14}
+_GRID = {2: 28, 3: 14}
 """Values of each exponent on the first grid, by their number."""
 _ROUNDS = 9
 _FINEST = 1e-10
@@ -255,16 +270,6 @@ def check_design(points: Sequence[Point]) -> None:
         )
 
 
-def fit_law(points: Sequence[Point], form: str | Form = "chinchilla") -> Law:
-    """Return the law of a form that is nearest to the runs. Raises ConfigError for runs that no law can be told from."""
-    check_design(points)
-    shape = find_form(form) if isinstance(form, str) else form
-    problem = problem_of(points, shape)
-    nearest = fit_problem(problem)
-    coefficients = problem.natural(nearest.exponents, nearest.coefficients)
-    return Law(shape, tuple(map(float, nearest.exponents)), tuple(map(float, coefficients)))
-
-
 @dataclass(frozen=True, slots=True, eq=False)
 class Nearest:
     """The nearest law in scaled units."""
@@ -299,6 +304,12 @@ def fit_problem(problem: LawProblem) -> Nearest:
         if done:
             break
     return Nearest(best, coefficients, noise, noise * math.sqrt(count / free), weights, residuals)
+
+
+def nearest_law(problem: LawProblem, nearest: Nearest) -> Law:
+    """Return the nearest law in the unit of the loss."""
+    coefficients = problem.natural(nearest.exponents, nearest.coefficients)
+    return Law(problem.form, tuple(map(float, nearest.exponents)), tuple(map(float, coefficients)))
 
 
 def solve(problem: LawProblem, exponents: Floats, weights: Floats, noise: float) -> tuple[Floats, Floats]:
