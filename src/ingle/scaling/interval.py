@@ -2,8 +2,8 @@
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal
 
 import numpy as np
 
@@ -228,6 +228,12 @@ DEFAULT_FORMS = ("chinchilla", "farseer_lite")
 REPEATED_FORMS = ("repeated", "farseer_lite")
 
 
+def interval_of(drawn: Floats, method: Literal["linear", "nearest"] = "linear") -> Floats:
+    """Return the low end, the median and the high end of what holds nine of ten draws [draws, ...] → [3, ...]."""
+    found: Floats = np.quantile(drawn, [(1 - LEVEL) / 2, 0.5, (1 + LEVEL) / 2], axis=0, method=method)
+    return found
+
+
 @dataclass(frozen=True, slots=True)
 class Prediction:
     """Foretold loss of a new run, with its interval."""
@@ -239,7 +245,7 @@ class Prediction:
 
     def table(self) -> dict[str, float]:
         """Return it as plain values."""
-        return {"loss": self.loss, "low": self.low, "high": self.high, "level": self.level}
+        return asdict(self)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -293,15 +299,14 @@ class Fit:
         parts = [np.einsum("dnp,dp->dn", one.form.columns(array, one.exponents), one.coefficients) for one in self.drawn if len(one.noise)]
         return np.concatenate(parts)
 
-    def predict(self, places: Sequence[Place | Point], level: float = LEVEL) -> list[Prediction]:
+    def predict(self, places: Sequence[Place | Point]) -> list[Prediction]:
         """Foretell the loss of a new run at each place. Raises ConfigError beyond what these runs can say."""
         for place in places:
             self.check_place(place)
         laws = self.samples(places)
         kicks = np.random.default_rng(1).standard_normal((_NEW_RUNS, len(laws), 1)) * self._noise[:, None]
         runs = (laws * np.exp(kicks)).reshape(-1, laws.shape[1])
-        low, middle, high = np.quantile(runs, [(1 - level) / 2, 0.5, (1 + level) / 2], axis=0)
-        return [Prediction(float(b), float(a), float(c), level) for a, b, c in zip(low, middle, high, strict=True)]
+        return [Prediction(float(middle), float(low), float(high)) for low, middle, high in interval_of(runs).T]
 
     def thinned(self, draws: int) -> "Fit":
         """Return the fit with about so many of its draws, each form by its weight: for curves of many places."""
