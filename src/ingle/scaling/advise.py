@@ -18,7 +18,7 @@ from ingle.home.place import Home
 from ingle.scaling.cost import Budget, Cost, Prices
 from ingle.scaling.frontier import stops_paying, tokens_to_reach
 from ingle.scaling.interval import LEVEL, MOST_EXTRAPOLATION, Fit, interval_of
-from ingle.scaling.lever import CommandLever, Errand, Lever, TrainingLever, difference
+from ingle.scaling.lever import CommandLever, Errand, Lever, TrainingLever, difference, shown
 from ingle.scaling.points import FLOPS_A_TOKEN, Floats, Place, short
 from ingle.scaling.probing import (
     FOLDER,
@@ -298,7 +298,8 @@ def _trained(outlook: Outlook, budget: Budget, name: str, lever: TrainingLever) 
         raise ConfigError("data", "are too few for a run of any size", f"{outlook.prepared.tokens:,} tokens")
     route, tokens, losses = _best(outlook, budget, lines, budget.amount)
     cost = route.cost(tokens)
-    do = f"{lever.words}: {_changed(outlook, route)}{route.size} ({short(route.parameters)}), {short(tokens)} tokens"
+    changed = [shown(change)] if (change := difference(outlook.settings, route.settings)) else []
+    do = f"{lever.words}: {', '.join([*changed, route.size])} ({short(route.parameters)}), {short(tokens)} tokens"
     file = outlook.folder / "offers" / f"{name}.toml"
     command = shlex.join(["ingle", "train", str(file), "--name", f"{outlook.name}-{name}"])
     stops = _stops(outlook, budget, lines)
@@ -370,11 +371,6 @@ def _minutes(outlook: Outlook, budget: Budget) -> float:
     minutes = float(best["seconds"]) / 60
     spent = budget.spent(Cost(minutes, energy, outlook.prices.of(minutes / 60, energy), best["flops"]))
     return minutes * budget.amount / spent if spent > 0 else minutes
-
-
-def _changed(outlook: Outlook, route: Route) -> str:
-    changed = difference(outlook.settings, route.settings)
-    return "".join(f"{name} {value:.3g}, " if isinstance(value, float) else f"{name} {value}, " for name, value in changed.items())
 
 
 def _why(outlook: Outlook, name: str, route: Route, tokens: int) -> str:

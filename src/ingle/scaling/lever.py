@@ -172,3 +172,8 @@ def difference(before: SweepSettings, after: SweepSettings) -> dict[str, Any]:
     """Return the settings that differ, as a plain table: it names a change."""
     old, new = to_table(before), to_table(after)
     return {name: value for name, value in new.items() if old[name] != value}
+
+
+def shown(changed: Mapping[str, Any]) -> str:
+    """Return a change for people: `kind hybrid, rate 0.003`."""
+    return ", ".join(f"{name} {value:.3g}" if isinstance(value, float) else f"{name} {value}" for name, value in changed.items())
