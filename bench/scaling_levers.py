@@ -26,7 +26,8 @@ from harness import finish, show
 from ingle.core.errors import NotKept
 from ingle.home.place import Home
 from ingle.scaling.advise import Offer, advise
-from ingle.scaling.cost import DESIGNS, Budget, Prices
+from ingle.scaling.budget import Budget, Prices
+from ingle.scaling.cost import DESIGNS
 from ingle.scaling.interval import fit_points, forms_for
 from ingle.scaling.lever import LEVERS, Lever, TrainingLever, difference
 from ingle.scaling.probing import Outlook, ProbePair, Route, probe, speed_at, texts_of

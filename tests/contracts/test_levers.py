@@ -6,7 +6,7 @@ import pytest
 
 from ingle.cli.main import VERBS, Verbs
 from ingle.scaling.advise import advise
-from ingle.scaling.cost import Prices, parse_budget
+from ingle.scaling.budget import Prices, parse_budget
 from ingle.scaling.lever import LEVERS, CommandLever, Errand, TrainingLever, difference
 from ingle.scaling.probing import probe_cost
 from ingle.scaling.sweep_settings import SweepSettings

@@ -8,7 +8,7 @@ import pytest
 
 from ingle.core.errors import ConfigError
 from ingle.scaling.advise import Advice, Offer, advise, rows
-from ingle.scaling.cost import Prices, parse_budget
+from ingle.scaling.budget import Prices, parse_budget
 from ingle.scaling.frontier import stops_paying
 from ingle.scaling.interval import fit_points
 from ingle.scaling.lever import LEVERS, TrainingLever, chosen, difference

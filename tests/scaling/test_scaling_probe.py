@@ -16,8 +16,8 @@ from ingle.engine.loading import open_model
 from ingle.engine.packs import kept_source
 from ingle.home.place import Home
 from ingle.scaling.advise import advise, outlook_of, rows, write_advice
+from ingle.scaling.budget import Prices, parse_budget
 from ingle.scaling.climb import bits_of
-from ingle.scaling.cost import Prices, parse_budget
 from ingle.scaling.lever import LEVERS, TrainingLever
 from ingle.scaling.points import read_points
 from ingle.scaling.probing import bits_of_kept, equal_seconds, fit_of, probe, read_pairs

@@ -26,7 +26,7 @@ from ingle.model.checkpoint import open_checkpoint
 from ingle.model.tensor import expected_shapes
 from ingle.scaling.advise import Demand, demand_of, keep_report, outlook_of, parse_demand, rows, served, write_advice
 from ingle.scaling.advise import advise as offers_for
-from ingle.scaling.cost import parse_budget
+from ingle.scaling.budget import parse_budget
 from ingle.scaling.lever import LEVERS, CommandLever, Errand, TrainingLever, chosen, shown
 from ingle.scaling.probing import ProbePair, bits_of_kept, equal_seconds, fit_of, read_kept
 from ingle.scaling.probing import probe as train

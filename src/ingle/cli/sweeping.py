@@ -19,6 +19,7 @@ from ingle.core.files import write_atomic
 from ingle.core.report import Event
 from ingle.home.place import Home
 from ingle.scaling import cost as costing
+from ingle.scaling.budget import Cost, parse_budget
 from ingle.scaling.dealing import cores, find_runner
 from ingle.scaling.foretold import begin, check_event, standing
 from ingle.scaling.foretold import predict as sign
@@ -49,7 +50,7 @@ def plan(
     """Choose, or cost, the runs of a sweep, and keep the plan."""
     check_sweep_name(name)
     prices = read_settings(home).costs
-    budget = costing.parse_budget(asked, prices) if asked else None
+    budget = parse_budget(asked, prices) if asked else None
     table = read_table(config, overrides)
     settings = from_table(SweepSettings, table)
     home.create()
@@ -186,7 +187,7 @@ def _row(run: RunSettings) -> tuple[str, str, str]:
     return run.label, f"{run.parameters:,}", f"{run.tokens:,}"
 
 
-def _costs(name: str, cost: costing.Cost, currency: str) -> tuple[str, str, str, str]:
+def _costs(name: str, cost: Cost, currency: str) -> tuple[str, str, str, str]:
     return name, f"{cost.minutes:.1f} min", str(cost.energy), f"{cost.money:.3f} {currency}"
 
 

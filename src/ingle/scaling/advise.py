@@ -15,7 +15,7 @@ from ingle.core.errors import ConfigError
 from ingle.core.files import write_atomic
 from ingle.energy.label import Label
 from ingle.home.place import Home
-from ingle.scaling.cost import Budget, Cost, Prices
+from ingle.scaling.budget import Budget, Cost, Prices
 from ingle.scaling.frontier import stops_paying, tokens_to_reach
 from ingle.scaling.interval import LEVEL, MOST_EXTRAPOLATION, Fit, interval_of
 from ingle.scaling.lever import CommandLever, Errand, Lever, TrainingLever, difference, shown

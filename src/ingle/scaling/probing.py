@@ -22,7 +22,8 @@ from ingle.engine.language_model import LanguageModel
 from ingle.engine.scoring import score
 from ingle.home.place import Home
 from ingle.measure.subjects import Progress, begin_id, silent
-from ingle.scaling.cost import Budget, Cost, Prices, Speed, cost_of, relative_costs
+from ingle.scaling.budget import Budget, Cost, Prices
+from ingle.scaling.cost import Speed, cost_of, relative_costs
 from ingle.scaling.interval import Fit, fit_points, forms_for
 from ingle.scaling.lever import TrainingLever, difference
 from ingle.scaling.points import Floats, Place, Point, write_points
