@@ -12,6 +12,7 @@ from ingle.core.errors import ConfigError
 from ingle.scaling.law import (
     FEWEST_RUNS,
     FORMS,
+    NOISE_SPREAD,
     SEPARATE,
     USUAL_NOISE,
     Form,
@@ -20,6 +21,7 @@ from ingle.scaling.law import (
     Marks,
     Nearest,
     TwoKinds,
+    believed_noise,
     check_design,
     fit_problem,
     kinds_of,
@@ -39,9 +41,6 @@ from ingle.scaling.points import FLOPS_A_TOKEN, Floats, Place, Point, places_arr
 # Draws with a coefficient below 0 are thrown away, which is what "coefficients are ≥ 0" means to a posterior.
 
 
-NOISE_SPREAD = 0.8
-"""Belief about the noise: e^±0.8 times `USUAL_NOISE`, with long tails (Student's t, three degrees)."""
-_TAIL = 3.0
 _ROUNDS, _SAMPLES = 5, 600
 _COEFFICIENTS = 12_000
 _FREE = 5.0
@@ -117,10 +116,9 @@ def draw_laws(problem: LawProblem, count: int, seed: int = 0) -> Draws:
 
 def _importance(problem: LawProblem, nearest: Nearest, rng: np.random.Generator) -> tuple[Floats, Floats]:
     """Return samples of exponents and log noise, and their log weights."""
-    axes = problem.form.axes
-    believed = np.array([*(axis.middle for axis in axes), np.log(USUAL_NOISE)])
-    spread = np.array([*(axis.spread for axis in axes), NOISE_SPREAD])
-    clouds = [_Cloud(believed, np.diag(spread)), _around(problem, nearest, spread[:-1])]
+    _, _, middle, spread = problem.form.believed
+    believed = _Cloud(np.append(middle, np.log(USUAL_NOISE)), np.diag(np.append(spread, NOISE_SPREAD)))
+    clouds = [believed, _around(problem, nearest)]
     samples = np.concatenate([cloud.sample(_SAMPLES, rng) for cloud in clouds])
     target = log_target(problem, nearest.weights, samples)
     for _ in range(_ROUNDS - 2):
@@ -136,11 +134,11 @@ def _mixture(clouds: list[_Cloud], samples: Floats) -> Floats:
     return result
 
 
-def _around(problem: LawProblem, nearest: Nearest, spread: Floats) -> _Cloud:
+def _around(problem: LawProblem, nearest: Nearest) -> _Cloud:
     """Return the cloud that the residuals' slopes show around the nearest law."""
     size = len(nearest.exponents)
     noise = max(nearest.noise, _QUIETEST)
-    low, high = (np.array([getattr(axis, name) for axis in problem.form.axes]) for name in ("low", "high"))
+    low, high, _, spread = problem.form.believed
     steps = np.eye(size) * np.minimum(_STEP, 0.1 * spread)
     above, below = np.minimum(nearest.exponents + steps, high), np.maximum(nearest.exponents - steps, low)
     ups, downs = (solve(problem, side, nearest.weights, noise)[1] for side in (above, below))
@@ -171,17 +169,14 @@ def _fitted(samples: Floats, log_weights: Floats, fallback: _Cloud) -> _Cloud:
 
 def log_target(problem: LawProblem, weights: Floats, samples: Floats) -> Floats:
     """Return the log density of exponents and log noise [samples, axes + 1] given the runs, coefficients integrated out."""
-    axes = problem.form.axes
-    low, high, middle, spread = (np.array([getattr(axis, name) for axis in axes]) for name in ("low", "high", "middle", "spread"))
+    low, high, middle, spread = problem.form.believed
     exponents = np.clip(samples[:, :-1], low, high)
     inside = (samples[:, :-1] == exponents).all(axis=-1)
     noise = np.exp(np.maximum(samples[:, -1], np.log(_QUIETEST)))
     _, root, squares = _conditional(problem, weights, exponents, noise)
     beliefs = -0.5 * (((exponents - middle) / spread) ** 2).sum(axis=-1) - np.log(spread).sum()
-    usual = (samples[:, -1] - np.log(USUAL_NOISE)) / NOISE_SPREAD
-    believed_noise = -0.5 * (_TAIL + 1) * np.log1p(usual**2 / _TAIL)
     log_root = np.log(np.einsum("...ii->...i", root)).sum(axis=-1)
-    result = -len(weights) * np.log(noise) - 0.5 * squares - log_root + beliefs + believed_noise
+    result = -len(weights) * np.log(noise) - 0.5 * squares - log_root + beliefs + believed_noise(samples[:, -1])
     return np.where(inside & (samples[:, -1] > np.log(_QUIETEST)), result, -np.inf)
 
 

@@ -47,6 +47,11 @@ class Form:
     knows_repeats: bool = False
     """Whether the runs themselves say what a second reading is worth."""
 
+    @property
+    def believed(self) -> Floats:
+        """Least value, greatest value, middle and spread of each exponent, [4, axes]."""
+        return np.array([(axis.low, axis.high, axis.middle, axis.spread) for axis in self.axes]).T
+
 
 PUBLISHED_REPEATS = 15.0
 """Readings after which a repeated token is worth 1/e of a new one (arXiv 2305.16264)."""
@@ -188,6 +193,8 @@ GAP, GAP_SPREAD = 0.08, 0.05
 HUBER = 2.0
 USUAL_NOISE = 0.007
 """Relative spread of runs that differ in their seed alone, before any is seen."""
+NOISE_SPREAD, _NOISE_TAIL = 0.8, 3.0
+"""Belief about it: within a factor of e^±0.8, with long tails (Student's t, three degrees)."""
 _GRID = {2: 28, 3: 14}
 """Values of each exponent on the first grid, by their number."""
 _ROUNDS = 9
@@ -332,29 +339,38 @@ def normal_equations(problem: LawProblem, design: Floats, weights: Floats, noise
 def misfit(problem: LawProblem, exponents: Floats, weights: Floats, noise: float) -> Floats:
     """Return the sum that the fit makes small, for each of many exponents [..., axes] → [...]."""
     coefficients, residuals = solve(problem, exponents, weights, noise)
-    axes = problem.form.axes
-    middle, spread = np.array([axis.middle for axis in axes]), np.array([axis.spread for axis in axes])
+    _, _, middle, spread = problem.form.believed
     expected, firmness = problem.beliefs
     beliefs = (((exponents - middle) / spread) ** 2).sum(axis=-1) + ((coefficients - expected) ** 2 * firmness).sum(axis=-1)
     result: Floats = (weights * residuals**2).sum(axis=-1) + noise**2 * beliefs
     return result
 
 
+def believed_noise(log_noise: Floats) -> Floats:
+    """Return the log of what is believed of the noise before any run is seen, but for a constant."""
+    usual = (log_noise - np.log(USUAL_NOISE)) / NOISE_SPREAD
+    result: Floats = -0.5 * (_NOISE_TAIL + 1) * np.log1p(usual**2 / _NOISE_TAIL)
+    return result
+
+
+def _grid(values: Sequence[Floats]) -> Floats:
+    """Return every choice of one value for each axis, [choices, axes]."""
+    return np.stack(np.meshgrid(*values, indexing="ij"), axis=-1).reshape(-1, len(values))
+
+
 def _first(problem: LawProblem, weights: Floats, noise: float) -> Floats:
     """Return the best exponents of the first grid."""
     axes = problem.form.axes
-    values = [np.linspace(axis.low, axis.high, _GRID[len(axes)]) for axis in axes]
-    grid = np.stack(np.meshgrid(*values, indexing="ij"), axis=-1).reshape(-1, len(axes))
+    grid = _grid([np.linspace(axis.low, axis.high, _GRID[len(axes)]) for axis in axes])
     best: Floats = grid[np.argmin(misfit(problem, grid, weights, noise))]
     return best
 
 
 def _zoom(problem: LawProblem, centre: Floats, weights: Floats, noise: float, wide: bool) -> Floats:
     """Return better exponents: five values of each around the best, nearer whenever the middle one stays the best."""
-    axes = problem.form.axes
-    low, high = np.array([axis.low for axis in axes]), np.array([axis.high for axis in axes])
-    steps = np.stack(np.meshgrid(*[np.linspace(-1, 1, 5)] * len(axes), indexing="ij"), axis=-1).reshape(-1, len(axes))
-    span = (high - low) / _GRID[len(axes)] * (1.0 if wide else 0.05)
+    low, high, _, _ = problem.form.believed
+    steps = _grid([np.linspace(-1, 1, 5)] * len(low))
+    span = (high - low) / _GRID[len(low)] * (1.0 if wide else 0.05)
     smallest = span * min(1e-4, max(1e-9, 1e-2 * noise))  # no finer than noise lets anyone see
     for _ in range(200):
         around = np.clip(centre + steps * span, low, high)
@@ -385,7 +401,6 @@ _LEAST = 0.02
 """Ways that are less probable are left out."""
 _BEAM = 24
 _NOISES = np.geomspace(0.0006, 0.24, 18)
-_NOISE_SPREAD, _NOISE_TAIL = 0.8, 3.0
 _STEPS, _FEW_STEPS = (-1.8, -1.2, -0.6, 0.0, 0.6, 1.2, 1.8), (-1.2, 0.0, 1.2)
 """Values of each exponent on the grid, in spreads of what is believed: of the first two, and of others and where there are many runs."""
 _MANY_RUNS = 100
@@ -487,10 +502,9 @@ def _starts(problem: LawProblem) -> list[Marks]:
 
 
 def _project(problem: LawProblem) -> _Projected:
-    axes = problem.form.axes
-    values = [np.array(_STEPS if number < 2 and len(problem.loss) <= _MANY_RUNS else _FEW_STEPS) for number in range(len(axes))]
-    steps = np.stack(np.meshgrid(*values, indexing="ij"), axis=-1).reshape(-1, len(axes))
-    low, high, middle, spread = (np.array([getattr(axis, name) for axis in axes]) for name in ("low", "high", "middle", "spread"))
+    low, high, middle, spread = problem.form.believed
+    many = len(problem.loss) > _MANY_RUNS
+    steps = _grid([np.array(_FEW_STEPS if many or number > 1 else _STEPS) for number in range(len(low))])
     exponents = np.clip(middle + steps * spread, low, high)
     design = problem.design(exponents)
     belief = np.zeros((len(design), 1, design.shape[-1]))
@@ -521,8 +535,7 @@ def _flipped(projected: _Projected, marks: Floats) -> Floats:
 
 def _integrated(projected: _Projected, sizes: Floats, pulls: Floats, worse: Floats) -> Floats:
     """Return the log probability of marks m from m·left·m and m·target at each grid point [ways, grid], and how many they are."""
-    usual = (np.log(_NOISES) - log(USUAL_NOISE)) / _NOISE_SPREAD
-    noise_prior = -0.5 * (_NOISE_TAIL + 1) * np.log1p(usual**2 / _NOISE_TAIL) - projected.free * np.log(_NOISES)
+    noise_prior = believed_noise(np.log(_NOISES)) - projected.free * np.log(_NOISES)
     precision, firm = _NOISES**-2, GAP_SPREAD**-2
     size, pull, square = (part[..., None] * precision for part in (sizes, pulls, projected.square))
     left = square + GAP**2 * firm - (pull + GAP * firm) ** 2 / (size + firm)
