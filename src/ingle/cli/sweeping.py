@@ -25,7 +25,7 @@ from ingle.scaling.foretold import begin, check_event, standing
 from ingle.scaling.foretold import predict as sign
 from ingle.scaling.frontier import parse_place
 from ingle.scaling.interval import Prediction
-from ingle.scaling.sheet import plots_of, read_sheet, write_report
+from ingle.scaling.sheet import figures, plots_of, read_sheet, write_report
 from ingle.scaling.sweep import CHECKED, Sweep, check_sweep_name, fit_sweep, keep_plan, open_sweep, run_sweep
 from ingle.scaling.sweep_settings import RunSettings, SweepSettings, outcome, run_of
 from ingle.scratch.texts import prepare
@@ -117,10 +117,10 @@ def fit(home: Home, name: str, predict: str | None, plot: Path | None, as_json: 
     if as_json:
         print_json(table)
         return
-    print_table(("law", "weight", ""), [_law(law) for law in table["laws"]])
-    print(f"Foretold for {run['label']}: {_interval(prediction)} bits/byte.")
+    print_table(("law", "weight", ""), [(law["equation"], f"{law['weight']:.0%}", figures(law)) for law in table["laws"]])
+    print(f"Foretold for {run['label']}: {prediction} bits/byte.")
     if asked:
-        print(f"Foretold for {predict}: {_interval(asked)} bits/byte.")
+        print(f"Foretold for {predict}: {asked} bits/byte.")
     for text in table["notes"]:
         note(f"{text}.")
     note(f"Plots, law and every run in words: {report}")
@@ -154,7 +154,7 @@ def check(home: Home, name: str, where: Where, yes: bool, as_json: bool) -> None
         print_json(facts)
         return
     verdict = "inside" if facts["inside"] else "outside"
-    said = f"{facts['loss']:.4f} ({facts['low']:.4f} to {facts['high']:.4f})"
+    said = Prediction(*(float(facts[name]) for name in ("loss", "low", "high")))
     print(f"Foretold {said}, came {facts['came']:.4f} {report['unit']}: {verdict} the interval.")
     note(f"The prediction is fact {prediction.seq} of the ledger, signed before the run began; `ingle verify` proves the order.")
 
@@ -193,12 +193,3 @@ def _costs(name: str, cost: Cost, currency: str) -> tuple[str, str, str, str]:
 
 def _result(report: dict[str, Any]) -> tuple[str, str, str]:
     return report["label"], f"{report['loss']:.4f}", f"{report['seconds']:.0f} s"
-
-
-def _law(law: dict[str, Any]) -> tuple[str, str, str]:
-    figures = ", ".join(f"{name} {value:.4g}" for name, value in law.items() if isinstance(value, float) and name != "weight")
-    return law["equation"], f"{law['weight']:.0%}", figures
-
-
-def _interval(prediction: Prediction) -> str:
-    return f"{prediction.loss:.4f} ({prediction.low:.4f} to {prediction.high:.4f})"

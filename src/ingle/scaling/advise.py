@@ -351,14 +351,13 @@ def _made(outlook: Outlook, budget: Budget, name: str, lever: CommandLever) -> O
     best = outlook.incumbent
     as_the_best = (reported(best) or NOTHING).scaled(report["seconds"] / best["seconds"])  # in the same seconds, on this machine
     energy = reported(report) or as_the_best
-    minutes = report["seconds"] / 60
-    cost = Cost(minutes, energy, outlook.prices.of(minutes / 60, energy), report.get("flops", 0.0), minutes)
+    cost = outlook.prices.cost(report["seconds"], energy, report.get("flops", 0.0), report["seconds"])
     if budget.spent(cost) > budget.amount:
         why = f"measured with {budget.said(budget.spent(cost))}, which is more than the budget; less was not tried"
         return Offer(name, lever.words, command, why, cost)
     losses = np.full(len(outlook.fit.samples([])), report["loss"])
     start = f"; {lever.start} itself has {report['start_loss']:.3f}" if "start_loss" in report else ""
-    why = f"measured: {report['loss']:.3f} on the sweep's held-out text after {minutes:.2g} min{start}. {lever.tells}"
+    why = f"measured: {report['loss']:.3f} on the sweep's held-out text after {cost.minutes:.2g} min{start}. {lever.tells}"
     return Offer(name, lever.words, report.get("command", command), why, cost, losses)
 
 
@@ -367,10 +366,9 @@ def _minutes(outlook: Outlook, budget: Budget) -> float:
     if budget.unit == "minutes":
         return budget.amount
     best = outlook.incumbent
-    energy = reported(best) or NOTHING
-    minutes = float(best["seconds"]) / 60
-    spent = budget.spent(Cost(minutes, energy, outlook.prices.of(minutes / 60, energy), best["flops"]))
-    return minutes * budget.amount / spent if spent > 0 else minutes
+    cost = outlook.prices.cost(best["seconds"], reported(best) or NOTHING, best["flops"], best["seconds"])
+    spent = budget.spent(cost)
+    return cost.minutes * budget.amount / spent if spent > 0 else cost.minutes
 
 
 def _why(outlook: Outlook, name: str, route: Route, tokens: int) -> str:

@@ -34,9 +34,10 @@ class Prices:
             if not 0 <= getattr(self, name) < float("inf"):
                 raise ConfigError(f"costs.{name}", "must be 0 or more", getattr(self, name))
 
-    def of(self, hours: float, energy: Energy) -> float:
-        """Return the price of so many hours and this energy."""
-        return hours * self.hour + energy.wh / 1000 * self.kwh
+    def cost(self, seconds: float, energy: Energy, flops: float, core_seconds: float) -> "Cost":
+        """Return the cost of so many seconds by the clock, and of one core in all."""
+        minutes = seconds / 60
+        return Cost(minutes, energy, minutes / 60 * self.hour + energy.wh / 1000 * self.kwh, flops, core_seconds / 60)
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from ingle.core.energy import NOTHING, Energy, total
 from ingle.core.errors import ConfigError
 from ingle.scaling.budget import Budget, Cost, Prices
 from ingle.scaling.interval import fit_points
-from ingle.scaling.points import Place, Point
+from ingle.scaling.points import Point
 from ingle.scaling.runners.local import run_jobs
 from ingle.scaling.sweep_settings import LEAST_STEPS, RunSettings, SweepSettings, climb_flops, climbs_of, foretold_of, runs_of, shorter
 from ingle.scratch.texts import Prepared
@@ -66,8 +66,7 @@ def cost_of(runs: Sequence[RunSettings], prepared: Prepared, speeds: Mapping[str
         least = min(range(workers), key=lambda i: loads[i])
         loads[least] += seconds
         energy, flops = energy + used, flops + climb_flops(climb)
-    minutes, core_minutes = max(loads) / 60, sum(loads) / 60
-    return Cost(minutes, energy, prices.of(minutes / 60, energy), flops, core_minutes)
+    return prices.cost(max(loads), energy, flops, sum(loads))
 
 
 def _climb_cost(climb: Sequence[RunSettings], prepared: Prepared, speed: Speed) -> tuple[float, Energy]:
@@ -224,10 +223,10 @@ def expected_width(settings: SweepSettings, prepared: Prepared) -> float:
     for _ in range(_ROUNDS):
         kicks = np.exp(NOISE * draw.standard_normal(len(runs)))
         points = [
-            Point(run.parameters, run.tokens, _loss(run) * float(kick), run.unique or run.tokens, run.train.seed)
+            Point(run.parameters, run.tokens, _loss(run) * float(kick), run.unique, run.train.seed)
             for run, kick in zip(runs, kicks, strict=True)
         ]
-        [said] = fit_points(points).predict([Place(foretold.parameters, foretold.tokens, foretold.unique or foretold.tokens)])
+        [said] = fit_points(points).predict([foretold.place])
         widths.append((said.high - said.low) / said.loss)
     return statistics.median(widths)
 

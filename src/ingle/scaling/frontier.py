@@ -116,8 +116,7 @@ class Allocation:
 
     def table(self) -> dict[str, Any]:
         """Return it as plain values."""
-        sizes = {"parameters": self.parameters.table(), "tokens": self.tokens.table()}
-        return {"flops": self.flops, **sizes, "loss": self.loss.table(), "notes": list(self.notes)}
+        return asdict(self) | {"notes": list(self.notes)}
 
 
 def split(fit: Fit, flops: float, unique: float = 0.0) -> Allocation:
@@ -170,22 +169,19 @@ class Returns:
         return {"start_flops": self.start, "unit_flops": self.unit, "gains": [one.table() for one in self.gains], "stops_flops": stops}
 
 
-def returns(fit: Fit, start: float = 0.0, unit: float = 0.0, unique: float = 0.0) -> Returns:
-    """Return what further units of compute buy. Raises ConfigError beyond what these runs can say.
+def returns(fit: Fit, unit: float = 0.0) -> Returns:
+    """Return what further units of compute buy after the largest run's. Raises ConfigError beyond what these runs can say.
 
-    `start`: FLOP that are spent already, by default those of the largest run; `unit`: by default as many.
+    `unit`: FLOP; 0 = as many as the largest run's.
     """
-    start = start or fit.largest
+    start, most = fit.largest, MOST_EXTRAPOLATION * fit.largest
     unit = unit or start
-    if not (start > 0 and unit > 0):
-        raise ConfigError("unit", "must be above 0", unit)
-    most = MOST_EXTRAPOLATION * fit.largest
     fit.check_compute(start + unit, f"{short(start)} FLOP and a unit of {short(unit)}")
     few = fit.thinned(_DRAWS)
     count = int(min(8, (most * (1 + 1e-9) - start) // unit))
-    whole, _ = best_splits(few, [start + number * unit for number in range(count + 1)], unique)
+    whole, _ = best_splits(few, [start + number * unit for number in range(count + 1)])
     spent = np.geomspace(start, most - unit, _BUDGETS) if most - unit > start else np.array([start])
-    gains = best_splits(few, spent, unique)[0] - best_splits(few, spent + unit, unique)[0]
+    gains = best_splits(few, spent)[0] - best_splits(few, spent + unit)[0]
     return Returns(start, unit, tuple(map(_spread, -np.diff(whole, axis=1).T)), _spread(to_a_quarter(spent, gains)))
 
 
@@ -335,13 +331,10 @@ def fit_of_csv(path: Path, predict: Place | None = None, kind: str = "") -> Fit:
     return fit_points(points, forms_for(points, [predict] if predict else []))
 
 
-def fit_table(fit: Fit, predict: Place | None = None, flops: float = 0.0) -> dict[str, Any]:
-    """Return what laws say as plain values.
-
-    `predict`: a run to foretell. `flops`: compute to split; by default that of the run to foretell, else that of the largest run.
-    """
+def fit_table(fit: Fit, predict: Place | None = None) -> dict[str, Any]:
+    """Return what laws say as plain values. The compute that is split is that of the run to foretell, else that of the largest run."""
     foretold = {"at": _place_table(predict)} | fit.predict([predict])[0].table() if predict else None
-    best = split(fit, flops or (predict.compute if predict else fit.largest))
+    best = split(fit, predict.compute if predict else fit.largest)
     law, weight = fit.laws[0]
     return {
         "prediction": foretold,

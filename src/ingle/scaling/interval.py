@@ -242,6 +242,10 @@ class Prediction:
         """Return it as plain values."""
         return asdict(self)
 
+    def __str__(self) -> str:
+        """Return `2.068 (2.034 to 2.102)` with four digits."""
+        return f"{self.loss:.4f} ({self.low:.4f} to {self.high:.4f})"
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FormDraws:

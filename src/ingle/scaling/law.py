@@ -108,8 +108,6 @@ FORMS = {
 # Least squares with coefficients ≥ 0, for many small systems at once.
 
 
-MOST_TERMS = 5
-"""Active sets are enumerated: 31 of them for five terms."""
 _RIDGE = 1e-13
 """Part of the diagonal that keeps equal columns solvable."""
 
@@ -121,8 +119,6 @@ def solve_positive(gram: Floats, moment: Floats) -> Floats:
     coefficient is taken: by the conditions of Kuhn and Tucker the optimum is among them.
     """
     terms = moment.shape[-1]
-    if terms > MOST_TERMS:
-        raise ValueError(f"at most {MOST_TERMS} terms, not {terms}")
     flat_gram, flat_moment = gram.reshape(-1, terms, terms), moment.reshape(-1, terms)
     result = _solved(flat_gram, flat_moment)
     left = np.flatnonzero((result < 0).any(axis=-1))
