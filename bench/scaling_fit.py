@@ -23,7 +23,7 @@ from harness import finish, show
 from ingle.core.errors import ConfigError
 from ingle.measure.intervals import wilson
 from ingle.scaling.interval import fit_points
-from ingle.scaling.law import find_form, fit_problem, problem_of
+from ingle.scaling.law import FORMS, fit_problem, problem_of
 from ingle.scaling.points import Floats, Place, Point, places_array
 
 SIZES, DATA = (0.24e6, 0.82e6, 1.19e6, 2.76e6), (0.75e6, 1.5e6, 3e6)
@@ -144,7 +144,7 @@ RIVALS: dict[str, Callable[[Sequence[Point]], float]] = {
 
 def bootstrap(points: Sequence[Point], rng: np.random.Generator, draws: int = 40) -> tuple[float, float, float]:
     """The interval of the design paper: cells drawn with replacement, seeds inside, one form, plus residual noise."""
-    form = find_form("chinchilla")
+    form = FORMS["chinchilla"]
     cells = sorted({(one.parameters, one.tokens) for one in points})
     far, found = places_array([FAR]), []
     for number in range(draws):

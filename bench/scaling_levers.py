@@ -26,9 +26,10 @@ from harness import finish, show
 from ingle.core.errors import NotKept
 from ingle.home.place import Home
 from ingle.scaling.advise import Offer, advise
-from ingle.scaling.cost import DESIGNS, Budget, Prices
+from ingle.scaling.budget import Budget, Prices
+from ingle.scaling.cost import DESIGNS
 from ingle.scaling.interval import fit_points, forms_for
-from ingle.scaling.lever import Lever, TrainingLever, difference, levers
+from ingle.scaling.lever import LEVERS, Lever, TrainingLever, difference
 from ingle.scaling.probing import Outlook, ProbePair, Route, probe, speed_at, texts_of
 from ingle.scaling.sweep import Sweep, keep_plan, open_sweep, run_sweep
 from ingle.scaling.sweep_settings import SweepSettings, point_of
@@ -49,7 +50,7 @@ def main() -> None:
     home = Home(args.home.absolute()).create()
     sweep = sweep_of(home, args.sweep)
     run_sweep(home, sweep, sweep.runs, workers=args.workers, watch=SAID)
-    training = {name: lever for name, lever in levers().items() if isinstance(lever, TrainingLever)}
+    training = {name: lever for name, lever in LEVERS.items() if isinstance(lever, TrainingLever)}
     pairs = probe(home, sweep, training, workers=args.workers, watch=SAID)
     changes, renamed = changes_of(sweep.settings, training, pairs)
     outlook = outlook_of(home, sweep, renamed)

@@ -20,8 +20,8 @@ STOREYS = {
 }  # fmt: skip
 REGISTRIES = (
     "core/makers/", "tuning/methods/", "gate/checks/", "compress/quantisers/", "compress/pruners/", "robustness/attacks/",
-    "scaling/levers/", "explain/methods/", "ethics/cards/", "federated/rules/", "media/ears/", "media/eyes/", "media/mouths/",
-    "scaling/forms/", "scaling/runners/", "model/families/",
+    "explain/methods/", "ethics/cards/", "federated/rules/", "media/ears/", "media/eyes/", "media/mouths/", "scaling/runners/",
+    "model/families/",
 )  # fmt: skip
 """Folders in a room in which every file is one of a kind."""
 WITHIN = ("federated/flower/",)

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ingle.scaling.cost import Prices
+from ingle.scaling.budget import Prices
 from ingle.scaling.interval import DEFAULT_FORMS, REPEATED_FORMS, Fit, fit_points
 from ingle.scaling.points import Point, repeats
 from ingle.scaling.probing import Outlook, ProbePair

@@ -8,16 +8,16 @@ import pytest
 
 from ingle.core.errors import ConfigError
 from ingle.scaling.advise import Advice, Offer, advise, rows
-from ingle.scaling.cost import Prices, parse_budget
+from ingle.scaling.budget import Prices, parse_budget
 from ingle.scaling.frontier import stops_paying
 from ingle.scaling.interval import fit_points
-from ingle.scaling.lever import TrainingLever, chosen, difference, levers
+from ingle.scaling.lever import LEVERS, TrainingLever, chosen, difference
 from ingle.scaling.points import Point
 from ingle.scaling.probing import Outlook, differences, offset, residuals, speed_at
 from ingle.scaling.sweep_settings import point_of
 from tests.scaling.outlooks import SECONDS, SETTINGS, outlook, pairs, report, truth
 
-TRAINING = {name: lever for name, lever in levers().items() if isinstance(lever, TrainingLever)}
+TRAINING = {name: lever for name, lever in LEVERS.items() if isinstance(lever, TrainingLever)}
 
 
 def advised(now: Outlook, budget: str = "60min", names: str = "") -> Advice:

@@ -8,7 +8,7 @@ from ingle.core.energy import Energy
 from ingle.core.errors import ConfigError
 from ingle.energy.label import Label, LabelPart
 from ingle.scaling.advise import Demand, advise, cheapest, demand_of, parse_demand, served, serving_energy
-from ingle.scaling.cost import parse_budget
+from ingle.scaling.budget import parse_budget
 from ingle.scaling.lever import chosen
 from tests.scaling.outlooks import SECONDS, WATTS, outlook, truth
 

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 from ingle.scaling.interval import fit_points
-from ingle.scaling.law import _project, evidence, find_form, likely_marks, problem_of
+from ingle.scaling.law import FORMS, _project, evidence, likely_marks, problem_of
 from ingle.scaling.points import Point
 from tests.scaling.test_scaling_fit import FAR, runs, truth
 
-FORM = find_form("chinchilla")
+FORM = FORMS["chinchilla"]
 
 
 def worsened(some: list[Point], which: tuple[int, ...], part: float = 0.08) -> list[Point]:
@@ -69,7 +69,7 @@ def test_evidence_is_the_integral_over_gap_and_coefficients() -> None:
     ours = evidence(one, marks) - [law._belief(0, 12), law._belief(2, 12)]
     gaps = np.linspace(law.GAP - 8 * law.GAP_SPREAD, law.GAP + 8 * law.GAP_SPREAD, 20001)
     density = np.exp(-0.5 * ((gaps - law.GAP) / law.GAP_SPREAD) ** 2) / (law.GAP_SPREAD * np.sqrt(2 * np.pi))
-    usual = (np.log(law._NOISES) - np.log(law.USUAL_NOISE)) / law._NOISE_SPREAD
+    usual = (np.log(law._NOISES) - np.log(law.USUAL_NOISE)) / law.NOISE_SPREAD
     prior = (1 + usual**2 / 3) ** -2.0
     by_hand = []
     for row in marks:

@@ -3,14 +3,15 @@
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from ingle.core.errors import ConfigError
-from ingle.scaling.frontier import best_losses, fit_csv, iso_loss, of_kind, parse_place, returns, rows, split
+from ingle.scaling.frontier import best_splits, fit_of_csv, fit_table, of_kind, parse_place, returns, rows, split, tokens_to_reach
 from ingle.scaling.interval import Fit, fit_points
-from ingle.scaling.points import Place, write_points
+from ingle.scaling.points import Floats, Place, write_points
 from tests.scaling.test_scaling_fit import FAR, TRUTHS, runs, truth
 
 FLOPS = 1e14
@@ -65,12 +66,16 @@ def test_too_much_compute_is_refused(exact: Fit) -> None:
 
 def test_equal_losses_are_solved_for(exact: Fit, noisy: Fit) -> None:
     (alpha, beta), (floor, a, b) = TRUTHS["chinchilla"]
-    sizes, loss = [0.5e6, 1e6, 4e6, 1e3], 2.1
-    for size, found in zip(sizes, iso_loss(exact, loss, sizes), strict=True):
+    tokens, loss = np.geomspace(2.5e4, 3e8, 120), 2.1
+
+    def needed(fit: Fit, size: float) -> Floats:
+        return tokens_to_reach(loss, fit.samples([Place(size, float(count)) for count in tokens]), tokens)
+
+    for size in (0.5e6, 1e6, 4e6, 1e3):
         left = loss - floor - a * size**-alpha
-        assert found.value == (pytest.approx((b / left) ** (1 / beta), rel=2e-3) if left > 0 else math.inf)
-    some = iso_loss(noisy, loss, [1e6])[0]
-    assert some.low < some.value < some.high
+        assert np.median(needed(exact, size)) == (pytest.approx((b / left) ** (1 / beta), rel=2e-3) if left > 0 else math.inf)
+    low, middle, high = np.quantile(needed(noisy, 1e6), [0.05, 0.5, 0.95])
+    assert low < middle < high
 
 
 def test_gains_fall_as_the_formula_says(exact: Fit) -> None:
@@ -85,13 +90,17 @@ def test_gains_fall_as_the_formula_says(exact: Fit) -> None:
     assert len(found.gains) == 8
     at = found.stops.value
     assert best(at) - best(at + start) == pytest.approx(0.25 * (best(start) - best(2 * start)), rel=0.1)
-    assert np.allclose(best_losses(exact, [start]), best(start), rtol=1e-5)
+    assert np.allclose(best_splits(exact, [start])[0], best(start), rtol=1e-5)
+
+
+def said(path: Path, predict: Place | None = None) -> dict[str, Any]:
+    return fit_table(fit_of_csv(path, predict), predict)
 
 
 def test_a_table_of_anyone_is_fitted(tmp_path: Path) -> None:
     path = tmp_path / "runs.csv"
     path.write_text(write_points(runs(truth("chinchilla"), 0.004)), "utf-8")
-    table = fit_csv(path, parse_place("6430000,5.25e6"))
+    table = said(path, parse_place("6430000,5.25e6"))
     assert json.loads(json.dumps(table)) == table
     one = table["prediction"]
     assert one["low"] < truth("chinchilla").loss_at(FAR)[0] < one["high"]
@@ -99,8 +108,8 @@ def test_a_table_of_anyone_is_fitted(tmp_path: Path) -> None:
     shown = rows(table)
     assert all(len(row) == 3 and all(isinstance(cell, str) for cell in row) for row in shown)
     assert any(row[0] == "loss of 6.43M × 5.25M" and row[1] == f"{one['loss']:.4f}" for row in shown)
-    assert fit_csv(path)["prediction"] is None
-    assert fit_csv(path, parse_place("2e6,3e6,1e6"))["law"]["form"] in ("repeated", "farseer_lite")
+    assert said(path)["prediction"] is None
+    assert said(path, parse_place("2e6,3e6,1e6"))["law"]["form"] in ("repeated", "farseer_lite")
 
 
 @pytest.mark.parametrize("text", ["", "1", "1,2,3,4", "a,b", "1,-2", "1,nan", "1e6,inf"])

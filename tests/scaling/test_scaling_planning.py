@@ -11,20 +11,8 @@ from ingle.core.config import to_table
 from ingle.core.energy import Energy
 from ingle.core.errors import ConfigError
 from ingle.home.place import Home
-from ingle.scaling.cost import (
-    DESIGNS,
-    SHORTEST,
-    Budget,
-    CostModel,
-    Prices,
-    Speed,
-    cost_table,
-    costed,
-    fitted,
-    parse_budget,
-    refused,
-    sizes_to_time,
-)
+from ingle.scaling.budget import Budget, Prices, parse_budget
+from ingle.scaling.cost import DESIGNS, SHORTEST, CostModel, Speed, cost_table, costed, fitted, refused, sizes_to_time
 from ingle.scaling.sweep_settings import SweepSettings, runs_of
 from ingle.scaling.worker import perform
 from ingle.scratch.texts import Prepared, prepare

@@ -16,9 +16,9 @@ from ingle.engine.loading import open_model
 from ingle.engine.packs import kept_source
 from ingle.home.place import Home
 from ingle.scaling.advise import advise, outlook_of, rows, write_advice
+from ingle.scaling.budget import Prices, parse_budget
 from ingle.scaling.climb import bits_of
-from ingle.scaling.cost import Prices, parse_budget
-from ingle.scaling.lever import TrainingLever, levers
+from ingle.scaling.lever import LEVERS, TrainingLever
 from ingle.scaling.points import read_points
 from ingle.scaling.probing import bits_of_kept, equal_seconds, fit_of, probe, read_pairs
 from ingle.scaling.sweep import Sweep, open_sweep, run_sweep
@@ -32,7 +32,7 @@ from tests.scaling.sweeps import planned
 DOCS = Path(__file__).parents[2] / "docs"
 """Real text: what is made up of a few words is learnt by heart, and no law comes near that."""
 TRIED = ("rnn", "optimiser", "vocabulary", "data")
-LEVERS = {name: lever for name, lever in levers().items() if isinstance(lever, TrainingLever) and name in TRIED}
+TRAINING = {name: lever for name, lever in LEVERS.items() if isinstance(lever, TrainingLever) and name in TRIED}
 
 
 @pytest.fixture(scope="module")
@@ -43,9 +43,9 @@ def probed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Home, Sweep, list[
     texts = shutil.copytree(DOCS, home.root / "texts", ignore=shutil.ignore_patterns("pictures"))
     sweep = planned(home, str(texts))
     with pytest.raises(ConfigError, match="must be at least 6 for a law"):
-        probe(home, sweep, LEVERS, workers=2)
+        probe(home, sweep, TRAINING, workers=2)
     run_sweep(home, sweep, sweep.runs, workers=2)
-    probe(home, sweep, LEVERS, workers=2, sink=heard.append)
+    probe(home, sweep, TRAINING, workers=2, sink=heard.append)
     return home, sweep, heard
 
 
@@ -67,7 +67,7 @@ def test_pairs_are_files_and_are_not_made_twice(probed: tuple[Home, Sweep, list[
     new.write_text("The text has changed since.")
     before = read_pairs(sweep)
     heard = list[Event]()
-    assert probe(home, sweep, LEVERS, workers=2, sink=heard.append) == before
+    assert probe(home, sweep, TRAINING, workers=2, sink=heard.append) == before
     new.unlink()
     assert not heard
     folder = sweep.folder / "probes"
@@ -101,7 +101,7 @@ def test_from_probes_to_advice_and_settings_that_can_be_trained(probed: tuple[Ho
     outlook = outlook_of(home, sweep, Prices())
     best = outlook.incumbent
     budget = parse_budget(f"{4 * best['flops']:g}flop", Prices())
-    advice = advise(outlook, budget, levers())
+    advice = advise(outlook, budget, LEVERS)
     table = write_advice(sweep, advice)
     assert json.loads((sweep.folder / "advice.json").read_text()) == table
     assert {"budget", "incumbent", "offers", "notes"} <= table.keys()
@@ -129,7 +129,7 @@ def test_a_lost_report_is_named(probed: tuple[Home, Sweep, list[Event]], tmp_pat
 def test_what_is_offered_can_be_trained_and_is_read_on_the_same_text(probed: tuple[Home, Sweep, list[Event]]) -> None:
     home, sweep, _ = probed
     outlook = outlook_of(home, sweep, Prices())
-    advice = advise(outlook, parse_budget(f"{4 * outlook.incumbent['flops']:g}flop", Prices()), {"size": levers()["size"]})
+    advice = advise(outlook, parse_budget(f"{4 * outlook.incumbent['flops']:g}flop", Prices()), {"size": LEVERS["size"]})
     write_advice(sweep, advice)
     settings = load_config(ScratchSettings, sweep.folder / "offers" / "size.toml", ["train.max_steps=30", "judge.items=2"])
     kept = scratch(home, "small-size", settings).kept

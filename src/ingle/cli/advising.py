@@ -1,18 +1,36 @@
 """The part of `ingle scale` that advises: what a budget buys by each lever, and probes that measure levers."""
 
+import math
+import shlex
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+import time
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any
 
-from ingle.cli.sweeping import Where
+from ingle.cli.choose import choose, open_kept
+from ingle.cli.house import open_ledger
+from ingle.cli.interrupt import Interrupt
+from ingle.cli.output import note, print_json, print_table
+from ingle.cli.progress import watching
+from ingle.cli.settings import read_settings
+from ingle.cli.sweeping import Where, record_once
+from ingle.cli.training import run_watch
+from ingle.core.errors import ConfigError
+from ingle.energy.label import Label, load
+from ingle.home.deltas import delta_report
+from ingle.home.kept import get_kept, list_kept
 from ingle.home.place import Home
-
-if TYPE_CHECKING:
-    from ingle.energy.label import Label
-    from ingle.scaling.advise import Demand
-    from ingle.scaling.lever import CommandLever
-    from ingle.scaling.sweep import Sweep
+from ingle.model.checkpoint import open_checkpoint
+from ingle.model.tensor import expected_shapes
+from ingle.scaling.advise import Demand, demand_of, keep_report, outlook_of, parse_demand, rows, served, write_advice
+from ingle.scaling.advise import advise as offers_for
+from ingle.scaling.budget import parse_budget
+from ingle.scaling.lever import LEVERS, CommandLever, Errand, TrainingLever, chosen, shown
+from ingle.scaling.probing import ProbePair, bits_of_kept, equal_seconds, fit_of, read_kept
+from ingle.scaling.probing import probe as train
+from ingle.scaling.sweep import Sweep, open_sweep
 
 BUDGET = "30min"
 PROBE_MINUTES = 3.0
@@ -21,23 +39,12 @@ PROBE_MINUTES = 3.0
 
 def advise(home: Home, name: str, budget: str | None, serves: str | None, as_json: bool) -> None:
     """Say what each way to spend a budget gives."""
-    from ingle.cli.output import note, print_json, print_table
-    from ingle.cli.settings import read_settings
-    from ingle.core.errors import ConfigError
-    from ingle.scaling import advise as advising
-    from ingle.scaling.advise import outlook_of, parse_demand, rows, served, write_advice
-    from ingle.scaling.cost import parse_budget
-    from ingle.scaling.lever import levers
-    from ingle.scaling.sweep import open_sweep
-    from ingle.tuning.catalogue import need_learning
-
-    need_learning()
     prices = read_settings(home).costs
     asked = parse_budget(budget or BUDGET, prices)
     demand = parse_demand(serves) if serves else None
     sweep = open_sweep(home, name)
     outlook = outlook_of(home, sweep, prices)
-    advice = advising.advise(outlook, asked, levers())
+    advice = offers_for(outlook, asked, LEVERS)
     serving = None
     demand = demand or _demand(home)
     if demand.tokens_a_day > 0:
@@ -64,17 +71,6 @@ def advise(home: Home, name: str, budget: str | None, serves: str | None, as_jso
 
 def probe(home: Home, name: str, names: Sequence[str], where: Where, as_json: bool) -> None:
     """Measure what levers are worth: those named, or all that train as the sweep does."""
-    from ingle.cli.output import note, print_json, print_table
-    from ingle.cli.progress import watching
-    from ingle.cli.sweeping import record_once
-    from ingle.cli.training import run_watch
-    from ingle.scaling.lever import CommandLever, TrainingLever, chosen
-    from ingle.scaling.probing import equal_seconds, fit_of, read_kept
-    from ingle.scaling.probing import probe as train
-    from ingle.scaling.sweep import open_sweep
-    from ingle.tuning.catalogue import need_learning
-
-    need_learning()
     asked = chosen(names)
     sweep = open_sweep(home, name)
     with watching() as watch:
@@ -89,25 +85,15 @@ def probe(home: Home, name: str, names: Sequence[str], where: Where, as_json: bo
     if as_json:
         print_json({"pairs": [_pair(pair, equal_seconds(pair, fit)) for pair in pairs], "kept": kept})
         return
-    shown = [(pair.lever, _said(pair.changed), pair.size, f"{equal_seconds(pair, fit):+.1%}", f"{pair.seconds:.2f}") for pair in pairs]
-    print_table(("lever", "change", "size", "less loss at equal seconds", "time of a token"), shown)
+    lines = [(pair.lever, shown(pair.changed), pair.size, f"{equal_seconds(pair, fit):+.1%}", f"{pair.seconds:.2f}") for pair in pairs]
+    print_table(("lever", "change", "size", "less loss at equal seconds", "time of a token"), lines)
     for key, report in kept.items():
         note(f"{key}: {report['model']} has {report['loss']:.4f} bits/byte on the same text, after {report['seconds'] / 60:.2g} min.")
     note(f"Go on with: ingle scale advise {name}")
 
 
-def _try(home: Home, sweep: "Sweep", name: str, lever: "CommandLever") -> None:
+def _try(home: Home, sweep: Sweep, name: str, lever: CommandLever) -> None:
     """Run a lever's command, read the model that it makes, and keep a report."""
-    import shlex
-    import time
-
-    from ingle.cli.output import note
-    from ingle.core.errors import ConfigError
-    from ingle.home.deltas import delta_report
-    from ingle.home.kept import get_kept
-    from ingle.scaling.advise import keep_report
-    from ingle.scaling.lever import Errand
-
     errand = Errand(sweep.name, sweep.settings.data.sources, PROBE_MINUTES)
     arguments = lever.arguments(errand)
     command = shlex.join(["ingle", *arguments])
@@ -125,41 +111,23 @@ def _try(home: Home, sweep: "Sweep", name: str, lever: "CommandLever") -> None:
     keep_report(sweep, name, facts | {"command": command, "unit": "bits/byte", "data": sweep.prepared.digest})
 
 
-def _loss(home: Home, sweep: "Sweep", model: str) -> float:
-    from ingle.cli.choose import choose, open_kept
-    from ingle.cli.interrupt import Interrupt
-    from ingle.cli.progress import watching
-    from ingle.cli.settings import read_settings
-    from ingle.scaling.probing import bits_of_kept
-
+def _loss(home: Home, sweep: Sweep, model: str) -> float:
     opened = open_kept(home, choose(home, model), read_settings(home).chat)
     with watching() as watch, Interrupt() as interrupt:
         bits = bits_of_kept(opened, sweep.prepared, interrupt.asked, watch.pieces)
     return float(bits.sum()) / sweep.prepared.held_out_bytes
 
 
-def _demand(home: Home) -> "Demand":
+def _demand(home: Home) -> Demand:
     """Return what this home answered lately, from its ledger."""
-    from datetime import UTC, datetime
-
-    from ingle.cli.house import open_ledger
-    from ingle.scaling.advise import Demand, demand_of
-
     if not home.other_database and not home.database_file.exists():
         return Demand(0.0, "nothing was answered here")
     with open_ledger(home) as ledger:
         return demand_of(((row.at, row.values) for row in ledger.read("answer")), datetime.now(UTC))
 
 
-def _labels(home: Home) -> "list[tuple[Label, float]]":
+def _labels(home: Home) -> list[tuple[Label, float]]:
     """Return the energy labels of kept models, with each model's parameters."""
-    import math
-
-    from ingle.energy.label import load
-    from ingle.home.kept import list_kept
-    from ingle.model.checkpoint import open_checkpoint
-    from ingle.model.tensor import expected_shapes
-
     labels = []
     for kept in list_kept(home, lambda _name, _error: None):
         label = load(home.labels, kept.digest)
@@ -169,16 +137,7 @@ def _labels(home: Home) -> "list[tuple[Label, float]]":
     return labels
 
 
-def _pair(pair: Any, gain: float) -> dict[str, Any]:
+def _pair(pair: ProbePair, gain: float) -> dict[str, Any]:
     return {
-        "lever": pair.lever,
-        "changed": dict(pair.changed),
-        "size": pair.size,
-        "gain": gain,
-        "seconds": pair.seconds,
-        "joules": pair.joules,
-    }
-
-
-def _said(changed: Mapping[str, Any]) -> str:
-    return ", ".join(f"{name} {value:.3g}" if isinstance(value, float) else f"{name} {value}" for name, value in changed.items())
+        "lever": pair.lever, "changed": dict(pair.changed), "size": pair.size, "gain": gain, "seconds": pair.seconds, "joules": pair.joules,
+    }  # fmt: skip

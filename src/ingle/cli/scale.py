@@ -49,6 +49,7 @@ def command(
     """
     from ingle.cli import scaling
     from ingle.cli.house import enter
+    from ingle.tuning.catalogue import need_learning
 
     if action == "fit" and target.endswith(".csv"):
         scaling.refit(Path(target), predict, kind, plot, as_json)
@@ -57,10 +58,8 @@ def command(
     if action == "list":
         scaling.show_sweeps(home, as_json)
         return
-    if action == "fit":
-        scaling.fit(home, target, predict, plot, as_json)
-        return
-    from ingle.cli import sweeping
+    need_learning()  # before anything that loads PyTorch is imported
+    from ingle.cli import advising, sweeping
 
     where = sweeping.Where("ray" if ray else runner, workers, ray)
     asked = f"{minutes}min" if minutes is not None else budget
@@ -68,12 +67,11 @@ def command(
         sweeping.plan(home, target, asked, config, overrides or (), workers, as_json)
     elif action == "run":
         sweeping.run(home, target, where, yes, as_json)
+    elif action == "fit":
+        sweeping.fit(home, target, predict, plot, as_json)
     elif action == "check":
         sweeping.check(home, target, where, yes, as_json)
+    elif action == "advise":
+        advising.advise(home, target, asked, serves, as_json)
     else:
-        from ingle.cli import advising
-
-        if action == "advise":
-            advising.advise(home, target, asked, serves, as_json)
-        else:
-            advising.probe(home, target, lever or (), where, as_json)
+        advising.probe(home, target, lever or (), where, as_json)

@@ -10,7 +10,7 @@ from ingle.core.errors import ConfigError
 from ingle.engine.threads import usable_cores
 from ingle.home.place import Home
 from ingle.learn.settings import LearnSettings
-from ingle.scaling.cost import Prices
+from ingle.scaling.budget import Prices
 from ingle.serve.settings import SamplingSettings, ServeSettings
 
 

@@ -1,17 +1,35 @@
-"""The part of `ingle scale` that trains: plans, sweeps and the run that is foretold."""
+"""The part of `ingle scale` that needs PyTorch: plans, sweeps, their laws, and the run that is foretold."""
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from ingle.cli.house import open_ledger
+from ingle.cli.output import confirm, is_terminal, note, print_json, print_table
+from ingle.cli.progress import watching
+from ingle.cli.scaling import svg_file
+from ingle.cli.settings import read_settings
+from ingle.cli.training import run_watch
+from ingle.core.config import from_table, read_table, to_table
+from ingle.core.energy import amount
+from ingle.core.errors import counted
+from ingle.core.files import write_atomic
+from ingle.core.report import Event
 from ingle.home.place import Home
-
-if TYPE_CHECKING:
-    from ingle.core.report import Event
-    from ingle.scaling.cost import Cost
-    from ingle.scaling.sweep import Sweep
-
+from ingle.scaling import cost as costing
+from ingle.scaling.budget import Cost, parse_budget
+from ingle.scaling.dealing import cores, find_runner
+from ingle.scaling.foretold import begin, check_event, standing
+from ingle.scaling.foretold import predict as sign
+from ingle.scaling.frontier import parse_place
+from ingle.scaling.interval import Prediction
+from ingle.scaling.sheet import figures, plots_of, read_sheet, write_report
+from ingle.scaling.sweep import CHECKED, Sweep, check_sweep_name, fit_sweep, keep_plan, open_sweep, run_sweep
+from ingle.scaling.sweep_settings import RunSettings, SweepSettings, outcome, run_of
+from ingle.scratch.texts import prepare
+from ingle.train.making import to_json
 
 BUSY = 1.25
 """Times as long as on a quiet machine, from where on that is said."""
@@ -30,23 +48,9 @@ def plan(
     home: Home, name: str, asked: str | None, config: Path | None, overrides: Sequence[str], workers: int, as_json: bool
 ) -> None:  # fmt: skip
     """Choose, or cost, the runs of a sweep, and keep the plan."""
-    from ingle.tuning.catalogue import need_learning
-
-    need_learning()
-    from ingle.cli.output import note, print_json, print_table
-    from ingle.cli.progress import watching
-    from ingle.cli.settings import read_settings
-    from ingle.cli.training import run_watch
-    from ingle.core.config import from_table, read_table
-    from ingle.scaling import cost as costing
-    from ingle.scaling.dealing import cores
-    from ingle.scaling.sweep import check_sweep_name, keep_plan
-    from ingle.scaling.sweep_settings import SweepSettings, run_of
-    from ingle.scratch.texts import prepare
-
     check_sweep_name(name)
     prices = read_settings(home).costs
-    budget = costing.parse_budget(asked, prices) if asked else None
+    budget = parse_budget(asked, prices) if asked else None
     table = read_table(config, overrides)
     settings = from_table(SweepSettings, table)
     home.create()
@@ -81,9 +85,6 @@ def plan(
 
 def run(home: Home, name: str, where: Where, yes: bool, as_json: bool) -> None:
     """Train what is missing of a sweep."""
-    from ingle.cli.output import note, print_json, print_table
-    from ingle.scaling.sweep import open_sweep
-
     sweep = open_sweep(home, name)
     missing = [one for one in sweep.runs if sweep.report(one) is None]
     if missing and not _agreed(sweep, "sweep", yes):
@@ -96,21 +97,43 @@ def run(home: Home, name: str, where: Where, yes: bool, as_json: bool) -> None:
     note(f"Every run is a file in {sweep.folder}; runs.csv has all of them. Go on with: ingle scale fit {name}")
 
 
+def fit(home: Home, name: str, predict: str | None, plot: Path | None, as_json: bool) -> None:
+    """Fit the law of a sweep, and sign the prediction for its larger run."""
+    plot = svg_file(plot)
+    sweep = open_sweep(home, name)
+    found, prediction, table = fit_sweep(sweep)
+    run = table["prediction"]
+    with open_ledger(home) as ledger:
+        untouched = not sweep.begun(sweep.foretold)
+        row = sign(ledger, name, run, found.digest, prediction.table(), prediction.level) if untouched else None
+        stands = standing(ledger, name, run["key"])
+    sheet = read_sheet(home, name)
+    report = write_report(sweep.folder, sheet)
+    if plot:
+        write_atomic(plot, plots_of(sheet)["loss"].encode())
+    asked = found.predict([parse_place(predict)])[0] if predict else None
+    if asked:
+        table["asked"] = asked.table()
+    if as_json:
+        print_json(table)
+        return
+    print_table(("law", "weight", ""), [(law["equation"], f"{law['weight']:.0%}", figures(law)) for law in table["laws"]])
+    print(f"Foretold for {run['label']}: {prediction} bits/byte.")
+    if asked:
+        print(f"Foretold for {predict}: {asked} bits/byte.")
+    for text in table["notes"]:
+        note(f"{text}.")
+    note(f"Plots, law and every run in words: {report}")
+    if stands.prediction is None:
+        note("The larger run was begun before anything was foretold, so nothing is signed.")
+    elif row is None:
+        note(f"The prediction in fact {stands.prediction.seq} stands.")
+    else:
+        note(f"This prediction is signed: fact {row.seq} of the ledger. Go on with: ingle scale check {name}")
+
+
 def check(home: Home, name: str, where: Where, yes: bool, as_json: bool) -> None:
     """Train the run that was foretold, and say whether the prediction was right."""
-    from ingle.cli.house import open_ledger
-    from ingle.cli.output import note, print_json
-    from ingle.core.config import to_table
-    from ingle.core.files import write_atomic
-    from ingle.scaling.dealing import find_runner
-    from ingle.scaling.foretold import begin, check_event, standing
-    from ingle.scaling.sheet import read_sheet, write_report
-    from ingle.scaling.sweep import CHECKED, open_sweep
-    from ingle.scaling.sweep_settings import outcome
-    from ingle.train.making import to_json
-    from ingle.tuning.catalogue import need_learning
-
-    need_learning()  # before the ledger says that the run begins
     find_runner(where.runner)
     sweep = open_sweep(home, name)
     run = sweep.foretold
@@ -131,42 +154,28 @@ def check(home: Home, name: str, where: Where, yes: bool, as_json: bool) -> None
         print_json(facts)
         return
     verdict = "inside" if facts["inside"] else "outside"
-    said = f"{facts['loss']:.4f} ({facts['low']:.4f} to {facts['high']:.4f})"
+    said = Prediction(*(float(facts[name]) for name in ("loss", "low", "high")))
     print(f"Foretold {said}, came {facts['came']:.4f} {report['unit']}: {verdict} the interval.")
     note(f"The prediction is fact {prediction.seq} of the ledger, signed before the run began; `ingle verify` proves the order.")
 
 
-def _train(home: Home, sweep: "Sweep", runs: Sequence[Any], where: Where) -> list[dict[str, Any]]:
-    from ingle.cli.progress import watching
-    from ingle.cli.training import run_watch
-    from ingle.scaling.sweep import run_sweep
-    from ingle.tuning.catalogue import need_learning
-
-    need_learning()
+def _train(home: Home, sweep: Sweep, runs: Sequence[RunSettings], where: Where) -> list[dict[str, Any]]:
     with watching() as watch:
         return run_sweep(
             home, sweep, runs, where.runner, where.workers, where.address, run_watch(watch), lambda event: record_once(home, event)
         )  # fmt: skip
 
 
-def record_once(home: Home, event: "Event") -> None:
+def record_once(home: Home, event: Event) -> None:
     """Add a finished run to the ledger, unless a kill came right after it was added."""
-    from ingle.cli.house import open_ledger
-
     with open_ledger(home) as ledger:
         known = (row.values for row in ledger.read(event.kind, event.subject) if row.kind == event.kind)
         if all(facts.get("key") != event.facts["key"] for facts in known):
             ledger.append(event)
 
 
-def _agreed(sweep: "Sweep", part: str, yes: bool) -> bool:
+def _agreed(sweep: Sweep, part: str, yes: bool) -> bool:
     """Say what it will cost, and ask."""
-    import sys
-
-    from ingle.cli.output import confirm, is_terminal, note
-    from ingle.core.energy import amount
-    from ingle.core.errors import counted
-
     cost = sweep.plan.get("cost", {}).get(part)
     if cost:
         time = counted(max(1, round(cost["minutes"])), "minute")
@@ -174,11 +183,11 @@ def _agreed(sweep: "Sweep", part: str, yes: bool) -> bool:
     return yes or not is_terminal(sys.stdin) or confirm("Begin?")
 
 
-def _row(run: Any) -> tuple[str, str, str]:
+def _row(run: RunSettings) -> tuple[str, str, str]:
     return run.label, f"{run.parameters:,}", f"{run.tokens:,}"
 
 
-def _costs(name: str, cost: "Cost", currency: str) -> tuple[str, str, str, str]:
+def _costs(name: str, cost: Cost, currency: str) -> tuple[str, str, str, str]:
     return name, f"{cost.minutes:.1f} min", str(cost.energy), f"{cost.money:.3f} {currency}"
 
 

@@ -15,11 +15,11 @@ from ingle.core.errors import ConfigError
 from ingle.core.files import write_atomic
 from ingle.energy.label import Label
 from ingle.home.place import Home
-from ingle.scaling.cost import Budget, Cost, Prices
-from ingle.scaling.frontier import stops_paying
-from ingle.scaling.interval import LEVEL, MOST_EXTRAPOLATION, Fit
-from ingle.scaling.lever import CommandLever, Errand, Lever, TrainingLever, difference
-from ingle.scaling.points import Floats, Place, short
+from ingle.scaling.budget import Budget, Cost, Prices
+from ingle.scaling.frontier import stops_paying, tokens_to_reach
+from ingle.scaling.interval import LEVEL, MOST_EXTRAPOLATION, Fit, interval_of
+from ingle.scaling.lever import CommandLever, Errand, Lever, TrainingLever, difference, shown
+from ingle.scaling.points import FLOPS_A_TOKEN, Floats, Place, short
 from ingle.scaling.probing import (
     FOLDER,
     KEPT,
@@ -150,11 +150,11 @@ def cheapest(
     """
     if not any(reported(report) for report in reports):
         raise ConfigError("--serves", "needs runs with their energy; this sweep has none")
-    sizes = np.geomspace(min(report["parameters"] for report in reports) / 4, max(report["parameters"] for report in reports) * 8, _SIZES)
+    known, read = ([report[name] for report in reports] for name in ("parameters", "tokens"))
+    sizes = np.geomspace(min(known) / 4, max(known) * 8, _SIZES)
     training = np.array([speed_at(reports, size).energy.joules for size in sizes])
     served = np.array([serving_energy(reports, labels, size)[0].joules for size in sizes]) * tokens_a_day * days
-    lengths = np.geomspace(min(report["tokens"] for report in reports) / 4, max(report["tokens"] for report in reports) * 40, _LENGTHS)
-    needed = _needed(fit, sizes, lengths, loss)
+    needed = _needed(fit, sizes, np.geomspace(min(read) / 4, max(read) * 40, _LENGTHS), loss)
     with np.errstate(invalid="ignore"):
         joules = needed * training + served
     joules = np.where(np.isfinite(joules), joules, np.inf)
@@ -165,7 +165,7 @@ def cheapest(
             "--serves", f"can't be answered: no size reaches {loss:.3f} within {MOST_EXTRAPOLATION:g} times the largest run", "", cure
         )
     best = joules[can].argmin(axis=1)
-    low, middle, high = np.quantile(sizes[best], [(1 - LEVEL) / 2, 0.5, (1 + LEVEL) / 2])
+    low, middle, high = interval_of(sizes[best])
     at = int(np.abs(np.log(sizes / middle)).argmin())
     tokens = float(np.median(needed[can][:, at][np.isfinite(needed[can][:, at])]))
     train = speed_at(reports, sizes[at]).energy.scaled(tokens)
@@ -175,19 +175,9 @@ def cheapest(
 
 def _needed(fit: Fit, sizes: Floats, lengths: Floats, loss: float) -> Floats:
     """Return how many tokens each size needs for a loss under each of some drawn laws, [draws, sizes]; inf where it is too far."""
-    places = [Place(size, length) for size in sizes for length in lengths]
-    laws = fit.samples(places)
-    chosen = np.random.default_rng(7).permutation(len(laws))[:_DRAWS]
-    losses = laws[chosen].reshape(len(chosen), len(sizes), len(lengths))
-    reached = losses <= loss
-    first = reached.argmax(axis=2)
-    draws, columns = np.indices(first.shape)
-    above, below = losses[draws, columns, np.maximum(first - 1, 0)], losses[draws, columns, first]
-    share = np.clip((above - loss) / np.maximum(above - below, 1e-12), 0.0, 1.0)
-    logs = np.log(lengths)
-    tokens: Floats = np.exp(logs[np.maximum(first - 1, 0)] + share * (logs[first] - logs[np.maximum(first - 1, 0)]))
-    far = 6.0 * sizes * tokens > MOST_EXTRAPOLATION * fit.largest
-    return np.where(reached.any(axis=2) & ~far, tokens, np.inf)
+    losses = fit.thinned(_DRAWS).samples([Place(size, length) for size in sizes for length in lengths])
+    tokens = tokens_to_reach(loss, losses.reshape(-1, len(sizes), len(lengths)), lengths)
+    return np.where(FLOPS_A_TOKEN * sizes * tokens > MOST_EXTRAPOLATION * fit.largest, np.inf, tokens)
 
 
 # Advice: what an owner's budget buys by each lever, with intervals, and how likely each is the best.
@@ -308,7 +298,8 @@ def _trained(outlook: Outlook, budget: Budget, name: str, lever: TrainingLever) 
         raise ConfigError("data", "are too few for a run of any size", f"{outlook.prepared.tokens:,} tokens")
     route, tokens, losses = _best(outlook, budget, lines, budget.amount)
     cost = route.cost(tokens)
-    do = f"{lever.words}: {_changed(outlook, route)}{route.size} ({short(route.parameters)}), {short(tokens)} tokens"
+    changed = [shown(change)] if (change := difference(outlook.settings, route.settings)) else []
+    do = f"{lever.words}: {', '.join([*changed, route.size])} ({short(route.parameters)}), {short(tokens)} tokens"
     file = outlook.folder / "offers" / f"{name}.toml"
     command = shlex.join(["ingle", "train", str(file), "--name", f"{outlook.name}-{name}"])
     stops = _stops(outlook, budget, lines)
@@ -360,14 +351,13 @@ def _made(outlook: Outlook, budget: Budget, name: str, lever: CommandLever) -> O
     best = outlook.incumbent
     as_the_best = (reported(best) or NOTHING).scaled(report["seconds"] / best["seconds"])  # in the same seconds, on this machine
     energy = reported(report) or as_the_best
-    minutes = report["seconds"] / 60
-    cost = Cost(minutes, energy, outlook.prices.of(minutes / 60, energy), report.get("flops", 0.0), minutes)
+    cost = outlook.prices.cost(report["seconds"], energy, report.get("flops", 0.0), report["seconds"])
     if budget.spent(cost) > budget.amount:
         why = f"measured with {budget.said(budget.spent(cost))}, which is more than the budget; less was not tried"
         return Offer(name, lever.words, command, why, cost)
     losses = np.full(len(outlook.fit.samples([])), report["loss"])
     start = f"; {lever.start} itself has {report['start_loss']:.3f}" if "start_loss" in report else ""
-    why = f"measured: {report['loss']:.3f} on the sweep's held-out text after {minutes:.2g} min{start}. {lever.tells}"
+    why = f"measured: {report['loss']:.3f} on the sweep's held-out text after {cost.minutes:.2g} min{start}. {lever.tells}"
     return Offer(name, lever.words, report.get("command", command), why, cost, losses)
 
 
@@ -376,15 +366,9 @@ def _minutes(outlook: Outlook, budget: Budget) -> float:
     if budget.unit == "minutes":
         return budget.amount
     best = outlook.incumbent
-    energy = reported(best) or NOTHING
-    minutes = float(best["seconds"]) / 60
-    spent = budget.spent(Cost(minutes, energy, outlook.prices.of(minutes / 60, energy), best["flops"]))
-    return minutes * budget.amount / spent if spent > 0 else minutes
-
-
-def _changed(outlook: Outlook, route: Route) -> str:
-    changed = difference(outlook.settings, route.settings)
-    return "".join(f"{name} {value:.3g}, " if isinstance(value, float) else f"{name} {value}, " for name, value in changed.items())
+    cost = outlook.prices.cost(best["seconds"], reported(best) or NOTHING, best["flops"], best["seconds"])
+    spent = budget.spent(cost)
+    return cost.minutes * budget.amount / spent if spent > 0 else cost.minutes
 
 
 def _why(outlook: Outlook, name: str, route: Route, tokens: int) -> str:
@@ -404,7 +388,7 @@ def _with_interval(offer: Offer, outlook: Outlook, number: int) -> Offer:
         return offer
     kicks = np.random.default_rng([5, number]).standard_normal(len(offer.losses)) * outlook.fit.noise
     gains = outlook.incumbent["loss"] - offer.losses * np.exp(kicks)
-    low, high = np.quantile(gains, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    low, _, high = interval_of(gains)
     return replace(offer, gain=float(outlook.incumbent["loss"] - np.median(offer.losses)), low=float(low), high=float(high))
 
 

@@ -1,107 +1,22 @@
 """Cost and budget of a sweep: steps are timed, and the widest design that the budget pays is planned."""
 
-import re
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import median
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
 from ingle.core.config import to_table
-from ingle.core.energy import JOULES_PER_WH, NOTHING, Energy, amount, total
+from ingle.core.energy import NOTHING, Energy, total
 from ingle.core.errors import ConfigError
+from ingle.scaling.budget import Budget, Cost, Prices
 from ingle.scaling.interval import fit_points
-from ingle.scaling.points import Place, Point
+from ingle.scaling.points import Point
 from ingle.scaling.runners.local import run_jobs
 from ingle.scaling.sweep_settings import LEAST_STEPS, RunSettings, SweepSettings, climb_flops, climbs_of, foretold_of, runs_of, shorter
 from ingle.scratch.texts import Prepared
-
-# Budgets: minutes, joules, money or operations, as people say them: 30min, 2h, 200kJ, 0.1kWh, 2EUR, 2e14flop.
-
-
-Unit = Literal["minutes", "joules", "money", "flops"]
-_UNITS: dict[str, tuple[Unit, float]] = {
-    "s": ("minutes", 1 / 60), "min": ("minutes", 1.0), "minutes": ("minutes", 1.0), "h": ("minutes", 60.0), "j": ("joules", 1.0),
-    "kj": ("joules", 1e3), "mj": ("joules", 1e6), "wh": ("joules", JOULES_PER_WH), "kwh": ("joules", 1e3 * JOULES_PER_WH),
-    "flop": ("flops", 1.0), "flops": ("flops", 1.0), "gflop": ("flops", 1e9), "tflop": ("flops", 1e12),
-}  # fmt: skip
-_TEXT = re.compile(r"\s*((?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:e[+-]?[0-9]+)?)\s*([A-Za-z€$]+)\s*", re.IGNORECASE)
-
-
-@dataclass(frozen=True, slots=True)
-class Prices:
-    """Section `[costs]` of config.toml: what this machine costs its owner."""
-
-    kwh: float = 0.30
-    """Price of a kilowatt-hour."""
-    hour: float = 0.0
-    """Price of an hour of the machine; 0 for one's own."""
-    currency: str = "EUR"
-
-    def __post_init__(self) -> None:
-        for name in ("kwh", "hour"):
-            if not 0 <= getattr(self, name) < float("inf"):
-                raise ConfigError(f"costs.{name}", "must be 0 or more", getattr(self, name))
-
-    def of(self, hours: float, energy: Energy) -> float:
-        """Return the price of so many hours and this energy."""
-        return hours * self.hour + energy.wh / 1000 * self.kwh
-
-
-@dataclass(frozen=True, slots=True)
-class Cost:
-    """Cost of some runs."""
-
-    minutes: float
-    """Minutes by the clock."""
-    energy: Energy
-    money: float
-    flops: float = 0.0
-    core_minutes: float = 0.0
-
-    def table(self) -> dict[str, object]:
-        """Return a table for JSON."""
-        names = ("minutes", "core_minutes", "flops", "money")
-        return {name: getattr(self, name) for name in names} | {"energy": self.energy.table()}
-
-
-@dataclass(frozen=True, slots=True)
-class Budget:
-    """A limit of one kind."""
-
-    unit: Unit
-    amount: float
-    currency: str = ""
-
-    def spent(self, cost: Cost) -> float:
-        """Return how much of the budget's kind something costs."""
-        return cost.energy.joules if self.unit == "joules" else float(getattr(cost, self.unit))
-
-    def said(self, value: float) -> str:
-        """Return an amount of this kind, for people."""
-        if self.unit == "joules":
-            return amount(value)
-        words = {"minutes": f"{value:.3g} min", "money": f"{value:.2g} {self.currency}", "flops": f"{value:.2g} FLOP"}
-        return words[self.unit]
-
-    def __str__(self) -> str:
-        return self.said(self.amount)
-
-
-def parse_budget(text: str, prices: Prices) -> Budget:
-    """Read a budget. Raises ConfigError for an unknown unit, with the known ones."""
-    found = _TEXT.fullmatch(text)
-    if found:
-        number, unit = float(found[1]), found[2]
-        kind, factor = _UNITS.get(unit.lower(), ("money", 1.0))
-        known = unit.lower() in _UNITS or unit.upper() == prices.currency.upper()
-        if known and 0 < number < float("inf"):
-            return Budget(kind, number * factor, prices.currency if kind == "money" else "")
-    cure = f"For example 30min, 2h, 200kJ, 0.1kWh, 2{prices.currency} or 2e14flop."
-    raise ConfigError("--budget", "must be a number above 0 with its unit", text, cure)
-
 
 # Cost of a sweep: a few steps of each size are timed, on as many cores as will train, and all runs are reckoned from that.
 
@@ -151,8 +66,7 @@ def cost_of(runs: Sequence[RunSettings], prepared: Prepared, speeds: Mapping[str
         least = min(range(workers), key=lambda i: loads[i])
         loads[least] += seconds
         energy, flops = energy + used, flops + climb_flops(climb)
-    minutes, core_minutes = max(loads) / 60, sum(loads) / 60
-    return Cost(minutes, energy, prices.of(minutes / 60, energy), flops, core_minutes)
+    return prices.cost(max(loads), energy, flops, sum(loads))
 
 
 def _climb_cost(climb: Sequence[RunSettings], prepared: Prepared, speed: Speed) -> tuple[float, Energy]:
@@ -309,10 +223,10 @@ def expected_width(settings: SweepSettings, prepared: Prepared) -> float:
     for _ in range(_ROUNDS):
         kicks = np.exp(NOISE * draw.standard_normal(len(runs)))
         points = [
-            Point(run.parameters, run.tokens, _loss(run) * float(kick), run.unique or run.tokens, run.train.seed)
+            Point(run.parameters, run.tokens, _loss(run) * float(kick), run.unique, run.train.seed)
             for run, kick in zip(runs, kicks, strict=True)
         ]
-        [said] = fit_points(points).predict([Place(foretold.parameters, foretold.tokens, foretold.unique or foretold.tokens)])
+        [said] = fit_points(points).predict([foretold.place])
         widths.append((said.high - said.low) / said.loss)
     return statistics.median(widths)
 

@@ -1,6 +1,6 @@
 """How to split compute between size and data, and what one can stand in for of the other."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -8,14 +8,85 @@ from typing import Any
 import numpy as np
 
 from ingle.core.errors import ConfigError, counted
-from ingle.scaling.interval import LEVEL, MOST_EXTRAPOLATION, Fit, Prediction, fit_points, forms_for
+from ingle.scaling.interval import MOST_EXTRAPOLATION, Fit, Prediction, fit_points, forms_for, interval_of
 from ingle.scaling.plot import Curve, Dot, EqualLoss, Foretold, SizeLine, loss_against_compute
 from ingle.scaling.points import FLOPS_A_TOKEN, Floats, Place, Point, read_points, short, shown
 from ingle.train.plot import Scale
 
-OUTSIDE = 10.0
-"""Sizes are searched from the smallest fitted over this to the largest fitted times this."""
-_GRID_SIZES = 160
+TOKENS_A_PARAMETER = (0.03, 3000.0)
+"""Splits that are searched: tokens for each parameter."""
+_SPLITS = 91
+"""Splits that are tried, in equal factors; between them a parabola is believed."""
+QUARTER = 0.25
+"""Part of the first gain below which more compute is said to pay little."""
+
+
+# Three answers, of each drawn law: the best split of some compute, the tokens that reach a loss, and where gains fall to a quarter.
+
+
+def sizes_to_search(flops: float) -> Floats:
+    """Return the parameters of the splits that are tried, from few to many."""
+    return np.sqrt(flops / (FLOPS_A_TOKEN * np.geomspace(*TOKENS_A_PARAMETER[::-1], _SPLITS)))
+
+
+def at_compute(flops: float, sizes: Floats, unique: float = 0.0) -> list[Place]:
+    """Return the places on the line of equal compute."""
+    return [Place(float(size), flops / (FLOPS_A_TOKEN * float(size)), unique) for size in sizes]
+
+
+def bottoms(losses: Floats, sizes: Floats) -> tuple[Floats, Floats]:
+    """Return the bottom of each row of losses [n, sizes] and the size that has it, [n] each."""
+    lowest = np.clip(losses.argmin(axis=1), 1, len(sizes) - 2)
+    before, here, after = (losses[np.arange(len(losses)), lowest + step] for step in (-1, 0, 1))
+    bend = before - 2 * here + after
+    shift = np.clip(np.divide(before - after, 2 * bend, out=np.zeros_like(bend), where=bend > 1e-12), -1, 1)
+    return here - (before - after) * shift / 4, sizes[lowest] * (sizes[1] / sizes[0]) ** shift
+
+
+def best_splits(fit: Fit, budgets: Iterable[float], unique: float = 0.0) -> tuple[Floats, Floats]:
+    """Return the least loss of each drawn law at each amount of compute and the size that has it, float64 [draws, budgets] each.
+
+    `unique`: different tokens that there are; what is read beyond them repeats. 0 = as many as wanted.
+    """
+    sizes = [(flops, sizes_to_search(flops)) for flops in budgets]
+    found = [bottoms(fit.samples(at_compute(flops, some, unique)), some) for flops, some in sizes]
+    least, best = (np.stack(part, axis=1) for part in zip(*found, strict=True))
+    return least, best
+
+
+def tokens_to_reach(loss: float, losses: Floats, tokens: Floats) -> Floats:
+    """Return the tokens at which falling losses [..., tokens] come to this one, [...]; infinite where they don't."""
+    above = (losses > loss).sum(axis=-1)
+    later = np.clip(above, 1, len(tokens) - 1)
+    high, low = (np.take_along_axis(losses, at[..., None], axis=-1)[..., 0] for at in (later - 1, later))
+    share = np.clip((high - loss) / np.maximum(high - low, 1e-300), 0, 1)
+    return np.where(above == len(tokens), np.inf, tokens[later - 1] * (tokens[later] / tokens[later - 1]) ** share)
+
+
+def to_a_quarter(amounts: Floats, gains: Floats) -> Floats:
+    """Return the amount at which gains [..., amounts] fall below a quarter of the first, [...]; infinite where they don't, or none was."""
+    limit = QUARTER * gains[..., 0]
+    below = gains < limit[..., None]
+    later = np.clip(below.argmax(axis=-1), 1, len(amounts) - 1)
+    high, low = (np.take_along_axis(gains, at[..., None], axis=-1)[..., 0] for at in (later - 1, later))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        share = np.where(low > 0, np.log(high / limit) / np.log(high / low), 1.0)
+    return np.where(below.any(axis=-1) & (limit > 0), amounts[later - 1] * (amounts[later] / amounts[later - 1]) ** share, np.inf)
+
+
+def stops_paying(spent: Sequence[float], losses: Sequence[float]) -> float | None:
+    """Return the amount from which on another unit takes less than a quarter of what the first one took off the loss.
+
+    `spent` rises. None: the last unit still paid, or the first one did not.
+    """
+    if len(spent) < 2:
+        return None
+    amounts, values = np.array(spent, np.float64), np.array(losses, np.float64)
+    at = float(to_a_quarter(np.sqrt(amounts[1:] * amounts[:-1]), -np.diff(values) / np.diff(amounts)))
+    return at if np.isfinite(at) else None
+
+
+# The split of some compute, and what more of it gains.
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,22 +116,10 @@ class Allocation:
 
     def table(self) -> dict[str, Any]:
         """Return it as plain values."""
-        sizes = {"parameters": self.parameters.table(), "tokens": self.tokens.table()}
-        return {"flops": self.flops, **sizes, "loss": self.loss.table(), "notes": list(self.notes)}
+        return asdict(self) | {"notes": list(self.notes)}
 
 
-def sizes_to_search(fit: Fit, count: int = _GRID_SIZES) -> Floats:
-    """Return sizes around those that were fitted, evenly in their logarithm."""
-    fitted = [one.parameters for one in fit.points]
-    return np.geomspace(min(fitted) / OUTSIDE, max(fitted) * OUTSIDE, count)
-
-
-def at_compute(flops: float, sizes: Floats, unique: float = 0.0) -> list[Place]:
-    """Return the places on the line of equal compute."""
-    return [Place(float(size), flops / (FLOPS_A_TOKEN * float(size)), unique) for size in sizes]
-
-
-def split(fit: Fit, flops: float, unique: float = 0.0, level: float = LEVEL) -> Allocation:
+def split(fit: Fit, flops: float, unique: float = 0.0) -> Allocation:
     """Return the best size and amount of data for so much compute. Raises ConfigError beyond what these runs can say.
 
     `unique`: different tokens that there are; 0 = as many as wanted.
@@ -68,55 +127,27 @@ def split(fit: Fit, flops: float, unique: float = 0.0, level: float = LEVEL) -> 
     if not flops > 0:
         raise ConfigError("flops", "must be above 0", flops)
     fit.check_compute(flops, f"{short(flops)} FLOP")
-    sizes = sizes_to_search(fit)
+    sizes = sizes_to_search(flops)
     losses = fit.samples(at_compute(flops, sizes, unique))
-    best = float(sizes[losses.mean(axis=0).argmin()])
-    low, high = np.quantile(sizes[losses.argmin(axis=1)], [(1 - level) / 2, (1 + level) / 2])
-    place = at_compute(flops, np.array([best]), unique)[0]
-    tokens = Spread(place.tokens, flops / (FLOPS_A_TOKEN * float(high)), flops / (FLOPS_A_TOKEN * float(low)))
-    notes = _notes(fit, best, float(low), float(high), sizes)
-    return Allocation(flops, Spread(best, min(best, float(low)), max(best, float(high))), tokens, fit.predict([place], level)[0], notes)
+    best = float(bottoms(losses.mean(axis=0)[None], sizes)[1][0])
+    low, _, high = map(float, interval_of(bottoms(losses, sizes)[1]))
+    low, high = min(best, low), max(best, high)
+    [place] = at_compute(flops, np.array([best]), unique)
+    tokens = Spread(place.tokens, flops / (FLOPS_A_TOKEN * high), flops / (FLOPS_A_TOKEN * low))
+    edge = low <= sizes[0] * 1.01 or high >= sizes[-1] * 0.99
+    return Allocation(flops, Spread(best, low, high), tokens, fit.predict([place])[0], _split_notes(fit, best, edge))
 
 
-def _notes(fit: Fit, best: float, low: float, high: float, sizes: Floats) -> tuple[str, ...]:
+def _split_notes(fit: Fit, best: float, edge: bool) -> tuple[str, ...]:
     fitted = [one.parameters for one in fit.points]
-    if low <= sizes[0] * 1.01 or high >= sizes[-1] * 0.99:
+    if edge:
         return ("The runs don't say which split is best: some of their laws want a size at the edge of what was searched",)
     if not min(fitted) / 3 <= best <= max(fitted) * 3:
         return (f"The best size, {short(best)}, is far from the sizes that were run ({short(min(fitted))} to {short(max(fitted))})",)
     return ()
 
 
-def iso_loss(fit: Fit, loss: float, sizes: Sequence[float], level: float = LEVEL) -> list[Spread]:
-    """Return the tokens that each size must read to come to a loss; infinite where no amount is enough, or more than was searched."""
-    read = [one.tokens for one in fit.points]
-    tokens = np.geomspace(min(read) / 30, max(read) * 100, 120)
-    found = []
-    for size in sizes:
-        losses = fit.samples([Place(size, float(count)) for count in tokens])
-        needed = _crossing(losses, np.log(tokens), loss)
-        low, middle, high = np.quantile(needed, [(1 - level) / 2, 0.5, (1 + level) / 2], method="nearest")
-        found.append(Spread(float(middle), float(low), float(high)))
-    return found
-
-
-def _crossing(losses: Floats, logs: Floats, loss: float) -> Floats:
-    """Return where each falling row comes to a loss, between two columns by a straight line."""
-    above = (losses > loss).sum(axis=1)
-    before = np.clip(above - 1, 0, len(logs) - 2)
-    rows = np.arange(len(losses))
-    left, right = losses[rows, before], losses[rows, before + 1]
-    part = np.clip((left - loss) / np.maximum(left - right, 1e-300), 0, 1)
-    result = np.exp(logs[before] + part * (logs[before + 1] - logs[before]))
-    return np.where(above == len(logs), np.inf, result)
-
-
-# Diminishing returns: how much loss the next unit of compute takes off, and where that has fallen to a quarter of the first unit's.
-
-
-STOPS = 0.25
-"""Gain of a unit, as a part of the first unit's, below which compute no longer pays."""
-_DRAWS, _SIZES, _BUDGETS = 400, 48, 40
+_DRAWS, _BUDGETS = 400, 40
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +161,7 @@ class Returns:
     gains: tuple[Spread, ...]
     """Loss that each further unit takes off: the first, the second, …"""
     stops: Spread
-    """FLOP after which a unit gains less than `STOPS` of the first; infinite = not within what these runs can say."""
+    """FLOP after which a unit gains less than a quarter of the first; infinite = not within what these runs can say."""
 
     def table(self) -> dict[str, Any]:
         """Return it as plain values; None stands for infinite."""
@@ -138,93 +169,36 @@ class Returns:
         return {"start_flops": self.start, "unit_flops": self.unit, "gains": [one.table() for one in self.gains], "stops_flops": stops}
 
 
-def best_losses(fit: Fit, budgets: Sequence[float], unique: float = 0.0) -> Floats:
-    """Return the loss of each drawn law at its own best split, float64 [draws, budgets]."""
-    sizes = sizes_to_search(fit, _SIZES)
-    few = fit.thinned(_DRAWS)
-    return np.stack([_bottoms(few.samples(at_compute(flops, sizes, unique))) for flops in budgets], axis=1)
+def returns(fit: Fit, unit: float = 0.0) -> Returns:
+    """Return what further units of compute buy after the largest run's. Raises ConfigError beyond what these runs can say.
 
-
-def _bottoms(losses: Floats) -> Floats:
-    """Return the bottom of each row, by the parabola through its lowest number and the two beside."""
-    best = np.clip(losses.argmin(axis=1), 1, losses.shape[1] - 2)
-    rows = np.arange(len(losses))
-    left, middle, right = (losses[rows, best + step] for step in (-1, 0, 1))
-    bend = np.maximum(left - 2 * middle + right, 1e-300)
-    bottom: Floats = np.minimum(middle - (left - right) ** 2 / (8 * bend), losses.min(axis=1))
-    return np.where((losses.argmin(axis=1) == best) & (bend > 1e-12), bottom, losses.min(axis=1))
-
-
-def returns(fit: Fit, start: float = 0.0, unit: float = 0.0, unique: float = 0.0, level: float = LEVEL) -> Returns:
-    """Return what further units of compute buy. Raises ConfigError beyond what these runs can say.
-
-    `start`: FLOP that are spent already, by default those of the largest run; `unit`: by default as many.
+    `unit`: FLOP; 0 = as many as the largest run's.
     """
-    start = start or fit.largest
+    start, most = fit.largest, MOST_EXTRAPOLATION * fit.largest
     unit = unit or start
-    if not (start > 0 and unit > 0):
-        raise ConfigError("unit", "must be above 0", unit)
-    most = MOST_EXTRAPOLATION * fit.largest
     fit.check_compute(start + unit, f"{short(start)} FLOP and a unit of {short(unit)}")
+    few = fit.thinned(_DRAWS)
     count = int(min(8, (most * (1 + 1e-9) - start) // unit))
-    whole = best_losses(fit, [start + number * unit for number in range(count + 1)], unique)
-    ends = [(1 - level) / 2, 0.5, (1 + level) / 2]
-    gains = [Spread(float(b), float(a), float(c)) for a, b, c in np.quantile(-np.diff(whole, axis=1), ends, axis=0).T]
-    return Returns(start, unit, tuple(gains), _stops(fit, start, unit, most, unique, ends))
-
-
-def _stops(fit: Fit, start: float, unit: float, most: float, unique: float, ends: Sequence[float]) -> Spread:
-    """Return the compute at which the gain of one more unit is `STOPS` of the first's, for each law, as an interval."""
+    whole, _ = best_splits(few, [start + number * unit for number in range(count + 1)])
     spent = np.geomspace(start, most - unit, _BUDGETS) if most - unit > start else np.array([start])
-    gains = best_losses(fit, list(spent), unique) - best_losses(fit, list(spent + unit), unique)
-    enough = gains >= STOPS * gains[:, :1]
-    last = np.where(enough.all(axis=1), len(spent), np.argmin(enough, axis=1))
-    reached = np.append(spent, np.inf)[last]
-    low, middle, high = np.quantile(reached, ends, method="nearest")
+    gains = best_splits(few, spent)[0] - best_splits(few, spent + unit)[0]
+    return Returns(start, unit, tuple(map(_spread, -np.diff(whole, axis=1).T)), _spread(to_a_quarter(spent, gains)))
+
+
+def _spread(drawn: Floats) -> Spread:
+    """Return the median of draws and what holds nine of ten; some may be infinite."""
+    low, middle, high = interval_of(drawn, "linear" if np.isfinite(drawn).all() else "nearest")
     return Spread(float(middle), float(low), float(high))
-
-
-# Diminishing returns: where another unit gives less than a quarter of what the first one gave.
-
-
-SHARE = 0.25
-
-
-def stops_paying(spent: Sequence[float], losses: Sequence[float], share: float = SHARE) -> float | None:
-    """Return the amount from which on another unit takes less than `share` of what the first one took off the loss.
-
-    `spent` rises. None: the last unit still paid, or the first one did not.
-    """
-    amounts, values = np.array(spent, np.float64), np.array(losses, np.float64)
-    if len(amounts) < 3:
-        return None
-    slopes = -np.diff(values) / np.diff(amounts)
-    middles = np.sqrt(amounts[1:] * amounts[:-1])
-    if slopes[0] <= 0:
-        return None
-    below = np.flatnonzero(slopes < share * slopes[0])
-    if not below.size:
-        return None
-    at = int(below[0])
-    if slopes[at] <= 0:
-        return float(middles[at])
-    x, y = np.log(middles[at - 1 : at + 1]), np.log(slopes[at - 1 : at + 1])
-    wanted = np.log(share * slopes[0])
-    return float(np.exp(x[0] + (x[1] - x[0]) * (y[0] - wanted) / (y[0] - y[1])))
 
 
 # Lines of a law for plots: the loss of each size, the best split of each amount of compute, equal loss, and what more compute gains.
 # All come from the drawn laws of a fit: a line is their median, and its interval holds nine of ten of them.
 
 
-_AMOUNTS, _SPLITS, _PLACES = 33, 61, 49
-"""Points of a line over compute, splits that are tried at each, and points of the other lines."""
-_TOKENS_A_PARAMETER = (0.03, 3000.0)
-"""Splits that are tried: tokens for each parameter."""
+_AMOUNTS, _PLACES = 33, 49
+"""Points of a line over compute, and of the other lines."""
 _BEYOND = 3.0
 """Times the largest run's compute that lines go on to, where nothing is foretold."""
-QUARTER = 0.25
-"""Part of the first gain below which more compute is said to pay little."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -254,16 +228,16 @@ class Curves:
 def curves_of(fit: Fit, foretold: Place | None = None, text: float = 0.0) -> Curves:
     """Return the lines of a fit. `text`: how many different tokens there are; what is read beyond them repeats. 0 = as many as wanted."""
     amounts = _amounts(fit, foretold)
-    least, sizes = (np.stack(part, axis=1) for part in zip(*(_best(fit, flops, text) for flops in amounts), strict=True))
-    gains = -np.gradient(least, np.log(amounts), axis=1) / amounts
-    gain = _curve(amounts, gains)
+    least, sizes = best_splits(fit, amounts, text)
+    gain = _curve(amounts, -np.gradient(least, np.log(amounts), axis=1) / amounts)
+    quarter = float(to_a_quarter(amounts, np.array(gain.y)))
     return Curves(
         tuple(_size_line(fit, size, text) for size in sorted({one.parameters for one in fit.points})),
         _curve(amounts, least),
         _curve(amounts, sizes),
         tuple(_levels(fit, foretold, text)),
         gain,
-        _first_below(amounts, np.array(gain.y), QUARTER * gain.y[0]),
+        quarter if np.isfinite(quarter) else None,
         tuple(map(float, np.median(fit.samples(fit.points), axis=0))),
     )
 
@@ -287,72 +261,39 @@ def _amounts(fit: Fit, foretold: Place | None) -> Floats:
     return np.geomspace(smallest, min(wanted, MOST_EXTRAPOLATION * fit.largest), _AMOUNTS)
 
 
-def _places(parameters: Floats, tokens: Floats, text: float) -> list[Place]:
-    return [Place(n, d, min(d, text) if text else 0.0) for n, d in zip(parameters.tolist(), tokens.tolist(), strict=True)]
-
-
-def _best(fit: Fit, flops: float, text: float) -> tuple[Floats, Floats]:
-    """Return least loss and its parameters by each drawn law, [draws] each: the lowest of a few splits, and a parabola through it."""
-    ratio = np.geomspace(*_TOKENS_A_PARAMETER[::-1], _SPLITS)
-    parameters = np.sqrt(flops / (FLOPS_A_TOKEN * ratio))  # [splits], rising in equal factors
-    losses = fit.samples(_places(parameters, ratio * parameters, text))
-    low = np.clip(losses.argmin(axis=1), 1, _SPLITS - 2)
-    rows = np.arange(len(losses))
-    before, here, after = (losses[rows, low + step] for step in (-1, 0, 1))
-    bend = before - 2 * here + after
-    shift = np.clip(np.divide(before - after, 2 * bend, out=np.zeros_like(bend), where=bend > 0), -1, 1)
-    step = np.log(parameters[1] / parameters[0])
-    return here - (before - after) * shift / 4, parameters[low] * np.exp(step * shift)
-
-
 def _size_line(fit: Fit, size: float, text: float) -> SizeLine:
     read = [one.tokens for one in fit.points if one.parameters == size]
     tokens = np.geomspace(min(read) / 1.3, max(read) * 1.6, _PLACES)
-    losses = np.median(fit.samples(_places(np.full(_PLACES, size), tokens, text)), axis=0)
-    return SizeLine(size, Curve(_plain(FLOPS_A_TOKEN * size * tokens), _plain(losses)))
+    return SizeLine(size, Curve(_plain(FLOPS_A_TOKEN * size * tokens), _plain(_losses(fit, size, tokens, text))))
+
+
+def _losses(fit: Fit, size: float, tokens: Floats, text: float) -> Floats:
+    """Return the median of the drawn laws at these tokens."""
+    return np.median(fit.samples([Place(size, float(count), text) for count in tokens]), axis=0)
 
 
 def _levels(fit: Fit, foretold: Place | None, text: float) -> list[EqualLoss]:
     """Lines of equal loss at round values between the worst run and the best."""
-    places: Sequence[Place] = [*(Place(one.parameters, one.tokens) for one in fit.points), *([foretold] if foretold else [])]
+    places: Sequence[Place | Point] = [*fit.points, *([foretold] if foretold else [])]
     parameters, tokens = (
         np.geomspace(min(values) / 1.6, max(values) * 1.6, _PLACES)
         for values in ([one.parameters for one in places], [one.tokens for one in places])
     )
-    rows = [np.median(fit.samples(_places(np.full(_PLACES, size), tokens, text)), axis=0) for size in parameters]
+    rows = np.stack([_losses(fit, float(size), tokens, text) for size in parameters])
     losses = [one.loss for one in fit.points]
-    lowest = min(*losses, *(row.min() for row in rows)) if foretold else min(losses)
     found = []
-    for loss in Scale(lowest, max(losses) + 1e-9).ticks(10):
-        crossings = [(size, _crossings(row, tokens, loss)) for size, row in zip(parameters.tolist(), rows, strict=True)]
-        inside = [(size, at) for size, at in crossings if at is not None]
-        if len(inside) > 1:
-            found.append(EqualLoss(float(f"{loss:.6g}"), Curve(tuple(x for x, _ in inside), tuple(y for _, y in inside))))
+    for loss in Scale(min(*losses, rows.min()) if foretold else min(losses), max(losses) + 1e-9).ticks(10):
+        reached = tokens_to_reach(loss, rows, tokens)
+        inside = np.isfinite(reached) & (rows[:, 0] >= loss)
+        if inside.sum() > 1:
+            line = Curve(tuple(parameters[inside].tolist()), tuple(reached[inside].tolist()))
+            found.append(EqualLoss(float(f"{loss:.6g}"), line))
     return found
-
-
-def _crossings(losses: Floats, tokens: Floats, loss: float) -> float | None:
-    """Return the tokens at which a size reaches this loss, or None."""
-    falling = np.minimum.accumulate(losses)
-    if not falling[-1] <= loss <= falling[0]:
-        return None
-    return float(np.exp(np.interp(loss, falling[::-1], np.log(tokens)[::-1])))
-
-
-def _first_below(amounts: Floats, values: Floats, limit: float) -> float | None:
-    """Return where a falling line goes below a limit, between its points in equal factors; None = it doesn't."""
-    below = np.flatnonzero(values <= limit)
-    if not len(below) or not below[0] or values[below[0]] <= 0:
-        return None
-    i = below[0]
-    high, low = np.log(values[i - 1 : i + 1])
-    share = (high - np.log(limit)) / (high - low)
-    return float(np.exp(np.log(amounts[i - 1]) * (1 - share) + np.log(amounts[i]) * share))
 
 
 def _curve(amounts: Floats, drawn: Floats) -> Curve:
     """Return the median of drawn lines [draws, amounts], and what holds nine of ten."""
-    low, middle, high = np.quantile(drawn, [(1 - LEVEL) / 2, 0.5, (1 + LEVEL) / 2], axis=0)
+    low, middle, high = interval_of(drawn)
     return Curve(_plain(amounts), _plain(middle), _plain(low), _plain(high))
 
 
@@ -384,24 +325,16 @@ def of_kind(points: Sequence[Point], kind: str) -> list[Point]:
     return found
 
 
-def fit_csv(path: Path, predict: Place | None = None, kind: str = "", flops: float = 0.0) -> dict[str, Any]:
-    """Fit laws to the runs in a CSV, and return what they say as plain values. Raises ConfigError.
-
-    `predict`: a run to foretell. `flops`: compute to split; by default that of the run to foretell, else that of the largest run.
-    """
-    return fit_table(fit_of_csv(path, predict, kind), predict, flops)
-
-
 def fit_of_csv(path: Path, predict: Place | None = None, kind: str = "") -> Fit:
     """Fit laws to the runs in a CSV, of forms that know repeats where the run to foretell repeats. Raises ConfigError."""
     points = of_kind(read_points(path), kind)
     return fit_points(points, forms_for(points, [predict] if predict else []))
 
 
-def fit_table(fit: Fit, predict: Place | None = None, flops: float = 0.0) -> dict[str, Any]:
-    """Return what laws say as plain values; arguments as for `fit_csv`."""
+def fit_table(fit: Fit, predict: Place | None = None) -> dict[str, Any]:
+    """Return what laws say as plain values. The compute that is split is that of the run to foretell, else that of the largest run."""
     foretold = {"at": _place_table(predict)} | fit.predict([predict])[0].table() if predict else None
-    best = split(fit, flops or (predict.compute if predict else fit.largest))
+    best = split(fit, predict.compute if predict else fit.largest)
     law, weight = fit.laws[0]
     return {
         "prediction": foretold,
@@ -421,7 +354,7 @@ def _place_table(place: Place) -> dict[str, float]:
 
 
 def rows(table: Mapping[str, Any]) -> list[tuple[str, str, str]]:
-    """Return rows (figure, value, interval or origin) of what `fit_csv` says, for people."""
+    """Return rows (figure, value, interval or origin) of what `fit_table` says, for people."""
     law = table["law"]
     numbers = [(name, value) for name, value in law.items() if isinstance(value, float) and name not in ("weight", "noise")]
     found = [("law", law["equation"], f"{law['form']}, {100 * law['weight']:.0f} % of the forms' weight")]

@@ -2,8 +2,8 @@
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal
 
 import numpy as np
 
@@ -11,6 +11,8 @@ from ingle.core.digest import digest_json
 from ingle.core.errors import ConfigError
 from ingle.scaling.law import (
     FEWEST_RUNS,
+    FORMS,
+    NOISE_SPREAD,
     SEPARATE,
     USUAL_NOISE,
     Form,
@@ -19,11 +21,12 @@ from ingle.scaling.law import (
     Marks,
     Nearest,
     TwoKinds,
+    believed_noise,
     check_design,
-    find_form,
     fit_problem,
     kinds_of,
     likely_marks,
+    nearest_law,
     normal_equations,
     problem_of,
     solve,
@@ -38,9 +41,6 @@ from ingle.scaling.points import FLOPS_A_TOKEN, Floats, Place, Point, places_arr
 # Draws with a coefficient below 0 are thrown away, which is what "coefficients are ≥ 0" means to a posterior.
 
 
-NOISE_SPREAD = 0.8
-"""Belief about the noise: e^±0.8 times `USUAL_NOISE`, with long tails (Student's t, three degrees)."""
-_TAIL = 3.0
 _ROUNDS, _SAMPLES = 5, 600
 _COEFFICIENTS = 12_000
 _FREE = 5.0
@@ -116,10 +116,9 @@ def draw_laws(problem: LawProblem, count: int, seed: int = 0) -> Draws:
 
 def _importance(problem: LawProblem, nearest: Nearest, rng: np.random.Generator) -> tuple[Floats, Floats]:
     """Return samples of exponents and log noise, and their log weights."""
-    axes = problem.form.axes
-    believed = np.array([*(axis.middle for axis in axes), np.log(USUAL_NOISE)])
-    spread = np.array([*(axis.spread for axis in axes), NOISE_SPREAD])
-    clouds = [_Cloud(believed, np.diag(spread)), _around(problem, nearest, spread[:-1])]
+    _, _, middle, spread = problem.form.believed
+    believed = _Cloud(np.append(middle, np.log(USUAL_NOISE)), np.diag(np.append(spread, NOISE_SPREAD)))
+    clouds = [believed, _around(problem, nearest)]
     samples = np.concatenate([cloud.sample(_SAMPLES, rng) for cloud in clouds])
     target = log_target(problem, nearest.weights, samples)
     for _ in range(_ROUNDS - 2):
@@ -135,11 +134,11 @@ def _mixture(clouds: list[_Cloud], samples: Floats) -> Floats:
     return result
 
 
-def _around(problem: LawProblem, nearest: Nearest, spread: Floats) -> _Cloud:
+def _around(problem: LawProblem, nearest: Nearest) -> _Cloud:
     """Return the cloud that the residuals' slopes show around the nearest law."""
     size = len(nearest.exponents)
     noise = max(nearest.noise, _QUIETEST)
-    low, high = (np.array([getattr(axis, name) for axis in problem.form.axes]) for name in ("low", "high"))
+    low, high, _, spread = problem.form.believed
     steps = np.eye(size) * np.minimum(_STEP, 0.1 * spread)
     above, below = np.minimum(nearest.exponents + steps, high), np.maximum(nearest.exponents - steps, low)
     ups, downs = (solve(problem, side, nearest.weights, noise)[1] for side in (above, below))
@@ -170,17 +169,14 @@ def _fitted(samples: Floats, log_weights: Floats, fallback: _Cloud) -> _Cloud:
 
 def log_target(problem: LawProblem, weights: Floats, samples: Floats) -> Floats:
     """Return the log density of exponents and log noise [samples, axes + 1] given the runs, coefficients integrated out."""
-    axes = problem.form.axes
-    low, high, middle, spread = (np.array([getattr(axis, name) for axis in axes]) for name in ("low", "high", "middle", "spread"))
+    low, high, middle, spread = problem.form.believed
     exponents = np.clip(samples[:, :-1], low, high)
     inside = (samples[:, :-1] == exponents).all(axis=-1)
     noise = np.exp(np.maximum(samples[:, -1], np.log(_QUIETEST)))
     _, root, squares = _conditional(problem, weights, exponents, noise)
     beliefs = -0.5 * (((exponents - middle) / spread) ** 2).sum(axis=-1) - np.log(spread).sum()
-    usual = (samples[:, -1] - np.log(USUAL_NOISE)) / NOISE_SPREAD
-    believed_noise = -0.5 * (_TAIL + 1) * np.log1p(usual**2 / _TAIL)
     log_root = np.log(np.einsum("...ii->...i", root)).sum(axis=-1)
-    result = -len(weights) * np.log(noise) - 0.5 * squares - log_root + beliefs + believed_noise
+    result = -len(weights) * np.log(noise) - 0.5 * squares - log_root + beliefs + believed_noise(samples[:, -1])
     return np.where(inside & (samples[:, -1] > np.log(_QUIETEST)), result, -np.inf)
 
 
@@ -227,6 +223,12 @@ DEFAULT_FORMS = ("chinchilla", "farseer_lite")
 REPEATED_FORMS = ("repeated", "farseer_lite")
 
 
+def interval_of(drawn: Floats, method: Literal["linear", "nearest"] = "linear") -> Floats:
+    """Return the low end, the median and the high end of what holds nine of ten draws [draws, ...] → [3, ...]."""
+    found: Floats = np.quantile(drawn, [(1 - LEVEL) / 2, 0.5, (1 + LEVEL) / 2], axis=0, method=method)
+    return found
+
+
 @dataclass(frozen=True, slots=True)
 class Prediction:
     """Foretold loss of a new run, with its interval."""
@@ -238,7 +240,11 @@ class Prediction:
 
     def table(self) -> dict[str, float]:
         """Return it as plain values."""
-        return {"loss": self.loss, "low": self.low, "high": self.high, "level": self.level}
+        return asdict(self)
+
+    def __str__(self) -> str:
+        """Return `2.068 (2.034 to 2.102)` with four digits."""
+        return f"{self.loss:.4f} ({self.low:.4f} to {self.high:.4f})"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -292,15 +298,14 @@ class Fit:
         parts = [np.einsum("dnp,dp->dn", one.form.columns(array, one.exponents), one.coefficients) for one in self.drawn if len(one.noise)]
         return np.concatenate(parts)
 
-    def predict(self, places: Sequence[Place | Point], level: float = LEVEL) -> list[Prediction]:
+    def predict(self, places: Sequence[Place | Point]) -> list[Prediction]:
         """Foretell the loss of a new run at each place. Raises ConfigError beyond what these runs can say."""
         for place in places:
             self.check_place(place)
         laws = self.samples(places)
         kicks = np.random.default_rng(1).standard_normal((_NEW_RUNS, len(laws), 1)) * self._noise[:, None]
         runs = (laws * np.exp(kicks)).reshape(-1, laws.shape[1])
-        low, middle, high = np.quantile(runs, [(1 - level) / 2, 0.5, (1 + level) / 2], axis=0)
-        return [Prediction(float(b), float(a), float(c), level) for a, b, c in zip(low, middle, high, strict=True)]
+        return [Prediction(float(middle), float(low), float(high)) for low, middle, high in interval_of(runs).T]
 
     def thinned(self, draws: int) -> "Fit":
         """Return the fit with about so many of its draws, each form by its weight: for curves of many places."""
@@ -362,7 +367,7 @@ def fit_points(points: Sequence[Point], forms: Sequence[str] = (), draws: int = 
     """
     check_design(points)
     points = sorted(points, key=lambda one: (one.compute, one.parameters, one.tokens, one.unique, one.seed))
-    shapes = [find_form(name) for name in forms or forms_for(points)]
+    shapes = [FORMS[name] for name in forms or forms_for(points)]
     first = _marked(points, shapes[0], draws, seed)
     ways = [(marks, share) for _, marks, share in first]
     found = [[one for one, _, _ in first]]
@@ -404,9 +409,7 @@ def _mixed(
     parts = [(one, rng.permutation(draws)[: round(weight * share * draws)]) for one, (_, share) in zip(found, ways, strict=True)]
     arrays = [np.concatenate([getattr(one, name)[some] for one, some in parts]) for name in ("exponents", "coefficients", "noise", "gap")]
     mixed = rng.permutation(len(arrays[0]))
-    nearest = found[0].nearest
-    natural = problem_of(points, shape).natural(nearest.exponents, nearest.coefficients)
-    law = Law(shape, tuple(map(float, nearest.exponents)), tuple(map(float, natural)))
+    law = nearest_law(problem_of(points, shape), found[0].nearest)
     return FormDraws(shape, weight, law, *(array[mixed] for array in arrays))
 
 

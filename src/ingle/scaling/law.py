@@ -1,13 +1,11 @@
-"""The contract of a form of law. To add one, put a file into scaling/forms: the file's name is its name, its first line its title.
+"""Laws of loss: the forms that they have, the law nearest to some runs, and which runs are of a worse kind.
 
-The file holds `FORM`. A form is a sum of terms, each with a coefficient ≥ 0. The terms depend on a few exponents in a way that the file
-says, and on the coefficients only as a factor. So the exponents alone are searched, and the coefficients are solved for
-(variable projection, arXiv 2603.22339).
+A form is a sum of terms, each with a coefficient ≥ 0. The terms depend on a few exponents in a way that the form says, and on the
+coefficients only as a factor. So the exponents alone are searched, and the coefficients are solved for (variable projection,
+arXiv 2603.22339). To add a form, add a line to `FORMS`.
 """
 
-import importlib
 import math
-import pkgutil
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import combinations
@@ -49,6 +47,11 @@ class Form:
     knows_repeats: bool = False
     """Whether the runs themselves say what a second reading is worth."""
 
+    @property
+    def believed(self) -> Floats:
+        """Least value, greatest value, middle and spread of each exponent, [4, axes]."""
+        return np.array([(axis.low, axis.high, axis.middle, axis.spread) for axis in self.axes]).T
+
 
 PUBLISHED_REPEATS = 15.0
 """Readings after which a repeated token is worth 1/e of a new one (arXiv 2305.16264)."""
@@ -70,26 +73,41 @@ def power(base: Floats, exponents: Floats) -> Floats:
     return result
 
 
-def form_names() -> list[str]:
-    """Return the names of all forms."""
-    import ingle.scaling.forms as folder
+def _form(
+    name: str, words: str, third: Axis | None, data: Callable[[Floats, Floats], Floats], knows_repeats: bool = False
+) -> Form:  # fmt: skip
+    """Return a form of a floor, a term of size and a term of data. `third`: its exponent beside α and β."""
 
-    return sorted(module.name for module in pkgutil.iter_modules(folder.__path__))
+    def columns(places: Floats, exponents: Floats) -> Floats:
+        size = power(places[:, 0], exponents[..., 0])
+        return np.stack([np.ones_like(size), size, data(places, exponents)], axis=-1)
+
+    return Form(name, words, ("E", "A", "B"), (ALPHA, BETA, *([third] if third else [])), columns, knows_repeats)
 
 
-def find_form(name: str) -> Form:
-    """Return the form of that name. Raises ConfigError with the names there are."""
-    if name not in form_names():
-        raise ConfigError("form", f"must be one of {', '.join(form_names())}", name)
-    form: Form = importlib.import_module(f"ingle.scaling.forms.{name}").FORM
-    return form
+FORMS = {
+    form.name: form
+    for form in (
+        # Size and data each take their part off (Hoffmann, arXiv 2203.15556).
+        _form("chinchilla", "E + A·N^−α + B·D^−β", None, lambda places, exponents: power(worth(places), exponents[..., 1])),
+        # Data are worth another amount to larger models (after Farseer, arXiv 2506.10972, with one term less).
+        _form(
+            "farseer_lite", "E + A·N^−α + B·N^γ·D^−β", Axis("gamma", -0.3, 0.3, 0.0, 0.08),
+            lambda places, exponents: power(worth(places), exponents[..., 1]) * power(places[:, 0], -exponents[..., 2]),
+        ),
+        # Where texts repeat, a token read again counts for less (arXiv 2305.16264).
+        _form(
+            "repeated", "E + A·N^−α + B·D'^−β, D' = U + U·R·(1 − e^(−r/R))", Axis("repeats", 0.5, 60.0, PUBLISHED_REPEATS, 12.0),
+            lambda places, exponents: power(worth(places, exponents[..., 2]), exponents[..., 1]), knows_repeats=True,
+        ),
+    )
+}  # fmt: skip
+"""Every form by name."""
 
 
 # Least squares with coefficients ≥ 0, for many small systems at once.
 
 
-MOST_TERMS = 5
-"""Active sets are enumerated: 31 of them for five terms."""
 _RIDGE = 1e-13
 """Part of the diagonal that keeps equal columns solvable."""
 
@@ -101,8 +119,6 @@ def solve_positive(gram: Floats, moment: Floats) -> Floats:
     coefficient is taken: by the conditions of Kuhn and Tucker the optimum is among them.
     """
     terms = moment.shape[-1]
-    if terms > MOST_TERMS:
-        raise ValueError(f"at most {MOST_TERMS} terms, not {terms}")
     flat_gram, flat_moment = gram.reshape(-1, terms, terms), moment.reshape(-1, terms)
     result = _solved(flat_gram, flat_moment)
     left = np.flatnonzero((result < 0).any(axis=-1))
@@ -173,7 +189,9 @@ GAP, GAP_SPREAD = 0.08, 0.05
 HUBER = 2.0
 USUAL_NOISE = 0.007
 """Relative spread of runs that differ in their seed alone, before any is seen."""
-_GRID = {1: 60, 2: 28, 3: 14}
+NOISE_SPREAD, _NOISE_TAIL = 0.8, 3.0
+"""Belief about it: within a factor of e^±0.8, with long tails (Student's t, three degrees)."""
+_GRID = {2: 28, 3: 14}
 """Values of each exponent on the first grid, by their number."""
 _ROUNDS = 9
 _FINEST = 1e-10
@@ -255,16 +273,6 @@ def check_design(points: Sequence[Point]) -> None:
         )
 
 
-def fit_law(points: Sequence[Point], form: str | Form = "chinchilla") -> Law:
-    """Return the law of a form that is nearest to the runs. Raises ConfigError for runs that no law can be told from."""
-    check_design(points)
-    shape = find_form(form) if isinstance(form, str) else form
-    problem = problem_of(points, shape)
-    nearest = fit_problem(problem)
-    coefficients = problem.natural(nearest.exponents, nearest.coefficients)
-    return Law(shape, tuple(map(float, nearest.exponents)), tuple(map(float, coefficients)))
-
-
 @dataclass(frozen=True, slots=True, eq=False)
 class Nearest:
     """The nearest law in scaled units."""
@@ -301,6 +309,12 @@ def fit_problem(problem: LawProblem) -> Nearest:
     return Nearest(best, coefficients, noise, noise * math.sqrt(count / free), weights, residuals)
 
 
+def nearest_law(problem: LawProblem, nearest: Nearest) -> Law:
+    """Return the nearest law in the unit of the loss."""
+    coefficients = problem.natural(nearest.exponents, nearest.coefficients)
+    return Law(problem.form, tuple(map(float, nearest.exponents)), tuple(map(float, coefficients)))
+
+
 def solve(problem: LawProblem, exponents: Floats, weights: Floats, noise: float) -> tuple[Floats, Floats]:
     """Return the coefficients ≥ 0 [..., terms] and the relative residuals [..., n] for given exponents [..., axes]."""
     design = problem.design(exponents)
@@ -321,29 +335,38 @@ def normal_equations(problem: LawProblem, design: Floats, weights: Floats, noise
 def misfit(problem: LawProblem, exponents: Floats, weights: Floats, noise: float) -> Floats:
     """Return the sum that the fit makes small, for each of many exponents [..., axes] → [...]."""
     coefficients, residuals = solve(problem, exponents, weights, noise)
-    axes = problem.form.axes
-    middle, spread = np.array([axis.middle for axis in axes]), np.array([axis.spread for axis in axes])
+    _, _, middle, spread = problem.form.believed
     expected, firmness = problem.beliefs
     beliefs = (((exponents - middle) / spread) ** 2).sum(axis=-1) + ((coefficients - expected) ** 2 * firmness).sum(axis=-1)
     result: Floats = (weights * residuals**2).sum(axis=-1) + noise**2 * beliefs
     return result
 
 
+def believed_noise(log_noise: Floats) -> Floats:
+    """Return the log of what is believed of the noise before any run is seen, but for a constant."""
+    usual = (log_noise - np.log(USUAL_NOISE)) / NOISE_SPREAD
+    result: Floats = -0.5 * (_NOISE_TAIL + 1) * np.log1p(usual**2 / _NOISE_TAIL)
+    return result
+
+
+def _grid(values: Sequence[Floats]) -> Floats:
+    """Return every choice of one value for each axis, [choices, axes]."""
+    return np.stack(np.meshgrid(*values, indexing="ij"), axis=-1).reshape(-1, len(values))
+
+
 def _first(problem: LawProblem, weights: Floats, noise: float) -> Floats:
     """Return the best exponents of the first grid."""
     axes = problem.form.axes
-    values = [np.linspace(axis.low, axis.high, _GRID[len(axes)]) for axis in axes]
-    grid = np.stack(np.meshgrid(*values, indexing="ij"), axis=-1).reshape(-1, len(axes))
+    grid = _grid([np.linspace(axis.low, axis.high, _GRID[len(axes)]) for axis in axes])
     best: Floats = grid[np.argmin(misfit(problem, grid, weights, noise))]
     return best
 
 
 def _zoom(problem: LawProblem, centre: Floats, weights: Floats, noise: float, wide: bool) -> Floats:
     """Return better exponents: five values of each around the best, nearer whenever the middle one stays the best."""
-    axes = problem.form.axes
-    low, high = np.array([axis.low for axis in axes]), np.array([axis.high for axis in axes])
-    steps = np.stack(np.meshgrid(*[np.linspace(-1, 1, 5)] * len(axes), indexing="ij"), axis=-1).reshape(-1, len(axes))
-    span = (high - low) / _GRID[len(axes)] * (1.0 if wide else 0.05)
+    low, high, _, _ = problem.form.believed
+    steps = _grid([np.linspace(-1, 1, 5)] * len(low))
+    span = (high - low) / _GRID[len(low)] * (1.0 if wide else 0.05)
     smallest = span * min(1e-4, max(1e-9, 1e-2 * noise))  # no finer than noise lets anyone see
     for _ in range(200):
         around = np.clip(centre + steps * span, low, high)
@@ -374,7 +397,6 @@ _LEAST = 0.02
 """Ways that are less probable are left out."""
 _BEAM = 24
 _NOISES = np.geomspace(0.0006, 0.24, 18)
-_NOISE_SPREAD, _NOISE_TAIL = 0.8, 3.0
 _STEPS, _FEW_STEPS = (-1.8, -1.2, -0.6, 0.0, 0.6, 1.2, 1.8), (-1.2, 0.0, 1.2)
 """Values of each exponent on the grid, in spreads of what is believed: of the first two, and of others and where there are many runs."""
 _MANY_RUNS = 100
@@ -476,10 +498,9 @@ def _starts(problem: LawProblem) -> list[Marks]:
 
 
 def _project(problem: LawProblem) -> _Projected:
-    axes = problem.form.axes
-    values = [np.array(_STEPS if number < 2 and len(problem.loss) <= _MANY_RUNS else _FEW_STEPS) for number in range(len(axes))]
-    steps = np.stack(np.meshgrid(*values, indexing="ij"), axis=-1).reshape(-1, len(axes))
-    low, high, middle, spread = (np.array([getattr(axis, name) for axis in axes]) for name in ("low", "high", "middle", "spread"))
+    low, high, middle, spread = problem.form.believed
+    many = len(problem.loss) > _MANY_RUNS
+    steps = _grid([np.array(_FEW_STEPS if many or number > 1 else _STEPS) for number in range(len(low))])
     exponents = np.clip(middle + steps * spread, low, high)
     design = problem.design(exponents)
     belief = np.zeros((len(design), 1, design.shape[-1]))
@@ -510,8 +531,7 @@ def _flipped(projected: _Projected, marks: Floats) -> Floats:
 
 def _integrated(projected: _Projected, sizes: Floats, pulls: Floats, worse: Floats) -> Floats:
     """Return the log probability of marks m from m·left·m and m·target at each grid point [ways, grid], and how many they are."""
-    usual = (np.log(_NOISES) - log(USUAL_NOISE)) / _NOISE_SPREAD
-    noise_prior = -0.5 * (_NOISE_TAIL + 1) * np.log1p(usual**2 / _NOISE_TAIL) - projected.free * np.log(_NOISES)
+    noise_prior = believed_noise(np.log(_NOISES)) - projected.free * np.log(_NOISES)
     precision, firm = _NOISES**-2, GAP_SPREAD**-2
     size, pull, square = (part[..., None] * precision for part in (sizes, pulls, projected.square))
     left = square + GAP**2 * firm - (pull + GAP * firm) ** 2 / (size + firm)

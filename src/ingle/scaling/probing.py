@@ -22,11 +22,12 @@ from ingle.engine.language_model import LanguageModel
 from ingle.engine.scoring import score
 from ingle.home.place import Home
 from ingle.measure.subjects import Progress, begin_id, silent
-from ingle.scaling.cost import Budget, Cost, Prices, Speed, cost_of, relative_costs
+from ingle.scaling.budget import Budget, Cost, Prices
+from ingle.scaling.cost import Speed, cost_of, relative_costs
 from ingle.scaling.interval import Fit, fit_points, forms_for
 from ingle.scaling.lever import TrainingLever, difference
 from ingle.scaling.points import Floats, Place, Point, write_points
-from ingle.scaling.sweep import CSV, RUNS, Sweep, run_sweep
+from ingle.scaling.sweep import CSV, Sweep, run_sweep
 from ingle.scaling.sweep_settings import LADDER, LEAST_STEPS, RunSettings, SweepSettings, point_of, run_of, rung
 from ingle.scratch.scratch_settings import config_of, parameters_of
 from ingle.scratch.texts import Prepared, find_prepared, held_out_texts, prepare, rows_read
@@ -51,12 +52,6 @@ class ProbePair:
     """Time of a token, as a multiple of that without the lever, timed side by side."""
     joules: float = 1.0
     """Energy of a token, likewise."""
-
-
-def pair_of(row: Mapping[str, Any], after: Mapping[str, Any], before: Mapping[str, Any]) -> ProbePair:
-    """Return a pair of reports. `row`: its lever, its change, and what a token costs."""
-    lever, changed, prepared = row["lever"], row["changed"], row["prepared"]
-    return ProbePair(lever, changed, prepared, after["size"], point_of(after), point_of(before), row["seconds"], row["joules"])
 
 
 def _seconds(report: Mapping[str, Any]) -> float:
@@ -427,7 +422,8 @@ def read_pairs(sweep: Sweep) -> list[ProbePair]:
     pairs = []
     for row in _read_table(sweep):
         after, before = _report(sweep, row["after"]), _report(sweep, row["before"])
-        pairs.append(pair_of(row, after, before))
+        told = {name: row[name] for name in ("lever", "changed", "prepared", "seconds", "joules")}
+        pairs.append(ProbePair(**told, size=after["size"], after=point_of(after), before=point_of(before)))
     return pairs
 
 
@@ -449,10 +445,9 @@ def _read_table(sweep: Sweep) -> list[dict[str, Any]]:
 
 def _report(sweep: Sweep, key: str) -> dict[str, Any]:
     """Return a run's report, the sweep's own or a probe's. Raises ConfigError where it was deleted."""
-    for folder in (sweep.folder, sweep.folder / FOLDER):
-        path = folder / RUNS / f"{key}.json"
-        if path.exists():
-            report: dict[str, Any] = json.loads(path.read_text("utf-8"))
+    for one in (sweep, replace(sweep, folder=sweep.folder / FOLDER)):
+        if one.file_of(key).exists():
+            report: dict[str, Any] = json.loads(one.file_of(key).read_text("utf-8"))
             return report
     cure = f"Delete {FOLDER}/{PAIRS} of the sweep, and probe again."
     raise ConfigError(f"probe {key[:12]}", "must have its report", "none", cure)

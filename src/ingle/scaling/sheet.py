@@ -402,7 +402,7 @@ def _law(sheet: Sheet) -> str:
         "Several forms are fitted; each has as much weight as it foretold the largest runs well.</p>"
     )
     table = [
-        (escape(str(law.get("equation", ""))), f"{law['weight']:.0%}" if is_number(law.get("weight")) else _NONE, _figures(law))
+        (escape(str(law.get("equation", ""))), f"{law['weight']:.0%}" if is_number(law.get("weight")) else _NONE, escape(figures(law)))
         for law in rows
     ]
     noise = number_in(sheet.fit.get("noise"))
@@ -410,8 +410,9 @@ def _law(sheet: Sheet) -> str:
     return f"{head}{_html_table(('form', 'weight', 'numbers'), table)}{said}"
 
 
-def _figures(law: Mapping[str, Any]) -> str:
-    return ", ".join(f"{escape(name)} {value:.4g}" for name, value in law.items() if isinstance(value, float) and name != "weight")
+def figures(law: Mapping[str, Any]) -> str:
+    """Return the numbers of a law's table by their names."""
+    return ", ".join(f"{name} {value:.4g}" for name, value in law.items() if isinstance(value, float) and name != "weight")
 
 
 def _runs(sheet: Sheet) -> str:

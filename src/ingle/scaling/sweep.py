@@ -36,7 +36,7 @@ from ingle.home.place import Home
 from ingle.scaling.dealing import find_runner
 from ingle.scaling.foretold import RUN
 from ingle.scaling.interval import Fit, Prediction, fit_points, forms_for
-from ingle.scaling.points import Place, write_points
+from ingle.scaling.points import write_points
 from ingle.scaling.sheet import keep_curves
 from ingle.scaling.sweep_settings import (
     RunSettings,
@@ -85,14 +85,16 @@ class Sweep:
 
     def report(self, run: RunSettings) -> dict[str, Any] | None:
         """Return the report of a run, or None where it is not finished. Raises CheckpointError for one that is damaged."""
-        path = self.folder / RUNS / f"{run.key}.json"
-        if not path.exists():
-            return None
-        return _read(path)
+        path = self.file_of(run.key)
+        return _read(path) if path.exists() else None
+
+    def file_of(self, key: str) -> Path:
+        """Return the file of a run's report, which is there once the run is finished."""
+        return self.folder / RUNS / f"{key}.json"
 
     def begun(self, run: RunSettings) -> bool:
         """Whether a run was ever begun, finished or not."""
-        return (self.folder / RUNS / f"{run.key}.json").exists() or (self.folder / WORK / run.key).exists()
+        return self.file_of(run.key).exists() or (self.folder / WORK / run.key).exists()
 
     def bits(self, run: RunSettings) -> npt.NDArray[np.float64]:
         """Return a finished run's bits of each held-out text."""
@@ -153,15 +155,14 @@ def fit_sweep(sweep: Sweep) -> tuple[Fit, Prediction, dict[str, Any]]:
     if not reports:
         raise ConfigError(sweep.name, "has no finished runs", "", f"Train them first: ingle scale run {sweep.name}")
     points, run = [point_of(report) for report in reports], sweep.foretold
-    place = Place(run.parameters, run.tokens, run.unique or min(run.tokens, sweep.prepared.tokens))
-    found = fit_points(points, forms_for(points, [place]))
-    [prediction] = found.predict([place])
+    found = fit_points(points, forms_for(points, [run.place]))
+    [prediction] = found.predict([run.place])
     missing = len(sweep.runs) - len(reports)
     notes = [f"{missing} of {len(sweep.runs)} runs are not finished: the law is of the others"] if missing else []
     table = found.table() | {"prediction": prediction.table() | _listed(run), "missing": missing}
     table["notes"] = [*table["notes"], *notes]
     write_atomic(sweep.folder / FITTED, to_json(table))
-    keep_curves(sweep.folder, found, {report["key"]: point_of(report) for report in reports}, place, sweep.prepared.tokens)
+    keep_curves(sweep.folder, found, {report["key"]: point_of(report) for report in reports}, run.place, sweep.prepared.tokens)
     return found, prediction, table
 
 
@@ -213,22 +214,22 @@ class _Course:
             self._keep(header["report"], data)
 
     def _keep(self, report: dict[str, Any], data: bytes) -> None:
-        folder = self._sweep.folder
+        folder, path = self._sweep.folder, self._sweep.file_of(report["key"])
         for part in (RUNS, TEXTS):
             (folder / part).mkdir(mode=0o700, exist_ok=True)
         buffer = io.BytesIO()
         np.save(buffer, np.frombuffer(data, np.float64))
         write_atomic(folder / TEXTS / f"{report['key']}.npy", buffer.getvalue())
-        if not (folder / RUNS / f"{report['key']}.json").exists():
+        if not path.exists():
             self._sink(run_event(self._sweep.name, report))  # first: after a kill between the two it is told again, and never missing
-        write_atomic(folder / RUNS / f"{report['key']}.json", to_json(report), mode=0o600)
+        write_atomic(path, to_json(report), mode=0o600)
         write_atomic(folder / CSV, write_points([point_of(one) for one in self._sweep.reports()]).encode())
         self._watch.say(f"{report['label']}: {report['loss']:.4f} {report['unit']}, {report['seconds']:.0f} s")
         self._tell(now=True)
 
     def _done(self) -> float:
         """FLOPs that are done, of those in `_own`."""
-        finished = [key for key in self._own if (self._sweep.folder / RUNS / f"{key}.json").exists()]
+        finished = [key for key in self._own if self._sweep.file_of(key).exists()]
         running = [self._own[one["key"]][0] * self._share(one) for one in self._running.values()]
         return math.fsum([self._own[key][0] for key in finished] + running)
 
@@ -246,7 +247,7 @@ class _Course:
         seconds = self._told - self._began
         new = done - self._at_first
         left = seconds * (whole - done) / new if new > 0 else None
-        finished = sum((self._sweep.folder / RUNS / f"{run.key}.json").exists() for run in self._runs)
+        finished = sum(self._sweep.file_of(run.key).exists() for run in self._runs)
         labels = [one["label"] for one in self._running.values()]
         table = {"done": finished, "of": len(self._runs), "share": done / whole, "running": labels, "seconds_left": left}
         write_atomic(self._sweep.folder / PROGRESS, json.dumps(table).encode())

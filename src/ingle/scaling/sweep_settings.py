@@ -8,7 +8,7 @@ from ingle.core.config import to_table
 from ingle.core.digest import digest_json
 from ingle.core.errors import ConfigError
 from ingle.core.spec import Memory
-from ingle.scaling.points import Point
+from ingle.scaling.points import Place, Point
 from ingle.scratch.scratch_settings import ShapeSettings, TextSettings, config_of, parameters_of
 from ingle.scratch.texts import Prepared
 from ingle.train.loop_settings import NO_MATTER, Schedule, TrainSettings
@@ -101,6 +101,11 @@ class RunSettings:
     def flops(self) -> float:
         """Floating-point operations of the training, 6·N·D (arXiv 2001.08361)."""
         return 6.0 * self.parameters * self.tokens
+
+    @property
+    def place(self) -> Place:
+        """Where the law has it."""
+        return Place(self.parameters, self.tokens, self.unique)
 
     @property
     def label(self) -> str:

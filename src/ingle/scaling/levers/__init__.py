@@ -1,1 +1,0 @@
-"""One file a way to spend compute; its name is the lever's. See scaling/lever.py."""
