@@ -24,12 +24,12 @@ def advise(home: Home, name: str, budget: str | None, serves: str | None, as_jso
     from ingle.cli.output import note, print_json, print_table
     from ingle.cli.settings import read_settings
     from ingle.core.errors import ConfigError
+    from ingle.core.files import need_learning
     from ingle.scaling import advise as advising
     from ingle.scaling.advise import outlook_of, parse_demand, rows, served, write_advice
     from ingle.scaling.cost import parse_budget
     from ingle.scaling.lever import levers
     from ingle.scaling.sweep import open_sweep
-    from ingle.tuning.catalogue import need_learning
 
     need_learning()
     prices = read_settings(home).costs
@@ -68,11 +68,11 @@ def probe(home: Home, name: str, names: Sequence[str], where: Where, as_json: bo
     from ingle.cli.progress import watching
     from ingle.cli.sweeping import record_once
     from ingle.cli.training import run_watch
+    from ingle.core.files import need_learning
     from ingle.scaling.lever import CommandLever, TrainingLever, chosen
     from ingle.scaling.probing import equal_seconds, fit_of, read_kept
     from ingle.scaling.probing import probe as train
     from ingle.scaling.sweep import open_sweep
-    from ingle.tuning.catalogue import need_learning
 
     need_learning()
     asked = chosen(names)

@@ -59,8 +59,8 @@ def make_delta(
     from ingle.cli.house import enter, record
     from ingle.cli.progress import watching
     from ingle.cli.training import run_watch, settle
+    from ingle.core.files import need_learning
     from ingle.home.names import check_name
-    from ingle.tuning.catalogue import need_learning
 
     need_learning()
     check_name(wanted.name)

@@ -30,7 +30,7 @@ def plan(
     home: Home, name: str, asked: str | None, config: Path | None, overrides: Sequence[str], workers: int, as_json: bool
 ) -> None:  # fmt: skip
     """Choose, or cost, the runs of a sweep, and keep the plan."""
-    from ingle.tuning.catalogue import need_learning
+    from ingle.core.files import need_learning
 
     need_learning()
     from ingle.cli.output import note, print_json, print_table
@@ -38,8 +38,8 @@ def plan(
     from ingle.cli.settings import read_settings
     from ingle.cli.training import run_watch
     from ingle.core.config import from_table, read_table
+    from ingle.core.process import usable_cores
     from ingle.scaling import cost as costing
-    from ingle.scaling.dealing import cores
     from ingle.scaling.sweep import check_sweep_name, keep_plan
     from ingle.scaling.sweep_settings import SweepSettings, run_of
     from ingle.scratch.texts import prepare
@@ -54,7 +54,7 @@ def plan(
         prepared = prepare(home, settings.data, settings.vocabulary, run_watch(watch))
         chosen = bool({"sizes", "tokens", "foretold_size", "foretold_tokens"} & table.keys())
         designs = () if chosen or budget is None else costing.DESIGNS
-        count = workers or cores()
+        count = workers or usable_cores()
         shortest = min(settings.tokens)
         timed = [run_of(settings, prepared, size, shortest, 0) for size in costing.sizes_to_time(settings, designs)]
         watch.say(f"timing {len(timed)} sizes, {count} at a time")
@@ -101,14 +101,13 @@ def check(home: Home, name: str, where: Where, yes: bool, as_json: bool) -> None
     from ingle.cli.house import open_ledger
     from ingle.cli.output import note, print_json
     from ingle.core.config import to_table
-    from ingle.core.files import write_atomic
+    from ingle.core.files import need_learning, write_atomic
     from ingle.scaling.dealing import find_runner
     from ingle.scaling.foretold import begin, check_event, standing
     from ingle.scaling.sheet import read_sheet, write_report
     from ingle.scaling.sweep import CHECKED, open_sweep
     from ingle.scaling.sweep_settings import outcome
     from ingle.train.making import to_json
-    from ingle.tuning.catalogue import need_learning
 
     need_learning()  # before the ledger says that the run begins
     find_runner(where.runner)
@@ -139,8 +138,8 @@ def check(home: Home, name: str, where: Where, yes: bool, as_json: bool) -> None
 def _train(home: Home, sweep: "Sweep", runs: Sequence[Any], where: Where) -> list[dict[str, Any]]:
     from ingle.cli.progress import watching
     from ingle.cli.training import run_watch
+    from ingle.core.files import need_learning
     from ingle.scaling.sweep import run_sweep
-    from ingle.tuning.catalogue import need_learning
 
     need_learning()
     with watching() as watch:

@@ -118,9 +118,9 @@ def _by_hand(
     from ingle.cli.training import run_watch
     from ingle.core.config import with_overrides
     from ingle.core.errors import ConfigError
+    from ingle.core.files import need_learning
     from ingle.home.names import check_name
     from ingle.train.examples import check_files
-    from ingle.tuning.catalogue import need_learning
 
     need_learning()
     if not name:
@@ -154,7 +154,7 @@ def _by_recipe(
     from ingle.cli.interrupt import Interrupt
     from ingle.cli.progress import watching
     from ingle.cli.training import run_watch
-    from ingle.tuning.catalogue import need_learning
+    from ingle.core.files import need_learning
 
     need_learning()
     from ingle.core.config import to_table
@@ -188,12 +188,13 @@ def _recorder(home: "Home") -> "Sink":
 
 def _list(as_json: bool) -> None:
     from ingle.cli.output import print_json, print_table
-    from ingle.tuning.catalogue import titles
+    from ingle.core.registry import titles
 
+    methods = titles("ingle.tuning.methods")
     if as_json:
-        print_json([{"name": name, "title": title} for name, title in titles().items()])
+        print_json([{"name": name, "title": title} for name, title in methods.items()])
     else:
-        print_table(("method", "what it is"), list(titles().items()))
+        print_table(("method", "what it is"), list(methods.items()))
 
 
 def _line(text: str) -> str:

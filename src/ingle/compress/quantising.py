@@ -3,7 +3,7 @@
 import copy
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
-from ingle.compress.calibration import STAGES, CalibrationSettings, Inputs, Stream, Tell, make_rows, read_texts
+from ingle.compress.calibration import STAGES, CalibrationSettings, Inputs, Stream, make_rows, read_texts
 from ingle.compress.quantiser import Quantiser, error_of, find_quantiser
 from ingle.compress.recovery import Recovery, RecoverySettings
 from ingle.compress.weight_formats import (
@@ -35,6 +35,7 @@ from ingle.core.delta import Delta
 from ingle.core.energy import NOTHING, Energy, reported
 from ingle.core.errors import ConfigError, HomeError
 from ingle.core.files import write_atomic
+from ingle.core.progress import Counted, silent
 from ingle.core.report import Event, Sink
 from ingle.energy.meter import Span, open_meter
 from ingle.engine.backend import linear_shapes
@@ -46,7 +47,7 @@ from ingle.measure.data_sets import Text
 from ingle.model.checkpoint import Checkpoint
 from ingle.model.module import CausalLM, DecoderLayer, load_module
 from ingle.model.tokenizer import Tokenizer
-from ingle.train.making import DeltaJob, MadeDelta, RunWatch, Steps, delta_job, make_delta, nobody
+from ingle.train.making import DeltaJob, MadeDelta, RunWatch, Steps, delta_job, make_delta
 from ingle.train.optimisers import keep_few_programs
 
 # Settings of a quantisation.
@@ -95,9 +96,6 @@ class QuantiseSettings:
 Array = npt.NDArray[Any]
 
 
-def _silent(_done: int, _all: int) -> None: ...
-
-
 @dataclass(frozen=True, slots=True, eq=False)
 class Shown:
     """Texts that a model reads while it is quantised."""
@@ -122,7 +120,7 @@ class Layerwise:
 
 def quantise_layers(
     module: CausalLM, shown: Shown | None, quantiser: Quantiser, formats: Mapping[str, WeightFormat],
-    folder: Path | None = None, tell: Tell = _silent,
+    folder: Path | None = None, tell: Counted = silent,
 ) -> Layerwise:  # fmt: skip
     """Quantise the linears in `formats` (by parameter), the first layer first. `shown`: the texts; None for a quantiser that is not
     calibrated. The module stays as it is. Layers that `folder` holds are not made again.
@@ -245,7 +243,7 @@ class _Work:
     job: DeltaJob[QuantiseSettings]
     span: Span
 
-    def tell(self, what: str) -> Callable[[int, int], None]:
+    def tell(self, what: str) -> Counted:
         """Return a callback for the progress of one part; it raises Interrupted when somebody wants to stop."""
 
         def progress(done: int, of: int) -> None:
@@ -266,7 +264,7 @@ class _Work:
 
 def quantise(
     home: Home, kept: Kept, name: str, settings: QuantiseSettings, admit: Admit, watch: RunWatch = RunWatch(),  # noqa: B008 - frozen
-    command: str = "", sink: Sink = nobody,
+    command: str = "", sink: Sink = silent,
 ) -> MadeDelta:  # fmt: skip
     """Make a delta called `name` that replaces the linears of a kept model's layers by blocks of few bits; keep it if `admit` takes it.
 

@@ -12,7 +12,7 @@ HOME/tuning/KEY/longer-DATA/     their last
 
 import json
 import math
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from itertools import pairwise
@@ -30,6 +30,7 @@ from ingle.core.digest import digest_json
 from ingle.core.energy import reported, total
 from ingle.core.errors import ConfigError
 from ingle.core.files import write_atomic
+from ingle.core.progress import Counted, silent
 from ingle.core.report import Event, Sink
 from ingle.core.room import Need, room_for, speed
 from ingle.core.spec import LayerSpec, ModelConfig
@@ -71,7 +72,6 @@ from ingle.train.making import (
     delta_job,
     make_delta,
     memory_errors,
-    nobody,
     taught_nothing,
 )
 from ingle.train.objectives import Distillation, Objective, Predictions, cross_entropy
@@ -214,7 +214,6 @@ def _passes(config: ModelConfig, settings: HybridSettings, each: int) -> list[tu
 # tokens that hardly matter.
 
 
-Progress = Callable[[int, int], None]
 SEARCH = 8
 """Changes when the same settings find other groups than before."""
 _DEARER = 3
@@ -254,7 +253,7 @@ class Mixing:
 
 @dataclass(frozen=True, slots=True)
 class FoundGroups:
-    """Progress of a search."""
+    """Counted of a search."""
 
     rounds: int
     """Number of finished rounds."""
@@ -274,7 +273,7 @@ def find_groups(
     count: int,
     settings: HybridSettings,
     begun: FoundGroups,
-    progress: Progress = lambda _done, _all: None,
+    progress: Counted = silent,
 ) -> Iterator[FoundGroups]:
     """Search for the `count` groups that are to keep full attention. Yields the result after each round; the last one is final.
 
@@ -369,7 +368,7 @@ VERSION = 13
 
 def hybridize(
     home: Home, kept: Kept, name: str, settings: HybridSettings, admit: Admit, watch: RunWatch = RunWatch(),  # noqa: B008 - frozen
-    command: str = "", sink: Sink = nobody,
+    command: str = "", sink: Sink = silent,
 ) -> MadeDelta:  # fmt: skip
     """Make a delta called `name` that turns a kept transformer into a hybrid, and keep it if `admit` takes it.
 

@@ -21,6 +21,7 @@ from ingle.core.candidate import Admit, Candidate
 from ingle.core.config import to_table
 from ingle.core.delta import Delta
 from ingle.core.digest import digest_json
+from ingle.core.progress import silent
 from ingle.core.report import Event, Fact, Sink
 from ingle.engine.loading import Opener
 from ingle.engine.packs import checkpoint_tokenizer, kept_source, open_weights
@@ -39,18 +40,7 @@ from ingle.model.tokenizer import Tokenizer
 from ingle.train.corpus import Corpus, Member, corpus_of
 from ingle.train.examples import Document
 from ingle.train.loop_settings import TrainReport
-from ingle.train.making import (
-    DeltaJob,
-    MadeDelta,
-    RunWatch,
-    Steps,
-    delta_job,
-    make_delta,
-    memory_errors,
-    nobody,
-    smaller_batches,
-    training_facts,
-)
+from ingle.train.making import DeltaJob, MadeDelta, RunWatch, Steps, delta_job, make_delta, memory_errors, smaller_batches, training_facts
 from ingle.train.objectives import ABOVE, BOTH, KEPT_TARGET, SWAPPED, WORDS, Equalising
 from ingle.train.optimisers import keep_few_programs
 from ingle.tuning.linears import chosen_layers
@@ -67,7 +57,7 @@ Job = DeltaJob[DebiasSettings]
 
 def debias(
     home: Home, kept: Kept, name: str, settings: DebiasSettings, admit: Admit, watch: RunWatch = RunWatch(),  # noqa: B008 - frozen
-    command: str = "", sink: Sink = nobody,
+    command: str = "", sink: Sink = silent,
 ) -> MadeDelta:  # fmt: skip
     """Make a delta called `name` with which a kept model judges less by group, and keep it if `admit` takes it.
 

@@ -22,6 +22,7 @@ from ingle.core.config import to_table
 from ingle.core.delta import Delta
 from ingle.core.digest import digest_json
 from ingle.core.files import write_atomic
+from ingle.core.progress import silent
 from ingle.core.report import Event, Fact, Sink
 from ingle.engine.loading import Opener
 from ingle.engine.packs import checkpoint_tokenizer, kept_source, open_weights
@@ -39,18 +40,7 @@ from ingle.safety.answers import refuses
 from ingle.train.corpus import Member, corpus_of
 from ingle.train.examples import Encoder, Record
 from ingle.train.loop_settings import TrainReport, TrainSettings
-from ingle.train.making import (
-    DeltaJob,
-    MadeDelta,
-    RunWatch,
-    Steps,
-    delta_job,
-    make_delta,
-    memory_errors,
-    nobody,
-    smaller_batches,
-    training_facts,
-)
+from ingle.train.making import DeltaJob, MadeDelta, RunWatch, Steps, delta_job, make_delta, memory_errors, smaller_batches, training_facts
 from ingle.train.objectives import ANSWER, KEEP, REFUSE, Hardening
 from ingle.train.optimisers import keep_few_programs
 from ingle.tuning.kept_model import subject_of
@@ -71,7 +61,7 @@ Flags = Mapping[str, Sequence[JudgedReply]]
 
 def harden(
     home: Home, kept: Kept, name: str, settings: HardenSettings, admit: Admit, watch: RunWatch = RunWatch(),  # noqa: B008 - frozen
-    command: str = "", sink: Sink = nobody,
+    command: str = "", sink: Sink = silent,
 ) -> MadeDelta:  # fmt: skip
     """Make a delta called `name` with which a kept model refuses harmful requests, and keep it if `admit` takes it.
 

@@ -23,10 +23,10 @@ from ingle.core.digest import canonical_json, digest_json
 from ingle.core.energy import amount, reported
 from ingle.core.errors import IngleError, Interrupted
 from ingle.core.files import os_errors
+from ingle.core.progress import FetchProgress, Progress, silent
 from ingle.core.report import Event, Fact, Sink
 from ingle.core.room import Headroom
 from ingle.core.spec import ModelConfig
-from ingle.home import fetch
 from ingle.home.base import CURVES
 from ingle.home.deltas import delta_report, list_deltas, refuse_taken_delta
 from ingle.home.kept import Kept, get_kept
@@ -249,26 +249,22 @@ J = TypeVar("J", bound="MakingJob[Any]")
 D = TypeVar("D", bound="DeltaJob[Any]")
 CURE = "Finished work is kept. Run the same command to go on from there."
 DAYS = 30
-"""Days after which unfinished work that nobody went on with is deleted."""
-
-
-def nobody(*_: object) -> None:
-    """Do nothing: the callback for whoever doesn't listen."""
+"""Days after which unfinished work that silent went on with is deleted."""
 
 
 @dataclass(frozen=True, slots=True)
 class RunWatch:
     """Callbacks that hear how a job goes."""
 
-    pieces: Callable[[str, int, int], None] = nobody
+    pieces: Progress = silent
     """Hears a label, how many of its pieces are done, and how many there are."""
-    train: Callable[["TrainProgress"], None] = nobody
+    train: Callable[["TrainProgress"], None] = silent
     """Hears every step of a training."""
-    say: Callable[[str], None] = nobody
+    say: Callable[[str], None] = silent
     """Hears a sentence for the owner."""
-    bytes: fetch.FetchProgress = fetch.silent
+    bytes: FetchProgress = silent
     """Hears how much is downloaded."""
-    room: Callable[[Headroom], None] = nobody
+    room: Callable[[Headroom], None] = silent
     """Hears what the job will take, before it takes any of it."""
 
 
@@ -375,7 +371,7 @@ class Steps(Generic[D]):
     """Completes the report of an admitted delta, and keeps it."""
 
 
-def make_delta(begun: D, steps: Steps[D], admit: Admit, sink: Sink = nobody) -> MadeDelta:
+def make_delta(begun: D, steps: Steps[D], admit: Admit, sink: Sink = silent) -> MadeDelta:
     """Return the delta that this very job made before, or a new one, if `admit` takes the candidate; then `sink` hears the facts.
 
     Raises ConfigError for a name that is taken, HomeError, the errors of `steps` and `admit`, and Interrupted; the same call then
@@ -408,7 +404,7 @@ def at_work(job: J, lock: str, temporary: Sequence[str] = ()) -> Iterator[J]:
     """
     job.home.create()
     for folder_name in sweep(job.home):
-        job.watch.say(f"an unfinished run was deleted: nobody went on with it for {DAYS} days ({folder_name[:12]})")
+        job.watch.say(f"an unfinished run was deleted: silent went on with it for {DAYS} days ({folder_name[:12]})")
     with job.home.lock(lock, timeout_s=0), stop_signals() as stop, os_errors(job.folder):
         yield replace(job, stop=stop)
         for folder in [job.folder / part for part in temporary] or [job.folder]:
@@ -416,7 +412,7 @@ def at_work(job: J, lock: str, temporary: Sequence[str] = ()) -> Iterator[J]:
 
 
 def sweep(home: Home, days: float = DAYS) -> list[str]:
-    """Delete work that nobody has touched for so many days. Returns the folders' names."""
+    """Delete work that silent has touched for so many days. Returns the folders' names."""
     swept = []
     for folder in sorted(home.tuning.iterdir()) if home.tuning.is_dir() else ():
         with contextlib.suppress(OSError):  # somebody is working in it

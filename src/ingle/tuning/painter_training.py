@@ -13,6 +13,7 @@ from ingle.core.candidate import Admit, Candidate
 from ingle.core.config import to_table
 from ingle.core.delta import Delta
 from ingle.core.errors import ConfigError
+from ingle.core.progress import silent
 from ingle.core.report import Event, Fact, Sink
 from ingle.engine.packs import checkpoint_tokenizer, open_weights
 from ingle.home.kept import Kept
@@ -26,18 +27,7 @@ from ingle.train.checkpoints import put_back
 from ingle.train.corpus import Wanted
 from ingle.train.loop import train
 from ingle.train.loop_settings import TrainReport, TrainSettings, TrainWatch
-from ingle.train.making import (
-    DeltaJob,
-    MadeDelta,
-    RunWatch,
-    Steps,
-    delta_job,
-    make_delta,
-    memory_errors,
-    nobody,
-    smaller_batches,
-    training_facts,
-)
+from ingle.train.making import DeltaJob, MadeDelta, RunWatch, Steps, delta_job, make_delta, memory_errors, smaller_batches, training_facts
 from ingle.train.objectives import States, TokenLoss, cross_entropy
 from ingle.train.optimisers import OptimiserSettings, keep_few_programs
 from ingle.train.packing import Batch, Data
@@ -113,7 +103,7 @@ Job = DeltaJob[PainterSettings]
 
 def tune_painter(
     home: Home, kept: Kept, name: str, settings: PainterSettings, admit: Admit, watch: RunWatch = RunWatch(),  # noqa: B008 - frozen
-    command: str = "", sink: Sink = nobody,
+    command: str = "", sink: Sink = silent,
 ) -> MadeDelta:  # fmt: skip
     """Make a delta called `name` with which a kept model paints, and keep it if `admit` takes it.
 

@@ -351,7 +351,7 @@ def bring_peft(home: Home, kept: Kept, folder: Path, name: str, admit: Admit, wa
 
 def _prompt(checkpoint: Checkpoint, tensors: Mapping[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
     """Compute the keys and values that the layers make of a prompt's embeddings; that takes the model itself, and PyTorch."""
-    from ingle.tuning.catalogue import need_learning
+    from ingle.core.files import need_learning
 
     need_learning()
     import torch

@@ -19,6 +19,7 @@ from ingle.core.digest import digest_bytes, digest_json
 from ingle.core.errors import ConfigError
 from ingle.core.media import Picture
 from ingle.core.message import ImagePart, Message, Request, TextPart
+from ingle.core.progress import silent
 from ingle.core.report import Event, Fact, Sink
 from ingle.engine.answer import write
 from ingle.engine.language_model import LanguageModel
@@ -46,7 +47,6 @@ from ingle.train.making import (
     held_out_of,
     make_delta,
     memory_errors,
-    nobody,
     smaller_batches,
     training_facts,
 )
@@ -296,7 +296,7 @@ Job = DeltaJob[SightSettings]
 
 def tune_sight(
     folder: Path | None, home: Home, kept: Kept, name: str, settings: SightSettings, admit: Admit,
-    watch: RunWatch = RunWatch(), command: str = "", sink: Sink = nobody,  # noqa: B008 - frozen
+    watch: RunWatch = RunWatch(), command: str = "", sink: Sink = silent,  # noqa: B008 - frozen
 ) -> MadeDelta:  # fmt: skip
     """Make a delta called `name` with which a kept model sees, and keep it if `admit` takes it.
 

@@ -17,6 +17,7 @@ from ingle.core.delta import Delta
 from ingle.core.digest import canonical_json, digest_bytes, digest_file, digest_json
 from ingle.core.errors import ConfigError, HomeError, PullError
 from ingle.core.files import os_errors, write_atomic
+from ingle.core.progress import silent
 from ingle.core.report import Event, Sink
 from ingle.core.room import room_for
 from ingle.engine.packs import Source, candidate_source, checkpoint_tokenizer, kept_source, open_weights, served_size
@@ -43,7 +44,6 @@ from ingle.train.making import (
     held_out_of,
     make_delta,
     memory_errors,
-    nobody,
     provenance,
     smaller_batches,
 )
@@ -365,7 +365,7 @@ VERSION = 2
 
 def tune(
     home: Home, kept: Kept, data: Sequence[str], name: str, settings: TuneSettings, admit: Admit,
-    watch: RunWatch = RunWatch(), command: str = "", sink: Sink = nobody,  # noqa: B008 - frozen
+    watch: RunWatch = RunWatch(), command: str = "", sink: Sink = silent,  # noqa: B008 - frozen
 ) -> MadeDelta:  # fmt: skip
     """Train a delta called `name` on a kept model, and keep it if `admit` takes it.
 
@@ -441,7 +441,7 @@ def _events(table: Mapping[str, Any], _delta: Delta) -> Iterator[Event]:
 
 
 def _need_general(job: TuneJob) -> None:
-    """Make sure that the general text is here: nobody should hear after an hour that it can't be had."""
+    """Make sure that the general text is here: silent should hear after an hour that it can't be had."""
     if not job.settings.judge.forgetting:
         return
     try:
