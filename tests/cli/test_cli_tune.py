@@ -97,6 +97,7 @@ def test_what_is_wrong_is_one_line(tiny_home: Path, tuned_home: Path, data: str,
         return ingle(tiny_home, "tune", *arguments, code=code).stderr.splitlines()[-1]
 
     assert "--name mine" in refused("tiny", data)
+    assert "python recipes/painter/train.py" in refused("painter", "tiny")
     assert "Another delta" in refused("tiny", data, "--name", "mine")
     assert "Did you mean lora" in refused("tiny", data, "--name", "x", "--method", "lorra")
     assert "is not kept" in refused("nobody", data, "--name", "x", code=3)

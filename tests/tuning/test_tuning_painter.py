@@ -13,14 +13,8 @@ from tokenizers import AddedToken, decoders, pre_tokenizers
 from tokenizers import Tokenizer as FastTokenizer
 from tokenizers.models import BPE
 
-from ingle.core.errors import ConfigError
-from ingle.home.pictures import Illustration
-from ingle.media.painter import CODES, WORDS, prompt_of
-from ingle.model.hf_config import config_from_hf
-from ingle.model.tensor import expected_shapes
-from ingle.model.tokenizer import Tokenizer, TokenizerFacts
-from ingle.tuning.emblem_net import EmblemSettings, ShownEmblems, train_emblems
-from ingle.tuning.emblems import (
+from emblem_net import EmblemSettings, ShownEmblems, train_emblems
+from emblems import (
     ARTISTS,
     COLOURS,
     Emblem,
@@ -41,6 +35,12 @@ from ingle.tuning.emblems import (
     with_moved,
     words_of,
 )
+from ingle.core.errors import ConfigError
+from ingle.home.pictures import Illustration
+from ingle.media.painter import CODES, WORDS, prompt_of
+from ingle.model.hf_config import config_from_hf
+from ingle.model.tensor import expected_shapes
+from ingle.model.tokenizer import Tokenizer, TokenizerFacts
 
 
 def emblem(concept: str, artist: str = "noto", rgb: tuple[int, int, int] = (220, 30, 30), name: str = "") -> Emblem:
@@ -209,7 +209,7 @@ def test_the_autoencoder_goes_on_where_it_was_stopped(tmp_path: Path) -> None:
 
 
 def test_the_codebook_begins_at_k_means_and_unused_codes_move() -> None:
-    from ingle.tuning.emblem_net import EmblemNet
+    from emblem_net import EmblemNet
 
     net, generator = EmblemNet(), torch.Generator().manual_seed(0)
     vectors = torch.randn(4000, 16, generator=generator)
@@ -228,7 +228,7 @@ def test_the_codebook_begins_at_k_means_and_unused_codes_move() -> None:
 def test_the_loss_is_among_words_of_the_palette_alone() -> None:
     from types import SimpleNamespace
 
-    from ingle.tuning.painter_training import OfPalette
+    from painter_training import OfPalette
 
     torch.manual_seed(0)
     weight, states, targets = torch.randn(50, 8), torch.randn(6, 8), torch.tensor([3, 9, 9, 20, 4, 3])
@@ -243,6 +243,7 @@ def test_the_loss_is_among_words_of_the_palette_alone() -> None:
 
 
 def test_a_whole_run_gives_a_model_that_paints_and_speaks_as_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import painter_training
     from ingle.core.message import Request
     from ingle.engine.answer import answer, write
     from ingle.engine.language_model import painted, painting_request
@@ -250,9 +251,8 @@ def test_a_whole_run_gives_a_model_that_paints_and_speaks_as_before(tmp_path: Pa
     from ingle.home.kept import get_kept
     from ingle.home.place import Home
     from ingle.train.loop_settings import TrainSettings
-    from ingle.tuning import painter_training
     from ingle.tuning.low_rank import LowRankSettings
-    from ingle.tuning.painter_training import PainterSettings
+    from painter_training import PainterSettings
     from tests.cli.place import ingle
     from tests.tuning.place import admitting
 

@@ -1,4 +1,4 @@
-"""`tune painter`: from a kept model to a candidate that paints."""
+"""From a kept model to a candidate that paints, a delta of the kind `painter`."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -9,6 +9,20 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from emblem_net import EmblemNet, EmblemSettings, as_input, shown, train_emblems
+from emblems import (
+    Emblem,
+    PaintingExample,
+    choose_palette,
+    data_of,
+    emblems,
+    learnable,
+    stacked,
+    things_of,
+    to_learn,
+    unseen_pairs,
+    with_moved,
+)
 from ingle.core.candidate import Admit, Candidate
 from ingle.core.config import to_table
 from ingle.core.delta import Delta
@@ -31,20 +45,6 @@ from ingle.train.making import DeltaJob, MadeDelta, RunWatch, Steps, delta_job, 
 from ingle.train.objectives import States, TokenLoss, cross_entropy
 from ingle.train.optimisers import OptimiserSettings, keep_few_programs
 from ingle.train.packing import Batch, Data
-from ingle.tuning.emblem_net import EmblemNet, EmblemSettings, as_input, shown, train_emblems
-from ingle.tuning.emblems import (
-    Emblem,
-    PaintingExample,
-    choose_palette,
-    data_of,
-    emblems,
-    learnable,
-    stacked,
-    things_of,
-    to_learn,
-    unseen_pairs,
-    with_moved,
-)
 from ingle.tuning.linears import chosen_layers
 from ingle.tuning.low_rank import LowRankSettings, attach_low_rank
 
@@ -84,7 +84,6 @@ class PainterSettings:
             raise ConfigError("colours", "must be between 0 and 7", self.colours)
 
 
-# `tune painter`: from a kept model to a candidate that paints, a delta of the kind `painter`.
 # Pictures become texts: an autoencoder turns each emblem into 64 codes out of 512, and each code is a word of the palette. A low-rank
 # addition then learns to go on from `draw: red apple, noto:` with 64 such words. It acts only while the model paints, so answers to words
 # stay what they were, to the bit. Stopped at any moment, the same call goes on where it was.
