@@ -253,7 +253,7 @@ class Mixing:
 
 @dataclass(frozen=True, slots=True)
 class FoundGroups:
-    """Counted of a search."""
+    """Progress of a search."""
 
     rounds: int
     """Number of finished rounds."""

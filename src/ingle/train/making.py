@@ -249,7 +249,7 @@ J = TypeVar("J", bound="MakingJob[Any]")
 D = TypeVar("D", bound="DeltaJob[Any]")
 CURE = "Finished work is kept. Run the same command to go on from there."
 DAYS = 30
-"""Days after which unfinished work that silent went on with is deleted."""
+"""Days after which unfinished work that nobody went on with is deleted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -404,7 +404,7 @@ def at_work(job: J, lock: str, temporary: Sequence[str] = ()) -> Iterator[J]:
     """
     job.home.create()
     for folder_name in sweep(job.home):
-        job.watch.say(f"an unfinished run was deleted: silent went on with it for {DAYS} days ({folder_name[:12]})")
+        job.watch.say(f"an unfinished run was deleted: nobody went on with it for {DAYS} days ({folder_name[:12]})")
     with job.home.lock(lock, timeout_s=0), stop_signals() as stop, os_errors(job.folder):
         yield replace(job, stop=stop)
         for folder in [job.folder / part for part in temporary] or [job.folder]:
@@ -412,7 +412,7 @@ def at_work(job: J, lock: str, temporary: Sequence[str] = ()) -> Iterator[J]:
 
 
 def sweep(home: Home, days: float = DAYS) -> list[str]:
-    """Delete work that silent has touched for so many days. Returns the folders' names."""
+    """Delete work that nobody has touched for so many days. Returns the folders' names."""
     swept = []
     for folder in sorted(home.tuning.iterdir()) if home.tuning.is_dir() else ():
         with contextlib.suppress(OSError):  # somebody is working in it

@@ -441,7 +441,7 @@ def _events(table: Mapping[str, Any], _delta: Delta) -> Iterator[Event]:
 
 
 def _need_general(job: TuneJob) -> None:
-    """Make sure that the general text is here: silent should hear after an hour that it can't be had."""
+    """Make sure that the general text is here: nobody should hear after an hour that it can't be had."""
     if not job.settings.judge.forgetting:
         return
     try:
