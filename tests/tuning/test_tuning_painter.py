@@ -1,6 +1,8 @@
 """Teaching a painter: emblems and their colours, what is never shown, the palette, the autoencoder, and the whole run on a tiny model."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +43,7 @@ from ingle.media.painter import CODES, WORDS, prompt_of
 from ingle.model.hf_config import config_from_hf
 from ingle.model.tensor import expected_shapes
 from ingle.model.tokenizer import Tokenizer, TokenizerFacts
+from tests.cli.place import environment
 
 
 def emblem(concept: str, artist: str = "noto", rgb: tuple[int, int, int] = (220, 30, 30), name: str = "") -> Emblem:
@@ -280,3 +283,10 @@ def test_a_whole_run_gives_a_model_that_paints_and_speaks_as_before(tmp_path: Pa
     request = painting_request(model, "thing 0003", "noto")
     [(_, text)] = write(model.answering(request), [request])
     assert painted(model, text).pixels.shape == (64, 64, 3)
+
+
+def test_the_recipe_tells_errors_as_the_program_does(tmp_path: Path) -> None:
+    script = Path(__file__).parents[2] / "recipes" / "painter" / "train.py"
+    for arguments, code, said in ((["nobody"], 3, "nobody is not kept"), (["--foo"], 2, "See `train.py --help`")):
+        done = subprocess.run([sys.executable, script, *arguments], capture_output=True, text=True, check=False, env=environment(tmp_path))
+        assert done.returncode == code and said in done.stderr

@@ -76,9 +76,6 @@ def command(
         return _list(as_json)
     if model == "sight":
         return tune_to_see(list(data or ()), pictures, name, overrides, policy, force, as_json, epochs, seed)
-    if model == "painter":
-        cure = "In Ingle's repository, run: python recipes/painter/train.py"
-        raise ConfigError("MODEL", "A painter is taught by a recipe, no longer by `ingle tune`", "", cure)
     options = {
         "method": method, "options.rank": rank, "options.targets": targets, "layers": layers, "max_examples": max_examples,
         "train.epochs": epochs, "train.optimiser.learning_rate": rate, "train.seed": seed, "data.seed": seed,
@@ -112,6 +109,9 @@ def _by_hand(
     from ingle.home.names import check_name
     from ingle.train.examples import check_files
 
+    if model == "painter":
+        cure = "In Ingle's repository, run: python recipes/painter/train.py"
+        raise ConfigError("MODEL", "A painter is taught by a recipe, no longer by `ingle tune`", "", cure)
     need_learning()
     if not name:
         raise ConfigError("--name", "Say what to call the delta", "", f"For example --name mine, for {model}+mine.")

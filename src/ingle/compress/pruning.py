@@ -25,10 +25,8 @@ from ingle.compress.calibration import STAGES, CalibrationSettings, Inputs, Stre
 from ingle.compress.recovery import Recovery, RecoverySettings
 from ingle.core import registry
 from ingle.core.candidate import Admit, Candidate
-from ingle.core.config import to_table
 from ingle.core.delta import Delta
 from ingle.core.digest import digest_json
-from ingle.core.energy import reported
 from ingle.core.errors import ConfigError
 from ingle.core.files import write_atomic
 from ingle.core.progress import Counted, silent
@@ -47,7 +45,7 @@ from ingle.model.module import CausalLM, load_module
 from ingle.model.tensor import expected_shapes
 from ingle.model.tokenizer import Tokenizer
 from ingle.train.low_rank import added_parameters, all_tensors, put_low_rank
-from ingle.train.making import DeltaJob, MadeDelta, RunWatch, Steps, delta_job, make_delta
+from ingle.train.making import DeltaJob, MadeDelta, RunWatch, delta_job, energy_facts, made_event, make_delta
 from ingle.train.optimisers import keep_few_programs
 
 Structure = Literal["none", "2:4", "channels", "heads", "layers"]
@@ -375,7 +373,7 @@ def prune(
         needed = looks(settings.pruner) or settings.recovery.wanted
         return make_candidate(job, checkpoint, tokenizer, read_texts(home, watch.bytes) if needed else [])
 
-    return make_delta(job, Steps(make, _events), admit, sink)
+    return make_delta(job, make, _events, admit, sink)
 
 
 def make_candidate(job: DeltaJob[PruneSettings], checkpoint: Checkpoint, tokenizer: Tokenizer, texts: Sequence[Text]) -> Candidate:
@@ -393,17 +391,14 @@ def make_candidate(job: DeltaJob[PruneSettings], checkpoint: Checkpoint, tokeniz
 
     tensors = cut(Cutting(whole, settings, parts_that_stay(config, settings), rows, job.folder / "layers", tell))
     kind = cut_model.MASK if settings.structure in ("none", "2:4") else cut_model.SHAPE
-    report: dict[str, Any] = {
-        "version": VERSION, "model": job.model, "base": job.kept.digest, "kind": kind, "method": settings.pruner,
-        "structure": settings.structure, "share": settings.share, "settings": to_table(settings), "texts": digest_json(rows.tolist()),
-    }  # fmt: skip
+    report: dict[str, Any] = {"structure": settings.structure, "share": settings.share, "texts": digest_json(rows.tolist())}
     if settings.recovery.wanted:
         added, recovered = _recovered(job, checkpoint, whole, Change(job.name, kind, tensors), tokenizer, texts)
         tensors, report["recovery"] = tensors | added, recovered
     small = merged(checkpoint, [Change(job.name, kind, tensors)])
     masks = cut_model.masks_of(linear_shapes(config), tensors) if kind == cut_model.MASK else {}
     report |= {"parameters_before": parameters_of(checkpoint), "parameters": parameters_of(small, masks)}
-    return Candidate(job.name, kind, job.kept.digest, tensors, job.origin(settings.pruner), report)
+    return job.candidate(kind, settings.pruner, tensors, report)
 
 
 def parameters_of(checkpoint: Checkpoint, masks: Mapping[str, Array] | None = None) -> int:
@@ -424,17 +419,13 @@ def _recovered(
     for name, mask in masks.items():
         linears[name].mask = torch.from_numpy(mask)
     parameters = added_parameters(linears)
-    folder = job.folder / "recovery"
-    done = Recovery(settings.recovery, whole, job.kept.digest, tokenizer, texts, folder, job.watch).run(small, parameters)
+    done = Recovery(job, settings.recovery, whole, tokenizer, texts).run(small, parameters)
     return {name: tensor.numpy() for name, tensor in all_tensors(linears).items()}, asdict(done)
 
 
-def _events(report: Mapping[str, Any], delta: Delta) -> list[Event]:
-    facts: dict[str, Fact] = {"delta": delta.digest, **{key: report.get(key) for key in ("base", "method", "structure", "share")}}
-    facts |= {key: report.get(key) for key in ("parameters_before", "parameters")}
-    gained = report.get("recovery")
-    if gained:
-        facts |= {"recovery_before": gained["first_held_out"], "recovery_after": gained["held_out"], "recovery_tokens": gained["tokens"]}
-        if energy := reported(gained):
-            facts |= energy.facts()
-    return [Event("prune", report["model"], facts)]
+def _events(report: Mapping[str, Any], _delta: Delta) -> list[Event]:
+    facts: dict[str, Fact] = {}
+    if gained := report.get("recovery"):
+        facts = {"recovery_before": gained["first_held_out"], "recovery_after": gained["held_out"], "recovery_tokens": gained["tokens"]}
+        facts |= energy_facts(gained)
+    return [made_event("prune", report, ("structure", "share", "parameters_before", "parameters"), facts)]

@@ -30,7 +30,6 @@ from ingle.compress.weight_formats import (
     settled_blocks,
 )
 from ingle.core.candidate import Admit, Candidate
-from ingle.core.config import to_table
 from ingle.core.delta import Delta
 from ingle.core.energy import NOTHING, Energy, reported
 from ingle.core.errors import ConfigError, HomeError
@@ -47,7 +46,7 @@ from ingle.measure.data_sets import Text
 from ingle.model.checkpoint import Checkpoint
 from ingle.model.module import CausalLM, DecoderLayer, load_module
 from ingle.model.tokenizer import Tokenizer
-from ingle.train.making import DeltaJob, MadeDelta, RunWatch, Steps, delta_job, make_delta
+from ingle.train.making import DeltaJob, MadeDelta, RunWatch, delta_job, energy_facts, made_event, make_delta
 from ingle.train.optimisers import keep_few_programs
 
 # Settings of a quantisation.
@@ -278,7 +277,7 @@ def quantise(
     def make(job: DeltaJob[QuantiseSettings]) -> Candidate:
         return _make(_Work(job, Span(open_meter())), checkpoint, plan)
 
-    return make_delta(job, Steps(make, _events), admit, sink)
+    return make_delta(job, make, _events, admit, sink)
 
 
 @dataclass(frozen=True, slots=True)
@@ -352,11 +351,10 @@ def _make(work: _Work, checkpoint: Checkpoint, plan: QuantisationPlan) -> Candid
         energy = work.end()  # a recovery has its own meter
     tensors, report = blocks.tensors, blocks.report
     if settings.recovery.wanted:
-        folder = job.folder / "recovery"
-        recovery = Recovery(settings.recovery, blocks.module, job.kept.digest, blocks.tokenizer, blocks.texts, folder, job.watch)
+        recovery = Recovery(job, settings.recovery, blocks.module, blocks.tokenizer, blocks.texts)
         tensors, report["recovery"] = _recovered(recovery, checkpoint, tensors, blocks.formats)
         energy += reported(report["recovery"]) or NOTHING
-    return Candidate(job.name, QUANTISED, job.kept.digest, tensors, job.origin(settings.method), report | {"energy": energy.table()})
+    return job.candidate(QUANTISED, settings.method, tensors, report | {"energy": energy.table()})
 
 
 def _blocks(work: _Work, checkpoint: Checkpoint, plan: QuantisationPlan) -> _Blocks:
@@ -386,7 +384,7 @@ def _blocks(work: _Work, checkpoint: Checkpoint, plan: QuantisationPlan) -> _Blo
         assert rows is not None, "a calibrated quantiser needs rows"
         shown = Shown(rows, _guidance(work, module, rows, formats) if quantiser.guided else None, settings.calibration.batch)
     done = quantise_layers(module, shown, quantiser, formats, job.folder, work.tell("quantising layers"))
-    report = _report(job, plan, chosen, costs, done.errors) | {"calibration_tokens": 0 if rows is None else rows.numel()}
+    report = _report(plan, chosen, costs, done.errors) | {"calibration_tokens": 0 if rows is None else rows.numel()}
     return _Blocks(module, tokenizer, texts, formats, done.tensors, report)
 
 
@@ -425,7 +423,7 @@ def _guidance(work: _Work, module: CausalLM, rows: Tensor, formats: Mapping[str,
 
 
 def _report(
-    job: DeltaJob[QuantiseSettings], plan: QuantisationPlan, chosen: Mapping[str, WeightFormat], costs: Mapping[str, Mapping[str, float]],
+    plan: QuantisationPlan, chosen: Mapping[str, WeightFormat], costs: Mapping[str, Mapping[str, float]],
     errors: Mapping[str, float],
 ) -> dict[str, Any]:  # fmt: skip
     weights = sum(plan.sizes.values())
@@ -435,8 +433,7 @@ def _report(
     for name, error in errors.items():
         parts.setdefault(name.removesuffix(".weight").rpartition(".")[2], []).append(error)
     return {
-        "version": VERSION, "model": job.model, "base": job.kept.digest, "kind": QUANTISED, "method": job.settings.method,
-        "settings": to_table(job.settings), "bits": coded / whole, "weights": weights,
+        "bits": coded / whole, "weights": weights,
         "linears": len(errors), "untouched": len(plan.fixed) + len(plan.sizes) - len(errors),
         "stored_bits": sum(chosen[name].stored_bits * size for name, size in plan.sizes.items()) / weights,
         "forms": {format_.name: sorted(name for name in errors if chosen[name] == format_) for format_ in FORMATS.values()},
@@ -444,9 +441,6 @@ def _report(
     }  # fmt: skip
 
 
-def _events(report: Mapping[str, Any], delta: Delta) -> list[Event]:
-    facts = {"delta": delta.digest, "base": report["base"], "method": report["method"], "bits": report["bits"]}
-    facts |= {key: report[key] for key in ("stored_bits", "linears", "untouched", "calibration_tokens")}
-    if energy := reported(report):
-        facts |= energy.facts()
-    return [Event("quantise", report["model"], facts)]
+def _events(report: Mapping[str, Any], _delta: Delta) -> list[Event]:
+    keys = ("bits", "stored_bits", "linears", "untouched", "calibration_tokens")
+    return [made_event("quantise", report, keys, energy_facts(report))]
