@@ -16,6 +16,7 @@ Beside each figure stand the same for real drawings of that artist, for the trai
 
 import argparse
 import json
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -36,7 +37,9 @@ from ingle.home.place import Home, find_home
 from ingle.measure.intervals import wilson
 from ingle.media.painter import wish_of
 from ingle.media.picture import enlarged, png_of, sheet
-from ingle.tuning.emblems import (
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "recipes" / "painter"))
+from emblems import (
     ARTISTS,
     Emblem,
     PaintingExample,

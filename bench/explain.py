@@ -26,6 +26,7 @@ import numpy.typing as npt
 
 from harness import finish, show
 from ingle.core.message import Message, Request
+from ingle.core.progress import silent
 from ingle.engine.answer import answer
 from ingle.engine.language_model import LanguageModel
 from ingle.engine.loading import open_model
@@ -39,7 +40,6 @@ from ingle.explain.said import said_by
 from ingle.explain.sentences import spans
 from ingle.explain.why import WhyOptions, explain
 from ingle.explain.words import row_of, shares_blame
-from ingle.home.fetch import silent
 from ingle.home.kept import get_kept
 from ingle.home.place import Home, find_home
 from ingle.measure.data_sets import XSUM_ASK, cut_at_line, xsum_texts

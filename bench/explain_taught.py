@@ -19,12 +19,12 @@ from harness import finish, show
 from ingle.adapt.choosing import Choice
 from ingle.adapt.undo import undo
 from ingle.adapt.without import without_each
+from ingle.core.progress import silent
 from ingle.engine.answer import answer
 from ingle.explain.cause import Cause, ProvedCause, Variation, Why
 from ingle.explain.direct import direct_reader
 from ingle.explain.said import said_by
 from ingle.explain.why import WhyOptions, explain
-from ingle.home.fetch import silent
 from ingle.home.lessons import list_lessons
 from ingle.measure.data_sets import boolq
 from ingle.measure.intervals import wilson

@@ -26,6 +26,7 @@ import numpy as np
 
 from harness import LLAMA, Engine, Figure, alternate, finish, over_best, ratios, show
 from ingle.core.errors import IngleError
+from ingle.core.progress import silent
 from ingle.core.spec import ModelConfig
 from ingle.core.state import StateLayout
 from ingle.engine.backend import prefill, step
@@ -35,7 +36,6 @@ from ingle.engine.loading import open_model
 from ingle.engine.packs import kept_source, open_weights
 from ingle.engine.scoring import score
 from ingle.home.deltas import delta_tensors, get_delta, put_delta
-from ingle.home.fetch import silent
 from ingle.home.kept import Kept, get_kept, list_kept
 from ingle.home.place import Home, find_home
 from ingle.measure.data_sets import part

@@ -22,10 +22,10 @@ from harness import finish, show
 from hybrid import sight_of, variants
 from ingle.core.errors import IngleError
 from ingle.core.message import Message, Request
+from ingle.core.progress import silent
 from ingle.engine.language_model import LanguageModel
 from ingle.engine.loading import open_model
 from ingle.engine.packs import kept_source, open_weights
-from ingle.home.fetch import silent
 from ingle.home.place import Home
 from ingle.measure.data_sets import Exercise
 from ingle.measure.intervals import paired_bootstrap

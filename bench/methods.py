@@ -12,8 +12,9 @@ from pathlib import Path
 from harness import finish
 from ingle.core.errors import IngleError
 from ingle.core.files import write_atomic
+from ingle.core.registry import titles
 from ingle.home.kept import get_kept
-from ingle.tuning.method import names, title
+from ingle.tuning.method import METHODS
 from ingle.tuning.recipe import read_recipe
 from servers import say, start_bench
 from tuned import HEAD, HOME, bench_home, check_contamination, markdown, result, trained
@@ -26,7 +27,7 @@ EXAMPLES = """  python bench/methods.py --out methods.json
 def main() -> None:
     parser = start_bench(__doc__, EXAMPLES)
     parser.add_argument("recipe", nargs="?", type=Path, default=Path(__file__).parents[1] / "recipes" / "classify.toml")
-    parser.add_argument("--methods", default=",".join(names()))
+    parser.add_argument("--methods", default=",".join(titles(METHODS)))
     parser.add_argument("--home", type=Path, default=HOME, help="where deltas and finished measurements are kept")
     parser.add_argument("--out", type=Path, help="write all results to this file, after each method")
     options = parser.parse_args()
@@ -47,7 +48,8 @@ def main() -> None:
     head = [*HEAD, ""]
     head[1] = f"{base.quality.name.replace('_', ' ')}, n = {base.quality.n} (95 %)"
     ordered = [base, *sorted(results[1:], key=lambda one: -one.quality.value)]
-    print(f"\n{recipe.title}\n\n" + markdown([head, *([one.name, *one.row(), "" if one is base else title(one.name)] for one in ordered)]))
+    about = {base.name: "", **titles(METHODS)}
+    print(f"\n{recipe.title}\n\n" + markdown([head, *([one.name, *one.row(), about[one.name]] for one in ordered)]))
     for method, error in failed.items():
         print(f"{method} FAILED: {error}")
     finish(

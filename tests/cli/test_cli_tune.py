@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from ingle.core.registry import titles
 from ingle.home.place import Home
 from ingle.measure.suites import SUITES
 from tests.cli.place import COMMAND, environment, ingle
@@ -50,9 +51,7 @@ def test_methods_are_listed_without_pytorch(tmp_path: Path) -> None:
     told = {entry["name"]: entry["title"] for entry in json.loads(ingle(tmp_path, "tune", "--list", "--json").stdout)}
     assert {"lora", "rslora", "dora", "pissa", "ia3", "prefix", "prompt", "houlsby", "pfeiffer", "bitfit", "full"} <= told.keys()
     assert all(name in listed and title in listed for name, title in told.items())
-    from ingle.tuning.method import names, title
-
-    assert told == {name: title(name) for name in names()}
+    assert told == titles("ingle.tuning.methods")
 
 
 def test_a_table_a_plot_and_how_to_use_it(tiny_home: Path, data: str, tmp_path: Path) -> None:
@@ -98,6 +97,7 @@ def test_what_is_wrong_is_one_line(tiny_home: Path, tuned_home: Path, data: str,
         return ingle(tiny_home, "tune", *arguments, code=code).stderr.splitlines()[-1]
 
     assert "--name mine" in refused("tiny", data)
+    assert "python recipes/painter/train.py" in refused("painter", "tiny")
     assert "Another delta" in refused("tiny", data, "--name", "mine")
     assert "Did you mean lora" in refused("tiny", data, "--name", "x", "--method", "lorra")
     assert "is not kept" in refused("nobody", data, "--name", "x", code=3)

@@ -18,7 +18,7 @@ from ingle.engine.packs import open_weights
 from ingle.home.deltas import delta_tensors, verify_delta
 from ingle.home.kept import get_kept
 from ingle.home.place import Home
-from ingle.train.loop import train
+from ingle.train.loop import train_for
 from tests.tuning.place import admitting
 
 FOLLOW = RecoverySettings(steps=12, learning_rate=3e-3, tokens=96, batch_tokens=192, held_out=4)
@@ -88,10 +88,10 @@ def test_stopped_in_its_recovery_it_ends_the_same(some_home: Home, monkeypatch: 
         raise Interrupted("training", "was interrupted", "here")
 
     with monkeypatch.context() as patch:
-        patch.setattr(recovery, "train", interrupted)
+        patch.setattr(recovery, "train_for", interrupted)
         with pytest.raises(Interrupted):
             quantise(some_home, kept, "cut", told, admitting(some_home))
-    assert recovery.train is train
+    assert recovery.train_for is train_for
     assert dict(quantise(some_home, kept, "cut", told, admitting(some_home)).delta.tensors) == dict(whole.tensors)
 
 

@@ -24,7 +24,7 @@ from ingle.home.kept import get_kept, keep, list_kept
 from ingle.home.place import Home
 from ingle.model.module import load_module
 from ingle.train import making
-from ingle.train.loop import train
+from ingle.train.loop import train_for
 from ingle.train.making import Made, RunWatch
 from tests.compress.place import some_texts, told
 from tests.engine.tiny import random_checkpoint, tiny_config
@@ -164,10 +164,10 @@ def test_stopped_anywhere_it_ends_the_same(some_home: Home, monkeypatch: pytest.
     def interrupted(*given: object) -> object:
         if stop == "training":
             raise Interrupted("training", "was interrupted", "here")
-        return train(*given)  # type: ignore[arg-type]
+        return train_for(*given)  # type: ignore[arg-type]
 
     monkeypatch.setattr(making.MakingJob, "check", check)
-    monkeypatch.setattr(recovery, "train", interrupted)
+    monkeypatch.setattr(recovery, "train_for", interrupted)
     for stop in ("after 1 of 2 layers", "before the recovery", "training", "nothing"):
         settings = told("channels", 1 / 3, "", steps)
         if stop == "nothing":

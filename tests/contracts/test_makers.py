@@ -29,7 +29,7 @@ from ingle.home.pull import pull
 from ingle.ledger.chain import Ledger
 from ingle.page.chart import loss_chart
 from ingle.serve.rooms import open_rooms
-from ingle.train.making import DeltaJob, MadeDelta, RunWatch, Steps, delta_job, make_delta
+from ingle.train.making import DeltaJob, MadeDelta, RunWatch, delta_job, make_delta
 from tests.cli.place import ingle, write_model
 
 SOFTEN = '''
@@ -139,7 +139,7 @@ def soften(home: Home, name: str, size: float, ledger: Ledger, watch: RunWatch |
 
     job = delta_job("soften", 1, home, kept, name, {"size": size}, watch or RunWatch())
     admit = admission(home, kept, "soften", load_policy(home), sink=ledger.append)
-    return make_delta(job, Steps(make, events), admit, ledger.append)
+    return make_delta(job, make, events, admit, ledger.append)
 
 
 def test_gate_ledger_log_energy_and_page_take_it(home: Home, softener: None) -> None:

@@ -6,15 +6,16 @@ import pytest
 import torch
 
 from ingle.compress.calibration import STAGES, Inputs, Stream
-from ingle.compress.quantiser import error_of, find_quantiser, names, title
+from ingle.compress.quantiser import QUANTISERS, error_of, find_quantiser
 from ingle.compress.quantising import Shown, quantise_layers
 from ingle.compress.weight_formats import FORMATS, WeightFormat, guidance, read_blocks
+from ingle.core import registry
 from ingle.core.errors import ConfigError
 from ingle.model.module import load_module
 from ingle.model.tensor import Tensor, decode
 from tests.engine.tiny import random_checkpoint, tiny_config
 
-METHODS = names()
+METHODS = registry.names(QUANTISERS)
 ROWS = torch.arange(600).view(6, 100) * 7 % 70
 
 
@@ -115,6 +116,6 @@ def test_a_whole_model(method: str) -> None:
 
 def test_every_quantiser_says_what_it_is_and_unknown_ones_are_refused() -> None:
     assert {"round", "mse", "gptq", "awq"} <= set(METHODS)
-    assert all(title(name).endswith(".") for name in METHODS)
+    assert all(title.endswith(".") for title in registry.titles(QUANTISERS).values())
     with pytest.raises(ConfigError, match="gptq"):
         find_quantiser("gtpq")

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from ingle.core.errors import ConfigError
+from ingle.core.registry import titles
 from ingle.core.spec import ModelConfig
 from ingle.engine.delta_kinds import KINDS, VIRTUAL
 from ingle.model.checkpoint import Checkpoint
@@ -20,13 +21,14 @@ from ingle.train.objectives import cross_entropy
 from ingle.train.optimisers import OptimiserSettings, Trained, check_names
 from ingle.train.packing import Batch, Data, make_batch
 from ingle.tuning.linears import chosen_layers
-from ingle.tuning.method import Attached, Method, attached, check_touched, find_method, names, title
+from ingle.tuning.method import METHODS as FOLDER
+from ingle.tuning.method import Attached, Method, attached, check_touched, find_method
 from ingle.tuning.virtual import with_virtual
 from tests.engine.tiny import random_checkpoint, tiny_config
 from tests.train.tiny_train import HYBRID, corpus_of, documents, gradients, some_data, tiny_module
 from tests.tuning.applied import logits_with
 
-METHODS = names()
+METHODS = list(titles(FOLDER))
 CONFIGS: dict[str, Callable[[], ModelConfig]] = {
     "transformer": tiny_config,
     "hybrid with biases": lambda: tiny_config(layers=HYBRID, biases=True, tied=False),
@@ -91,8 +93,9 @@ def test_the_methods_that_are_promised() -> None:
 @pytest.mark.parametrize("name", METHODS)
 def test_it_says_what_it_is(name: str) -> None:
     method = find_method(name)
-    assert "arXiv" in title(name) or name == "full"
-    assert len(title(name)) < 130
+    title = titles(FOLDER)[name]
+    assert "arXiv" in title or name == "full"
+    assert len(title) < 130
     assert method.KIND in KINDS
     assert 0 < method.RATE < 1
     method.Settings()

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 
 from ingle.core.config import to_table
+from ingle.core.process import usable_cores
 from ingle.engine.backend import Segment
 from ingle.engine.bandwidth import _LARGE_BYTES, KINDS, LENGTH, Bandwidth, _written, bandwidth_of, read_bandwidth
 from ingle.engine.cpu_backend import CpuBackend
 from ingle.engine.packs import unpacked
-from ingle.engine.threads import usable_cores
 from ingle.home.catalogue import CATALOGUE
 from ingle.home.hub_models import HUB_MODELS
 from ingle.home.lean import WEIGHTS

@@ -6,8 +6,9 @@ from collections import Counter
 import pytest
 
 from ingle.core.errors import PullError
+from ingle.core.progress import silent
 from ingle.ethics.counterfactuals import SHARES, counterfactuals, questions, words
-from ingle.home.fetch import WrongBytes, silent
+from ingle.home.fetch import WrongBytes
 from ingle.home.place import find_home
 from ingle.measure.intervals import contamination
 from ingle.measure.suites import SUITES

@@ -8,7 +8,8 @@ import pytest
 
 import ingle.gate.checks as folder
 from ingle.core.errors import ConfigError
-from ingle.gate.check import find_check, names, title
+from ingle.core.registry import titles
+from ingle.gate.check import CHECKS, find_check, names
 from ingle.gate.policy import Policy, load_policy
 from ingle.home.place import Home
 
@@ -22,7 +23,7 @@ def test_every_file_is_a_check_and_says_what_each_limit_means() -> None:
         fields = [field.name for field in dataclasses.fields(found.Limits)]
         assert fields[0] == "on"
         found.Limits()
-        assert title(name).endswith(("?", ".", ":")) or title(name)
+        assert titles(CHECKS)[name]
         tree = ast.parse((Path(folder.__path__[0]) / f"{name}.py").read_text("utf-8"))
         [limits] = [node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == "Limits"]
         after = [limits.body[at + 1] for at, node in enumerate(limits.body) if isinstance(node, ast.AnnAssign)]

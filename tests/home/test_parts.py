@@ -7,9 +7,10 @@ import pytest
 from site_servers import make_wheel, sha256
 
 from ingle.core.errors import HomeError, NotKept, PullError
+from ingle.core.progress import silent
 from ingle.home.base import verify_base
 from ingle.home.catalogue import Archive
-from ingle.home.fetch import WrongBytes, silent
+from ingle.home.fetch import WrongBytes
 from ingle.home.kept import _unused
 from ingle.home.kept_file import KeptFile
 from ingle.home.part_catalogue import PARTS, SETS, PartEntry, PartFile, close_parts, parts_called, set_with

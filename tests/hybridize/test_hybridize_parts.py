@@ -15,8 +15,8 @@ from torch import Tensor
 
 from ingle.core.config import load_config
 from ingle.core.errors import ConfigError
+from ingle.core.progress import silent
 from ingle.core.spec import LayerSpec
-from ingle.home.fetch import silent
 from ingle.home.place import Home
 from ingle.hybridize.hybrid_settings import HybridLessonSettings, HybridSettings, SearchSettings
 from ingle.hybridize.hybridizing import (

@@ -28,7 +28,7 @@ from ingle.model.tokenizer import Tokenizer
 from ingle.train import loop, making
 from ingle.train.checkpoints import save_tensors
 from ingle.train.corpus import Corpus
-from ingle.train.loop import train
+from ingle.train.loop import train_for
 from ingle.train.loop_settings import TrainReport, TrainSettings
 from ingle.train.making import RunWatch, TrainError
 from tests.cli.place import CONTEXT
@@ -92,13 +92,13 @@ def test_stopped_anywhere_it_ends_the_same(some_home: Home, monkeypatch: pytest.
     stop = next(stops)
 
     def interrupted(*given: object) -> object:
-        folder = given[4]
+        folder = given[5]
         assert isinstance(folder, Path)
         if folder.name.partition("-")[0] == stop:
             raise Interrupted("training", "was interrupted", "here")
-        return train(*given)  # type: ignore[arg-type]
+        return train_for(*given)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(hybridizing, "train", interrupted)
+    monkeypatch.setattr(hybridizing, "train_for", interrupted)
     asked = making.MakingJob.check
     monkeypatch.setattr(making.MakingJob, "check", lambda job, where: _refuse(where) if stop in where else asked(job, where))
     for stop in ("groups", "mixers", "logits", "longer"):  # noqa: B007 - those above look at it
@@ -166,10 +166,10 @@ def test_only_the_last_lesson_follows_what_documents_say(some_home: Home, monkey
     told: dict[str, str] = {}
 
     def noted(*given: Any) -> TrainReport:
-        told[given[4].name.partition("-")[0]] = given[6].name
-        return train(*given)
+        told[given[5].name.partition("-")[0]] = given[6].name
+        return train_for(*given)
 
-    monkeypatch.setattr(hybridizing, "train", noted)
+    monkeypatch.setattr(hybridizing, "train_for", noted)
     settings = replace(SMALL, lessons=replace(SMALL.lessons, data_share=0.25))
     hybridize(some_home, get_kept(some_home, "tiny"), "told", settings, admitting(some_home))
     assert told["logits"].endswith("data 0.0") and told["longer"].endswith("data 0.25")
@@ -265,7 +265,7 @@ def test_the_precision_of_a_search_stays_that_of_the_first_sitting(some_home: Ho
     auto = replace(SMALL, mixers=replace(SMALL.mixers, precision="auto"))
     asked: list[str] = []
     monkeypatch.setattr(hybridizing, "choose", lambda *_: asked.append("") or ("fp32", "bf16")[len(asked) - 1])
-    monkeypatch.setattr(hybridizing, "train", lambda *_: pytest.fail("it was taught"))
+    monkeypatch.setattr(hybridizing, "train_for", lambda *_: pytest.fail("it was taught"))
     found: list[object] = []
     search_groups = hybridizing.find_groups
     monkeypatch.setattr(

@@ -83,7 +83,7 @@ def test_a_correction_that_memory_will_not_do_for_acts_all_the_same_and_the_lear
 @linux
 def test_a_process_that_may_take_little_refuses_and_ends_well(house: House) -> None:
     taught = house.teach(QUESTIONS[0], ANSWERS[0])
-    modules = ("ingle.cli.learn", "ingle.learn.worker", "ingle.learn.lesson_trainer", "ingle.serve.rooms", "ingle.tuning.catalogue")
+    modules = ("ingle.cli.learn", "ingle.learn.worker", "ingle.learn.lesson_trainer", "ingle.serve.rooms")
     done = run_short(house.home.root, 60, modules, "learn", "--json")
     assert done.returncode == 0, done.stderr[-2000:]
     [outcome] = json.loads(done.stdout)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from ingle.home.fetch import silent
+from ingle.core.progress import silent
 from ingle.home.place import Home
 from ingle.measure import data_sets
 from ingle.measure.data_sets import Description, parse, topics, translations

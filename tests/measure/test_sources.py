@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from ingle.core.errors import PullError
-from ingle.home.fetch import WrongBytes, silent
+from ingle.core.progress import silent
+from ingle.home.fetch import WrongBytes
 from ingle.home.place import find_home
 from ingle.measure import data_sets
 from ingle.measure.data_sets import Exercise, Pair, Question, Text, cut_at_line, first_sentence, part

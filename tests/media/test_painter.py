@@ -9,12 +9,12 @@ import numpy.typing as npt
 import pytest
 import torch
 
+from emblem_net import EmblemNet
 from ingle.core.errors import DeltaError
 from ingle.core.media import Picture
 from ingle.home.catalogue import SHIPPED
 from ingle.media.painter import CODEBOOK, CODES, DECODER, PALETTE, WORDS, hand_of, knows, palette_tensor, prompt_of, wish_of
 from ingle.media.picture import SIDE, emblem_of, enlarged, sheet
-from ingle.tuning.emblem_net import EmblemNet
 
 TOKENS = [7 * code + 3 for code in range(CODES)]
 

@@ -11,7 +11,8 @@ from playwright.sync_api import Browser, expect
 
 from ingle.cli.settings import read_settings
 from ingle.core.config import to_table
-from ingle.engine.bandwidth import KINDS, Bandwidth, find_machine, usable_cores
+from ingle.core.process import usable_cores
+from ingle.engine.bandwidth import KINDS, Bandwidth, find_machine
 from ingle.home.kept import list_kept
 from ingle.home.lean import is_lean
 from ingle.home.place import Home

@@ -65,7 +65,7 @@ def test_the_same_again_is_the_same_and_costs_nothing(home: Home, texts: str, mo
     other = scratch(home, "c", tiny(texts, "hybrid", train={"seed": 1}))
     elsewhere = Home(home.root.parent / "other")
     assert scratch(elsewhere, "x", tiny(texts, "hybrid")).kept.base == first.kept.base != other.kept.base
-    monkeypatch.setattr(first_model, "train", None)
+    monkeypatch.setattr(first_model, "train_for", None)
     said: list[str] = []
     again = scratch(home, "a", tiny(texts, "hybrid"), RunWatch(say=said.append))
     assert again == first
@@ -94,7 +94,7 @@ def test_another_training_may_come_out_the_same(home: Home, texts: str, monkeypa
         patch.setattr("ingle.scratch.scratch.judge", lambda *_: (_ for _ in ()).throw(Interrupted("measurement", "was interrupted")))
         with pytest.raises(Interrupted):
             scratch(home, "b", other)
-    monkeypatch.setattr(first_model, "train", None)  # nothing is trained again
+    monkeypatch.setattr(first_model, "train_for", None)  # nothing is trained again
     second = scratch(home, "b", other)
     assert second.kept.base == first.kept.base and second.report["finished"] and second.report["settings"]["train"]["evaluate_every"] == 3
     assert scratch(home, "a", tiny(texts)).kept == first.kept
@@ -162,7 +162,7 @@ def test_measuring_goes_on_too(home: Home, texts: str, monkeypatch: pytest.Monke
     told = base_report(home, get_kept(home, "x").base)
     assert told is not None
     assert told["finished"] is False
-    monkeypatch.setattr(first_model, "train", None)
+    monkeypatch.setattr(first_model, "train_for", None)
     made = scratch(home, "x", tiny(texts))
     assert made.report["finished"] is True
     assert made.report["served"]

@@ -1,6 +1,8 @@
 """Teaching a painter: emblems and their colours, what is never shown, the palette, the autoencoder, and the whole run on a tiny model."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +15,8 @@ from tokenizers import AddedToken, decoders, pre_tokenizers
 from tokenizers import Tokenizer as FastTokenizer
 from tokenizers.models import BPE
 
-from ingle.core.errors import ConfigError
-from ingle.home.pictures import Illustration
-from ingle.media.painter import CODES, WORDS, prompt_of
-from ingle.model.hf_config import config_from_hf
-from ingle.model.tensor import expected_shapes
-from ingle.model.tokenizer import Tokenizer, TokenizerFacts
-from ingle.tuning.emblem_net import EmblemSettings, ShownEmblems, train_emblems
-from ingle.tuning.emblems import (
+from emblem_net import EmblemSettings, ShownEmblems, train_emblems
+from emblems import (
     ARTISTS,
     COLOURS,
     Emblem,
@@ -41,6 +37,13 @@ from ingle.tuning.emblems import (
     with_moved,
     words_of,
 )
+from ingle.core.errors import ConfigError
+from ingle.home.pictures import Illustration
+from ingle.media.painter import CODES, WORDS, prompt_of
+from ingle.model.hf_config import config_from_hf
+from ingle.model.tensor import expected_shapes
+from ingle.model.tokenizer import Tokenizer, TokenizerFacts
+from tests.cli.place import environment
 
 
 def emblem(concept: str, artist: str = "noto", rgb: tuple[int, int, int] = (220, 30, 30), name: str = "") -> Emblem:
@@ -209,7 +212,7 @@ def test_the_autoencoder_goes_on_where_it_was_stopped(tmp_path: Path) -> None:
 
 
 def test_the_codebook_begins_at_k_means_and_unused_codes_move() -> None:
-    from ingle.tuning.emblem_net import EmblemNet
+    from emblem_net import EmblemNet
 
     net, generator = EmblemNet(), torch.Generator().manual_seed(0)
     vectors = torch.randn(4000, 16, generator=generator)
@@ -228,7 +231,7 @@ def test_the_codebook_begins_at_k_means_and_unused_codes_move() -> None:
 def test_the_loss_is_among_words_of_the_palette_alone() -> None:
     from types import SimpleNamespace
 
-    from ingle.tuning.painter_training import OfPalette
+    from painter_training import OfPalette
 
     torch.manual_seed(0)
     weight, states, targets = torch.randn(50, 8), torch.randn(6, 8), torch.tensor([3, 9, 9, 20, 4, 3])
@@ -243,6 +246,7 @@ def test_the_loss_is_among_words_of_the_palette_alone() -> None:
 
 
 def test_a_whole_run_gives_a_model_that_paints_and_speaks_as_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import painter_training
     from ingle.core.message import Request
     from ingle.engine.answer import answer, write
     from ingle.engine.language_model import painted, painting_request
@@ -250,9 +254,8 @@ def test_a_whole_run_gives_a_model_that_paints_and_speaks_as_before(tmp_path: Pa
     from ingle.home.kept import get_kept
     from ingle.home.place import Home
     from ingle.train.loop_settings import TrainSettings
-    from ingle.tuning import painter_training
     from ingle.tuning.low_rank import LowRankSettings
-    from ingle.tuning.painter_training import PainterSettings
+    from painter_training import PainterSettings
     from tests.cli.place import ingle
     from tests.tuning.place import admitting
 
@@ -280,3 +283,10 @@ def test_a_whole_run_gives_a_model_that_paints_and_speaks_as_before(tmp_path: Pa
     request = painting_request(model, "thing 0003", "noto")
     [(_, text)] = write(model.answering(request), [request])
     assert painted(model, text).pixels.shape == (64, 64, 3)
+
+
+def test_the_recipe_tells_errors_as_the_program_does(tmp_path: Path) -> None:
+    script = Path(__file__).parents[2] / "recipes" / "painter" / "train.py"
+    for arguments, code, said in ((["nobody"], 3, "nobody is not kept"), (["--foo"], 2, "See `train.py --help`")):
+        done = subprocess.run([sys.executable, script, *arguments], capture_output=True, text=True, check=False, env=environment(tmp_path))
+        assert done.returncode == code and said in done.stderr

@@ -48,7 +48,7 @@ def command(
     from ingle.cli.training import percent, run_watch
     from ingle.core.config import assignments, load_config
     from ingle.core.errors import ConfigError
-    from ingle.tuning.catalogue import need_learning
+    from ingle.core.files import need_learning
 
     need_learning()
     if plot is not None and plot.suffix.lower() not in (".svg", ".png"):

@@ -126,10 +126,10 @@ def _label(home: "Home", name: str, rounds: int, options: dict[str, Any], overri
     from ingle.cli.progress import watching
     from ingle.cli.settings import read_settings
     from ingle.core.message import Message, Request, Usage
+    from ingle.core.process import usable_cores
     from ingle.energy import label
     from ingle.energy.meter import open_meter
     from ingle.engine.answer import answer
-    from ingle.engine.threads import usable_cores
     from ingle.model.template import has_template
 
     settings = read_settings(home, overrides, options)

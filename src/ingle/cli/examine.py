@@ -66,7 +66,7 @@ def _versions() -> Iterator[DoctorFinding]:
 
 
 def _cpu() -> Iterator[DoctorFinding]:
-    from ingle.engine.threads import usable_cores
+    from ingle.core.process import usable_cores
     from ingle.kernels.cpu import describe, features
 
     about = describe()
@@ -122,7 +122,7 @@ def _settings(home: Home) -> Iterator[DoctorFinding]:
 def _kernels(home: Home, all_of_them: bool) -> Iterator[DoctorFinding]:
     from ingle.cli.progress import watching
     from ingle.cli.selftest import FASTEST, check_linears, read_gb_per_s
-    from ingle.engine.threads import usable_cores
+    from ingle.core.process import usable_cores
     from ingle.kernels.jit import ENTRIES, build, cache_folder, stored
 
     there = {name for name in ENTRIES if stored(name) is not None}

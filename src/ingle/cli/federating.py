@@ -38,7 +38,7 @@ def take_part(
     from ingle.cli.output import print_json
     from ingle.cli.progress import watching
     from ingle.core.errors import Interrupted
-    from ingle.tuning.catalogue import need_learning
+    from ingle.core.files import need_learning
 
     need_learning()
     invitation = _invitation(home, target)

@@ -238,11 +238,11 @@ def _train(home: "Home", as_json: bool) -> None:
     from ingle.cli.interrupt import Interrupt
     from ingle.cli.output import print_json
     from ingle.cli.progress import watching
+    from ingle.core.files import need_learning
     from ingle.core.report import Event, Fact
     from ingle.learn.guard_encoder import train_guards
     from ingle.safety.judge import load_judge
     from ingle.safety.registry import judge_file
-    from ingle.tuning.catalogue import need_learning
 
     need_learning()
     path = judge_file(home.root)

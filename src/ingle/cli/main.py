@@ -141,17 +141,17 @@ class Verbs(TyperGroup):
         return result
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the program and return its exit code."""
+def main(arguments: Sequence[str] | None = None, program: Any = None, name: str = "ingle") -> int:
+    """Run the program and return its exit code. `program`, `name`: another one, e.g. a recipe's, whose errors are told as ours are."""
     _write_anything()
     try:
-        result = _program().main(arguments, prog_name="ingle", standalone_mode=False)
+        result = (program or _program()).main(arguments, prog_name=name, standalone_mode=False)
     except IngleError as error:
         complain(error)
         return _with_traceback(error, error.exit_code)
     except TyperException as error:
         verb = next((word for word in arguments or sys.argv[1:] if word in VERBS or word in _SPELLINGS), "")
-        print(f"ingle: {printable(error.format_message())} See `{' '.join(['ingle', verb]).strip()} --help`.", file=sys.stderr)
+        print(f"ingle: {printable(error.format_message())} See `{' '.join([name, verb]).strip()} --help`.", file=sys.stderr)
         return 2
     except (PipeClosed, SystemExit):  # the second is how the library that prints help says the same; nobody else raises it
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # Python flushes once more when it ends, and would complain

@@ -51,7 +51,7 @@ def make_delta(
     """Make a delta by a command's options, and let the gate decide.
 
     `load`: returns the maker and the class of its settings; it is called late, because it imports PyTorch. `label`: of its training.
-    `words`: the command's first words, where they are not the verb alone.
+    `words`: the command's first words, where they are not `ingle` and the verb.
     Raises ConfigError for wrong options, and the errors of the maker.
     """
     from ingle.cli.choose import choose
@@ -59,8 +59,8 @@ def make_delta(
     from ingle.cli.house import enter, record
     from ingle.cli.progress import watching
     from ingle.cli.training import run_watch, settle
+    from ingle.core.files import need_learning
     from ingle.home.names import check_name
-    from ingle.tuning.catalogue import need_learning
 
     need_learning()
     check_name(wanted.name)
@@ -68,7 +68,7 @@ def make_delta(
     kept, rules = choose(home, wanted.model), read_policy(home, wanted.policy)
     make, settings = load()
     chosen, again = settle(
-        settings, ["ingle", *(words or (verb,)), kept.name, "--name", wanted.name], wanted.config, options, wanted.overrides
+        settings, [*(words or ("ingle", verb)), kept.name, "--name", wanted.name], wanted.config, options, wanted.overrides
     )
     with watching() as watch:
         admit = way_in(home, kept, verb, rules, wanted.force, watch)

@@ -49,7 +49,7 @@ def command(
     """
     from ingle.cli import scaling
     from ingle.cli.house import enter
-    from ingle.tuning.catalogue import need_learning
+    from ingle.core.files import need_learning
 
     if action == "fit" and target.endswith(".csv"):
         scaling.refit(Path(target), predict, kind, plot, as_json)

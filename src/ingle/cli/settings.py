@@ -7,7 +7,7 @@ from typing import Any
 
 from ingle.core.config import from_table, load_config, read_table
 from ingle.core.errors import ConfigError
-from ingle.engine.threads import usable_cores
+from ingle.core.process import usable_cores
 from ingle.home.place import Home
 from ingle.learn.settings import LearnSettings
 from ingle.scaling.budget import Prices

@@ -23,7 +23,7 @@ def tune_to_see(
         )
     options: dict[str, Any] = {"train.epochs": epochs, "seed": seed, "train.seed": seed}
     place = None if folder is None else folder.expanduser().absolute()
-    words = ("tune", "sight") if folder is None else ("tune", "sight", "--from", str(folder))
+    words = ("ingle", "tune", "sight", *(() if folder is None else ("--from", str(folder))))
     wanted = Wanted(models[0] if models else "smollm2", name or "sight", None, overrides, policy, force)
     made = make_delta("sight", wanted, options, lambda: _load(place), "learning to see", words)
     show_delta(made, as_json, _tables)

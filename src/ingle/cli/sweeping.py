@@ -16,11 +16,12 @@ from ingle.core.config import from_table, read_table, to_table
 from ingle.core.energy import amount
 from ingle.core.errors import counted
 from ingle.core.files import write_atomic
+from ingle.core.process import usable_cores
 from ingle.core.report import Event
 from ingle.home.place import Home
 from ingle.scaling import cost as costing
 from ingle.scaling.budget import Cost, parse_budget
-from ingle.scaling.dealing import cores, find_runner
+from ingle.scaling.dealing import find_runner
 from ingle.scaling.foretold import begin, check_event, standing
 from ingle.scaling.foretold import predict as sign
 from ingle.scaling.frontier import parse_place
@@ -58,7 +59,7 @@ def plan(
         prepared = prepare(home, settings.data, settings.vocabulary, run_watch(watch))
         chosen = bool({"sizes", "tokens", "foretold_size", "foretold_tokens"} & table.keys())
         designs = () if chosen or budget is None else costing.DESIGNS
-        count = workers or cores()
+        count = workers or usable_cores()
         shortest = min(settings.tokens)
         timed = [run_of(settings, prepared, size, shortest, 0) for size in costing.sizes_to_time(settings, designs)]
         watch.say(f"timing {len(timed)} sizes, {count} at a time")

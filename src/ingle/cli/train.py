@@ -34,8 +34,8 @@ def command(
     from ingle.cli.training import recorder, run_watch
     from ingle.core.config import load_config
     from ingle.core.errors import ConfigError
+    from ingle.core.files import need_learning
     from ingle.home.names import check_name
-    from ingle.tuning.catalogue import need_learning
 
     need_learning()
     if not name:

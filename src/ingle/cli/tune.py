@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ingle.cli.gating import Force, Overrides
-from ingle.cli.painter import tune_by_pictures
 from ingle.cli.sight import tune_to_see
 from ingle.core.config import assignments
+from ingle.core.errors import ConfigError
 
 if TYPE_CHECKING:
     from ingle.core.report import Sink
@@ -26,7 +26,6 @@ ingle tune smollm2 suite:sst2 --name sentiment --max-examples 500 --set train.pa
 ingle tune smollm2+hybrid suite:xsum-bits --teacher smollm2 --name closer   (a hybrid follows what it was made of)
 ingle tune --recipe recipes/classify.toml
 ingle tune sight smollm2 --from photos/   (it learns to see, by pictures with captions; without a folder by free drawings)
-ingle tune painter smollm2   (it learns to paint, by pictures that it fetches)
 """
 
 
@@ -75,8 +74,8 @@ def command(
     """
     if listing or (model is None and recipe is None):
         return _list(as_json)
-    if model in ("painter", "sight"):
-        return _by_pictures(model, list(data or ()), pictures, name, overrides, policy, force, as_json, epochs, seed)
+    if model == "sight":
+        return tune_to_see(list(data or ()), pictures, name, overrides, policy, force, as_json, epochs, seed)
     options = {
         "method": method, "options.rank": rank, "options.targets": targets, "layers": layers, "max_examples": max_examples,
         "train.epochs": epochs, "train.optimiser.learning_rate": rate, "train.seed": seed, "data.seed": seed,
@@ -96,17 +95,6 @@ def command(
     _show(tuned, as_json)
 
 
-def _by_pictures(
-    ability: str, models: list[str], folder: Path | None, name: str | None, overrides: list[str] | None, policy: list[str] | None,
-    force: bool, as_json: bool, epochs: int | None, seed: int | None,
-) -> None:  # fmt: skip
-    """Teach a model to paint or to see."""
-    if ability == "painter":
-        tune_by_pictures(models, name, overrides, policy, force, as_json, epochs, seed)
-    else:
-        tune_to_see(models, folder, name, overrides, policy, force, as_json, epochs, seed)
-
-
 def _by_hand(
     model: str, data: list[str], name: str | None, settings: list[str], policy: list[str] | None, force: bool
 ) -> "MadeDelta":  # fmt: skip
@@ -117,11 +105,13 @@ def _by_hand(
     from ingle.cli.progress import watching
     from ingle.cli.training import run_watch
     from ingle.core.config import with_overrides
-    from ingle.core.errors import ConfigError
+    from ingle.core.files import need_learning
     from ingle.home.names import check_name
     from ingle.train.examples import check_files
-    from ingle.tuning.catalogue import need_learning
 
+    if model == "painter":
+        cure = "In Ingle's repository, run: python recipes/painter/train.py"
+        raise ConfigError("MODEL", "A painter is taught by a recipe, no longer by `ingle tune`", "", cure)
     need_learning()
     if not name:
         raise ConfigError("--name", "Say what to call the delta", "", f"For example --name mine, for {model}+mine.")
@@ -154,7 +144,7 @@ def _by_recipe(
     from ingle.cli.interrupt import Interrupt
     from ingle.cli.progress import watching
     from ingle.cli.training import run_watch
-    from ingle.tuning.catalogue import need_learning
+    from ingle.core.files import need_learning
 
     need_learning()
     from ingle.core.config import to_table
@@ -188,12 +178,13 @@ def _recorder(home: "Home") -> "Sink":
 
 def _list(as_json: bool) -> None:
     from ingle.cli.output import print_json, print_table
-    from ingle.tuning.catalogue import titles
+    from ingle.core.registry import titles
 
+    methods = titles("ingle.tuning.methods")
     if as_json:
-        print_json([{"name": name, "title": title} for name, title in titles().items()])
+        print_json([{"name": name, "title": title} for name, title in methods.items()])
     else:
-        print_table(("method", "what it is"), list(titles().items()))
+        print_table(("method", "what it is"), list(methods.items()))
 
 
 def _line(text: str) -> str:

@@ -51,7 +51,7 @@ def training_table(
     from ingle.cli.progress import Clock, watching
     from ingle.cli.training import run_watch
     from ingle.core.config import to_table
-    from ingle.tuning.catalogue import need_learning
+    from ingle.core.files import need_learning
 
     need_learning()
     from ingle.explain.cause import LEAST_NATS

@@ -14,8 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from ingle.core.errors import ConfigError
-from ingle.home.fetch import FetchProgress
-from ingle.home.fetch import silent as silent_fetch
+from ingle.core.progress import FetchProgress, silent
 from ingle.home.place import Home
 from ingle.measure.data_sets import Text
 from ingle.measure.suites import find_suite, training_rows
@@ -33,7 +32,6 @@ STAGES = (
 """A layer's linears in the order in which they act. Linears of one stage have the same input."""
 _LEADER = {name: stage[0] for stage in STAGES for name in stage}
 """For each linear, the first one that has the same input."""
-Tell = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +135,7 @@ class _Enough(Exception):
     """Stops a layer when all its wanted inputs are caught."""
 
 
-def read_texts(home: Home, progress: FetchProgress = silent_fetch) -> list[Text]:
+def read_texts(home: Home, progress: FetchProgress = silent) -> list[Text]:
     """Read the training parts of the suites of texts. Raises the errors of fetching them."""
     return [
         Text(f"{name} {row['id']}", row["id"], row["text"]) for name in SUITES for row in training_rows(find_suite(name), home, progress)

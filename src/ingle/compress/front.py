@@ -12,17 +12,17 @@ from typing import Any, Literal, get_args
 from ingle.core.energy import NOTHING, Energy
 from ingle.core.errors import ConfigError
 from ingle.core.files import write_atomic
+from ingle.core.progress import FetchProgress, Progress
 from ingle.energy.meter import Span, open_meter
 from ingle.energy.totals import HEIGHT, WIDTH, Box, Shape, Words, png, svg
 from ingle.engine.answer import write
 from ingle.engine.backend import Segment, prefill
 from ingle.engine.language_model import LanguageModel
 from ingle.engine.scoring import score
-from ingle.home.fetch import FetchProgress as Fetching
 from ingle.home.place import Home
 from ingle.measure.figures import TextBits, forgetting
 from ingle.measure.measuring import Options, SuiteResult, run_suite
-from ingle.measure.subjects import Progress, Row, Subject
+from ingle.measure.subjects import Row, Subject
 from ingle.measure.suites import find_suite, find_texts
 
 # Figures of a model as it is served: predictions, speed, energy and size.
@@ -110,7 +110,7 @@ def subject_of(model: LanguageModel, stopped: Callable[[], bool]) -> Subject:
 
 
 def quality(
-    home: Home, model: LanguageModel, settings: MeasureSettings, stopped: Callable[[], bool], progress: Progress, fetching: Fetching
+    home: Home, model: LanguageModel, settings: MeasureSettings, stopped: Callable[[], bool], progress: Progress, fetching: FetchProgress
 ) -> tuple[Quality, Sequence[Row]]:
     """Measure a model's predictions; return them, and the bits of each text for `loss_of`. Earlier results are used again.
 

@@ -8,9 +8,6 @@ heads       `Units`: which key-value groups go with their query heads; a unit is
 layers      `Depth`: which layers go
 """
 
-import difflib
-import importlib
-import pkgutil
 from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import asdict, dataclass, field
@@ -26,13 +23,13 @@ from torch import Tensor, nn
 
 from ingle.compress.calibration import STAGES, CalibrationSettings, Inputs, Stream, make_rows, read_texts
 from ingle.compress.recovery import Recovery, RecoverySettings
+from ingle.core import registry
 from ingle.core.candidate import Admit, Candidate
-from ingle.core.config import to_table
 from ingle.core.delta import Delta
 from ingle.core.digest import digest_json
-from ingle.core.energy import reported
 from ingle.core.errors import ConfigError
 from ingle.core.files import write_atomic
+from ingle.core.progress import Counted, silent
 from ingle.core.report import Event, Fact, Sink
 from ingle.core.spec import ModelConfig
 from ingle.engine import cut_model
@@ -48,7 +45,7 @@ from ingle.model.module import CausalLM, load_module
 from ingle.model.tensor import expected_shapes
 from ingle.model.tokenizer import Tokenizer
 from ingle.train.low_rank import added_parameters, all_tensors, put_low_rank
-from ingle.train.making import DeltaJob, MadeDelta, RunWatch, Steps, delta_job, make_delta, nobody
+from ingle.train.making import DeltaJob, MadeDelta, RunWatch, delta_job, energy_facts, made_event, make_delta
 from ingle.train.optimisers import keep_few_programs
 
 Structure = Literal["none", "2:4", "channels", "heads", "layers"]
@@ -81,6 +78,7 @@ class PrunedBlock:
     """float32 [units]: sum of the squares of all weights that go with a unit, in this matrix and in those before it."""
 
 
+PRUNERS = "ingle.compress.pruners"
 Sparse = Callable[[Tensor, Inputs, float, int], Cut]
 """(weight float32 [N, K], its inputs, share that becomes zero, of every so many neighbours or 0) → `Cut` of weights."""
 Units = Callable[[PrunedBlock, int], Cut]
@@ -91,20 +89,12 @@ Depth = Callable[[Tensor, int], Tensor]
 
 def names(structure: Structure | None = None) -> list[str]:
     """Names of all pruners, or of those that can cut a structure, alphabetically."""
-    import ingle.compress.pruners as folder
-
-    all_names = sorted(module.name for module in pkgutil.iter_modules(folder.__path__))
-    return [name for name in all_names if structure is None or structure in _module(name).CUTS]
+    return [name for name, file in registry.modules(PRUNERS).items() if structure is None or structure in file.CUTS]
 
 
 def find_pruner(name: str, structure: Structure) -> Any:
     """Return the function of that pruner for that structure. Raises ConfigError with the known ones."""
-    if name not in names():
-        close = difflib.get_close_matches(name, names(), n=1)
-        raise ConfigError(
-            "method", f"There is no pruning method {name}", "", f"Did you mean {close[0]}?" if close else f"Known: {', '.join(names())}."
-        )
-    cuts: Mapping[str, Any] = _module(name).CUTS
+    cuts: Mapping[str, Any] = registry.find(PRUNERS, name, "method", f"There is no pruning method {name}", "").CUTS
     if structure not in cuts:
         cure = f"It cuts {', '.join(cuts)}. For {structure} take {' or '.join(names(structure))}."
         raise ConfigError("method", f"The method {name} can't prune {structure}", "", cure)
@@ -113,13 +103,8 @@ def find_pruner(name: str, structure: Structure) -> Any:
 
 def looks(name: str) -> bool:
     """Whether a pruner needs the activations of a text."""
-    wants: bool = _module(name).LOOKS
+    wants: bool = registry.modules(PRUNERS)[name].LOOKS
     return wants
-
-
-def title(name: str) -> str:
-    """Title of a pruner, one line."""
-    return (_module(name).__doc__ or "").split("\n")[0]
 
 
 def largest(scores: Tensor, share: float, of: int) -> Tensor:
@@ -144,10 +129,6 @@ def top(scores: Tensor, count: int) -> Tensor:
 def columns_of(units: Tensor, size: int) -> Tensor:
     """Columns of these units: int64."""
     return (units[:, None] * size + torch.arange(size)).flatten()
-
-
-def _module(name: str) -> Any:
-    return importlib.import_module(f"ingle.compress.pruners.{name}")
 
 
 # Settings of pruning, and the number of parts that a share of a model means.
@@ -228,7 +209,6 @@ def parts_that_stay(config: ModelConfig, settings: PruneSettings) -> int:
 
 Array = npt.NDArray[Any]
 LINEARS = tuple(name for stage in STAGES for name in stage)
-Tell = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,7 +223,7 @@ class Cutting:
     rows: Tensor
     """Token ids to read, int64 [rows, tokens]."""
     folder: Path
-    tell: Tell = lambda _done, _of: None
+    tell: Counted = silent
 
 
 @torch.no_grad()
@@ -377,7 +357,7 @@ VERSION = 1
 
 def prune(
     home: Home, kept: Kept, name: str, settings: PruneSettings, admit: Admit, watch: RunWatch = RunWatch(),  # noqa: B008 - frozen
-    command: str = "", sink: Sink = nobody,
+    command: str = "", sink: Sink = silent,
 ) -> MadeDelta:  # fmt: skip
     """Make a delta called `name` that leaves parts of a kept model out, and keep it if `admit` takes it.
 
@@ -393,7 +373,7 @@ def prune(
         needed = looks(settings.pruner) or settings.recovery.wanted
         return make_candidate(job, checkpoint, tokenizer, read_texts(home, watch.bytes) if needed else [])
 
-    return make_delta(job, Steps(make, _events), admit, sink)
+    return make_delta(job, make, _events, admit, sink)
 
 
 def make_candidate(job: DeltaJob[PruneSettings], checkpoint: Checkpoint, tokenizer: Tokenizer, texts: Sequence[Text]) -> Candidate:
@@ -411,17 +391,14 @@ def make_candidate(job: DeltaJob[PruneSettings], checkpoint: Checkpoint, tokeniz
 
     tensors = cut(Cutting(whole, settings, parts_that_stay(config, settings), rows, job.folder / "layers", tell))
     kind = cut_model.MASK if settings.structure in ("none", "2:4") else cut_model.SHAPE
-    report: dict[str, Any] = {
-        "version": VERSION, "model": job.model, "base": job.kept.digest, "kind": kind, "method": settings.pruner,
-        "structure": settings.structure, "share": settings.share, "settings": to_table(settings), "texts": digest_json(rows.tolist()),
-    }  # fmt: skip
+    report: dict[str, Any] = {"structure": settings.structure, "share": settings.share, "texts": digest_json(rows.tolist())}
     if settings.recovery.wanted:
         added, recovered = _recovered(job, checkpoint, whole, Change(job.name, kind, tensors), tokenizer, texts)
         tensors, report["recovery"] = tensors | added, recovered
     small = merged(checkpoint, [Change(job.name, kind, tensors)])
     masks = cut_model.masks_of(linear_shapes(config), tensors) if kind == cut_model.MASK else {}
     report |= {"parameters_before": parameters_of(checkpoint), "parameters": parameters_of(small, masks)}
-    return Candidate(job.name, kind, job.kept.digest, tensors, job.origin(settings.pruner), report)
+    return job.candidate(kind, settings.pruner, tensors, report)
 
 
 def parameters_of(checkpoint: Checkpoint, masks: Mapping[str, Array] | None = None) -> int:
@@ -442,17 +419,13 @@ def _recovered(
     for name, mask in masks.items():
         linears[name].mask = torch.from_numpy(mask)
     parameters = added_parameters(linears)
-    folder = job.folder / "recovery"
-    done = Recovery(settings.recovery, whole, job.kept.digest, tokenizer, texts, folder, job.watch).run(small, parameters)
+    done = Recovery(job, settings.recovery, whole, tokenizer, texts).run(small, parameters)
     return {name: tensor.numpy() for name, tensor in all_tensors(linears).items()}, asdict(done)
 
 
-def _events(report: Mapping[str, Any], delta: Delta) -> list[Event]:
-    facts: dict[str, Fact] = {"delta": delta.digest, **{key: report.get(key) for key in ("base", "method", "structure", "share")}}
-    facts |= {key: report.get(key) for key in ("parameters_before", "parameters")}
-    gained = report.get("recovery")
-    if gained:
-        facts |= {"recovery_before": gained["first_held_out"], "recovery_after": gained["held_out"], "recovery_tokens": gained["tokens"]}
-        if energy := reported(gained):
-            facts |= energy.facts()
-    return [Event("prune", report["model"], facts)]
+def _events(report: Mapping[str, Any], _delta: Delta) -> list[Event]:
+    facts: dict[str, Fact] = {}
+    if gained := report.get("recovery"):
+        facts = {"recovery_before": gained["first_held_out"], "recovery_after": gained["held_out"], "recovery_tokens": gained["tokens"]}
+        facts |= energy_facts(gained)
+    return [made_event("prune", report, ("structure", "share", "parameters_before", "parameters"), facts)]

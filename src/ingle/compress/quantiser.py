@@ -2,21 +2,18 @@
 The file holds `QUANTISER`, as below.
 """
 
-import difflib
-import importlib
-import pkgutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from ingle.compress.calibration import Inputs
 from ingle.compress.weight_formats import QuantisationGrid, Quantised, WeightFormat
-from ingle.core.errors import ConfigError
+from ingle.core import registry
 from ingle.model.module import DecoderLayer
 
+QUANTISERS = "ingle.compress.quantisers"
 Fold = Callable[[DecoderLayer, Mapping[str, Inputs], Mapping[str, WeightFormat]], tuple[str, ...]]
 """Changes a layer's weights in place so that they round better, but not the layer's output. Gets the inputs of each linear, by name
 (`mlp.down_proj`), and the formats of the linears to be rounded. Returns the other parameters that it changed."""
@@ -36,28 +33,10 @@ class Quantiser:
     """Change of each layer before quantising."""
 
 
-def names() -> list[str]:
-    """Names of all quantisers, alphabetically."""
-    import ingle.compress.quantisers as folder
-
-    return sorted(module.name for module in pkgutil.iter_modules(folder.__path__))
-
-
 def find_quantiser(name: str) -> Quantiser:
     """Return the quantiser of that name. Raises ConfigError with the known ones."""
-    known = names()
-    if name not in known:
-        close = difflib.get_close_matches(name, known, n=1)
-        cure = f"Did you mean {close[0]}?" if close else f"Known: {', '.join(known)}."
-        raise ConfigError("method", "must be a known quantiser", name, cure)
-    module: Any = importlib.import_module(f"ingle.compress.quantisers.{name}")
-    quantiser: Quantiser = module.QUANTISER
+    quantiser: Quantiser = registry.find(QUANTISERS, name, "method", "must be a known quantiser").QUANTISER
     return quantiser
-
-
-def title(name: str) -> str:
-    """Title of a quantiser, one line."""
-    return (importlib.import_module(f"ingle.compress.quantisers.{name}").__doc__ or "").split("\n")[0]
 
 
 # Codes for a matrix, by its inputs: least tr(ΔW H ΔWᵀ), not least ΔW².

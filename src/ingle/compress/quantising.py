@@ -3,7 +3,7 @@
 import copy
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
-from ingle.compress.calibration import STAGES, CalibrationSettings, Inputs, Stream, Tell, make_rows, read_texts
+from ingle.compress.calibration import STAGES, CalibrationSettings, Inputs, Stream, make_rows, read_texts
 from ingle.compress.quantiser import Quantiser, error_of, find_quantiser
 from ingle.compress.recovery import Recovery, RecoverySettings
 from ingle.compress.weight_formats import (
@@ -30,11 +30,11 @@ from ingle.compress.weight_formats import (
     settled_blocks,
 )
 from ingle.core.candidate import Admit, Candidate
-from ingle.core.config import to_table
 from ingle.core.delta import Delta
 from ingle.core.energy import NOTHING, Energy, reported
 from ingle.core.errors import ConfigError, HomeError
 from ingle.core.files import write_atomic
+from ingle.core.progress import Counted, silent
 from ingle.core.report import Event, Sink
 from ingle.energy.meter import Span, open_meter
 from ingle.engine.backend import linear_shapes
@@ -46,7 +46,7 @@ from ingle.measure.data_sets import Text
 from ingle.model.checkpoint import Checkpoint
 from ingle.model.module import CausalLM, DecoderLayer, load_module
 from ingle.model.tokenizer import Tokenizer
-from ingle.train.making import DeltaJob, MadeDelta, RunWatch, Steps, delta_job, make_delta, nobody
+from ingle.train.making import DeltaJob, MadeDelta, RunWatch, delta_job, energy_facts, made_event, make_delta
 from ingle.train.optimisers import keep_few_programs
 
 # Settings of a quantisation.
@@ -95,9 +95,6 @@ class QuantiseSettings:
 Array = npt.NDArray[Any]
 
 
-def _silent(_done: int, _all: int) -> None: ...
-
-
 @dataclass(frozen=True, slots=True, eq=False)
 class Shown:
     """Texts that a model reads while it is quantised."""
@@ -122,7 +119,7 @@ class Layerwise:
 
 def quantise_layers(
     module: CausalLM, shown: Shown | None, quantiser: Quantiser, formats: Mapping[str, WeightFormat],
-    folder: Path | None = None, tell: Tell = _silent,
+    folder: Path | None = None, tell: Counted = silent,
 ) -> Layerwise:  # fmt: skip
     """Quantise the linears in `formats` (by parameter), the first layer first. `shown`: the texts; None for a quantiser that is not
     calibrated. The module stays as it is. Layers that `folder` holds are not made again.
@@ -245,7 +242,7 @@ class _Work:
     job: DeltaJob[QuantiseSettings]
     span: Span
 
-    def tell(self, what: str) -> Callable[[int, int], None]:
+    def tell(self, what: str) -> Counted:
         """Return a callback for the progress of one part; it raises Interrupted when somebody wants to stop."""
 
         def progress(done: int, of: int) -> None:
@@ -266,7 +263,7 @@ class _Work:
 
 def quantise(
     home: Home, kept: Kept, name: str, settings: QuantiseSettings, admit: Admit, watch: RunWatch = RunWatch(),  # noqa: B008 - frozen
-    command: str = "", sink: Sink = nobody,
+    command: str = "", sink: Sink = silent,
 ) -> MadeDelta:  # fmt: skip
     """Make a delta called `name` that replaces the linears of a kept model's layers by blocks of few bits; keep it if `admit` takes it.
 
@@ -280,7 +277,7 @@ def quantise(
     def make(job: DeltaJob[QuantiseSettings]) -> Candidate:
         return _make(_Work(job, Span(open_meter())), checkpoint, plan)
 
-    return make_delta(job, Steps(make, _events), admit, sink)
+    return make_delta(job, make, _events, admit, sink)
 
 
 @dataclass(frozen=True, slots=True)
@@ -354,11 +351,10 @@ def _make(work: _Work, checkpoint: Checkpoint, plan: QuantisationPlan) -> Candid
         energy = work.end()  # a recovery has its own meter
     tensors, report = blocks.tensors, blocks.report
     if settings.recovery.wanted:
-        folder = job.folder / "recovery"
-        recovery = Recovery(settings.recovery, blocks.module, job.kept.digest, blocks.tokenizer, blocks.texts, folder, job.watch)
+        recovery = Recovery(job, settings.recovery, blocks.module, blocks.tokenizer, blocks.texts)
         tensors, report["recovery"] = _recovered(recovery, checkpoint, tensors, blocks.formats)
         energy += reported(report["recovery"]) or NOTHING
-    return Candidate(job.name, QUANTISED, job.kept.digest, tensors, job.origin(settings.method), report | {"energy": energy.table()})
+    return job.candidate(QUANTISED, settings.method, tensors, report | {"energy": energy.table()})
 
 
 def _blocks(work: _Work, checkpoint: Checkpoint, plan: QuantisationPlan) -> _Blocks:
@@ -388,7 +384,7 @@ def _blocks(work: _Work, checkpoint: Checkpoint, plan: QuantisationPlan) -> _Blo
         assert rows is not None, "a calibrated quantiser needs rows"
         shown = Shown(rows, _guidance(work, module, rows, formats) if quantiser.guided else None, settings.calibration.batch)
     done = quantise_layers(module, shown, quantiser, formats, job.folder, work.tell("quantising layers"))
-    report = _report(job, plan, chosen, costs, done.errors) | {"calibration_tokens": 0 if rows is None else rows.numel()}
+    report = _report(plan, chosen, costs, done.errors) | {"calibration_tokens": 0 if rows is None else rows.numel()}
     return _Blocks(module, tokenizer, texts, formats, done.tensors, report)
 
 
@@ -427,7 +423,7 @@ def _guidance(work: _Work, module: CausalLM, rows: Tensor, formats: Mapping[str,
 
 
 def _report(
-    job: DeltaJob[QuantiseSettings], plan: QuantisationPlan, chosen: Mapping[str, WeightFormat], costs: Mapping[str, Mapping[str, float]],
+    plan: QuantisationPlan, chosen: Mapping[str, WeightFormat], costs: Mapping[str, Mapping[str, float]],
     errors: Mapping[str, float],
 ) -> dict[str, Any]:  # fmt: skip
     weights = sum(plan.sizes.values())
@@ -437,8 +433,7 @@ def _report(
     for name, error in errors.items():
         parts.setdefault(name.removesuffix(".weight").rpartition(".")[2], []).append(error)
     return {
-        "version": VERSION, "model": job.model, "base": job.kept.digest, "kind": QUANTISED, "method": job.settings.method,
-        "settings": to_table(job.settings), "bits": coded / whole, "weights": weights,
+        "bits": coded / whole, "weights": weights,
         "linears": len(errors), "untouched": len(plan.fixed) + len(plan.sizes) - len(errors),
         "stored_bits": sum(chosen[name].stored_bits * size for name, size in plan.sizes.items()) / weights,
         "forms": {format_.name: sorted(name for name in errors if chosen[name] == format_) for format_ in FORMATS.values()},
@@ -446,9 +441,6 @@ def _report(
     }  # fmt: skip
 
 
-def _events(report: Mapping[str, Any], delta: Delta) -> list[Event]:
-    facts = {"delta": delta.digest, "base": report["base"], "method": report["method"], "bits": report["bits"]}
-    facts |= {key: report[key] for key in ("stored_bits", "linears", "untouched", "calibration_tokens")}
-    if energy := reported(report):
-        facts |= energy.facts()
-    return [Event("quantise", report["model"], facts)]
+def _events(report: Mapping[str, Any], _delta: Delta) -> list[Event]:
+    keys = ("bits", "stored_bits", "linears", "untouched", "calibration_tokens")
+    return [made_event("quantise", report, keys, energy_facts(report))]

@@ -5,14 +5,14 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from torch import nn
 
 from ingle.compress.calibration import CalibrationSettings, make_rows
 from ingle.core.config import from_table
-from ingle.core.errors import ConfigError, Interrupted
+from ingle.core.errors import ConfigError
 from ingle.core.files import write_atomic
 from ingle.measure.data_sets import Text
 from ingle.model.module import CausalLM
@@ -20,9 +20,9 @@ from ingle.model.tokenizer import Tokenizer
 from ingle.train.corpus import Corpus, corpus_of
 from ingle.train.examples import Document
 from ingle.train.forward import final_states
-from ingle.train.loop import train
-from ingle.train.loop_settings import Schedule, TrainReport, TrainSettings, TrainWatch
-from ingle.train.making import CURE, RunWatch, taught_nothing
+from ingle.train.loop import train_for
+from ingle.train.loop_settings import Schedule, TrainReport, TrainSettings
+from ingle.train.making import DeltaJob, taught_nothing
 from ingle.train.objectives import Distillation, Predictions
 from ingle.train.optimisers import DTYPES, OptimiserSettings, choose
 from ingle.train.packing import Data, make_batch
@@ -84,32 +84,28 @@ class Length:
 
 @dataclass(frozen=True, slots=True)
 class Recovery:
-    """A recovery: the original to follow, the texts, and the folder of the unfinished work."""
+    """A recovery: the job that it is a part of, the original to follow, and the texts."""
 
+    job: DeltaJob[Any]
     settings: RecoverySettings
     whole: CausalLM
-    digest: str
-    """Digest of the whole model."""
     tokenizer: Tokenizer
     texts: Sequence[Text]
-    folder: Path
-    watch: RunWatch
 
     def run(self, module: CausalLM, parameters: Mapping[str, nn.Parameter]) -> TrainReport:
         """Train these parameters of the changed model, in place, from where it was stopped. Casts both models.
 
         Raises ConfigError for too little text, TrainError, and Interrupted after Ctrl-C or SIGTERM.
         """
-        self.watch.pieces("preparing the recovery", 0, 1)
-        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        length = settle(self.settings, module, self.whole, parameters, self._data(1), self.folder / LENGTH)
-        data, objective = self._data(length.steps), Distillation(Predictions(self.whole), self.digest)
-        watch = TrainWatch(self.watch.train, self.watch.say)
-        done = train(module, parameters, data, train_settings(self.settings, length, data), self.folder / "run", watch, objective)
-        if done.stopped == "interrupted":
-            raise Interrupted("recovery", "was interrupted", f"step {done.steps}", CURE)
+        job, folder = self.job, self.job.folder / "recovery"
+        job.watch.pieces("preparing the recovery", 0, 1)
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        length = settle(self.settings, module, self.whole, parameters, self._data(1), folder / LENGTH)
+        data, objective = self._data(length.steps), Distillation(Predictions(self.whole), job.kept.digest)
+        settings = train_settings(self.settings, length, data)
+        done = train_for(job, module, parameters, data, settings, folder / "run", objective, "in the recovery")
         if nothing := taught_nothing(done, 0, "the recovery"):
-            self.watch.say(nothing)
+            job.watch.say(nothing)
         return done
 
     def _data(self, steps: int) -> Data:

@@ -9,19 +9,22 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-from ingle.compress import pruning, quantiser
+from ingle.compress import pruning
 from ingle.compress.calibration import CalibrationSettings, read_texts
 from ingle.compress.front import GOALS, Goal, MeasureSettings, QualityLoss, Tried, best, loss_of, pace, quality
 from ingle.compress.pruning import VERSION as PRUNED
 from ingle.compress.pruning import PruneSettings, prunable_heads, prune
+from ingle.compress.quantiser import QUANTISERS
 from ingle.compress.quantising import VERSION as QUANTISED
 from ingle.compress.quantising import QuantiseSettings, quantise
 from ingle.compress.recovery import RecoverySettings
+from ingle.core import registry
 from ingle.core.candidate import Admit, Candidate
 from ingle.core.config import from_table, to_table
 from ingle.core.digest import digest_json
 from ingle.core.errors import ConfigError
 from ingle.core.files import os_errors, write_atomic
+from ingle.core.progress import silent
 from ingle.core.report import Event, Fact, Sink
 from ingle.core.spec import ModelConfig
 from ingle.engine.language_model import LanguageModel
@@ -33,7 +36,7 @@ from ingle.home.names import check_name
 from ingle.home.place import Home
 from ingle.home.staging import discard
 from ingle.measure.subjects import Row
-from ingle.train.making import DeltaJob, RunWatch, at_work, nobody
+from ingle.train.making import DeltaJob, RunWatch, at_work
 
 # A scratch home beside a home: the same bases, models and data, but deltas and packs of its own, which are deleted with its folder.
 #
@@ -157,7 +160,7 @@ class RecipeGrid:
 
 def recipes(config: ModelConfig, grid: RecipeGrid, calibration: CalibrationSettings, recovery: RecoverySettings) -> list[CompressionRecipe]:
     """List all recipes for a model of this config. Whether a quantisation applies to its file shows when it is tried."""
-    methods = grid.quantisers or quantiser.names()
+    methods = grid.quantisers or registry.names(QUANTISERS)
 
     def rounded(method: str, bits: float) -> RecipeStep:
         return RecipeStep(QuantiseSettings(bits=bits, method=method, calibration=calibration))
@@ -257,7 +260,7 @@ class _Search(DeltaJob[CompressSettings]):
 
 def compress(
     home: Home, kept: Kept, name: str, settings: CompressSettings, admits: Callable[[Kept, str], Admit],
-    watch: RunWatch = RunWatch(), seen: Callable[[Sequence[Tried], Tried | None], object] = nobody, sink: Sink = nobody,  # noqa: B008
+    watch: RunWatch = RunWatch(), seen: Callable[[Sequence[Tried], Tried | None], object] = silent, sink: Sink = silent,  # noqa: B008
 ) -> SearchResult:  # fmt: skip
     """Try recipes on a kept model and keep the best within the budget as a delta called `name` (or two, the second `name`-2).
 

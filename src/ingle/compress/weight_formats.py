@@ -17,8 +17,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from ingle.compress.calibration import Tell
 from ingle.core.errors import ConfigError
+from ingle.core.progress import Counted
 from ingle.engine.delta_kinds import GROUP
 from ingle.kernels import formats
 from ingle.model.module import CausalLM
@@ -334,7 +334,7 @@ def settled_blocks(module: CausalLM, formats: Mapping[str, WeightFormat]) -> dic
 
 
 def sensitivities(
-    module: CausalLM, rows: Tensor, parameters: Collection[str], formats: Sequence[WeightFormat], tell: Tell, seed: int = 0
+    module: CausalLM, rows: Tensor, parameters: Collection[str], formats: Sequence[WeightFormat], tell: Counted, seed: int = 0
 ) -> dict[str, dict[str, float]]:  # fmt: skip
     """By parameter and format: nats per token that rounding it alone is expected to cost. `rows`: int64 [rows, tokens].
 
@@ -361,7 +361,7 @@ def _off(format_: WeightFormat, weight: Tensor) -> Tensor:
     return grid.values(grid.codes(weight)) - weight
 
 
-def guidance(module: CausalLM, rows: Tensor, parameters: Collection[str], tell: Tell, seed: int = 0) -> dict[str, Tensor]:
+def guidance(module: CausalLM, rows: Tensor, parameters: Collection[str], tell: Counted, seed: int = 0) -> dict[str, Tensor]:
     """By parameter: the weight of an error of its linear's outputs at each token, float32 [rows · tokens], 1 in the mean.
 
     `rows`: int64 [rows, tokens]; `tell` hears rows done, of all.
@@ -373,7 +373,7 @@ def guidance(module: CausalLM, rows: Tensor, parameters: Collection[str], tell: 
 
 
 def _read_back(
-    module: CausalLM, rows: Tensor, parameters: Collection[str], add: Callable[[str, Tensor, Tensor], None], tell: Tell, seed: int
+    module: CausalLM, rows: Tensor, parameters: Collection[str], add: Callable[[str, Tensor, Tensor], None], tell: Counted, seed: int
 ) -> None:
     """Read rows one by one forward, draw tokens from the model's predictions, and send the gradients of their −log p back to every linear.
     `add` gets the parameter's name, inputs [1, tokens, K] and gradients at the outputs [1, tokens, N].

@@ -2,7 +2,6 @@
 
 import copy
 import dataclasses
-import difflib
 import json
 import math
 import tomllib
@@ -12,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
+from ingle.core import registry
 from ingle.core.errors import ConfigError
 
 T = TypeVar("T")
@@ -61,9 +61,7 @@ def from_table(cls: type[T], table: Mapping[str, Any], where: str = "", default:
     fields = {f.name: f for f in dataclasses.fields(cls) if f.init}
     for key in table:
         if key not in fields:
-            close = difflib.get_close_matches(key, fields, n=1)
-            cure = f"Did you mean {close[0]}?" if close else f"Known keys: {', '.join(sorted(fields)) or 'none'}."
-            raise ConfigError(where + key, "is not a known key", "", cure)
+            raise ConfigError(where + key, "is not a known key", "", registry.did_you_mean(key, sorted(fields)))
     defaults = {name: _default(spec) if default is None else getattr(default, name) for name, spec in fields.items()}
     for name, value in defaults.items():
         if value is dataclasses.MISSING and name not in table:

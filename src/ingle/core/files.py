@@ -145,6 +145,12 @@ def how_to_install(extra: str) -> str:
     return f"Run: {install_command(extra)} ({fetches(extra)})"
 
 
+def need_learning() -> None:
+    """Raises ConfigError if the extra that trains is not installed."""
+    if importlib.util.find_spec("torch") is None:
+        raise ConfigError("PyTorch", "Training needs PyTorch, which is not installed", "", how_to_install("learn"))
+
+
 def fetches(extra: str, system: str = sys.platform) -> str:
     """Return how much an installation downloads, in words."""
     if extra != "learn":

@@ -5,16 +5,12 @@ energy account and the page read the folder; none of them names a maker. The wor
 `core.candidate.Candidate` to the gate under this name (train/making.py does the rest).
 """
 
-import difflib
-import importlib
-import pkgutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import lru_cache
 from types import MappingProxyType
 from typing import Any
 
-from ingle.core.errors import ConfigError
+from ingle.core import registry
 from ingle.core.report import Fact
 
 Sentence = Callable[[Mapping[str, Fact]], str]
@@ -43,9 +39,7 @@ class Maker:
 
 def makers() -> Mapping[str, Maker]:
     """Return every maker by name, alphabetically."""
-    import ingle.core.makers as folder
-
-    return _read(tuple(folder.__path__))
+    return {name: file.MAKER for name, file in registry.modules("ingle.core.makers").items()}
 
 
 def gated_makers() -> tuple[str, ...]:
@@ -56,9 +50,7 @@ def gated_makers() -> tuple[str, ...]:
 def find_maker(name: str) -> Maker:
     """Return the maker of that name. Raises ConfigError with the known ones."""
     known = makers()
-    if name not in known:
-        close = difflib.get_close_matches(name, known, n=1)
-        raise ConfigError("maker", "is not known", name, f"Did you mean {close[0]}?" if close else f"Known: {', '.join(known)}.")
+    registry.check_known(name, known, "maker", "is not known")
     return known[name]
 
 
@@ -70,10 +62,3 @@ def sentence_of(kind: str) -> Sentence | None:
         if kind == name:
             return lambda _facts: f"was made: {maker.noun}"
     return None
-
-
-@lru_cache(maxsize=8)
-def _read(path: tuple[str, ...]) -> Mapping[str, Maker]:
-    """Read the folder once for each search path."""
-    names = sorted(module.name for module in pkgutil.iter_modules(path))
-    return MappingProxyType({name: importlib.import_module(f"ingle.core.makers.{name}").MAKER for name in names})

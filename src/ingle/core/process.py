@@ -13,6 +13,12 @@ from pathlib import Path
 from ingle.core.errors import HomeError
 from ingle.core.files import os_errors
 
+
+def usable_cores() -> int:
+    """Return the number of cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 # A lock between processes, held by an open file: it is free again when its process dies.
 
 

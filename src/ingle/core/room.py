@@ -3,7 +3,6 @@
 Whoever learns, explains, tunes or hybridises reckons a `Need` from the model's config and the settings, before anything is allocated.
 """
 
-import os
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -12,7 +11,7 @@ from types import MappingProxyType
 from typing import Any
 
 from ingle.core.errors import IngleError
-from ingle.core.process import free_bytes, own_bytes
+from ingle.core.process import free_bytes, own_bytes, usable_cores
 
 QUIET_S, QUIET_BYTES = 2.0, 1_000_000_000
 """Time and memory of an act too small to speak of."""
@@ -146,5 +145,5 @@ _SHARES = {1: 1.2, 2: 1.1, 4: 0.55}
 
 def speed(threads: int | None, each: int) -> float:
     """Return the operations per second of so many threads (None = all) that compute a model in numbers of so many bytes."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = usable_cores()
     return pace() * _SHARES[each] * min(threads or cores, cores)

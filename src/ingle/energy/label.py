@@ -17,6 +17,7 @@ from ingle.core.energy import NOTHING, Energy
 from ingle.core.errors import ConfigError, IngleError
 from ingle.core.files import write_atomic
 from ingle.core.message import Usage
+from ingle.core.progress import Progress, silent
 from ingle.core.report import Event
 
 # The prompts of a label: a fixed set for four kinds of task. A change of any word requires a new `label.VERSION`.
@@ -169,7 +170,7 @@ class Label:
 
 
 def measure(
-    ask: Ask, about: Label, rounds: int = 2, progress: Callable[[str, int, int], None] = lambda _label, _done, _of: None
+    ask: Ask, about: Label, rounds: int = 2, progress: Progress = silent
 ) -> Label:  # fmt: skip
     """Ask all prompts and return `about` with its parts filled in. Raises ConfigError if the answers carry no joules."""
     if rounds < 1:

@@ -14,6 +14,7 @@ import numpy.typing as npt
 from ingle.core.errors import CannotRewind, GuardError, IngleError
 from ingle.core.message import Chunk, Request, Usage
 from ingle.core.process import release_memory
+from ingle.core.progress import Counted, silent
 from ingle.core.state import STEP_TOKENS
 from ingle.energy.meter import Span, open_meter
 from ingle.engine.backend import AnyState, Segment
@@ -63,7 +64,7 @@ def answer(
     request: Request,
     session: Session | None = None,
     stopped: Callable[[], bool] = lambda: False,
-    progress: Callable[[int, int], None] = lambda _done, _all: None,
+    progress: Counted = silent,
     drafts: bool = True,
     left: Callable[[Usage], None] = lambda _usage: None,
 ) -> Iterator[Chunk]:

@@ -1,6 +1,6 @@
 """Backends: they make states, and read tokens into any number of states in one call."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -11,6 +11,7 @@ import numpy.typing as npt
 from ingle.core.digest import digest_json
 from ingle.core.errors import ContextError, DeltaError, KernelError, RequestError
 from ingle.core.media import NO_VECTORS, Vectors
+from ingle.core.progress import Counted, silent
 from ingle.core.spec import ModelConfig
 from ingle.core.state import STEP_TOKENS
 from ingle.kernels import layout as at
@@ -307,9 +308,7 @@ def forward_whole(runner: Backend, segments: Sequence[Segment]) -> tuple[list[np
         return error.results, dict.fromkeys(error.broken, error)
 
 
-def prefill(
-    backend: Backend, ids: Sequence[int], state: Any, progress: Callable[[int, int], None] = lambda _done, _all: None
-) -> npt.NDArray[np.float32]:
+def prefill(backend: Backend, ids: Sequence[int], state: Any, progress: Counted = silent) -> npt.NDArray[np.float32]:
     """Read a whole prompt in chunks and return the logits [vocabulary] after its last token. `progress` gets tokens read, of all."""
     logits = np.zeros((0,), np.float32)
     for start in range(0, len(ids), STEP_TOKENS):

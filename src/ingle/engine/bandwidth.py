@@ -21,13 +21,14 @@ import numpy as np
 from ingle.core.config import from_table, to_table
 from ingle.core.errors import ConfigError, HomeError, PullError
 from ingle.core.files import os_errors, write_atomic
-from ingle.core.process import free_bytes, memory_bytes
+from ingle.core.process import free_bytes, memory_bytes, usable_cores
+from ingle.core.progress import Progress, silent
 from ingle.core.spec import LayerSpec, ModelConfig
 from ingle.energy.meter import busy_s, find_machine
 from ingle.engine.backend import Segment
 from ingle.engine.cpu_backend import CpuBackend
 from ingle.engine.packs import VECTOR, PackedPlace, PackInfo
-from ingle.engine.threads import Cores, usable_cores
+from ingle.engine.threads import Cores
 from ingle.home.base import read_base
 from ingle.home.catalogue import CATALOGUE, CatalogueEntry
 from ingle.home.fetch import SPARE_BYTES
@@ -61,12 +62,6 @@ LENGTH = 256
 
 Clock = Callable[[], float]
 """Returns seconds."""
-Told = Callable[[str, int, int], None]
-"""Gets the present work, how much of it is done, and of how much."""
-
-
-def untold(_what: str, _done: int, _all: int) -> None:
-    """Show nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +97,7 @@ class Bandwidth:
 
 
 def bandwidth_of(
-    home: Home, threads: int | None = None, told: Told = untold, waiting: Callable[[str], None] = lambda _: None, again: bool = False
+    home: Home, threads: int | None = None, told: Progress = silent, waiting: Callable[[str], None] = lambda _: None, again: bool = False
 ) -> Bandwidth:
     """Return the bandwidth that the home keeps for this machine; measure and keep it where there is none, or `again`.
 
@@ -141,7 +136,7 @@ def _file(home: Home) -> Path:
     return home.root / "cache" / "speed.json"
 
 
-def measure(folder: Path, threads: int | None = None, told: Told = untold, clock: Clock = time.perf_counter) -> Bandwidth:
+def measure(folder: Path, threads: int | None = None, told: Progress = silent, clock: Clock = time.perf_counter) -> Bandwidth:
     """Measure this machine: about two seconds, and 200 MB of memory and disk. Missing kernels are compiled first, some seconds each.
 
     `folder`: an empty one, for weights. `threads`: None = one for each usable core. `clock`: the wall's, unless one thread's own time is
@@ -179,7 +174,7 @@ def _others(used: float | None, worked: float, elapsed: float) -> float:
     return min(1.0, max(0.0, (now - used - worked) / (elapsed * (os.cpu_count() or 1))))
 
 
-def _build(told: Told) -> None:
+def _build(told: Progress) -> None:
     reached = {f"linear_{name}" for name in ("int4", "int8", *(kind.lower() for kind in formats.KINDS))}
     names = [name for name in needed("decoder_step") if name in reached or name in ("attention_f16", "decoder_step")]
     build(names, lambda done, of: told("compiling kernels", done, of) if of else None)

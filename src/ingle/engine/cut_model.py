@@ -181,7 +181,7 @@ class Reshaped(Checkpoint):
         values = replacement.astype(np.float32)
         if pair is not None:
             values = values + pair[1].astype(np.float32) @ pair[0].astype(np.float32)
-        return _plain(name, values)
+        return plain(name, values)
 
     def _cut(self, name: str) -> Tensor:
         parts = name.split(".")
@@ -259,10 +259,11 @@ def columns_of(tensor: Tensor, chosen: Array) -> Tensor:
             rows = np.asarray(tensor.raw).reshape(tensor.shape[0], -1)
             parts = rows[:, head:].reshape(len(rows), -1, nbytes)[:, blocks[:, 0] // size].reshape(len(rows), -1)
             return Tensor(tensor.name, (len(rows), len(chosen)), tensor.kind, np.concatenate([rows[:, :head], parts], axis=1))
-    return _plain(tensor.name, tensor.to_float32()[:, chosen])
+    return plain(tensor.name, tensor.to_float32()[:, chosen])
 
 
-def _plain(name: str, values: Array) -> Tensor:
+def plain(name: str, values: Array) -> Tensor:
+    """Return values as a tensor in float32."""
     raw = np.ascontiguousarray(values, np.float32).view(np.uint8)
     return Tensor(name, values.shape, "F32", raw.reshape(len(values), -1) if values.ndim == 2 else raw)
 

@@ -23,8 +23,9 @@
 bit, and stand anywhere.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from types import MappingProxyType
 from typing import Any
 
@@ -169,27 +170,6 @@ def stored(name: str, shape: tuple[int, ...], values: Array) -> Tensor:
     return Tensor(name, shape, allowed[values.shape], values)
 
 
-_PARTS: dict[str, dict[str, tuple[str, ...]]] = {
-    "lora": {"lora_A.weight": ("rK",), "lora_B.weight": ("Nr",)},
-    "dora": {"lora_A.weight": ("rK",), "lora_B.weight": ("Nr",), "lora_magnitude_vector": ("N",)},
-    "ia3": {"ia3_l": ("N1", "1K")},
-    "bias": {"bias": ("N",)},
-    "bottleneck": {
-        "adapter_down.weight": ("rN",), "adapter_down.bias": ("r",), "adapter_up.weight": ("Nr",), "adapter_up.bias": ("N",),
-    },
-}  # fmt: skip
-"""The tensors of each kind that changes linears, with the allowed shapes, one letter a side: r is any rank."""
-MERGED = ("lora", "dora", "ia3", "bias", "full", LAYERS_KIND, QUANTISED, cut_model.MASK, cut_model.SHAPE)
-"""Kinds that can be merged into the weights."""
-VIRTUAL = ("prefix", "prompt")
-"""Kinds that put virtual tokens before every text."""
-KINDS = (*MERGED, "bottleneck", *VIRTUAL, *ABILITIES)
-"""Every kind."""
-_BY_PARAMETER = ("full", LAYERS_KIND)
-_BIASES = {"self_attn.o_proj": "output_bias", "self_attn": "qkv_bias", "mlp": "mlp_bias"}
-"""The config flag that gives a linear a bias, by the beginning of its name; the first match counts."""
-
-
 @dataclass(frozen=True, slots=True, eq=False)
 class Change:
     """A delta with its tensors, ready to be applied."""
@@ -201,75 +181,33 @@ class Change:
     """Tensors by name: float32 or float16, for `quantised` and `mask` also uint8."""
 
 
+Parts = Mapping[str, Array]
+"""Tensors of one linear, by part: `lora_A.weight`."""
+Effect = Callable[[Array], Array]
+"""A parameter's values, float32, to those with a change."""
+
+
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class Merged(Checkpoint):
-    """A checkpoint with changes merged in, tensor by tensor on demand. Untouched tensors stay as they are stored."""
+    """A checkpoint with a change merged in, tensor by tensor on demand. Untouched tensors stay as they are stored."""
 
     base: Checkpoint
-    steps: tuple["_Step", ...]
+    effects: Mapping[str, Effect]
+    """By parameter."""
+    replaced: Mapping[str, Tensor]
+    """New parameters by name."""
+    new: Mapping[str, tuple[int, ...]]
+    """Shapes of parameters that the base does without: biases and memories, 0 but for their effects."""
 
     def tensor(self, name: str) -> Tensor:
-        """Return one tensor: float32 if a change touches it, blocks if the last such change quantised it. Raises CheckpointError for an
-        unknown name."""
-        touching = [step for step in self.steps if step.touches(name)]
-        if touching and touching[-1].replacing:
-            return touching[-1].replacing[name]
-        shape = expected_shapes(self.config).get(name, ())
-        missing = bool(shape) and name not in expected_shapes(self.base.config)  # a bias or a memory that the base does without
-        if not touching and not missing:
+        """Return one tensor: float32 if the change touches it, blocks if it quantised it. Raises CheckpointError for an unknown name."""
+        effect = self.effects.get(name)
+        if name in self.replaced:
+            return self.replaced[name]
+        if effect is None and name not in self.new:
             return self.base.tensor(name)
-        values: Array = np.zeros(shape, np.float32) if missing else self.base.tensor(name).to_float32()
-        for step in touching:
-            values = step.apply(name, values)
-        raw = np.ascontiguousarray(values, np.float32).view(np.uint8)
-        return Tensor(name, shape, "F32", raw.reshape(shape[0], -1) if len(shape) == 2 else raw)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Step:
-    """A change with its tensors sorted by linear or parameter."""
-
-    kind: str
-    parts: Mapping[str, Mapping[str, Array]]
-    """float32 by linear, then by part; for `full` and `layers` by parameter, then the empty name."""
-    replacing: Mapping[str, Tensor] = field(default_factory=lambda: MappingProxyType({}))
-    """New parameters by name, for `quantised` only."""
-
-    def touches(self, name: str) -> bool:
-        """Return whether it changes this parameter."""
-        if self.kind in _BY_PARAMETER:
-            return name in self.parts
-        if self.kind == QUANTISED:
-            return name in self.replacing
-        linear, _, part = name.rpartition(".")
-        parts = self.parts.get(linear)
-        if parts is None:
-            return False
-        if part == "bias":
-            return self.kind == "bias" or (self.kind == "ia3" and _on_outputs(parts["ia3_l"]))
-        return self.kind != "bias"
-
-    def apply(self, name: str, values: Array) -> Array:
-        """Return the changed values (float32) of a parameter that it touches."""
-        if self.replacing:
-            return self.replacing[name].to_float32()
-        if self.kind in _BY_PARAMETER:  # a memory's parameters are added to nothing
-            added: Array = values + self.parts[name][""].astype(np.float32)
-            return added
-        linear, _, part = name.rpartition(".")
-        if self.kind == cut_model.MASK:
-            return cut_model.masked(values, self.parts[linear])
-        parts = {key: value.astype(np.float32) for key, value in self.parts[linear].items()}
-        if self.kind in ("lora", "dora"):
-            values = values + parts["lora_B.weight"] @ parts["lora_A.weight"]
-        if self.kind == "dora":
-            lengths = np.linalg.norm(values, axis=1, keepdims=True)
-            values = values * (parts["lora_magnitude_vector"][:, None] / np.where(lengths > 0, lengths, 1))
-        elif self.kind == "ia3":
-            values = values * (parts["ia3_l"][:, 0] if part == "bias" else parts["ia3_l"])
-        elif self.kind == "bias":
-            values = values + parts["bias"]
-        return values
+        values: Array = np.zeros(self.new[name], np.float32) if name in self.new else self.base.tensor(name).to_float32()
+        return cut_model.plain(name, values if effect is None else effect(values))
 
 
 def merged(checkpoint: Checkpoint, changes: Sequence[Change]) -> Checkpoint:
@@ -278,40 +216,125 @@ def merged(checkpoint: Checkpoint, changes: Sequence[Change]) -> Checkpoint:
     A bias where the base has none sets the config's flag; all other biases of that flag are 0.
     Raises DeltaError for tensors that name nothing in the model, wrong shapes, numbers that are not finite, and kinds that can't be merged.
     """
-    config, steps = checkpoint.config, list[_Step]()
     for change in changes:
-        if change.kind in ABILITIES:
-            continue
-        if change.kind in KINDS and change.kind not in MERGED:
+        merge = _kind(change).merge
+        if merge is None:
             rule = f"is of the kind {change.kind}, which can't become part of the weights"
             raise DeltaError(f"delta {change.name}", rule, "", "Serve it with Ingle: there it works beside the weights.")
-        if change.kind == LAYERS_KIND:
-            config, memories = hybrid_of(change.name, config, change.tensors)
-            steps.append(_Step(change.kind, {name: {"": values} for name, values in memories.items()}))
-            continue
-        if change.kind == QUANTISED:
-            steps.append(_Step(change.kind, {}, replaced(change.name, config, change.tensors)))
-            continue
-        if change.kind == cut_model.SHAPE:
-            checkpoint = cut_model.reshaped(_stepped(checkpoint, config, steps), change.name, change.tensors)
-            config, steps = checkpoint.config, []
-            continue
-        steps.append(_Step(change.kind, _parts_of(config, change)))
-        if change.kind == "bias":
-            flags: dict[str, Any] = {_bias_flag(linear): True for linear in steps[-1].parts}
-            config = replace(config, **flags)
-    return _stepped(checkpoint, config, steps)
+        checkpoint = merge(checkpoint, change)
+    return checkpoint
 
 
-def _stepped(of: Checkpoint, config: ModelConfig, steps: Sequence[_Step]) -> Checkpoint:
-    return Merged(config, of.files, of.stored, of.interleaved, of.metadata, base=of, steps=tuple(steps)) if steps else of
+def _merged(
+    of: Checkpoint, effects: Mapping[str, Effect], config: ModelConfig | None = None, replaced: Mapping[str, Tensor] = MappingProxyType({})
+) -> Checkpoint:  # fmt: skip
+    """Return a checkpoint with these effects. `config`: its own, where it has parameters that the base lacks."""
+    before = expected_shapes(of.config)
+    new = {} if config is None else {name: shape for name, shape in expected_shapes(config).items() if name not in before}
+    whole = config or of.config
+    return Merged(whole, of.files, of.stored, of.interleaved, of.metadata, base=of, effects=effects, replaced=replaced, new=new)
 
 
-def _parts_of(config: ModelConfig, change: Change) -> dict[str, dict[str, Array]]:
-    """Return the tensors as in `_Step.parts`; masks as bool [N, K]."""
-    if change.kind == cut_model.MASK:
-        return cut_model.mask_parts(change.name, linear_shapes(config), change.tensors)
-    return _parameters(config, change) if change.kind == "full" else linears_of(config, change)
+def _merge_weights(effect: Callable[[Parts, Array], Array], checkpoint: Checkpoint, change: Change) -> Checkpoint:
+    parts_of = linears_of(checkpoint.config, change)
+    return _merged(checkpoint, {f"{linear}.weight": partial(effect, parts) for linear, parts in parts_of.items()})
+
+
+def _with_low_rank(parts: Parts, values: Array) -> Array:
+    added: Array = values + parts["lora_B.weight"].astype(np.float32) @ parts["lora_A.weight"].astype(np.float32)
+    return added
+
+
+def _with_magnitude(parts: Parts, values: Array) -> Array:
+    values = _with_low_rank(parts, values)
+    lengths = np.linalg.norm(values, axis=1, keepdims=True)
+    scaled: Array = values * (parts["lora_magnitude_vector"].astype(np.float32)[:, None] / np.where(lengths > 0, lengths, 1))
+    return scaled
+
+
+def _merge_ia3(checkpoint: Checkpoint, change: Change) -> Checkpoint:
+    effects = dict[str, Effect]()
+    for linear, parts in linears_of(checkpoint.config, change).items():
+        factors = parts["ia3_l"]
+        effects[f"{linear}.weight"] = partial(_multiplied, factors)
+        if factors.shape[1] == 1:  # of the outputs
+            effects[f"{linear}.bias"] = partial(_multiplied, factors[:, 0])
+    return _merged(checkpoint, effects)
+
+
+def _merge_bias(checkpoint: Checkpoint, change: Change) -> Checkpoint:
+    parts_of = linears_of(checkpoint.config, change)
+    flags: dict[str, Any] = {_bias_flag(linear): True for linear in parts_of}
+    effects = {f"{linear}.bias": partial(_added, parts["bias"]) for linear, parts in parts_of.items()}
+    return _merged(checkpoint, effects, replace(checkpoint.config, **flags))
+
+
+def _merge_full(checkpoint: Checkpoint, change: Change) -> Checkpoint:
+    _check_parameters(checkpoint.config, change)
+    return _merged(checkpoint, {name: partial(_added, values) for name, values in change.tensors.items()})
+
+
+def _merge_layers(checkpoint: Checkpoint, change: Change) -> Checkpoint:
+    config, memories = hybrid_of(change.name, checkpoint.config, change.tensors)
+    return _merged(checkpoint, {name: partial(_added, values) for name, values in memories.items()}, config)
+
+
+def _merge_mask(checkpoint: Checkpoint, change: Change) -> Checkpoint:
+    parts_of = cut_model.mask_parts(change.name, linear_shapes(checkpoint.config), change.tensors)
+    return _merged(checkpoint, {f"{linear}.weight": partial(cut_model.masked, parts=parts) for linear, parts in parts_of.items()})
+
+
+def _added(own: Array, values: Array) -> Array:
+    added: Array = values + own.astype(np.float32)
+    return added
+
+
+def _multiplied(own: Array, values: Array) -> Array:
+    multiplied: Array = values * own.astype(np.float32)
+    return multiplied
+
+
+@dataclass(frozen=True, slots=True)
+class DeltaKind:
+    """One kind of delta."""
+
+    merge: Callable[[Checkpoint, Change], Checkpoint] | None = None
+    """Merges a change into the weights; None where that can't be."""
+    parts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Tensors of each linear that it changes, with the allowed shapes, one letter a side: r is any rank."""
+
+
+_LORA = {"lora_A.weight": ("rK",), "lora_B.weight": ("Nr",)}
+KINDS: Mapping[str, DeltaKind] = {
+    "lora": DeltaKind(partial(_merge_weights, _with_low_rank), _LORA),
+    "dora": DeltaKind(partial(_merge_weights, _with_magnitude), {**_LORA, "lora_magnitude_vector": ("N",)}),
+    "ia3": DeltaKind(_merge_ia3, {"ia3_l": ("N1", "1K")}),
+    "bias": DeltaKind(_merge_bias, {"bias": ("N",)}),
+    "full": DeltaKind(_merge_full),
+    LAYERS_KIND: DeltaKind(_merge_layers),
+    QUANTISED: DeltaKind(lambda of, change: _merged(of, {}, replaced=replaced(change.name, of.config, change.tensors))),
+    cut_model.MASK: DeltaKind(_merge_mask),
+    cut_model.SHAPE: DeltaKind(lambda of, change: cut_model.reshaped(of, change.name, change.tensors)),
+    "bottleneck": DeltaKind(
+        parts={"adapter_down.weight": ("rN",), "adapter_down.bias": ("r",), "adapter_up.weight": ("Nr",), "adapter_up.bias": ("N",)}
+    ),
+    "prefix": DeltaKind(),
+    "prompt": DeltaKind(),
+    **dict.fromkeys(ABILITIES, DeltaKind(lambda of, _: of)),
+}
+"""Every kind, by name."""
+MERGED = tuple(name for name, kind in KINDS.items() if kind.merge is not None and name not in ABILITIES)
+"""Kinds that can be merged into the weights."""
+VIRTUAL = ("prefix", "prompt")
+"""Kinds that put virtual tokens before every text."""
+_BIASES = {"self_attn.o_proj": "output_bias", "self_attn": "qkv_bias", "mlp": "mlp_bias"}
+"""The config flag that gives a linear a bias, by the beginning of its name; the first match counts."""
+
+
+def _kind(change: Change) -> DeltaKind:
+    if change.kind not in KINDS:
+        raise DeltaError(f"delta {change.name}", f"must be of a known kind: {', '.join(KINDS)}", change.kind, "Update Ingle.")
+    return KINDS[change.kind]
 
 
 def parted(name: str, kinds: Sequence[str]) -> tuple[int, int]:
@@ -395,8 +418,8 @@ def linears_of(config: ModelConfig, change: Change) -> dict[str, dict[str, Array
 
     Raises DeltaError for a kind that changes no linears, for unknown, missing, misshapen or non-finite parts, and for unknown linears.
     """
-    part_names = _PARTS.get(change.kind)
-    if part_names is None:
+    part_names = _kind(change).parts
+    if not part_names:
         raise DeltaError(f"delta {change.name}", f"must be of a known kind: {', '.join(KINDS)}", change.kind, "Update Ingle.")
     shapes, by_linear = linear_shapes(config), dict[str, dict[str, Array]]()
     for key, values in change.tensors.items():
@@ -412,7 +435,7 @@ def linears_of(config: ModelConfig, change: Change) -> dict[str, dict[str, Array
 
 def _check_parts(where: str, kind: str, shape: tuple[int, int], parts: Mapping[str, Array]) -> None:
     rank: int | None = None
-    for part, patterns in _PARTS[kind].items():
+    for part, patterns in KINDS[kind].parts.items():
         if part not in parts:
             raise DeltaError(f"{where}.{part}", "is missing", "", "The delta is incomplete; make it again.")
         got = parts[part].shape
@@ -432,8 +455,7 @@ def _check_finite(where: str, values: Array) -> None:
         raise DeltaError(where, "must hold finite numbers", "NaN or infinity")
 
 
-def _parameters(config: ModelConfig, change: Change) -> dict[str, dict[str, Array]]:
-    """Return checked values by parameter; see `_Step.parts`."""
+def _check_parameters(config: ModelConfig, change: Change) -> None:
     shapes = expected_shapes(config)
     for name, values in change.tensors.items():
         if name not in shapes:
@@ -443,13 +465,8 @@ def _parameters(config: ModelConfig, change: Change) -> dict[str, dict[str, Arra
         if values.shape != shapes[name]:
             raise DeltaError(f"delta {change.name}, {name}", f"must have shape {shapes[name]}", values.shape)
         _check_finite(f"delta {change.name}, {name}", values)
-    return {name: {"": values} for name, values in change.tensors.items()}
 
 
 def _bias_flag(linear: str) -> str:
     place = linear.split(".", 3)[3]  # after model.layers.i
     return next(flag for beginning, flag in _BIASES.items() if place.startswith(beginning))
-
-
-def _on_outputs(vector: Array) -> bool:
-    return int(vector.shape[1]) == 1

@@ -15,11 +15,11 @@ from ingle.core.config import to_table
 from ingle.core.digest import canonical_json, digest_file
 from ingle.core.errors import CheckpointError, ConfigError, HomeError, IngleError
 from ingle.core.files import atomic_file, os_errors, sync_folder, write_atomic
+from ingle.core.progress import Progress, silent
 from ingle.core.report import Event
 from ingle.engine.packs import (
     INFO,
     PackInfo,
-    Progress,
     Source,
     check_pack,
     is_outdated,
@@ -29,7 +29,6 @@ from ingle.engine.packs import (
     packed,
     packed_as,
     read_pack,
-    silent,
     source_tokenizer,
 )
 from ingle.home.base import read_base

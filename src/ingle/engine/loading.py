@@ -10,12 +10,13 @@ from ingle.core.delta import Delta
 from ingle.core.digest import digest_json
 from ingle.core.errors import DeltaError, IngleError
 from ingle.core.process import release_memory
+from ingle.core.progress import Progress, silent
 from ingle.engine.backend import Backend, Prefixed
 from ingle.engine.composite_sight import composite_sight
 from ingle.engine.cpu_backend import CpuBackend
 from ingle.engine.delta_kinds import VIRTUAL, additions_of, virtual_of
 from ingle.engine.language_model import LanguageModel, Painter, Seer
-from ingle.engine.packs import Progress, Source, cache_dtype, check_pack, kept_source, merged_checkpoint, read_pack, silent, warm
+from ingle.engine.packs import Source, cache_dtype, check_pack, kept_source, merged_checkpoint, read_pack, warm
 from ingle.engine.threads import Cores
 from ingle.engine.tools import style_of
 from ingle.engine.tryout import warm_apart

@@ -20,6 +20,7 @@ from ingle.core.digest import digest_bytes, digest_file, digest_json
 from ingle.core.errors import CheckpointError, ConfigError
 from ingle.core.files import atomic_file, sweep_unfinished, write_atomic
 from ingle.core.process import file_lock
+from ingle.core.progress import Counted, Progress, silent
 from ingle.core.spec import ModelConfig
 from ingle.core.state import StateLayout
 from ingle.engine.composite_sight import sight_kernels
@@ -42,8 +43,6 @@ Format = Literal["auto", "int4", "int8", "bf16", "fp32"]
 """`auto` keeps the file's blocks where a kernel multiplies them without loss (`kernels.panels.LOSSLESS`), else int8. A matrix with a merged
 delta becomes int8, one scale per row."""
 Array = npt.NDArray[Any]
-Packed = Callable[[int, int], None]
-"""Gets the tensors that are packed, of how many."""
 INFO = "pack.json"
 """Name of the description."""
 _SEAL = "digest"
@@ -112,7 +111,7 @@ def _sublayers(config: ModelConfig) -> dict[str, bool]:
 
 
 def pack_checkpoint(
-    checkpoint: Checkpoint, base_digest: str, format_: str, folder: Path, progress: Packed = lambda _done, _all: None,
+    checkpoint: Checkpoint, base_digest: str, format_: str, folder: Path, progress: Counted = silent,
     words: Mapping[str, bytes] = MappingProxyType({}),
 ) -> PackInfo:  # fmt: skip
     """Write the matrices and `words` (the tokenizer's files), then `pack.json`, without which a pack doesn't count.
@@ -132,7 +131,7 @@ def pack_checkpoint(
 
 def packed_as(
     checkpoint: Checkpoint, base_digest: str, format_: str, write: Callable[[bytes], object] = lambda _data: None,
-    progress: Packed = lambda _done, _all: None, words: Mapping[str, bytes] = MappingProxyType({}),
+    progress: Counted = silent, words: Mapping[str, bytes] = MappingProxyType({}),
 ) -> PackInfo:  # fmt: skip
     """Return the description of a pack, and write its matrices piece by piece; without `write`, only compute it."""
     hasher, places, offset = hashlib.sha256(), {}, 0
@@ -295,14 +294,6 @@ def kept_as_stored(tensor: Tensor, format_: str) -> bool:
 # A kept model's weights for serving: its files, its deltas' roles, and packs of both.
 # Mergeable deltas are merged in float32 into the pack; the base's files are never written. A merged matrix has no 4-bit blocks that could
 # be kept without loss, so the format `auto` packs it in 8 bits, as it does with floating-point weights. Other matrices keep their blocks.
-
-
-Progress = Callable[[str, int, int], None]
-"""Gets the present work, how much of it is done, and of how much."""
-
-
-def silent(_what: str, _done: int, _all: int) -> None:
-    """Show nothing."""
 
 
 @dataclass(frozen=True, slots=True)

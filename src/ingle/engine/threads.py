@@ -1,6 +1,5 @@
 """Threads that run one kernel together, and the number of them that a step may use."""
 
-import os
 import threading
 import weakref
 from collections.abc import Callable
@@ -9,6 +8,8 @@ from queue import SimpleQueue
 
 import numpy as np
 import numpy.typing as npt
+
+from ingle.core.process import usable_cores
 
 # How many threads a step takes while other programs want the cores too: measured, a few steps at a time.
 # Threads meet two hundred times a step. Where one of them waits for its turn on a core, all wait, and fewer threads are faster. Whether
@@ -124,11 +125,6 @@ Job = tuple[Callable[..., None], tuple[int, ...]]
 
 _MANY_ROWS = 32
 """Rows from which on a step is taken for one that reads prompts."""
-
-
-def usable_cores() -> int:
-    """Return the number of cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class Cores:

@@ -9,15 +9,14 @@ import numpy as np
 from ingle.core.digest import digest_json
 from ingle.core.energy import Energy
 from ingle.core.errors import ConfigError
+from ingle.core.progress import FetchProgress, Progress, silent
 from ingle.core.report import Event, Fact, Report
-from ingle.home.fetch import FetchProgress, silent
 from ingle.home.place import Home
 from ingle.measure.figures import SURE
 from ingle.measure.intervals import Difference, Floats, Interval, change, farther_from, holm, mcnemar, paired_bootstrap
 from ingle.measure.measuring import Options, SuiteResult, run_suite
 from ingle.measure.measuring import event_of as suite_event
-from ingle.measure.subjects import Progress, Row, Subject
-from ingle.measure.subjects import silent as unheard
+from ingle.measure.subjects import Row, Subject
 from ingle.measure.suites import SUITES, find_suite
 
 FULL = dict.fromkeys(("crows-pairs", "stereoset-intra", "stereoset-inter", "wino-pronouns", "bbq", "names"), 0)
@@ -82,7 +81,7 @@ class Shift:
 
 
 def run_suites(
-    home: Home, subject: Subject, items: Mapping[str, int], seed: int = 0, progress: Progress = unheard, fetching: FetchProgress = silent
+    home: Home, subject: Subject, items: Mapping[str, int], seed: int = 0, progress: Progress = silent, fetching: FetchProgress = silent
 ) -> tuple[SuiteResult, ...]:  # fmt: skip
     """Measure suites about people, each on so many items (0 = all). Items that were finished before are not asked again.
 

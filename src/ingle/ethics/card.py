@@ -5,18 +5,17 @@ the facts that answer it (ethics/facts.py). So a card holds facts, and "not meas
 the model that nobody measured or stated, and never a judgement whether a law is met.
 """
 
-import importlib
-import pkgutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from ingle.core import registry
 from ingle.core.config import to_table
 from ingle.core.digest import digest_json
-from ingle.core.errors import ConfigError
 from ingle.ethics.facts import FINDERS, CardFact, Sources, found, missing
 from ingle.home.owner import OwnerUse
 
+CARDS = "ingle.ethics.cards"
 NOT_ADVICE = "Evidence for each clause, from this home's records. Not legal advice, and no statement that any clause is met."
 
 
@@ -70,16 +69,13 @@ class Card:
 
 def kinds() -> list[str]:
     """Return the names of all cards, as `--as` takes them."""
-    import ingle.ethics.cards as folder
-
-    return sorted(module.name.replace("_", "-") for module in pkgutil.iter_modules(folder.__path__))
+    return [name.replace("_", "-") for name in registry.names(CARDS)]
 
 
 def card_file(kind: str) -> Any:
     """Return a card's file. Raises ConfigError with the cards there are."""
-    if kind not in kinds():
-        raise ConfigError("--as", f"must be one of {', '.join(kinds())}", kind)
-    return importlib.import_module(f"ingle.ethics.cards.{kind.replace('-', '_')}")
+    registry.check_known(kind, kinds(), "--as")
+    return registry.modules(CARDS)[kind.replace("-", "_")]
 
 
 def fill(kind: str, sources: Sources) -> Card:

@@ -11,7 +11,6 @@ Beside them, questions that a text doesn't answer, and the same with a sentence 
 isn't. No sentence is taken from a suite; names are those that no suite measures with.
 """
 
-import difflib
 import random
 import re
 import tomllib
@@ -21,7 +20,7 @@ from functools import cache
 from pathlib import Path
 from typing import Literal
 
-from ingle.core.errors import ConfigError
+from ingle.core import registry
 
 Make = Callable[[random.Random], "Counterfactual"]
 Kind = Literal["attribute", "person", "next", "name", "untold", "told"]
@@ -221,9 +220,7 @@ def _question(draw: random.Random, told: bool) -> Counterfactual:
 def check_groups(groups: Sequence[str]) -> None:
     """Raise ConfigError for a group that has no words here."""
     for group in groups:
-        if group not in GROUPS:
-            close = difflib.get_close_matches(group, GROUPS, n=1)
-            raise ConfigError("groups", "must be known", group, f"Did you mean {close[0]}?" if close else f"Known: {', '.join(GROUPS)}.")
+        registry.check_known(group, GROUPS, "groups", "must be known")
 
 
 def _form(line: str) -> str:

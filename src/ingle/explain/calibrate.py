@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from ingle.core.config import from_table, to_table
 from ingle.core.digest import digest_json
 from ingle.core.errors import Interrupted
+from ingle.core.progress import Progress
 from ingle.engine.answer import answer
 from ingle.engine.language_model import LanguageModel
 from ingle.explain.cause import AnswerSpan, Cause, OutOfTime, Reader, SureSignals, Variation
@@ -23,7 +24,7 @@ from ingle.explain.sentences import without
 from ingle.explain.sure import kind_of, looked_at
 from ingle.explain.why import SHOWN, differs
 from ingle.home.place import Home
-from ingle.measure.subjects import Finished, Passing, Progress, Row
+from ingle.measure.subjects import Finished, Passing, Row
 
 LABEL = "sure"
 

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 
 from ingle.core.media import Vectors
 from ingle.core.message import Request
+from ingle.core.progress import Progress, silent
 from ingle.engine.answer import write
 from ingle.engine.language_model import AnswerPlace, LanguageModel, ReadyPrompt, places
 from ingle.engine.scoring import score
@@ -20,7 +21,7 @@ def _never() -> bool:
 def direct_reader(
     stopped: Callable[[], bool] = _never,
     answer: Write | None = None,
-    progress: Callable[[str, int, int], None] = lambda _what, _done, _of: None,
+    progress: Progress = silent,
 ) -> Reader:
     """Return the reader. `stopped`: asked before every step; when it is true, OutOfTime is raised. `answer`: None = without guards."""
 

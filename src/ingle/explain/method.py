@@ -4,13 +4,13 @@ The file holds `propose(falls, answer, seed)`, which returns a number for each s
 answer rests on it. A method only proposes. What is shown was proved by really leaving it out (explain/prove.py).
 """
 
-import importlib
-import pkgutil
 from typing import Protocol
 
-from ingle.core.errors import ConfigError
+from ingle.core import registry
 from ingle.explain.cause import Nats
 from ingle.explain.effects import Falls
+
+METHODS = "ingle.explain.methods"
 
 
 class Propose(Protocol):
@@ -23,14 +23,10 @@ class Propose(Protocol):
 
 def methods() -> list[str]:
     """Return the names of all methods."""
-    import ingle.explain.methods as folder
-
-    return sorted(module.name for module in pkgutil.iter_modules(folder.__path__))
+    return registry.names(METHODS)
 
 
 def method(name: str) -> Propose:
     """Return the method of that name. Raises ConfigError with the names there are."""
-    if name not in methods():
-        raise ConfigError("method", f"must be auto or one of {', '.join(methods())}", name)
-    propose: Propose = importlib.import_module(f"ingle.explain.methods.{name}").propose
+    propose: Propose = registry.find(METHODS, name, "method", "must be auto or a known method").propose
     return propose

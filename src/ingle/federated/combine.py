@@ -5,18 +5,18 @@ out in whole numbers, or number by number, so that every home that checks comes 
 The result is told as the sum that as many equal updates would have: judged, signed and followed like a secure sum.
 """
 
-import importlib
-import pkgutil
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from ingle.core.errors import ConfigError, FederatedError, counted
+from ingle.core import registry
+from ingle.core.errors import FederatedError, counted
 from ingle.federated.exact import exact_dot, shorter
 from ingle.federated.quantise import Grid, Whole
 
+RULES = "ingle.federated.rules"
 Rows = npt.NDArray[np.int64]
 """Updates [homes, numbers] in parts of a step of the grid: FINE of them are one step."""
 Mean = npt.NDArray[np.float64]
@@ -43,17 +43,12 @@ class Rule(Protocol):
 
 def rule_names() -> list[str]:
     """Return the names of all rules."""
-    import ingle.federated.rules as folder
-
-    return sorted(module.name for module in pkgutil.iter_modules(folder.__path__))
+    return registry.names(RULES)
 
 
 def find_rule(name: str) -> Rule:
     """Return the rule of that name. Raises ConfigError with the known ones."""
-    if name not in (known := rule_names()):
-        raise ConfigError("rule", f"must be one of {', '.join(known)}", name)
-    module: Any = importlib.import_module(f"ingle.federated.rules.{name}")
-    rule: Rule = module
+    rule: Rule = registry.find(RULES, name, "rule")
     return rule
 
 

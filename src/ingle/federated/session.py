@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from ingle.core.errors import FederatedError
+from ingle.core.progress import silent
 from ingle.federated.at_home import Taking
 from ingle.federated.coordinate import Complaint, EndedRound, gather, run_round
 from ingle.federated.kept_rounds import missed
@@ -22,21 +23,17 @@ FAR = 1 << 20
 """A home that says it is more rounds ahead than this is not believed."""
 
 
-def nobody(*_: object) -> None:
-    """Do nothing: the callback for whoever doesn't listen."""
-
-
 @dataclass(frozen=True, slots=True)
 class SessionWatch:
     """Callbacks that hear how a federation goes."""
 
-    joined: Callable[[tuple[int, ...]], object] = nobody
+    joined: Callable[[tuple[int, ...]], object] = silent
     """Hears the seats of the homes that are there."""
-    began: Callable[[int, int], object] = nobody
+    began: Callable[[int, int], object] = silent
     """Hears a round's number, and how many were accepted before it."""
-    ended: Callable[[EndedRound], object] = nobody
+    ended: Callable[[EndedRound], object] = silent
     """Hears how a round ended."""
-    complain: Complaint = nobody
+    complain: Complaint = silent
     """Hears what was wrong with a home's answer."""
 
 

@@ -4,14 +4,13 @@ The file holds `Limits`, a frozen dataclass with a default for every field, and 
 need other limits than the defaults name them in their own files (core/makers).
 """
 
-import difflib
-import importlib
-import pkgutil
 from typing import Any, Protocol
 
-from ingle.core.errors import ConfigError
+from ingle.core import registry
 from ingle.gate.finding import Finding
 from ingle.gate.trial import Trial
+
+CHECKS = "ingle.gate.checks"
 
 
 class Check(Protocol):
@@ -30,24 +29,10 @@ class Check(Protocol):
 
 def names() -> list[str]:
     """Names of all checks, in the order in which they are run: alphabetically."""
-    import ingle.gate.checks as folder
-
-    return sorted(module.name for module in pkgutil.iter_modules(folder.__path__))
+    return registry.names(CHECKS)
 
 
 def find_check(name: str) -> Check:
     """Return the check of that name. Raises ConfigError with the known ones."""
-    known = names()
-    if name not in known:
-        close = difflib.get_close_matches(name, known, n=1)
-        raise ConfigError(
-            "policy", f"There is no check {name}", "", f"Did you mean {close[0]}?" if close else f"Known: {', '.join(known)}."
-        )
-    module: Any = importlib.import_module(f"ingle.gate.checks.{name}")
-    check: Check = module
+    check: Check = registry.find(CHECKS, name, "policy", f"There is no check {name}", "")
     return check
-
-
-def title(name: str) -> str:
-    """Title of a check, one line."""
-    return (importlib.import_module(f"ingle.gate.checks.{name}").__doc__ or "").split("\n")[0]

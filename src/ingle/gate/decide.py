@@ -13,9 +13,9 @@ from ingle.core.delta import Delta
 from ingle.core.digest import digest_bytes
 from ingle.core.errors import Refused
 from ingle.core.maker import find_maker
+from ingle.core.progress import Progress, silent
 from ingle.core.report import Event, Fact, Sink
 from ingle.engine.loading import Opener
-from ingle.engine.packs import silent
 from ingle.gate.check import find_check, names
 from ingle.gate.finding import Decision, Finding
 from ingle.gate.policy import Policy
@@ -25,7 +25,6 @@ from ingle.home.deltas import put_delta, refuse_taken_delta, report_bytes
 from ingle.home.kept import Kept, sweep_packs
 from ingle.home.place import Home
 from ingle.home.staging import discard
-from ingle.measure.subjects import Progress
 
 VERSION = 1
 ACCEPT, REFUSE = "gate.accept", "gate.refuse"
@@ -34,12 +33,9 @@ STRENGTHS = (0.7, 0.5, 0.3)
 _MOST_TEXT = 250
 
 
-def _nobody(_: object) -> None: ...
-
-
 def admit(
     home: Home, kept: Kept, candidate: Candidate, maker: str, policy: Policy, probes: Probes = Probes(), force: bool = False,  # noqa: B008
-    sink: Sink = _nobody, opener: Opener | None = None, stopped: Callable[[], bool] = never, progress: Progress = silent,
+    sink: Sink = silent, opener: Opener | None = None, stopped: Callable[[], bool] = never, progress: Progress = silent,
 ) -> Decision:  # fmt: skip
     """Measure a candidate on the kept model that it was made for; keep it as a delta if every check passes, or with `force`.
 
@@ -78,8 +74,8 @@ def judge(trial: Trial, policy: Policy, maker: str) -> tuple[Finding, ...]:
 
 
 def admission(
-    home: Home, kept: Kept, maker: str, policy: Policy, force: bool = False, sink: Sink = _nobody,
-    say: Callable[[str], None] = _nobody, progress: Progress = silent,
+    home: Home, kept: Kept, maker: str, policy: Policy, force: bool = False, sink: Sink = silent,
+    say: Callable[[str], None] = silent, progress: Progress = silent,
 ) -> Admit:  # fmt: skip
     """Return a function that admits a candidate, or raises Refused with all reasons. `say` hears what --force overruled."""
 

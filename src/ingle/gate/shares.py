@@ -15,12 +15,13 @@ import numpy.typing as npt
 from ingle.core.digest import digest_json
 from ingle.core.errors import ConfigError
 from ingle.core.message import Request
+from ingle.core.progress import Progress
 from ingle.core.report import Report
 from ingle.gate.probes import harmful
 from ingle.gate.trial import Trial
 from ingle.home.place import Home
 from ingle.measure.intervals import Difference, paired_bootstrap
-from ingle.measure.subjects import Finished, ItemPlan, Progress, Row, Subject, gather
+from ingle.measure.subjects import Finished, ItemPlan, Row, Subject, gather
 from ingle.robustness.refusing import shares
 from ingle.safety.judge import load_judge
 

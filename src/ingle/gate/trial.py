@@ -9,14 +9,15 @@ from functools import cached_property
 from ingle.core.candidate import Candidate
 from ingle.core.errors import IngleError, Interrupted
 from ingle.core.message import Request
+from ingle.core.progress import Progress, silent
 from ingle.engine.language_model import LanguageModel
 from ingle.engine.loading import Opener
-from ingle.engine.packs import Source, candidate_source, kept_source, silent
+from ingle.engine.packs import Source, candidate_source, kept_source
 from ingle.gate.probes import ProbeQuestion, Probes
 from ingle.home.deltas import LESSON
 from ingle.home.kept import Kept
 from ingle.home.place import Home
-from ingle.measure.subjects import Finished, ItemPlan, Passing, Progress, Row, Subject, gather
+from ingle.measure.subjects import Finished, ItemPlan, Passing, Row, Subject, gather
 from ingle.tuning.kept_model import subject_of
 
 

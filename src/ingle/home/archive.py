@@ -23,6 +23,7 @@ from ingle.core.config import from_table, to_table
 from ingle.core.digest import canonical_json, digest_bytes
 from ingle.core.errors import ConfigError, HomeError
 from ingle.core.files import os_errors
+from ingle.core.progress import FetchProgress
 
 MANIFEST, FOLDER, FORMAT = "manifest.json", "home/", "ingle-backup-1"
 DATABASE = "ingle.db"
@@ -50,9 +51,6 @@ _MOST_MANIFEST_BYTES = 64 << 20
 _BLOCK_BYTES = 4 << 20
 _UNKNOWN = "0" * 64
 _CURE = "It is damaged, or `ingle backup` did not make it; use another one."
-
-Progress = Callable[[str, int, int | None], None]
-"""Gets what is being done, the bytes done, and those of all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +100,7 @@ def describe_folder(root: Path, made_at: str) -> BackupManifest:
     return BackupManifest(FORMAT, made_at, files)
 
 
-def write_archive(file: BinaryIO, root: Path, manifest: BackupManifest, progress: Progress) -> BackupManifest:
+def write_archive(file: BinaryIO, root: Path, manifest: BackupManifest, progress: FetchProgress) -> BackupManifest:
     """Write an archive of the files that the manifest names, and return the manifest with their digests. Raises HomeError."""
     at = int(datetime.fromisoformat(manifest.made_at).timestamp())
     files, done = list[ArchivedFile](), 0
@@ -131,7 +129,7 @@ def read_manifest(file: BinaryIO, name: str) -> BackupManifest:
         return _read_manifest(tar)
 
 
-def read_archive(file: BinaryIO, name: str, into: Path | None, progress: Progress) -> BackupManifest:
+def read_archive(file: BinaryIO, name: str, into: Path | None, progress: FetchProgress) -> BackupManifest:
     """Read an archive, every byte checked, and write its files below `into` (None = nowhere). `name` is for messages.
 
     Raises HomeError at the first thing that is not as the manifest says, or if the disk refuses.
@@ -172,7 +170,7 @@ def _read_file(tar: tarfile.TarFile, one: ArchivedFile, into: Path | None, progr
         raise _Unfit(f"{one.path} is not as it was kept")
 
 
-def _beyond(progress: Progress, label: str, done: int, total: int) -> Callable[[int], None]:
+def _beyond(progress: FetchProgress, label: str, done: int, total: int) -> Callable[[int], None]:
     return lambda nbytes: progress(label, done + nbytes, total)
 
 

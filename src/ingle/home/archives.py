@@ -17,9 +17,10 @@ from typing import IO
 from ingle.core.digest import digest_file
 from ingle.core.errors import PullError
 from ingle.core.files import os_errors
+from ingle.core.progress import FetchProgress, silent
 from ingle.home.catalogue import Archive
 from ingle.home.debian_descriptions import apt_proxy
-from ingle.home.fetch import FetchProgress, Remote, fetch, make_opener, need_space, silent
+from ingle.home.fetch import Remote, fetch, make_opener, need_space
 from ingle.home.npm import bring_npm
 from ingle.home.place import Home
 

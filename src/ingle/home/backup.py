@@ -17,7 +17,8 @@ from pathlib import Path
 
 from ingle.core.errors import ConfigError, HomeError
 from ingle.core.files import atomic_file, os_errors, sweep_unfinished, write_atomic
-from ingle.home.archive import KEPT, MADE_AGAIN, BackupManifest, Progress, describe_folder, read_archive, write_archive
+from ingle.core.progress import FetchProgress
+from ingle.home.archive import KEPT, MADE_AGAIN, BackupManifest, describe_folder, read_archive, write_archive
 from ingle.home.base import verify_base
 from ingle.home.database import is_in_file, snapshot
 from ingle.home.deltas import LOCK, verify_delta
@@ -47,7 +48,7 @@ class BackedUp:
 
 
 def back_up(
-    home: Home, path: Path, verify: Verify, progress: Progress, waiting: Callable[[str], None] = lambda _: None,
+    home: Home, path: Path, verify: Verify, progress: FetchProgress, waiting: Callable[[str], None] = lambda _: None,
     locks: Sequence[str] = (), replace: bool = False,
 ) -> BackedUp:  # fmt: skip
     """Write a backup of the home to the file `path`, for its owner alone, and return it once every byte was read back.
@@ -85,7 +86,7 @@ def back_up(
     return BackedUp(path, manifest, facts, models, tuple(unknown))
 
 
-def check_home(home: Home, database_url: str, verify: Verify, progress: Progress, cure: str) -> int:
+def check_home(home: Home, database_url: str, verify: Verify, progress: FetchProgress, cure: str) -> int:
     """Verify everything in a home that nobody else uses, and return the number of its facts. Raises HomeError, LedgerError."""
     if found := list(problems(home, progress)):
         more = f"; and {len(found) - 1} more" if len(found) > 1 else ""
@@ -93,7 +94,7 @@ def check_home(home: Home, database_url: str, verify: Verify, progress: Progress
     return verify(database_url, home.keys)
 
 
-def problems(home: Home, progress: Progress) -> Iterator[str]:
+def problems(home: Home, progress: FetchProgress) -> Iterator[str]:
     """Yield what is wrong with the files of models and deltas, every byte read."""
     damaged = list[str]()
     models = list_kept(home, lambda name, _error: damaged.append(f"the file of model {name} can't be read"))
@@ -110,7 +111,7 @@ def problems(home: Home, progress: Progress) -> Iterator[str]:
             yield f"delta {digest[:12]} is not as it was kept"
 
 
-def _take(home: Home, copy: Home, inside: bool, progress: Progress) -> None:
+def _take(home: Home, copy: Home, inside: bool, progress: FetchProgress) -> None:
     """Copy everything kept, while nothing is added to it or removed."""
     for _ in range(_TRIES):
         keys = _keys(home)

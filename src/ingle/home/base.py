@@ -1,7 +1,6 @@
 """Bases: a model's original files, stored under the digest of their contents and never written again."""
 
 import json
-from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,6 +10,7 @@ from ingle.core.config import from_table, to_table
 from ingle.core.digest import canonical_json, digest_file, digest_json
 from ingle.core.errors import ConfigError, HomeError
 from ingle.core.files import os_errors, write_atomic
+from ingle.core.progress import FetchProgress, silent
 from ingle.home.kept_file import KeptFile
 from ingle.home.lean import LEAN, read_lean
 from ingle.home.place import Home
@@ -129,9 +129,7 @@ def is_whole(home: Home, base: Base) -> bool:
         return False
 
 
-def verify_base(
-    home: Home, digest: str, progress: Callable[[str, int, int | None], None] = lambda _label, _done, _total: None
-) -> list[FileFault]:
+def verify_base(home: Home, digest: str, progress: FetchProgress = silent) -> list[FileFault]:
     """Read every byte of a base again and return the files that have changed; empty = all well. Of a lean base, what it has instead of
     its file is read; `engine.lean_base.fault` makes the file again.
 
@@ -156,7 +154,7 @@ def verify_base(
     return faults + [FileFault(name, "added", "nothing", "a file that was not there") for name in added]
 
 
-def _digest_with_progress(path: Path, file: KeptFile, progress: Callable[[str, int, int | None], None]) -> str:
+def _digest_with_progress(path: Path, file: KeptFile, progress: FetchProgress) -> str:
     done = 0
 
     def step(nbytes: int) -> None:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from ingle.core.digest import digest_bytes, plain_json
 from ingle.core.errors import DamagedError, HomeError, RequestError
 from ingle.core.files import how_to_install, os_errors
+from ingle.core.progress import Counted, silent
 
 if TYPE_CHECKING:
     import psycopg
@@ -194,7 +195,7 @@ def scrub(engine: "Engine") -> bool:
     return not still_read
 
 
-def snapshot(url: str, target: Path, progress: Callable[[int, int], None] = lambda _done, _total: None) -> None:
+def snapshot(url: str, target: Path, progress: Counted = silent) -> None:
     """Copy an SQLite database as it is at one moment to a new file, while others go on reading and writing. `progress`: bytes, of all.
 
     Raises HomeError if it can't be read or written, or is damaged.

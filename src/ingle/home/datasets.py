@@ -5,8 +5,8 @@ from pathlib import Path
 
 from ingle.core.digest import digest_file
 from ingle.core.errors import NotKept
+from ingle.core.progress import FetchProgress, silent
 from ingle.home.catalogue import CatalogueEntry
-from ingle.home.fetch import FetchProgress, silent
 from ingle.home.kept_file import KeptFile
 from ingle.home.place import Home
 from ingle.home.staging import staging

@@ -19,7 +19,8 @@ from ingle.core.config import from_table, to_table
 from ingle.core.digest import canonical_json, digest_file
 from ingle.core.errors import ConfigError, HomeError, PullError
 from ingle.core.files import os_errors, write_atomic
-from ingle.home.fetch import FetchProgress, Remote, fetch, make_opener, need_space, silent
+from ingle.core.progress import FetchProgress, silent
+from ingle.home.fetch import Remote, fetch, make_opener, need_space
 from ingle.home.place import Home
 
 _SUFFIXES = (".xz", ".bz2", ".gz")

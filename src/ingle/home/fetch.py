@@ -11,12 +11,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
-from typing import BinaryIO, Protocol
+from typing import BinaryIO
 from urllib.parse import urlsplit
 
 from ingle.core.digest import digest_file
 from ingle.core.errors import PullError
 from ingle.core.files import os_errors
+from ingle.core.progress import FetchProgress, silent
 
 BLOCK_BYTES = 1 << 20
 ATTEMPTS = 5
@@ -38,16 +39,6 @@ class DownloadRefused(PullError):
 
 class WrongBytes(PullError):
     """The received file has the wrong contents."""
-
-
-class FetchProgress(Protocol):
-    """Gets the progress of a file. `total_bytes` is None when nobody knows."""
-
-    def __call__(self, label: str, done_bytes: int, total_bytes: int | None) -> None: ...
-
-
-def silent(label: str, done_bytes: int, total_bytes: int | None) -> None:
-    """Show nothing."""
 
 
 @dataclass(frozen=True, slots=True)

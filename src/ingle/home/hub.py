@@ -7,7 +7,8 @@ from pathlib import Path
 
 from ingle.core.errors import PullError
 from ingle.core.files import os_errors
-from ingle.home.fetch import FetchProgress, Remote, fetch, make_opener, need_space
+from ingle.core.progress import FetchProgress
+from ingle.home.fetch import Remote, fetch, make_opener, need_space
 from ingle.home.kept_file import KeptFile
 from ingle.home.source import COMPANIONS, INDEX, HubSource, choose_files
 

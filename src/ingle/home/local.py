@@ -5,8 +5,9 @@ from pathlib import Path
 
 from ingle.core.digest import digest_file
 from ingle.core.errors import PullError
+from ingle.core.progress import FetchProgress
 from ingle.home.base import Base, base_digest
-from ingle.home.fetch import FetchProgress, copy_file, need_space
+from ingle.home.fetch import copy_file, need_space
 from ingle.home.kept_file import KeptFile
 from ingle.home.source import INDEX, LocalSource, choose_files
 

@@ -6,8 +6,9 @@ from pathlib import Path
 
 from ingle.core.digest import digest_file
 from ingle.core.errors import PullError
+from ingle.core.progress import FetchProgress
 from ingle.home.catalogue import Archive
-from ingle.home.fetch import FetchProgress, WrongBytes
+from ingle.home.fetch import WrongBytes
 
 _CURE = "Check the network and npm's settings (`npm config list`)."
 

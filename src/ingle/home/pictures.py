@@ -20,9 +20,9 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from ingle.core.errors import NotKept, PullError
+from ingle.core.progress import FetchProgress, silent
 from ingle.home.archives import archive_file, members
 from ingle.home.catalogue import Archive
-from ingle.home.fetch import FetchProgress, silent
 from ingle.home.place import Home
 
 

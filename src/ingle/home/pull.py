@@ -8,9 +8,9 @@ from pathlib import Path
 from ingle.core.digest import digest_bytes
 from ingle.core.errors import NotKept
 from ingle.core.files import sync_folder
+from ingle.core.progress import FetchProgress, silent
 from ingle.home.base import Base, describe_base, is_whole, list_bases, read_base, write_base
 from ingle.home.catalogue import CatalogueEntry
-from ingle.home.fetch import FetchProgress, silent
 from ingle.home.hub import Snapshot, bring_from_hub, resolve
 from ingle.home.hub_models import ON_HUB
 from ingle.home.kept import Kept, adopt, get_kept, keep, refuse_taken

@@ -11,8 +11,9 @@ from typing import IO
 
 from ingle.core.errors import PullError
 from ingle.core.files import os_errors, sync_folder
+from ingle.core.progress import FetchProgress
 from ingle.home.base import Base, describe_base, read_base, write_base
-from ingle.home.fetch import BLOCK_BYTES, FetchProgress, WrongBytes, need_space
+from ingle.home.fetch import BLOCK_BYTES, WrongBytes, need_space
 from ingle.home.npm import bring_npm
 from ingle.home.part_catalogue import PartEntry, PartFile
 from ingle.home.parts import adopt_part, is_kept, list_parts

@@ -9,7 +9,8 @@ from pathlib import Path
 from ingle.core.digest import digest_file
 from ingle.core.errors import HomeError
 from ingle.core.files import os_errors, sync_folder
-from ingle.home.archive import KEPT, BackupManifest, Progress, read_archive, read_manifest
+from ingle.core.progress import FetchProgress
+from ingle.home.archive import KEPT, BackupManifest, read_archive, read_manifest
 from ingle.home.backup import BACKUP_LOCK, Verify, check_home
 from ingle.home.database import is_in_file
 from ingle.home.kept import list_kept
@@ -32,7 +33,7 @@ class Restored:
 
 
 def restore(
-    home: Home, path: Path, verify: Verify, progress: Progress, waiting: Callable[[str], None] = lambda _: None, digest: str = ""
+    home: Home, path: Path, verify: Verify, progress: FetchProgress, waiting: Callable[[str], None] = lambda _: None, digest: str = ""
 ) -> Restored:
     """Bring the backup in the file `path` back into a home that is empty or missing. `digest`: the one that the backup must have.
 
@@ -59,7 +60,7 @@ def restore(
     return Restored(manifest, facts, models)
 
 
-def _check(home: Home, copy: Home, manifest: BackupManifest, verify: Verify, progress: Progress) -> int | None:
+def _check(home: Home, copy: Home, manifest: BackupManifest, verify: Verify, progress: FetchProgress) -> int | None:
     inside = manifest.has_database
     if inside and home.other_database:
         cure = "Unset it to use the database of the backup."

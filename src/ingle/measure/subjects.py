@@ -13,6 +13,7 @@ from ingle.core.digest import digest_json
 from ingle.core.errors import Interrupted, KernelError, RequestError
 from ingle.core.files import os_errors
 from ingle.core.message import Request
+from ingle.core.progress import Progress, silent
 from ingle.home.place import Home
 from ingle.measure.data_sets import Question
 from ingle.measure.intervals import Floats
@@ -129,10 +130,6 @@ class Passing:
 # Gathering of results: finished items come from the cache, the model is asked for the rest, and each is kept as soon as it is there.
 
 
-Progress = Callable[[str, int, int], None]
-"""Hears the label of the measurement, how many items are done, and how many there are."""
-
-
 @dataclass(frozen=True, slots=True)
 class ItemPlan:
     """One item, made ready: the questions to the model, and what is noted of its answer. Either `tasks` or a `request`."""
@@ -148,10 +145,6 @@ class ItemPlan:
     request: Request | None = None
     said: Callable[[str], Row] | None = None
     """Makes the row from the answer to `request`; without it the row holds the answer's text."""
-
-
-def silent(_label: str, _done: int, _all: int) -> None:
-    """Report no progress."""
 
 
 def gather(

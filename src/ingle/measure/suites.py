@@ -4,15 +4,15 @@ Each data set is split by document, by a fixed hash. Suites measure on `held_out
 the same task (`training_rows`). The readers' docstrings tell the quirks of each data set.
 """
 
-import difflib
 import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
 
+from ingle.core import registry
 from ingle.core.errors import ConfigError, NotKept
-from ingle.home.fetch import FetchProgress, silent
+from ingle.core.progress import FetchProgress, silent
 from ingle.home.place import Home
 from ingle.measure import data_sets
 from ingle.measure.data_sets import PMI, SUM, Exercise, Pair, Question, Text, part
@@ -251,9 +251,7 @@ SUITES = {
 def find_suite(name: str) -> Suite:
     """Return the suite of that name. Raises NotKept with the known names."""
     if name not in SUITES:
-        close = difflib.get_close_matches(name, SUITES, n=1)
-        cure = f"Did you mean {close[0]}?" if close else f"Known: {', '.join(SUITES)}."
-        raise NotKept(f"suite {name}", "is not known", "", cure)
+        raise NotKept(f"suite {name}", "is not known", "", registry.did_you_mean(name, SUITES))
     return SUITES[name]
 
 

@@ -8,7 +8,6 @@
 | model.layers.… | a low-rank addition that acts while the model paints, and only then: as in the kind `lora` |
 """
 
-import os
 import re
 import threading
 from collections.abc import Mapping, Sequence
@@ -20,6 +19,7 @@ import numpy.typing as npt
 
 from ingle.core.errors import DeltaError, ShapeError
 from ingle.core.media import Picture
+from ingle.core.process import usable_cores
 from ingle.kernels import conv_layout as at
 from ingle.kernels.jit import kernel
 
@@ -231,8 +231,7 @@ class Network:
 
         Raises ShapeError for another.
         """
-        usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        self._threads = max(1, min(threads or usable, MOST_THREADS))
+        self._threads = max(1, min(threads or usable_cores(), MOST_THREADS))
         self._side, self._channels, self._lock = side, channels, threading.Lock()
         for number, one in enumerate(convolutions):
             if number and not one.depthwise and one.weight.shape[-1] > 1:

@@ -3,7 +3,6 @@
 `python -P -m ingle.media.speech_worker`. It opens each ear and voice when it is first asked for, and ends with its standard input.
 """
 
-import os
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import numpy as np
 
 from ingle.core.apart import Answer, answer_calls
 from ingle.core.config import to_table
+from ingle.core.process import usable_cores
 from ingle.media.ears.whisper import Whisper, open_whisper
 from ingle.media.mouths.kokoro import Kokoro, open_kokoro
 from ingle.media.mouths.piper import MODEL as PIPER
@@ -52,8 +52,7 @@ def _mouth(folder: str, phonemes: str) -> Piper | Kokoro:
 
 
 def _threads() -> int:
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(_MOST_THREADS, usable)
+    return min(_MOST_THREADS, usable_cores())
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from ingle.core.errors import CheckpointError, ConfigError
 from ingle.core.files import atomic_file, os_errors, sync_file, sync_folder, write_atomic
+from ingle.core.progress import Counted, silent
 from ingle.core.spec import ModelConfig, Rope, Ways
 from ingle.kernels import formats
 from ingle.model.family import whole_of
@@ -45,7 +46,7 @@ def save_hf(folder: Path, config: ModelConfig, tensors: Mapping[str, Array], tok
 
 def write_hf(
     folder: Path, config: ModelConfig, tensor: Callable[[str], Array], dtype: Dtype, tokenizer: Tokenizer | None = None,
-    progress: Callable[[int, int], None] = lambda _done, _all: None, own: bool = False,
+    progress: Counted = silent, own: bool = False,
 ) -> None:  # fmt: skip
     """Do `save_hf` with tensors that are made on demand, one at a time. Raises the same, also for a number that is too large.
 
@@ -147,7 +148,7 @@ class _Entry:
 
 def write_gguf(
     path: Path, config: ModelConfig, tensor: Callable[[str], Array], kind: GGUFKind, words: Mapping[str, Any], name: str,
-    progress: Callable[[int, int], None] = lambda _done, _all: None, stored: Callable[[str], Tensor | None] = lambda _name: None,
+    progress: Counted = silent, stored: Callable[[str], Tensor | None] = lambda _name: None,
 ) -> None:  # fmt: skip
     """Write the file, whole or not at all. `tensor` returns float32 by Hugging Face's name, one at a time; `words` are the tokenizer's
     keys. `stored`: the model's own tensor, which `q4_1` copies if its format is in `BLOCKS`.

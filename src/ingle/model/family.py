@@ -3,16 +3,15 @@
 The file holds `FAMILY`. A family is a decoder like Llama, but for what its `Traits` say; there are no model classes beside it.
 """
 
-import pkgutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache, partial
-from importlib import import_module
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from ingle.core import registry
 from ingle.core.errors import CheckpointError
 from ingle.core.spec import DeltaRule, Experts, Mixer, ModelConfig, ShortConvolution, Ways
 from ingle.model.fields import Fields
@@ -96,10 +95,7 @@ def attention_bias(fields: Fields) -> bool:
 @cache
 def families() -> Mapping[str, Family]:
     """Return all families by name."""
-    import ingle.model.families as folder
-
-    names = sorted(module.name for module in pkgutil.iter_modules(folder.__path__))
-    return {name: import_module(f"ingle.model.families.{name}").FAMILY for name in names}
+    return {name: file.FAMILY for name, file in registry.modules("ingle.model.families").items()}
 
 
 def layer_types(fields: Fields, layers: int, usual: str = "full_attention", other: str = "sliding_attention") -> list[str]:

@@ -5,17 +5,13 @@ to the model by whoever runs it (robustness/run.py), and what came of it is sent
 families are asked many at a time, and an interrupted run goes on: the generator is begun again, and gets the same answers from the cache.
 """
 
-import difflib
-import importlib
-import pkgutil
 import random
 from collections.abc import Callable, Generator, Iterable
 from dataclasses import dataclass, field
-from functools import lru_cache
 from typing import Any
 
+from ingle.core import registry
 from ingle.core.digest import digest_json
-from ingle.core.errors import ConfigError
 from ingle.core.message import Message, Origin, Request, TextPart
 from ingle.robustness.material import AttackMaterial
 from ingle.robustness.prompts import LabelledPrompt
@@ -113,9 +109,8 @@ class AttackFile:
 
 def attack_files() -> tuple[AttackFile, ...]:
     """Return every family: the fixed ones first, each sort alphabetically."""
-    import ingle.robustness.attacks as folder
-
-    return _read(tuple(folder.__path__))
+    files = [AttackFile(one.NAME, one.SENTENCE, one.ADAPTIVE, one.make) for one in registry.modules("ingle.robustness.attacks").values()]
+    return tuple(sorted(files, key=lambda file: (file.adaptive, file.name)))
 
 
 def find_attacks(names: Iterable[str] = (), adaptive: bool = False) -> tuple[AttackFile, ...]:
@@ -123,11 +118,7 @@ def find_attacks(names: Iterable[str] = (), adaptive: bool = False) -> tuple[Att
     known = {file.name: file for file in attack_files()}
     chosen = list(dict.fromkeys(names))
     for name in chosen:
-        if name not in known:
-            close = difflib.get_close_matches(name, known, n=1)
-            raise ConfigError(
-                "families", "There is no family", name, f"Did you mean {close[0]}?" if close else f"Known: {', '.join(known)}."
-            )
+        registry.check_known(name, known, "families", "There is no family")
     return tuple(known[name] for name in chosen) or tuple(file for file in known.values() if adaptive or not file.adaptive)
 
 
@@ -139,10 +130,3 @@ def saying(text: str, *before: Message) -> Request:
 def quoting(*parts: tuple[str, Origin | None]) -> Request:
     """Return the request of a user whose message has parts of these origins."""
     return Request(messages=(Message("user", tuple(TextPart(text, origin) for text, origin in parts)),))
-
-
-@lru_cache(maxsize=4)
-def _read(path: tuple[str, ...]) -> tuple[AttackFile, ...]:
-    modules = [importlib.import_module(f"ingle.robustness.attacks.{module.name}") for module in pkgutil.iter_modules(path)]
-    files = [AttackFile(module.NAME, module.SENTENCE, module.ADAPTIVE, module.make) for module in modules]
-    return tuple(sorted(files, key=lambda file: (file.adaptive, file.name)))

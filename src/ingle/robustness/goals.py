@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 from ingle.core.digest import digest_json
 from ingle.core.errors import ConfigError
-from ingle.home.fetch import FetchProgress, silent
+from ingle.core.progress import FetchProgress, silent
 from ingle.home.place import Home
 from ingle.robustness.harmful_prompts import goals
 from ingle.robustness.prompts import LabelledPrompt

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ingle.core.errors import ConfigError
-from ingle.home.fetch import FetchProgress, silent
+from ingle.core.progress import FetchProgress, silent
 from ingle.home.place import Home
 from ingle.robustness.harmful_prompts import dressed, goals, rephrased, risky
 from ingle.robustness.harmless_prompts import ordinary

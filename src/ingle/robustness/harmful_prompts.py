@@ -7,8 +7,8 @@ import zipfile
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from ingle.core.progress import FetchProgress, silent
 from ingle.home.datasets import dataset
-from ingle.home.fetch import FetchProgress, silent
 from ingle.home.place import Home
 from ingle.robustness.prompts import LabelledPrompt, prompts_of, read_member, text_of
 

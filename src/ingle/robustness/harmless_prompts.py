@@ -4,8 +4,8 @@ import json
 import random
 import re
 
+from ingle.core.progress import FetchProgress, silent
 from ingle.home.datasets import dataset
-from ingle.home.fetch import FetchProgress, silent
 from ingle.home.place import Home
 from ingle.robustness.prompts import LabelledPrompt, lookalikes, own_texts, prompts_of, read_member, rows_of, text_of
 

@@ -6,8 +6,8 @@ import re
 import zipfile
 from dataclasses import dataclass
 
+from ingle.core.progress import FetchProgress, silent
 from ingle.home.datasets import dataset
-from ingle.home.fetch import FetchProgress, silent
 from ingle.home.place import Home
 
 

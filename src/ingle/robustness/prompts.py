@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ingle.core.digest import digest_bytes
+from ingle.core.progress import FetchProgress
 from ingle.home.datasets import dataset
-from ingle.home.fetch import FetchProgress
 from ingle.home.place import Home
 
 HELD_OUT = 0.3

@@ -1,10 +1,11 @@
 """How a model answers requests: short greedy answers, and whether they refuse. No answer is kept anywhere."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from ingle.core.errors import Interrupted
 from ingle.core.message import Message, Request, Sampling
+from ingle.core.progress import Counted, silent
 from ingle.core.report import Report
 from ingle.measure.intervals import wilson
 from ingle.measure.subjects import Subject
@@ -32,9 +33,7 @@ def asked(text: str, most_tokens: int) -> Request:
     return Request(messages=(Message.of("user", text),), max_tokens=most_tokens, sampling=GREEDY)
 
 
-def judged(
-    subject: Subject, texts: Sequence[str], most_tokens: int = SHORT, done: Callable[[int, int], None] = lambda _done, _all: None
-) -> list[JudgedReply]:
+def judged(subject: Subject, texts: Sequence[str], most_tokens: int = SHORT, done: Counted = silent) -> list[JudgedReply]:
     """Return the judgement of the model's answer to each request. `done` hears how many are answered. Raises Interrupted."""
     found = dict[int, JudgedReply]()
     done(0, len(texts))

@@ -12,8 +12,9 @@ from typing import Any
 from ingle.core.digest import digest_json
 from ingle.core.errors import ConfigError
 from ingle.core.message import Request
+from ingle.core.progress import Progress, silent
 from ingle.home.place import Home
-from ingle.measure.subjects import Finished, ItemPlan, Nats, Progress, Row, gather, silent
+from ingle.measure.subjects import Finished, ItemPlan, Nats, Row, gather
 from ingle.robustness.attack import BLOCKED, AttackFile, Kit, Outcome, Reword, Reworded, Step, Steps, Weigh, Weight
 from ingle.robustness.material import AttackMaterial
 from ingle.robustness.prompts import LabelledPrompt

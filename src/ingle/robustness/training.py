@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ingle.core.digest import digest_json
-from ingle.home.fetch import FetchProgress, silent
+from ingle.core.progress import Counted, FetchProgress, silent
 from ingle.home.place import Home
 from ingle.robustness.dresses import in_dress
 from ingle.robustness.fitting import fit
@@ -42,7 +42,6 @@ _WEIGHTS = {"look-alike": 3.0, "harmful": 3.0, "probe": 2.0}
 _NEAR, _NEAR_UNSEEN = 0.6, 0.5
 """Share of common stems from which a text counts as a copy of one that is held out, and of one of an unseen source."""
 Weights = npt.NDArray[np.float32]
-Watch = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
@@ -109,7 +108,7 @@ def train_words(
 
 
 def measured(
-    judge: Judge, requests: Requests, keep: Callable[[LabelledPrompt], bool] = lambda _: True, watch: Watch = lambda _done, _all: None
+    judge: Judge, requests: Requests, keep: Callable[[LabelledPrompt], bool] = lambda _: True, watch: Counted = silent
 ) -> Judge:  # fmt: skip
     """Return the judge with thresholds, from harmless texts that it has not seen."""
     rest = requests.of("thresholds", False, keep)
@@ -195,7 +194,7 @@ def train_answers(judged: Iterable[JudgedAnswer]) -> tuple[dict[str, Weights], d
 
 def train(
     home: Home, path: Path, meaning: Meaning | None, own: Sequence[tuple[str, bool]] = (), progress: FetchProgress = silent,
-    watch: Watch = lambda _done, _all: None,
+    watch: Counted = silent,
 ) -> Mapping[str, Any]:  # fmt: skip
     """Train every judge but the encoder of meaning, set thresholds with it, and write the file. Return what it was made of.
 

@@ -4,8 +4,6 @@ If a policy may say more of it than a mode, the file names these fields in TAKES
 One that may ask a guard model has `make_asking`, too.
 """
 
-import importlib
-import pkgutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -13,7 +11,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import ingle.safety
+from ingle.core import registry
 from ingle.core.config import read_table, with_overrides
 from ingle.core.errors import ConfigError, IngleError
 from ingle.core.message import Request
@@ -58,9 +56,8 @@ class GuardFile:
 @cache
 def guard_files() -> tuple[GuardFile, ...]:
     """Return every guard, the outermost first."""
-    names = [module.name for module in pkgutil.iter_modules(ingle.safety.__path__)]
-    modules = [importlib.import_module(f"ingle.safety.{name}") for name in names]
-    return tuple(sorted((_file(module) for module in modules if hasattr(module, "make")), key=lambda file: file.order))
+    files = [_file(module) for module in registry.modules("ingle.safety").values() if hasattr(module, "make")]
+    return tuple(sorted(files, key=lambda file: file.order))
 
 
 def guard_policy(path: Path, overrides: Iterable[str] = ()) -> GuardPolicy:

@@ -4,19 +4,18 @@ A worker puts what it says into a queue: (number of the job, header, bytes), and
 """
 
 import os
-import pkgutil
 import queue
 import subprocess
 import sys
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from importlib import import_module
 from typing import Any, Protocol
 
+from ingle.core import registry
 from ingle.core.apart import ONE_THREAD, end_worker, read_message, write_message
 from ingle.core.config import from_table
-from ingle.core.errors import ConfigError, Interrupted, raised
+from ingle.core.errors import Interrupted, raised
 from ingle.scaling.sweep_settings import RunSettings
 from ingle.train.making import TrainError
 
@@ -37,12 +36,7 @@ RunJobs = Callable[[Sequence[Job], int, Hear, Callable[[], bool], str], None]
 
 def find_runner(name: str) -> RunJobs:
     """Return the `run_jobs` of a runner. Raises ConfigError with the names there are."""
-    import ingle.scaling.runners as folder
-
-    known = sorted(module.name for module in pkgutil.iter_modules(folder.__path__))
-    if name not in known:
-        raise ConfigError("--runner", f"must be one of {', '.join(known)}", name)
-    found: RunJobs = import_module(f"ingle.scaling.runners.{name}").run_jobs
+    found: RunJobs = registry.find("ingle.scaling.runners", name, "--runner").run_jobs
     return found
 
 
@@ -104,11 +98,6 @@ def deal(
 def without(job: Job, key: str) -> Job:
     """Return a job without a run that is finished: it must not be trained again."""
     return {**job, "runs": [run for run in job["runs"] if from_table(RunSettings, run).key != key]}
-
-
-def cores() -> int:
-    """Count the cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class WorkerProcess:

@@ -17,11 +17,12 @@ import numpy.typing as npt
 from ingle.core.energy import Energy, reported
 from ingle.core.errors import ConfigError, Interrupted
 from ingle.core.files import write_atomic
+from ingle.core.progress import Progress, silent
 from ingle.core.report import Sink
 from ingle.engine.language_model import LanguageModel
 from ingle.engine.scoring import score
 from ingle.home.place import Home
-from ingle.measure.subjects import Progress, begin_id, silent
+from ingle.measure.subjects import begin_id
 from ingle.scaling.budget import Budget, Cost, Prices
 from ingle.scaling.cost import Speed, cost_of, relative_costs
 from ingle.scaling.interval import Fit, fit_points, forms_for
@@ -31,7 +32,7 @@ from ingle.scaling.sweep import CSV, Sweep, run_sweep
 from ingle.scaling.sweep_settings import LADDER, LEAST_STEPS, RunSettings, SweepSettings, point_of, run_of, rung
 from ingle.scratch.scratch_settings import config_of, parameters_of
 from ingle.scratch.texts import Prepared, find_prepared, held_out_texts, prepare, rows_read
-from ingle.train.making import RunWatch, nobody, to_json
+from ingle.train.making import RunWatch, to_json
 
 
 @dataclass(frozen=True, slots=True)
@@ -296,7 +297,7 @@ class Attempt:
 
 def probe(
     home: Home, sweep: Sweep, levers: Mapping[str, TrainingLever], runner: str = "local", workers: int = 0, address: str = "",
-    watch: RunWatch = RunWatch(), sink: Sink = nobody,  # noqa: B008 - frozen
+    watch: RunWatch = RunWatch(), sink: Sink = silent,  # noqa: B008 - frozen
 ) -> list[ProbePair]:  # fmt: skip
     """Train pairs for these levers, and return all pairs that there are. Pairs that are there are not trained again.
 

@@ -30,6 +30,7 @@ from ingle.core.digest import digest_json
 from ingle.core.energy import Energy
 from ingle.core.errors import CheckpointError, ConfigError, NotKept
 from ingle.core.files import write_atomic
+from ingle.core.progress import silent
 from ingle.core.report import Event, Fact, Sink
 from ingle.home.names import check_name
 from ingle.home.place import Home
@@ -50,7 +51,7 @@ from ingle.scaling.sweep_settings import (
     runs_of,
 )
 from ingle.scratch.texts import PREPARED, Prepared, find_prepared
-from ingle.train.making import RunWatch, nobody, stop_signals, to_json
+from ingle.train.making import RunWatch, stop_signals, to_json
 
 VERSION = 1
 PLAN, RUNS, TEXTS, CSV, PROGRESS, WORK = "plan.json", "runs", "texts", "runs.csv", "progress.json", "work"
@@ -168,7 +169,7 @@ def fit_sweep(sweep: Sweep) -> tuple[Fit, Prediction, dict[str, Any]]:
 
 def run_sweep(
     home: Home, sweep: Sweep, runs: Sequence[RunSettings], runner: str = "local", workers: int = 0, address: str = "",
-    watch: RunWatch = RunWatch(), sink: Sink = nobody,  # noqa: B008 - frozen
+    watch: RunWatch = RunWatch(), sink: Sink = silent,  # noqa: B008 - frozen
 ) -> list[dict[str, Any]]:  # fmt: skip
     """Make those of the runs that are not finished, and return the reports of all. `sink` hears each new run; one that a kill
     hit at that moment, again.

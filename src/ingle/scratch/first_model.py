@@ -28,8 +28,8 @@ from ingle.model.tokenizer import Tokenizer
 from ingle.scratch.scratch_settings import ScratchSettings, config_of, memory_parameters_of, parameters_of
 from ingle.scratch.texts import Texts, kept_vocabulary, make_data
 from ingle.train.checkpoints import TRAINED, load_tensors
-from ingle.train.loop import train
-from ingle.train.loop_settings import TrainReport, TrainWatch
+from ingle.train.loop import train_for
+from ingle.train.loop_settings import TrainReport
 from ingle.train.making import (
     MakingJob,
     cost_rows,
@@ -146,9 +146,7 @@ def make_base(job: ScratchJob) -> tuple[Kept, dict[str, Any]]:
         module = new_module(config, settings.train.seed).to(device_of(settings.device))
     parameters = dict(module.named_parameters())
     work = job.folder / data.corpus.digest[:16]  # another for another state of the data, or of this program
-    trained = train(module, parameters, data, settings.train, work, TrainWatch(job.watch.train, job.watch.say))
-    if trained.stopped == "interrupted":
-        raise job.interrupted(f"after step {trained.steps}")
+    trained = train_for(job, module, parameters, data, settings.train, work)
     table = _report(job, config, data, trained)
     kept = _keep(job, work, config, tokenizer, table)
     return kept, {**table, "base": kept.base}

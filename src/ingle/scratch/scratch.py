@@ -10,6 +10,7 @@ import numpy as np
 from ingle.core.config import to_table
 from ingle.core.digest import digest_json
 from ingle.core.errors import HomeError, Interrupted
+from ingle.core.progress import Progress, silent
 from ingle.core.report import Report, Sink
 from ingle.core.state import STEP_TOKENS
 from ingle.engine.answer import write
@@ -24,12 +25,12 @@ from ingle.home.names import check_name
 from ingle.home.place import Home
 from ingle.measure.intervals import Floats, bootstrap
 from ingle.measure.measuring import Options, SuiteResult, run_suite
-from ingle.measure.subjects import Progress, Subject, silent
+from ingle.measure.subjects import Subject
 from ingle.scratch import first_model
 from ingle.scratch.first_model import SOURCE, ScratchJob, made_before, make_base, write_report
 from ingle.scratch.scratch_settings import ScratchJudge, ScratchSettings, TextSettings, config_of, course
 from ingle.scratch.texts import PairRow, Planter, Texts, find_suites, read_texts
-from ingle.train.making import Made, RunWatch, at_work, nobody
+from ingle.train.making import Made, RunWatch, at_work
 
 # Judging a model from scratch as it is served: bits per byte of each source's held-out texts, and recall of pairs by distance.
 
@@ -136,7 +137,7 @@ VERSION = 3
 
 def scratch(
     home: Home, name: str, settings: ScratchSettings, watch: RunWatch = RunWatch(),  # noqa: B008 - frozen
-    command: str = "", sink: Sink = nobody,
+    command: str = "", sink: Sink = silent,
 ) -> Made:  # fmt: skip
     """Train a model from scratch and keep it under this name.
 

@@ -3,7 +3,7 @@
 import json
 import math
 import random
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from ingle.core.config import to_table
 from ingle.core.digest import digest_bytes, digest_json
 from ingle.core.errors import CheckpointError, ConfigError
 from ingle.core.files import write_atomic
-from ingle.home import fetch
+from ingle.core.progress import Counted, FetchProgress, silent
 from ingle.home.place import Home
 from ingle.measure.data_sets import Text, part
 from ingle.measure.suites import Suite, find_texts
@@ -175,7 +175,7 @@ def find_suites(sources: Sequence[str], held_out: float) -> list[Suite]:
     return suites
 
 
-def read_texts(home: Home, suites: Sequence[Suite], progress: fetch.FetchProgress = fetch.silent) -> Texts:
+def read_texts(home: Home, suites: Sequence[Suite], progress: FetchProgress = silent) -> Texts:
     """Read all texts of these sources, fetched where necessary. Raises ConfigError where a part is empty, and the errors of fetching.
 
     A text that stands in several places is held out if one of them is.
@@ -201,7 +201,7 @@ def _shuffled(texts: Iterable[str]) -> list[str]:
 
 
 def _of_files(files: Sequence[Path], held_out: float) -> Suite:
-    def read(_home: Home, _progress: fetch.FetchProgress) -> list[Text]:
+    def read(_home: Home, _progress: FetchProgress) -> list[Text]:
         texts = []
         for record in read_records(files, ExampleTally()):
             [text, *_] = record.answers or ("",)
@@ -225,7 +225,7 @@ WATCHED = 48
 """Held-out texts whose loss is computed during training."""
 
 
-def make_data(texts: Texts, tokenizer: Tokenizer, settings: TextSettings, progress: Callable[[int, int], None] = lambda *_: None) -> Data:
+def make_data(texts: Texts, tokenizer: Tokenizer, settings: TextSettings, progress: Counted = silent) -> Data:
     """Make rows to learn from, and a few held-out texts to watch, one a row. Raises ConfigError for less than a row of text."""
     assert tokenizer.bos_id is not None, "vocabularies from scratch begin their texts"
     stream = _stream(texts.train, tokenizer, settings.max_tokens, progress)
@@ -243,7 +243,7 @@ def make_data(texts: Texts, tokenizer: Tokenizer, settings: TextSettings, progre
     return Data(corpus, range(len(rows)), range(len(rows), len(corpus)))
 
 
-def _stream(texts: Sequence[str], tokenizer: Tokenizer, most: int, progress: Callable[[int, int], None]) -> np.ndarray:
+def _stream(texts: Sequence[str], tokenizer: Tokenizer, most: int, progress: Counted) -> np.ndarray:
     """All texts, one after the other, up to `most` tokens (0 = all): int32."""
     parts, count = [], 0
     for i, text in enumerate(texts):
@@ -418,7 +418,7 @@ def _corpus_of(ids: npt.NDArray[np.int32], answer: npt.NDArray[np.bool_], bounds
     return Corpus("answers", ids, answer, bounds, np.full(count, -1, np.int8), tuple(map(str, range(count))), digest)
 
 
-def _write(folder: Path, texts: Texts, tokenizer: Tokenizer, settings: TextSettings, progress: Callable[[int, int], None]) -> None:
+def _write(folder: Path, texts: Texts, tokenizer: Tokenizer, settings: TextSettings, progress: Counted) -> None:
     data = make_data(texts, tokenizer, settings, progress)
     rows = len(data.train)
     end = int(data.corpus.bounds[rows])

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from ingle.core.digest import digest_json
+from ingle.core.progress import Counted, silent
 from ingle.model.module import CausalLM
 from ingle.train.corpus import Corpus
 from ingle.train.forward import final_states, first_trained_layer, lower_states
@@ -129,9 +130,7 @@ class Sketcher:
         self._signs = {name: _signs(name, parameter.numel()).to(parameter.device) for name, parameter in parameters.items()}
         self._linears = low_rank_owners(module, parameters)
 
-    def of_corpus(
-        self, corpus: Corpus, examples: Sequence[int], done: Callable[[int, int], None] = lambda _done, _all: None
-    ) -> npt.NDArray[np.float16]:
+    def of_corpus(self, corpus: Corpus, examples: Sequence[int], done: Counted = silent) -> npt.NDArray[np.float16]:
         """Sketches of these examples of a corpus, in their order: float16 [examples, SIZE]."""
         place = {example: i for i, example in enumerate(examples)}
         sketches = np.zeros((len(examples), SIZE), np.float16)
@@ -213,7 +212,7 @@ def drawn(members: Sequence[int], share: float) -> list[int]:
 
 def clipped_sum(
     module: CausalLM, parameters: Mapping[str, nn.Parameter], corpus: Corpus, chosen: Sequence[int], longest: float, batch_tokens: int,
-    done: Callable[[int, int], None] = lambda _done, _all: None,
+    done: Counted = silent,
 ) -> Sums:  # fmt: skip
     """Return the sum of these examples' gradients, each cut to at most `longest` over all parameters together.
 

@@ -50,7 +50,7 @@ from ingle.train.forward import (
     lower_states,
 )
 from ingle.train.loop_settings import TrainProgress, TrainReport, TrainSettings, TrainWatch, run_digest
-from ingle.train.making import Stop, memory_errors, not_finite, peak_bytes, smaller_batches, stop_signals
+from ingle.train.making import MakingJob, Stop, memory_errors, not_finite, peak_bytes, smaller_batches, stop_signals
 from ingle.train.objectives import Answers, Objective
 from ingle.train.optimisers import DTYPES, Trained, check_names, choose, keep_few_programs, multiplies_bf16
 from ingle.train.packing import Batch, Data, Order, make_batch, plan
@@ -238,6 +238,17 @@ def _sum(parameter: Tensor) -> str:
 
 
 _FILL: Any = torch.utils.deterministic
+
+
+def train_for(
+    job: MakingJob[Any], module: CausalLM, parameters: Mapping[str, nn.Parameter], data: Data, settings: TrainSettings, out_folder: Path,
+    objective: Objective = Answers(), where: str = "",  # noqa: B008 - frozen
+) -> TrainReport:  # fmt: skip
+    """Train for a job, whose watch hears it. `where`: its present part, in words. Raises Interrupted if it was stopped; else as `train`."""
+    done = train(module, parameters, data, settings, out_folder, TrainWatch(job.watch.train, job.watch.say), objective)
+    if done.stopped == "interrupted":
+        raise job.interrupted(f"{where}, after step {done.steps}".removeprefix(", "))
+    return done
 
 
 def train(

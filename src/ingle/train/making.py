@@ -20,13 +20,13 @@ from ingle.core.candidate import Admit, Candidate
 from ingle.core.config import to_table
 from ingle.core.delta import Delta
 from ingle.core.digest import canonical_json, digest_json
-from ingle.core.energy import amount, reported
+from ingle.core.energy import amount, reported, total
 from ingle.core.errors import IngleError, Interrupted
 from ingle.core.files import os_errors
+from ingle.core.progress import FetchProgress, Progress, silent
 from ingle.core.report import Event, Fact, Sink
-from ingle.core.room import Headroom
+from ingle.core.room import Headroom, Need, room_for
 from ingle.core.spec import ModelConfig
-from ingle.home import fetch
 from ingle.home.base import CURVES
 from ingle.home.deltas import delta_report, list_deltas, refuse_taken_delta
 from ingle.home.kept import Kept, get_kept
@@ -220,7 +220,18 @@ def training_facts(report: Mapping[str, Any]) -> dict[str, Fact]:
     train, held_out = report["train"], report["held_out"]
     facts: dict[str, Fact] = {name: train[name] for name in _COSTS}
     facts |= {"held_out_before": held_out["before"], "held_out_after": held_out["after"]}
-    return facts | (energy.facts() if (energy := reported(train)) else {})
+    return facts | energy_facts(train)
+
+
+def energy_facts(*metered: Mapping[str, Any]) -> dict[str, Fact]:
+    """Facts on the energy of reports, where it was metered."""
+    found = [energy for one in metered if (energy := reported(one))]
+    return dict(total(found).facts()) if found else {}
+
+
+def made_event(maker: str, report: Mapping[str, Any], keys: Iterable[str], more: Mapping[str, Fact]) -> Event:
+    """The main fact of a delta that was made: its digest, base and method, these values of its report, and more."""
+    return Event(maker, report["model"], {key: report[key] for key in ("delta", "base", "method", *keys)} | dict(more))
 
 
 def figure_facts(name: str, figure: Mapping[str, Any]) -> dict[str, Fact]:
@@ -252,23 +263,19 @@ DAYS = 30
 """Days after which unfinished work that nobody went on with is deleted."""
 
 
-def nobody(*_: object) -> None:
-    """Do nothing: the callback for whoever doesn't listen."""
-
-
 @dataclass(frozen=True, slots=True)
 class RunWatch:
     """Callbacks that hear how a job goes."""
 
-    pieces: Callable[[str, int, int], None] = nobody
+    pieces: Progress = silent
     """Hears a label, how many of its pieces are done, and how many there are."""
-    train: Callable[["TrainProgress"], None] = nobody
+    train: Callable[["TrainProgress"], None] = silent
     """Hears every step of a training."""
-    say: Callable[[str], None] = nobody
+    say: Callable[[str], None] = silent
     """Hears a sentence for the owner."""
-    bytes: fetch.FetchProgress = fetch.silent
+    bytes: FetchProgress = silent
     """Hears how much is downloaded."""
-    room: Callable[[Headroom], None] = nobody
+    room: Callable[[Headroom], None] = silent
     """Hears what the job will take, before it takes any of it."""
 
 
@@ -304,6 +311,13 @@ class MakingJob(Generic[S]):
         """The error after Ctrl-C, with where it came."""
         return Interrupted(self.maker, "was interrupted", where, CURE)
 
+    def foretell(self, need: Need, cure: str) -> dict[str, Any]:
+        """Say what the job will take, and return that for its report. Raises NoRoom where there isn't so much memory."""
+        room = room_for(need)
+        self.watch.room(room)
+        room.check(cure)
+        return room.table()
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeltaJob(MakingJob[S]):
@@ -311,11 +325,21 @@ class DeltaJob(MakingJob[S]):
 
     kept: Kept
     """The model that the delta is made for."""
+    version: int = 1
+    """Changes when the same settings make something else than before."""
 
     @property
     def model(self) -> str:
         """The name of the model with the delta."""
         return f"{self.kept.name}+{self.name}"
+
+    def candidate(self, kind: str, method: str, tensors: Mapping[str, Any], report: Mapping[str, Any]) -> Candidate:
+        """The candidate; its report says first who made it of what and how, and may name the method otherwise than its origin does."""
+        head = {
+            "version": self.version, "model": self.model, "base": self.kept.digest, "kind": kind, "method": method,
+            "settings": to_table(self.settings),
+        }  # fmt: skip
+        return Candidate(self.name, kind, self.kept.digest, tensors, self.origin(method), head | dict(report))
 
     def origin(self, method: str) -> dict[str, str]:
         """Origin of the delta: method, settings, versions, command and run."""
@@ -355,47 +379,42 @@ def delta_job(maker: str, version: int, home: Home, kept: Kept, name: str, setti
     key = digest_json([version, maker, kept.digest, name, to_table(settings)])
     folder = home.tuning / key[:32]
     return DeltaJob(
-        maker=maker, home=home, name=name, settings=settings, key=key, folder=folder, watch=watch, command=command, kept=kept
+        maker=maker, home=home, name=name, settings=settings, key=key, folder=folder, watch=watch, command=command, kept=kept,
+        version=version,
     )  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True)
-class Steps(Generic[D]):
-    """Steps that differ from one maker of deltas to the next."""
-
-    make: Callable[[D], Candidate]
-    """Makes the candidate; goes on where it was stopped."""
-    events: Callable[[Mapping[str, Any], Delta], Iterable[Event]]
-    """Facts for the ledger, from the delta's report."""
-    mine: Callable[[D, Delta], bool] = lambda job, delta: delta.origin.get("run") == job.key
-    """Whether a delta of that name was made by this very job."""
-    still: Callable[[D, Delta], bool] = lambda _job, _delta: True
-    """Whether such a delta is what the job would make now. Reads the data where they are no part of the key."""
-    finish: Callable[[D, Delta, Mapping[str, Any]], Mapping[str, Any]] = lambda _job, _delta, report: report
-    """Completes the report of an admitted delta, and keeps it."""
-
-
-def make_delta(begun: D, steps: Steps[D], admit: Admit, sink: Sink = nobody) -> MadeDelta:
+def make_delta(
+    begun: D, make: Callable[[D], Candidate], events: Callable[[Mapping[str, Any], Delta], Iterable[Event]], admit: Admit,
+    sink: Sink = silent, *,
+    mine: Callable[[D, Delta], bool] = lambda job, delta: delta.origin.get("run") == job.key,
+    still: Callable[[D, Delta], bool] = lambda _job, _delta: True,
+    finish: Callable[[D, Delta, Mapping[str, Any]], Mapping[str, Any]] = lambda _job, _delta, report: report,
+) -> MadeDelta:  # fmt: skip
     """Return the delta that this very job made before, or a new one, if `admit` takes the candidate; then `sink` hears the facts.
 
-    Raises ConfigError for a name that is taken, HomeError, the errors of `steps` and `admit`, and Interrupted; the same call then
-    continues the work.
+    `make`: makes the candidate; goes on where it was stopped. `events`: facts for the ledger, from the delta's report. `mine`: whether a
+    delta of that name was made by this very job. `still`: whether such a delta is what the job would make now; it reads the data where
+    they are no part of the key. `finish`: completes the report of an admitted delta, and keeps it.
+
+    Raises ConfigError for a name that is taken, HomeError, the errors of these functions and of `admit`, and Interrupted; the same call
+    then continues the work.
     """
     home, kept = begun.home, begun.kept
     lock = digest_json([kept.digest, begun.name.lower()])[:16]
     with at_work(begun, f"tune-{lock}") as job:
         unfinished = job.folder.exists()
-        ours = [one for one in list_deltas(home, kept.digest) if one.name == job.name and steps.mine(job, one)]
+        ours = [one for one in list_deltas(home, kept.digest) if one.name == job.name and mine(job, one)]
         refuse_taken_delta(home, job.name, kept.digest, ours[0].digest if ours else "")
-        if ours and not steps.still(job, ours[0]):
+        if ours and not still(job, ours[0]):
             refuse_taken_delta(home, job.name, kept.digest)
-        delta = ours[0] if ours else admit(steps.make(job), job.stopped)
+        delta = ours[0] if ours else admit(make(job), job.stopped)
         report: Mapping[str, Any] = {**(delta_report(home, delta.digest) or {}), "delta": delta.digest}
         if ours and not unfinished:
             job.watch.say(f"{job.model} already exists, made by this very command")
         else:  # new, or a kill came between the delta and the facts
-            report = steps.finish(job, delta, report)
-            for event in steps.events(report, delta):
+            report = finish(job, delta, report)
+            for event in events(report, delta):
                 sink(event)
     return MadeDelta(get_kept(home, job.model), report, home.delta_folder(delta.digest), delta)
 

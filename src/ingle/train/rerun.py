@@ -6,7 +6,7 @@ nothing, so a run can be looked at from within.
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from ingle.core.digest import digest_json
 from ingle.core.errors import ConfigError
+from ingle.core.progress import Counted, silent
 from ingle.model.module import CausalLM
 from ingle.train.checkpoints import load_tensors, save_tensors
 from ingle.train.forward import final_states, first_trained_layer
@@ -220,7 +221,7 @@ class Slope:
 
 
 def through_training(
-    rerun: Rerun, steps: int, questions: Sequence[Batch], done: Callable[[int, int], None] = lambda _done, _all: None,
+    rerun: Rerun, steps: int, questions: Sequence[Batch], done: Counted = silent,
     memory_bytes: int = MEMORY_BYTES, halfway: "Halfway | None" = None,
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:  # fmt: skip
     """Train anew for `steps` steps and follow each question's loss back. A question is a batch of one document.
@@ -341,7 +342,7 @@ def _dot(one: Flats, other: Flats) -> float:
 class _Ticks:
     """Counts steps for whoever watches."""
 
-    def __init__(self, done: Callable[[int, int], None], count: int) -> None:
+    def __init__(self, done: Counted, count: int) -> None:
         self._done, self._count, self._number = done, count, 0
 
     def __call__(self, moment: Moment) -> Moment:

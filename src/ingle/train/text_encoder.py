@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from ingle.core.errors import Interrupted
+from ingle.core.progress import Counted
 from ingle.model.text_encoder import GROUP, HEADS, WORDS, WordTable, dequantised, quantised
 
 Array = npt.NDArray[Any]
@@ -22,8 +23,6 @@ Row = tuple[Sequence[int], Sequence[int]]
 PLACES = "embeddings.position_embeddings.weight"
 HEAD_RATE, CLIP_NORM, WARM_UP, DECAY, DROPOUT = 1e-3, 1.0, 50, 0.01, 0.1
 _EPSILON = 1e-12
-Watch = Callable[[int, int], None]
-"""Hears how many steps are done, of how many."""
 
 
 def begun(base: Mapping[str, Array], words: WordTable, layers: Sequence[int], places: int, outputs: int) -> dict[str, Tensor]:
@@ -59,7 +58,7 @@ def scores(weights: Mapping[str, Tensor], rows: Sequence[Row], dropout: float = 
 
 
 def fit_encoder(
-    weights: Mapping[str, Tensor], batches: Iterable[tuple[Sequence[Row], Tensor]], steps: int, rate: float, watch: Watch,
+    weights: Mapping[str, Tensor], batches: Iterable[tuple[Sequence[Row], Tensor]], steps: int, rate: float, watch: Counted,
     stopped: Callable[[], bool] = lambda: False,
 ) -> float:  # fmt: skip
     """Train weights in place on batches of rows with targets 0 to 1 [rows, outputs], NaN where one is not known. AdamW, its rate rising

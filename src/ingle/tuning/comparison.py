@@ -17,15 +17,15 @@ from ingle.core.digest import digest_json
 from ingle.core.errors import IngleError, Interrupted
 from ingle.core.files import os_errors
 from ingle.core.message import ROLES, Request, Sampling
+from ingle.core.progress import FetchProgress, Progress, silent
 from ingle.core.report import NO_INTERVAL, Event, Fact, Report, shown_interval
 from ingle.engine.loading import open_model
 from ingle.engine.packs import Source
-from ingle.home import fetch
 from ingle.home.place import Home
 from ingle.measure.figures import TextBits, forgetting
 from ingle.measure.intervals import bootstrap, paired_bootstrap, ratio
 from ingle.measure.measuring import Options, SuiteResult, run_suite
-from ingle.measure.subjects import Finished, ItemPlan, Progress, Row, Subject, gather, silent
+from ingle.measure.subjects import Finished, ItemPlan, Row, Subject, gather
 from ingle.measure.suites import find_suite
 from ingle.model.tokenizer import Tokenizer
 from ingle.train.examples import Document
@@ -141,7 +141,7 @@ def sample(data: Data, most: int) -> list[Document]:
 
 def stand(
     home: Home, source: Source, documents: Sequence[Document], settings: JudgeSettings, stopped: Callable[[], bool],
-    progress: Progress = silent, fetching: fetch.FetchProgress = fetch.silent,
+    progress: Progress = silent, fetching: FetchProgress = silent,
 ) -> Standing | None:  # fmt: skip
     """Measure a model that is kept, or might be; None if nothing is to be measured. Earlier results are used again.
 

@@ -11,9 +11,9 @@ from ingle.core.digest import digest_json
 from ingle.core.errors import ConfigError
 from ingle.core.files import write_atomic
 from ingle.core.message import Message, Request, Sampling
+from ingle.core.progress import FetchProgress, silent
 from ingle.engine.loading import open_model
 from ingle.engine.packs import kept_source
-from ingle.home import fetch
 from ingle.home.kept import Kept
 from ingle.home.place import Home
 from ingle.measure.subjects import Finished, ItemPlan, gather
@@ -76,7 +76,7 @@ def find_sources(sources: Sequence[str]) -> list[str]:
     return names
 
 
-def bring(home: Home, sources: Sequence[str], most: int, folder: Path, progress: fetch.FetchProgress = fetch.silent) -> list[Path]:
+def bring(home: Home, sources: Sequence[str], most: int, folder: Path, progress: FetchProgress = silent) -> list[Path]:
     """Return files of all sources. A suite's training part becomes one file in `folder`, of at most `most` rows (0 = all).
 
     A suite's rows are shuffled, so the first ones are a sample. Raises the errors of fetching, HomeError.

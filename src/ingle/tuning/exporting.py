@@ -18,6 +18,7 @@ import numpy.typing as npt
 from ingle.core.digest import digest_file
 from ingle.core.errors import CheckpointError, ConfigError
 from ingle.core.files import os_errors, sync_file, sync_folder
+from ingle.core.progress import Counted, silent
 from ingle.core.spec import ModelConfig
 from ingle.engine.packs import checkpoint_tokenizer, open_weights
 from ingle.home.base import Base, describe_base, read_base, write_base
@@ -45,10 +46,6 @@ TYPES: dict[str, tuple[str, ...]] = {
 """Number types that each format can be written in; the first is the usual one."""
 _DTYPES: dict[str, Dtype] = {"f32": "float32", "f16": "float16"}
 Array = npt.NDArray[Any]
-Progress = Callable[[int, int], None]
-
-
-def _silent(_done: int, _all: int) -> None: ...
 
 
 def check_type(format_: str, kind: str | None) -> str:
@@ -60,7 +57,7 @@ def check_type(format_: str, kind: str | None) -> str:
     return kind
 
 
-def export(home: Home, kept: Kept, format_: str, out: Path, kind: str, force: bool = False, progress: Progress = _silent) -> Path:
+def export(home: Home, kept: Kept, format_: str, out: Path, kind: str, force: bool = False, progress: Counted = silent) -> Path:
     """Write a kept model, or its last delta, in one of `FORMATS`. Returns the folder or file. Raises the errors of that format's export."""
     if format_ == "gguf":
         return export_gguf(home, kept, out, kind, force, progress)
@@ -97,9 +94,7 @@ def original_name(base: Base) -> str:
     return (entry.repo or entry.name) if entry is not None else rest
 
 
-def export_hf(
-    home: Home, kept: Kept, folder: Path, kind: str, force: bool = False, progress: Progress = _silent, own: bool = False
-) -> Path:
+def export_hf(home: Home, kept: Kept, folder: Path, kind: str, force: bool = False, progress: Counted = silent, own: bool = False) -> Path:
     """Write the model, its deltas merged, as a Hugging Face folder; with `own` as one that only Ingle opens, hybrids included.
 
     Raises ConfigError for what Hugging Face has no class for and for a folder that is taken (unless `force`), DeltaError for a delta that
@@ -112,7 +107,7 @@ def export_hf(
     return folder
 
 
-def export_gguf(home: Home, kept: Kept, path: Path, kind: str, force: bool = False, progress: Progress = _silent) -> Path:
+def export_gguf(home: Home, kept: Kept, path: Path, kind: str, force: bool = False, progress: Counted = silent) -> Path:
     """Write the model, its deltas merged, as a GGUF file: `path`, or NAME.TYPE.gguf within it. Returns the file. Raises as `export_hf`."""
     target = path if path.suffix.lower() == ".gguf" else path / f"{kept.name.replace('+', '-')}.{kind.upper()}.gguf"
     if target.exists() and not force:
@@ -131,7 +126,7 @@ def without_place(home: Home, kept: Kept, kind: str) -> int:
     return sum(checkpoint.tensor(name).kind in formats.BYTES_16 for name in checkpoint.names) if kind == "q4_1" else 0
 
 
-def merge(home: Home, kept: Kept, name: str, kind: str = "f32", progress: Progress = _silent) -> Kept:
+def merge(home: Home, kept: Kept, name: str, kind: str = "f32", progress: Counted = silent) -> Kept:
     """Keep the model, its deltas merged, as a base of its own. The same merge again changes nothing.
 
     Raises ConfigError for a name that can't be used or is taken, a model without deltas, and the errors of `export_hf`.

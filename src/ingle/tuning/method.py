@@ -3,17 +3,17 @@
 The folder is the registry: a file there is a method, and its first docstring line is its title. Contract tests run over the listing.
 """
 
-import difflib
-import importlib
-import pkgutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from torch import Tensor, nn
 
+from ingle.core import registry
 from ingle.core.errors import ConfigError
 from ingle.model.module import CausalLM
+
+METHODS = "ingle.tuning.methods"
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,24 +78,7 @@ def check_touched(attached: Attached) -> None:
         raise ConfigError("method", f"must touch every intended part of the model ({count})", got, cure)
 
 
-def names() -> list[str]:
-    """Names of all methods."""
-    import ingle.tuning.methods as folder
-
-    return sorted(module.name for module in pkgutil.iter_modules(folder.__path__))
-
-
 def find_method(name: str) -> Method:
     """Return the method of that name. Raises ConfigError with the known ones."""
-    known = names()
-    if name not in known:
-        close = difflib.get_close_matches(name, known, n=1)
-        raise ConfigError("method", "is not known", name, f"Did you mean {close[0]}?" if close else f"Known: {', '.join(known)}.")
-    module: Any = importlib.import_module(f"ingle.tuning.methods.{name}")
-    method: Method = module
+    method: Method = registry.find(METHODS, name, "method", "is not known")
     return method
-
-
-def title(name: str) -> str:
-    """Title of a method, one line."""
-    return (importlib.import_module(f"ingle.tuning.methods.{name}").__doc__ or "").split("\n")[0]

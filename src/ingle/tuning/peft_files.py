@@ -35,7 +35,7 @@ from ingle.home.place import Home
 from ingle.model.checkpoint import Checkpoint, read_safetensors
 from ingle.model.family import families
 from ingle.model.fields import Fields, read_json
-from ingle.train.making import DeltaJob, MadeDelta, RunWatch, Steps, delta_job, make_delta
+from ingle.train.making import DeltaJob, MadeDelta, RunWatch, delta_job, make_delta
 
 Array = npt.NDArray[Any]
 CONFIG, WEIGHTS, PICKLE = "adapter_config.json", "adapter_model.safetensors", "adapter_model.bin"
@@ -346,12 +346,12 @@ def bring_peft(home: Home, kept: Kept, folder: Path, name: str, admit: Admit, wa
         return [Event("pull.delta", f"{kept.name}+{delta.name}", {**facts, "weights": delta.origin["weights"]})]
 
     job = delta_job("import", 1, home, kept, name, sums, watch)
-    return make_delta(job, Steps(make, events, mine=lambda _job, delta: sums.items() <= delta.origin.items()), admit, sink)
+    return make_delta(job, make, events, admit, sink, mine=lambda _job, delta: sums.items() <= delta.origin.items())
 
 
 def _prompt(checkpoint: Checkpoint, tensors: Mapping[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
     """Compute the keys and values that the layers make of a prompt's embeddings; that takes the model itself, and PyTorch."""
-    from ingle.tuning.catalogue import need_learning
+    from ingle.core.files import need_learning
 
     need_learning()
     import torch

@@ -1,7 +1,7 @@
 """`tune sight`: from a kept model and pictures with words to a candidate that sees."""
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cache, partial
 from pathlib import Path
@@ -13,13 +13,14 @@ import torch
 from torch import Tensor, nn
 
 from ingle.core.candidate import Admit, Candidate
-from ingle.core.config import check_seed, to_table
+from ingle.core.config import check_seed
 from ingle.core.delta import Delta
 from ingle.core.digest import digest_bytes, digest_json
 from ingle.core.errors import ConfigError
 from ingle.core.media import Picture
 from ingle.core.message import ImagePart, Message, Request, TextPart
-from ingle.core.report import Event, Fact, Sink
+from ingle.core.progress import silent
+from ingle.core.report import Event, Sink
 from ingle.engine.answer import write
 from ingle.engine.language_model import LanguageModel
 from ingle.engine.loading import Opener
@@ -34,19 +35,18 @@ from ingle.model.module import CausalLM, load_module
 from ingle.model.tokenizer import Tokenizer
 from ingle.train.checkpoints import put_back
 from ingle.train.corpus import Corpus, Member, Wanted, corpus_of
-from ingle.train.loop import train
-from ingle.train.loop_settings import Schedule, TrainReport, TrainSettings, TrainWatch
+from ingle.train.loop import train_for
+from ingle.train.loop_settings import Schedule, TrainReport, TrainSettings
 from ingle.train.low_rank import replace_module
 from ingle.train.making import (
     DeltaJob,
     MadeDelta,
     RunWatch,
-    Steps,
     delta_job,
     held_out_of,
+    made_event,
     make_delta,
     memory_errors,
-    nobody,
     smaller_batches,
     training_facts,
 )
@@ -296,7 +296,7 @@ Job = DeltaJob[SightSettings]
 
 def tune_sight(
     folder: Path | None, home: Home, kept: Kept, name: str, settings: SightSettings, admit: Admit,
-    watch: RunWatch = RunWatch(), command: str = "", sink: Sink = nobody,  # noqa: B008 - frozen
+    watch: RunWatch = RunWatch(), command: str = "", sink: Sink = silent,  # noqa: B008 - frozen
 ) -> MadeDelta:  # fmt: skip
     """Make a delta called `name` with which a kept model sees, and keep it if `admit` takes it.
 
@@ -310,7 +310,7 @@ def tune_sight(
     job = delta_job("sight", VERSION, home, kept, name, settings, watch, command)
     key = digest_json([job.key, digest])
     job = replace(job, key=key, folder=home.tuning / key[:32])
-    return make_delta(job, Steps(partial(_make, pictures, source, digest), _events), admit, sink)
+    return make_delta(job, partial(_make, pictures, source, digest), _events, admit, sink)
 
 
 def _make(pictures: Sequence[ShownPicture], source: str, digest: str, job: Job) -> Candidate:
@@ -337,23 +337,18 @@ def _make(pictures: Sequence[ShownPicture], source: str, digest: str, job: Job) 
     for i in kept_out:
         said[i] = [heads.said(view) for view in z[i]]
     projector, trained = _trained(job, checkpoint, tokenizer, pictures, z, said, (learnt, kept_out))
-    candidate = Candidate(
-        job.name,
-        "sight",
-        job.kept.digest,
-        tensors_of(heads, projector),
-        {**job.origin(METHOD), "eye": EYE, "data": source, "data_digest": digest},
-    )
     before, after = held_out_of(trained, settings.train.patience)
     report = {
-        "version": VERSION, "model": job.model, "base": job.kept.digest, "kind": "sight", "method": METHOD, "settings": to_table(settings),
         "pictures": len(learnt), "names": len(heads.names), "data": source, "data_digest": digest, "train": asdict(trained),
         "held_out": {"before": before, "after": after}, "described": None,
     }  # fmt: skip
+    candidate = job.candidate("sight", METHOD, tensors_of(heads, projector), report)
+    candidate = replace(candidate, origin={**candidate.origin, "eye": EYE, "data": source, "data_digest": digest})
     if kept_out and settings.measured:
-        report["described"] = described(job.home, job.kept, candidate, [pictures[i] for i in kept_out][: settings.measured], job.stopped)
+        told = described(job.home, job.kept, candidate, [pictures[i] for i in kept_out][: settings.measured], job.stopped)
         job.check("before its held-out pictures were described")
-    return replace(candidate, report=report)
+        candidate = replace(candidate, report={**(candidate.report or {}), "described": told})
+    return candidate
 
 
 def _looked(job: Job, pictures: Sequence[ShownPicture]) -> tuple[Array, list[ShownPicture]]:
@@ -397,12 +392,7 @@ def _trained(
         job.watch.bytes("writing questions", 0, None)
         corpus, data_sides = _corpus(job, tokenizer, checkpoint.config.vocab_size, pictures, said, sides, views)
         folder = job.folder / "training"
-        trained = train(
-            module, parameters, Data(corpus, *data_sides), settings.train, folder, TrainWatch(job.watch.train, job.watch.say),
-            PictureAnswers(corpus),
-        )  # fmt: skip
-        if trained.stopped == "interrupted":
-            raise job.interrupted(f"after step {trained.steps}")
+        trained = train_for(job, module, parameters, Data(corpus, *data_sides), settings.train, folder, PictureAnswers(corpus))
         put_back(parameters, folder)
     return projector, trained
 
@@ -446,10 +436,7 @@ def tensors_of(heads: Fitted, projector: Projector) -> dict[str, Array]:
     }
 
 
-def _events(report: Mapping[str, Any], delta: Delta) -> Iterator[Event]:
-    facts: dict[str, Fact] = {"delta": delta.digest} | {
-        key: report[key] for key in ("base", "method", "pictures", "names", "data", "data_digest")
-    }
-    if told := report["described"]:
-        facts |= {f"described_{key}": told[key] for key in ("n", "named", "words", "blank_words", "changed")}
-    yield Event("sight", report["model"], facts | training_facts(report))
+def _events(report: Mapping[str, Any], _delta: Delta) -> list[Event]:
+    told = report["described"]
+    facts = {f"described_{key}": told[key] for key in ("n", "named", "words", "blank_words", "changed")} if told else {}
+    return [made_event("sight", report, ("pictures", "names", "data", "data_digest"), facts | training_facts(report))]

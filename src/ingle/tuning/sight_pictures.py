@@ -17,8 +17,8 @@ from ingle.core.errors import ConfigError, RequestError
 from ingle.core.files import os_errors
 from ingle.core.media import Picture, PictureLook, SightPiece
 from ingle.core.message import ImagePart, Message, TextPart
+from ingle.core.progress import Counted, FetchProgress
 from ingle.engine.language_model import Seen, seen_prompt
-from ingle.home.fetch import FetchProgress
 from ingle.home.pictures import FREE, Illustration, illustrations
 from ingle.home.place import Home
 from ingle.media.eyes.efficientnet import Eye
@@ -282,7 +282,7 @@ def features_folder(home: Home, eye: Eye, pictures: Sequence[ShownPicture], view
 
 def features(
     eye: Eye, pictures: Sequence[ShownPicture], views: int, folder: Path, seed: int, check: Callable[[], None],
-    progress: Callable[[int, int], None],
+    progress: Counted,
 ) -> tuple[Array, list[int]]:  # fmt: skip
     """Return the numbers, float16 [pictures, 1 + views, n], and which pictures they are of: damaged ones are left out.
 
@@ -449,7 +449,7 @@ Words = tuple[list[str], list[str]]
 
 def fit(
     numbers: Array, pictures: Sequence[ShownPicture], width: int, ridge: float, check: Callable[[], None],
-    progress: Callable[[int, int], None],
+    progress: Counted,
 ) -> tuple[Fitted, list[list[Words]]]:  # fmt: skip
     """Fit the heads on all pictures; return them, and the words for each picture's views by heads that were fitted without its group:
     whoever learns from these words learns how far they can be trusted.

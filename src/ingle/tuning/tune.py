@@ -17,8 +17,8 @@ from ingle.core.delta import Delta
 from ingle.core.digest import canonical_json, digest_bytes, digest_file, digest_json
 from ingle.core.errors import ConfigError, HomeError, PullError
 from ingle.core.files import os_errors, write_atomic
+from ingle.core.progress import silent
 from ingle.core.report import Event, Sink
-from ingle.core.room import room_for
 from ingle.engine.packs import Source, candidate_source, checkpoint_tokenizer, kept_source, open_weights, served_size
 from ingle.home.base import CURVES
 from ingle.home.deltas import delta_report
@@ -32,18 +32,16 @@ from ingle.model.tokenizer import Tokenizer
 from ingle.train.by_document import Sketcher
 from ingle.train.checkpoints import put_back
 from ingle.train.corpus import EXAMPLES, KeptExamples, write_kept
-from ingle.train.loop import joined, train
-from ingle.train.loop_settings import TrainReport, TrainSettings, TrainWatch
+from ingle.train.loop import joined, train_for
+from ingle.train.loop_settings import TrainReport, TrainSettings
 from ingle.train.making import (
     DeltaJob,
     MadeDelta,
     RunWatch,
-    Steps,
     TrainError,
     held_out_of,
     make_delta,
     memory_errors,
-    nobody,
     provenance,
     smaller_batches,
 )
@@ -242,9 +240,7 @@ def _trained(job: TuneJob, begun: Begun, learnt: Learnt) -> tuple[Candidate, Lea
     job.check()
     folder = job.work_folder(learnt.data.corpus.digest)
     start = _digests(attached.parameters)
-    trained = train(module, attached.parameters, data, course, folder, TrainWatch(job.watch.train, job.watch.say), objective)
-    if trained.stopped == "interrupted":
-        raise job.interrupted(f"after step {trained.steps}")
+    trained = train_for(job, module, attached.parameters, data, course, folder, objective)
     kept_examples = keep_examples(job, folder, module, attached, data, course, trained)
     put_back(attached.parameters, folder)
     moved = check_moved(attached, start)
@@ -365,7 +361,7 @@ VERSION = 2
 
 def tune(
     home: Home, kept: Kept, data: Sequence[str], name: str, settings: TuneSettings, admit: Admit,
-    watch: RunWatch = RunWatch(), command: str = "", sink: Sink = nobody,  # noqa: B008 - frozen
+    watch: RunWatch = RunWatch(), command: str = "", sink: Sink = silent,  # noqa: B008 - frozen
 ) -> MadeDelta:  # fmt: skip
     """Train a delta called `name` on a kept model, and keep it if `admit` takes it.
 
@@ -389,7 +385,7 @@ def tune(
         maker="tune", home=home, name=name, settings=settings, key=key, folder=home.tuning / key[:32], watch=watch, command=command,
         kept=kept, sources=sources, method=method,
     )  # fmt: skip
-    return make_delta(job, Steps(_make, _events, still=_still, finish=_finish), admit, sink)
+    return make_delta(job, _make, _events, admit, sink, still=_still, finish=_finish)
 
 
 def _make(job: TuneJob) -> Candidate:
@@ -409,10 +405,8 @@ def _need_room(job: TuneJob, learnt: Learnt) -> dict[str, Any] | None:
     teacher = settings.objective.teacher
     tokens = TuneTokens(course_of(settings.train, settings.small, learnt.data), int(sizes[list(learnt.data.train)].sum()))
     other = served_size(job.home, get_kept(job.home, teacher)) if teacher else None
-    room = room_for(tune_need(served_size(job.home, job.kept), settings, tokens, other))
-    job.watch.room(room)
-    room.check(smaller_batches(tokens.course.batch_tokens, tokens.course.recompute))
-    return room.table()
+    need = tune_need(served_size(job.home, job.kept), settings, tokens, other)
+    return job.foretell(need, smaller_batches(tokens.course.batch_tokens, tokens.course.recompute))
 
 
 def _still(job: TuneJob, delta: Delta) -> bool:

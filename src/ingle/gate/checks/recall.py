@@ -6,9 +6,9 @@ The loss of a text hardly shows that a model forgets (`measure.suites`). This ch
 from dataclasses import asdict, dataclass, replace
 
 from ingle.core.errors import ConfigError
+from ingle.core.progress import silent
 from ingle.gate.finding import Finding
 from ingle.gate.trial import Trial
-from ingle.home.fetch import silent
 from ingle.measure.intervals import paired_bootstrap
 from ingle.measure.measuring import Options, run_suite
 from ingle.measure.subjects import choice_columns

@@ -6,13 +6,14 @@ The judge of answers says whether each answer refuses (safety/answers.py). Both 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
+from ingle.core.progress import Progress
 from ingle.core.report import Report
 from ingle.gate.finding import Finding
 from ingle.gate.probes import harmful
 from ingle.gate.shares import Posed, compare, harmful_requests, refuse_bad_limits, shares_now
 from ingle.gate.trial import Trial
 from ingle.home.place import Home
-from ingle.measure.subjects import Progress, Subject
+from ingle.measure.subjects import Subject
 from ingle.robustness.prompts import lookalikes
 from ingle.robustness.refusing import SHORT, asked
 from ingle.safety.answers import refuses

@@ -2,7 +2,8 @@
 
 from collections.abc import Callable, Sequence
 
-from ingle.scaling.dealing import Hear, Job, WorkerProcess, cores, deal
+from ingle.core.process import usable_cores
+from ingle.scaling.dealing import Hear, Job, WorkerProcess, deal
 
 WORDS = "on this machine, one process a core"
 
@@ -12,4 +13,4 @@ def run_jobs(jobs: Sequence[Job], workers: int, hear: Hear, stopped: Callable[[]
 
     Raises the first fault of a job, and Interrupted when `stopped` says so; see scaling/dealing.py.
     """
-    deal(jobs, workers or cores(), WorkerProcess, hear, stopped)
+    deal(jobs, workers or usable_cores(), WorkerProcess, hear, stopped)

@@ -26,7 +26,8 @@ from typing import Any
 from ingle.core.digest import digest_bytes
 from ingle.core.errors import ConfigError, Interrupted, fault_of
 from ingle.core.files import how_to_install, os_errors, write_atomic
-from ingle.scaling.dealing import LAST, LOOK_S, PATIENCE_S, Hear, Job, Messages, WorkerProcess, cores, deal
+from ingle.core.process import usable_cores
+from ingle.scaling.dealing import LAST, LOOK_S, PATIENCE_S, Hear, Job, Messages, WorkerProcess, deal
 from ingle.scratch.texts import FILES
 from ingle.train.making import TrainError
 
@@ -49,7 +50,7 @@ def run_jobs(jobs: Sequence[Job], workers: int, hear: Hear, stopped: Callable[[]
     Raises the first fault of a job, and Interrupted when `stopped` says so; ConfigError without Ray, without a cluster or a free core, and
     where a node has another Ingle.
     """
-    with _cluster(address, workers or cores()) as ray:
+    with _cluster(address, workers or usable_cores()) as ray:
         _wait_for_core(ray, address, stopped)
         versions, at_node = _travelling()
         remote = ray.remote(num_cpus=1, max_retries=0, num_returns="streaming")(at_node)

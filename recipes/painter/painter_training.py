@@ -1,4 +1,4 @@
-"""`tune painter`: from a kept model to a candidate that paints."""
+"""From a kept model to a candidate that paints, a delta of the kind `painter`."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -9,40 +9,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from ingle.core.candidate import Admit, Candidate
-from ingle.core.config import to_table
-from ingle.core.delta import Delta
-from ingle.core.errors import ConfigError
-from ingle.core.report import Event, Fact, Sink
-from ingle.engine.packs import checkpoint_tokenizer, open_weights
-from ingle.home.kept import Kept
-from ingle.home.pictures import FREE
-from ingle.home.place import Home
-from ingle.media.painter import CODEBOOK, DECODER, PALETTE, palette_tensor
-from ingle.media.picture import Pixels
-from ingle.model.checkpoint import Checkpoint
-from ingle.model.module import CausalLM, load_module
-from ingle.train.checkpoints import put_back
-from ingle.train.corpus import Wanted
-from ingle.train.loop import train
-from ingle.train.loop_settings import TrainReport, TrainSettings, TrainWatch
-from ingle.train.making import (
-    DeltaJob,
-    MadeDelta,
-    RunWatch,
-    Steps,
-    delta_job,
-    make_delta,
-    memory_errors,
-    nobody,
-    smaller_batches,
-    training_facts,
-)
-from ingle.train.objectives import States, TokenLoss, cross_entropy
-from ingle.train.optimisers import OptimiserSettings, keep_few_programs
-from ingle.train.packing import Batch, Data
-from ingle.tuning.emblem_net import EmblemNet, EmblemSettings, as_input, shown, train_emblems
-from ingle.tuning.emblems import (
+from emblem_net import EmblemNet, EmblemSettings, as_input, shown, train_emblems
+from emblems import (
     Emblem,
     PaintingExample,
     choose_palette,
@@ -55,6 +23,37 @@ from ingle.tuning.emblems import (
     unseen_pairs,
     with_moved,
 )
+from ingle.core.candidate import Admit, Candidate
+from ingle.core.delta import Delta
+from ingle.core.errors import ConfigError
+from ingle.core.progress import silent
+from ingle.core.report import Event, Sink
+from ingle.engine.packs import checkpoint_tokenizer, open_weights
+from ingle.home.kept import Kept
+from ingle.home.pictures import FREE
+from ingle.home.place import Home
+from ingle.media.painter import CODEBOOK, DECODER, PALETTE, palette_tensor
+from ingle.media.picture import Pixels
+from ingle.model.checkpoint import Checkpoint
+from ingle.model.module import CausalLM, load_module
+from ingle.train.checkpoints import put_back
+from ingle.train.corpus import Wanted
+from ingle.train.loop import train_for
+from ingle.train.loop_settings import TrainReport, TrainSettings
+from ingle.train.making import (
+    DeltaJob,
+    MadeDelta,
+    RunWatch,
+    delta_job,
+    made_event,
+    make_delta,
+    memory_errors,
+    smaller_batches,
+    training_facts,
+)
+from ingle.train.objectives import States, TokenLoss, cross_entropy
+from ingle.train.optimisers import OptimiserSettings, keep_few_programs
+from ingle.train.packing import Batch, Data
 from ingle.tuning.linears import chosen_layers
 from ingle.tuning.low_rank import LowRankSettings, attach_low_rank
 
@@ -94,7 +93,6 @@ class PainterSettings:
             raise ConfigError("colours", "must be between 0 and 7", self.colours)
 
 
-# `tune painter`: from a kept model to a candidate that paints, a delta of the kind `painter`.
 # Pictures become texts: an autoencoder turns each emblem into 64 codes out of 512, and each code is a word of the palette. A low-rank
 # addition then learns to go on from `draw: red apple, noto:` with 64 such words. It acts only while the model paints, so answers to words
 # stay what they were, to the bit. Stopped at any moment, the same call goes on where it was.
@@ -113,7 +111,7 @@ Job = DeltaJob[PainterSettings]
 
 def tune_painter(
     home: Home, kept: Kept, name: str, settings: PainterSettings, admit: Admit, watch: RunWatch = RunWatch(),  # noqa: B008 - frozen
-    command: str = "", sink: Sink = nobody,
+    command: str = "", sink: Sink = silent,
 ) -> MadeDelta:  # fmt: skip
     """Make a delta called `name` with which a kept model paints, and keep it if `admit` takes it.
 
@@ -123,7 +121,7 @@ def tune_painter(
     job = delta_job("painter", VERSION, home, kept, name, settings, watch, command)
     checkpoint = open_weights(home, kept)
     chosen_layers(checkpoint.config, settings.layers)
-    return make_delta(job, Steps(partial(_make, checkpoint), _events), admit, sink)
+    return make_delta(job, partial(_make, checkpoint), _events, admit, sink)
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +156,7 @@ def _make(checkpoint: Checkpoint, job: Job) -> Candidate:
     tensors, trained = _trained(job, checkpoint, data, palette)
     tensors |= {PALETTE: palette_tensor(palette), CODEBOOK: net.codebook.half().numpy()}
     tensors |= {DECODER + name: values.half().numpy() for name, values in net.decoder.state_dict().items()}
-    return Candidate(job.name, KIND, job.kept.digest, tensors, job.origin(METHOD), _report(job, drawn, learnt, data, trained, net))
+    return job.candidate(KIND, METHOD, tensors, _report(drawn, learnt, data, trained, net))
 
 
 def _read(job: Job, artist: str) -> list[Emblem]:
@@ -193,28 +191,22 @@ def _trained(
         options = settings.low_rank
         layers = chosen_layers(checkpoint.config, settings.layers)
         attached, _ = attach_low_rank(module, layers, options, options.alpha / options.rank, settings.seed)
-        watch = TrainWatch(job.watch.train, job.watch.say)
         folder = job.folder / "words"
-        trained = train(module, attached.parameters, data, settings.train, folder, watch, OfPalette(tuple(palette)))
-        if trained.stopped == "interrupted":
-            raise job.interrupted(f"after step {trained.steps} of painting")
+        trained = train_for(job, module, attached.parameters, data, settings.train, folder, OfPalette(tuple(palette)))
         put_back(attached.parameters, folder)
     return {name: tensor.detach().half().numpy() for name, tensor in attached.collect().items()}, trained
 
 
 def _report(
-    job: Job, drawn: Sequence[Emblem], learnt: Sequence[PaintingExample], data: Data, trained: TrainReport, net: EmblemNet
+    drawn: Sequence[Emblem], learnt: Sequence[PaintingExample], data: Data, trained: TrainReport, net: EmblemNet
 ) -> dict[str, Any]:  # fmt: skip
     return {
-        "version": VERSION, "model": job.model, "base": job.kept.digest, "kind": KIND, "method": METHOD,
-        "settings": to_table(job.settings), "pictures": len(drawn), "examples": len(learnt), "data_digest": data.corpus.digest,
+        "pictures": len(drawn), "examples": len(learnt), "data_digest": data.corpus.digest,
         "things": things_of(learnt), "concepts": len({one.emblem.of.concept for one in learnt}), "held_out_examples": len(data.held_out),
         "emblem_parameters": sum(one.numel() for one in net.parameters()), "train": asdict(trained),
         "held_out": {"before": trained.first_held_out, "after": trained.held_out},
     }  # fmt: skip
 
 
-def _events(report: Mapping[str, Any], delta: Delta) -> list[Event]:
-    facts: dict[str, Fact] = {"delta": delta.digest}
-    facts |= {key: report[key] for key in ("base", "method", "pictures", "examples", "concepts", "data_digest")}
-    return [Event("painter", report["model"], facts | training_facts(report))]
+def _events(report: Mapping[str, Any], _delta: Delta) -> list[Event]:
+    return [made_event("painter", report, ("pictures", "examples", "concepts", "data_digest"), training_facts(report))]

@@ -12,11 +12,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from emblems import ARTISTS, COLOURS, FAMILIES, Emblem, is_unseen, is_unseen_colour, recoloured, stacked
 from ingle.core.digest import digest_bytes, digest_json
 from ingle.core.errors import ConfigError
 from ingle.media.painter import CODES, GRID
 from ingle.train.checkpoints import TrainingState, load_checkpoint, save_checkpoint
-from ingle.tuning.emblems import ARTISTS, COLOURS, FAMILIES, Emblem, is_unseen, is_unseen_colour, recoloured, stacked
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from ingle.core.digest import digest_bytes
 from ingle.core.errors import ConfigError, RequestError
-from ingle.home.fetch import FetchProgress, silent
+from ingle.core.progress import FetchProgress, silent
 from ingle.home.pictures import FREE, Illustration, illustrations
 from ingle.home.place import Home
 from ingle.media.painter import CODES, prompt_of
