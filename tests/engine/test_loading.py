@@ -19,7 +19,7 @@ from ingle.core.errors import CheckpointError, DeltaError, HomeError, IngleError
 from ingle.core.message import Request, Sampling
 from ingle.engine import loading, packs
 from ingle.engine.answer import answer
-from ingle.engine.backend import Backend, Prefixed, Segment
+from ingle.engine.backend import Segment
 from ingle.engine.delta_kinds import MERGED, Change, additions_of, merged, virtual_of
 from ingle.engine.language_model import LanguageModel
 from ingle.engine.loading import Opener, open_model
@@ -202,12 +202,12 @@ def test_a_stack_is_what_its_deltas_mean(place: Place, tmp_path: Path, stack: st
     changes = place.changes(kept)
     real = [change for change in changes if change.kind in MERGED]
     whole = merged(place.checkpoint, real)
-    backend: Backend = backend_of(tmp_path / "whole", whole)
+    backend = backend_of(tmp_path / "whole", whole)
     adapter = None
     if changes[-1].kind == "bottleneck":
         adapter = backend.adapter(additions_of(backend.config, changes[-1:], whole), "b")
     if changes[-1].kind in ("prefix", "prompt"):
-        backend = Prefixed(backend_of(tmp_path / "again", whole), *virtual_of(whole.config, changes[-1]), "p")
+        backend = backend_of(tmp_path / "again", whole).beginning_with(*virtual_of(whole.config, changes[-1]), "p")
     expected = logits(LanguageModel("whole", backend, model.tokenizer, adapter))
     plain = logits(open_model(kept_source(place.home, get_kept(place.home, "tiny")), "fp32", 1))
     effect = np.abs(expected - plain).max()

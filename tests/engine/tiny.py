@@ -6,8 +6,7 @@ import numpy as np
 
 from ingle.core.spec import LayerSpec, ModelConfig, Rope, Ways
 from ingle.engine import packs
-from ingle.engine.backend import Segment
-from ingle.engine.cpu_backend import CpuBackend
+from ingle.engine.backend import Backend, Segment
 from ingle.engine.threads import Cores
 from ingle.model.checkpoint import Checkpoint
 from ingle.model.hf_config import all_frequencies
@@ -47,10 +46,10 @@ def in_blocks(checkpoint: Checkpoint, kind: str) -> Checkpoint:
     return Checkpoint(checkpoint.config, checkpoint.files, stored)
 
 
-def backend_of(folder: Path, checkpoint: Checkpoint, format_: str = "fp32", threads: int = 2, cache: str = "float32") -> CpuBackend:
+def backend_of(folder: Path, checkpoint: Checkpoint, format_: str = "fp32", threads: int = 2, cache: str = "float32") -> Backend:
     info = packs.pack_checkpoint(checkpoint, "base", format_, folder / format_)
     packs.check_pack(folder / format_, info)
-    return CpuBackend(folder / format_, info, Cores(threads), cache)
+    return Backend(folder / format_, info, Cores(threads), cache)
 
 
 def angles_of(config: ModelConfig, count: int) -> list[tuple[np.ndarray, np.ndarray]]:
@@ -62,7 +61,7 @@ def angles_of(config: ModelConfig, count: int) -> list[tuple[np.ndarray, np.ndar
     return [kinds[config.rope_of(i)] for i in range(len(config.layers))]
 
 
-def read_in_cuts(backend: CpuBackend, ids: list[int], cuts: list[int]) -> np.ndarray:
+def read_in_cuts(backend: Backend, ids: list[int], cuts: list[int]) -> np.ndarray:
     """Logits of all tokens, read so many at a time by one state."""
     state, rows, start = backend.new_state(), [], 0
     for count in cuts:

@@ -5,9 +5,9 @@ from typing import Any
 import numpy as np
 
 from ingle.kernels import layout as at
-from ingle.kernels import naive
 from ingle.kernels.jit import kernel
 from ingle.kernels.panels import PackedLinear
+from tests.kernels import naive
 
 ENTRY = {
     at.F32: "linear_fp32", at.BF16: "linear_bf16", at.INT8: "linear_int8", at.INT8_GROUP: "linear_int8", at.INT4: "linear_int4",
