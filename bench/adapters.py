@@ -29,7 +29,7 @@ from ingle.core.spec import ModelConfig
 from ingle.engine.adapter import Addition, linear_shapes
 from ingle.engine.backend import Backend, Segment, prefill
 from ingle.engine.loading import Opener
-from ingle.engine.packs import pack_checkpoint, read_pack, unpacked
+from ingle.engine.packs import pack_checkpoint, read_pack
 from ingle.engine.threads import Cores
 from ingle.home.deltas import put_delta
 from ingle.home.kept import get_kept, remove
@@ -41,6 +41,7 @@ from model import smollm2
 from servers import Server, say, scratch_home, start_bench, start_ingle, stopping
 
 sys.path.insert(0, str(ROOT.parent))
+from tests.engine.tiny import unpacked
 from tests.kernels import naive
 from tests.kernels.naive import unpack_adapter
 

@@ -13,13 +13,13 @@ import pytest
 from ingle.core.config import to_table
 from ingle.engine.backend import Backend, Segment
 from ingle.engine.bandwidth import _LARGE_BYTES, KINDS, LENGTH, Bandwidth, _written, bandwidth_of, read_bandwidth
-from ingle.engine.packs import unpacked
 from ingle.engine.threads import usable_cores
 from ingle.home.catalogue import CATALOGUE
 from ingle.home.hub_models import HUB_MODELS
 from ingle.home.lean import WEIGHTS
 from ingle.home.model_size import BITS, QUANTISATIONS, ModelShape, cache_bytes, read_bytes
 from ingle.home.place import Home
+from tests.engine.tiny import unpacked
 
 SHAPE = ModelShape(10, 256, 512, 4, 2, 64, 1000)
 

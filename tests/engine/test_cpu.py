@@ -22,7 +22,7 @@ from ingle.engine.backend import Backend, Segment, prefill, step
 from ingle.engine.threads import Cores
 from ingle.kernels import formats
 from ingle.kernels import layout as at
-from tests.engine.tiny import angles_of, backend_of, in_blocks, random_checkpoint, read_in_cuts, tiny_config, tokens
+from tests.engine.tiny import angles_of, backend_of, in_blocks, random_checkpoint, read_in_cuts, tiny_config, tokens, unpacked
 from tests.kernels import naive
 
 
@@ -33,7 +33,7 @@ def naive_logits(
     """What the packed weights in a folder compute, by NumPy."""
     info = packs.read_pack(folder)
     assert info is not None
-    weights = dict(packs.unpacked(folder, info))
+    weights = dict(unpacked(folder, info))
     integer = {name.removesuffix(".weight") for name, place in info.places.items() if place.kind >= at.FLOAT_KINDS}
     return naive.decoder(config, weights, ids, angles_of(config, len(ids)), frozenset(integer), cache, adapter, vectors)
 

@@ -17,7 +17,7 @@ from ingle.engine.backend import Backend, Segment, prefill, step
 from ingle.kernels.jit import MEMORY_KERNELS
 from tests.engine.test_adapter import random_additions
 from tests.engine.test_cpu import CLOSE, MEMORIES, naive_logits
-from tests.engine.tiny import backend_of, random_checkpoint, read_in_cuts, tiny_config, tokens
+from tests.engine.tiny import backend_of, random_checkpoint, read_in_cuts, tiny_config, tokens, unpacked
 
 YARN = Rope(kind="yarn", factor=4.0, original_context=64, attention_factor=1.3)
 
@@ -68,7 +68,7 @@ def test_memories_are_float32_in_every_format(tmp_path: Path, format_: str) -> N
     backend = backend_of(tmp_path, checkpoint, format_)
     info = packs.read_pack(tmp_path / format_)
     assert info is not None
-    for name, values in packs.unpacked(tmp_path / format_, info):
+    for name, values in unpacked(tmp_path / format_, info):
         if ".memory." in name:
             np.testing.assert_array_equal(values, checkpoint.tensor(name).to_float32())
     ids = tokens(config, 120)

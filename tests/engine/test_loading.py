@@ -24,7 +24,7 @@ from ingle.engine.delta_kinds import MERGED, Change, additions_of, merged, virtu
 from ingle.engine.language_model import LanguageModel
 from ingle.engine.loading import Opener, open_model
 from ingle.engine.packing_worker import warm_apart
-from ingle.engine.packs import Source, candidate_source, kept_source, list_packs, unpacked
+from ingle.engine.packs import Source, candidate_source, kept_source, list_packs
 from ingle.engine.threads import Cores
 from ingle.home.deltas import delta_tensors, get_delta, put_delta
 from ingle.home.kept import Kept, get_kept, remove
@@ -33,12 +33,12 @@ from ingle.home.pull import pull
 from ingle.kernels import jit
 from ingle.kernels.layout import INT8
 from ingle.model.checkpoint import Checkpoint, open_checkpoint
-from ingle.model.exporting import save_hf
+from ingle.model.exporting import write_hf
 from ingle.model.tensor import expected_shapes
 from ingle.model.tokenizer import Tokenizer, open_tokenizer
 from tests.engine.test_answer import byte_tokenizer
 from tests.engine.test_delta_kinds import DOWN, OUT, K, Q, random_change
-from tests.engine.tiny import backend_of, random_checkpoint, tiny_config, tokens
+from tests.engine.tiny import backend_of, random_checkpoint, tiny_config, tokens, unpacked
 
 
 @pytest.fixture
@@ -46,7 +46,7 @@ def source(tmp_path: Path) -> Source:
     config = tiny_config(vocab=260, hidden=64, mlp=96, dim=16)
     checkpoint = random_checkpoint(config)
     folder = tmp_path / "base"
-    save_hf(folder, config, {name: checkpoint.tensor(name).to_float32() for name in checkpoint.names}, byte_tokenizer())
+    write_hf(folder, config, lambda name: checkpoint.tensor(name).to_float32(), "float32", byte_tokenizer())
     return Source("tiny", folder, "digest", tmp_path / "packs")
 
 

@@ -27,7 +27,7 @@ from tests.engine.test_adapter import random_additions
 from tests.engine.test_answer import byte_tokenizer
 from tests.engine.test_cpu import CLOSE
 from tests.engine.test_cpu_memory import configs
-from tests.engine.tiny import angles_of, backend_of, random_checkpoint, tiny_config, tokens
+from tests.engine.tiny import angles_of, backend_of, random_checkpoint, tiny_config, tokens, unpacked
 from tests.kernels import naive
 from tests.kernels.naive import unpack_adapter
 
@@ -55,7 +55,7 @@ def reduced(folder: Path, before: ModelConfig, after: ModelConfig) -> dict[str, 
     """The pack's weights by name; memories that nobody has any more are cut out of their layers' tensors."""
     info = packs.read_pack(folder)
     assert info is not None
-    weights = dict(packs.unpacked(folder, info))
+    weights = dict(unpacked(folder, info))
     for i, (had, has) in enumerate(zip(before.layers, after.layers, strict=True)):
         old, new = (list(spec.remembering(before.num_kv_heads)) for spec in (had, has))
         for name in [name for name in weights if name.startswith(f"model.layers.{i}.self_attn.memory.")]:

@@ -143,6 +143,7 @@ class Backend:
         other = copy.copy(self)
         other._runner, other._beginning, other.digest = self, beginning, digest_json([self.digest, digest])
         other.config = replace(self.config, context_length=self.config.context_length - beginning.length)
+        del other._memory  # the runner's own, which grows
         return other
 
     @property
