@@ -24,22 +24,26 @@ import numpy as np
 import numpy.typing as npt
 
 from client import NO_END, Reply, ask, words
-from harness import Figure, alternate, finish, ratios, show
+from harness import ROOT, Figure, alternate, finish, ratios, show
 from ingle.core.spec import ModelConfig
-from ingle.engine.backend import Addition, Segment, linear_shapes, prefill, unpack_adapter
-from ingle.engine.cpu_backend import CpuBackend
+from ingle.engine.adapter import Addition, linear_shapes
+from ingle.engine.backend import Backend, Segment, prefill
 from ingle.engine.loading import Opener
-from ingle.engine.packs import pack_checkpoint, read_pack, unpacked
+from ingle.engine.packs import pack_checkpoint, read_pack
 from ingle.engine.threads import Cores
 from ingle.home.deltas import put_delta
 from ingle.home.kept import get_kept, remove
 from ingle.home.place import Home
 from ingle.kernels import layout as at
-from ingle.kernels import naive
 from ingle.model.checkpoint import open_checkpoint
 from ingle.model.hf_config import inverse_frequencies
 from model import smollm2
 from servers import Server, say, scratch_home, start_bench, start_ingle, stopping
+
+sys.path.insert(0, str(ROOT.parent))
+from tests.engine.tiny import unpacked
+from tests.kernels import naive
+from tests.kernels.naive import unpack_adapter
 
 EXAMPLES = """  python bench/adapters.py
   python bench/adapters.py --rounds 3 --tokens 32 --loads 2 --kinds lora
@@ -72,7 +76,7 @@ def tensors_of(kind: str, additions: Additions) -> dict[str, npt.NDArray[np.floa
     return found
 
 
-def check_alone(backend: CpuBackend, adapters: Sequence[Any], ids: Sequence[int], tokens: int) -> None:
+def check_alone(backend: Backend, adapters: Sequence[Any], ids: Sequence[int], tokens: int) -> None:
     """Ends the run unless every sequence of a batch has the logits that it has alone."""
     states = [backend.new_state() for _ in adapters]
     batch = [Segment(state, ids, "last", adapter) for state, adapter in zip(states, adapters, strict=True)]
@@ -100,7 +104,7 @@ def check_twin(layers: int, rank: int) -> float:
     with tempfile.TemporaryDirectory() as folder:
         info = pack_checkpoint(cut, "twin", "fp32", Path(folder))
         assert read_pack(Path(folder)) is not None
-        backend, additions = CpuBackend(Path(folder), info, Cores(1), "float32"), random_lora(cut.config, rank, 99)
+        backend, additions = Backend(Path(folder), info, Cores(1), "float32"), random_lora(cut.config, rank, 99)
         ids = np.random.default_rng(0).integers(0, cut.config.vocab_size, 24).tolist()
         [got] = backend.forward([Segment(backend.new_state(), ids, "all", backend.adapter(additions, "twin"))])
         frequencies, scale = inverse_frequencies(cut.config)
@@ -119,7 +123,7 @@ def check_twin(layers: int, rank: int) -> float:
 def speed(rounds: int, tokens: int, sequences: int, rank: int, threads: int, home: Home) -> dict[str, Any]:
     """Decode tokens/s of a batch, with another adapter for each sequence and without any."""
     backend = Opener(cores=Cores(threads))(home, get_kept(home, "smollm2")).backend.runner
-    assert isinstance(backend, CpuBackend)
+    assert isinstance(backend, Backend)
     adapters = [backend.adapter(random_lora(backend.config, rank, seed), str(seed)) for seed in range(sequences)]
     ids = np.random.default_rng(1).integers(1000, 20000, 64).tolist()
     check_alone(backend, [*adapters, None], ids, 4)

@@ -16,8 +16,7 @@ import transformers
 
 from harness import finish, show
 from ingle.engine import packs
-from ingle.engine.backend import Segment, prefill, step
-from ingle.engine.cpu_backend import CpuBackend
+from ingle.engine.backend import Backend, Segment, prefill, step
 from ingle.engine.packs import checkpoint_tokenizer
 from ingle.model.checkpoint import Checkpoint, open_checkpoint
 from ingle.model.hf_config import config_to_hf
@@ -59,7 +58,7 @@ def hugging_face(checkpoint: Checkpoint) -> torch.nn.Module:
 def compare(checkpoint: Checkpoint, ids: list[int], folder: Path) -> tuple[float, bool]:
     """(largest difference of a logit, whether 50 greedy tokens agree)."""
     info = packs.pack_checkpoint(checkpoint, "exact", "fp32", folder)
-    backend, oracle = CpuBackend(folder, info, cache="float32"), hugging_face(checkpoint)
+    backend, oracle = Backend(folder, info, cache="float32"), hugging_face(checkpoint)
     state, rows = backend.new_state(), []
     for start in range(0, len(ids), 200):
         rows.append(backend.forward([Segment(state, ids[start : start + 200], "all")])[0].copy())

@@ -27,7 +27,7 @@ import numpy as np
 
 from harness import finish, show
 from ingle.core.candidate import Candidate
-from ingle.engine.backend import linear_shapes
+from ingle.engine.adapter import linear_shapes
 from ingle.engine.loading import open_model
 from ingle.engine.packs import candidate_source, kept_source, open_weights
 from ingle.federated.aggregate import first_factors, trained_names

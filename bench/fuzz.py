@@ -39,7 +39,7 @@ def seeds(folder: Path) -> None:
     from safetensors.numpy import save_file
 
     from ingle.core.spec import LayerSpec, ModelConfig, Rope
-    from ingle.model.exporting import save_hf, words_of, write_gguf
+    from ingle.model.exporting import words_of, write_gguf, write_hf
     from ingle.model.tensor import expected_shapes
     from ingle.scratch.texts import find_vocabulary
 
@@ -47,7 +47,7 @@ def seeds(folder: Path) -> None:
     draw = np.random.default_rng(0)
     tensors = {name: draw.standard_normal(shape).astype(np.float32) for name, shape in expected_shapes(config).items()}
     words = find_vocabulary(["the cat sat on the mat, and the dog barked at it " * 50], 262)
-    save_hf(folder / "hf", config, tensors, words)
+    write_hf(folder / "hf", config, tensors.__getitem__, "float32", words)
     write_gguf(folder / "tiny.gguf", config, tensors.__getitem__, "q8_0", words_of(words, config.vocab_size, {}), "tiny")
     for name, path in {
         "gguf": folder / "tiny.gguf", "safetensors": folder / "hf/model.safetensors", "config": folder / "hf/config.json",

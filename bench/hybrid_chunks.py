@@ -44,7 +44,7 @@ def inputs(sequences: int, tokens: int) -> tuple[Tensor, ...]:
 
 def ours(leaves: tuple[Tensor, ...]) -> Tensor:
     """[n, L, G, R, D]."""
-    return chunked(Features(*leaves))[0]
+    return chunked(Features(*leaves))
 
 
 def theirs(leaves: tuple[Tensor, ...]) -> Tensor:

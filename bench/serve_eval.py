@@ -24,7 +24,7 @@ from ingle.engine.packs import checkpoint_tokenizer
 from ingle.home.datasets import dataset
 from ingle.home.place import find_home
 from ingle.model.checkpoint import open_checkpoint
-from ingle.model.exporting import save_hf
+from ingle.model.exporting import write_hf
 from model import smollm2
 from servers import say, scratch_home, start_bench, start_ingle, stopping
 
@@ -57,8 +57,8 @@ def write_task(folder: Path, count: int, seed: int) -> str:
 def write_weights(folder: Path) -> None:
     """The kept model as a Hugging Face folder in float32."""
     checkpoint = open_checkpoint(smollm2())
-    tensors = {name: checkpoint.tensor(name).to_float32() for name in checkpoint.names}
-    save_hf(folder, checkpoint.config, tensors, checkpoint_tokenizer(checkpoint, smollm2().parent))
+    words = checkpoint_tokenizer(checkpoint, smollm2().parent)
+    write_hf(folder, checkpoint.config, lambda name: checkpoint.tensor(name).to_float32(), "float32", words)
 
 
 def lm_eval(name: str, model: str, arguments: dict[str, object], folder: Path, batch: int, task: str = TASK) -> list[dict[str, Any]]:

@@ -32,7 +32,7 @@ from ingle.home.place import find_home
 from ingle.measure.data_sets import Exercise, part
 from ingle.measure.suites import find_suite
 from ingle.model.checkpoint import open_checkpoint
-from ingle.model.exporting import save_hf
+from ingle.model.exporting import write_hf
 from ingle.train.corpus import read_corpus
 from ingle.train.examples import Encoder
 from ingle.train.packing import Data, Order
@@ -72,7 +72,7 @@ def prepare(folder: Path, options: argparse.Namespace) -> tuple[Place, dict[str,
     tokenizer = checkpoint_tokenizer(checkpoint, gguf.parent)
     folder.mkdir(parents=True, exist_ok=True)
     model = folder / "model"
-    save_hf(model, checkpoint.config, {name: checkpoint.tensor(name).to_float32() for name in checkpoint.names}, tokenizer)
+    write_hf(model, checkpoint.config, lambda name: checkpoint.tensor(name).to_float32(), "float32", tokenizer)
     items = suite.read(home, lambda *_: None)
     paths, counts = [], {"train": options.examples, "held_out": options.held_out}
     for which, count in counts.items():

@@ -15,7 +15,7 @@ from ingle.home.examples import add_example
 from ingle.home.kept import Kept, get_kept
 from ingle.home.place import Home
 from ingle.home.pull import pull
-from ingle.model.exporting import save_hf
+from ingle.model.exporting import write_hf
 from ingle.serve.rooms import open_rooms
 from tests.engine.test_answer import byte_tokenizer
 from tests.engine.tiny import random_checkpoint, tiny_config
@@ -48,7 +48,7 @@ def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     config = tiny_config(vocab=260, hidden=64, mlp=96, dim=16)
     checkpoint = random_checkpoint(config)
     folder = tmp_path_factory.mktemp("tiny") / "base"
-    save_hf(folder, config, {name: checkpoint.tensor(name).to_float32() for name in checkpoint.names}, byte_tokenizer())
+    write_hf(folder, config, lambda name: checkpoint.tensor(name).to_float32(), "float32", byte_tokenizer())
     return folder
 
 

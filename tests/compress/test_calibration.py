@@ -35,7 +35,7 @@ def test_inputs_are_what_the_module_computes_whatever_the_batch() -> None:
         inputs = stream.inputs(module.model.layers[1], LINEARS)
         assert set(inputs) == set(LINEARS)
         for name, found in inputs.items():
-            x = seen[name].flatten(0, 1).double()
+            x = seen[name].double()
             torch.testing.assert_close(found.hessian, x.T @ x / 40, rtol=1e-4, atol=1e-5)
             assert (found.tokens, found.drift) == (40, None)
 
@@ -90,7 +90,7 @@ def test_a_token_weighs_what_an_error_there_costs() -> None:
 
                     def push(_m: object, _x: object, y: torch.Tensor, token: int = token, output: int = output) -> torch.Tensor:
                         y = y.clone()
-                        y[0, token, output] += 0.03
+                        y[token, output] += 0.03
                         return y
 
                     hook = linear.register_forward_hook(push)

@@ -19,7 +19,7 @@ from ingle.core.report import Event
 from ingle.engine.backend import Segment
 from ingle.engine.delta_kinds import Change, merged
 from ingle.engine.loading import open_model
-from ingle.engine.packs import kept_source, list_packs, open_weights, unpacked
+from ingle.engine.packs import kept_source, list_packs, open_weights
 from ingle.gate.decide import admission
 from ingle.gate.policy import load_policy
 from ingle.home.deltas import delta_report, list_deltas, put_delta, verify_delta
@@ -30,6 +30,7 @@ from ingle.model.checkpoint import open_checkpoint
 from ingle.model.module import load_module
 from ingle.train.making import RunWatch
 from ingle.tuning.exporting import check_type, export, without_place
+from tests.engine.tiny import unpacked
 from tests.model.tiny_models import random_weights, tiny_config
 from tests.tuning.place import admitting
 from tests.tuning.test_tuning_export import bytes_words, written

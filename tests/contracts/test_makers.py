@@ -18,7 +18,7 @@ from ingle.core.errors import ConfigError, Refused
 from ingle.core.maker import find_maker, gated_makers, makers, sentence_of
 from ingle.core.report import Event
 from ingle.energy.totals import deed_of
-from ingle.engine.backend import linear_shapes
+from ingle.engine.adapter import linear_shapes
 from ingle.engine.packs import open_weights
 from ingle.gate.check import find_check
 from ingle.gate.decide import admission

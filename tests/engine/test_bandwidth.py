@@ -12,15 +12,14 @@ import pytest
 
 from ingle.core.config import to_table
 from ingle.core.process import usable_cores
-from ingle.engine.backend import Segment
+from ingle.engine.backend import Backend, Segment
 from ingle.engine.bandwidth import _LARGE_BYTES, KINDS, LENGTH, Bandwidth, _written, bandwidth_of, read_bandwidth
-from ingle.engine.cpu_backend import CpuBackend
-from ingle.engine.packs import unpacked
 from ingle.home.catalogue import CATALOGUE
 from ingle.home.hub_models import HUB_MODELS
 from ingle.home.lean import WEIGHTS
 from ingle.home.model_size import BITS, QUANTISATIONS, ModelShape, cache_bytes, read_bytes
 from ingle.home.place import Home
+from tests.engine.tiny import unpacked
 
 SHAPE = ModelShape(10, 256, 512, 4, 2, 64, 1000)
 
@@ -61,7 +60,7 @@ def test_what_is_read_is_a_model_whose_logits_are_finite(tmp_path: Path) -> None
     """And it is what the bytes say: each kind's own blocks, not rounded to others."""
     for kind in KINDS:
         info, nbytes = _written(tmp_path, kind, (256, 512), 2)
-        logits = CpuBackend(tmp_path, info).forward([Segment(CpuBackend(tmp_path, info).new_state(), [1, 2, 3])])[0]
+        logits = Backend(tmp_path, info).forward([Segment(Backend(tmp_path, info).new_state(), [1, 2, 3])])[0]
         assert np.isfinite(logits).all() and np.abs(logits).max() > 0
         weights = [matrix for _, matrix in unpacked(tmp_path, info) if matrix.ndim == 2]
         assert nbytes == pytest.approx(sum(matrix.size for matrix in weights) * BITS[kind] / 8)

@@ -18,12 +18,12 @@ from ingle.core.spec import LayerSpec, ModelConfig, Rope, Ways
 from ingle.core.state import CACHES, parts, write
 from ingle.engine import packs
 from ingle.engine import threads as cores
-from ingle.engine.backend import Segment, prefill, step
-from ingle.engine.cpu_backend import CpuBackend
+from ingle.engine.backend import Backend, Segment, prefill, step
 from ingle.engine.threads import Cores
-from ingle.kernels import formats, naive
+from ingle.kernels import formats
 from ingle.kernels import layout as at
-from tests.engine.tiny import angles_of, backend_of, in_blocks, random_checkpoint, read_in_cuts, tiny_config, tokens
+from tests.engine.tiny import angles_of, backend_of, in_blocks, random_checkpoint, read_in_cuts, tiny_config, tokens, unpacked
+from tests.kernels import naive
 
 
 def naive_logits(
@@ -33,7 +33,7 @@ def naive_logits(
     """What the packed weights in a folder compute, by NumPy."""
     info = packs.read_pack(folder)
     assert info is not None
-    weights = dict(packs.unpacked(folder, info))
+    weights = dict(unpacked(folder, info))
     integer = {name.removesuffix(".weight") for name, place in info.places.items() if place.kind >= at.FLOAT_KINDS}
     return naive.decoder(config, weights, ids, angles_of(config, len(ids)), frozenset(integer), cache, adapter, vectors)
 
@@ -153,7 +153,7 @@ def test_an_int8_cache_holds_exactly_what_numpy_would_put_there(tmp_path: Path, 
     others=st.lists(st.integers(1, 30), max_size=5),
 )
 @settings(max_examples=25, deadline=None)
-def test_logits_depend_on_the_prefix_alone(mixed: tuple[CpuBackend, CpuBackend], cuts: list[tuple[int, int]], others: list[int]) -> None:
+def test_logits_depend_on_the_prefix_alone(mixed: tuple[Backend, Backend], cuts: list[tuple[int, int]], others: list[int]) -> None:
     """Bit for bit: however the prompt is cut, whoever shares the step, however many threads work, also from one step to the next."""
     alone, shared = mixed
     ids = tokens(alone.config, sum(count for count, _ in cuts))
@@ -197,7 +197,7 @@ MEMORIES = (
     params=[(layers, cache) for layers in (WINDOWS, MEMORIES) for cache in ("float16", "int8")],
     ids=["windows", "windows-int8", "memories", "memories-int8"],
 )
-def mixed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[CpuBackend, CpuBackend]:
+def mixed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Backend, Backend]:
     """The same int4 hybrid on one thread and on three."""
     layers, cache = request.param
     checkpoint = random_checkpoint(tiny_config(hidden=64, mlp=96, dim=16, layers=layers))

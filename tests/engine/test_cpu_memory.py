@@ -13,12 +13,11 @@ from ingle.core.errors import CannotRewind, CheckpointError, DeltaError, KernelE
 from ingle.core.spec import LayerSpec, ModelConfig, Rope
 from ingle.core.state import CACHES
 from ingle.engine import packs
-from ingle.engine.backend import Prefixed, Segment, prefill, step
-from ingle.engine.cpu_backend import CpuBackend
+from ingle.engine.backend import Backend, Segment, prefill, step
 from ingle.kernels.jit import MEMORY_KERNELS
 from tests.engine.test_adapter import random_additions
 from tests.engine.test_cpu import CLOSE, MEMORIES, naive_logits
-from tests.engine.tiny import backend_of, random_checkpoint, read_in_cuts, tiny_config, tokens
+from tests.engine.tiny import backend_of, random_checkpoint, read_in_cuts, tiny_config, tokens, unpacked
 
 YARN = Rope(kind="yarn", factor=4.0, original_context=64, attention_factor=1.3)
 
@@ -69,7 +68,7 @@ def test_memories_are_float32_in_every_format(tmp_path: Path, format_: str) -> N
     backend = backend_of(tmp_path, checkpoint, format_)
     info = packs.read_pack(tmp_path / format_)
     assert info is not None
-    for name, values in packs.unpacked(tmp_path / format_, info):
+    for name, values in unpacked(tmp_path / format_, info):
         if ".memory." in name:
             np.testing.assert_array_equal(values, checkpoint.tensor(name).to_float32())
     ids = tokens(config, 120)
@@ -103,17 +102,17 @@ def test_adapters_reach_what_enters_a_memory(tmp_path: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def backend(tmp_path_factory: pytest.TempPathFactory) -> CpuBackend:
+def backend(tmp_path_factory: pytest.TempPathFactory) -> Backend:
     return backend_of(tmp_path_factory.mktemp("m"), random_checkpoint(tiny_config(layers=MEMORIES)), "int4", cache="float16")
 
 
-def read(backend: CpuBackend, ids: list[int]):  # type: ignore[no-untyped-def]
+def read(backend: Backend, ids: list[int]):  # type: ignore[no-untyped-def]
     state = backend.new_state()
     prefill(backend, ids, state)
     return state
 
 
-def test_forks_and_files_go_on_to_the_last_bit(backend: CpuBackend, tmp_path: Path) -> None:
+def test_forks_and_files_go_on_to_the_last_bit(backend: Backend, tmp_path: Path) -> None:
     ids = tokens(backend.config, 300)
     state = read(backend, ids[:200])
     fork = state.fork()
@@ -127,7 +126,7 @@ def test_forks_and_files_go_on_to_the_last_bit(backend: CpuBackend, tmp_path: Pa
     assert sum(size for _, size in state.pieces()) == state.nbytes <= backend.state_bytes(300)
 
 
-def test_long_segments_are_read_in_runs(backend: CpuBackend) -> None:
+def test_long_segments_are_read_in_runs(backend: Backend) -> None:
     """Of a layout with small rings: every kind of logits, short and long segments in one call."""
     prompts = [tokens(backend.config, count, count) for count in (256, 3, 129, 128, 200)]
     kinds = ("all", "all", "last", "all", "none")
@@ -140,7 +139,7 @@ def test_long_segments_are_read_in_runs(backend: CpuBackend) -> None:
         np.testing.assert_array_equal(segment.state.memories, alone.memories)
 
 
-def test_a_memory_goes_back_to_nothing_or_not_at_all(backend: CpuBackend) -> None:
+def test_a_memory_goes_back_to_nothing_or_not_at_all(backend: Backend) -> None:
     ids = tokens(backend.config, 100)
     state = read(backend, ids)
     assert state.earliest_rewind == 100
@@ -156,7 +155,7 @@ def test_a_memory_goes_back_to_nothing_or_not_at_all(backend: CpuBackend) -> Non
     np.testing.assert_array_equal(prefill(backend, ids[1:], before), prefill(backend, ids, backend.new_state()))
 
 
-def test_a_broken_memory_is_said_and_takes_nobody_with_it(backend: CpuBackend, tmp_path: Path) -> None:
+def test_a_broken_memory_is_said_and_takes_nobody_with_it(backend: Backend, tmp_path: Path) -> None:
     ids = tokens(backend.config, 100)
     good, bad, expected = read(backend, ids), read(backend, ids), read(backend, ids)
     bad.memories[0] = np.nan
@@ -171,6 +170,6 @@ def test_a_broken_memory_is_said_and_takes_nobody_with_it(backend: CpuBackend, t
         backend.save_state(bad, tmp_path / "bad.state")
 
 
-def test_virtual_tokens_are_refused(backend: CpuBackend) -> None:
+def test_virtual_tokens_are_refused(backend: Backend) -> None:
     with pytest.raises(DeltaError, match="recurrent memories"):
-        Prefixed(backend, *np.ones((2, len(MEMORIES), 2, 5, 12)), "delta")
+        backend.beginning_with(*np.ones((2, len(MEMORIES), 2, 5, 12)), "delta")

@@ -8,13 +8,13 @@ import pytest
 
 from ingle.core.errors import CheckpointError, DeltaError
 from ingle.core.spec import ModelConfig
-from ingle.engine.backend import linear_shapes
+from ingle.engine.adapter import linear_shapes
 from ingle.engine.delta_kinds import KINDS, MERGED, Array, Change, additions_of, merged, parted, virtual_of
-from ingle.engine.packs import pack_checkpoint, unpacked
-from ingle.kernels import naive
+from ingle.engine.packs import pack_checkpoint
 from ingle.model.checkpoint import Checkpoint
 from ingle.model.tensor import expected_shapes
-from tests.engine.tiny import random_checkpoint, tiny_config
+from tests.engine.tiny import random_checkpoint, tiny_config, unpacked
+from tests.kernels import naive
 
 Q, K, OUT, DOWN = (f"model.layers.1.{name}" for name in ("self_attn.q_proj", "self_attn.k_proj", "self_attn.o_proj", "mlp.down_proj"))
 

@@ -10,7 +10,7 @@ import torch
 from ingle.core.spec import ModelConfig
 from ingle.engine.backend import Segment
 from ingle.model.checkpoint import open_checkpoint
-from ingle.model.exporting import save_hf
+from ingle.model.exporting import write_hf
 from ingle.model.hf_config import all_frequencies
 from tests.engine.tiny import backend_of, read_in_cuts
 from tests.model.tiny_models import hf_model, hf_table, random_weights, tiny_config, write_gguf
@@ -88,7 +88,7 @@ def test_exported_transformers_opens_it_as_the_same_model(tmp_path: Path, family
     from transformers import AutoModelForCausalLM
 
     config = tiny_config(family, **changes)
-    save_hf(tmp_path / "ours", config, random_weights(config))
+    write_hf(tmp_path / "ours", config, random_weights(config).__getitem__, "float32")
     model = AutoModelForCausalLM.from_pretrained(tmp_path / "ours", attn_implementation="eager", dtype=torch.float32)
     with torch.no_grad():
         got = model(torch.tensor([IDS])).logits[0].numpy()

@@ -14,7 +14,7 @@ from ingle.engine.backend import Segment
 from ingle.kernels.formats import K_BYTES
 from ingle.model.checkpoint import check_finite, open_checkpoint
 from tests.engine.test_cpu import naive_logits
-from tests.engine.tiny import backend_of, tiny_config, tokens
+from tests.engine.tiny import backend_of, tiny_config, tokens, unpacked
 from tests.kernels.k_rows import UNITS as K_UNITS
 from tests.kernels.k_rows import random_rows
 from tests.model.tiny_models import random_weights, write_gguf
@@ -72,14 +72,14 @@ def test_a_file_is_served_as_exactly_what_the_library_decodes(tmp_path: Path, ki
     backend = backend_of(tmp_path, checkpoint, "auto")
     info = packs.read_pack(tmp_path / "auto")
     assert info is not None
-    unpacked = dict(packs.unpacked(tmp_path / "auto", info))
+    held = dict(unpacked(tmp_path / "auto", info))
     for name in checkpoint.names:
         tensor = checkpoint.tensor(name)
         expected = tensor.to_float32()
         if len(tensor.shape) == 2:
             assert tensor.kind == kind
             np.testing.assert_array_equal(expected, gguf.quants.dequantize(tensor.raw, gguf.GGMLQuantizationType[kind]))
-        np.testing.assert_array_equal(unpacked[name], expected, err_msg=name)
+        np.testing.assert_array_equal(held[name], expected, err_msg=name)
     ids = tokens(CONFIG, 30)
     [got] = backend.forward([Segment(backend.new_state(), ids, "all")])
     expected = naive_logits(CONFIG, tmp_path / "auto", ids, "float32")

@@ -19,11 +19,11 @@ from ingle.core.errors import CheckpointError, DeltaError, HomeError, IngleError
 from ingle.core.message import Request, Sampling
 from ingle.engine import loading, packs
 from ingle.engine.answer import answer
-from ingle.engine.backend import Backend, Prefixed, Segment
+from ingle.engine.backend import Segment
 from ingle.engine.delta_kinds import MERGED, Change, additions_of, merged, virtual_of
 from ingle.engine.language_model import LanguageModel
 from ingle.engine.loading import Opener, open_model
-from ingle.engine.packs import Source, candidate_source, kept_source, list_packs, unpacked
+from ingle.engine.packs import Source, candidate_source, kept_source, list_packs
 from ingle.engine.threads import Cores
 from ingle.engine.tryout import warm_apart
 from ingle.home.deltas import delta_tensors, get_delta, put_delta
@@ -33,12 +33,12 @@ from ingle.home.pull import pull
 from ingle.kernels import jit
 from ingle.kernels.layout import INT8
 from ingle.model.checkpoint import Checkpoint, open_checkpoint
-from ingle.model.exporting import save_hf
+from ingle.model.exporting import write_hf
 from ingle.model.tensor import expected_shapes
 from ingle.model.tokenizer import Tokenizer, open_tokenizer
 from tests.engine.test_answer import byte_tokenizer
 from tests.engine.test_delta_kinds import DOWN, OUT, K, Q, random_change
-from tests.engine.tiny import backend_of, random_checkpoint, tiny_config, tokens
+from tests.engine.tiny import backend_of, random_checkpoint, tiny_config, tokens, unpacked
 
 
 @pytest.fixture
@@ -46,7 +46,7 @@ def source(tmp_path: Path) -> Source:
     config = tiny_config(vocab=260, hidden=64, mlp=96, dim=16)
     checkpoint = random_checkpoint(config)
     folder = tmp_path / "base"
-    save_hf(folder, config, {name: checkpoint.tensor(name).to_float32() for name in checkpoint.names}, byte_tokenizer())
+    write_hf(folder, config, lambda name: checkpoint.tensor(name).to_float32(), "float32", byte_tokenizer())
     return Source("tiny", folder, "digest", tmp_path / "packs")
 
 
@@ -202,12 +202,12 @@ def test_a_stack_is_what_its_deltas_mean(place: Place, tmp_path: Path, stack: st
     changes = place.changes(kept)
     real = [change for change in changes if change.kind in MERGED]
     whole = merged(place.checkpoint, real)
-    backend: Backend = backend_of(tmp_path / "whole", whole)
+    backend = backend_of(tmp_path / "whole", whole)
     adapter = None
     if changes[-1].kind == "bottleneck":
         adapter = backend.adapter(additions_of(backend.config, changes[-1:], whole), "b")
     if changes[-1].kind in ("prefix", "prompt"):
-        backend = Prefixed(backend_of(tmp_path / "again", whole), *virtual_of(whole.config, changes[-1]), "p")
+        backend = backend_of(tmp_path / "again", whole).beginning_with(*virtual_of(whole.config, changes[-1]), "p")
     expected = logits(LanguageModel("whole", backend, model.tokenizer, adapter))
     plain = logits(open_model(kept_source(place.home, get_kept(place.home, "tiny")), "fp32", 1))
     effect = np.abs(expected - plain).max()

@@ -8,9 +8,9 @@ import pytest
 from ingle.core.errors import DeltaError
 from ingle.engine.cut_model import pack_mask
 from ingle.engine.delta_kinds import Array, Change, merged
-from ingle.engine.packs import pack_checkpoint, unpacked
+from ingle.engine.packs import pack_checkpoint
 from tests.engine.test_delta_kinds import values
-from tests.engine.tiny import random_checkpoint, tiny_config
+from tests.engine.tiny import random_checkpoint, tiny_config, unpacked
 
 NAME = "model.layers.1.mlp.down_proj"
 BASE = random_checkpoint(tiny_config(mlp=83))  # no whole bytes a row

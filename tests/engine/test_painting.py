@@ -9,8 +9,7 @@ import pytest
 from ingle.core.errors import ConfigError, DeltaError, RequestError
 from ingle.core.message import Request, Sampling
 from ingle.engine.answer import answer, write
-from ingle.engine.backend import Segment
-from ingle.engine.cpu_backend import CpuBackend
+from ingle.engine.backend import Backend, Segment
 from ingle.engine.language_model import LanguageModel, Painter, likeness, painted, painting_request
 from ingle.media.painter import CODES, WORDS, prompt_of
 from tests.engine.test_delta_kinds import random_change
@@ -23,7 +22,7 @@ PALETTE = tuple(range(300, 300 + CODES))
 Q, DOWN = "model.layers.0.self_attn.q_proj", "model.layers.1.mlp.down_proj"
 
 
-def painter_for(runner: CpuBackend, seed: int = 0) -> Painter:
+def painter_for(runner: Backend, seed: int = 0) -> Painter:
     """A painter of noise, with an addition that changes much."""
     change = random_change(CONFIG, "lora", seed, (Q, DOWN))
     tensors = {**random_hand_tensors(palette=PALETTE), **change.tensors}
@@ -37,7 +36,7 @@ def plain(tmp_path_factory: pytest.TempPathFactory) -> LanguageModel:
 
 @pytest.fixture(scope="module")
 def model(plain: LanguageModel) -> LanguageModel:
-    assert isinstance(plain.backend, CpuBackend)
+    assert isinstance(plain.backend, Backend)
     return replace(plain, painter=painter_for(plain.backend))
 
 
@@ -79,7 +78,7 @@ def test_text_stays_as_it_was_to_the_bit(model: LanguageModel, plain: LanguageMo
 
 
 def test_the_addition_acts_while_it_paints(model: LanguageModel, plain: LanguageModel) -> None:
-    assert isinstance(plain.backend, CpuBackend)
+    assert isinstance(plain.backend, Backend)
     request = request_of(model)
     idle = replace(painter_for(plain.backend), read=lambda: ({**random_hand_tensors(palette=PALETTE), **_nothing()}, ()))
     other = replace(plain, painter=idle)
@@ -122,7 +121,7 @@ def test_wishes_that_are_none_are_refused(model: LanguageModel, what: str) -> No
 
 
 def test_a_palette_of_another_vocabulary_is_refused(plain: LanguageModel) -> None:
-    assert isinstance(plain.backend, CpuBackend)
+    assert isinstance(plain.backend, Backend)
     tensors = random_hand_tensors(palette=tuple(range(5000, 5000 + CODES)))
     wrong = replace(plain, painter=replace(painter_for(plain.backend), read=lambda: (tensors, ())))
     with pytest.raises(DeltaError, match="must have a palette of the model's own tokens"):

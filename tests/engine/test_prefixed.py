@@ -1,6 +1,5 @@
 """Virtual tokens before every text: as if they had been read, and as if they were not there."""
 
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,16 +11,15 @@ from ingle.core.errors import ContextError
 from ingle.core.message import Request
 from ingle.core.spec import LayerSpec
 from ingle.engine.answer import Session, answer
-from ingle.engine.backend import Prefixed, Segment, prefill, step
+from ingle.engine.backend import Segment, prefill, step
 from ingle.engine.job import Capacity
 from ingle.engine.language_model import LanguageModel
 from ingle.engine.prefix_cache import PrefixCache, SavedStates
 from ingle.engine.scheduler import Scheduler
 from ingle.engine.scoring import score
-from ingle.engine.torch_backend import TorchBackend
 from ingle.model.checkpoint import Checkpoint
 from ingle.model.module import load_module
-from ingle.model.module_parts import Cache
+from ingle.tuning.virtual import prompt_tensors
 from tests.engine.test_adapter import random_additions
 from tests.engine.test_answer import byte_tokenizer
 from tests.engine.test_scheduler import FREE, chat, submit, whole
@@ -34,32 +32,20 @@ LAYERS = {
 KINDS = pytest.mark.parametrize("kind", LAYERS)
 
 
-def torch_backend(_folder: Path, checkpoint: Checkpoint) -> Any:
-    return TorchBackend(load_module(checkpoint), "torch")
-
-
 def remembered(checkpoint: Checkpoint, ids: list[int]) -> tuple[Any, Any]:
-    """Keys and values [layers, groups, n, D] of these tokens, by the oracle, all groups looking back as far as they can."""
-    config = checkpoint.config
-    backend, count = TorchBackend(load_module(checkpoint), "oracle"), len(ids)
-    cache: Cache = backend.new_state()
-    backend.forward([Segment(cache, ids, "none")])
-    made = np.zeros((2, len(config.layers), config.num_kv_heads, count, config.head_dim), np.float32)
-    for (layer, streaming), held in cache.held.items():
-        groups = config.layers[layer].streaming(config.num_kv_heads) if streaming else config.layers[layer].retrieval
-        assert len(held.positions) == count
-        made[0, layer, list(groups)], made[1, layer, list(groups)] = held.keys[0].numpy(), held.values[0].numpy()
-    return made[0], made[1]
+    """Keys and values [layers, groups, n, D] of these tokens, by PyTorch."""
+    module = load_module(checkpoint)
+    made = prompt_tensors(module, module.model.embed_tokens.weight[ids])
+    return made["prefix.keys"].numpy(), made["prefix.values"].numpy()
 
 
 @KINDS
-@pytest.mark.parametrize("make", [backend_of, torch_backend], ids=["cpu", "torch"])
 @pytest.mark.parametrize("count", [1, 16, 50, 130])
-def test_it_is_as_if_the_virtual_tokens_had_been_read(tmp_path: Path, kind: str, make: Callable[..., Any], count: int) -> None:
+def test_it_is_as_if_the_virtual_tokens_had_been_read(tmp_path: Path, kind: str, count: int) -> None:
     checkpoint = random_checkpoint(tiny_config(layers=LAYERS[kind]))
     before, ids = tokens(checkpoint.config, count, 1), tokens(checkpoint.config, 100, 2)
-    plain = make(tmp_path, checkpoint)
-    backend = Prefixed(plain, *remembered(checkpoint, before), "delta")
+    plain = backend_of(tmp_path, checkpoint)
+    backend = plain.beginning_with(*remembered(checkpoint, before), "delta")
     expected = plain.forward([Segment(plain.new_state(), before + ids, "all")])[0].copy()
     [got] = backend.forward([Segment(backend.new_state(), ids, "all")])
     np.testing.assert_allclose(got, expected[count:], atol=2e-4)
@@ -73,10 +59,10 @@ def test_it_is_as_if_the_virtual_tokens_had_been_read(tmp_path: Path, kind: str,
 def test_the_virtual_tokens_are_not_counted(tmp_path: Path, kind: str) -> None:
     config = tiny_config(layers=LAYERS[kind], context=100)
     plain = backend_of(tmp_path, random_checkpoint(config))
-    backend = Prefixed(plain, *np.ones((2, len(config.layers), 2, 20, 12)), "delta")
+    backend = plain.beginning_with(*np.ones((2, len(config.layers), 2, 20, 12)), "delta")
     assert backend.config == replace(config, context_length=80)
     state = backend.new_state()
-    assert (state.length, backend.virtual_tokens) == (0, 20)
+    assert (state.length, state.before, state.end) == (0, 20, 20)
     prefill(backend, tokens(config, 80), state)
     assert state.length == 80
     with pytest.raises(ContextError, match="context of 80"):
@@ -86,14 +72,13 @@ def test_the_virtual_tokens_are_not_counted(tmp_path: Path, kind: str) -> None:
     assert state.length == 0
     np.testing.assert_array_equal(backend.forward([Segment(state, [5])])[0], first)
     assert backend.state_bytes(80) == plain.state_bytes(100)
-    assert len({plain.digest, backend.digest, Prefixed(plain, *np.ones((2, len(config.layers), 2, 20, 12)), "other").digest}) == 3
+    assert len({plain.digest, backend.digest, plain.beginning_with(*np.ones((2, len(config.layers), 2, 20, 12)), "other").digest}) == 3
 
 
 def test_everybody_begins_after_the_same_virtual_tokens(tmp_path: Path) -> None:
     """A beginning is shared and never written to, however many go on from it."""
-    backend = Prefixed(
-        backend_of(tmp_path, random_checkpoint(tiny_config())), *np.random.default_rng(0).standard_normal((2, 2, 2, 70, 12)), "delta"
-    )
+    plain = backend_of(tmp_path, random_checkpoint(tiny_config()))
+    backend = plain.beginning_with(*np.random.default_rng(0).standard_normal((2, 2, 2, 70, 12)), "delta")
     expected = backend.forward([Segment(backend.new_state(), [1, 2, 3])])[0].copy()
     states = [backend.new_state() for _ in range(4)]
     for i, state in enumerate(states):
@@ -108,7 +93,7 @@ def models(tmp_path: Path) -> list[LanguageModel]:
     """The base, one with an adapter, two with prefixes, one with both: all on one backend."""
     plain = backend_of(tmp_path, random_checkpoint(tiny_config(vocab=260, context=500)))
     draw = np.random.default_rng(3)
-    one, two = (Prefixed(plain, *draw.standard_normal((2, 2, 2, count, 12)), str(count)) for count in (5, 40))
+    one, two = (plain.beginning_with(*draw.standard_normal((2, 2, 2, count, 12)), str(count)) for count in (5, 40))
     adapter = plain.adapter(random_additions(plain.config, 1), "a")
     made = [(plain, None, ""), (plain, adapter, "a"), (one, None, ""), (two, None, ""), (two, adapter, "a")]
     return [LanguageModel(f"tiny+{i}", backend, byte_tokenizer(), *rest) for i, (backend, *rest) in enumerate(made)]

@@ -14,7 +14,6 @@ from ingle.core.spec import LayerSpec
 from ingle.core.state import STEP_TOKENS, State
 from ingle.engine import scoring
 from ingle.engine.backend import Backend, Segment
-from ingle.engine.cpu_backend import CpuBackend
 from ingle.engine.sampling import log_probabilities
 from ingle.engine.scoring import Task, score
 from tests.engine.test_adapter import random_additions
@@ -28,7 +27,7 @@ LAYERS = {
 
 
 @pytest.fixture(scope="module", params=LAYERS)
-def backend(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> CpuBackend:
+def backend(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Backend:
     config = tiny_config(layers=LAYERS[request.param])
     return backend_of(tmp_path_factory.mktemp("tiny"), random_checkpoint(config))
 
@@ -84,16 +83,16 @@ IDS = st.integers(0, 69)
     ),
 )
 @settings(max_examples=30, deadline=None)
-def test_it_is_as_if_each_were_read_alone(backend: CpuBackend, shared: list[int], tasks: list[tuple[list[int], list[list[int]]]]) -> None:
+def test_it_is_as_if_each_were_read_alone(backend: Backend, shared: list[int], tasks: list[tuple[list[int], list[list[int]]]]) -> None:
     check(backend, [([*shared, *given_ids], endings) for given_ids, endings in tasks])
 
 
-def test_long_tasks_are_read_in_steps(backend: CpuBackend) -> None:
+def test_long_tasks_are_read_in_steps(backend: Backend) -> None:
     ids = tokens(backend.config, 1500)
     check(backend, [(ids[:600], (ids[600:1100], ids[700:705])), (ids[:1], (ids[1:700],)), (ids[3:300], (ids[:1], ids[1:2]))])
 
 
-def test_little_room_for_logits_changes_nothing(backend: CpuBackend, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_little_room_for_logits_changes_nothing(backend: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
     ids, counting = tokens(backend.config, 400), Counting(backend)
     tasks: list[Task] = [(ids[: 20 + i], (ids[50 : 60 + i], ids[3:40])) for i in range(6)]
     expected = dict(score(backend, tasks))
@@ -105,7 +104,7 @@ def test_little_room_for_logits_changes_nothing(backend: CpuBackend, monkeypatch
             np.testing.assert_array_equal(got, wanted)
 
 
-def test_what_is_shared_is_read_once(backend: CpuBackend) -> None:
+def test_what_is_shared_is_read_once(backend: Backend) -> None:
     ids, counting = tokens(backend.config, 400), Counting(backend)
     tasks: list[Task] = [([*ids[:200], i, i + 1], ([1, 2, 3], [4], [5, 6])) for i in range(10)]
     list(score(counting, tasks))  # type: ignore[arg-type]
@@ -113,7 +112,7 @@ def test_what_is_shared_is_read_once(backend: CpuBackend) -> None:
     assert counting.read == 200 + 10 * (2 + 2 + 0 + 1)
 
 
-def test_a_sentence_left_out_at_a_time_reads_every_start_once(backend: CpuBackend) -> None:
+def test_a_sentence_left_out_at_a_time_reads_every_start_once(backend: Backend) -> None:
     sentences, counting = [tokens(backend.config, 20, seed) for seed in range(6)], Counting(backend)
     variants = [[t for j, sentence in enumerate(sentences) if j != i for t in sentence] for i in range(7)]
     tasks: list[Task] = [(variant, ([1, 2, 3],)) for variant in variants]
@@ -123,7 +122,7 @@ def test_a_sentence_left_out_at_a_time_reads_every_start_once(backend: CpuBacken
     assert counting.read == 120 + sum(20 * (5 - i) for i in range(5)) + 7 * 2
 
 
-def test_few_states_are_held_however_many_tasks_wait(backend: CpuBackend, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_few_states_are_held_however_many_tasks_wait(backend: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
     ids, forks, most = tokens(backend.config, 400), list[weakref.ref[State]](), 0
     fork = State.fork
 
@@ -140,7 +139,7 @@ def test_few_states_are_held_however_many_tasks_wait(backend: CpuBackend, monkey
     assert most <= 16
 
 
-def test_vectors_are_read_in_the_place_of_words(backend: CpuBackend) -> None:
+def test_vectors_are_read_in_the_place_of_words(backend: Backend) -> None:
     vectors = {1000 + i: np.random.default_rng(i).standard_normal(backend.config.hidden_size).astype(np.float32) for i in range(3)}
     tasks: list[Task] = [([1, 2, 1000, 1001, 5], ([7, 8],)), ([1, 2, 1000, 1002, 5], ([7, 8],))]
     found = dict(score(backend, tasks, vectors=vectors))
@@ -150,7 +149,7 @@ def test_vectors_are_read_in_the_place_of_words(backend: CpuBackend) -> None:
     assert np.abs(found[0][0] - found[1][0]).max() > 1e-3
 
 
-def test_it_stops_between_two_steps(backend: CpuBackend) -> None:
+def test_it_stops_between_two_steps(backend: Backend) -> None:
     ids, counting = tokens(backend.config, 400), Counting(backend)
     tasks: list[Task] = [(ids[i:200], ([1, 2],)) for i in range(30)]
     found = list(score(counting, tasks, stopped=lambda: counting.read >= 3 * STEP_TOKENS))  # type: ignore[arg-type]
@@ -158,7 +157,7 @@ def test_it_stops_between_two_steps(backend: CpuBackend) -> None:
     assert counting.read == 3 * STEP_TOKENS
 
 
-def test_with_an_adapter(backend: CpuBackend) -> None:
+def test_with_an_adapter(backend: Backend) -> None:
     ids, adapter = tokens(backend.config, 100), backend.adapter(random_additions(backend.config, 1), "one")
     tasks: list[Task] = [(ids[:40], (ids[40:50], ids[60:61])), (ids[:30], (ids[2:9],))]
     check(backend, tasks, adapter)
@@ -167,7 +166,7 @@ def test_with_an_adapter(backend: CpuBackend) -> None:
 
 
 @pytest.mark.parametrize("task", [([], ([1],)), ([1], ()), ([1], ([],))])
-def test_nothing_to_read_is_refused(backend: CpuBackend, task: Task) -> None:
+def test_nothing_to_read_is_refused(backend: Backend, task: Task) -> None:
     with pytest.raises(ValueError, match="a task needs"):
         list(score(backend, [task]))
     assert list(score(backend, [])) == []

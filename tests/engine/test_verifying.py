@@ -18,7 +18,7 @@ from ingle.home.kept_file import KeptFile
 from ingle.home.lean import WEIGHTS
 from ingle.home.place import Home
 from ingle.home.pull import pull
-from ingle.model.exporting import save_hf
+from ingle.model.exporting import write_hf
 from ingle.model.tokenizer import FACTS_FILE, TOKENIZER_FILE
 from tests.engine.test_answer import byte_tokenizer
 from tests.engine.tiny import random_checkpoint, tiny_config
@@ -29,7 +29,7 @@ def packed(tmp_path_factory: pytest.TempPathFactory) -> Home:
     folder = tmp_path_factory.mktemp("verifying")
     config = tiny_config(vocab=260, hidden=64, mlp=96, dim=16)
     checkpoint = random_checkpoint(config)
-    save_hf(folder / "tiny", config, {name: checkpoint.tensor(name).to_float32() for name in checkpoint.names}, byte_tokenizer())
+    write_hf(folder / "tiny", config, lambda name: checkpoint.tensor(name).to_float32(), "float32", byte_tokenizer())
     home = Home(folder / "home")
     pull(home, str(folder / "tiny"), lambda _: None)
     open_model(kept_source(home, get_kept(home, "tiny")), "int8", 1)

@@ -1,14 +1,16 @@
 """Tiny random models on the CPU backend, without files of any other format in between."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
 from ingle.core.spec import LayerSpec, ModelConfig, Rope, Ways
 from ingle.engine import packs
-from ingle.engine.backend import Segment
-from ingle.engine.cpu_backend import CpuBackend
+from ingle.engine.backend import Backend, Segment
 from ingle.engine.threads import Cores
+from ingle.home.lean import WEIGHTS
+from ingle.kernels.panels import PackedLinear, unpack
 from ingle.model.checkpoint import Checkpoint
 from ingle.model.hf_config import all_frequencies
 from ingle.model.tensor import Tensor, expected_shapes
@@ -47,10 +49,36 @@ def in_blocks(checkpoint: Checkpoint, kind: str) -> Checkpoint:
     return Checkpoint(checkpoint.config, checkpoint.files, stored)
 
 
-def backend_of(folder: Path, checkpoint: Checkpoint, format_: str = "fp32", threads: int = 2, cache: str = "float32") -> CpuBackend:
+def backend_of(folder: Path, checkpoint: Checkpoint, format_: str = "fp32", threads: int = 2, cache: str = "float32") -> Backend:
     info = packs.pack_checkpoint(checkpoint, "base", format_, folder / format_)
     packs.check_pack(folder / format_, info)
-    return CpuBackend(folder / format_, info, Cores(threads), cache)
+    return Backend(folder / format_, info, Cores(threads), cache)
+
+
+def unpacked(folder: Path, info: packs.PackInfo) -> Iterator[tuple[str, np.ndarray]]:
+    """Yield every tensor, by Hugging Face's name, as the kernels' float32: the naive reference of packing."""
+    data = np.memmap(folder / WEIGHTS, np.uint8, "r")
+    for name in expected_shapes(info.config):
+        place = info.places[name]
+        planes = [np.asarray(data[offset : offset + size]) for offset, size in place.planes]
+        if place.kind == packs.VECTOR:
+            yield name, planes[0].view(np.float32)[: place.columns].copy()
+        elif place.kind == packs._TAPS:
+            taps = planes[0].view(np.float32).reshape(place.columns, -1)[:, : place.rows]
+            yield name, np.ascontiguousarray(taps.T)[:, None]
+        elif place.kind in (packs._HEADS, packs._MAPS):
+            yield name, _from_memory(place, planes[0].view(np.float32), info.config.head_dim)
+        else:
+            yield name, unpack(PackedLinear(place.kind, place.rows, place.columns, *planes))
+
+
+def _from_memory(place: packs.PackedPlace, plane: np.ndarray, dim: int) -> np.ndarray:
+    """Undo `packs._of_memory`."""
+    width = dim + -dim % 16
+    if place.kind == packs._HEADS:
+        return plane.reshape(-1, width)[:, :dim].reshape(place.rows, place.columns)
+    maps = plane.reshape(-1, width // 16, width, 16).swapaxes(2, 3).reshape(-1, width, width)
+    return np.ascontiguousarray(maps[:, :dim, :dim]).reshape(place.rows, place.columns)
 
 
 def angles_of(config: ModelConfig, count: int) -> list[tuple[np.ndarray, np.ndarray]]:
@@ -62,7 +90,7 @@ def angles_of(config: ModelConfig, count: int) -> list[tuple[np.ndarray, np.ndar
     return [kinds[config.rope_of(i)] for i in range(len(config.layers))]
 
 
-def read_in_cuts(backend: CpuBackend, ids: list[int], cuts: list[int]) -> np.ndarray:
+def read_in_cuts(backend: Backend, ids: list[int], cuts: list[int]) -> np.ndarray:
     """Logits of all tokens, read so many at a time by one state."""
     state, rows, start = backend.new_state(), [], 0
     for count in cuts:

@@ -8,7 +8,7 @@ import pytest
 
 from ingle.core.candidate import Candidate
 from ingle.core.message import Request
-from ingle.engine.backend import linear_shapes
+from ingle.engine.adapter import linear_shapes
 from ingle.engine.packs import open_weights
 from ingle.gate.trial import Trial
 from ingle.home.kept import get_kept

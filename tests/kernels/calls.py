@@ -5,9 +5,9 @@ from typing import Any
 import numpy as np
 
 from ingle.kernels import layout as at
-from ingle.kernels import naive
 from ingle.kernels.jit import kernel
 from ingle.kernels.panels import PackedLinear
+from tests.kernels import naive
 
 ENTRY = {kind: name for name, kinds in at.LINEARS.items() for kind in kinds}
 

@@ -6,11 +6,12 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from ingle.core.spec import ModelConfig
-from ingle.engine.backend import Addition, pack_adapter, unpack_adapter
+from ingle.engine.adapter import Addition, pack_adapter
 from ingle.kernels import layout as at
-from ingle.kernels import naive
 from ingle.kernels.jit import kernel
 from tests.engine.tiny import tiny_config
+from tests.kernels import naive
+from tests.kernels.naive import unpack_adapter
 
 NAME = "model.layers.0.mlp.down_proj"  # K = intermediate_size, N = hidden_size
 

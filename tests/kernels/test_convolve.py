@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ingle.core.errors import ShapeError
-from ingle.kernels import naive
 from ingle.media.painter import Convolution, Network
+from tests.kernels import naive
 
 
 def expected(convolutions: list[Convolution], picture: np.ndarray) -> np.ndarray:

@@ -7,8 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ingle.core.errors import ShapeError
-from ingle.kernels import formats, naive, panels
+from ingle.kernels import formats, panels
 from ingle.kernels.panels import unpack
+from tests.kernels import naive
 from tests.kernels.calls import run_linear
 from tests.kernels.k_rows import UNITS, random_rows
 

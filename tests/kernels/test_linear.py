@@ -9,9 +9,10 @@ from hypothesis import strategies as st
 
 from ingle.core.errors import ShapeError
 from ingle.kernels import layout as at
-from ingle.kernels import naive, panels
+from ingle.kernels import panels
 from ingle.kernels.formats import WEIGHTS
 from ingle.kernels.panels import unpack
+from tests.kernels import naive
 from tests.kernels.calls import run_linear
 
 

@@ -3,11 +3,12 @@
 import numpy as np
 import pytest
 
-from ingle.kernels import naive, packed_attention
+from ingle.kernels import packed_attention
 from ingle.kernels import panels as packing
-from ingle.kernels.naive import layer_norm
 from ingle.kernels.panels import unpack
 from ingle.kernels.tower import EncoderShape, PackedProduct, Tower, TowerFormat, encoder_tensors
+from tests.kernels import naive
+from tests.kernels.naive import layer_norm
 
 CLOSE = 2e-5
 """Largest difference allowed, beside numbers of about 1."""

@@ -15,13 +15,13 @@ from tiny_models import gguf_name, hf_model, random_weights, tiny_config, write_
 from tiny_tokenizers import TEXTS, byte_level, gguf_metadata, pieces
 from torch import nn
 
-from ingle.core.errors import CannotRewind, CheckpointError, ConfigError, ShapeError
+from ingle.core.errors import CheckpointError, ConfigError, ShapeError
 from ingle.core.spec import LayerSpec, ModelConfig
 from ingle.model.checkpoint import Checkpoint, open_checkpoint
-from ingle.model.exporting import save_hf
+from ingle.model.exporting import write_hf
 from ingle.model.family import as_in_files, families
 from ingle.model.module import CausalLM, load_module
-from ingle.model.module_parts import Cache, PackedRows, made_again
+from ingle.model.module_parts import PackedRows, made_again
 from ingle.model.tensor import Tensor
 from ingle.model.tokenizer import open_tokenizer, tokenizer_from_gguf
 from ingle.train.forward import attend_on
@@ -119,7 +119,7 @@ def test_packed_as_training_packs_it_is_each_document_alone(family: str) -> None
 
 @settings(deadline=None, max_examples=40)
 @given(data=st.data())
-def test_any_layers_agree_with_the_plain_mask_cached_or_not(data: st.DataObject) -> None:
+def test_any_layers_agree_with_the_plain_mask(data: st.DataObject) -> None:
     def spec() -> LayerSpec:
         groups = data.draw(st.sampled_from([(), (0,), (1,), (0, 1)]))
         return LayerSpec(groups, window=data.draw(st.integers(1, 12)), sinks=data.draw(st.integers(0, 5)))
@@ -129,15 +129,7 @@ def test_any_layers_agree_with_the_plain_mask_cached_or_not(data: st.DataObject)
     steps = data.draw(st.integers(1, 30))
     ids = some_ids(2, steps, seed=steps)
     with torch.no_grad():
-        whole = module(ids)
-        assert (whole - naive_logits(module, ids)).abs().max() <= 1e-5
-        cache, parts, at = Cache(), [], 0
-        while at < steps:
-            size = data.draw(st.integers(1, 8))
-            parts.append(module(ids[:, at : at + size], cache))
-            at += size
-        assert (torch.cat(parts, 1) - whole).abs().max() <= 1e-5
-    assert cache.length == steps
+        assert (module(ids) - naive_logits(module, ids)).abs().max() <= 1e-5
 
 
 def naive_logits(module: CausalLM, ids: torch.Tensor) -> torch.Tensor:
@@ -196,44 +188,6 @@ def test_norm_and_gate_are_the_plain_formulas_forward_and_back(dtype: torch.dtyp
             torch.testing.assert_close(a, b, rtol=tolerance, atol=tolerance * float(b.abs().max()))
 
 
-def test_the_cache_holds_no_more_than_it_needs() -> None:
-    config = tiny_config("llama").with_layers((LayerSpec((0,), window=6, sinks=2), LayerSpec((), window=6)))
-    module, cache = tiny_module(config), Cache()
-    with torch.no_grad():
-        for at in range(0, 40, 4):
-            module(some_ids(1, 40)[:, at : at + 4], cache)
-    kept = {place: held.positions.tolist() for place, held in cache.held.items()}
-    assert kept[0, False] == list(range(40))
-    assert kept[0, True] == [0, 1, *range(31, 40)]
-    assert kept[1, True] == list(range(31, 40))
-    assert cache.nbytes == 2 * 4 * 16 * (40 + 11 + 2 * 9)
-
-
-def test_forks_go_their_own_way_and_rewinding_forgets() -> None:
-    config = tiny_config("llama").with_layers((LayerSpec((0,), window=6, sinks=2), LayerSpec((0, 1))))
-    module, ids = tiny_module(config), some_ids(1, 30)
-    with torch.no_grad():
-        whole, cache = module(ids), Cache()
-        module(ids[:, :12], cache)
-        fork = cache.fork()
-        module(some_ids(1, 5, seed=9), fork)
-        assert (module(ids[:, 12:20], cache) - whole[:, 12:20]).abs().max() <= 1e-5
-        cache.rewind(15)
-        assert (module(ids[:, 15:22], cache) - whole[:, 15:22]).abs().max() <= 1e-5
-        with pytest.raises(CannotRewind, match="back to 15 at the earliest"):
-            cache.rewind(14)
-        with pytest.raises(CannotRewind, match="between 0 and 22"):
-            cache.rewind(23)
-        cache.rewind(0)
-        assert (cache.nbytes, cache.length) == (0, 0)
-        assert (module(ids, cache) - whole).abs().max() <= 1e-5
-        plain = tiny_module(tiny_config("llama"))
-        module_cache = Cache()
-        plain(ids, module_cache)
-        module_cache.rewind(1)  # a transformer forgets nothing
-        assert (plain(ids[:, 1:], module_cache) - plain(ids)[:, 1:]).abs().max() <= 1e-5
-
-
 def test_gradients_reach_every_weight() -> None:
     module = tiny_module(tiny_config("qwen3").with_layers((LayerSpec((1,), window=4, sinks=1), LayerSpec((), window=4))))
     module(some_ids(2, 12)).logsumexp(-1).sum().backward()
@@ -272,7 +226,7 @@ def test_transformers_reopens_what_is_exported(tmp_path: Path, family: str, chan
     tokenizer = tokenizer_from_gguf({**metadata, "tokenizer.ggml.add_bos_token": True})
     config = tiny_config(family, **changes, vocab_size=tokenizer.vocab_size)
     module = tiny_module(config)
-    save_hf(tmp_path, config, {name: p.detach().numpy() for name, p in module.named_parameters()}, tokenizer)
+    write_hf(tmp_path, config, lambda name: module.get_parameter(name).detach().numpy(), "float32", tokenizer)
     theirs = transformers.AutoModelForCausalLM.from_pretrained(tmp_path, attn_implementation="eager").eval()
     ids = some_ids(1, 24)
     with torch.no_grad():
@@ -290,11 +244,9 @@ def test_what_does_not_fit_is_not_exported(tmp_path: Path) -> None:
     config = tiny_config("llama")
     weights = random_weights(config)
     with pytest.raises(CheckpointError, match=r"model\.norm\.weight must have shape \(64,\)"):
-        save_hf(tmp_path, config, {**weights, "model.norm.weight": np.zeros(3, np.float32)})
-    with pytest.raises(CheckpointError, match="must all be float32 or all float16"):
-        save_hf(tmp_path, config, {**weights, "model.norm.weight": np.zeros(64, np.float16)})
+        write_hf(tmp_path, config, {**weights, "model.norm.weight": np.zeros(3, np.float32)}.__getitem__, "float32")
     with pytest.raises(ConfigError, match="cannot be written"):
-        save_hf(tmp_path, replace(config, qk_norm=True), random_weights(replace(config, qk_norm=True)))
+        write_hf(tmp_path, replace(config, qk_norm=True), weights.__getitem__, "float32")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -343,12 +295,8 @@ def test_the_real_model_against_transformers(smollm2_gguf: Path) -> None:
     ids = torch.tensor([tokenizer.encode("The fire in the ingle had burned low, and the old clock on the wall")])
     with torch.no_grad():
         assert (theirs(ids).logits - mine(ids)).abs().max() <= 1e-3
-        cache, told = Cache(), theirs.generate(ids, max_new_tokens=30, do_sample=False, eos_token_id=None)[0, ids.shape[1] :]
-        written, step = [], ids
-        for _ in range(30):
-            step = mine(step, cache)[:, -1:].argmax(-1)
-            written.append(int(step))
-    assert written == told.tolist()
+        told = theirs.generate(ids, max_new_tokens=30, do_sample=False, eos_token_id=None)
+        assert mine(told)[0, ids.shape[1] - 1 : -1].argmax(-1).tolist() == told[0, ids.shape[1] :].tolist()
 
 
 def test_what_is_made_again_is_not_kept_and_gradients_are_the_same() -> None:

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ingle.core.spec import LayerSpec
+from ingle.core.spec import LayerSpec, ModelConfig
 from ingle.kernels import packed_attention
 from ingle.model.module import CausalLM
 from ingle.train.examples import Document
@@ -14,7 +14,8 @@ from ingle.train.forward import final_states
 from ingle.train.packing import make_batch
 from ingle.train.rows import common_start
 from ingle.train.shared import final_states_of, lower_states_of, make_row, sharing
-from ingle.train.writing import Drawn, write_all, write_each
+from ingle.train.writing import Choice, Drawn, likeliest, write_all
+from tests.engine.test_sublayers import conv_config, delta_config
 from tests.engine.tiny import tiny_config, tokens
 from tests.train.tiny_train import HYBRID, corpus_of, tiny_module, trained_parts
 
@@ -78,21 +79,37 @@ def test_a_start_never_swallows_what_predicts_an_answer() -> None:
     assert common_start([Document(one.ids, np.zeros(8, np.bool_))]) == 7
 
 
-@pytest.mark.parametrize("specs", [(), HYBRID, REMEMBERING], ids=["transformer", "hybrid", "remembering"])
-def test_answers_written_together_are_those_written_alone(specs: tuple[LayerSpec, ...]) -> None:
-    module: CausalLM = tiny_module(tiny_config(layers=specs), 3).double()
+KINDS = {
+    "transformer": tiny_config(), "hybrid": tiny_config(layers=HYBRID), "remembering": tiny_config(layers=REMEMBERING),
+    "convolution": conv_config(), "delta": delta_config(),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("config", KINDS.values(), ids=KINDS)
+def test_answers_written_together_are_those_written_alone(config: ModelConfig) -> None:
+    module: CausalLM = tiny_module(config, 3).double()
     start = tokens(module.config, 6)
     prompts = [[*start, *tokens(module.config, length, length)] for length in (1, 5, 12)]
-    alone = write_each(module, prompts, 9, frozenset())
+
+    def write_each(choose: Choice = likeliest) -> list[list[int]]:
+        """One after the other, each read anew for every token."""
+        answers = list[list[int]]()
+        for number, prompt in enumerate(prompts):
+            answers.append([])
+            for step in range(9):
+                logits = module(torch.tensor([[*prompt, *answers[-1]]]))[0, -1:]
+                answers[-1].append(int(choose(logits, [number], step)))
+        return answers
+
+    alone = write_each()
     assert write_all(module, prompts, 9, frozenset()) == alone
     end = alone[1][3]
     ended = write_all(module, prompts, 9, frozenset([end]))
     assert ended == [answer[: answer.index(end) + 1] if end in answer else answer for answer in alone]
-    drawn = [write(module, prompts, 9, frozenset(), Drawn(3, 9, 1.0, [5])) for write in (write_each, write_all)]
-    assert drawn[0] == drawn[1]
-    assert drawn[0] != alone
-    stopped = [write(module, prompts, 9, frozenset(), stop=lambda ids: len(ids) == 4) for write in (write_each, write_all)]
-    assert stopped == [[answer[:4] for answer in alone]] * 2
+    drawn = write_all(module, prompts, 9, frozenset(), Drawn(3, 9, 1.0, [5]))
+    assert drawn == write_each(Drawn(3, 9, 1.0, [5]))
+    assert drawn != alone
+    assert write_all(module, prompts, 9, frozenset(), stop=lambda ids: len(ids) == 4) == [answer[:4] for answer in alone]
 
 
 def test_tokens_are_drawn_as_often_as_they_are_likely() -> None:

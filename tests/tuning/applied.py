@@ -10,8 +10,9 @@ from ingle.core.spec import ModelConfig
 from ingle.engine.delta_kinds import MERGED, Change, merged
 from ingle.model.checkpoint import Checkpoint
 from ingle.model.module import load_module
-from ingle.model.module_parts import Cache, Held
+from ingle.model.module_parts import PackedRows
 from ingle.model.tensor import Tensor
+from ingle.train.writing import GrowingAttention
 
 
 def checkpoint_of(config: ModelConfig, weights: Mapping[str, np.ndarray]) -> Checkpoint:
@@ -39,10 +40,9 @@ def logits_with(checkpoint: Checkpoint, kind: str, tensors: Mapping[str, Any], i
             )
         return module(ids)
     keys, values = (torch.from_numpy(tensors[f"prefix.{part}"]) for part in ("keys", "values"))
-    cache = Cache(length=keys.shape[2])
-    for i, layer in enumerate(checkpoint.config.layers):
-        for streaming, groups in ((False, layer.retrieval), (True, layer.streaming(checkpoint.config.num_kv_heads))):
-            if groups:
-                pair = (part[i][list(groups)].expand(len(ids), -1, -1, -1) for part in (keys, values))
-                cache.held[(i, streaming)] = Held(*pair, torch.arange(cache.length))
-    return module(ids, cache)
+    (texts, length), before = ids.shape, keys.shape[2]
+    attend = GrowingAttention(torch.full((before,), -1), torch.arange(before), list(zip(keys, values, strict=True)))
+    positions = torch.arange(before, before + length).float().repeat(texts)
+    attend.add(torch.arange(texts).repeat_interleave(length), positions)
+    states = module.read(ids.flatten(), positions, PackedRows(attend, tuple(range(0, ids.numel() + 1, length))))
+    return module.logits(module.model.norm(states)).view(texts, length, -1)

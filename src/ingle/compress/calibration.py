@@ -19,6 +19,7 @@ from ingle.home.place import Home
 from ingle.measure.data_sets import Text
 from ingle.measure.suites import find_suite, training_rows
 from ingle.model.module import CausalLM, DecoderLayer
+from ingle.model.module_parts import rows_of
 from ingle.model.tokenizer import Tokenizer
 
 SUITES = ("xsum-bits", "wiki-bits")
@@ -73,7 +74,7 @@ class Stream:
         self._batch = batch
         with torch.no_grad():
             self.states = module.model.embed_tokens(rows)
-            self._angles = module.angles(torch.arange(rows.shape[1], dtype=torch.float32), self.states.dtype)
+            self._angles = module.angles(torch.arange(rows.shape[1], dtype=torch.float32).repeat(batch), self.states.dtype)
 
     def inputs(
         self, layer: DecoderLayer, linears: Sequence[str], beside: "tuple[Stream, DecoderLayer] | None" = None,
@@ -105,7 +106,13 @@ class Stream:
         """Move all states through a layer."""
         for start in range(0, len(self.states), self._batch):
             chosen = slice(start, start + self._batch)
-            self.states[chosen] = layer(self.states[chosen], *self._angles, None)
+            self.states[chosen] = self._through(layer, self.states[chosen])
+
+    def _through(self, layer: DecoderLayer, x: Tensor) -> Tensor:
+        """Return what a layer makes of rows [rows, tokens, hidden]."""
+        cos, sin = (turned[:, : x.shape[0] * x.shape[1]] for turned in self._angles)
+        y: Tensor = layer(x.flatten(0, 1), cos, sin, rows_of(*x.shape[:2]))
+        return y.view(x.shape)
 
     @torch.no_grad()
     def _caught(self, layer: DecoderLayer, linears: Sequence[str], start: int) -> dict[str, Tensor]:
@@ -114,7 +121,7 @@ class Stream:
 
         def hook(name: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
             def catch(_module: nn.Module, arguments: tuple[Tensor, ...]) -> None:
-                caught[name] = arguments[0].flatten(0, -2)
+                caught[name] = arguments[0]
                 if len(caught) == len(linears):
                     raise _Enough
 
@@ -122,7 +129,7 @@ class Stream:
 
         hooks = [layer.get_submodule(name).register_forward_pre_hook(hook(name)) for name in linears]
         try:
-            layer(self.states[start : start + self._batch], *self._angles, None)
+            self._through(layer, self.states[start : start + self._batch])
         except _Enough:
             pass
         finally:

@@ -33,7 +33,7 @@ from ingle.core.progress import Counted, silent
 from ingle.core.report import Event, Fact, Sink
 from ingle.core.spec import ModelConfig
 from ingle.engine import cut_model
-from ingle.engine.backend import linear_shapes
+from ingle.engine.adapter import linear_shapes
 from ingle.engine.cut_model import CHANNELS, GROUPS, LAYERS, pack_mask
 from ingle.engine.delta_kinds import Change, merged
 from ingle.engine.packs import checkpoint_tokenizer, open_weights

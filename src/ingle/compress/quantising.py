@@ -37,7 +37,7 @@ from ingle.core.files import write_atomic
 from ingle.core.progress import Counted, silent
 from ingle.core.report import Event, Sink
 from ingle.energy.meter import Span, open_meter
-from ingle.engine.backend import linear_shapes
+from ingle.engine.adapter import linear_shapes
 from ingle.engine.delta_kinds import QUANTISED, Change, merged, stored
 from ingle.engine.packs import checkpoint_tokenizer, open_weights
 from ingle.home.kept import Kept

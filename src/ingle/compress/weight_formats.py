@@ -22,6 +22,7 @@ from ingle.core.progress import Counted
 from ingle.engine.delta_kinds import GROUP
 from ingle.kernels import formats
 from ingle.model.module import CausalLM
+from ingle.model.module_parts import rows_of
 from ingle.train.optimisers import choose
 
 _HEADROOM = 251 / 255
@@ -376,7 +377,7 @@ def _read_back(
     module: CausalLM, rows: Tensor, parameters: Collection[str], add: Callable[[str, Tensor, Tensor], None], tell: Counted, seed: int
 ) -> None:
     """Read rows one by one forward, draw tokens from the model's predictions, and send the gradients of their −log p back to every linear.
-    `add` gets the parameter's name, inputs [1, tokens, K] and gradients at the outputs [1, tokens, N].
+    `add` gets the parameter's name, inputs [tokens, K] and gradients at the outputs [tokens, N].
     """
     half = choose("auto", module.lm_head.weight.device) == "bf16"
     draw, frozen = torch.Generator().manual_seed(seed), [parameter for parameter in module.parameters() if parameter.requires_grad]
@@ -395,11 +396,11 @@ def _read_back(
         for number, row in enumerate(rows):
             tell(number, len(rows))
             with torch.autocast("cpu", torch.bfloat16, enabled=half):
-                x = module.model.embed_tokens(row[None]).requires_grad_()
+                x = module.model.embed_tokens(row).requires_grad_()
                 cos, sin = module.angles(torch.arange(len(row), dtype=torch.float32), x.dtype)
                 for layer in module.model.layers:
-                    x = layer(x, cos, sin, None)
-                logits = module.logits(module.model.norm(x))[0]
+                    x = layer(x, cos, sin, rows_of(1, len(row)))
+                logits = module.logits(module.model.norm(x))
             nn.functional.cross_entropy(logits.float(), _drawn(logits.detach().float(), draw), reduction="sum").backward()  # type: ignore[no-untyped-call]
     finally:
         for hook in hooks:

@@ -227,7 +227,7 @@ class State:
 
     layout: StateLayout
     length: int = 0
-    """Tokens read so far; also the position of the next one."""
+    """Tokens read so far, after its beginning."""
     pages: list[npt.NDArray[Any]] = field(default_factory=list)
     rings: npt.NDArray[Any] = field(default_factory=lambda: np.zeros(0))
     """The blocks in front; there are more as they are needed (`reserve`), up to `StateLayout.rings_shape`."""
@@ -237,6 +237,8 @@ class State:
     """Tokens read before the last rewind: rings were written this far."""
     shared_pages: int = 0
     """The number of its pages that a fork may also read."""
+    beginning: "State | None" = None
+    """What stands before every text, if anything: a state that is never written to, and that this one goes back to."""
     _addresses: list[int] = field(default_factory=list, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -246,6 +248,16 @@ class State:
             self.memories = np.zeros(self.layout.memory_floats, np.float32)
 
     @property
+    def before(self) -> int:
+        """Tokens of its beginning."""
+        return self.beginning.end if self.beginning is not None else 0
+
+    @property
+    def end(self) -> int:
+        """All tokens read so far; also the position of the next one."""
+        return self.before + self.length
+
+    @property
     def nbytes(self) -> int:
         """Bytes held, pages shared with forks included."""
         return sum(nbytes for _, nbytes in self.pieces())
@@ -253,7 +265,7 @@ class State:
     @property
     def written(self) -> npt.NDArray[Any]:
         """The blocks of the rings that have been written to."""
-        return self.rings[: self.layout.written_blocks(max(self.length, self.furthest))]
+        return self.rings[: self.layout.written_blocks(max(self.end, self.furthest))]
 
     def pieces(self) -> Iterator[tuple[int, int]]:
         """Yield identity and bytes of each piece of memory. Forks share their full pages."""
@@ -264,9 +276,9 @@ class State:
     def reserve(self, tokens: int) -> None:
         """Make room for `tokens` more."""
         if self.layout.retrieval_groups:
-            while len(self.pages) * PAGE_TOKENS < self.length + tokens:
+            while len(self.pages) * PAGE_TOKENS < self.end + tokens:
                 self.pages.append(self.layout.new_page())
-        held, needed = len(self.rings), self.layout.written_blocks(max(self.length, self.furthest) + tokens)
+        held, needed = len(self.rings), self.layout.written_blocks(max(self.end, self.furthest) + tokens)
         if needed > held:  # half as many more, so that few steps copy
             rings = np.zeros((min(max(needed, held + held // 2), self.layout.rings_shape[0]), *self.rings.shape[1:]), self.rings.dtype)
             rings[:held] = self.rings
@@ -284,16 +296,16 @@ class State:
         At most STEP_TOKENS at once, as a window may hold no more. Not for layouts with memories: keys turned by RoPE don't enter one.
         """
         assert not self.memories.size, "a memory takes in what a backend reads, and nothing else"
-        end = self.length + keys.shape[2]
+        end = self.end + keys.shape[2]
         assert keys.shape[2] <= STEP_TOKENS, "windows have no room for more"
         self.reserve(keys.shape[2])
-        for number in range(self.length // BLOCK_TOKENS, -(-end // BLOCK_TOKENS)):
+        for number in range(self.end // BLOCK_TOKENS, -(-end // BLOCK_TOKENS)):
             first = number * BLOCK_TOKENS
-            start, stop = max(first, self.length), min(first + BLOCK_TOKENS, end)
-            columns, new = slice(start - first, stop - first), slice(start - self.length, stop - self.length)
+            start, stop = max(first, self.end), min(first + BLOCK_TOKENS, end)
+            columns, new = slice(start - first, stop - first), slice(start - self.end, stop - self.end)
             for i, g in np.ndindex(keys.shape[:2]):
                 write(self._block(i, g, number), self.layout.width, columns, keys[i, g, new], values[i, g, new])
-        self.length = end
+        self.length += keys.shape[2]
 
     def _block(self, layer: int, group: int, number: int) -> npt.NDArray[Any]:
         """Return the writable block number `number` of a group."""
@@ -309,11 +321,16 @@ class State:
 
     def fork(self) -> "State":
         """Return an independent copy. Full pages are shared, the rest is copied."""
-        full = self.length // PAGE_TOKENS
-        used = -(-self.length // PAGE_TOKENS)
+        full = self.end // PAGE_TOKENS
+        used = -(-self.end // PAGE_TOKENS)
         pages = self.pages[:full] + [page.copy() for page in self.pages[full:used]]
         self.shared_pages = max(self.shared_pages, min(full, len(self.pages)))
-        return State(self.layout, self.length, pages, self.written.copy(), self.memories.copy(), self.furthest, self.shared_pages)
+        own = pages, self.written.copy(), self.memories.copy()
+        return State(self.layout, self.length, *own, self.furthest, self.shared_pages, self.beginning)
+
+    def begin(self) -> "State":
+        """Return a state of which this one is the beginning, and which has read nothing after it. Nothing may be written to this one."""
+        return replace(self.fork(), length=0, beginning=self)
 
     def rewind(self, length: int) -> None:
         """Go back to the first `length` tokens.
@@ -328,18 +345,22 @@ class State:
             if earliest == self.length:
                 cure = "A memory has taken in what came since; the engine reads the prompt again from the nearest state that it kept."
             raise CannotRewind("length", f"This state can go back to {earliest} at the earliest", length, cure)
+        if length == 0 and self.beginning is not None:
+            vars(self).update(vars(self.beginning.begin()))
+            return
         if length == 0:
             self.memories[:], self.written[:] = 0, 0
         self._cut(length)
 
     def _cut(self, length: int) -> None:
         """Drop the keys and values of tokens after `length`."""
-        used = -(-length // PAGE_TOKENS)
+        end = self.before + length
+        used = -(-end // PAGE_TOKENS)
         del self.pages[used:], self._addresses[max(used - 1, 0) :]
-        if length % PAGE_TOKENS and 0 < len(self.pages) <= self.shared_pages:
+        if end % PAGE_TOKENS and 0 < len(self.pages) <= self.shared_pages:
             self.pages[-1] = self.pages[-1].copy()  # a fork may still read what will now be written over
-        self.shared_pages = min(self.shared_pages, length // PAGE_TOKENS)
-        self.furthest = max(self.furthest, self.length) if length else 0
+        self.shared_pages = min(self.shared_pages, end // PAGE_TOKENS)
+        self.furthest = max(self.furthest, self.end) if end else 0
         self.length = length
 
     def rollback_point(self, earlier: RollbackPoint | None = None) -> RollbackPoint:
@@ -366,24 +387,24 @@ class State:
         """The smallest length above 0 that `rewind` accepts."""
         groups = self.layout.kv_groups
         streaming = [s for s in self.layout.layers if s.streaming(groups)]
-        if self.layout.mixed or any(s.memory != "none" and self.length - s.window > s.sinks for s in streaming):  # one has taken in a token
+        if self.layout.mixed or any(s.memory != "none" and self.end - s.window > s.sinks for s in streaming):  # one has taken in a token
             return self.length
         # Position p is overwritten by p + ring tokens; one block less is safe whatever the alignment.
         step = self.layout.step_tokens
         slack = [math.ceil((s.window + step) / BLOCK_TOKENS) * BLOCK_TOKENS - s.window for s in streaming]
-        return max(0, min(self.length, max(self.length, self.furthest) - min(slack))) if slack else 0
+        return max(0, min(self.end, max(self.end, self.furthest) - min(slack)) - self.before) if slack else 0
 
     def save(self, path: Path, model_digest: str) -> None:
         """Write the state to a file, whole or not at all."""
         if not np.isfinite(self.memories).all():
             raise CheckpointError(f"{path}: memories", "must hold finite numbers", "NaN or infinity", "The prompt must be read again.")
-        header = {"version": VERSION, "model": model_digest, "layout": self.layout.digest, "length": self.length}
+        header = {"version": VERSION, "model": model_digest, "layout": self.layout.digest, "length": self.end}
         header["cache"] = self.layout.dtype
-        if self.rings.size and self.furthest > self.length:
+        if self.rings.size and self.furthest > self.end:
             header["furthest"] = self.furthest  # without rings it means nothing, and would tell of what was gone back from
-        used = -(-self.length // PAGE_TOKENS)
+        used = -(-self.end // PAGE_TOKENS)
         pages = np.stack(self.pages[:used]) if used and self.pages else np.zeros(0, self.layout.dtype)
-        if pages.size and self.length % PAGE_TOKENS:
+        if pages.size and self.end % PAGE_TOKENS:
             self._clear_behind(pages[-1])
         with atomic_file(path, mode=0o600) as file:  # as private as the text that it has read
             about = np.frombuffer(json.dumps(header).encode(), np.uint8)
@@ -391,14 +412,14 @@ class State:
 
     def _clear_behind(self, page: npt.NDArray[Any]) -> None:
         """Zero the tokens after `length` in a copy of the last page: text that was rewound must not be saved."""
-        block, column = divmod(self.length % PAGE_TOKENS, BLOCK_TOKENS)
+        block, column = divmod(self.end % PAGE_TOKENS, BLOCK_TOKENS)
         page[:, block + (column > 0) :] = 0
         if column:
             clear(page[:, block], self.layout.width, column)
 
     def _rings_without_what_went(self) -> npt.NDArray[Any]:
         """Return the written part of the rings, with rewound tokens zeroed as in `_clear_behind`."""
-        rings, (first, column) = self.written, divmod(self.length, BLOCK_TOKENS)
+        rings, (first, column) = self.written, divmod(self.end, BLOCK_TOKENS)
         gone = range(first, -(-self.furthest // BLOCK_TOKENS))
         if not rings.size or not gone:
             return rings
@@ -414,8 +435,11 @@ class State:
         return rings
 
     @staticmethod
-    def load(path: Path, layout: StateLayout, model_digest: str) -> "State":
-        """Read a state from a file. Raises CheckpointError for a damaged file, or one of another model, layout or version."""
+    def load(path: Path, layout: StateLayout, model_digest: str, beginning: "State | None" = None) -> "State":
+        """Read a state from a file; its first tokens are those of `beginning`.
+
+        Raises CheckpointError for a damaged file, or one of another model, layout or version.
+        """
         try:
             with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
                 header = json.loads(archive["header"].tobytes())
@@ -442,4 +466,6 @@ class State:
         if memories.shape != (layout.memory_floats,) or memories.dtype != np.float32 or not np.isfinite(memories).all():
             shape = f"{layout.memory_floats} finite float32"
             raise CheckpointError(f"{path}: memories", f"must be {shape}", f"{memories.shape} {memories.dtype}", cure)
-        return State(layout, length, list(pages), rings, memories, furthest)
+        state = State(layout, 0, list(pages), rings, memories, furthest, beginning=beginning)
+        state.length = length - state.before
+        return state

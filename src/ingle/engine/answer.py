@@ -15,9 +15,9 @@ from ingle.core.errors import CannotRewind, GuardError, IngleError
 from ingle.core.message import Chunk, Request, Usage
 from ingle.core.process import release_memory
 from ingle.core.progress import Counted, silent
-from ingle.core.state import STEP_TOKENS
+from ingle.core.state import STEP_TOKENS, State
 from ingle.energy.meter import Span, open_meter
-from ingle.engine.backend import AnyState, Segment
+from ingle.engine.backend import Segment
 from ingle.engine.decoding import WORTH_KEEPING, Decoding
 from ingle.engine.job import Capacity, Job
 from ingle.engine.language_model import LanguageModel
@@ -33,7 +33,7 @@ _EARLIER_BYTES = 128 << 20
 class Session:
     """The state of one conversation, so that its next turn reads only new text."""
 
-    state: AnyState
+    state: State
     ids: list[int] = field(default_factory=list)
     earlier: PrefixCache = field(default_factory=lambda: PrefixCache(_EARLIER_BYTES))
     """Earlier states, for a session whose own state can't go back."""
@@ -170,7 +170,7 @@ class LabelReader:
     """Reads such prompts with one model. The beginnings that do not change are read once, for all who ask. Thread-safe."""
 
     model: LanguageModel
-    _starts: dict[str, tuple[list[int], AnyState]] = field(default_factory=dict)
+    _starts: dict[str, tuple[list[int], State]] = field(default_factory=dict)
     _lock: Lock = field(default_factory=Lock)
 
     def session(self, kind: str) -> Session:
@@ -179,7 +179,7 @@ class LabelReader:
             ids, state = self._starts.get(kind, ([], None))
             return Session(self.model.backend.new_state() if state is None else state.fork(), list(ids))
 
-    def keep(self, kind: str, ids: Sequence[int], state: AnyState) -> None:
+    def keep(self, kind: str, ids: Sequence[int], state: State) -> None:
         """Keep a fork of a state as the beginning of a kind; the first one stays."""
         with self._lock:
             if kind not in self._starts and ids:

@@ -25,8 +25,7 @@ from ingle.core.process import free_bytes, memory_bytes, usable_cores
 from ingle.core.progress import Progress, silent
 from ingle.core.spec import LayerSpec, ModelConfig
 from ingle.energy.meter import busy_s, find_machine
-from ingle.engine.backend import Segment
-from ingle.engine.cpu_backend import CpuBackend
+from ingle.engine.backend import Backend, Segment
 from ingle.engine.packs import VECTOR, PackedPlace, PackInfo
 from ingle.engine.threads import Cores
 from ingle.home.base import read_base
@@ -187,7 +186,7 @@ def _layer_weights(hidden: int, mlp: int) -> int:
 def _step_s(folder: Path, kind: str, size: tuple[int, int], layers: int, threads: int, clock: Clock) -> tuple[int, float]:
     """Return the bytes of weights that a token of a model of chance reads, and its seconds: the median of some tokens."""
     info, nbytes = _written(folder, kind, size, layers)
-    backend = CpuBackend(folder, info, Cores(threads))
+    backend = Backend(folder, info, Cores(threads))
     state, times = backend.new_state(), list[float]()
     for token in range(_STEPS + _FIRST):
         began = clock()

@@ -21,7 +21,7 @@ import numpy.typing as npt
 
 from ingle.core.errors import DeltaError
 from ingle.core.spec import LayerSpec, ModelConfig, Ways
-from ingle.engine.backend import linear_shapes
+from ingle.engine.adapter import linear_shapes
 from ingle.kernels import formats
 from ingle.model.checkpoint import Checkpoint
 from ingle.model.tensor import Tensor, expected_shapes

@@ -17,8 +17,8 @@ import numpy.typing as npt
 from ingle.core.media import NO_VECTORS, Kind, Vectors, kind_of
 from ingle.core.message import Chunk, Finish, Request, TokenLogprob, ToolCall, Usage
 from ingle.core.spec import ModelConfig
-from ingle.core.state import REMEMBERING_STEP_TOKENS, STEP_TOKENS
-from ingle.engine.backend import AnyState, Segment
+from ingle.core.state import REMEMBERING_STEP_TOKENS, STEP_TOKENS, State
+from ingle.engine.backend import Segment
 from ingle.engine.language_model import LanguageModel
 from ingle.engine.sampling import Sampler, log_probabilities
 from ingle.engine.speculative import ALONE, BatchLoad, Drafter, StepTimer
@@ -178,7 +178,7 @@ class Decoding:
     """The state of one answer. `ids[:state.length]` is what the state has read."""
 
     def __init__(
-        self, model: LanguageModel, request: Request, ids: list[int], state: AnyState, grammar: "Grammar | None" = None,
+        self, model: LanguageModel, request: Request, ids: list[int], state: State, grammar: "Grammar | None" = None,
         asked: float | None = None, pace: StepTimer | None = None, vectors: Vectors = NO_VECTORS,
     ) -> None:  # fmt: skip
         """`state` has read the first `state.length` of `ids`, and fewer than all of them; `grammar` holds the answer to its language.
@@ -207,7 +207,7 @@ class Decoding:
         # What a language leaves open ends where the language does, and is whole only there.
         self._repeats = Repeats(request.sampling.repeat_limit) if request.sampling.repeat_limit and grammar is None else None
         self._code = CodeBlock()
-        self._drafter = Drafter(pace, needs_checkpoints(model.backend.config)) if pace and model.backend.exact_cuts else None
+        self._drafter = Drafter(pace, needs_checkpoints(model.backend.config)) if pace else None
         self._draft: list[int] = []
         """Tokens beyond `ids` that the next logits come with."""
         self._rollback_point: Any = None

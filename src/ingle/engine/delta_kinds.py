@@ -35,7 +35,7 @@ import numpy.typing as npt
 from ingle.core.errors import ConfigError, DeltaError
 from ingle.core.spec import LayerSpec, ModelConfig
 from ingle.engine import cut_model
-from ingle.engine.backend import Addition, linear_shapes
+from ingle.engine.adapter import Addition, linear_shapes
 from ingle.home.deltas import ABILITIES
 from ingle.kernels import formats
 from ingle.model.checkpoint import Checkpoint

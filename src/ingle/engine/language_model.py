@@ -16,8 +16,8 @@ from ingle.core.errors import CheckpointError, ContextError, DeltaError, NotLear
 from ingle.core.media import NO_VECTORS, ControlName, Picture, PictureLook, Sight, SightPiece, Vectors, vector_id
 from ingle.core.message import Constraint, ImagePart, Message, Request, Sampling, TextPart
 from ingle.core.state import STEP_TOKENS
-from ingle.engine.backend import Addition, Backend, Segment
-from ingle.engine.cpu_backend import CpuBackend
+from ingle.engine.adapter import Adapter, Addition
+from ingle.engine.backend import Backend, Segment
 from ingle.engine.delta_kinds import Change, additions_of
 from ingle.engine.sampling import log_probabilities
 from ingle.media.painter import MOST_LETTERS, WORDS, Hand, asks_to_paint, hand_of, knows, prompt_of, wish_of
@@ -162,7 +162,7 @@ def places(
     answer: Sequence[int],
     count: int,
     stopped: Callable[[], bool] = lambda: False,
-    adapter: Any = None,
+    adapter: Adapter | None = None,
     vectors: Vectors = NO_VECTORS,
 ) -> list[AnswerPlace]:
     """Return the places of an answer after its given tokens, with the `count` likeliest tokens of each; fewer places if it was stopped.
@@ -181,7 +181,7 @@ def places_in_steps(
     answer: Sequence[int],
     count: int,
     room: Callable[[], int],
-    adapter: Any = None,
+    adapter: Adapter | None = None,
     vectors: Vectors = NO_VECTORS,
 ) -> Iterator[list[AnswerPlace]]:
     """Yield after every step of the backend the places that are ready: for whoever has other steps to take in between.
@@ -192,7 +192,7 @@ def places_in_steps(
         raise ValueError("an answer needs given tokens and tokens of its own, and at least one of the likeliest is asked for")
     ids, state = [*given, *answer[:-1]], backend.new_state()  # the last token predicts nothing
     first = len(given) - 1
-    while (start := int(state.length)) < len(ids):
+    while (start := state.length) < len(ids):
         wanted = start >= first
         end = min(start + min(room(), _ROWS), len(ids)) if wanted else min(start + room(), first)
         [rows] = backend.forward([Segment(state, ids[start:end], "all" if wanted else "none", adapter, vectors)])
@@ -229,7 +229,7 @@ class Painter:
     """The delta's name, for messages."""
     digest: str
     """Digest of all that a picture depends on beside the model's weights."""
-    runner: CpuBackend
+    runner: Backend
     read: Callable[[], tuple[Mapping[str, npt.NDArray[Any]], Sequence[Change]]]
     """Reads the delta's tensors, and the changes that stay beside the weights in any case."""
     things: Mapping[str, Sequence[str]] = field(default_factory=dict)
@@ -248,7 +248,7 @@ class Painter:
         return hand
 
     @cached_property
-    def adapter(self) -> Any:
+    def adapter(self) -> Adapter:
         """The addition that acts while the model paints. Raises DeltaError for one that doesn't fit the weights."""
         tensors, beside = self._read
         own = {name: values for name, values in tensors.items() if name.startswith(_LINEARS)}
@@ -344,7 +344,7 @@ class LanguageModel:
     name: str
     backend: Backend
     tokenizer: Tokenizer
-    adapter: Any = None
+    adapter: Adapter | None = None
     """The adapter of this model, from `backend.adapter`; None = the backend's own weights."""
     adapter_digest: str = ""
     """Digest of the deltas behind the adapter."""

@@ -11,9 +11,8 @@ from ingle.core.digest import digest_json
 from ingle.core.errors import DeltaError, IngleError
 from ingle.core.process import release_memory
 from ingle.core.progress import Progress, silent
-from ingle.engine.backend import Backend, Prefixed
+from ingle.engine.backend import Backend
 from ingle.engine.composite_sight import composite_sight
-from ingle.engine.cpu_backend import CpuBackend
 from ingle.engine.delta_kinds import VIRTUAL, additions_of, virtual_of
 from ingle.engine.language_model import LanguageModel, Painter, Seer
 from ingle.engine.packs import Source, cache_dtype, check_pack, kept_source, merged_checkpoint, read_pack, warm
@@ -55,7 +54,7 @@ class Opener:
         """`apart`: whether strangers' tokenizers and chat templates work in processes of their own (model/tokenizer_apart.py), as they
         must where one model's must not hold up another's answers."""
         self._settings, self._apart = (format_, cores or Cores(), cache), apart
-        self._backends: WeakValueDictionary[str, CpuBackend] = WeakValueDictionary()
+        self._backends: WeakValueDictionary[str, Backend] = WeakValueDictionary()
         self._tokenizers: WeakValueDictionary[str, Tokenizer] = WeakValueDictionary()
         self._seers: WeakValueDictionary[str, Seer] = WeakValueDictionary()
         self._locks: dict[str, Lock] = {}
@@ -90,7 +89,7 @@ class Opener:
 
 def _open_weights(
     source: Source, format_: str, cores: Cores, cache: str, progress: Progress, known: Tokenizer | None = None, apart: bool = False
-) -> tuple[CpuBackend, Tokenizer]:
+) -> tuple[Backend, Tokenizer]:
     """Open the base with its merged deltas. `known`: its tokenizer, because reading one from its file blocks all threads for 0.1 s."""
     info = warm(source, format_, cache, progress)
     folder = source.pack_folder(format_)
@@ -107,7 +106,7 @@ def _open_weights(
     try:
         if known is None:
             check_pack(folder, info, {TOKENIZER_FILE, FACTS_FILE})
-        backend = CpuBackend(folder, info, cores, cache_dtype(cache, format_))  # first: it lets the compiler's memory go
+        backend = Backend(folder, info, cores, cache_dtype(cache, format_))  # first: it lets the compiler's memory go
         tokenizer = known or (_open_apart(folder) if apart else open_tokenizer(folder))
     finally:
         checking.join()
@@ -135,7 +134,7 @@ def _seer(source: Source, format_: str, tokenizer: Tokenizer, cores: Cores) -> S
     return Seer(open_sight(source.home, taught[-1], change.tensors))
 
 
-def _painter(source: Source, runner: CpuBackend) -> Painter | None:
+def _painter(source: Source, runner: Backend) -> Painter | None:
     """Return how the model paints: by the last delta that teaches it to."""
     taught = [delta for delta in source.media if delta.kind == "painter"]
     if not taught:
@@ -146,12 +145,12 @@ def _painter(source: Source, runner: CpuBackend) -> Painter | None:
     return Painter(taught[-1].name, digest, runner, lambda: (source.changes(taught[-1:])[0].tensors, source.changes(source.beside)), things)
 
 
-def _with_deltas(source: Source, runner: CpuBackend, tokenizer: Tokenizer, seer: Seer | None = None) -> LanguageModel:
+def _with_deltas(source: Source, runner: Backend, tokenizer: Tokenizer, seer: Seer | None = None) -> LanguageModel:
     """Return the model with `runner`'s weights and the deltas that stay beside them."""
-    backend: Backend = runner
+    backend = runner
     if source.virtual is not None:
         [change] = source.changes([source.virtual])
-        backend = Prefixed(runner, *virtual_of(runner.config, change), source.virtual.digest)
+        backend = runner.beginning_with(*virtual_of(runner.config, change), source.virtual.digest)
     if not source.beside:
         return LanguageModel(source.name, backend, tokenizer, seer=seer, painter=_painter(source, runner))
     changes, digest = source.changes(source.beside), digest_json([delta.digest for delta in source.beside])

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import math
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -33,9 +33,9 @@ from ingle.home.place import Home
 from ingle.kernels import formats, panels
 from ingle.kernels.jit import MEMORY_KERNELS, build, needed
 from ingle.kernels.layout import LINEARS
-from ingle.kernels.panels import LOSSLESS, pack_stored, unpack
+from ingle.kernels.panels import LOSSLESS, pack_stored
 from ingle.model.checkpoint import Checkpoint, open_checkpoint
-from ingle.model.tensor import Tensor, expected_shapes
+from ingle.model.tensor import Tensor
 from ingle.model.text_encoder import encoder_kernels
 from ingle.model.tokenizer import Tokenizer, open_tokenizer
 
@@ -212,23 +212,6 @@ def check_pack(folder: Path, info: PackInfo, names: Collection[str] | None = Non
             raise CheckpointError(str(path), f"must have SHA-256 {file.sha256[:12]}…", f"{got[:12]}…", cure)
 
 
-def unpacked(folder: Path, info: PackInfo) -> Iterator[tuple[str, Array]]:
-    """Yield every tensor, by Hugging Face's name, as the kernels' float32: the naive reference of tests and PyTorch."""
-    data = np.memmap(folder / WEIGHTS, np.uint8, "r")
-    for name in expected_shapes(info.config):
-        place = info.places[name]
-        planes = [np.asarray(data[offset : offset + size]) for offset, size in place.planes]
-        if place.kind == VECTOR:
-            yield name, planes[0].view(np.float32)[: place.columns].copy()
-        elif place.kind == _TAPS:
-            taps = planes[0].view(np.float32).reshape(place.columns, -1)[:, : place.rows]
-            yield name, np.ascontiguousarray(taps.T)[:, None]
-        elif place.kind in (_HEADS, _MAPS):
-            yield name, _from_memory(place, planes[0].view(np.float32), info.config.head_dim)
-        else:
-            yield name, unpack(panels.PackedLinear(place.kind, place.rows, place.columns, *planes))
-
-
 def _vector(values: Array) -> Array:
     return np.pad(values.astype(np.float32), (0, -len(values) % 32))
 
@@ -244,15 +227,6 @@ def _of_memory(kind: int, matrix: Array, dim: int) -> Array:
         return np.pad(matrix.reshape(-1, dim), ((0, 0), (0, rest)))
     maps = np.pad(matrix.reshape(-1, dim, dim), ((0, 0), (0, rest), (0, rest)))
     return np.ascontiguousarray(maps.reshape(len(maps), -1, 16, dim + rest).swapaxes(2, 3))
-
-
-def _from_memory(place: PackedPlace, plane: Array, dim: int) -> Array:
-    """Undo `_of_memory`."""
-    width = dim + -dim % 16
-    if place.kind == _HEADS:
-        return plane.reshape(-1, width)[:, :dim].reshape(place.rows, place.columns)
-    maps = plane.reshape(-1, width // 16, width, 16).swapaxes(2, 3).reshape(-1, width, width)
-    return np.ascontiguousarray(maps[:, :dim, :dim]).reshape(place.rows, place.columns)
 
 
 _FOUR_BITS = frozenset({"Q4_1", "Q4_0", "Q2_K", "Q3_K", "Q4_K", "IQ4_NL", "IQ4_XS", *formats.BYTES_16})

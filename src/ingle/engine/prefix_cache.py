@@ -21,7 +21,8 @@ import numpy.typing as npt
 from ingle.core.digest import digest_json
 from ingle.core.errors import CheckpointError, HomeError
 from ingle.core.files import os_errors, write_atomic
-from ingle.engine.backend import AnyState, Backend
+from ingle.core.state import State
+from ingle.engine.backend import Backend
 
 Ids = npt.NDArray[np.int32]
 
@@ -34,7 +35,7 @@ class CachedState:
     model: str
     """Digest of the model that made it."""
     ids: Ids
-    state: AnyState
+    state: State
     keep: str = ""
     """The kept conversation that it belongs to; empty = none, so it must not be written to disk."""
     since: float = field(default_factory=time.time)
@@ -49,7 +50,7 @@ class CachedState:
 class KnownStart:
     """The longest known start of a prompt."""
 
-    state: AnyState
+    state: State
     length: int
 
 
@@ -88,7 +89,7 @@ class PrefixCache:
         """Return how many tokens `find` would spare."""
         return self._best(owner, model, ids)[1]
 
-    def put(self, owner: str, model: str, ids: Sequence[int], state: AnyState, keep: str = "", since: float | None = None) -> None:
+    def put(self, owner: str, model: str, ids: Sequence[int], state: State, keep: str = "", since: float | None = None) -> None:
         """Take over a state that has read `ids`, which were requested at `since` (None = now).
 
         Entries that it replaces go, then as many as the budget requires.
@@ -260,7 +261,7 @@ class SavedStates:
         usable = [(common, saved) for common, saved in commons if common and goes_back(saved.ids, saved.earliest, common)]
         return max(usable, key=lambda pair: pair[0], default=None)
 
-    def bring(self, owner: str, model: str, ids: Sequence[int], worth: int, backend: Backend) -> tuple[Saved, Any] | None:
+    def bring(self, owner: str, model: str, ids: Sequence[int], worth: int, backend: Backend) -> tuple[Saved, State] | None:
         """Return what `find` finds, with its loaded state, if it has read at least `worth` tokens of `ids`."""
         best = self.find(owner, model, ids)
         if best is None or best[0] < worth:
@@ -268,14 +269,14 @@ class SavedStates:
         state = self.load(best[1], backend)
         return None if state is None else (best[1], state)
 
-    def load(self, saved: Saved, backend: Backend) -> Any:
+    def load(self, saved: Saved, backend: Backend) -> State | None:
         """Return the state, or None if it can't be read any more: its files are then deleted, and the prompt is read again."""
         now = _read(saved.path.with_suffix(".json"))
         if now is None or now.model != saved.model or not np.array_equal(now.ids, saved.ids):  # another process has written or deleted it
             self._saved.pop(saved.path.stem, None)
             return None
         try:
-            state = backend.load_state(saved.path, _content_digest(saved.model, saved.ids))
+            state: State | None = backend.load_state(saved.path, _content_digest(saved.model, saved.ids))
         except CheckpointError:
             state = None
         with suppress(OSError):  # somebody else may have deleted it; the answer doesn't hang on it

@@ -252,9 +252,8 @@ class Scheduler:
         company = BatchLoad(reading.count(False), sum(limit for (_, limit), reads in zip(turn, reading, strict=True) if reads))
         segments = [job.decoding.next(limit, company) for job, limit in turn]
         try:
-            lowered = [job.model.backend.lower(segment) for job, segment in zip(jobs, segments, strict=True)]
             began = time.perf_counter()
-            results, broken = forward_whole(jobs[0].model.backend.runner, lowered)
+            results, broken = forward_whole(jobs[0].model.backend.runner, segments)
             if pace := self._paces.of(jobs[0].model.backend.runner):
                 pace.saw(company, sum(len(segment.ids) for segment in segments) - len(segments), time.perf_counter() - began)
         except Exception as error:

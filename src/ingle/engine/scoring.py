@@ -14,7 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ingle.core.media import NO_VECTORS, Vectors
-from ingle.core.state import STEP_TOKENS
+from ingle.core.state import STEP_TOKENS, State
+from ingle.engine.adapter import Adapter
 from ingle.engine.backend import Backend, Segment
 from ingle.engine.prefix_cache import common_length
 
@@ -52,7 +53,7 @@ class _Path:
 class _Fork:
     """A state that several branches continue."""
 
-    state: Any
+    state: State
     branches: int
 
     def take(self) -> Any:
@@ -66,7 +67,7 @@ class _Lane:
     """An edge of the trie being read: the common tokens of `paths`, up to `end`. Its state holds the position."""
 
     paths: Sequence[_Path]
-    state: Any
+    state: State
     end: int
     wanted: int
     """The first token whose logits are needed; those of all later ones are, too."""
@@ -74,11 +75,11 @@ class _Lane:
     @property
     def left(self) -> int:
         """Tokens to read."""
-        return self.end - int(self.state.length)
+        return self.end - self.state.length
 
     def most(self, tokens: int, rows: int) -> int:
         """Return how many tokens to read next, within these limits of tokens and rows of logits."""
-        start = int(self.state.length)
+        start = self.state.length
         if start >= self.wanted:
             return min(self.left, tokens, rows)
         count = min(self.wanted + 1 - start, self.left, tokens)
@@ -86,10 +87,10 @@ class _Lane:
 
     def rows(self, count: int) -> int:
         """Return how many rows of logits the next `count` tokens give."""
-        start = int(self.state.length)
+        start = self.state.length
         return max(0, start + count - max(start, self.wanted))
 
-    def segment(self, count: int, adapter: Any, vectors: Vectors) -> Segment:
+    def segment(self, count: int, adapter: Adapter | None, vectors: Vectors) -> Segment:
         """Return the next `count` tokens as a segment."""
         start: int = self.state.length
         kind: Any = "all" if start >= self.wanted else "last" if start + count > self.wanted else "none"
@@ -97,7 +98,11 @@ class _Lane:
 
 
 def score(
-    backend: Backend, tasks: Sequence[Task], stopped: Callable[[], bool] = _never, adapter: Any = None, vectors: Vectors = NO_VECTORS
+    backend: Backend,
+    tasks: Sequence[Task],
+    stopped: Callable[[], bool] = _never,
+    adapter: Adapter | None = None,
+    vectors: Vectors = NO_VECTORS,
 ) -> Iterator[tuple[int, list[Nats]]]:
     """Yield each task's number with its endings' log-probabilities, token by token, in nats, as soon as they are ready.
 
@@ -110,7 +115,7 @@ def score(
 
 
 def score_in_steps(
-    backend: Backend, tasks: Sequence[Task], room: Callable[[], int], adapter: Any = None, vectors: Vectors = NO_VECTORS
+    backend: Backend, tasks: Sequence[Task], room: Callable[[], int], adapter: Adapter | None = None, vectors: Vectors = NO_VECTORS
 ) -> Iterator[list[tuple[int, list[Nats]]]]:
     """Yield after every step of the backend the tasks that are ready, as `score` does: for whoever has other steps to take in between.
 
@@ -129,7 +134,7 @@ def score_in_steps(
         while waiting and sum(lane.left for lane in lanes) < tokens:
             _open(waiting, lanes)
         turn = _turn(lanes, tokens, most_rows)
-        starts = [int(lane.state.length) for lane, _ in turn]
+        starts = [lane.state.length for lane, _ in turn]
         ready = []
         for (lane, _), start, rows in zip(
             turn, starts, backend.forward([lane.segment(count, adapter, vectors) for lane, count in turn]), strict=True
@@ -146,7 +151,7 @@ def score_in_steps(
 def _open(waiting: list[tuple[list[_Path], _Fork]], lanes: deque[_Lane]) -> None:
     """Open the latest waiting edge, so that few states are held; or split it, where there is too little to share."""
     paths, fork = waiting.pop()
-    start = int(fork.state.length)
+    start = fork.state.length
     end = common_length(paths[0].read, paths[-1].read)
     if end - start < (_WORTH_SHARING if paths[0].task != paths[-1].task else 1) and len(paths[-1].read) > end:
         parts = _parted(paths, end)

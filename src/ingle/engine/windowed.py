@@ -9,7 +9,6 @@ from dataclasses import replace
 
 from ingle.core.errors import ConfigError
 from ingle.core.spec import LayerSpec, ModelConfig
-from ingle.engine.cpu_backend import CpuBackend
 from ingle.engine.language_model import LanguageModel
 
 Group = tuple[int, int]
@@ -68,9 +67,9 @@ def without_sight(model: LanguageModel, groups: Collection[Group], reach: Reach 
     """Return the model in which these groups see no further than their window, with the same weights in memory. It takes milliseconds.
 
     Its digest is another one, so its states are never taken for the model's. Its adapter, if it has one, acts as before.
-    Raises ConfigError as `short_sighted` does, and for a model with virtual tokens, or of another backend than the CPU's.
+    Raises ConfigError as `short_sighted` does, and for a model with virtual tokens.
     """
-    if not isinstance(model.backend, CpuBackend):
+    if model.backend.runner is not model.backend:
         cure = "Name the model without its last delta, if that holds virtual tokens."
         raise ConfigError("model", "must be one that reads nothing before a text, on the CPU", model.name, cure)
     config = short_sighted(model.backend.config, groups, reach)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from ingle.core.candidate import Candidate
 from ingle.core.errors import ConfigError, FederatedError
 from ingle.core.report import Sink
-from ingle.engine.backend import linear_shapes
+from ingle.engine.adapter import linear_shapes
 from ingle.engine.packs import open_weights
 from ingle.federated.aggregate import Tensors, aggregation, flat_gain, trained_names
 from ingle.federated.homework import Learn, drop_own, read_own

@@ -4,7 +4,7 @@ Qwen 3.5's mixer are trained through.
     S ← α S (I − β φ φᵀ) + β v φᵀ,  y = S q
 
 The whole document is one chunk, so there is no walk: U = (1 + tril(β Γ ⊙ K Kᵀ, −1))⁻¹ β V and Y = tril(Γ ⊙ Q Kᵀ) U, Γ_ij the product of
-α from j + 1 to i. The naive reference is `model.module_parts.naive`, token by token.
+α from j + 1 to i. `model.module_parts.chunked` gives the same in PyTorch.
 
 Shapes: L tokens, R queries a token, D width.
 """

@@ -28,29 +28,15 @@ Dtype = Literal["float32", "float16"]
 _KINDS: dict[str, str] = {"float32": "F32", "float16": "F16"}  # NumPy's and PyTorch's name → safetensors'
 
 
-def save_hf(folder: Path, config: ModelConfig, tensors: Mapping[str, Array], tokenizer: Tokenizer | None = None) -> None:
-    """Write config.json, model.safetensors and the tokenizer's files.
-
-    `tensors`: float32 or float16 by Hugging Face's name, all of one type. Raises ConfigError where Hugging Face has no class for the
-    config, CheckpointError for tensors that do not fit it, HomeError where the folder cannot be written.
-    """
-    expected = expected_shapes(config)
-    for name, shape in expected.items():
-        if name not in tensors or tensors[name].shape != shape:
-            raise CheckpointError(name, f"must have shape {shape}", tensors[name].shape if name in tensors else "nothing")
-    kinds = {str(tensors[name].dtype) for name in expected}
-    if len(kinds) != 1 or not kinds <= _KINDS.keys():
-        raise CheckpointError("tensors", "must all be float32 or all float16", ", ".join(sorted(kinds)))
-    write_hf(folder, config, tensors.__getitem__, "float16" if kinds == {"float16"} else "float32", tokenizer)
-
-
 def write_hf(
     folder: Path, config: ModelConfig, tensor: Callable[[str], Array], dtype: Dtype, tokenizer: Tokenizer | None = None,
     progress: Counted = silent, own: bool = False,
 ) -> None:  # fmt: skip
-    """Do `save_hf` with tensors that are made on demand, one at a time. Raises the same, also for a number that is too large.
+    """Write config.json, model.safetensors and the tokenizer's files. `tensor` makes a tensor by Hugging Face's name, one at a time.
 
     `own`: under Ingle's own architecture, which may be any hybrid.
+    Raises ConfigError where Hugging Face has no class for the config, CheckpointError for a tensor that doesn't fit it or a number that is
+    too large, HomeError where the folder can't be written.
     """
     table = config_to_own(config, dtype) if own else config_to_hf(config, dtype)
     if tokenizer is not None:

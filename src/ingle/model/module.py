@@ -1,37 +1,31 @@
 """The decoder in PyTorch, for learning and as the kernels' reference. Parameter names are Hugging Face's, to the letter.
 
-Sequences are read with a cache (B of equal length), or packed: documents of any length on end in one row of T tokens, for training.
+It reads documents of any length on end in one row of T tokens.
 
-Shapes: B sequences of equal length, T new tokens, K keys, G key-value groups, R query heads a group, D head_dim, V vocabulary.
+Shapes: B sequences of equal length, T tokens, of which N are wanted, G key-value groups, R query heads a group, D head_dim, V vocabulary.
 A query at position q sees the key at p if p <= q and, in a streaming group, p > q - window or p < sinks. Keys are turned by RoPE at
-their absolute position before they are kept. Group g serves query heads g*R … g*R + R - 1.
+their absolute position. Group g serves query heads g*R … g*R + R - 1.
 """
-
-from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from ingle.core.errors import ShapeError
-from ingle.core.media import NO_VECTORS, Vectors
 from ingle.core.room import Need, room_for
-from ingle.core.spec import Experts, LayerSpec, ModelConfig
+from ingle.core.spec import Experts, ModelConfig
 from ingle.model.checkpoint import Checkpoint
 from ingle.model.hf_config import all_frequencies
 from ingle.model.module_parts import (
-    Cache,
     ConvolutionMixer,
     DeltaMixer,
     Embedding,
     Gated,
-    Held,
     PackedRows,
     RecurrentMemory,
     RMSNorm,
     activated,
     made_again,
-    turn,
-    visible,
+    rows_of,
 )
 from ingle.model.tensor import size_of
 
@@ -54,29 +48,17 @@ class Attention(nn.Module):
         remembering = len(self.spec.remembering(config.num_kv_heads))
         self.memory = RecurrentMemory(config, remembering) if remembering else None
 
-    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, past: Cache | PackedRows | None) -> Tensor:
-        """Attend: [B, T, hidden] → same shape; packed: [T, hidden] → [T or N, hidden]; cos, sin [kinds, T, D]."""
-        cos, sin = cos[self.rope], sin[self.rope]
-        if isinstance(past, PackedRows):
-            return self._packed(x, cos, sin, past)
-        cache, (batch, steps, _) = past, x.shape
-        groups, repeats, width = self.config.num_kv_heads, self.config.queries_per_group, self.config.head_dim
-        (q, k, v), gate = self._projected(x, x)
-        q, k, v = (t.view(batch, steps, -1, width) for t in (q, k, v))
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, packed: PackedRows) -> Tensor:
+        """Attend: [T, hidden] → [T or N, hidden]; cos, sin [kinds, T, D]."""
+        some = self.last and packed.wanted is not None
+        asking = x[packed.wanted] if some else x
+        (q, k, v), gate = self._projected(asking, x)
+        q, k, v = (t.view(len(t), -1, self.config.head_dim) for t in (q, k, v))
         q, k = self._normed(q, k)
-        plain, (q, k) = (q.view(batch, steps, groups, repeats, width), k, v), (turn(t.transpose(1, 2), cos, sin) for t in (q, k))
-        q, v = q.view(batch, groups, repeats, steps, width), v.transpose(1, 2)  # (B, G, R, T, D), (B, G, T, D)
-        outs, order = [], []
-        for spec, chosen in self._kinds():
-            whole = len(chosen) == groups
-            qs, ks, vs = (q, k, v) if whole else (q[:, chosen], k[:, chosen], v[:, chosen])
-            attended = self._attend(qs, ks, vs, spec, cache)
-            if spec is not None and self.memory is not None:
-                attended = self._blended(self.memory, attended, plain, chosen, cache)
-            outs.append(attended)
-            order += chosen
-        y = outs[0] if len(outs) == 1 else torch.cat(outs, 1)[:, torch.tensor(order).argsort()]  # (B, G, R, T, D)
-        return self._out(y.permute(0, 3, 1, 2, 4).reshape(batch, steps, groups * repeats * width), gate)
+        y = packed.attend(q, k, v, cos[self.rope], sin[self.rope], self.spec, some)
+        if self.memory is not None:
+            y = self.remember(y, q, k, v, packed, some)
+        return self._out(y.flatten(1), gate)
 
     def _projected(self, asking: Tensor, x: Tensor) -> tuple[tuple[Tensor, Tensor, Tensor], Tensor | None]:
         """Return q of the rows that ask, k and v of all, [..., heads · D], after a norm that spans all heads, and the heads' gates."""
@@ -100,31 +82,6 @@ class Attention(nn.Module):
             q, k = self.q_norm(q), self.k_norm(k)
         return q * (ways.attention_scale * self.config.head_dim**0.5) if ways.attention_scale else q, k
 
-    def _blended(self, memory: RecurrentMemory, seen: Tensor, plain: Sequence[Tensor], streaming: list[int], cache: Cache | None) -> Tensor:
-        """Blend the streaming groups' view of their window, [B, g, R, T, D], with their memories. plain: q, k and v of all groups before
-        RoPE, [B, T, G, …]."""
-        chosen = list(self.spec.remembering(self.config.num_kv_heads))
-        before, start = (cache.memories.get(self.index), cache.length) if cache is not None else (None, 0)
-        unturned = tuple(plain) if len(chosen) == self.config.num_kv_heads else tuple(t[:, :, chosen] for t in plain)
-        places = [streaming.index(group) for group in chosen]
-        window = seen if chosen == streaming else seen[:, places]
-        blended, after = memory.read(window.permute(0, 3, 1, 2, 4), unturned, self.spec, before, start)
-        blended = blended.permute(0, 2, 3, 1, 4)
-        if cache is not None:
-            cache.remember(self.index, self.spec, after, plain[0].shape[1])
-        return blended if chosen == streaming else seen.index_copy(1, torch.tensor(places, device=seen.device), blended)
-
-    def _packed(self, x: Tensor, cos: Tensor, sin: Tensor, packed: PackedRows) -> Tensor:
-        some = self.last and packed.wanted is not None
-        asking = x[packed.wanted] if some else x
-        (q, k, v), gate = self._projected(asking, x)
-        q, k, v = (t.view(len(t), -1, self.config.head_dim) for t in (q, k, v))
-        q, k = self._normed(q, k)
-        y = packed.attend(q, k, v, cos, sin, self.spec, some)
-        if self.memory is not None:
-            y = self.remember(y, q, k, v, packed, some)
-        return self._out(y.flatten(1), gate)
-
     def remember(self, y: Tensor, q: Tensor, k: Tensor, v: Tensor, packed: PackedRows, some: bool) -> Tensor:
         """Blend the streaming heads' view of their window, y [N, heads, D], with their memories."""
         assert self.memory is not None, "only layers with memories are asked"
@@ -140,31 +97,6 @@ class Attention(nn.Module):
         if rows is not None:
             blended = blended.index_select(0, rows)
         return (blended if whole else y.view(len(y), groups, repeats, -1).index_copy(1, indices, blended)).flatten(1, 2)
-
-    def _kinds(self) -> Iterator[tuple[LayerSpec | None, list[int]]]:
-        """Yield retrieval groups (without a spec), then streaming groups (with it)."""
-        streaming = list(self.spec.streaming(self.config.num_kv_heads))
-        if self.spec.retrieval:
-            yield None, list(self.spec.retrieval)
-        if streaming:
-            yield self.spec, streaming
-
-    def _attend(self, q: Tensor, k: Tensor, v: Tensor, spec: LayerSpec | None, cache: Cache | None) -> Tensor:
-        """Attend with one kind of groups: q [B, g, R, T, D], k and v [B, g, T, D] → [B, g, R, T, D]."""
-        batch, groups, repeats, steps, width = q.shape
-        start = cache.length if cache is not None else 0
-        if spec is not None and not spec.window:
-            return torch.zeros_like(q)
-        held = cache.extend(self.index, spec, k, v) if cache is not None else Held(k, v, torch.arange(steps))
-        k, v = (t[:, :, None].expand(-1, -1, repeats, -1, -1).reshape(batch, groups * repeats, -1, width) for t in (held.keys, held.values))
-        mask, causal = None, False
-        if spec is None and start == 0:
-            causal = True
-        elif spec is not None or steps > 1:
-            mask = visible(torch.arange(start, start + steps), held.positions, spec).to(q.device)
-        q = q.reshape(batch, groups * repeats, steps, width)
-        y = nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal)
-        return y.view(batch, groups, repeats, steps, width)
 
 
 class MLP(nn.Module):
@@ -230,11 +162,11 @@ class DecoderLayer(nn.Module):
         for name in filter(None, (*self.before, *self.after)):
             setattr(self, name, RMSNorm(config.hidden_size, config.norm_eps))
 
-    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, past: Cache | PackedRows | None) -> Tensor:
-        """Apply it: [B, T, hidden] → same shape; packed: [T, hidden] → same shape, or [N, hidden] for N tokens of the last layer."""
-        attended = self._norm(self.after[0], getattr(self, self.mixer)(self._norm(self.before[0], x), cos, sin, past))
-        if self.last and isinstance(past, PackedRows) and past.wanted is not None:
-            x = x[past.wanted]
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, packed: PackedRows) -> Tensor:
+        """Apply it: [T, hidden] → same shape, or [N, hidden] for N tokens of the last layer."""
+        attended = self._norm(self.after[0], getattr(self, self.mixer)(self._norm(self.before[0], x), cos, sin, packed))
+        if self.last and packed.wanted is not None:
+            x = x[packed.wanted]
         x = self._onto(x, attended)
         return self._onto(x, self._norm(self.after[1], self.mlp(self._norm(self.before[1], x))))
 
@@ -269,34 +201,29 @@ class CausalLM(nn.Module):
         # No buffers: neither devices nor dtypes may touch them.
         self.turns = [(torch.from_numpy(frequencies), torch.from_numpy(scales)) for frequencies, scales in all_frequencies(config)]
 
-    def forward(self, ids: Tensor, cache: Cache | None = None) -> Tensor:
-        """Return logits: ids int [B, T] → [B, T, V]. A cache is read and advanced by T tokens."""
-        return self.logits(self.hidden(ids, cache))
+    def forward(self, ids: Tensor) -> Tensor:
+        """Return logits: ids int [B, T] → [B, T, V]."""
+        return self.logits(self.hidden(ids))
 
-    def hidden(self, ids: Tensor, cache: Cache | None = None, vectors: Vectors = NO_VECTORS) -> Tensor:
-        """Return the stream after the final norm: ids int [B, T] → [B, T, hidden]. `vectors`: of ids beyond the vocabulary.
+    def hidden(self, ids: Tensor) -> Tensor:
+        """Return the stream after the final norm: ids int [B, T] → [B, T, hidden].
 
         Raises ShapeError for ids of another shape.
         """
         if ids.ndim != 2 or ids.shape[1] == 0:
             raise ShapeError("ids", "must have shape (sequences, tokens), with at least one token", tuple(ids.shape))
-        x = self._embedded(ids, vectors) if vectors else self.model.embed_tokens(ids)
-        start = cache.length if cache is not None else 0
-        positions = torch.arange(start, start + ids.shape[1], device=ids.device, dtype=torch.float32)
+        count, steps = ids.shape
+        positions = torch.arange(steps, device=ids.device, dtype=torch.float32).repeat(count)
+        y: Tensor = self.model.norm(self.read(ids.flatten(), positions, rows_of(count, steps)))
+        return y.view(count, steps, -1)
+
+    def read(self, ids: Tensor, positions: Tensor, packed: PackedRows) -> Tensor:
+        """Return the stream above the last layer: ids int [T], positions float32 [T] → [T or N, hidden]."""
+        x: Tensor = self.model.embed_tokens(ids)
         cos, sin = self.angles(positions, x.dtype)
         for layer in self.model.layers:
-            x = layer(x, cos, sin, cache)
-        if cache is not None:
-            cache.length += ids.shape[1]
-        y: Tensor = self.model.norm(x)
-        return y
-
-    def _embedded(self, ids: Tensor, vectors: Vectors) -> Tensor:
-        """Embed ids int [B, T], some of them beyond the vocabulary → [B, T, hidden]."""
-        beyond = ids >= self.config.vocab_size
-        x: Tensor = self.model.embed_tokens(ids.masked_fill(beyond, 0))
-        rows = [torch.from_numpy(vectors[id_]) for id_ in ids[beyond].tolist()]
-        return x.masked_scatter(beyond[..., None], torch.stack(rows).to(x)) if rows else x
+            x = layer(x, cos, sin, packed)
+        return x
 
     def angles(self, positions: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         """Return cos and sin [kinds, T, D] of RoPE's angles at these positions (float32 [T]), for each of the config's `ropes`."""

@@ -13,9 +13,9 @@ without it a memory of a few tokens, whose y is near 0, would dilute the window'
 here knows how long ago a token was. The order is: who leaves the window enters first, then the memory is read; between the two, no token
 is counted twice and none is missed.
 
-Three forms give the same: `naive` (token by token), `chunked` (in parallel over the tokens of a chunk, and over the chunks but for a short
-walk), and the step of the decoder kernel (kernels/mixers.py). Differs from the source: what enters is the key that left the window;
-α and β follow from that key and its value, so that nothing else has to be kept of a token while it is in the window.
+Three forms give the same: token by token (tests/model/test_memory.py), `chunked` (in parallel over the tokens of a chunk, and over the
+chunks but for a short walk), and the step of the decoder kernel (kernels/mixers.py). Differs from the source: what enters is the key that
+left the window; α and β follow from that key and its value, so that nothing else has to be kept of a token while it is in the window.
 
 Shapes: n sequences of L tokens, G groups, R query heads a group, D head_dim.
 """
@@ -23,137 +23,14 @@ Shapes: n sequences of L tokens, G groups, R query heads a group, D head_dim.
 import contextlib
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from itertools import accumulate, pairwise
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
-from ingle.core.errors import CannotRewind
 from ingle.core.spec import LayerSpec, ModelConfig
-
-# The PyTorch module's state of a sequence: keys and values, and the contents of recurrent memories.
-# Shapes: B sequences of equal length, T new tokens, K keys, G groups, D head_dim.
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Held:
-    """Keys and values of one kind of group in one layer: [B, groups, K, D] each, and the K positions. Never written in place."""
-
-    keys: Tensor
-    values: Tensor
-    positions: Tensor
-
-    def keep(self, wanted: Tensor) -> "Held":
-        """Return the entries for which `wanted` (bool [K]) is true."""
-        if wanted.all():
-            return self
-        mask = wanted.to(self.keys.device)
-        return Held(self.keys[:, :, mask], self.values[:, :, mask], self.positions[wanted])
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Remembered:
-    """The memories of one layer, and the tokens that will enter next. Never written in place."""
-
-    state: Tensor
-    """float32 [B, G, D, D]: rows are values, columns keys."""
-    keys: Tensor
-    """[B, window, G, D], before RoPE, of the tokens that are still in the window."""
-    values: Tensor
-    """[B, window, G, D]."""
-
-
-@dataclass(eq=False)
-class Cache:
-    """The state of a sequence: all keys and values of retrieval groups; of streaming groups the sinks, the window before the last call,
-    that call's tokens, and the memories."""
-
-    length: int = 0
-    """Tokens read so far."""
-    held: dict[tuple[int, bool], Held] = field(default_factory=dict)
-    """By (layer, whether the groups are streaming)."""
-    memories: dict[int, Remembered] = field(default_factory=dict)
-    """By layer."""
-    earliest_rewind: int = 0
-    """The smallest length above 0 that `rewind` accepts."""
-    mixed: dict[int, tuple[Tensor, ...]] = field(default_factory=dict)
-    """States of other mixers than attention, by layer: tensors that are never written in place (model/module_parts.py)."""
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of keys, values and memories."""
-        return sum(nbytes for _, nbytes in self.pieces())
-
-    def pieces(self) -> Iterator[tuple[int, int]]:
-        """Yield identity and bytes of each tensor; forks share tensors until one of them moves on."""
-        for h in self.held.values():
-            yield from ((id(tensor), tensor.nbytes) for tensor in (h.keys, h.values))
-        for m in self.memories.values():
-            yield from ((id(tensor), tensor.nbytes) for tensor in (m.state, m.keys, m.values))
-        for states in self.mixed.values():
-            yield from ((id(tensor), tensor.nbytes) for tensor in states)
-
-    def fork(self) -> "Cache":
-        """Return an independent cache; tensors are shared until one of them moves on."""
-        return replace(self, held=dict(self.held), memories=dict(self.memories), mixed=dict(self.mixed))
-
-    def rewind(self, length: int) -> None:
-        """Go back to the first `length` tokens.
-
-        Raises CannotRewind where a window no longer holds its tokens, or a memory has taken in a token since.
-        """
-        if not 0 <= length <= self.length:
-            raise CannotRewind("length", f"must be between 0 and {self.length}", length)
-        if 0 < length < self.earliest_rewind:
-            cure = "Read the prompt again from a fork."
-            raise CannotRewind("length", f"This cache can go back to {self.earliest_rewind} at the earliest", length, cure)
-        self.held = {place: h.keep(h.positions < length) for place, h in self.held.items()} if length else {}
-        gone = self.length - length
-        if gone:  # then no memory has taken in anything yet
-            self.memories = {i: replace(m, keys=m.keys[:, :-gone], values=m.values[:, :-gone]) for i, m in self.memories.items() if length}
-            self.mixed = {}
-        self.length, self.earliest_rewind = length, min(self.earliest_rewind, length)
-
-    def rollback_point(self, _earlier: "Cache | None" = None) -> "Cache":
-        """Return the present position, for `rollback`: a fork, which costs nothing."""
-        return self.fork()
-
-    def rollback(self, length: int, point: "Cache") -> None:
-        """Go back to the first `length` tokens, of which some were read since `point`; where that is impossible, to the point itself."""
-        if length >= self.earliest_rewind:
-            self.rewind(length)
-        else:
-            self.length, self.earliest_rewind = point.length, point.earliest_rewind
-            self.held, self.memories, self.mixed = dict(point.held), dict(point.memories), dict(point.mixed)
-
-    def extend(self, layer: int, spec: LayerSpec | None, keys: Tensor, values: Tensor) -> Held:
-        """Append keys and values [B, groups, T, D] and return all; `spec` is the layer's if the groups are streaming."""
-        place = (layer, spec is not None)
-        new = Held(keys, values, torch.arange(self.length, self.length + keys.shape[2]))
-        before = self.held.get(place)
-        if before is not None and spec is not None:
-            oldest = self.length - spec.window + 1
-            before = before.keep((before.positions >= oldest) | (before.positions < spec.sinks))
-            if oldest > spec.sinks:  # something between the sinks and the window is gone for good
-                self.earliest_rewind = max(self.earliest_rewind, self.length)  # a layer before it may have moved on
-        if before is not None:
-            joined = [torch.cat(pair, 2) for pair in ((before.keys, keys), (before.values, values))]
-            new = Held(joined[0], joined[1], torch.cat((before.positions, new.positions)))
-        self.held[place] = new
-        return new
-
-    def remember(self, layer: int, spec: LayerSpec, after: Remembered, steps: int) -> None:
-        """Store a layer's memories after `steps` more tokens."""
-        self.memories[layer] = after
-        if self.length + steps > spec.window + spec.sinks:  # one has entered
-            self.earliest_rewind = self.length + steps
-
-    def mix(self, layer: int, states: tuple[Tensor, ...], steps: int) -> None:
-        """Store the states of a layer's mixer after `steps` more tokens."""
-        self.mixed[layer] = states
-        self.earliest_rewind = self.length + steps
 
 
 def visible(queries: Tensor, keys: Tensor, spec: LayerSpec | None) -> Tensor:
@@ -270,24 +147,6 @@ class RecurrentMemory(nn.Module):
         """Return the heads' output: window, y and q [..., G, R, D], `held` as in `share`. Where the memory is empty, it is the window."""
         return torch.lerp(window.float(), y, self.share(q, held)).to(window.dtype)
 
-    def read(
-        self, window: Tensor, unturned: tuple[Tensor, ...], spec: LayerSpec, before: Remembered | None, start: int
-    ) -> tuple[Tensor, Remembered]:
-        """Read T more tokens of B sequences of equal length, after `start` others. window [B, T, G, R, D]; unturned: q like it, k and v
-        [B, T, G, D] → the heads' output, like `window`, and the new memories.
-        """
-        q, k, v = unturned
-        if before is not None:
-            k, v = torch.cat((before.keys, k), 1), torch.cat((before.values, v), 1)
-        steps, waiting = q.shape[1], k.shape[1] - q.shape[1]
-        missing = (0, 0, 0, 0, spec.window - waiting, 0)
-        key, value = (nn.functional.pad(t, missing)[:, :steps] for t in (k, v))
-        count = torch.arange(1, steps + 1, device=q.device) + (start - spec.window - spec.sinks)
-        features = self.features(q, key, value, (count > 0).expand(len(q), -1))
-        y, state = chunked(features, None if before is None else before.state)
-        first = max(0, k.shape[1] - spec.window)
-        return self.blend(window, y, q, log_held(count, spec.window)), Remembered(state, k[:, first:], v[:, first:])
-
     def packed(self, window: Tensor, q: Tensor, k: Tensor, v: Tensor, spec: LayerSpec, bounds: Sequence[int]) -> Tensor:
         """Read documents on end in one row: window and q [T, G, R, D], k and v [T, G, D] → [T, G, R, D]. None sees another."""
         entering = Entering.among(bounds, spec, q.device)
@@ -296,7 +155,7 @@ class RecurrentMemory(nn.Module):
         walks, places = _walks(entering)
         real, tokens = (places >= 0).to(q.device), entering.tokens[places.clamp(min=0).to(q.device)]
         features = self.features(_rows(q, tokens + spec.window), _rows(k, tokens), _rows(v, tokens), real)
-        y, _ = _by_chunks(features, [walk.to(q.device) for walk in walks], None)
+        y = _by_chunks(features, [walk.to(q.device) for walk in walks])
         real_places = torch.nonzero(real.flatten())[:, 0]
         reading = tokens.flatten()[real_places] + spec.window
         held = entering.held(spec.window).index_select(0, places.to(q.device).flatten()[real_places])
@@ -315,23 +174,9 @@ def unit(x: Tensor) -> Tensor:
     return x * torch.rsqrt(x.square().sum(-1, keepdim=True) + _EPS)
 
 
-def naive(features: Features, state: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """Naive reference, token by token: features [n, L, …], S [n, G, D, D] (rows are values, columns keys; None = empty) → y [n, L, G, R,
-    D], S."""
-    n, length, groups, _, width = features.queries.shape
-    s = features.queries.new_zeros(n, groups, width, width) if state is None else state
-    out = []
-    for t in range(length):
-        key, value, write = features.keys[:, t], features.values[:, t], features.write[:, t, :, None]
-        s = s * features.decay[:, t].exp()[..., None, None]
-        wrong = value - torch.einsum("ngvk,ngk->ngv", s, key)
-        s = s + torch.einsum("ngv,ngk->ngvk", wrong * write, key)
-        out.append(torch.einsum("ngvk,ngrk->ngrv", s, features.queries[:, t]))
-    return torch.stack(out, 1), s
-
-
-def chunked(features: Features, state: Tensor | None = None, chunk: int = CHUNK) -> tuple[Tensor, Tensor]:
-    """Do `naive` in chunks (eqs. 8 and 9 and appendix of the source, by a triangular solve). Same shapes."""
+def chunked(features: Features, chunk: int = CHUNK) -> Tensor:
+    """Return what each token reads, features [n, L, …] → y [n, L, G, R, D], in chunks (eqs. 8 and 9 and appendix of the source, by a
+    triangular solve)."""
     n, length = features.queries.shape[:2]
     size = min(chunk, length)
     each = -(-length // size)
@@ -339,17 +184,17 @@ def chunked(features: Features, state: Tensor | None = None, chunk: int = CHUNK)
     if rest:
         features = Features(*(nn.functional.pad(part, [0, 0] * (part.ndim - 2) + [0, rest]) for part in _parts(features)))
     walks = [torch.arange(n, device=features.queries.device) * each + i for i in range(each)]
-    y, s = _by_chunks(features.shaped(n * each, size), walks, state)
-    return y.reshape(n, each * size, *y.shape[2:])[:, :length], s
+    y = _by_chunks(features.shaped(n * each, size), walks)
+    return y.reshape(n, each * size, *y.shape[2:])[:, :length]
 
 
 def _parts(features: Features) -> tuple[Tensor, ...]:
     return features.queries, features.keys, features.values, features.decay, features.write
 
 
-def _by_chunks(features: Features, walks: Sequence[Tensor], state: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Features of c chunks [c, C, …] → y [c, C, G, R, D], and S after the last chunks. walks[i]: the numbers of those chunks that are the
-    i-th of their sequence, longest sequence first; `state` [sequences, G, D, D] before their first ones.
+def _by_chunks(features: Features, walks: Sequence[Tensor]) -> Tensor:
+    """Features of c chunks [c, C, …] → y [c, C, G, R, D]. walks[i]: the numbers of those chunks that are the i-th of their sequence,
+    longest sequence first.
 
     Within a chunk, S_i = γ_i S_0 + Σ_{j ≤ i} (γ_i / γ_j) u_j φ_jᵀ, γ the product of all α so far, and U = T (V − γ Φ S_0ᵀ) with
     T = (1 + tril(β Γ ⊙ Φ Φᵀ, −1))⁻¹ β, Γ_ij = γ_i / γ_j: so the chunks only wait for each other's S_0.
@@ -369,13 +214,11 @@ def _by_chunks(features: Features, walks: Sequence[Tensor], state: Tensor | None
     fading = (last - logs).exp()[..., None] * k  # what of each token is left at the chunk's end
     turned = logs.exp()[..., None, None] * q
     order, lengths = torch.cat(list(walks)), [len(at) for at in walks]
-    s = q.new_zeros(lengths[0], groups, width, width) if state is None else state
-    ended, starts, updates = [], list[Tensor](), list[Tensor]()
+    s = q.new_zeros(lengths[0], groups, width, width)
+    starts, updates = list[Tensor](), list[Tensor]()
     in_turn = (part.index_select(0, order).split(lengths) for part in (own, carried, fading, last.exp()[..., None]))
     for mine, theirs, left, kept in zip(*in_turn, strict=True):
-        if len(mine) < len(s):
-            ended.append(s[len(mine) :])
-            s = s[: len(mine)]
+        s = s[: len(mine)]
         new = mine - theirs @ s.mT  # (·, G, C, D)
         starts.append(s)
         updates.append(new)
@@ -383,7 +226,7 @@ def _by_chunks(features: Features, walks: Sequence[Tensor], state: Tensor | None
     back = order.argsort()
     start, update = (torch.cat(parts).index_select(0, back) for parts in (starts, updates))
     y = turned.flatten(2, 3) @ start.mT + within.flatten(2, 3) @ update
-    return y.view(count, groups, size, repeats, width).movedim(1, 2), torch.cat([s, *reversed(ended)])
+    return y.view(count, groups, size, repeats, width).movedim(1, 2)
 
 
 def _walks(entering: Entering) -> tuple[list[Tensor], Tensor]:
@@ -449,6 +292,55 @@ class PackedRows:
     """int [N]: tokens whose states the last layer returns; None = all. For the others it computes keys and values only."""
     read: Read = RecurrentMemory.packed
     """The reading of memories."""
+
+
+def rows_of(count: int, length: int) -> PackedRows:
+    """Return so many documents of equal length on end."""
+    bounds = tuple(range(0, count * length + 1, length))
+    return PackedRows(EachAttention(bounds), bounds)
+
+
+class EachAttention:
+    """Attention by PyTorch's own function, one document after the other."""
+
+    def __init__(self, bounds: tuple[int, ...], wanted: Tensor | None = None) -> None:
+        self._documents = documents_of(bounds, wanted)
+
+    def __call__(self, q: Tensor, k: Tensor, v: Tensor, cos: Tensor, sin: Tensor, spec: LayerSpec, some: bool) -> Tensor:
+        """See `Attend`."""
+        groups, repeats = k.shape[1], q.shape[1] // k.shape[1]
+        streaming, out = set(spec.streaming(groups)), []
+        for whole, rows, positions in self._documents:
+            rows, positions = (rows, positions) if some else (whole, torch.arange(whole.stop - whole.start))
+            places = positions.to(q.device)
+            qs = turn(q[rows].transpose(0, 1), cos[whole][places], sin[whole][places])  # (heads, n, D)
+            ks, vs = turn(k[whole].transpose(0, 1), cos[whole], sin[whole]), v[whole].transpose(0, 1)
+            windowed = streaming if spec.window else set()
+            masks = [visible(positions, torch.arange(ks.shape[1]), spec if g in windowed else None) for g in range(groups)]
+            mask = torch.stack(masks).repeat_interleave(repeats, 0).to(q.device)
+            ks, vs = (t.repeat_interleave(repeats, 0) for t in (ks, vs))
+            plain = not some and not streaming
+            y = nn.functional.scaled_dot_product_attention(
+                qs[None], ks[None], vs[None], attn_mask=None if plain else mask[None], is_causal=plain
+            )
+            out.append(y[0].transpose(0, 1))
+        seen = torch.cat(out)
+        if spec.window or not streaming:
+            return seen
+        return seen * torch.tensor([g not in streaming for g in range(groups)]).repeat_interleave(repeats).to(q)[:, None]
+
+
+def documents_of(bounds: Sequence[int], wanted: Tensor | None) -> list[tuple[slice, slice, Tensor]]:
+    """For each document: its tokens, its wanted tokens among all wanted, and their positions in it."""
+    documents = []
+    for start, stop in pairwise(bounds):
+        if wanted is None:
+            rows, positions = slice(start, stop), torch.arange(stop - start)
+        else:
+            first, last = (int(torch.searchsorted(wanted, edge)) for edge in (start, stop))
+            rows, positions = slice(first, last), wanted[first:last].cpu() - start
+        documents.append((slice(start, stop), rows, positions))
+    return documents
 
 
 # Operations with hand-written backward passes, because autograd would keep more tensors, and rotary positions.
@@ -548,33 +440,19 @@ def turn(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
 
 # Mixers of tokens beside attention, in PyTorch: the gated short convolution and the gated delta rule. Parameter names are Hugging Face's.
-# Shapes: B sequences of equal length, T new tokens, C channels. Their states lie in `Cache.mixed`.
+# Shapes: B sequences of equal length, T tokens, C channels.
 
 
-States = tuple[Tensor, ...]
-Mix = Callable[[Tensor, States | None], tuple[Tensor, States]]
+def convolved(x: Tensor, taps: nn.Conv1d) -> Tensor:
+    """Return each channel's convolution with its taps, [B, T, C] → same shape. Before the first token lie zeros."""
+    whole = nn.functional.pad(x, (0, 0, taps.kernel_size[0] - 1, 0))
+    return nn.functional.conv1d(whole.mT, taps.weight, taps.bias, groups=taps.groups).mT
 
 
-def convolved(x: Tensor, taps: nn.Conv1d, before: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Return each channel's convolution with its taps, [B, T, C], and the inputs that the next tokens see: [B, length − 1, C].
-
-    before: those inputs that this call's tokens see; None = zeros.
-    """
-    seen = taps.kernel_size[0] - 1
-    whole = nn.functional.pad(x, (0, 0, seen, 0)) if before is None else torch.cat((before.to(x.dtype), x), 1)
-    y = nn.functional.conv1d(whole.mT, taps.weight, taps.bias, groups=taps.groups)
-    return y.mT, whole[:, whole.shape[1] - seen :]
-
-
-def mixed(mix: Mix, x: Tensor, past: Cache | PackedRows | None, layer: int, last: bool) -> Tensor:
-    """Apply a mixer: [B, T, hidden] → same shape; packed: [T, hidden] → [T or N, hidden], each document by itself."""
-    if isinstance(past, PackedRows):
-        y = torch.cat([mix(x[None, start:stop], None)[0][0] for start, stop in pairwise(past.bounds)])
-        return y[past.wanted] if last and past.wanted is not None else y
-    y, states = mix(x, None if past is None else past.mixed.get(layer))
-    if past is not None:
-        past.mix(layer, states, x.shape[1])
-    return y
+def mixed(mix: Callable[[Tensor], Tensor], x: Tensor, packed: PackedRows, last: bool) -> Tensor:
+    """Apply a mixer to each document by itself: [T, hidden] → [T or N, hidden]."""
+    y = torch.cat([mix(x[None, start:stop])[0] for start, stop in pairwise(packed.bounds)])
+    return y[packed.wanted] if last and packed.wanted is not None else y
 
 
 class ConvolutionMixer(nn.Module):
@@ -584,18 +462,18 @@ class ConvolutionMixer(nn.Module):
         super().__init__()
         own, hidden = config.convolution, config.hidden_size
         assert own is not None, "ModelConfig checks it"
-        self.index, self.last = index, index == len(config.layers) - 1
+        self.last = index == len(config.layers) - 1
         self.in_proj, self.out_proj = (nn.Linear(hidden, rows, bias=own.bias) for rows in (3 * hidden, hidden))
         self.conv = nn.Conv1d(hidden, hidden, own.length, groups=hidden, bias=own.bias)
 
-    def forward(self, x: Tensor, _cos: Tensor, _sin: Tensor, past: Cache | PackedRows | None) -> Tensor:
+    def forward(self, x: Tensor, _cos: Tensor, _sin: Tensor, packed: PackedRows) -> Tensor:
         """Apply it: see `mixed`."""
-        return mixed(self._mix, x, past, self.index, self.last)
+        return mixed(self._mix, x, packed, self.last)
 
-    def _mix(self, x: Tensor, before: States | None) -> tuple[Tensor, States]:
+    def _mix(self, x: Tensor) -> Tensor:
         into, out, values = self.in_proj(x).chunk(3, -1)
-        y, state = convolved(into * values, self.conv, None if before is None else before[0])
-        return self.out_proj(out * y), (state,)
+        y: Tensor = self.out_proj(out * convolved(into * values, self.conv))
+        return y
 
 
 class DeltaMixer(nn.Module):
@@ -605,7 +483,7 @@ class DeltaMixer(nn.Module):
         super().__init__()
         own, hidden = config.delta, config.hidden_size
         assert own is not None, "ModelConfig checks it"
-        self.sizes, self.index, self.last = own, index, index == len(config.layers) - 1
+        self.sizes, self.last = own, index == len(config.layers) - 1
         values = own.value_heads * own.dim
         self.in_proj_qkv, self.in_proj_z = (nn.Linear(hidden, rows, bias=False) for rows in (own.channels, values))
         self.in_proj_b, self.in_proj_a = (nn.Linear(hidden, own.value_heads, bias=False) for _ in range(2))
@@ -614,24 +492,22 @@ class DeltaMixer(nn.Module):
         self.norm = RMSNorm(own.dim, config.norm_eps)
         self.out_proj = nn.Linear(values, hidden, bias=False)
 
-    def forward(self, x: Tensor, _cos: Tensor, _sin: Tensor, past: Cache | PackedRows | None) -> Tensor:
+    def forward(self, x: Tensor, _cos: Tensor, _sin: Tensor, packed: PackedRows) -> Tensor:
         """Apply it: see `mixed`."""
-        return mixed(self._mix, x, past, self.index, self.last)
+        return mixed(self._mix, x, packed, self.last)
 
-    def _mix(self, x: Tensor, before: States | None) -> tuple[Tensor, States]:
+    def _mix(self, x: Tensor) -> Tensor:
         own, each = self.sizes, self.sizes.value_heads // self.sizes.key_heads
-        qkv, inputs = convolved(self.in_proj_qkv(x), self.conv1d, None if before is None else before[0])
-        heads = _apart(nn.functional.silu(qkv).float(), own.dim)
+        heads = _apart(nn.functional.silu(convolved(self.in_proj_qkv(x), self.conv1d)).float(), own.dim)
         q, k, v = heads[..., : own.key_heads, :], heads[..., own.key_heads : 2 * own.key_heads, :], heads[..., 2 * own.key_heads :, :]
         q, k = (unit(t) for t in (q, k))
         q, k = (torch.cat([t] * each, -2) if own.tiled else t.repeat_interleave(each, -2) for t in (q, k))
         decay = -self.A_log.float().exp() * nn.functional.softplus(self.in_proj_a(x).float() + self.dt_bias.float())
         write = torch.sigmoid(self.in_proj_b(x).float())
         features = Features((q * own.dim**-0.5)[..., None, :], k, v, decay, write)
-        y, state = chunked(features, None if before is None else before[1])
         gate = _apart(nn.functional.silu(self.in_proj_z(x).float()), own.dim)
-        out = self.norm(y.squeeze(-2)) * gate
-        return self.out_proj(out.flatten(-2).to(x.dtype)), (inputs, state)
+        out: Tensor = self.out_proj((self.norm(chunked(features).squeeze(-2)) * gate).flatten(-2).to(x.dtype))
+        return out
 
 
 def _apart(x: Tensor, dim: int) -> Tensor:

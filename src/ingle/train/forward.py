@@ -20,7 +20,7 @@ from ingle.kernels import packed_memory as memory_at
 from ingle.kernels.jit import build, kernel, stored, team_kernel
 from ingle.kernels.packed_attention import AttentionBlock, AttentionPlan, deal, pieces
 from ingle.model.module import CausalLM
-from ingle.model.module_parts import Attend, Entering, PackedRows, RecurrentMemory, turn, visible
+from ingle.model.module_parts import Attend, EachAttention, Entering, PackedRows, RecurrentMemory, documents_of, turn, visible
 from ingle.train.packing import Batch
 
 # Calls of kernels on PyTorch's own threads.
@@ -294,7 +294,8 @@ class _MemoryCall:
 
 
 # Attention of documents that are packed into one row: none sees another, and nothing is padded.
-# Three implementations give the same. `EachAttention` asks PyTorch for one document after the other: the way on a GPU. `BlockAttention`
+# Three implementations give the same. `EachAttention` (model/module_parts.py) asks PyTorch for one document after the other: the way on a
+# GPU. `BlockAttention`
 # takes blocks of queries of all heads of a group at once, and never holds the scores of twice BLOCK queries. In float32 and bfloat16 it
 # uses our own kernels (`kernel_attention.py`), else their naive reference, PyTorch's matrix products. It keeps one or two numbers a query
 # for the backward pass (FlashAttention-2, arXiv 2307.08691). `bench/attention.py` measures all three.
@@ -307,36 +308,6 @@ _LOG2_E = 1 / math.log(2)
 def attend_on(device: torch.device, bounds: Sequence[int], wanted: Tensor | None = None) -> Attend:
     """The faster attention on this device. `bounds`: where each document begins, and T; `wanted`: tokens to be asked for, ascending."""
     return (BlockAttention if device.type == "cpu" else EachAttention)(tuple(bounds), wanted)
-
-
-class EachAttention:
-    """Attention by PyTorch's own function, one document after the other."""
-
-    def __init__(self, bounds: tuple[int, ...], wanted: Tensor | None = None) -> None:
-        self._documents = _documents(bounds, wanted)
-
-    def __call__(self, q: Tensor, k: Tensor, v: Tensor, cos: Tensor, sin: Tensor, spec: LayerSpec, some: bool) -> Tensor:
-        """See `ingle.model.module.Attend`."""
-        groups, repeats = k.shape[1], q.shape[1] // k.shape[1]
-        streaming, out = set(spec.streaming(groups)), []
-        for whole, rows, positions in self._documents:
-            rows, positions = (rows, positions) if some else (whole, torch.arange(whole.stop - whole.start))
-            places = positions.to(q.device)
-            qs = turn(q[rows].transpose(0, 1), cos[whole][places], sin[whole][places])  # (heads, n, D)
-            ks, vs = turn(k[whole].transpose(0, 1), cos[whole], sin[whole]), v[whole].transpose(0, 1)
-            windowed = streaming if spec.window else set()
-            masks = [visible(positions, torch.arange(ks.shape[1]), spec if g in windowed else None) for g in range(groups)]
-            mask = torch.stack(masks).repeat_interleave(repeats, 0).to(q.device)
-            ks, vs = (t.repeat_interleave(repeats, 0) for t in (ks, vs))
-            plain = not some and not streaming
-            y = torch.nn.functional.scaled_dot_product_attention(
-                qs[None], ks[None], vs[None], attn_mask=None if plain else mask[None], is_causal=plain
-            )
-            out.append(y[0].transpose(0, 1))
-        seen = torch.cat(out)
-        if spec.window or not streaming:
-            return seen
-        return seen * torch.tensor([g not in streaming for g in range(groups)]).repeat_interleave(repeats).to(q)[:, None]
 
 
 class BlockAttention:
@@ -370,26 +341,13 @@ class BlockAttention:
         key = (window, sinks, some)
         if key not in self._plans:
             blocks: list[AttentionBlock] = []
-            for whole, rows, positions in _documents(self._bounds, self._wanted):
+            for whole, rows, positions in documents_of(self._bounds, self._wanted):
                 rows, positions = (rows, positions) if some else (whole, torch.arange(whole.stop - whole.start))
                 for piece in pieces(len(positions)):
                     queries = slice(rows.start + piece.start, rows.start + piece.stop)
                     blocks.append(_block(queries, positions[piece], whole.start, window, sinks))
             self._plans[key] = AttentionPlan(blocks)
         return self._plans[key]
-
-
-def _documents(bounds: Sequence[int], wanted: Tensor | None) -> list[tuple[slice, slice, Tensor]]:
-    """For each document: its tokens, its wanted tokens among all wanted, and their positions in it."""
-    documents = []
-    for start, stop in pairwise(bounds):
-        if wanted is None:
-            rows, positions = slice(start, stop), torch.arange(stop - start)
-        else:
-            first, last = (int(torch.searchsorted(wanted, edge)) for edge in (start, stop))
-            rows, positions = slice(first, last), wanted[first:last].cpu() - start
-        documents.append((slice(start, stop), rows, positions))
-    return documents
 
 
 def _kinds(spec: LayerSpec, groups: int) -> list[tuple[int, int, list[int]]]:

@@ -13,7 +13,7 @@ from torch import Tensor
 from ingle.core.spec import LayerSpec
 from ingle.kernels.packed_attention import AttentionPlan
 from ingle.model.module import CausalLM
-from ingle.model.module_parts import PackedRows, visible
+from ingle.model.module_parts import PackedRows
 from ingle.train import rows
 from ingle.train.examples import Document
 from ingle.train.forward import BlockAttention, read_packed
@@ -76,12 +76,6 @@ class SharedAttention(BlockAttention):
 
     def _plan(self, window: int, sinks: int, some: bool) -> AttentionPlan:
         return self._row.plan(LayerSpec((), window, sinks) if window else None, some and self._wanted is not None)
-
-
-def sees(owners: Tensor, positions: Tensor, key_owners: Tensor, key_positions: Tensor, spec: LayerSpec | None) -> Tensor:
-    """bool [queries, keys]: which keys each query sees. `spec` of a streaming group; None = the query sees all that is before it."""
-    own = (key_owners == rows.START) | (key_owners == owners[:, None])
-    return own & visible(positions, key_positions, spec)
 
 
 @torch.no_grad()

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 from ingle.core.errors import ConfigError
 from ingle.core.spec import ModelConfig
-from ingle.engine.backend import LINEARS, linear_shapes
+from ingle.engine.adapter import LINEARS, linear_shapes
 
 TARGETS = {"all": LINEARS, "attention": LINEARS[:4], "mlp": LINEARS[4:]}
 """Short words for linears of a layer; single linears are named as in `q_proj,v_proj`."""

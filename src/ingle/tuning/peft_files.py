@@ -25,7 +25,7 @@ from ingle.core.errors import CheckpointError, ConfigError, DeltaError
 from ingle.core.files import write_atomic
 from ingle.core.report import Event, Fact, Sink
 from ingle.core.spec import ModelConfig
-from ingle.engine.backend import linear_shapes
+from ingle.engine.adapter import linear_shapes
 from ingle.engine.delta_kinds import Change, linears_of, parted, virtual_of
 from ingle.engine.packs import open_weights
 from ingle.home.deltas import get_delta

@@ -13,8 +13,9 @@ from torch import Tensor, nn
 
 from ingle.core.digest import digest_json
 from ingle.core.errors import ConfigError
+from ingle.core.spec import LayerSpec
 from ingle.model.module import CausalLM
-from ingle.model.module_parts import Cache
+from ingle.model.module_parts import rows_of, turn
 from ingle.train.corpus import Corpus
 
 EMBEDDING = "model.embed_tokens"
@@ -100,16 +101,15 @@ def prompt_tensors(module: CausalLM, embeddings: Tensor) -> dict[str, Tensor]:
 
     Layers are run in float32, whatever type the module is in.
     """
-    config, cache = module.config, Cache()
-    x = embeddings[None]
-    cos, sin = module.angles(torch.arange(len(embeddings), dtype=torch.float32, device=x.device), torch.float32)
+    x, packed, held = embeddings, rows_of(1, len(embeddings)), list[tuple[Tensor, Tensor]]()
+
+    def attend(q: Tensor, k: Tensor, v: Tensor, cos: Tensor, sin: Tensor, spec: LayerSpec, some: bool) -> Tensor:
+        held.append((turn(k.transpose(0, 1), cos, sin).cpu(), v.transpose(0, 1).cpu()))
+        return packed.attend(q, k, v, cos, sin, spec, some)
+
+    cos, sin = module.angles(torch.arange(len(x), dtype=torch.float32, device=x.device), torch.float32)
     for layer in module.model.layers:
-        x = (layer if next(layer.parameters()).dtype == torch.float32 else copy.deepcopy(layer).float())(x, cos, sin, cache)
-    keys = torch.empty(len(config.layers), config.num_kv_heads, len(embeddings), config.head_dim)
-    values = torch.empty_like(keys)
-    for i, spec in enumerate(config.layers):
-        for streaming, groups in ((False, spec.retrieval), (True, spec.streaming(config.num_kv_heads))):
-            if groups:
-                held = cache.held[i, streaming]
-                keys[i, list(groups)], values[i, list(groups)] = held.keys[0].cpu(), held.values[0].cpu()
+        wide = layer if next(layer.parameters()).dtype == torch.float32 else copy.deepcopy(layer).float()
+        x = wide(x, cos, sin, replace(packed, attend=attend))
+    keys, values = (torch.stack(parts) for parts in zip(*held, strict=True))
     return {"prompt_embeddings": embeddings.clone(), "prefix.keys": keys, "prefix.values": values}

@@ -91,7 +91,7 @@ def _outputs(module: CausalLM, linears: dict[str, nn.Linear], ids: Tensor) -> di
     """Outputs of these linears on a text, float32 [T, N]."""
     seen: dict[str, Tensor] = {}
     hooks = [
-        linear.register_forward_hook(lambda _m, _x, y, name=name: seen.update({name: y[0].float().clone()}))
+        linear.register_forward_hook(lambda _m, _x, y, name=name: seen.update({name: y.float().clone()}))
         for name, linear in linears.items()
     ]
     module.hidden(ids[None].to(module.lm_head.weight.device))
