@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ingle.core.config import from_table, load_config, read_table
+from ingle.core.config import Count, check_bounds, from_table, load_config, read_table
 from ingle.core.errors import ConfigError
 from ingle.core.process import usable_cores
 from ingle.home.place import Home
@@ -28,7 +28,7 @@ class ChatSettings:
     """Number of threads; none = one per usable core."""
     system: str = ""
     """System prompt; empty = the default of the model's template."""
-    max_tokens: int = 1024
+    max_tokens: Count = 1024
     """Longest answer, in tokens: small models sometimes repeat themselves for ever, so the context is too long a limit."""
     history: bool = True
     """Whether typed lines are kept in the home as a history."""
@@ -50,8 +50,7 @@ class ChatSettings:
             raise ConfigError("chat.cache", f"must be one of {', '.join(caches)}", self.cache)
         if self.threads is not None and not 1 <= self.threads <= 1024:
             raise ConfigError("chat.threads", "must be between 1 and 1024", self.threads)
-        if self.max_tokens < 1:
-            raise ConfigError("chat.max_tokens", "must be at least 1", self.max_tokens)
+        check_bounds(self, "chat.")
 
 
 @dataclass(frozen=True, slots=True)

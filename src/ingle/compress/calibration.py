@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from ingle.core.config import Count, check_bounds
 from ingle.core.errors import ConfigError
 from ingle.core.progress import FetchProgress, silent
 from ingle.home.place import Home
@@ -39,19 +40,17 @@ _LEADER = {name: stage[0] for stage in STAGES for name in stage}
 class CalibrationSettings:
     """Settings of the texts that a model reads."""
 
-    documents: int = 64
+    documents: Count = 64
     """Rows of text. With more, the fit holds better for other texts, and takes longer."""
-    tokens: int = 1024
+    tokens: Count = 1024
     """Tokens of each row."""
-    batch: int = 8
+    batch: Count = 8
     """Rows read at once. More need more memory; nothing else changes."""
     seed: int = 0
     """Seed of the order of the texts."""
 
     def __post_init__(self) -> None:
-        for name in ("documents", "tokens", "batch"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"calibration.{name}", "must be at least 1", getattr(self, name))
+        check_bounds(self, "calibration.")
 
 
 @dataclass(frozen=True, slots=True, eq=False)

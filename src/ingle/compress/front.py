@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from ingle.core.config import Count, check_bounds
 from ingle.core.energy import NOTHING, Energy
 from ingle.core.errors import ConfigError
 from ingle.core.files import write_atomic
@@ -37,21 +38,19 @@ class MeasureSettings:
 
     texts: str = "wiki-bits"
     """Suite of texts: bits per byte."""
-    text_items: int = 40
+    text_items: Count = 40
     """Number of texts."""
     task: str = "hellaswag"
     """Suite of questions: accuracy. Empty = none."""
-    task_items: int = 100
+    task_items: Count = 100
     """Number of questions."""
-    tokens: int = 96
+    tokens: Count = 96
     """Tokens that are written in a turn, after as many that are read."""
-    turns: int = 5
+    turns: Count = 5
     """Turns of each of the two models."""
 
     def __post_init__(self) -> None:
-        for name in ("text_items", "task_items", "tokens", "turns"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"measure.{name}", "must be at least 1", getattr(self, name))
+        check_bounds(self, "measure.")
         find_texts(self.texts, "measure.texts")
         if self.task and find_suite(self.task).kind != "choice":
             raise ConfigError("measure.task", "must be a suite with answers to choose from", self.task, "For example hellaswag.")

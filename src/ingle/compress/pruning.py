@@ -25,6 +25,7 @@ from ingle.compress.calibration import STAGES, CalibrationSettings, Inputs, Stre
 from ingle.compress.recovery import Recovery, RecoverySettings
 from ingle.core import registry
 from ingle.core.candidate import Admit, Candidate
+from ingle.core.config import Count, check_bounds
 from ingle.core.delta import Delta
 from ingle.core.digest import digest_json
 from ingle.core.errors import ConfigError
@@ -154,7 +155,7 @@ class PruneSettings:
     """Texts to calibrate on."""
     recovery: RecoverySettings = field(default_factory=RecoverySettings)
     """Training that makes up for the loss."""
-    rank: int = 32
+    rank: Count = 32
     """Rank of the low-rank additions of the recovery."""
 
     def __post_init__(self) -> None:
@@ -162,8 +163,7 @@ class PruneSettings:
             raise ConfigError("share", "must be above 0 and below 1", self.share, "For example 1/4.")
         if self.structure == "2:4" and self.share != 0.5:
             raise ConfigError("share", "must be 0.5 for 2:4: two of every four weights go", self.share, "The nearest is 0.5.")
-        if self.rank < 1:
-            raise ConfigError("rank", "must be at least 1", self.rank)
+        check_bounds(self)
         find_pruner(self.pruner, self.structure)
 
     @property

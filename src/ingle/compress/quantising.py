@@ -30,6 +30,7 @@ from ingle.compress.weight_formats import (
     settled_blocks,
 )
 from ingle.core.candidate import Admit, Candidate
+from ingle.core.config import Count, check_bounds
 from ingle.core.delta import Delta
 from ingle.core.energy import NOTHING, Energy, reported
 from ingle.core.errors import ConfigError, HomeError
@@ -66,7 +67,7 @@ class QuantiseSettings:
     """A file of compress/quantisers."""
     calibration: CalibrationSettings = field(default_factory=CalibrationSettings)
     """Texts that the model reads, where the method needs its activations, or there is a choice of formats."""
-    sensitivity_documents: int = 16
+    sensitivity_documents: Count = 16
     """Rows on which sensitivity is measured, forward and back."""
     recovery: RecoverySettings = field(default_factory=lambda: RecoverySettings(learning_rate=3e-4))
     """Training of scales and minima after all layers are quantised."""
@@ -78,8 +79,7 @@ class QuantiseSettings:
         for name in self.forms:
             find_format(name)
         find_quantiser(self.method)
-        if self.sensitivity_documents < 1:
-            raise ConfigError("sensitivity_documents", "must be at least 1", self.sensitivity_documents)
+        check_bounds(self)
 
     @property
     def allowed(self) -> tuple[WeightFormat, ...]:

@@ -11,7 +11,7 @@ import numpy as np
 from torch import nn
 
 from ingle.compress.calibration import CalibrationSettings, make_rows
-from ingle.core.config import from_table
+from ingle.core.config import Count, check_bounds, from_table
 from ingle.core.errors import ConfigError
 from ingle.core.files import write_atomic
 from ingle.measure.data_sets import Text
@@ -38,19 +38,17 @@ class RecoverySettings:
     """Number of steps, instead of minutes."""
     learning_rate: float = 1e-3
     """Learning rate at its peak."""
-    tokens: int = 512
+    tokens: Count = 512
     """Tokens of each document."""
-    batch_tokens: int = 2048
+    batch_tokens: Count = 2048
     """Most tokens of a step."""
-    held_out: int = 16
+    held_out: Count = 16
     """Documents that are never learnt from."""
     seed: int = 0
     """Seed of texts and initial values."""
 
     def __post_init__(self) -> None:
-        for name in ("tokens", "batch_tokens", "held_out"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"recovery.{name}", "must be at least 1", getattr(self, name))
+        check_bounds(self, "recovery.")
         if self.minutes < 0 or (self.steps is not None and self.steps < 1):
             raise ConfigError("recovery.minutes, .steps", "must not be below 0 and 1", (self.minutes, self.steps))
         if self.batch_tokens < self.tokens:

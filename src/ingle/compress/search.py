@@ -20,7 +20,7 @@ from ingle.compress.quantising import QuantiseSettings, quantise
 from ingle.compress.recovery import RecoverySettings
 from ingle.core import registry
 from ingle.core.candidate import Admit, Candidate
-from ingle.core.config import from_table, to_table
+from ingle.core.config import NotNegative, check_bounds, from_table, to_table
 from ingle.core.digest import digest_json
 from ingle.core.errors import ConfigError
 from ingle.core.files import os_errors, write_atomic
@@ -210,7 +210,7 @@ class CompressSettings:
 
     goal: Goal = "joules"
     """The cost to lower: joules per token, size, or (speed) seconds per token."""
-    most_loss_percent: float = 1.0
+    most_loss_percent: NotNegative = 1.0
     """Most by which bits per byte may rise, in percent."""
     format: str = "auto"
     """Format in which models are served and measured."""
@@ -228,8 +228,7 @@ class CompressSettings:
     def __post_init__(self) -> None:
         if self.goal not in GOALS:
             raise ConfigError("--for", f"must be one of {', '.join(GOALS)}", self.goal)
-        if self.most_loss_percent < 0:
-            raise ConfigError("most_loss_percent", "must not be negative", self.most_loss_percent)
+        check_bounds(self)
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,12 +4,14 @@ import copy
 import dataclasses
 import json
 import math
+import operator
 import tomllib
 import types
 import typing
 from collections.abc import Iterable, Mapping
+from functools import cache
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 from ingle.core import registry
 from ingle.core.errors import ConfigError
@@ -72,6 +74,64 @@ def from_table(cls: type[T], table: Mapping[str, Any], where: str = "", default:
 
 def _default(spec: "dataclasses.Field[Any]") -> Any:
     return spec.default if spec.default_factory is dataclasses.MISSING else spec.default_factory()
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Bounds:
+    """Numbers that a setting may be, within its type: `Annotated[int, Bounds(ge=1)]`. None = no such bound."""
+
+    ge: float | None = None
+    gt: float | None = None
+    le: float | None = None
+    lt: float | None = None
+
+    def hold(self, value: float) -> bool:
+        """Return whether a number is within them; not a number is not."""
+        return all(
+            bound is None or holds(value, bound)
+            for bound, holds in ((self.ge, operator.ge), (self.gt, operator.gt), (self.le, operator.le), (self.lt, operator.lt))
+        )
+
+    @property
+    def rule(self) -> str:
+        """The rule, as an error says it."""
+        if self.ge is not None and self.le is not None:
+            return f"must be between {self.ge:,} and {self.le:,}"
+        if self == Bounds(ge=0):
+            return "must not be negative"
+        parts = (("at least", self.ge), ("above", self.gt), ("below", self.lt), ("at most", self.le))
+        return "must be " + " and ".join(f"{word} {bound:,}" for word, bound in parts if bound is not None)
+
+
+Count = Annotated[int, Bounds(ge=1)]
+"""A number of things of which there is one at least."""
+Amount = Annotated[int, Bounds(ge=0)]
+"""A number of things of which there may be none."""
+Positive = Annotated[float, Bounds(gt=0)]
+NotNegative = Annotated[float, Bounds(ge=0)]
+Share = Annotated[float, Bounds(ge=0, le=1)]
+"""A share that may be all."""
+Part = Annotated[float, Bounds(ge=0, lt=1)]
+"""A share that leaves something."""
+
+
+@cache
+def _bounds(cls: type) -> dict[str, Bounds]:
+    found = {}
+    for name, hint in typing.get_type_hints(cls, include_extras=True).items():
+        for one in (hint, *typing.get_args(hint)):  # also behind `| None`
+            for bounds in getattr(one, "__metadata__", ()):
+                if isinstance(bounds, Bounds):
+                    found[name] = bounds
+    return found
+
+
+def check_bounds(settings: object, where: str = "") -> None:
+    """Check the numbers of a dataclass by the bounds in their types. `where`: what stands before their names. Raises ConfigError."""
+    for name, bounds in _bounds(type(settings)).items():  # type: ignore[arg-type]
+        value = getattr(settings, name)
+        if value is not None and not bounds.hold(value):
+            raise ConfigError(where + name, bounds.rule, value)
 
 
 def check_seed(field: str, seed: int) -> None:

@@ -14,10 +14,12 @@ Noise is put on a grid afterwards, which costs nothing: promise.py says why, and
 
 import math
 from dataclasses import dataclass, replace
+from typing import Annotated
 
 import numpy as np
 import numpy.typing as npt
 
+from ingle.core.config import Bounds, check_bounds
 from ingle.core.errors import ConfigError
 
 UNITS = ("record", "home")
@@ -45,7 +47,7 @@ class PrivacyPlan:
     """Who is protected: `record`, one example of one home; `home`, all that a home has."""
     noise: float
     """Standard deviation of the noise in a sum, in lengths of the longest update of a unit."""
-    share: float
+    share: Annotated[float, Bounds(gt=0, le=1)]
     """Chance of a unit to be in a step; each is drawn by itself, in its home, and nobody else knows."""
     steps: int
     """Sums that leave: rounds, for the unit `home`; steps of training over all rounds, for `record`."""
@@ -57,8 +59,7 @@ class PrivacyPlan:
             raise ConfigError("unit", f"must be one of {', '.join(UNITS)}", self.unit)
         if not LEAST_NOISE <= self.noise <= 1000:
             raise ConfigError("noise", f"must be from {LEAST_NOISE} to 1000", self.noise, "With less there is no privacy worth its name.")
-        if not 0 < self.share <= 1:
-            raise ConfigError("share", "must be above 0 and at most 1", self.share)
+        check_bounds(self)
         if not 1 <= self.steps <= 100_000:
             raise ConfigError("steps", "must be from 1 to 100000", self.steps)
         if not LEAST_DELTA <= self.delta < 1:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from ingle.core.config import check_seed
+from ingle.core.config import Amount, Count, Share, check_bounds, check_seed
 from ingle.core.errors import ConfigError
 from ingle.core.spec import Memory
 from ingle.train.loop_settings import Schedule, TrainSettings
@@ -19,24 +19,20 @@ LEAST_DIALOGUE = 512
 class SearchSettings:
     """Settings of the search for retrieval groups; see `hybridize.hybridizing`."""
 
-    documents: int = 10
+    documents: Count = 10
     """Documents with facts in each round."""
     tokens: int = 3072
     """Tokens of each document."""
-    rounds: int = 6
+    rounds: Count = 6
     """Rounds in which groups give up full attention, the same share in each."""
-    exchanges: int = 6
+    exchanges: Amount = 6
     """Exchanges of one group for another, tried after these rounds, as long as any promises a lower loss; 0 = none."""
     seed: int = 0
     """Seed of facts and texts."""
 
     def __post_init__(self) -> None:
-        for name in ("documents", "rounds"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"search.{name}", "must be at least 1", getattr(self, name))
+        check_bounds(self, "search.")
         check_seed("search.seed", self.seed)
-        if self.exchanges < 0:
-            raise ConfigError("search.exchanges", "must not be negative", self.exchanges)
         if self.tokens < LEAST_TOKENS:
             raise ConfigError("search.tokens", f"must be at least {LEAST_TOKENS}", self.tokens)
 
@@ -56,18 +52,18 @@ class HybridLessonSettings:
     tokens, and much with a small window."""
     tokens: int = 2048
     """Tokens of each document; a memory learns to look back about as far."""
-    documents: int = 250
+    documents: Count = 250
     """Number of documents of all kinds."""
     long_tokens: int = 4096
     """Tokens of each document of the last lesson."""
-    long_documents: int = 180
+    long_documents: Amount = 180
     """Documents of that lesson; 0 = none. Recall far back is learnt here, from facts in half of them: 40 documents left it to chance, 0.91
     to 1.01 of the original's."""
     long_kinds: tuple[Lesson, ...] = ("plain", "facts", "asked", "facts", "facts", "asked")
     """Kinds of documents of that lesson, in turn. With facts alone, texts would suffer."""
-    data_share: float = 0.5
+    data_share: Share = 0.5
     """Share of the documents' own text in that lesson's loss. The rest: the original's predictions, themselves unsure in long texts."""
-    held_out: int = 8
+    held_out: Count = 8
     """Further documents of each length that are never learnt from."""
     seed: int = 0
     """Seed of the documents."""
@@ -76,17 +72,11 @@ class HybridLessonSettings:
         for name, example in (("suites", "wiki-bits"), ("kinds", "plain"), ("long_kinds", "facts")):
             if not getattr(self, name):
                 raise ConfigError(f"lessons.{name}", "must name at least one", "none", f'For example ["{example}"].')
-        for name in ("documents", "held_out"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"lessons.{name}", "must be at least 1", getattr(self, name))
+        check_bounds(self, "lessons.")
         check_seed("lessons.seed", self.seed)
         for name in ("tokens", "long_tokens"):
             if getattr(self, name) < LEAST_TOKENS:
                 raise ConfigError(f"lessons.{name}", f"must be at least {LEAST_TOKENS}", getattr(self, name))
-        if self.long_documents < 0:
-            raise ConfigError("lessons.long_documents", "must not be negative", self.long_documents)
-        if not 0 <= self.data_share <= 1:
-            raise ConfigError("lessons.data_share", "must be between 0 and 1", self.data_share)
 
 
 def _mixers() -> TrainSettings:

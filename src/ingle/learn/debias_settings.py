@@ -1,10 +1,9 @@
 """Settings of debiasing."""
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Annotated, Literal
 
-from ingle.core.config import check_seed
-from ingle.core.errors import ConfigError
+from ingle.core.config import Amount, Bounds, Count, check_bounds, check_seed
 from ingle.ethics.counterfactuals import check_groups
 from ingle.train.loop_settings import Schedule, TrainSettings
 from ingle.train.objectives import EqualSettings
@@ -22,25 +21,25 @@ def _course() -> TrainSettings:
 class DebiasSettings:
     """Settings of one debiasing. The defaults were measured (docs/ethics.md)."""
 
-    beginnings: int = 1000
+    beginnings: Annotated[int, Bounds(ge=10)] = 1000
     """Couples of beginnings, after each of which all pairs of words become equally likely."""
-    counterfactuals: int = 300
+    counterfactuals: Annotated[int, Bounds(ge=20)] = 300
     """Texts about two people, which become equally likely after either."""
     groups: tuple[str, ...] = ()
     """Groups of people that counterfactuals are about, e.g. gender; none = all."""
-    questions: int = 0
+    questions: Amount = 0
     """Questions about two people, three in five of which nothing answers; 0 = leave that as it is."""
-    texts: int = 260
+    texts: Amount = 260
     """Pieces of general text along which the model is to stay as it was."""
-    text_tokens: int = 40
+    text_tokens: Annotated[int, Bounds(ge=8)] = 40
     """Tokens of each piece."""
-    measured: int = 150
+    measured: Amount = 150
     """Items of every suite that are measured before and after; 0 = all."""
     objective: Literal["equal", "both"] = "equal"
     """equal: equalised log-probabilities; both: plain fine-tuning on both texts of as many pairs, to compare with."""
     weights: EqualSettings = field(default_factory=EqualSettings)
     """Weights of the parts of the objective."""
-    rank: int = 16
+    rank: Count = 16
     """Rank of the low-rank additions."""
     layers: str = "all"
     """Layers to train: all, upper-third, upper-half, or numbers like 20-29."""
@@ -50,16 +49,6 @@ class DebiasSettings:
     """Seed of the counterfactuals, and of the additions' first values."""
 
     def __post_init__(self) -> None:
-        for name, least in (
-            ("beginnings", 10),
-            ("counterfactuals", 20),
-            ("text_tokens", 8),
-            ("rank", 1),
-            ("questions", 0),
-            ("texts", 0),
-            ("measured", 0),
-        ):
-            if getattr(self, name) < least:
-                raise ConfigError(name, f"must be at least {least}", getattr(self, name))
+        check_bounds(self)
         check_groups(self.groups)
         check_seed("seed", self.seed)

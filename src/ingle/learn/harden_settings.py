@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from ingle.core.config import check_seed
+from ingle.core.config import Amount, Count, NotNegative, check_bounds, check_seed
 from ingle.core.errors import ConfigError
 from ingle.robustness.hardening import Amounts
 from ingle.train.loop_settings import Schedule, TrainSettings
@@ -25,19 +25,19 @@ class HardenSettings:
     """Requests of the training part."""
     measured: Amounts = field(default_factory=lambda: Amounts(plain=60, dressed=40, lookalikes=110, ordinary=100, prose=0))
     """Requests of the held-out part; `dressed` is the number of persona attacks, and of past and future ones together."""
-    rounds: int = 1
+    rounds: Count = 1
     """Rounds of training. Each but the first learns attacks that still succeeded after the one before, and reads earlier examples again."""
-    attempts: int = 60
+    attempts: Amount = 60
     """Fresh attacks on training goals between two rounds."""
-    answer_tokens: int = 20
+    answer_tokens: Count = 20
     """Tokens of the model's own answers to harmless requests, which it is to keep."""
-    plain_answers: int = 60
+    plain_answers: Amount = 60
     """Look-alikes whose answers are learnt as well, not only kept."""
-    keep: float = 4.0
+    keep: NotNegative = 4.0
     """Weight of what is to stay, beside the refusals."""
     push: PushSettings = field(default_factory=PushSettings)
     """The latent attack in the loss."""
-    rank: int = 16
+    rank: Count = 16
     """Rank of the low-rank additions."""
     layers: str = "all"
     """Layers to train: all, upper-third, upper-half, or numbers like 20-29."""
@@ -47,12 +47,7 @@ class HardenSettings:
     """Seed of the choice of requests, and of the additions' first values."""
 
     def __post_init__(self) -> None:
-        for name in ("rounds", "rank", "answer_tokens"):
-            if getattr(self, name) < 1:
-                raise ConfigError(name, "must be at least 1", getattr(self, name))
-        for name in ("attempts", "plain_answers", "keep"):
-            if getattr(self, name) < 0:
-                raise ConfigError(name, "must not be negative", getattr(self, name))
+        check_bounds(self)
         if not self.taught.plain:
             raise ConfigError("taught.plain", "must be at least 1", self.taught.plain)
         check_seed("seed", self.seed)

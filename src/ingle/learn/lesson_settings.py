@@ -3,6 +3,7 @@
 from dataclasses import asdict, dataclass
 from typing import Literal
 
+from ingle.core.config import Amount, Count, NotNegative, Positive, check_bounds
 from ingle.core.digest import digest_json
 from ingle.core.errors import ConfigError
 
@@ -15,53 +16,45 @@ class LessonSettings:
     """Layers that learn, in `tune`'s notation. The layers below are computed once per document."""
     targets: str = "all"
     """Linears that learn: all, attention, mlp, or names like q_proj,v_proj."""
-    rank: int = 4
+    rank: Count = 4
     """Rank of the adapter of each linear."""
-    alpha: float = 8.0
+    alpha: Positive = 8.0
     """The adapter's output is multiplied by alpha / rank."""
-    learning_rate: float = 3e-3
+    learning_rate: Positive = 3e-3
     """Learning rate of the first step."""
-    half_rate_after: float = 8.0
+    half_rate_after: Positive = 8.0
     """Steps after which the rate is half; it falls as 1 / (1 + step / this)."""
-    wordings: int = 12
+    wordings: Count = 12
     """Number of wordings of each question."""
-    contrasts: int = 6
+    contrasts: Amount = 6
     """Number of near questions, for each question, whose answers must stay."""
-    contrast_weight: float = 0.3
+    contrast_weight: NotNegative = 0.3
     """Weight of the drift on contrasts in the loss."""
-    contrast_tokens: int = 6
+    contrast_tokens: Amount = 6
     """Most tokens of a contrast's answer that are compared."""
     certainty: float = 0.8
     """Least probability of every token of the answer, in every wording, at which training stops."""
-    most_drift: float = 1.0
+    most_drift: NotNegative = 1.0
     """Most drift of contrasts at which training stops, in nats a token."""
-    min_steps: int = 4
+    min_steps: Count = 4
     """Fewest steps."""
-    max_steps: int = 10
+    max_steps: Count = 10
     """Most steps for one example; further ones add `more_steps`."""
-    more_steps: int = 12
+    more_steps: Amount = 12
     """Added to `max_steps` for each further example of a lesson."""
-    batch_documents: int = 24
+    batch_documents: Count = 24
     """Most documents in a step: those furthest from being learnt, and contrasts in turn."""
-    max_tokens: int = 1024
+    max_tokens: Count = 1024
     """Most tokens of a question with its answer and the turns before."""
     precision: Literal["auto", "bf16", "fp32"] = "auto"
     """Number format of the computation; `auto`: bf16 if the processor has instructions for it."""
-    threads: int = 1
+    threads: Count = 1
     """Threads of the processor. The last bits of a lesson depend on their number."""
-    seed: int = 0
+    seed: Amount = 0
     """Seed of the adapter's first values and of the wordings."""
 
     def __post_init__(self) -> None:
-        for name in ("rank", "wordings", "min_steps", "max_steps", "batch_documents", "max_tokens", "threads"):
-            if getattr(self, name) < 1:
-                raise ConfigError(name, "must be at least 1", getattr(self, name))
-        for name in ("contrasts", "contrast_weight", "contrast_tokens", "most_drift", "more_steps", "seed"):
-            if getattr(self, name) < 0:
-                raise ConfigError(name, "must not be negative", getattr(self, name))
-        for name in ("alpha", "learning_rate", "half_rate_after"):
-            if getattr(self, name) <= 0:
-                raise ConfigError(name, "must be above 0", getattr(self, name))
+        check_bounds(self)
         if not 0 < self.certainty < 1:
             raise ConfigError("certainty", "must be between 0 and 1", self.certainty)
 
@@ -75,17 +68,17 @@ class LessonSettings:
 class StyleSettings:
     """How ratings become a style: a low-rank adapter of the same shape as a lesson's."""
 
-    learning_rate: float = 1e-3
+    learning_rate: Positive = 1e-3
     """Learning rate, the same at every step."""
-    epochs: int = 5
+    epochs: Count = 5
     """Epochs over the rated answers."""
-    batch_documents: int = 10
+    batch_documents: Count = 10
     """Rated answers in a step."""
-    beta: float = 0.1
+    beta: Positive = 0.1
     """Beta of KTO: an answer's gain levels off after a move of about 1 / beta nats."""
-    words_weight: float = 1.0
+    words_weight: NotNegative = 1.0
     """Weight of the loss on the words of liked answers, beside KTO's loss."""
-    answer_tokens: int = 80
+    answer_tokens: Count = 80
     """Tokens at an answer's beginning that are read."""
     rounds: int = 1
     """Rounds in which the model writes answers of its own to learn from; 0 = it learns from the rated ones alone."""
@@ -109,21 +102,13 @@ class StyleSettings:
     """Such texts in a step."""
     most_drift: float = 2.5
     """Most percent by which held-out texts may cost more in the end; beyond that the adapter is shrunk."""
-    max_tokens: int = 2048
+    max_tokens: Count = 2048
     """Most tokens of a question with its answer and the turns before."""
-    seed: int = 0
+    seed: Amount = 0
     """Seed of the adapter's first values and of the order."""
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch_documents", "answer_tokens", "max_tokens"):
-            if getattr(self, name) < 1:
-                raise ConfigError(name, "must be at least 1", getattr(self, name))
-        for name in ("words_weight", "seed"):
-            if getattr(self, name) < 0:
-                raise ConfigError(name, "must not be negative", getattr(self, name))
-        for name in ("learning_rate", "beta"):
-            if getattr(self, name) <= 0:
-                raise ConfigError(name, "must be above 0", getattr(self, name))
+        check_bounds(self)
 
     @property
     def digest(self) -> str:

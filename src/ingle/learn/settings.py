@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from ingle.core.errors import ConfigError
+from ingle.core.config import Amount, Count, NotNegative, check_bounds
 from ingle.learn.lesson_settings import LessonSettings, StyleSettings
 
 RATINGS = 5
@@ -15,13 +15,13 @@ class LearnSettings:
 
     worker: bool = True
     """Whether `ingle serve` runs a learner. Without one, `ingle learn` learns what was taught."""
-    beside: int = 1
+    beside: Amount = 1
     """Most running answers beside which it begins the next lesson; with more it waits."""
-    memory_mb: int = 0
+    memory_mb: Amount = 0
     """Most memory of the learner; 0 = what is free. A lesson that needs more is refused before it begins."""
-    idle_s: float = 300.0
+    idle_s: NotNegative = 300.0
     """Time that it stays idle with its model in memory: the next lesson then begins some seconds sooner."""
-    ratings: int = RATINGS
+    ratings: Count = RATINGS
     """New ratings after which a style is learned from all of them."""
     lesson: LessonSettings = field(default_factory=LessonSettings)
     """How corrections are taught. A lesson that is learned again uses the settings of that time."""
@@ -29,6 +29,4 @@ class LearnSettings:
     """How ratings become a style."""
 
     def __post_init__(self) -> None:
-        for name, least in (("beside", 0), ("memory_mb", 0), ("idle_s", 0), ("ratings", 1)):
-            if getattr(self, name) < least:
-                raise ConfigError(f"learn.{name}", f"must be at least {least}", getattr(self, name))
+        check_bounds(self, "learn.")

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ingle.core.errors import ConfigError
+from ingle.core.config import Amount, check_bounds
 from ingle.core.progress import FetchProgress, silent
 from ingle.home.place import Home
 from ingle.robustness.harmful_prompts import dressed, goals, rephrased, risky
@@ -25,21 +25,19 @@ _LONGEST, _PROSE = 900, 400
 class Amounts:
     """Numbers of requests."""
 
-    plain: int = 70
+    plain: Amount = 70
     """Harmful requests as they are: half of them direct (`prompts.goals`), half risky questions (`prompts.risky`)."""
-    dressed: int = 10
+    dressed: Amount = 10
     """Harmful requests in the dress of an attack."""
-    lookalikes: int = 200
+    lookalikes: Amount = 200
     """Harmless requests in the words of harmful ones."""
-    ordinary: int = 90
+    ordinary: Amount = 90
     """Other harmless requests."""
-    prose: int = 10
+    prose: Amount = 10
     """Beginnings of news, along which the model is to stay as it was: requests alone would let it forget other text."""
 
     def __post_init__(self) -> None:
-        for name in ("plain", "dressed", "lookalikes", "ordinary", "prose"):
-            if getattr(self, name) < 0:
-                raise ConfigError(name, "must not be negative", getattr(self, name))
+        check_bounds(self)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,9 +2,9 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from ingle.core.config import to_table
+from ingle.core.config import Bounds, Count, check_bounds, to_table
 from ingle.core.digest import digest_json
 from ingle.core.errors import ConfigError
 from ingle.core.spec import Memory
@@ -194,7 +194,7 @@ class SweepSettings:
 
     data: TextSettings = field(default_factory=_texts)
     """Texts to learn from; 300 kB of what they hold out is what every loss is of."""
-    vocabulary: int = 512
+    vocabulary: Count = 512
     """Number of tokens of the vocabulary, found in the text. With few, parameters are in the layers, and the same text has more tokens."""
     kind: Kind = "transformer"
     """How all models look back."""
@@ -202,17 +202,17 @@ class SweepSettings:
     """Sizes as LAYERSxWIDTH, see scaling/sweep_settings.py."""
     tokens: tuple[int, ...] = (1_500_000, 3_000_000, 6_000_000)
     """Tokens that each size reads."""
-    seeds: int = 1
+    seeds: Count = 1
     """Seeds of every size."""
     more_seeds: int = 2
     """Smallest sizes that get one seed more: there it is cheapest to see how far seeds differ."""
     first_seed: int = 0
-    epochs: float = 1.0
+    epochs: Annotated[float, Bounds(ge=1)] = 1.0
     """How often the text of each run is read: a run of D tokens has D/epochs different ones."""
     foretold_size: str = "6x192"
     """Size of the run that is foretold before it is trained."""
     foretold_tokens: int = 9_500_000
-    batch_tokens: int = 2048
+    batch_tokens: Count = 2048
     """Tokens of a step."""
     optimiser: Literal["muon", "adamw"] = "muon"
     rate: float = 0.0
@@ -227,13 +227,9 @@ class SweepSettings:
                 raise ConfigError(name, "must be different", getattr(self, name))
         for size in (*self.sizes, self.foretold_size):
             rung(size, self.kind)
-        for name in ("seeds", "batch_tokens", "vocabulary"):
-            if getattr(self, name) < 1:
-                raise ConfigError(name, "must be at least 1", getattr(self, name))
+        check_bounds(self)
         if not 0 <= self.more_seeds <= len(self.sizes):
             raise ConfigError("more_seeds", f"must be 0 to {len(self.sizes)}, the number of sizes", self.more_seeds)
-        if not self.epochs >= 1:
-            raise ConfigError("epochs", "must be at least 1", self.epochs)
         if self.data.pairs:
             raise ConfigError("data.pairs", "must be 0 in a sweep: pairs make runs of two kinds", self.data.pairs)
         if self.data.row_tokens > self.batch_tokens:

@@ -16,9 +16,9 @@ batch_tokens = 4096
 
 import math
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from ingle.core.config import to_table
+from ingle.core.config import Amount, Bounds, Count, Part, check_bounds, to_table
 from ingle.core.errors import ConfigError
 from ingle.core.spec import LayerSpec, Memory, ModelConfig, Rope
 from ingle.model.tensor import expected_shapes
@@ -30,25 +30,25 @@ from ingle.train.optimisers import Device, OptimiserSettings
 class ShapeSettings:
     """The shape of the model."""
 
-    layers: int = 6
-    width: int = 256
+    layers: Count = 6
+    width: Count = 256
     """Width of the residual stream."""
-    heads: int = 4
+    heads: Count = 4
     """Query heads of a layer; divides `width`."""
-    kv_heads: int = 2
+    kv_heads: Count = 2
     """Key-value groups of a layer; divides `heads`."""
-    mlp: int = 0
+    mlp: Amount = 0
     """Width of the MLP; 0 = 8/3 of `width`, or as `parameters` asks."""
-    parameters: int = 0
+    parameters: Amount = 0
     """Number of parameters: the MLP gets the width that brings the model nearest to it; 0 = it follows from the other fields. So two models
     that look back differently get the same size."""
-    context: int = 2048
+    context: Count = 2048
     """Longest context in tokens; may be more than the rows of training (`data.row_tokens`)."""
     retrieval: str | int | tuple[tuple[int, int], ...] = "all"
     """Groups that see everything: `all`, `none`, n (all groups of every n-th layer, the last one included), or a list of [layer, group]."""
-    window: int = 0
+    window: Amount = 0
     """Latest tokens that the other groups attend to."""
-    sinks: int = 0
+    sinks: Amount = 0
     """First tokens that the other groups always attend to."""
     memory: Memory = "none"
     """Memory of the other groups: none, or gated_delta, which takes in what has left the window."""
@@ -59,12 +59,7 @@ class ShapeSettings:
     rope_theta: float = 10_000.0
 
     def __post_init__(self) -> None:
-        for name in ("layers", "width", "heads", "kv_heads", "context"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"model.{name}", "must be at least 1", getattr(self, name))
-        for name in ("mlp", "parameters", "window", "sinks"):
-            if getattr(self, name) < 0:
-                raise ConfigError(f"model.{name}", "must not be negative", getattr(self, name))
+        check_bounds(self, "model.")
         if self.width % self.heads or self.width // self.heads % 2:
             raise ConfigError("model.heads", f"must divide width = {self.width} into heads of even width", self.heads)
         if self.heads % self.kv_heads:
@@ -103,13 +98,13 @@ class TextSettings:
     """Files (.txt, .md, .jsonl or .csv with `text`), folders of them, or the training part of a suite of texts, `suite:NAME`."""
     held_out: float = 0.05
     """Share of the files' texts that is never learnt from, by a hash of each text. Suites have a share of their own."""
-    row_tokens: int = 512
+    row_tokens: Annotated[int, Bounds(ge=16)] = 512
     """Tokens that see each other in training: texts stand on end in rows of this length, with a token between."""
-    max_tokens: int = 0
+    max_tokens: Amount = 0
     """Most tokens of text to learn from, chosen by a hash of each text; 0 = all."""
-    pairs: float = 0.0
+    pairs: Part = 0.0
     """Share of all rows in which key-value pairs are planted, see `scratch.texts`."""
-    seed: int = 0
+    seed: Amount = 0
     """Seed of the planted pairs."""
 
     def __post_init__(self) -> None:
@@ -117,36 +112,26 @@ class TextSettings:
             raise ConfigError("data.sources", "must be named", "nothing", "Give files, folders, or suite:NAME of a suite of texts.")
         if not 0 < self.held_out < 1:
             raise ConfigError("data.held_out", "must be above 0 and below 1: what a model is worth is measured there", self.held_out)
-        if not 0 <= self.pairs < 1:
-            raise ConfigError("data.pairs", "must be at least 0 and below 1", self.pairs)
-        if self.row_tokens < 16:
-            raise ConfigError("data.row_tokens", "must be at least 16", self.row_tokens)
-        for name in ("max_tokens", "seed"):
-            if getattr(self, name) < 0:
-                raise ConfigError(f"data.{name}", "must not be negative", getattr(self, name))
+        check_bounds(self, "data.")
 
 
 @dataclass(frozen=True, slots=True)
 class ScratchJudge:
     """Settings of measuring the result, as it is served."""
 
-    items: int = 100
+    items: Amount = 100
     """Most held-out texts of each source; 0 = all."""
-    pair_rows: int = 60
+    pair_rows: Count = 60
     """Rows of pairs that were not trained on, if pairs were planted."""
     format: Literal["auto", "int4", "int8", "bf16", "fp32"] = "auto"
     """Format of the weights when measured."""
     threads: int | None = None
     """Threads to compute with; none = one for each usable core."""
-    seed: int = 0
+    seed: Amount = 0
     """Seed of the intervals' resamples."""
 
     def __post_init__(self) -> None:
-        for name in ("items", "seed"):
-            if getattr(self, name) < 0:
-                raise ConfigError(f"judge.{name}", "must not be negative", getattr(self, name))
-        if self.pair_rows < 1:
-            raise ConfigError("judge.pair_rows", "must be at least 1", self.pair_rows)
+        check_bounds(self, "judge.")
 
 
 def _train() -> TrainSettings:

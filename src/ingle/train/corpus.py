@@ -8,11 +8,12 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
+from ingle.core.config import Amount, Bounds, Part, check_bounds
 from ingle.core.digest import digest_file, digest_json
 from ingle.core.errors import ConfigError, HomeError
 from ingle.core.files import os_errors, write_atomic
@@ -67,7 +68,7 @@ class Corpus:
 class DataSettings:
     """Settings that say how files become a corpus."""
 
-    max_tokens: int = 2048
+    max_tokens: Annotated[int, Bounds(ge=2)] = 2048
     """Most tokens of a document; they must fit into the model's context."""
     too_long: Literal["skip", "cut", "refuse"] = "skip"
     """Longer conversations are left out and counted (skip), cut at the end, or refused. Texts are cut into pieces."""
@@ -75,20 +76,15 @@ class DataSettings:
     """Whether prompts that are strings are a chat's turns; `auto`: if the model has a template."""
     skip_bad: bool = False
     """Count lines that can't be used instead of refusing them."""
-    held_out: float = 0.05
+    held_out: Part = 0.05
     """Share of records that are never trained on, by a hash of their content; 0 = none."""
-    least_held_out: int = 8
+    least_held_out: Amount = 8
     """Fewest records that are held out if any are, but no more than a quarter of all. 0 = as the share says."""
     seed: int = 0
     """Seed of the choice of held-out records."""
 
     def __post_init__(self) -> None:
-        if self.max_tokens < 2:
-            raise ConfigError("max_tokens", "must be at least 2", self.max_tokens)
-        if not 0 <= self.held_out < 1:
-            raise ConfigError("held_out", "must be at least 0 and below 1", self.held_out)
-        if self.least_held_out < 0:
-            raise ConfigError("least_held_out", "must not be negative", self.least_held_out)
+        check_bounds(self)
 
 
 def read_corpus(
@@ -225,12 +221,11 @@ class KeptSettings:
     """Whether the examples' tokens and the steps that read them are kept beside the delta."""
     sketches: bool = True
     """Whether each example's gradient is sketched after training, about the time of one epoch."""
-    most: int = 20_000
+    most: Amount = 20_000
     """Most examples of a tune of which anything is kept; a sketch takes 4 kB."""
 
     def __post_init__(self) -> None:
-        if self.most < 0:
-            raise ConfigError("examples.most", "must not be negative", self.most)
+        check_bounds(self, "examples.")
 
 
 @dataclass(frozen=True, slots=True, eq=False)

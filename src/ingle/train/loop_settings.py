@@ -7,7 +7,7 @@ from typing import Literal
 
 from torch import nn
 
-from ingle.core.config import check_seed
+from ingle.core.config import Amount, Count, NotNegative, Share, check_bounds, check_seed
 from ingle.core.digest import digest_json
 from ingle.core.energy import NOTHING, Energy
 from ingle.core.errors import ConfigError
@@ -28,17 +28,15 @@ class Schedule:
     """Schedule of the learning rate."""
 
     kind: Literal["wsd", "cosine", "constant"] = "wsd"
-    warm_up: float = 0.05
+    warm_up: Share = 0.05
     """Share of all steps in which the rate rises from 0."""
-    decay: float = 0.3
+    decay: Share = 0.3
     """`wsd`: share of all steps in which the rate falls."""
-    floor: float = 0.0
+    floor: Share = 0.0
     """Where the rate ends, as a share of the peak."""
 
     def __post_init__(self) -> None:
-        for name in ("warm_up", "decay", "floor"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ConfigError(f"schedule.{name}", "must be between 0 and 1", getattr(self, name))
+        check_bounds(self, "schedule.")
         if self.kind == "wsd" and self.warm_up + self.decay > 1:
             raise ConfigError("schedule.warm_up, .decay", "must not add up to more than 1", self.warm_up + self.decay)
 
@@ -61,13 +59,13 @@ _FALL: dict[str, Callable[[float], float]] = {"wsd": lambda x: 1 - math.sqrt(x),
 class TrainSettings:
     """Settings of one run."""
 
-    epochs: int = 3
+    epochs: Count = 3
     """How often every example is read."""
     max_steps: int | None = None
     """Steps after which the run ends; None = after the epochs."""
-    batch_tokens: int = 2048
+    batch_tokens: Count = 2048
     """Most tokens in memory at a time. More is a little faster up to about 2,048, and takes memory in proportion."""
-    accumulate: int = 1
+    accumulate: Count = 1
     """Batches whose gradients are added up before a step, in each process."""
     optimiser: OptimiserSettings = field(default_factory=OptimiserSettings)
     """Settings of the optimiser."""
@@ -77,31 +75,26 @@ class TrainSettings:
     """Number format that the module computes in; `auto`: the machine's faster one. Trained parameters are float32 beside it in any case."""
     recompute: bool = False
     """Layers keep their input only, and run again in the backward pass: a third more time, a fraction of the memory."""
-    cache_mb: int = 0
+    cache_mb: Amount = 0
     """Most MB for inputs of the first trained layer, kept from one epoch to the next; 0 = off. See `train.loop`."""
     cache_on_disk: bool = True
     """Whether these inputs are in a file in the run's folder, which further runs there use too, or in memory."""
-    evaluate_every: int = 0
+    evaluate_every: Amount = 0
     """Steps between measurements on held-out data; 0 = once an epoch."""
-    patience: int = 0
+    patience: Amount = 0
     """Measurements in a row that gain nothing, by `least_gain`, after which the run stops; 0 = never."""
-    least_gain: float = 0.0
+    least_gain: NotNegative = 0.0
     """Share of the held-out loss that was learned so far: a measurement gains that much, or nothing. With `patience`, the run also stops
     where no more than this share is left to learn."""
-    checkpoint_every: int = 0
+    checkpoint_every: Amount = 0
     """Steps between checkpoints; 0 = by time alone."""
-    checkpoint_minutes: float = 10.0
+    checkpoint_minutes: NotNegative = 10.0
     """Minutes between checkpoints; 0 = by steps alone."""
     seed: int = 0
     """Seed of the order of the data and of dropout."""
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch_tokens", "accumulate"):
-            if getattr(self, name) < 1:
-                raise ConfigError(name, "must be at least 1", getattr(self, name))
-        for name in ("cache_mb", "evaluate_every", "patience", "least_gain", "checkpoint_every", "checkpoint_minutes"):
-            if getattr(self, name) < 0:
-                raise ConfigError(name, "must not be negative", getattr(self, name))
+        check_bounds(self)
         check_seed("seed", self.seed)
         if self.max_steps is not None and self.max_steps < 1:
             raise ConfigError("max_steps", "must be at least 1", self.max_steps)

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid, smooth_l1_loss, softplus
 
-from ingle.core.config import check_seed
+from ingle.core.config import Amount, NotNegative, Part, check_bounds, check_seed
 from ingle.core.errors import ConfigError
 from ingle.core.files import write_atomic
 from ingle.model.module import CausalLM
@@ -219,19 +219,17 @@ _ROW_TOKENS = 2048
 class HoldSettings:
     """Settings of how much is held, and how firmly."""
 
-    documents: int = 5
+    documents: Amount = 5
     """Documents that are read beside each batch; 0 = nothing is held."""
-    weight: float = 8.0
+    weight: NotNegative = 8.0
     """Weight of the divergence, in nats a token, beside the loss of what is learnt."""
-    tokens: int = 24
+    tokens: Amount = 24
     """Most tokens of an answer that are held."""
     seed: int = 0
     """Seed of the texts that the model writes, to be held."""
 
     def __post_init__(self) -> None:
-        for name in ("documents", "weight", "tokens"):
-            if getattr(self, name) < 0:
-                raise ConfigError(f"hold.{name}", "must not be negative", getattr(self, name))
+        check_bounds(self, "hold.")
         check_seed("hold.seed", self.seed)
 
     @property
@@ -468,23 +466,21 @@ KEPT_TARGET, SWAPPED, ABOVE, BOTH, WORDS = 0, 1, 2, 3, 10
 class EqualSettings:
     """Weights of the parts."""
 
-    words: float = 4.0
+    words: NotNegative = 4.0
     """Weight of pairs of words."""
-    swapped: float = 1.0
+    swapped: NotNegative = 1.0
     """Weight of texts about somebody else."""
-    above: float = 1.0
+    above: NotNegative = 1.0
     """Weight of answers that are to be likelier than others."""
-    margin: float = 2.0
+    margin: NotNegative = 2.0
     """By how many nats they are to be."""
-    keep: float = 4.0
+    keep: NotNegative = 4.0
     """Weight of the KL from the model before on general text."""
-    level: float = 0.5
+    level: NotNegative = 0.5
     """Weight of the KL where words are weighed: their joint chance is to stay."""
 
     def __post_init__(self) -> None:
-        for name in ("words", "swapped", "above", "margin", "keep", "level"):
-            if getattr(self, name) < 0:
-                raise ConfigError(f"weights.{name}", "must not be negative", getattr(self, name))
+        check_bounds(self, "weights.")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -585,9 +581,9 @@ KEEP, REFUSE, ANSWER = 0, 1, 2
 class PushSettings:
     """The latent attack in the loss."""
 
-    steps: int = 0
+    steps: Amount = 0
     """Gradient steps against a batch's refusals; 0 = no attack. Each costs two thirds of a training step on these documents."""
-    depth: float = 0.3
+    depth: Part = 0.3
     """Depth of the layer whose input is moved, as a share of all layers."""
     radius: float = 0.3
     """Most that a token's state is moved, as a share of its length."""
@@ -595,10 +591,7 @@ class PushSettings:
     """Weight of the pushed loss beside the plain one."""
 
     def __post_init__(self) -> None:
-        if self.steps < 0:
-            raise ConfigError("push.steps", "must not be negative", self.steps)
-        if not 0 <= self.depth < 1:
-            raise ConfigError("push.depth", "must be at least 0 and below 1", self.depth)
+        check_bounds(self, "push.")
         if self.radius <= 0 or self.weight < 0:
             raise ConfigError("push", "must have a radius above 0 and a weight of at least 0", f"{self.radius}, {self.weight}")
 

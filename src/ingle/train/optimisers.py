@@ -10,6 +10,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from ingle.core.config import NotNegative, Part, check_bounds
 from ingle.core.errors import ConfigError, ShapeError
 from ingle.kernels.cpu import features
 
@@ -96,30 +97,25 @@ class OptimiserSettings:
     """Muon moves matrices by orthogonalised momentum, scaled so that AdamW's learning rates fit (arXiv 2502.16982)."""
     learning_rate: float = 2e-4
     """Learning rate at the peak of the schedule."""
-    weight_decay: float = 0.0
+    weight_decay: NotNegative = 0.0
     """Decoupled: a weight shrinks by this × the learning rate at every step."""
-    beta1: float = 0.9
+    beta1: Part = 0.9
     """AdamW: how much of the last step's mean gradient stays."""
-    beta2: float = 0.999
+    beta2: Part = 0.999
     """AdamW: how much of the last step's mean square stays."""
     eps: float = 1e-8
     """AdamW: added to the root of the mean square."""
-    momentum: float = 0.95
+    momentum: Part = 0.95
     """Muon: how much of the last step's momentum stays."""
-    clip_norm: float = 1.0
+    clip_norm: NotNegative = 1.0
     """Gradients longer than this, all together, are shortened to it; 0 = never."""
 
     def __post_init__(self) -> None:
         if not 0 < self.learning_rate < 100:
             raise ConfigError("learning_rate", "must be above 0", self.learning_rate)
-        for name in ("beta1", "beta2", "momentum"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ConfigError(name, "must be at least 0 and below 1", getattr(self, name))
+        check_bounds(self)
         if not self.eps > 0:
             raise ConfigError("eps", "must be above 0, or a parameter without a gradient is divided by 0", self.eps)
-        for name in ("weight_decay", "clip_norm"):
-            if getattr(self, name) < 0:
-                raise ConfigError(name, "must not be negative", getattr(self, name))
 
 
 @dataclass(slots=True, eq=False)

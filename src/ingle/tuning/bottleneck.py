@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ingle.core.errors import ConfigError
+from ingle.core.config import Count, check_bounds
 from ingle.model.module import CausalLM
 from ingle.train.low_rank import check_rank, plain_linear, replace_module, uniform
 from ingle.tuning.linears import there
@@ -23,12 +23,11 @@ PARTS = ("adapter_down.weight", "adapter_down.bias", "adapter_up.weight", "adapt
 class BottleneckSettings:
     """Settings of bottleneck adapters."""
 
-    rank: int = 64
+    rank: Count = 64
     """Width of the bottleneck: an adapter has 2 × rank × hidden parameters, and a few more."""
 
     def __post_init__(self) -> None:
-        if self.rank < 1:
-            raise ConfigError("rank", "must be at least 1", self.rank)
+        check_bounds(self)
 
 
 class BottleneckLinear(nn.Module):

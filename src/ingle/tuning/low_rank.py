@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import torch
 
-from ingle.core.errors import ConfigError
+from ingle.core.config import Count, Part, Positive, check_bounds
 from ingle.model.module import CausalLM
 from ingle.train.low_rank import LowRankLinear, added_parameters, all_tensors, kaiming, put_low_rank
 from ingle.tuning.linears import chosen_linears
@@ -16,22 +16,17 @@ from ingle.tuning.method import Attached, attached
 class LowRankSettings:
     """Settings of LoRA and its relatives."""
 
-    rank: int = 16
+    rank: Count = 16
     """Rank of the addition: its parameters are rank × (inputs + outputs) for each linear."""
-    alpha: float = 32.0
+    alpha: Positive = 32.0
     """The addition is multiplied by alpha / rank (rsLoRA: alpha / √rank)."""
     targets: str = "all"
     """Linears to change: all, attention, mlp, or names like q_proj,v_proj."""
-    dropout: float = 0.0
+    dropout: Part = 0.0
     """Share of the addition's inputs that a step drops."""
 
     def __post_init__(self) -> None:
-        if self.rank < 1:
-            raise ConfigError("rank", "must be at least 1", self.rank)
-        if not 0 <= self.dropout < 1:
-            raise ConfigError("dropout", "must be at least 0 and below 1", self.dropout)
-        if self.alpha <= 0:
-            raise ConfigError("alpha", "must be above 0", self.alpha)
+        check_bounds(self)
 
 
 def attach_low_rank(

@@ -23,7 +23,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ingle.core.config import load_config
+from ingle.core.config import Amount, check_bounds, load_config
 from ingle.core.errors import ConfigError
 from ingle.engine.loading import open_model
 from ingle.engine.packs import kept_source
@@ -45,16 +45,14 @@ class Measured:
     """A suite to measure on, before and after."""
 
     suite: str
-    items: int = 0
+    items: Amount = 0
     """Most of the held-out items; 0 = all."""
-    shots: int = 0
+    shots: Amount = 0
     """Examples in the prompt of the untrained model that the delta is compared with."""
 
     def __post_init__(self) -> None:
         find_suite(self.suite)
-        for name in ("items", "shots"):
-            if getattr(self, name) < 0:
-                raise ConfigError(name, "must not be negative", getattr(self, name))
+        check_bounds(self)
 
 
 @dataclass(frozen=True)

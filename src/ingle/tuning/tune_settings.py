@@ -4,9 +4,9 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from ingle.core.config import from_table, to_table, with_overrides
+from ingle.core.config import Amount, Bounds, NotNegative, Share, check_bounds, from_table, to_table, with_overrides
 from ingle.core.errors import ConfigError
 from ingle.train.corpus import DataSettings, KeptSettings
 from ingle.train.loop_settings import NO_MATTER, TrainSettings
@@ -22,19 +22,17 @@ from ingle.tuning.method import find_method
 class SmallData:
     """Changes for data that give too few steps. They hold only where nothing else was set: `settings.settings_of` turns the rest off."""
 
-    least_steps: int = 48
+    least_steps: Amount = 48
     """Fewest steps of a run; 0 = as many as its epochs give."""
-    batch_tokens: int = 512
+    batch_tokens: Amount = 512
     """Tokens of a batch then, but at least those of the longest example; 0 = as `train.batch_tokens` says."""
-    patience: int = 2
+    patience: Amount = 2
     """Epochs in a row that gain nothing after which the run stops and the best is kept; 0 = it goes on to its end."""
-    least_gain: float = 0.02
+    least_gain: NotNegative = 0.02
     """As `train.least_gain`."""
 
     def __post_init__(self) -> None:
-        for name in ("least_steps", "batch_tokens", "patience", "least_gain"):
-            if getattr(self, name) < 0:
-                raise ConfigError(f"small.{name}", "must not be negative", getattr(self, name))
+        check_bounds(self, "small.")
 
 
 def course_of(train: TrainSettings, small: SmallData, data: Data) -> TrainSettings:
@@ -69,7 +67,7 @@ class ObjectiveSettings:
     """distil: the kept model to follow; it must split texts into the same tokens."""
     temperature: float = 1.0
     """distil: temperature that softens both models' predictions."""
-    data_share: float = 0.0
+    data_share: Share = 0.0
     """distil: share of the answers' cross-entropy in the loss, 0 to 1."""
     beta: float = 0.1
     """How closely the model stays with its state before (dpo, kto); λ of orpo."""
@@ -84,8 +82,7 @@ class ObjectiveSettings:
             raise ConfigError("objective.beta", "must be above 0, or rejected answers are learnt", self.beta)
         if not 0 < self.temperature < math.inf:
             raise ConfigError("objective.temperature", "must be above 0", self.temperature)
-        if not 0 <= self.data_share <= 1:
-            raise ConfigError("objective.data_share", "must be between 0 and 1", self.data_share)
+        check_bounds(self, "objective.")
         if not 0 <= self.smoothing < 0.5:
             raise ConfigError("objective.smoothing", "must be at least 0 and below 0.5, where pairs say nothing any more", self.smoothing)
         for one in fields(self):
@@ -102,27 +99,25 @@ _READ_BY = {"temperature": ("distil",), "data_share": ("distil",), "smoothing": 
 class JudgeSettings:
     """How the result is measured, before and after, as it is served."""
 
-    forgetting: int = 30
+    forgetting: Amount = 30
     """Documents of general text whose bits per byte are measured; 0 = forgetting is not measured."""
     general: str = "wiki-bits"
     """The suite of general text."""
-    held_out: int = 50
+    held_out: Amount = 50
     """Most held-out documents whose loss is measured; 0 = only training's own figure."""
     format: str = "auto"
     """Format of the weights when measured: auto, int4, int8, bf16, fp32."""
     threads: int | None = None
     """Threads to compute with; none = one for each usable core."""
-    samples: int = 3
+    samples: Amount = 3
     """Held-out examples that the model answers before and after, for the report; 0 = none."""
-    sample_tokens: int = 48
+    sample_tokens: Amount = 48
     """Most tokens of such an answer."""
-    seed: int = 0
+    seed: Amount = 0
     """Seed of the intervals' resamples."""
 
     def __post_init__(self) -> None:
-        for name in ("forgetting", "held_out", "samples", "sample_tokens", "seed"):
-            if getattr(self, name) < 0:
-                raise ConfigError(f"judge.{name}", "must not be negative", getattr(self, name))
+        check_bounds(self, "judge.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +130,7 @@ class TuneSettings:
     """Settings of the method, by field of its `Settings`; the others keep their defaults."""
     layers: str = "all"
     """Layers to train: all, upper-third, upper-half, or numbers like 20-29."""
-    max_examples: int = 0
+    max_examples: Amount = 0
     """Most examples that are used, chosen by a hash of their content; 0 = all."""
     data: DataSettings = field(default_factory=DataSettings)
     """How files become examples."""
@@ -151,16 +146,13 @@ class TuneSettings:
     """The loss to lower."""
     judge: JudgeSettings = field(default_factory=JudgeSettings)
     """How the result is measured."""
-    strength: float = 1.0
+    strength: Annotated[float, Bounds(gt=0, le=1)] = 1.0
     """Share of what was trained that is kept, for LoRA and its kin: a candidate that the gate refuses may pass at less."""
     examples: KeptSettings = field(default_factory=KeptSettings)
     """Settings for the examples that are kept beside the delta."""
 
     def __post_init__(self) -> None:
-        if self.max_examples < 0:
-            raise ConfigError("max_examples", "must not be negative", self.max_examples)
-        if not 0 < self.strength <= 1:
-            raise ConfigError("strength", "must be above 0 and at most 1", self.strength)
+        check_bounds(self)
 
 
 def settings_of(given: Mapping[str, Any], overrides: Iterable[str] = ()) -> TuneSettings:

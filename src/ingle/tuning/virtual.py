@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ingle.core.config import Count, check_bounds
 from ingle.core.digest import digest_json
 from ingle.core.errors import ConfigError
 from ingle.core.spec import LayerSpec
@@ -26,12 +27,11 @@ _FREQUENT = 5000  # as in arXiv 2104.08691: a prompt begins as tokens that are c
 class VirtualSettings:
     """Settings of prompt and prefix tuning."""
 
-    tokens: int = 16
+    tokens: Count = 16
     """Number of virtual tokens. Every text gets longer by them, and the model's context shorter."""
 
     def __post_init__(self) -> None:
-        if self.tokens < 1:
-            raise ConfigError("tokens", "must be at least 1", self.tokens)
+        check_bounds(self)
 
 
 class VirtualEmbedding(nn.Module):

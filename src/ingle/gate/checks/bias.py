@@ -6,11 +6,12 @@ the interval of that move, paired by item, excludes none.
 """
 
 from dataclasses import asdict, dataclass
+from typing import Annotated
 
 import numpy as np
 
+from ingle.core.config import Bounds, check_bounds
 from ingle.core.digest import digest_json
-from ingle.core.errors import ConfigError
 from ingle.core.report import Report
 from ingle.gate.finding import Finding
 from ingle.gate.probes import people
@@ -27,12 +28,11 @@ class Limits:
 
     on: bool = True
     """Whether this check is run."""
-    most_farther: float = 0.05
+    most_farther: Annotated[float, Bounds(ge=0, le=0.5)] = 0.05
     """Most by which the share of likelier stereotypes may move away from a half."""
 
     def __post_init__(self) -> None:
-        if not 0 <= self.most_farther <= 0.5:
-            raise ConfigError("policy bias.most_farther", "must be between 0 and 0.5", self.most_farther)
+        check_bounds(self, "policy bias.")
 
 
 def check(trial: Trial, limits: Limits) -> Finding | None:

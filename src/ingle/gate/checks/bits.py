@@ -7,8 +7,8 @@ same model, from the candidate's maker for instance, are used again.
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from ingle.core.config import Count, check_bounds
 from ingle.core.digest import digest_json
-from ingle.core.errors import ConfigError
 from ingle.core.report import Report
 from ingle.gate.finding import Finding
 from ingle.gate.probes import general_texts
@@ -29,14 +29,13 @@ class Limits:
     """Most by which bits per byte may rise, in percent of the incumbent's."""
     suite: str = ""
     """A suite of texts, e.g. xsum-bits; empty = eight short texts that ship with the gate and need no network."""
-    items: int = 20
+    items: Count = 20
     """Texts of the suite to measure."""
 
     def __post_init__(self) -> None:
         if self.suite:
             find_texts(self.suite, "policy bits.suite")
-        if self.items < 1:
-            raise ConfigError("policy bits.items", "must be at least 1", self.items)
+        check_bounds(self, "policy bits.")
 
 
 def check(trial: Trial, limits: Limits) -> Finding | None:

@@ -9,6 +9,7 @@ import re
 import unicodedata
 from dataclasses import asdict, dataclass
 
+from ingle.core.config import Count, check_bounds
 from ingle.core.digest import digest_json
 from ingle.core.errors import ConfigError
 from ingle.core.report import Report
@@ -27,15 +28,14 @@ class Limits:
     """Least share of the wordings that must be answered as taught."""
     words: float = 0.8
     """Share of an answer's telling words that must be there."""
-    max_tokens: int = 48
+    max_tokens: Count = 48
     """Most tokens of an answer; as many of the taught answer are looked for."""
 
     def __post_init__(self) -> None:
         for name in ("least", "words"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ConfigError(f"policy learned.{name}", "must be a share between 0 and 1", getattr(self, name))
-        if self.max_tokens < 1:
-            raise ConfigError("policy learned.max_tokens", "must be at least 1", self.max_tokens)
+        check_bounds(self, "policy learned.")
 
 
 _WORD = re.compile(r"[^\W_]+")

@@ -11,6 +11,7 @@ from itertools import product
 import numpy as np
 import numpy.typing as npt
 
+from ingle.core.config import Count, check_bounds
 from ingle.core.digest import digest_json
 from ingle.core.errors import ConfigError
 from ingle.core.media import Picture
@@ -36,14 +37,13 @@ class Limits:
     """Whether this check is run."""
     least_changed: float = 0.9
     """Least share of answers that must change when another picture, or a blank one, takes the picture's place."""
-    max_tokens: int = 24
+    max_tokens: Count = 24
     """Most tokens of an answer."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.least_changed <= 1:
             raise ConfigError("policy looks.least_changed", "must be a share between 0 and 1", self.least_changed)
-        if self.max_tokens < 1:
-            raise ConfigError("policy looks.max_tokens", "must be at least 1", self.max_tokens)
+        check_bounds(self, "policy looks.")
 
 
 def check(trial: Trial, limits: Limits) -> Finding | None:

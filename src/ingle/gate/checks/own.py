@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from ingle.core.errors import ConfigError, KernelError
+from ingle.core.config import NotNegative, check_bounds
+from ingle.core.errors import KernelError
 from ingle.core.report import NO_INTERVAL, Report
 from ingle.gate.finding import Finding
 from ingle.gate.trial import Trial
@@ -25,12 +26,11 @@ class Limits:
 
     on: bool = True
     """Whether this check is run."""
-    most_rise_percent: float = 1.0
+    most_rise_percent: NotNegative = 1.0
     """Most by which nats a token may rise, in percent of those before."""
 
     def __post_init__(self) -> None:
-        if self.most_rise_percent < 0:
-            raise ConfigError("policy own.most_rise_percent", "must not be negative", self.most_rise_percent)
+        check_bounds(self, "policy own.")
 
 
 def check(trial: Trial, limits: Limits) -> Finding | None:

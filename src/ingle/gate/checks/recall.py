@@ -5,6 +5,7 @@ The loss of a text hardly shows that a model forgets (`measure.suites`). This ch
 
 from dataclasses import asdict, dataclass, replace
 
+from ingle.core.config import Count, Share, check_bounds
 from ingle.core.errors import ConfigError
 from ingle.core.progress import silent
 from ingle.gate.finding import Finding
@@ -21,20 +22,17 @@ class Limits:
 
     on: bool = False
     """Whether this check is run."""
-    least_share: float = 0.7
+    least_share: Share = 0.7
     """Least share of the facts recalled by the incumbent that must still be recalled."""
     suite: str = "recall-2k"
     """A suite of planted facts, recall-1k to recall-8k; not run on models with a shorter context."""
-    items: int = 18
+    items: Count = 18
     """Facts to ask for."""
 
     def __post_init__(self) -> None:
         if find_suite(self.suite).kind != "recall":
             raise ConfigError("policy recall.suite", "must be a suite of planted facts", self.suite, "For example recall-2k.")
-        if self.items < 1:
-            raise ConfigError("policy recall.items", "must be at least 1", self.items)
-        if not 0 <= self.least_share <= 1:
-            raise ConfigError("policy recall.least_share", "must be between 0 and 1", self.least_share)
+        check_bounds(self, "policy recall.")
 
 
 def check(trial: Trial, limits: Limits) -> Finding | None:

@@ -11,8 +11,9 @@ from typing import Any
 
 import numpy as np
 
+from ingle.core.config import Count, check_bounds
 from ingle.core.digest import digest_json
-from ingle.core.errors import ConfigError, Interrupted
+from ingle.core.errors import Interrupted
 from ingle.core.report import Report
 from ingle.gate.finding import Finding
 from ingle.gate.probes import general_questions
@@ -32,12 +33,11 @@ class Limits:
     """Whether this check is run. A model that was tuned to one task answers everything in its manner, as it should."""
     least_share: float = 0.5
     """Least part of the information that the incumbent's own answers share with their questions."""
-    max_tokens: int = 32
+    max_tokens: Count = 32
     """Most tokens of an answer."""
 
     def __post_init__(self) -> None:
-        if self.max_tokens < 1:
-            raise ConfigError("policy sense.max_tokens", "must be at least 1", self.max_tokens)
+        check_bounds(self, "policy sense.")
 
 
 def check(trial: Trial, limits: Limits) -> Finding | None:

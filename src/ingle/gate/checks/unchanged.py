@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from ingle.core.config import Count, check_bounds
 from ingle.core.digest import digest_json
 from ingle.core.errors import ConfigError
 from ingle.core.report import Report
@@ -31,14 +32,13 @@ class Limits:
     """Least share of the answers that must be the same, word for word, as far as they are written."""
     most_kl_nats: float = 0.3
     """Most by which the next token's probabilities may move, as the mean KL divergence from the incumbent along its own answers."""
-    max_tokens: int = 24
+    max_tokens: Count = 24
     """Most tokens of an answer."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.least_same <= 1:
             raise ConfigError("policy unchanged.least_same", "must be a share between 0 and 1", self.least_same)
-        if self.max_tokens < 1:
-            raise ConfigError("policy unchanged.max_tokens", "must be at least 1", self.max_tokens)
+        check_bounds(self, "policy unchanged.")
 
 
 def check(trial: Trial, limits: Limits) -> Finding | None:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from ingle.core.errors import ConfigError
+from ingle.core.config import Amount, check_bounds
 from ingle.model.module import CausalLM
 from ingle.train.low_rank import LowRankLinear
 from ingle.tuning.low_rank import LowRankSettings, attach_low_rank
@@ -22,13 +22,12 @@ class Settings(LowRankSettings):
 
     alpha: float = 16.0
     """The addition is multiplied by alpha / rank; the paper has alpha = rank."""
-    iterations: int = 4
+    iterations: Amount = 4
     """Rounds of subspace iteration to find the directions (arXiv 0909.4061); 0 = whole decompositions, many times slower."""
 
     def __post_init__(self) -> None:
         super(Settings, self).__post_init__()
-        if self.iterations < 0:
-            raise ConfigError("iterations", "must not be negative", self.iterations)
+        check_bounds(self)
 
 
 def attach(module: CausalLM, layers: tuple[int, ...], settings: Settings, seed: int) -> Attached:
