@@ -23,31 +23,27 @@ from ingle.model.module import CausalLM, DecoderLayer
 from ingle.model.module_parts import rows_of
 from ingle.model.tokenizer import Tokenizer
 
-SUITES = ("xsum-bits", "wiki-bits")
-"""Suites whose training parts are read; held-out items, which are measured on, are never among them."""
+SUITES = ("xsum-bits", "wiki-bits")  # suites whose training parts are read; held-out items, which are measured on, are never among them
+# A layer's linears in the order in which they act. Linears of one stage have the same input.
 STAGES = (
     ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
     ("self_attn.o_proj",),
     ("mlp.gate_proj", "mlp.up_proj"),
     ("mlp.down_proj",),
 )
-"""A layer's linears in the order in which they act. Linears of one stage have the same input."""
-_LEADER = {name: stage[0] for stage in STAGES for name in stage}
-"""For each linear, the first one that has the same input."""
+_LEADER = {name: stage[0] for stage in STAGES for name in stage}  # for each linear, the first one that has the same input
 
 
 @dataclass(frozen=True, slots=True)
 class CalibrationSettings:
     """Settings of the texts that a model reads."""
 
+    # Rows of text. With more, the fit holds better for other texts, and takes longer.
     documents: Count = 64
-    """Rows of text. With more, the fit holds better for other texts, and takes longer."""
-    tokens: Count = 1024
-    """Tokens of each row."""
+    tokens: Count = 1024  # tokens of each row
+    # Rows read at once. More need more memory; nothing else changes.
     batch: Count = 8
-    """Rows read at once. More need more memory; nothing else changes."""
-    seed: int = 0
-    """Seed of the order of the texts."""
+    seed: int = 0  # seed of the order of the texts
 
     def __post_init__(self) -> None:
         check_bounds(self, "calibration.")
@@ -57,12 +53,10 @@ class CalibrationSettings:
 class Inputs:
     """Inputs of a linear of K columns, summed over all tokens."""
 
-    tokens: int
-    """Number of tokens."""
+    tokens: int  # number of tokens
+    # float64 [K, K]: H = Xᵀ diag(w) X / T. The root of its diagonal is the root mean square of each input.
     hessian: Tensor
-    """float64 [K, K]: H = Xᵀ diag(w) X / T. The root of its diagonal is the root mean square of each input."""
-    drift: Tensor | None = None
-    """float64 [K, K]: (X₀ − X)ᵀ X / T, X₀ the inputs in the original; None without a second stream."""
+    drift: Tensor | None = None  # float64 [K, K]: (X₀ − X)ᵀ X / T, X₀ the inputs in the original; None without a second stream
 
 
 class Stream:

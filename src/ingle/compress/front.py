@@ -36,18 +36,13 @@ from ingle.measure.suites import find_suite, find_texts
 class MeasureSettings:
     """Settings of comparing models."""
 
-    texts: str = "wiki-bits"
-    """Suite of texts: bits per byte."""
-    text_items: Count = 40
-    """Number of texts."""
+    texts: str = "wiki-bits"  # suite of texts: bits per byte
+    text_items: Count = 40  # number of texts
+    # Suite of questions: accuracy. Empty = none.
     task: str = "hellaswag"
-    """Suite of questions: accuracy. Empty = none."""
-    task_items: Count = 100
-    """Number of questions."""
-    tokens: Count = 96
-    """Tokens that are written in a turn, after as many that are read."""
-    turns: Count = 5
-    """Turns of each of the two models."""
+    task_items: Count = 100  # number of questions
+    tokens: Count = 96  # tokens that are written in a turn, after as many that are read
+    turns: Count = 5  # turns of each of the two models
 
     def __post_init__(self) -> None:
         check_bounds(self, "measure.")
@@ -61,12 +56,10 @@ class Quality:
     """Quality of a model's predictions."""
 
     bits_per_byte: float
-    accuracy: float | None
-    """Share of right answers; None without a task."""
+    accuracy: float | None  # share of right answers; None without a task
     accuracy_low: float | None
     accuracy_high: float | None
-    digest: str
-    """Digest of the model as it answers."""
+    digest: str  # digest of the model as it answers
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,22 +76,15 @@ class QualityLoss:
 class ServedStepTimer:
     """Speed and energy of writing, compared with the original."""
 
-    tokens_per_s: float
-    """Speed of the median turn."""
-    joules_per_token: float
-    """Mean over all turns."""
+    tokens_per_s: float  # speed of the median turn
+    joules_per_token: float  # mean over all turns
     joules_low: float
     joules_high: float
-    energy_source: str
-    """Source of the joules, see `core.energy`."""
-    speed: float
-    """Tokens/s over the original's: the median ratio of neighbouring turns."""
-    speed_low: float
-    """The smallest of these ratios."""
-    speed_high: float
-    """The largest of these ratios."""
-    joules: float
-    """Joules per token over the original's: likewise the median ratio."""
+    energy_source: str  # source of the joules, see `core.energy`
+    speed: float  # tokens/s over the original's: the median ratio of neighbouring turns
+    speed_low: float  # the smallest of these ratios
+    speed_high: float  # the largest of these ratios
+    joules: float  # joules per token over the original's: likewise the median ratio
 
 
 def subject_of(model: LanguageModel, stopped: Callable[[], bool]) -> Subject:
@@ -184,15 +170,12 @@ _ON, _OFF, _CHOSEN, _GRID = "#c2410c", "#a8a29e", "#15803d", "#dddddd"
 class Tried:
     """A model that was tried, with its figures."""
 
-    recipe: str
-    """Its recipe; empty for the original."""
+    recipe: str  # its recipe; empty for the original
     quality: Quality
     loss: QualityLoss
     pace: ServedStepTimer
-    mb: float
-    """Packed weights, 10⁶ bytes."""
-    mb_before: float
-    """MB of the original."""
+    mb: float  # packed weights, 10⁶ bytes
+    mb_before: float  # MB of the original
 
     def cost(self, goal: Goal) -> float:
         """Cost as a multiple of the original's: below 1 is a gain."""

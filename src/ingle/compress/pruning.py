@@ -51,41 +51,34 @@ from ingle.train.optimisers import keep_few_programs
 
 Structure = Literal["none", "2:4", "channels", "heads", "layers"]
 STRUCTURES: tuple[Structure, ...] = get_args(Structure)
+# The pruner of each structure that costs the least; see docs/prune.md.
 BEST: Mapping[Structure, str] = {"none": "sparsegpt", "2:4": "sparsegpt", "channels": "width", "heads": "width", "layers": "depth"}
-"""The pruner of each structure that costs the least; see docs/prune.md."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Cut:
     """Result of cutting a matrix."""
 
-    stays: Tensor
-    """Kept parts: bool [N, K] of weights, or int64 [units], ascending."""
-    weight: Tensor | None = None
-    """float32: new weights, [N, K] with zeros, or [N, columns of the units that stay]; None = the old ones."""
+    stays: Tensor  # kept parts: bool [N, K] of weights, or int64 [units], ascending
+    weight: Tensor | None = None  # float32: new weights, [N, K] with zeros, or [N, columns of the units that stay]; None = the old ones
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PrunedBlock:
     """Units of one layer, as columns of the matrix that adds them up."""
 
-    weight: Tensor
-    """float32 [N, units · size]: down or output projection."""
-    inputs: Inputs
-    """Inputs of this matrix."""
-    size: int
-    """Columns of a unit."""
-    squares: Tensor
-    """float32 [units]: sum of the squares of all weights that go with a unit, in this matrix and in those before it."""
+    weight: Tensor  # float32 [N, units · size]: down or output projection
+    inputs: Inputs  # inputs of this matrix
+    size: int  # columns of a unit
+    squares: Tensor  # float32 [units]: sum of the squares of all weights that go with a unit, in this matrix and in those before it
 
 
 PRUNERS = "ingle.compress.pruners"
+# (weight float32 [N, K], its inputs, share that becomes zero, of every so many neighbours or 0) → `Cut` of weights.
 Sparse = Callable[[Tensor, Inputs, float, int], Cut]
-"""(weight float32 [N, K], its inputs, share that becomes zero, of every so many neighbours or 0) → `Cut` of weights."""
-Units = Callable[[PrunedBlock, int], Cut]
-"""(block, units that stay) → `Cut` of units."""
+Units = Callable[[PrunedBlock, int], Cut]  # (block, units that stay) → `Cut` of units
+# (influence float32 [layers]: 1 − mean cosine of a layer's input and output, layers that stay) → int64, ascending.
 Depth = Callable[[Tensor, int], Tensor]
-"""(influence float32 [layers]: 1 − mean cosine of a layer's input and output, layers that stay) → int64, ascending."""
 
 
 def names(structure: Structure | None = None) -> list[str]:
@@ -135,28 +128,20 @@ def columns_of(units: Tensor, size: int) -> Tensor:
 # Settings of pruning, and the number of parts that a share of a model means.
 
 
-_NEAR = 0.02
-"""Tolerance, in parts: so a share may be written with few digits."""
-_LANES = 32
-"""Channels that the kernels multiply together: any other number costs as much as the next multiple."""
+_NEAR = 0.02  # tolerance, in parts: so a share may be written with few digits
+_LANES = 32  # channels that the kernels multiply together: any other number costs as much as the next multiple
 
 
 @dataclass(frozen=True, slots=True)
 class PruneSettings:
-    """Settings of one pruning."""
-
+    # Parts to prune: layers, channels of MLPs, heads (key-value groups), two of every four weights (2:4), or any weights (none).
     structure: Structure = "layers"
-    """Parts to prune: layers, channels of MLPs, heads (key-value groups), two of every four weights (2:4), or any weights (none)."""
-    share: float = 0.2
-    """Share of these parts to prune."""
-    method: str = ""
-    """A pruner: a file in compress/pruners; empty = the one that costs the least (`BEST`)."""
+    share: float = 0.2  # share of these parts to prune
+    method: str = ""  # a pruner: a file in compress/pruners; empty = the one that costs the least (`BEST`)
+    # Texts to calibrate on.
     calibration: CalibrationSettings = field(default_factory=lambda: CalibrationSettings(documents=64, tokens=512))
-    """Texts to calibrate on."""
-    recovery: RecoverySettings = field(default_factory=RecoverySettings)
-    """Training that makes up for the loss."""
-    rank: Count = 32
-    """Rank of the low-rank additions of the recovery."""
+    recovery: RecoverySettings = field(default_factory=RecoverySettings)  # training that makes up for the loss
+    rank: Count = 32  # rank of the low-rank additions of the recovery
 
     def __post_init__(self) -> None:
         if not 0 < self.share < 1:
@@ -215,13 +200,10 @@ LINEARS = tuple(name for stage in STAGES for name in stage)
 class Cutting:
     """A job: the model to cut, the settings, and the folder."""
 
-    module: CausalLM
-    """The whole model; it stays as it is."""
+    module: CausalLM  # the whole model; it stays as it is
     settings: PruneSettings
-    staying: int
-    """See `parts_that_stay`."""
-    rows: Tensor
-    """Token ids to read, int64 [rows, tokens]."""
+    staying: int  # see `parts_that_stay`
+    rows: Tensor  # token ids to read, int64 [rows, tokens]
     folder: Path
     tell: Counted = silent
 
@@ -351,8 +333,7 @@ def _read_layer(path: Path) -> dict[str, Array] | None:
 #     HOME/tuning/KEY/recovery/    the training that makes up for it, as `train` writes it
 
 
-VERSION = 1
-"""Changes when the same settings make something else than before."""
+VERSION = 1  # changes when the same settings make something else than before
 
 
 def prune(

@@ -14,23 +14,20 @@ from ingle.core import registry
 from ingle.model.module import DecoderLayer
 
 QUANTISERS = "ingle.compress.quantisers"
+# Changes a layer's weights in place so that they round better, but not the layer's output. Gets the inputs of each linear, by name
+# (`mlp.down_proj`), and the formats of the linears to be rounded. Returns the other parameters that it changed.
 Fold = Callable[[DecoderLayer, Mapping[str, Inputs], Mapping[str, WeightFormat]], tuple[str, ...]]
-"""Changes a layer's weights in place so that they round better, but not the layer's output. Gets the inputs of each linear, by name
-(`mlp.down_proj`), and the formats of the linears to be rounded. Returns the other parameters that it changed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Quantiser:
     """A way to put a matrix on a grid."""
 
+    # float32 [N, K], K a multiple of 32, to codes; the inputs are None unless `calibrated`. Doesn't change its arguments.
     quantise: Callable[[Tensor, Inputs | None, WeightFormat], Quantised]
-    """float32 [N, K], K a multiple of 32, to codes; the inputs are None unless `calibrated`. Doesn't change its arguments."""
-    calibrated: bool = False
-    """Whether it needs the linear's inputs."""
-    guided: bool = False
-    """Whether tokens weigh as much as they matter to the model's predictions: takes one more reading forward and back."""
-    fold: Fold | None = None
-    """Change of each layer before quantising."""
+    calibrated: bool = False  # whether it needs the linear's inputs
+    guided: bool = False  # whether tokens weigh as much as they matter to the model's predictions: takes one more reading forward and back
+    fold: Fold | None = None  # change of each layer before quantising
 
 
 def find_quantiser(name: str) -> Quantiser:

@@ -57,20 +57,18 @@ from ingle.train.optimisers import keep_few_programs
 class QuantiseSettings:
     """Settings of quantising the linears of a model's layers. The vocabulary is served in 8 bits in any case."""
 
+    # Bits of a weight's code, in the mean over the linears of all layers: 3, 4, 8, or between; then the most sensitive linears get most.
+    # Scales and minima come on top: 1 bit a weight with 3 and 4, half a bit with 8.
     bits: float = 4.0
-    """Bits of a weight's code, in the mean over the linears of all layers: 3, 4, 8, or between; then the most sensitive linears get most.
-    Scales and minima come on top: 1 bit a weight with 3 and 4, half a bit with 8."""
+    # Formats that linears may take: int3, int4, int8, or q4_1, which GGUF has; empty = the one of the first three with these `bits`, or all
+    # three where `bits` lie between.
     forms: tuple[str, ...] = ()
-    """Formats that linears may take: int3, int4, int8, or q4_1, which GGUF has; empty = the one of the first three with these `bits`, or
-    all three where `bits` lie between."""
-    method: str = "gptq"
-    """A file of compress/quantisers."""
+    method: str = "gptq"  # a file of compress/quantisers
+    # Texts that the model reads, where the method needs its activations, or there is a choice of formats.
     calibration: CalibrationSettings = field(default_factory=CalibrationSettings)
-    """Texts that the model reads, where the method needs its activations, or there is a choice of formats."""
-    sensitivity_documents: Count = 16
-    """Rows on which sensitivity is measured, forward and back."""
+    sensitivity_documents: Count = 16  # rows on which sensitivity is measured, forward and back
+    # Training of scales and minima after all layers are quantised.
     recovery: RecoverySettings = field(default_factory=lambda: RecoverySettings(learning_rate=3e-4))
-    """Training of scales and minima after all layers are quantised."""
 
     def __post_init__(self) -> None:
         if not 3 <= self.bits <= 8:
@@ -99,22 +97,19 @@ Array = npt.NDArray[Any]
 class Shown:
     """Texts that a model reads while it is quantised."""
 
-    rows: Tensor
-    """Rows of token ids, from `make_rows`."""
-    weights: Mapping[str, Tensor] | None = None
-    """By parameter, the weight of each token, from `guidance`; None = all alike."""
-    batch: int = 8
-    """Rows read at once."""
+    rows: Tensor  # rows of token ids, from `make_rows`
+    weights: Mapping[str, Tensor] | None = None  # by parameter, the weight of each token, from `guidance`; None = all alike
+    batch: int = 8  # rows read at once
 
 
 @dataclass(frozen=True, slots=True)
 class Layerwise:
     """Result of quantising all layers."""
 
+    # By parameter: blocks uint8 [N, bytes] of quantised linears, float32 of parameters that scales were folded into.
     tensors: Mapping[str, Array]
-    """By parameter: blocks uint8 [N, bytes] of quantised linears, float32 of parameters that scales were folded into."""
+    # By parameter: squared error of the outputs (without calibration: of the weights) as a share of their square.
     errors: Mapping[str, float] = field(default_factory=dict)
-    """By parameter: squared error of the outputs (without calibration: of the weights) as a share of their square."""
 
 
 def quantise_layers(
@@ -225,14 +220,13 @@ def _read(folder: Path | None, index: int) -> tuple[dict[str, Array], dict[str, 
 #     HOME/tuning/KEY/recovery/                 training of scales and minima
 
 
-VERSION = 4
-"""Changes when the same settings make something else than before."""
+VERSION = 4  # changes when the same settings make something else than before
 SENSITIVITY = "sensitivity.json"
 GUIDANCE = "guidance.safetensors"
 ENERGY = "energy.json"
 _Q4_0 = replace(FORMATS["q4_1"], name="Q4_0", kind="Q4_0", block_bytes=18)
+# Formats of a file that are served as they are. Rounding again to as many bits or more could only lose.
 _NATIVE = {format_.kind: format_ for format_ in FORMATS.values()} | {"Q4_0": _Q4_0}
-"""Formats of a file that are served as they are. Rounding again to as many bits or more could only lose."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -284,14 +278,11 @@ def quantise(
 class QuantisationPlan:
     """Linears that can be quantised, and the formats to choose from."""
 
-    formats: tuple[WeightFormat, ...]
-    """Formats that linears may take, the one of fewest bits first."""
-    sizes: Mapping[str, int]
-    """Weights of each parameter that can take the first of them."""
-    native: Mapping[str, WeightFormat]
-    """Formats that some of these are in already, as good as exact: they can stay so."""
+    formats: tuple[WeightFormat, ...]  # formats that linears may take, the one of fewest bits first
+    sizes: Mapping[str, int]  # weights of each parameter that can take the first of them
+    native: Mapping[str, WeightFormat]  # formats that some of these are in already, as good as exact: they can stay so
+    # (weights, bits) of linears that stay as they are: they are in as few bits already, or their columns fill no blocks.
     fixed: tuple[tuple[int, float], ...]
-    """(weights, bits) of linears that stay as they are: they are in as few bits already, or their columns fill no blocks."""
 
     def ways(self, name: str) -> tuple[WeightFormat, ...]:
         """Formats that a parameter can take."""

@@ -32,20 +32,14 @@ from ingle.train.packing import Data, make_batch
 class RecoverySettings:
     """How a changed model learns to follow the original."""
 
+    # Minutes of training; 0 = none. The number of steps follows from the speed at the beginning.
     minutes: float = 0.0
-    """Minutes of training; 0 = none. The number of steps follows from the speed at the beginning."""
-    steps: int | None = None
-    """Number of steps, instead of minutes."""
-    learning_rate: float = 1e-3
-    """Learning rate at its peak."""
-    tokens: Count = 512
-    """Tokens of each document."""
-    batch_tokens: Count = 2048
-    """Most tokens of a step."""
-    held_out: Count = 16
-    """Documents that are never learnt from."""
-    seed: int = 0
-    """Seed of texts and initial values."""
+    steps: int | None = None  # number of steps, instead of minutes
+    learning_rate: float = 1e-3  # learning rate at its peak
+    tokens: Count = 512  # tokens of each document
+    batch_tokens: Count = 2048  # most tokens of a step
+    held_out: Count = 16  # documents that are never learnt from
+    seed: int = 0  # seed of texts and initial values
 
     def __post_init__(self) -> None:
         check_bounds(self, "recovery.")
@@ -68,8 +62,7 @@ class RecoverySettings:
 
 
 LENGTH = "length.json"
-_TRIES = 3
-"""Steps that are timed to find the number of all, after one to warm up."""
+_TRIES = 3  # steps that are timed to find the number of all, after one to warm up
 
 
 @dataclass(frozen=True, slots=True)

@@ -142,20 +142,14 @@ class CompressionRecipe:
 class RecipeGrid:
     """Amounts that are tried of each kind."""
 
-    bits: tuple[float, ...] = (8.0, 5.5, 4.0, 3.75, 3.5, 3.0)
-    """Bits of quantisations."""
-    quantisers: tuple[str, ...] = ("gptq",)
-    """Quantisers to try; empty = all."""
-    layers: tuple[int, ...] = (1, 2, 3, 6)
-    """Numbers of layers to remove."""
-    channels: tuple[float, ...] = (1 / 24, 1 / 12, 1 / 6, 1 / 4)
-    """Shares of channels to remove, rounded to what speeds the kernels up."""
-    heads: tuple[int, ...] = (1,)
-    """Numbers of key-value groups to remove."""
-    pruners: tuple[str, ...] = ()
-    """Pruners to try; empty = for each structure the one that costs the least."""
+    bits: tuple[float, ...] = (8.0, 5.5, 4.0, 3.75, 3.5, 3.0)  # bits of quantisations
+    quantisers: tuple[str, ...] = ("gptq",)  # quantisers to try; empty = all
+    layers: tuple[int, ...] = (1, 2, 3, 6)  # numbers of layers to remove
+    channels: tuple[float, ...] = (1 / 24, 1 / 12, 1 / 6, 1 / 4)  # shares of channels to remove, rounded to what speeds the kernels up
+    heads: tuple[int, ...] = (1,)  # numbers of key-value groups to remove
+    pruners: tuple[str, ...] = ()  # pruners to try; empty = for each structure the one that costs the least
+    # Bits in which pruned models are also tried: a pruning touches matrices, which are then served in 8. 0 = none.
     pruned_bits: float = 4.0
-    """Bits in which pruned models are also tried: a pruning touches matrices, which are then served in 8. 0 = none."""
 
 
 def recipes(config: ModelConfig, grid: RecipeGrid, calibration: CalibrationSettings, recovery: RecoverySettings) -> list[CompressionRecipe]:
@@ -200,30 +194,20 @@ def _shares(config: ModelConfig, grid: RecipeGrid) -> dict[Any, list[float]]:
 #     HOME/tuning/KEY/deltas/ …     deltas made for it: see `Scratch`
 
 
-VERSION = 1
-"""Changes when a recipe's figures mean something else than before."""
+VERSION = 1  # changes when a recipe's figures mean something else than before
 
 
 @dataclass(frozen=True, slots=True)
 class CompressSettings:
-    """Settings of one search."""
-
-    goal: Goal = "joules"
-    """The cost to lower: joules per token, size, or (speed) seconds per token."""
-    most_loss_percent: NotNegative = 1.0
-    """Most by which bits per byte may rise, in percent."""
-    format: str = "auto"
-    """Format in which models are served and measured."""
-    threads: int | None = None
-    """Threads to compute with; None = one per core."""
-    grid: RecipeGrid = field(default_factory=RecipeGrid)
-    """Recipes to try."""
-    measure: MeasureSettings = field(default_factory=MeasureSettings)
-    """Suites and text to measure with."""
+    goal: Goal = "joules"  # the cost to lower: joules per token, size, or (speed) seconds per token
+    most_loss_percent: NotNegative = 1.0  # most by which bits per byte may rise, in percent
+    format: str = "auto"  # format in which models are served and measured
+    threads: int | None = None  # threads to compute with; None = one per core
+    grid: RecipeGrid = field(default_factory=RecipeGrid)  # recipes to try
+    measure: MeasureSettings = field(default_factory=MeasureSettings)  # suites and text to measure with
+    # Texts for pruners and quantisers.
     calibration: CalibrationSettings = field(default_factory=lambda: CalibrationSettings(documents=64, tokens=512))
-    """Texts for pruners and quantisers."""
-    recovery: RecoverySettings = field(default_factory=RecoverySettings)
-    """Recovery of each pruning."""
+    recovery: RecoverySettings = field(default_factory=RecoverySettings)  # recovery of each pruning
 
     def __post_init__(self) -> None:
         if self.goal not in GOALS:
@@ -233,15 +217,10 @@ class CompressSettings:
 
 @dataclass(frozen=True, slots=True)
 class SearchResult:
-    """Result of a search."""
-
-    kept: Kept
-    """The model with the chosen recipe's deltas."""
+    kept: Kept  # the model with the chosen recipe's deltas
     chosen: Tried
-    points: tuple[Tried, ...]
-    """All measured models, the original first."""
-    left_out: tuple[tuple[str, str], ...]
-    """Recipes that were not measured, and why."""
+    points: tuple[Tried, ...]  # all measured models, the original first
+    left_out: tuple[tuple[str, str], ...]  # recipes that were not measured, and why
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -25,8 +25,7 @@ from ingle.model.module import CausalLM
 from ingle.model.module_parts import rows_of
 from ingle.train.optimisers import choose
 
-_HEADROOM = 251 / 255
-"""Part of a row's largest scale that is used at first, so that training can still raise it."""
+_HEADROOM = 251 / 255  # part of a row's largest scale that is used at first, so that training can still raise it
 _LARGEST = 65504.0  # of float16
 
 
@@ -35,19 +34,14 @@ class WeightFormat:
     """A format of weights: how they are packed in blocks."""
 
     name: str
-    kind: str
-    """GGML's name, or ours."""
+    kind: str  # GGML's name, or ours
     bits: int
     low: int
-    high: int
-    """Codes are low … high."""
+    high: int  # codes are low … high
     has_minimum: bool
-    block_bytes: int
-    """Bytes of `GROUP` columns."""
-    columns: int = GROUP
-    """Columns that share a scale."""
-    row_bytes: int = 0
-    """Bytes at the start of a row: its unit, of which scales and minima are whole multiples."""
+    block_bytes: int  # bytes of `GROUP` columns
+    columns: int = GROUP  # columns that share a scale
+    row_bytes: int = 0  # bytes at the start of a row: its unit, of which scales and minima are whole multiples
 
     @property
     def stored_bits(self) -> float:
@@ -55,6 +49,7 @@ class WeightFormat:
         return 8 * self.block_bytes / GROUP
 
 
+# All formats by name.
 FORMATS = {
     format_.name: format_
     for format_ in (
@@ -64,9 +59,7 @@ FORMATS = {
         WeightFormat("q4_1", "Q4_1", 4, 0, 15, True, 20),
     )
 }
-"""All formats by name."""
-USUAL = ("int8", "int4", "int3")
-"""Formats to choose from, unless one is named."""
+USUAL = ("int8", "int4", "int3")  # formats to choose from, unless one is named
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -76,8 +69,8 @@ class QuantisationGrid:
     format: WeightFormat
     scale: Tensor
     minimum: Tensor
+    # float32 [N, 1]: the unit of scales, which are whole multiples, and of minima, multiples of −16; None = both are float16.
     unit: Tensor | None = None
-    """float32 [N, 1]: the unit of scales, which are whole multiples, and of minima, multiples of −16; None = both are float16."""
 
     def nearest(self, scale: Tensor, minimum: Tensor) -> "QuantisationGrid":
         """Return the grid nearest to these scales and minima, [N, any], in this one's units."""
@@ -103,8 +96,7 @@ class Quantised:
     """A matrix on a grid."""
 
     grid: QuantisationGrid
-    codes: Tensor
-    """float32 [N, K], whole numbers."""
+    codes: Tensor  # float32 [N, K], whole numbers
 
     @property
     def values(self) -> Tensor:
@@ -125,6 +117,7 @@ class Quantised:
 
 
 _Way = Callable[[npt.NDArray[Any]], npt.NDArray[Any]]
+# By bits: codes [..., 32] to bytes, and back.
 _CODES: dict[int, tuple[_Way, _Way]] = {
     4: (  # the first 16 codes are low halves of bytes, the others high ones
         lambda codes: (codes[..., :16] | codes[..., 16:] << 4).astype(np.uint8),
@@ -132,7 +125,6 @@ _CODES: dict[int, tuple[_Way, _Way]] = {
     ),
     8: (lambda codes: codes.astype(np.int8).view(np.uint8), lambda raw: np.ascontiguousarray(raw).view(np.int8)),
 }
-"""By bits: codes [..., 32] to bytes, and back."""
 
 
 def read_blocks(format_: WeightFormat, blocks: npt.NDArray[np.uint8]) -> Quantised:
@@ -206,8 +198,7 @@ def best_grid(format_: WeightFormat, weight: Tensor, importance: Tensor | None =
     return best
 
 
-_CUTS = (0.0, 0.08, 0.16)
-"""Shares of a group's range that are cut off at one end."""
+_CUTS = (0.0, 0.08, 0.16)  # shares of a group's range that are cut off at one end
 
 
 class _Sums:

@@ -23,8 +23,8 @@ from ingle.core.process import give_way, limit_cpu, limit_memory
 
 Answer = tuple[dict[str, Any], bytes]
 Call = Callable[[dict[str, Any], bytes], Answer]
+# Variables with which libraries start no threads of their own.
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
-"""Variables with which libraries start no threads of their own."""
 _MOST_LINE = 64 << 20
 
 
@@ -96,8 +96,7 @@ class ProcessApart:
         self._process: subprocess.Popen[bytes] | None = None
         self._timer: Timer | None = None
         self._closing = False
-        self.cpu_s = 0.0
-        """Seconds of processor time that all answers took."""
+        self.cpu_s = 0.0  # seconds of processor time that all answers took
 
     def ask(self, call: str, facts: Mapping[str, Any], data: bytes = b"", stop: StopFlag | None = None, tries: int = 1) -> Answer:
         """Return the answer to one call.

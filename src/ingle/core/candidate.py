@@ -20,18 +20,12 @@ from ingle.core.digest import digest_bytes, digest_json
 class Candidate:
     """A proposed delta. Its tensors lie in memory only."""
 
-    name: str
-    """The name that the delta would have."""
-    kind: str
-    """How the tensors change the base, as in `Delta`."""
-    base_digest: str
-    """Digest of the base (and of the deltas before) that it was made for."""
-    tensors: Mapping[str, npt.NDArray[Any]]
-    """By Hugging Face parameter name: float32, float16, or uint8 for packed bits."""
-    origin: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
-    """How it came about; becomes the delta's."""
-    report: Mapping[str, Any] | None = None
-    """The maker's measurements; they become the delta's `report.json`."""
+    name: str  # the name that the delta would have
+    kind: str  # how the tensors change the base, as in `Delta`
+    base_digest: str  # digest of the base (and of the deltas before) that it was made for
+    tensors: Mapping[str, npt.NDArray[Any]]  # by Hugging Face parameter name: float32, float16, or uint8 for packed bits
+    origin: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))  # how it came about; becomes the delta's
+    report: Mapping[str, Any] | None = None  # the maker's measurements; they become the delta's `report.json`
 
     @cached_property
     def content_digest(self) -> str:
@@ -57,5 +51,5 @@ def strength_of(candidate: Candidate) -> float:
     return float(candidate.origin.get("strength", 1))
 
 
+# Judge a candidate: keep it as a delta, or raise Refused. The second argument returns True once it should stop.
 Admit = Callable[[Candidate, Callable[[], bool]], Delta]
-"""Judge a candidate: keep it as a delta, or raise Refused. The second argument returns True once it should stop."""

@@ -103,16 +103,12 @@ class Bounds:
         return "must be " + " and ".join(f"{word} {bound:,}" for word, bound in parts if bound is not None)
 
 
-Count = Annotated[int, Bounds(ge=1)]
-"""A number of things of which there is one at least."""
-Amount = Annotated[int, Bounds(ge=0)]
-"""A number of things of which there may be none."""
+Count = Annotated[int, Bounds(ge=1)]  # a number of things of which there is one at least
+Amount = Annotated[int, Bounds(ge=0)]  # a number of things of which there may be none
 Positive = Annotated[float, Bounds(gt=0)]
 NotNegative = Annotated[float, Bounds(ge=0)]
-Share = Annotated[float, Bounds(ge=0, le=1)]
-"""A share that may be all."""
-Part = Annotated[float, Bounds(ge=0, lt=1)]
-"""A share that leaves something."""
+Share = Annotated[float, Bounds(ge=0, le=1)]  # a share that may be all
+Part = Annotated[float, Bounds(ge=0, lt=1)]  # a share that leaves something
 
 
 @cache

@@ -22,16 +22,13 @@ class TensorEntry:
 class Delta:
     """The manifest of one change. The tensors themselves lie beside it in a safetensors file."""
 
-    name: str
-    """The owner's name for it; `MODEL+NAME` is the model with it."""
+    name: str  # the owner's name for it; `MODEL+NAME` is the model with it
+    # How the tensors change the base, e.g. `lora`, `full`, `mask`, `layers`.
     kind: str
-    """How the tensors change the base, e.g. `lora`, `full`, `mask`, `layers`."""
-    base_digest: str
-    """Digest of the base (and of the deltas before this one) that it applies to."""
-    tensors: Mapping[str, TensorEntry]
-    """By Hugging Face parameter name."""
+    base_digest: str  # digest of the base (and of the deltas before this one) that it applies to
+    tensors: Mapping[str, TensorEntry]  # by Hugging Face parameter name
+    # How it came about: command, data digest, seed, versions.
     origin: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
-    """How it came about: command, data digest, seed, versions."""
 
     @cached_property
     def digest(self) -> str:

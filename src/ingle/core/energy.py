@@ -4,8 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-MODEL = "model"
-"""First word of every source whose figure is calculated, not counted."""
+MODEL = "model"  # first word of every source whose figure is calculated, not counted
 JOULES_PER_WH = 3600.0
 _FACTS = {"joules": "joules", "low": "joules_low", "high": "joules_high", "source": "energy_source"}
 
@@ -15,12 +14,10 @@ class Energy:
     """The energy that something took."""
 
     joules: float
-    low: float
-    """The least that it can have taken, as far as the source can know."""
-    high: float
-    """The most that it can have taken."""
+    low: float  # the least that it can have taken, as far as the source can know
+    high: float  # the most that it can have taken
+    # The meters: `rapl`, `nvml`, `battery`, `model`, `model, unknown CPU`; several are joined by ` + `. Empty = nothing was used.
     source: str
-    """The meters: `rapl`, `nvml`, `battery`, `model`, `model, unknown CPU`; several are joined by ` + `. Empty = nothing was used."""
 
     @property
     def measured(self) -> bool:

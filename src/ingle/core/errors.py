@@ -9,13 +9,12 @@ sentences: a rule continues its field ("temperature" "must be between 0 and 2"),
 import re
 from collections.abc import Mapping
 
+# Values of `got` that add nothing to the rule, and are left out of the sentence.
 _NOTHING = {"nothing", "none", "neither", "more", "others"}
-"""Values of `got` that add nothing to the rule, and are left out of the sentence."""
+# Values short enough to follow "not" in a sentence.
 _SHORT = re.compile(r"\S+|an? .+|one .+|[\d,.]+ \w+|[(\[].*[)\]]|'.*'|NaN or infinity")
-"""Values short enough to follow "not" in a sentence."""
 
-EXIT_INTERRUPTED = 130
-"""Exit code after Ctrl-C, as shells have it."""
+EXIT_INTERRUPTED = 130  # exit code after Ctrl-C, as shells have it
 
 
 class IngleError(Exception):
@@ -27,10 +26,8 @@ class IngleError(Exception):
     def __init__(self, field: str, rule: str, got: object = "", cure: str = "") -> None:
         super().__init__(field, rule, got, cure)
         self.field, self.rule, self.got, self.cure = field, rule, str(got), cure
-        self.guard = ""
-        """The guard that raised it, where one did; see safety/middleware.py."""
-        self.told = False
-        """Whether a fact of it stands in the ledger."""
+        self.guard = ""  # the guard that raised it, where one did; see safety/middleware.py
+        self.told = False  # whether a fact of it stands in the ledger
 
     @property
     def sentence(self) -> str:

@@ -13,28 +13,22 @@ from typing import Any
 from ingle.core import registry
 from ingle.core.report import Fact
 
-Sentence = Callable[[Mapping[str, Fact]], str]
-"""Facts' values → what `ingle log` says behind the subject's name: "was pruned (wanda)"."""
+Sentence = Callable[[Mapping[str, Fact]], str]  # facts' values → what `ingle log` says behind the subject's name: "was pruned (wanda)"
 
 
 @dataclass(frozen=True, slots=True)
 class Maker:
     """The words and usual limits of one maker."""
 
-    noun: str
-    """Names one result on the page: `a tuning`."""
+    noun: str  # names one result on the page: `a tuning`
+    # Sentences by kind of fact; the maker's main fact has its name as its kind. Without one, the log says `made` and the noun.
     sentences: Mapping[str, Sentence] = field(default_factory=lambda: MappingProxyType({}))
-    """Sentences by kind of fact; the maker's main fact has its name as its kind. Without one, the log says `made` and the noun."""
+    # Limits of the gate's checks where they differ from a check's own defaults, by check.
     limits: Mapping[str, Mapping[str, Any]] = field(default_factory=lambda: MappingProxyType({}))
-    """Limits of the gate's checks where they differ from a check's own defaults, by check."""
-    gated: bool = True
-    """False for a maker that hands the gate nothing under its own name; the policy then has no section for it."""
-    personal: bool = False
-    """True if each result belongs to one user, and the page shows it to nobody else."""
-    strength: str = ""
-    """The option by which a weaker result is kept, without making it again; empty = there is none."""
-    activity: str = "trainings"
-    """The line of the energy account that its facts add to; empty = none."""
+    gated: bool = True  # false for a maker that hands the gate nothing under its own name; the policy then has no section for it
+    personal: bool = False  # true if each result belongs to one user, and the page shows it to nobody else
+    strength: str = ""  # the option by which a weaker result is kept, without making it again; empty = there is none
+    activity: str = "trainings"  # the line of the energy account that its facts add to; empty = none
 
 
 def makers() -> Mapping[str, Maker]:

@@ -18,8 +18,7 @@ from ingle.core.digest import digest_bytes, digest_json
 class Picture:
     """A decoded picture."""
 
-    pixels: npt.NDArray[np.uint8]
-    """RGB, uint8 [height, width, 3]."""
+    pixels: npt.NDArray[np.uint8]  # RGB, uint8 [height, width, 3]
 
     @cached_property
     def digest(self) -> str:
@@ -31,10 +30,8 @@ class Picture:
 class Sound:
     """A decoded recording of one channel."""
 
-    samples: npt.NDArray[np.float32]
-    """float32 [n], −1 to 1."""
-    rate: int
-    """Samples per second."""
+    samples: npt.NDArray[np.float32]  # float32 [n], −1 to 1
+    rate: int  # samples per second
 
     @property
     def seconds(self) -> float:
@@ -54,20 +51,17 @@ class ControlName:
     name: str
 
 
+# Words, which are encoded like anything that people type; a control token; or vectors float32 [n, hidden] in the place of n tokens.
 SightPiece = str | ControlName | npt.NDArray[np.float32]
-"""Words, which are encoded like anything that people type; a control token; or vectors float32 [n, hidden] in the place of n tokens."""
 
 
 @dataclass(frozen=True, eq=False)
 class PictureLook:
     """A picture as far as it is remembered: enough to know it, and its like, again."""
 
-    content: str
-    """Digest of the picture."""
-    sight: str
-    """Digest of the sight that made the fingerprint."""
-    fingerprint: npt.NDArray[np.float32]
-    """float32 [n], of length 1; see `Sight.fingerprint`."""
+    content: str  # digest of the picture
+    sight: str  # digest of the sight that made the fingerprint
+    fingerprint: npt.NDArray[np.float32]  # float32 [n], of length 1; see `Sight.fingerprint`
 
     def text(self) -> str:
         """Return it as text, with the fingerprint in half precision."""
@@ -126,8 +120,8 @@ class Sight(Protocol):
 # too, and needs no vectors. The vectors themselves travel beside the ids, to their only reader: the backend.
 
 
+# float32 [hidden] by id. Each stands in the place of a row of the model's embedding.
 Vectors = Mapping[int, npt.NDArray[np.float32]]
-"""float32 [hidden] by id. Each stands in the place of a row of the model's embedding."""
 NO_VECTORS: Vectors = MappingProxyType({})
 Kind = Literal["image", "audio"]
 KINDS: tuple[Kind, ...] = ("image", "audio")

@@ -10,11 +10,10 @@ from ingle.core.report import Event
 
 Role = Literal["system", "user", "assistant", "tool"]
 ROLES: tuple[Role, ...] = ("system", "user", "assistant", "tool")
+# Where a part of a message comes from. A message's speaker vouches for its own words, not for what it quotes: a memory, a document.
 Origin = Literal["system", "user", "assistant", "tool", "memory", "document"]
-"""Where a part of a message comes from. A message's speaker vouches for its own words, not for what it quotes: a memory, a document."""
 ORIGINS: tuple[Origin, ...] = (*ROLES, "memory", "document")
-Modality = Literal["text", "image", "audio"]
-"""Kinds of content that an answer may consist of."""
+Modality = Literal["text", "image", "audio"]  # kinds of content that an answer may consist of
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,8 +21,7 @@ class TextPart:
     """Words."""
 
     text: str
-    origin: Origin | None = None
-    """Where they come from; None = from whoever speaks."""
+    origin: Origin | None = None  # where they come from; None = from whoever speaks
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,8 +30,7 @@ class ImagePart:
 
     data: bytes
     media_type: str
-    origin: Origin | None = None
-    """Where it comes from; None = from whoever speaks."""
+    origin: Origin | None = None  # where it comes from; None = from whoever speaks
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +39,7 @@ class AudioPart:
 
     data: bytes
     media_type: str
-    origin: Origin | None = None
-    """Where it comes from; None = from whoever speaks."""
+    origin: Origin | None = None  # where it comes from; None = from whoever speaks
 
 
 MediaPart = ImagePart | AudioPart
@@ -56,8 +52,7 @@ class ToolCall:
 
     id: str
     name: str
-    arguments: str
-    """JSON, as the model wrote it."""
+    arguments: str  # JSON, as the model wrote it
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,10 +61,8 @@ class Message:
 
     role: Role
     parts: tuple[Part, ...]
-    tool_calls: tuple[ToolCall, ...] = ()
-    """Calls that an assistant's turn asked for."""
-    tool_call_id: str = ""
-    """The call that a tool's turn answers."""
+    tool_calls: tuple[ToolCall, ...] = ()  # calls that an assistant's turn asked for
+    tool_call_id: str = ""  # the call that a tool's turn answers
 
     @staticmethod
     def of(role: Role, text: str) -> "Message":
@@ -93,29 +86,20 @@ class Message:
 class Sampling:
     """How the next token is drawn. Filters apply in the order of the fields; temperature 0 is greedy."""
 
-    repetition_penalty: float = 1.0
-    """Divides positive and multiplies negative logits of tokens already seen (arXiv 1909.05858); 1 = off."""
+    repetition_penalty: float = 1.0  # divides positive and multiplies negative logits of tokens already seen (arXiv 1909.05858); 1 = off
+    # How many of the answer's last tokens `repetition_penalty` looks at; what is copied from the prompt, grammars, tool calls and code are
+    # spared then. 0 = at all of the answer and the prompt, and everywhere.
     repetition_window: int = 0
-    """How many of the answer's last tokens `repetition_penalty` looks at; what is copied from the prompt, grammars, tool calls and code are
-    spared then. 0 = at all of the answer and the prompt, and everywhere."""
-    presence_penalty: float = 0.0
-    """Subtracted once from the logit of each token already generated, −2 to 2."""
-    frequency_penalty: float = 0.0
-    """Subtracted per occurrence from the logit of each token already generated, −2 to 2."""
-    logit_bias: tuple[tuple[int, float], ...] = ()
-    """(token id, added to its logit, −100 to 100)."""
-    temperature: float = 0.0
-    """Divides the logits; 0 picks the largest."""
-    top_k: int = 0
-    """Keeps the k most likely; 0 = all."""
-    top_p: float = 1.0
-    """Keeps the smallest set of most likely tokens whose probability reaches p (arXiv 1904.09751)."""
-    min_p: float = 0.0
-    """Keeps tokens at least min_p times as likely as the likeliest (arXiv 2407.01082)."""
-    seed: int | None = None
-    """Same seed, model and request → same answer; None draws one."""
+    presence_penalty: float = 0.0  # subtracted once from the logit of each token already generated, −2 to 2
+    frequency_penalty: float = 0.0  # subtracted per occurrence from the logit of each token already generated, −2 to 2
+    logit_bias: tuple[tuple[int, float], ...] = ()  # (token id, added to its logit, −100 to 100)
+    temperature: float = 0.0  # divides the logits; 0 picks the largest
+    top_k: int = 0  # keeps the k most likely; 0 = all
+    top_p: float = 1.0  # keeps the smallest set of most likely tokens whose probability reaches p (arXiv 1904.09751)
+    min_p: float = 0.0  # keeps tokens at least min_p times as likely as the likeliest (arXiv 2407.01082)
+    seed: int | None = None  # same seed, model and request → same answer; None draws one
+    # The answer ends once so many tokens in a row say only what it said three times before; 0 = never. See engine/decoding.py.
     repeat_limit: int = 0
-    """The answer ends once so many tokens in a row say only what it said three times before; 0 = never. See engine/decoding.py."""
 
     def __post_init__(self) -> None:
         limits = {
@@ -144,34 +128,24 @@ class Constraint:
     """A language that the answer must belong to."""
 
     kind: Literal["json_schema", "json_object", "lark", "regex"]
-    source: str = ""
-    """The schema as JSON, the Lark grammar, or the regular expression; empty for `json_object`."""
+    source: str = ""  # the schema as JSON, the Lark grammar, or the regular expression; empty for `json_object`
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
     """A request to the engine: messages to go on from, or a plain prompt."""
 
-    messages: tuple[Message, ...] = ()
-    """The conversation, rendered by the model's chat template."""
-    prompt: str | tuple[int, ...] | None = None
-    """Plain text (or token ids) to continue, without a template; excludes `messages`."""
-    tools: tuple[Mapping[str, Any], ...] = ()
-    """Functions that the model may ask for, in OpenAI's shape, rendered by the chat template."""
-    constraint: Constraint | None = None
-    """The language that the answer must belong to; None = any text."""
-    echo: bool = False
-    """Whether the log-probabilities of the prompt's tokens are reported too, in the first chunk; needs `logprobs`."""
-    max_tokens: int | None = None
-    """Most tokens to generate; None = up to the context; 0 = read the prompt only."""
-    stop: tuple[str, ...] = ()
-    """The answer ends before the first of these strings."""
+    messages: tuple[Message, ...] = ()  # the conversation, rendered by the model's chat template
+    prompt: str | tuple[int, ...] | None = None  # plain text (or token ids) to continue, without a template; excludes `messages`
+    tools: tuple[Mapping[str, Any], ...] = ()  # functions that the model may ask for, in OpenAI's shape, rendered by the chat template
+    constraint: Constraint | None = None  # the language that the answer must belong to; None = any text
+    echo: bool = False  # whether the log-probabilities of the prompt's tokens are reported too, in the first chunk; needs `logprobs`
+    max_tokens: int | None = None  # most tokens to generate; None = up to the context; 0 = read the prompt only
+    stop: tuple[str, ...] = ()  # the answer ends before the first of these strings
+    # Kinds of content that the answer may consist of. A model that can't make one of them refuses the request.
     modalities: tuple[Modality, ...] = ("text",)
-    """Kinds of content that the answer may consist of. A model that can't make one of them refuses the request."""
-    think: bool = False
-    """Whether a model that can think aloud does so before it answers."""
-    logprobs: int | None = None
-    """How many alternatives to report per token; 0 = only the chosen one; None = no log-probabilities."""
+    think: bool = False  # whether a model that can think aloud does so before it answers
+    logprobs: int | None = None  # how many alternatives to report per token; 0 = only the chosen one; None = no log-probabilities
     sampling: Sampling = field(default_factory=Sampling)
 
     def __post_init__(self) -> None:
@@ -195,10 +169,8 @@ class TokenLogprob:
 
     token: int
     text: str
-    logprob: float | None
-    """None for what nothing predicts: the very first token of an echoed prompt, and what is no word."""
-    top: tuple[tuple[int, str, float], ...] = ()
-    """Alternatives, likeliest first: (token id, text, log-probability)."""
+    logprob: float | None  # none for what nothing predicts: the very first token of an echoed prompt, and what is no word
+    top: tuple[tuple[int, str, float], ...] = ()  # alternatives, likeliest first: (token id, text, log-probability)
 
 
 Finish = Literal["stop", "length", "repetition", "cancelled", "deadline", "blocked"]
@@ -211,28 +183,18 @@ class Usage:
     prompt_tokens: int
     cached_tokens: int
     completion_tokens: int
-    prefill_s: float
-    """Seconds spent reading the prompt."""
-    decode_s: float
-    """Seconds spent writing the answer."""
-    state_bytes: int
-    """Bytes of the sequence's state when it ended."""
-    queued_s: float = 0.0
-    """Seconds spent waiting for a place."""
-    model_digest: str = ""
-    """Of the model that answered: base, deltas and format."""
-    seed: int = 0
-    """With which the tokens were drawn; the one asked for, or the one that was drawn in its place."""
-    drafted: int = 0
-    """Tokens that were guessed and read beside the last one; see engine/speculative.py."""
-    accepted: int = 0
-    """Of these, how many came true."""
+    prefill_s: float  # seconds spent reading the prompt
+    decode_s: float  # seconds spent writing the answer
+    state_bytes: int  # bytes of the sequence's state when it ended
+    queued_s: float = 0.0  # seconds spent waiting for a place
+    model_digest: str = ""  # of the model that answered: base, deltas and format
+    seed: int = 0  # with which the tokens were drawn; the one asked for, or the one that was drawn in its place
+    drafted: int = 0  # tokens that were guessed and read beside the last one; see engine/speculative.py
+    accepted: int = 0  # of these, how many came true
+    # Energy of this answer, of all that was taken while it was read and written; None where nobody metered it.
     energy: Energy | None = None
-    """Energy of this answer, of all that was taken while it was read and written; None where nobody metered it."""
-    image_tokens: int = 0
-    """Of the prompt's tokens, those that stand for parts of pictures."""
-    audio_tokens: int = 0
-    """Of the prompt's tokens, those that stand for parts of sounds."""
+    image_tokens: int = 0  # of the prompt's tokens, those that stand for parts of pictures
+    audio_tokens: int = 0  # of the prompt's tokens, those that stand for parts of sounds
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,15 +204,12 @@ class Verdict:
     action: Literal["allow", "edit", "block"]
     reason: str = ""
     guard: str = ""
+    # The part of the policy that was met: a kind, a topic, the number of a word; never words. Empty = the form of a text was judged, not
+    # its content.
     rule: str = ""
-    """The part of the policy that was met: a kind, a topic, the number of a word; never words. Empty = the form of a text was judged, not
-    its content."""
-    score: float | None = None
-    """How sure the guard is, where it judges by degrees."""
-    threshold: float | None = None
-    """The score from which it acts."""
-    mode: str = ""
-    """The mode of the guard; whoever calls the guard fills it in."""
+    score: float | None = None  # how sure the guard is, where it judges by degrees
+    threshold: float | None = None  # the score from which it acts
+    mode: str = ""  # the mode of the guard; whoever calls the guard fills it in
 
 
 @dataclass(frozen=True, slots=True)
@@ -262,9 +221,6 @@ class Chunk:
     logprobs: tuple[TokenLogprob, ...] = ()
     finish: Finish | None = None
     usage: Usage | None = None
-    verdicts: tuple[Verdict, ...] = ()
-    """Verdicts of guards, since the chunk before; with a server's last chunk, all that they said."""
-    event: Event | None = None
-    """The fact that this answer left in the ledger; set on the last chunk, by whoever recorded it."""
-    media: tuple[MediaPart, ...] = ()
-    """Pictures, and pieces of sound, that come with the text."""
+    verdicts: tuple[Verdict, ...] = ()  # verdicts of guards, since the chunk before; with a server's last chunk, all that they said
+    event: Event | None = None  # the fact that this answer left in the ledger; set on the last chunk, by whoever recorded it
+    media: tuple[MediaPart, ...] = ()  # pictures, and pieces of sound, that come with the text

@@ -111,10 +111,8 @@ else:
 # Limits of memory: those that a container sets, and those that a process sets for itself before it works on a stranger's files.
 
 
-_FIRST_TO_GO = 800
-"""Of 1,000: how gladly the system ends a process."""
-_ARENA_MAX = -8
-"""Number of an option of `mallopt`: the most heaps."""
+_FIRST_TO_GO = 800  # of 1,000: how gladly the system ends a process
+_ARENA_MAX = -8  # number of an option of `mallopt`: the most heaps
 
 
 def limit_memory(more: int) -> None:

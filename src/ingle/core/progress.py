@@ -2,12 +2,10 @@
 
 from collections.abc import Callable
 
-Counted = Callable[[int, int], None]
-"""Hears how much is done, and of how much."""
-Progress = Callable[[str, int, int], None]
-"""Hears the label of some work, how many of its pieces are done, and how many there are."""
+Counted = Callable[[int, int], None]  # hears how much is done, and of how much
+Progress = Callable[[str, int, int], None]  # hears the label of some work, how many of its pieces are done, and how many there are
+# Hears the label of a file or folder, how many of its bytes are fetched or read, and how many there are; None where nobody knows.
 FetchProgress = Callable[[str, int, int | None], None]
-"""Hears the label of a file or folder, how many of its bytes are fetched or read, and how many there are; None where nobody knows."""
 
 
 def silent(*_: object) -> None:

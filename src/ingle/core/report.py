@@ -5,28 +5,24 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
+# Stands in `Report.interval` where a figure rests on one item: `low` and `high` are then the figure itself.
 NO_INTERVAL = "none, from one item"
-"""Stands in `Report.interval` where a figure rests on one item: `low` and `high` are then the figure itself."""
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
     """One measured figure with its uncertainty."""
 
+    # The metric, e.g. `bits_per_byte`.
     name: str
-    """The metric, e.g. `bits_per_byte`."""
     value: float
     unit: str
-    low: float
-    """Lower end of the interval."""
-    high: float
-    """Upper end of the interval."""
-    n: int
-    """The number of items (documents, questions, runs) behind the figure."""
+    low: float  # lower end of the interval
+    high: float  # upper end of the interval
+    n: int  # the number of items (documents, questions, runs) behind the figure
     model_digest: str
     data_digest: str
-    interval: str = "95 % bootstrap"
-    """The method for `low` and `high`."""
+    interval: str = "95 % bootstrap"  # the method for `low` and `high`
     seed: int | None = None
 
 
@@ -46,13 +42,11 @@ Fact = str | int | float | bool | None
 class Event:
     """Something that happened to this home."""
 
-    kind: str
-    """The act, as verb or `room.verb`: `pull`, `answer`, `delta.accept`."""
-    subject: str = ""
-    """The model, delta or key that it concerns."""
+    kind: str  # the act, as verb or `room.verb`: `pull`, `answer`, `delta.accept`
+    subject: str = ""  # the model, delta or key that it concerns
+    # Figures and digests; flat, so that a fact can be read and signed without interpretation.
     facts: Mapping[str, Fact] = field(default_factory=lambda: MappingProxyType({}))
-    """Figures and digests; flat, so that a fact can be read and signed without interpretation."""
 
 
+# Records a fact. Its return value is ignored.
 Sink = Callable[[Event], object]
-"""Records a fact. Its return value is ignored."""

@@ -13,8 +13,7 @@ from typing import Any
 from ingle.core.errors import IngleError
 from ingle.core.process import free_bytes, own_bytes, usable_cores
 
-QUIET_S, QUIET_BYTES = 2.0, 1_000_000_000
-"""Time and memory of an act too small to speak of."""
+QUIET_S, QUIET_BYTES = 2.0, 1_000_000_000  # time and memory of an act too small to speak of
 CURE = "Close other programs, or use a smaller model."
 
 
@@ -28,12 +27,10 @@ class NoRoom(IngleError):
 class Need:
     """Prediction of the time and memory of an act."""
 
+    # The act as a sentence begins with it, e.g. "Learning this".
     act: str
-    """The act as a sentence begins with it, e.g. "Learning this"."""
-    parts: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
-    """Bytes at the worst moment, by what they are for."""
-    seconds: float = 0.0
-    """Time on this machine, as busy as it is now; 0 = not known."""
+    parts: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))  # bytes at the worst moment, by what they are for
+    seconds: float = 0.0  # time on this machine, as busy as it is now; 0 = not known
 
     @property
     def memory(self) -> int:
@@ -46,10 +43,8 @@ class Headroom:
     """A need beside the memory that it may take."""
 
     need: Need
-    free: int | None
-    """Bytes that the act may have, of those that this process has already too; None = not known."""
-    limit: str = ""
-    """The setting that allows no more, if it is no lack of memory."""
+    free: int | None  # bytes that the act may have, of those that this process has already too; None = not known
+    limit: str = ""  # the setting that allows no more, if it is no lack of memory
 
     @property
     def fits(self) -> bool:
@@ -118,8 +113,7 @@ def spell_time(seconds: float) -> str:
 # Pace of this machine: how fast it multiplies now, by a product that takes a few hundredths of a second.
 
 
-_SIZE = 64
-"""Small enough that the library gives it one thread: several would wait for whichever another program has put aside."""
+_SIZE = 64  # small enough that the library gives it one thread: several would wait for whichever another program has put aside
 _TIMES, _ROUNDS = 200, 8
 _LEAST = 1e8
 
@@ -139,8 +133,8 @@ def pace() -> float:
     return max(best, _LEAST)
 
 
+# How fast a thread computes a model beside that product, by the bytes of a number: 1 = served from a pack, 2 = bfloat16, 4 = float32.
 _SHARES = {1: 1.2, 2: 1.1, 4: 0.55}
-"""How fast a thread computes a model beside that product, by the bytes of a number: 1 = served from a pack, 2 = bfloat16, 4 = float32."""
 
 
 def speed(threads: int | None, each: int) -> float:

@@ -12,8 +12,7 @@ from ingle.core.errors import ConfigError
 # Sublayers that may stand in the place of attention, or of the plain MLP.
 
 
-Mixer = Literal["attention", "convolution", "delta"]
-"""The part of a layer that mixes tokens."""
+Mixer = Literal["attention", "convolution", "delta"]  # the part of a layer that mixes tokens
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,10 +22,8 @@ class ShortConvolution:
     Each channel has taps of its own. Its state is B · x of the latest tokens.
     """
 
-    length: int
-    """Tokens that it sees, the present one included."""
-    bias: bool = False
-    """Its linears and its taps carry biases."""
+    length: int  # tokens that it sees, the present one included
+    bias: bool = False  # its linears and its taps carry biases
 
     def __post_init__(self) -> None:
         _check("convolution", (("length", self.length, _LENGTHS),))
@@ -37,16 +34,11 @@ class DeltaRule:
     """Gated delta rule with a short convolution before it (Qwen3-Next and 3.5; arXiv 2412.06464). Its state is S of each value head, and
     the latest tokens' inputs of the convolution."""
 
-    key_heads: int
-    """Heads of queries and keys."""
-    value_heads: int
-    """Heads of values, each with a state; a multiple of `key_heads`."""
-    dim: int
-    """Width of all these heads; a multiple of 16."""
-    length: int
-    """Tokens that the convolution sees, the present one included."""
-    tiled: bool = False
-    """Value heads of one key head lie `key_heads` apart, as llama.cpp orders them, and not side by side."""
+    key_heads: int  # heads of queries and keys
+    value_heads: int  # heads of values, each with a state; a multiple of `key_heads`
+    dim: int  # width of all these heads; a multiple of 16
+    length: int  # tokens that the convolution sees, the present one included
+    tiled: bool = False  # value heads of one key head lie `key_heads` apart, as llama.cpp orders them, and not side by side
 
     def __post_init__(self) -> None:
         many = (("key_heads", self.key_heads), ("value_heads", self.value_heads), ("dim", self.dim))
@@ -67,14 +59,10 @@ class Experts:
     """Mixture of experts in the place of the MLP (arXiv 1701.06538): a router gives each token to some of many small MLPs."""
 
     count: int
-    chosen: int
-    """Experts of each token: those with the largest shares."""
-    width: int
-    """Inner width of each."""
-    normed: bool = False
-    """The shares of those chosen are made to sum to 1."""
-    plain: tuple[int, ...] = ()
-    """Layers that have the plain MLP, ascending."""
+    chosen: int  # experts of each token: those with the largest shares
+    width: int  # inner width of each
+    normed: bool = False  # the shares of those chosen are made to sum to 1
+    plain: tuple[int, ...] = ()  # layers that have the plain MLP, ascending
 
     def __post_init__(self) -> None:
         sizes = (("count", self.count), ("chosen", self.chosen), ("width", self.width))
@@ -96,54 +84,40 @@ def _check(sublayer: str, sizes: tuple[tuple[str, int, range], ...]) -> None:
 Memory = Literal["none", "gated_delta"]
 
 
-MOST_EXPERTS = 1 << 16
-"""Of all layers together; each is three tensors, and a damaged file must not make us list a billion."""
+MOST_EXPERTS = 1 << 16  # of all layers together; each is three tensors, and a damaged file must not make us list a billion
 
 
 @dataclass(frozen=True, slots=True)
 class Rope:
     """Rotary position embedding: `theta` and, per `kind`, the long-context rescaling that the checkpoint was trained with."""
 
-    theta: float = 10_000.0
-    """Base of the geometric sequence of wavelengths (RoFormer, arXiv 2104.09864)."""
+    theta: float = 10_000.0  # base of the geometric sequence of wavelengths (RoFormer, arXiv 2104.09864)
+    # `linear`: positions divided by `factor`; `llama3`: long wavelengths only; `yarn`: arXiv 2309.00071; `longrope`: each by its own
+    # divisor (arXiv 2402.13753).
     kind: Literal["default", "linear", "llama3", "yarn", "longrope"] = "default"
-    """`linear`: positions divided by `factor`; `llama3`: long wavelengths only; `yarn`: arXiv 2309.00071; `longrope`: each by its own
-    divisor (arXiv 2402.13753)."""
-    factor: float = 1.0
-    """How many times longer than `original_context` the rescaled range is."""
-    original_context: int = 0
-    """Tokens of context before rescaling (`llama3`, `yarn`)."""
-    low_freq_factor: float = 1.0
-    """`llama3`: wavelengths above original_context / low_freq_factor are fully rescaled."""
-    high_freq_factor: float = 4.0
-    """`llama3`: wavelengths below original_context / high_freq_factor are left alone."""
-    beta_fast: float = 32.0
-    """`yarn`: rotations within original_context above which a dimension is left alone."""
-    beta_slow: float = 1.0
-    """`yarn`: rotations below which a dimension is fully rescaled."""
-    attention_factor: float = 1.0
-    """`yarn`, `longrope`: multiplies cos and sin, so that logits keep their temperature."""
-    divisors: tuple[float, ...] = ()
-    """`longrope`: of every frequency, for texts within `original_context`."""
+    factor: float = 1.0  # how many times longer than `original_context` the rescaled range is
+    original_context: int = 0  # tokens of context before rescaling (`llama3`, `yarn`)
+    low_freq_factor: float = 1.0  # `llama3`: wavelengths above original_context / low_freq_factor are fully rescaled
+    high_freq_factor: float = 4.0  # `llama3`: wavelengths below original_context / high_freq_factor are left alone
+    beta_fast: float = 32.0  # `yarn`: rotations within original_context above which a dimension is left alone
+    beta_slow: float = 1.0  # `yarn`: rotations below which a dimension is fully rescaled
+    attention_factor: float = 1.0  # `yarn`, `longrope`: multiplies cos and sin, so that logits keep their temperature
+    divisors: tuple[float, ...] = ()  # `longrope`: of every frequency, for texts within `original_context`
 
 
 @dataclass(frozen=True, slots=True)
 class LayerSpec:
     """The reach of one layer: which groups see the whole text, and what the others see."""
 
-    retrieval: tuple[int, ...]
-    """Key-value groups with full attention, ascending."""
-    window: int = 0
-    """Streaming groups: the number of latest tokens that they attend to, the current one included; 0 = none."""
-    sinks: int = 0
-    """Streaming groups: the number of first tokens that they always attend to (arXiv 2309.17453)."""
+    retrieval: tuple[int, ...]  # key-value groups with full attention, ascending
+    window: int = 0  # streaming groups: the number of latest tokens that they attend to, the current one included; 0 = none
+    sinks: int = 0  # streaming groups: the number of first tokens that they always attend to (arXiv 2309.17453)
+    # Streaming groups: the recurrent memory of the tokens that left the window (all but the sinks); see `model.module_parts`.
     memory: Memory = "none"
-    """Streaming groups: the recurrent memory of the tokens that left the window (all but the sinks); see `model.module_parts`."""
+    # Streaming groups that have no memory though `memory` gives the others one, ascending; None = there are none. No kept model has any:
+    # `engine.windowed` makes them, to switch groups off.
     forgetful: tuple[int, ...] | None = None
-    """Streaming groups that have no memory though `memory` gives the others one, ascending; None = there are none. No kept model has any:
-    `engine.windowed` makes them, to switch groups off."""
-    mixer: Mixer = "attention"
-    """Another mixer has no groups, so all of the above is empty."""
+    mixer: Mixer = "attention"  # another mixer has no groups, so all of the above is empty
 
     def streaming(self, kv_groups: int) -> tuple[int, ...]:
         """Return the streaming groups of this layer, ascending."""
@@ -162,29 +136,19 @@ class LayerSpec:
 class Ways:
     """Differences of a family from Llama."""
 
-    activation: Literal["silu", "gelu"] = "silu"
-    """Of the gated MLP; `gelu` in its form with tanh (Gemma)."""
+    activation: Literal["silu", "gelu"] = "silu"  # of the gated MLP; `gelu` in its form with tanh (Gemma)
+    # Where attention and MLP are normalised: their input, their output (OLMo 2), or both (Gemma).
     norms: Literal["before", "after", "both"] = "before"
-    """Where attention and MLP are normalised: their input, their output (OLMo 2), or both (Gemma)."""
-    whole_norm: bool = False
-    """Where there is a norm of q and k (`qk_norm`), it is one over all heads together (OLMo 2)."""
-    embedding_scale: float = 1.0
-    """Factor of embeddings (Gemma: √hidden; Granite)."""
-    residual_scale: float = 1.0
-    """Factor of what attention and MLP add to the stream (Granite)."""
-    attention_scale: float = 0.0
-    """Factor of attention's scores; 0 = 1 / √head_dim."""
-    logit_scale: float = 1.0
-    """Factor of logits (Granite)."""
-    unturned: tuple[int, ...] = ()
-    """Layers whose queries and keys RoPE does not turn (SmolLM3)."""
-    turned: int = 0
-    """Numbers of each head that RoPE turns, the first ones; 0 = all (Phi-4-mini)."""
-    local: tuple[int, ...] = ()
-    """Layers that `local_rope` turns instead of `rope` (Gemma 3's with windows)."""
+    whole_norm: bool = False  # where there is a norm of q and k (`qk_norm`), it is one over all heads together (OLMo 2)
+    embedding_scale: float = 1.0  # factor of embeddings (Gemma: √hidden; Granite)
+    residual_scale: float = 1.0  # factor of what attention and MLP add to the stream (Granite)
+    attention_scale: float = 0.0  # factor of attention's scores; 0 = 1 / √head_dim
+    logit_scale: float = 1.0  # factor of logits (Granite)
+    unturned: tuple[int, ...] = ()  # layers whose queries and keys RoPE does not turn (SmolLM3)
+    turned: int = 0  # numbers of each head that RoPE turns, the first ones; 0 = all (Phi-4-mini)
+    local: tuple[int, ...] = ()  # layers that `local_rope` turns instead of `rope` (Gemma 3's with windows)
     local_rope: Rope | None = None
-    gated: bool = False
-    """Attention's output is multiplied by sigmoid(gate): `q_proj` gives each head its query, then its gate (Qwen 3.5)."""
+    gated: bool = False  # attention's output is multiplied by sigmoid(gate): `q_proj` gives each head its query, then its gate (Qwen 3.5)
 
     @property
     def apart(self) -> bool:
@@ -209,45 +173,26 @@ class Ways:
 class ModelConfig:
     """The shape of a decoder. Linear layers, parameter names and shapes follow Hugging Face."""
 
-    family: str
-    """The checkpoint family, a file in model/families; the fields below hold the differences."""
-    vocab_size: int
-    """Rows of the embedding."""
-    hidden_size: int
-    """Width of the residual stream."""
-    intermediate_size: int
-    """Width of the gated MLP."""
-    num_heads: int
-    """Query heads per layer."""
-    num_kv_heads: int
-    """Key-value groups per layer; divides `num_heads`."""
-    head_dim: int
-    """Width of one head; even, because RoPE turns pairs."""
-    layers: tuple[LayerSpec, ...]
-    """One entry a layer."""
-    context_length: int
-    """Tokens of context the checkpoint was trained for."""
-    rope: Rope = Rope()
-    """Position embedding of every layer."""
-    norm_eps: float = 1e-5
-    """Added to the mean square in RMSNorm."""
-    tie_embeddings: bool = False
-    """The output matrix is the embedding."""
-    qkv_bias: bool = False
-    """q, k and v projections carry a bias (Qwen2; Llama with `attention_bias`)."""
-    output_bias: bool = False
-    """The attention output projection carries a bias (Llama with `attention_bias`)."""
-    mlp_bias: bool = False
-    """The three MLP projections carry a bias (Llama with `mlp_bias`)."""
-    qk_norm: bool = False
-    """q and k are RMS-normalised per head before RoPE (Qwen3)."""
+    family: str  # the checkpoint family, a file in model/families; the fields below hold the differences
+    vocab_size: int  # rows of the embedding
+    hidden_size: int  # width of the residual stream
+    intermediate_size: int  # width of the gated MLP
+    num_heads: int  # query heads per layer
+    num_kv_heads: int  # key-value groups per layer; divides `num_heads`
+    head_dim: int  # width of one head; even, because RoPE turns pairs
+    layers: tuple[LayerSpec, ...]  # one entry a layer
+    context_length: int  # tokens of context the checkpoint was trained for
+    rope: Rope = Rope()  # position embedding of every layer
+    norm_eps: float = 1e-5  # added to the mean square in RMSNorm
+    tie_embeddings: bool = False  # the output matrix is the embedding
+    qkv_bias: bool = False  # q, k and v projections carry a bias (Qwen2; Llama with `attention_bias`)
+    output_bias: bool = False  # the attention output projection carries a bias (Llama with `attention_bias`)
+    mlp_bias: bool = False  # the three MLP projections carry a bias (Llama with `mlp_bias`)
+    qk_norm: bool = False  # q and k are RMS-normalised per head before RoPE (Qwen3)
     ways: Ways = Ways()
-    convolution: ShortConvolution | None = None
-    """Of layers whose mixer it is."""
-    delta: DeltaRule | None = None
-    """Of layers whose mixer it is."""
-    experts: Experts | None = None
-    """None = all layers have the plain MLP."""
+    convolution: ShortConvolution | None = None  # of layers whose mixer it is
+    delta: DeltaRule | None = None  # of layers whose mixer it is
+    experts: Experts | None = None  # none = all layers have the plain MLP
 
     def __post_init__(self) -> None:
         for field in ("vocab_size", "hidden_size", "intermediate_size", "num_heads", "num_kv_heads", "head_dim", "context_length"):

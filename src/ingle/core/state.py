@@ -31,8 +31,7 @@ from ingle.core.spec import LayerSpec, ModelConfig
 
 Array = npt.NDArray[Any]
 BLOCK_TOKENS = 16
-CACHES = ("float32", "float16", "int8")
-"""Number types that keys and values can be cached in."""
+CACHES = ("float32", "float16", "int8")  # number types that keys and values can be cached in
 _LARGEST = np.float32(65504)  # of float16: larger scales would be infinite
 
 
@@ -90,8 +89,7 @@ def clear(blocks: Array, width: int, column: int) -> None:
 PAGE_TOKENS = 64
 STEP_TOKENS = 256  # most tokens of one sequence that one step may append; rings have room for them beside the window
 REMEMBERING_STEP_TOKENS = 128  # the same where rings are no use for going back, since a memory can't: they are most of such a state
-VERSION = 4
-"""Version of states on disk."""
+VERSION = 4  # version of states on disk
 
 
 @dataclass(frozen=True)
@@ -100,12 +98,9 @@ class StateLayout:
 
     layers: tuple[LayerSpec, ...]
     kv_groups: int
-    head_dim: int
-    """The model's head width; rows are padded to `width`."""
-    dtype: str
-    """Number type of keys and values: one of `blocks.CACHES`."""
-    mixed: tuple[int, ...] = ()
-    """float32 of each layer's state of another mixer; () = there are none."""
+    head_dim: int  # the model's head width; rows are padded to `width`
+    dtype: str  # number type of keys and values: one of `blocks.CACHES`
+    mixed: tuple[int, ...] = ()  # float32 of each layer's state of another mixer; () = there are none
 
     @staticmethod
     def of(config: ModelConfig, dtype: str = "float16") -> "StateLayout":
@@ -226,19 +221,16 @@ class State:
     """One sequence: the number of tokens read, and their keys, values and memories. Only backends write to it."""
 
     layout: StateLayout
-    length: int = 0
-    """Tokens read so far, after its beginning."""
+    length: int = 0  # tokens read so far, after its beginning
     pages: list[npt.NDArray[Any]] = field(default_factory=list)
+    # The blocks in front; there are more as they are needed (`reserve`), up to `StateLayout.rings_shape`.
     rings: npt.NDArray[Any] = field(default_factory=lambda: np.zeros(0))
-    """The blocks in front; there are more as they are needed (`reserve`), up to `StateLayout.rings_shape`."""
+    # Recurrent memories of the streaming groups, in the order of `StateLayout.memory_places`, then the states of other mixers.
     memories: npt.NDArray[np.float32] = field(default_factory=lambda: np.zeros(0, np.float32))
-    """Recurrent memories of the streaming groups, in the order of `StateLayout.memory_places`, then the states of other mixers."""
-    furthest: int = 0
-    """Tokens read before the last rewind: rings were written this far."""
-    shared_pages: int = 0
-    """The number of its pages that a fork may also read."""
+    furthest: int = 0  # tokens read before the last rewind: rings were written this far
+    shared_pages: int = 0  # the number of its pages that a fork may also read
+    # What stands before every text, if anything: a state that is never written to, and that this one goes back to.
     beginning: "State | None" = None
-    """What stands before every text, if anything: a state that is never written to, and that this one goes back to."""
     _addresses: list[int] = field(default_factory=list, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:

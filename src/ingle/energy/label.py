@@ -41,6 +41,7 @@ _MANUAL = (
     "every three months, or when the red lamp blinks twice. The lamp blinks once when the tank is empty. Never use vinegar: it harms "
     "the seals. The brewing group may be washed by hand, the drip tray in a dishwasher at 60 degrees."
 )
+# (task, most tokens of an answer, prompts).
 TASKS: tuple[tuple[str, int, tuple[str, ...]], ...] = (
     (
         "text generation", 96,
@@ -84,11 +85,9 @@ TASKS: tuple[tuple[str, int, tuple[str, ...]], ...] = (
         ),
     ),
 )  # fmt: skip
-"""(task, most tokens of an answer, prompts)."""
 
 
-VERSION = 1
-"""Raised when prompts or method change: labels of different versions can't be compared."""
+VERSION = 1  # raised when prompts or method change: labels of different versions can't be compared
 METHOD = (
     "After one to warm up, each prompt is asked alone (batch of one), nothing of it known from before, greedily, up to the task's limit "
     "of tokens. Reading, writing and drawing tokens are in it; loading the model, guards and the network are not."
@@ -99,8 +98,7 @@ COMPARABLE = (
     "machine; it runs 16-bit weights in Transformers, we what is served here. So a label compares models on one machine, not with its "
     "leaderboard."
 )
-Ask = Callable[[str, int], Usage]
-"""Answers a prompt with at most so many tokens, and returns its usage."""
+Ask = Callable[[str, int], Usage]  # answers a prompt with at most so many tokens, and returns its usage
 
 PROMPTS = digest_json([VERSION, TASKS])
 
@@ -113,10 +111,8 @@ class LabelPart:
     answers: int
     prompt_tokens: int
     completion_tokens: int
-    energy: Energy
-    """Energy of all its answers."""
-    seconds: float
-    """Seconds of reading and writing."""
+    energy: Energy  # energy of all its answers
+    seconds: float  # seconds of reading and writing
 
     @property
     def per_thousand(self) -> Energy:
@@ -129,24 +125,16 @@ class Label:
     """The measured energy of 1,000 answers of a model on this machine."""
 
     model: str
-    digest: str
-    """Digest of the kept model: base and deltas."""
-    model_digest: str
-    """Digest of the running model: base, deltas, format of the weights."""
+    digest: str  # digest of the kept model: base and deltas
+    model_digest: str  # digest of the running model: base, deltas, format of the weights
     machine: str
-    cores: int
-    """Cores that it may use."""
-    table: str
-    """The energy model's row for this CPU; it matters where nothing is counted."""
-    rounds: int
-    """The number of times that every prompt was asked."""
-    spread: float
-    """The spread of the rounds: largest less smallest, as a share of the mean; 0 for one round."""
+    cores: int  # cores that it may use
+    table: str  # the energy model's row for this CPU; it matters where nothing is counted
+    rounds: int  # the number of times that every prompt was asked
+    spread: float  # the spread of the rounds: largest less smallest, as a share of the mean; 0 for one round
     parts: tuple[LabelPart, ...]
-    at: str
-    """UTC, ISO 8601."""
-    prompts: str = PROMPTS
-    """Digest of the prompts."""
+    at: str  # UTC, ISO 8601
+    prompts: str = PROMPTS  # digest of the prompts
     version: int = VERSION
     method: str = METHOD
     comparable: str = COMPARABLE

@@ -127,8 +127,8 @@ def _installed() -> Any:
 
 
 RAPL_FOLDER = Path("sys/class/powercap")
+# More than any machine takes. A window in which this power could overflow a counter twice is ignored.
 MOST_WATTS = 2000.0
-"""More than any machine takes. A window in which this power could overflow a counter twice is ignored."""
 CURE = (
     "To read them until the next restart: sudo chmod a+r /sys/class/powercap/intel-rapl:*/energy_uj; "
     "for good, put "
@@ -141,12 +141,9 @@ CURE = (
 class Domain:
     """One counter."""
 
-    name: str
-    """The counter's own name: `package-0`, `dram`."""
-    path: Path
-    """File of the counter."""
-    range_uj: int
-    """The value at which it restarts."""
+    name: str  # the counter's own name: `package-0`, `dram`
+    path: Path  # file of the counter
+    range_uj: int  # the value at which it restarts
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,8 +218,8 @@ def find_rapl(root: Path = Path("/")) -> Rapl:
 
 
 CCF, CC, TDP = "Cloud Carbon Footprint, from SPECpower", "CodeCarbon load profiles, RAPL", "makers' TDP per core"
+# Watts per GB in use: nominal, low, high. CodeCarbon (2021): 3 W for 8 GB; CCF (2021): 0.39; bounds: self-refresh, busy server DIMMs.
 MEMORY_W_PER_GB = (0.375, 0.1, 0.6)
-"""Watts per GB in use: nominal, low, high. CodeCarbon (2021): 3 W for 8 GB; CCF (2021): 0.39; bounds: self-refresh, busy server DIMMs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,16 +227,13 @@ class Cpu:
     """The figures of a CPU family."""
 
     name: str
-    watts: float
-    """Added by one busy core."""
+    watts: float  # added by one busy core
     low: float
     high: float
-    idle_w: float
-    """Per core, busy or not."""
+    idle_w: float  # per core, busy or not
     source: str
     year: int
-    known: bool = True
-    """False for the row of unknown CPUs."""
+    known: bool = True  # false for the row of unknown CPUs
 
 
 UNKNOWN = Cpu("unknown CPU", 6.0, 0.8, 30.0, 1.0, "from a Raspberry Pi's core to a fast desktop's", 2026, known=False)
@@ -253,12 +247,9 @@ class TableRule:
     cpu: Cpu
     vendor: Vendor
     family: int | None = None
-    models: frozenset[int] = frozenset()
-    """CPUID models; empty = any."""
-    steppings: frozenset[int] = frozenset()
-    """Empty = any."""
-    words: tuple[str, ...] = ()
-    """One of these must be in the model's name; empty = any name."""
+    models: frozenset[int] = frozenset()  # CPUID models; empty = any
+    steppings: frozenset[int] = frozenset()  # empty = any
+    words: tuple[str, ...] = ()  # one of these must be in the model's name; empty = any name
 
     def fits(self, vendor: str, family: int, model: int, stepping: int, name: str) -> bool:
         """Return whether this CPU belongs to the row."""
@@ -325,25 +316,20 @@ def find(vendor: str, family: int, model: int, stepping: int, name: str) -> Cpu:
 # This machine's CPU, as far as the energy model needs it.
 
 
+# Names of Arm's own parts, by `CPU part` in /proc/cpuinfo.
 _ARM_PARTS = {"0xd08": "Cortex-A72", "0xd0b": "Cortex-A76", "0xd0c": "Neoverse-N1", "0xd40": "Neoverse-V1", "0xd49": "Neoverse-N2",
               "0xd4f": "Neoverse-V2", "0xd84": "Neoverse-V3", "0xd8e": "Neoverse-N3"}  # fmt: skip
-"""Names of Arm's own parts, by `CPU part` in /proc/cpuinfo."""
 
 
 @dataclass(frozen=True, slots=True)
 class Machine:
     """The CPU and its hardware threads."""
 
-    name: str
-    """The CPU's own name."""
-    cpu: Cpu
-    """The row of the table."""
-    cores: float
-    """Physical cores of this machine, as far as can be known."""
-    share: tuple[float, float, float]
-    """Share of a core that a busy hardware thread uses: nominal, low, high."""
-    virtual: bool
-    """Whether it runs under a hypervisor."""
+    name: str  # the CPU's own name
+    cpu: Cpu  # the row of the table
+    cores: float  # physical cores of this machine, as far as can be known
+    share: tuple[float, float, float]  # share of a core that a busy hardware thread uses: nominal, low, high
+    virtual: bool  # whether it runs under a hypervisor
 
 
 def find_machine(root: Path = Path("/")) -> Machine:
@@ -413,10 +399,8 @@ def source_of(machine: Machine) -> str:
     return MODEL if machine.cpu.known else UNKNOWN_CPU
 
 
-_SHARE_S = 0.2
-"""Least seconds over which the share among processes is measured: the system counts in hundredths."""
-_ASLEEP_S = 0.25
-"""A longer gap between the clocks means that the machine slept."""
+_SHARE_S = 0.2  # least seconds over which the share among processes is measured: the system counts in hundredths
+_ASLEEP_S = 0.25  # a longer gap between the clocks means that the machine slept
 _RESIDENT_S = 1.0
 
 
@@ -427,14 +411,9 @@ def _boot_s() -> float:
 
 @dataclass(frozen=True, slots=True)
 class Clocks:
-    """The clocks of a meter."""
-
-    awake_s: Callable[[], float] = time.monotonic
-    """Stops while the machine sleeps."""
-    boot_s: Callable[[], float] = _boot_s
-    """Goes on while the machine sleeps."""
-    cpu_s: Callable[[], float] = time.process_time
-    """CPU-seconds of all threads of this process."""
+    awake_s: Callable[[], float] = time.monotonic  # stops while the machine sleeps
+    boot_s: Callable[[], float] = _boot_s  # goes on while the machine sleeps
+    cpu_s: Callable[[], float] = time.process_time  # CPU-seconds of all threads of this process
 
 
 @dataclass(frozen=True, slots=True)
@@ -445,8 +424,7 @@ class MeterReading:
     boot_s: float
     cpu_s: float
     resident_bytes: int
-    share: float
-    """This process's share of the CPU-seconds that all processes used lately."""
+    share: float  # this process's share of the CPU-seconds that all processes used lately
     rapl_uj: tuple[int, ...] | None
     battery_w: float | None
     gpu_mj: tuple[int, ...] | None
@@ -456,8 +434,7 @@ class MeterReading:
 class Meter:
     """Reads counters, and returns the energy between two readings. Threads may share it: a race costs a stale share, not a joule."""
 
-    root: Path = Path("/")
-    """The folder that holds `sys` and `proc`."""
+    root: Path = Path("/")  # the folder that holds `sys` and `proc`
     clocks: Clocks = field(default_factory=Clocks)
     gpus: Gpus = field(default_factory=lambda: Gpus(()))
 
@@ -554,8 +531,7 @@ class Span:
         """`pace_s`: seconds between readings."""
         self._meter, self._pace_s = meter, pace_s
         self._last = meter.begin()
-        self.total = NOTHING
-        """The energy up to the last reading."""
+        self.total = NOTHING  # the energy up to the last reading
 
     def tick(self) -> Energy | None:
         """Return the energy since the last reading; None, without a reading, if that is less than `pace_s` ago."""
@@ -589,8 +565,7 @@ def busy_s(root: Path = Path("/")) -> float | None:
 # Compare the energy model with hardware counters, where there are some, on the same work.
 
 
-WINDOW_S = 1.0
-"""Seconds of one reading; a counter may be some milliseconds late."""
+WINDOW_S = 1.0  # seconds of one reading; a counter may be some milliseconds late
 
 
 @dataclass(frozen=True, slots=True)

@@ -43,10 +43,8 @@ _OTHER_NAMES = {"UK": "GB", "EL": "GR", "WORLDWIDE": WORLD}
 class PowerGrid:
     """The electricity of one country."""
 
-    region: str
-    """ISO 3166 code of two letters; also EU and WORLD."""
-    g_per_kwh: float
-    """CO₂ equivalent."""
+    region: str  # ISO 3166 code of two letters; also EU and WORLD
+    g_per_kwh: float  # CO₂ equivalent
     year: int
     source: str = SOURCE
 
@@ -70,13 +68,13 @@ def find_grid(region: str) -> PowerGrid:
     raise ConfigError("--region", "must be a country in the table, by its two letters", region, f"Known: {known}, and WORLD.")
 
 
+# Activities by kind of fact; makers' activities are in their own files (core/makers).
 _ACTIVITIES = {
     "answer": "answers",
     "energy.label": "labels",
     "hear": "hearing",
     "speak": "speaking",
 }
-"""Activities by kind of fact; makers' activities are in their own files (core/makers)."""
 Side = Literal["day", "model", "activity"]
 SIDES: tuple[Side, ...] = ("day", "activity", "model")
 
@@ -85,13 +83,10 @@ SIDES: tuple[Side, ...] = ("day", "activity", "model")
 class Deed:
     """One use of energy."""
 
-    day: str
-    """UTC, `2026-11-26`."""
+    day: str  # UTC, `2026-11-26`
     activity: str
-    model: str
-    """The model's name at the time."""
-    energy: Energy | None
-    """None if Ingle had no meter yet."""
+    model: str  # the model's name at the time
+    energy: Energy | None  # none if Ingle had no meter yet
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,8 +95,7 @@ class AccountLine:
 
     name: str
     count: int
-    unmetered: int
-    """Deeds without a figure; they are not in `energy`."""
+    unmetered: int  # deeds without a figure; they are not in `energy`
     energy: Energy
 
     def table(self, grid: PowerGrid | None) -> dict[str, Any]:
@@ -149,8 +143,7 @@ def _line(name: str, deeds: Sequence[Deed]) -> AccountLine:
 
 WIDTH, HEIGHT = 720, 360
 _LEFT, _RIGHT, _TOP, _BOTTOM = 70, 16, 34, 34
-_MOST_NAMES = 8
-"""Most days named under the bars."""
+_MOST_NAMES = 8  # most days named under the bars
 _WIDEST = 60.0
 _TEXT, _BAR, _WHISKER, _GRID = "#333333", "#fdba74", "#7c2d12", "#dddddd"
 

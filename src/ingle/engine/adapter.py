@@ -19,28 +19,23 @@ from ingle.model.tensor import expected_shapes
 
 Array = npt.NDArray[Any]
 
+# Linears that can be adapted without merging, in the order of a layer's records. Other mixers and experts have none of them.
 LINEARS = (
     "self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj", "mlp.gate_proj", "mlp.up_proj", "mlp.down_proj",
 )  # fmt: skip
-"""Linears that can be adapted without merging, in the order of a layer's records. Other mixers and experts have none of them."""
-_TOGETHER = ((0, 1, 2), (3,), (4, 5), (6,))
-"""Numbers of the linears that read the same input."""
+_TOGETHER = ((0, 1, 2), (3,), (4, 5), (6,))  # numbers of the linears that read the same input
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Addition:
     """One linear's adapter: it adds B A x, or with a bias B relu(A x + bias)."""
 
-    a: Array
-    """[rank, K]"""
-    b: Array
-    """[N, rank]; includes any common factor."""
-    bias: Array | None = None
-    """[rank]"""
+    a: Array  # [rank, K]
+    b: Array  # [N, rank]; includes any common factor
+    bias: Array | None = None  # [rank]
 
 
-Additions = Mapping[str, Addition]
-"""By the name of a linear: `model.layers.0.self_attn.q_proj`."""
+Additions = Mapping[str, Addition]  # by the name of a linear: `model.layers.0.self_attn.q_proj`
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,11 +44,9 @@ class Adapter:
 
     digest: str
     record: Array
-    width: int
-    """Largest rank, padded to 16."""
+    width: int  # largest rank, padded to 16
     nbytes: int
-    memory: Array = field(repr=False)
-    """The memory that the record's addresses point to."""
+    memory: Array = field(repr=False)  # the memory that the record's addresses point to
 
 
 def linear_shapes(config: ModelConfig) -> dict[str, tuple[int, int]]:

@@ -35,10 +35,9 @@ class Session:
 
     state: State
     ids: list[int] = field(default_factory=list)
+    # Earlier states, for a session whose own state can't go back.
     earlier: PrefixCache = field(default_factory=lambda: PrefixCache(_EARLIER_BYTES))
-    """Earlier states, for a session whose own state can't go back."""
-    pace: StepTimer = field(default_factory=StepTimer)
-    """Measured step times, for drafts."""
+    pace: StepTimer = field(default_factory=StepTimer)  # measured step times, for drafts
 
     def resume(self, ids: Sequence[int], new_state: Callable[[], Any]) -> int:
         """Go back to the longest start of `ids` that was already read and can be continued. At least one token is left to read. Returns its
@@ -131,8 +130,7 @@ class LabelPrompt:
     """A prompt, and the tokens that are compared behind it."""
 
     ids: list[int]
-    labels: tuple[int, ...]
-    """One for each word, all different."""
+    labels: tuple[int, ...]  # one for each word, all different
 
 
 def label_prompt(tokenizer: Tokenizer, pieces: Pieces, lead: str, words: Sequence[str]) -> LabelPrompt:
@@ -199,10 +197,8 @@ class LabelReading:
         """`session`: it is continued; `shared`: tokens at the beginning that all prompts of this `kind` have in common."""
         self._reader, self._session, self._prompt, self._kind, self._shared = reader, session, prompt, kind, shared
         backend = reader.model.backend
-        self.cached = session.resume(prompt.ids, backend.new_state)
-        """Tokens that were known."""
-        self.logits: npt.NDArray[np.float32] | None = None
-        """float32 [labels], once all is read."""
+        self.cached = session.resume(prompt.ids, backend.new_state)  # tokens that were known
+        self.logits: npt.NDArray[np.float32] | None = None  # float32 [labels], once all is read
 
     @property
     def tokens(self) -> int:
@@ -239,12 +235,10 @@ class LabelReading:
 # Write answers to many requests at once, for callers that wait for all (measurements, data makers). The scheduler does the work.
 
 
-_PLACES = 8
-"""Answers at once: more hardly make a step of two cores faster."""
+_PLACES = 8  # answers at once: more hardly make a step of two cores faster
+# Most for the states of answers and of earlier prompts together; of these, what is there beside the answers', for common starts.
 _STATE_BYTES, STARTS_BYTES = 1 << 30, 64 << 20
-"""Most for the states of answers and of earlier prompts together; of these, what is there beside the answers', for common starts."""
-_LOOK_S = 0.1
-"""Seconds between calls of `stopped` while no answer is ready."""
+_LOOK_S = 0.1  # seconds between calls of `stopped` while no answer is ready
 
 
 def _never() -> bool:

@@ -39,10 +39,10 @@ class Segment:
     state: State
     ids: Sequence[int]
     logits: Literal["none", "last", "all"] = "last"
+    # An adapter from `Backend.adapter`. A state is read with the same adapter from its beginning.
     adapter: Adapter | None = None
-    """An adapter from `Backend.adapter`. A state is read with the same adapter from its beginning."""
+    # Vectors of ids beyond the vocabulary. It may hold vectors of other ids, too.
     vectors: Vectors = field(default_factory=lambda: NO_VECTORS)
-    """Vectors of ids beyond the vocabulary. It may hold vectors of other ids, too."""
 
 
 class NotFinite(KernelError):
@@ -82,10 +82,8 @@ class Backend:
     """A packed model on the CPU. Logits are equal to the last bit however a sequence is cut into segments, and whatever shares its step:
     every row is computed by itself, in one order."""
 
-    config: ModelConfig
-    """The model's shape."""
-    digest: str
-    """Digest of everything beside the request that answers depend on."""
+    config: ModelConfig  # the model's shape
+    digest: str  # digest of everything beside the request that answers depend on
 
     def __init__(self, folder: Path, info: PackInfo, cores: Cores | None = None, cache: str = "float16") -> None:
         self.digest = info.digest if cache == cache_dtype("auto", info.format) else digest_json([info.digest, cache])

@@ -45,22 +45,17 @@ from ingle.model.tensor import expected_shapes
 
 KINDS = ("Q4_K", "Q5_K", "Q6_K", "Q8_0", "Q4_1")
 _VERSION = 2
-_BUSY = 0.2
-"""Share of the cores from which on other programs make a measurement one for the time being."""
+_BUSY = 0.2  # share of the cores from which on other programs make a measurement one for the time being
 _WORDS = 256
+# Hidden size and MLP of the layers by which reading is measured, and of those that take longer than their reading.
 _LARGE, _SMALL = (2048, 8192), (1024, 2560)
-"""Hidden size and MLP of the layers by which reading is measured, and of those that take longer than their reading."""
-_LARGE_BYTES = 150_000_000
-"""Least bytes of the large layers: beyond any cache of a machine for one person."""
+_LARGE_BYTES = 150_000_000  # least bytes of the large layers: beyond any cache of a machine for one person
 _SMALL_LAYERS = 16
 _HEAD_DIM = 64
-_FIRST, _STEPS = 3, 24
-"""Tokens before time is taken, and tokens of which it is taken."""
-LENGTH = 256
-"""Tokens of the conversation for which speed is stated."""
+_FIRST, _STEPS = 3, 24  # tokens before time is taken, and tokens of which it is taken
+LENGTH = 256  # tokens of the conversation for which speed is stated
 
-Clock = Callable[[], float]
-"""Returns seconds."""
+Clock = Callable[[], float]  # returns seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,19 +63,13 @@ class Bandwidth:
     """The decoder's speed on one machine."""
 
     version: int
-    cpu: str
-    """The CPU's own name."""
-    cores: int
-    """Cores that could be used when it was measured."""
+    cpu: str  # the CPU's own name
+    cores: int  # cores that could be used when it was measured
     threads: int
-    measured_at: str
-    """UTC, ISO 8601."""
-    bytes_per_s: Mapping[str, float]
-    """Of weights, by the kind of their blocks."""
-    layer_s: float
-    """Seconds of a layer beside reading."""
-    others: float = 0.0
-    """Share of the cores that other programs took meanwhile."""
+    measured_at: str  # UTC, ISO 8601
+    bytes_per_s: Mapping[str, float]  # of weights, by the kind of their blocks
+    layer_s: float  # seconds of a layer beside reading
+    others: float = 0.0  # share of the cores that other programs took meanwhile
 
     @property
     def provisional(self) -> bool:
@@ -239,11 +228,10 @@ def _panels(kind: str, columns: int) -> panels.PackedLinear:
 # Models that Ingle knows by name, as offers to this machine: size, memory, the speed predicted here, and whether there is room.
 
 
-FLUENT = 8.0
-"""Tokens a second of a model that is offered unasked: somewhat faster than one reads."""
+FLUENT = 8.0  # tokens a second of a model that is offered unasked: somewhat faster than one reads
 
+# Least bytes that a token reads for its speed to be foretold: with fewer, a token takes its arithmetic's time (docs/catalogue.md).
 _LEAST_BYTES = 200_000_000
-"""Least bytes that a token reads for its speed to be foretold: with fewer, a token takes its arithmetic's time (docs/catalogue.md)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -253,32 +241,21 @@ class ModelOffer:
     name: str
     title: str
     licence: str
-    source: str
-    """Where it comes from."""
+    source: str  # where it comes from
     parameters: int
     file_bytes: int
-    disk_bytes: int
-    """File and pack."""
-    memory_bytes: int
-    """While it answers in a conversation of `CONTEXT` tokens."""
-    tokens_per_s: float | None
-    """Predicted for this machine; None = not measured yet, or a model too small to be bound by reading."""
-    fits: bool
-    """Whether there is room now: memory, and disk unless it is kept."""
-    why: str = ""
-    """The lack, as a sentence."""
-    kept: str = ""
-    """Its name in this home; "" = it is not kept."""
-    note: str = ""
-    """A remark for whoever pulls it."""
+    disk_bytes: int  # file and pack
+    memory_bytes: int  # while it answers in a conversation of `CONTEXT` tokens
+    tokens_per_s: float | None  # predicted for this machine; None = not measured yet, or a model too small to be bound by reading
+    fits: bool  # whether there is room now: memory, and disk unless it is kept
+    why: str = ""  # the lack, as a sentence
+    kept: str = ""  # its name in this home; "" = it is not kept
+    note: str = ""  # a remark for whoever pulls it
 
 
 @dataclass(frozen=True, slots=True)
 class MachineRoom:
-    """Room on this machine."""
-
-    memory: int
-    """Bytes that this process may use at most."""
+    memory: int  # bytes that this process may use at most
     free_memory: int
     free_disk: int
 

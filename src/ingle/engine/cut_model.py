@@ -117,8 +117,8 @@ _BLOCKS = {
     "F32": (1, 4, 0), "F16": (1, 2, 0), "BF16": (1, 2, 0),
     "Q4_0": (32, 18, 0), "Q4_1": (32, 20, 0), "Q8_0": (32, 34, 0),
 } | {kind: (32, size, formats.UNIT_BYTES) for kind, size in formats.BYTES_16.items()}  # fmt: skip
+# By type: columns that are stored together, their bytes, and the bytes at the beginning of a row.
 _BLOCKS |= {kind: (formats.K_COLUMNS, size, 0) for kind, size in formats.K_BYTES.items()}
-"""By type: columns that are stored together, their bytes, and the bytes at the beginning of a row."""
 _PAIR = ("lora_A.weight", "lora_B.weight")
 
 
@@ -127,10 +127,8 @@ class Smaller:
     """The parts of a model that stay."""
 
     layers: tuple[int, ...]
-    channels: Array | None = None
-    """int [layers, channels]."""
-    groups: Array | None = None
-    """int [layers, groups]."""
+    channels: Array | None = None  # int [layers, channels]
+    groups: Array | None = None  # int [layers, groups]
 
     def config(self, config: ModelConfig) -> ModelConfig:
         """Return the smaller model's config."""
@@ -164,10 +162,8 @@ class Reshaped(Checkpoint):
 
     base: Checkpoint
     smaller: Smaller
-    values: Mapping[str, Array]
-    """Replaced values, by parameter of the smaller model."""
-    pairs: Mapping[str, tuple[Array, Array]]
-    """A and B of low-rank additions, by linear of the smaller model."""
+    values: Mapping[str, Array]  # replaced values, by parameter of the smaller model
+    pairs: Mapping[str, tuple[Array, Array]]  # a and B of low-rank additions, by linear of the smaller model
 
     def tensor(self, name: str) -> Tensor:
         """Return one tensor of the smaller model, as stored where only rows or whole blocks went. Raises as the base does."""

@@ -34,14 +34,10 @@ if TYPE_CHECKING:
 # text that nothing new enters. A limit in tokens, not in rounds, lets short lines be repeated more often than long paragraphs.
 
 
-_PASSAGE = 12
-"""Tokens that are compared: some eight words of English."""
-_ROUNDS = 3
-"""Times that a passage must have stood there before."""
-_MOST_KNOWN = 1 << 15
-"""Passages that are remembered, a few MB: an answer longer than that begins anew."""
-_FENCE_COLUMNS = 40
-"""How far from its beginning a line's fence is looked for."""
+_PASSAGE = 12  # tokens that are compared: some eight words of English
+_ROUNDS = 3  # times that a passage must have stood there before
+_MOST_KNOWN = 1 << 15  # passages that are remembered, a few MB: an answer longer than that begins anew
+_FENCE_COLUMNS = 40  # how far from its beginning a line's fence is looked for
 
 
 class Repeats:
@@ -73,8 +69,7 @@ class CodeBlock:
     def __init__(self) -> None:
         self.inside = False
         self._line = ""
-        self._counted = False
-        """Whether the fence on this line has been seen."""
+        self._counted = False  # whether the fence on this line has been seen
 
     def feed(self, text: str) -> None:
         """Takes what was written next, however it is cut."""
@@ -124,10 +119,9 @@ class StopStrings:
 # Checkpoints of a prompt's state. A recurrent memory can't go back, so an edited or repeated prompt continues from a checkpoint.
 
 
+# Prompt tokens between checkpoints: at most this many are read again. A state with windows of 64 tokens takes a few MB.
 CHECKPOINT_TOKENS = 512
-"""Prompt tokens between checkpoints: at most this many are read again. A state with windows of 64 tokens takes a few MB."""
-WORTH_KEEPING = 64
-"""A checkpoint must spare at least this many tokens."""
+WORTH_KEEPING = 64  # a checkpoint must spare at least this many tokens
 
 
 def needs_checkpoints(config: ModelConfig) -> bool:
@@ -139,8 +133,7 @@ def needs_checkpoints(config: ModelConfig) -> bool:
 class Checkpoints:
     """The checkpoints of one prompt: every CHECKPOINT_TOKENS, and one token before the end, where the same prompt would continue."""
 
-    last: int
-    """Prompt tokens read at the latest checkpoint."""
+    last: int  # prompt tokens read at the latest checkpoint
     prompt_tokens: int
     needed: bool
 
@@ -170,8 +163,7 @@ class Checkpoints:
         return following if following - place >= WORTH_KEEPING else None
 
 
-_ECHO_TOKENS = 32
-"""Prompt tokens whose logits are looked at together: each has one per word of the vocabulary (200 kB for 49,152)."""
+_ECHO_TOKENS = 32  # prompt tokens whose logits are looked at together: each has one per word of the vocabulary (200 kB for 49,152)
 
 
 class Decoding:
@@ -193,11 +185,9 @@ class Decoding:
         self.prompt_tokens, self.cached_tokens = len(ids), state.length
         self._kinds = Counter(kind_of(id_, model.backend.config.vocab_size) for id_ in ids) if vectors else Counter[Kind | None]()
         needed = needs_checkpoints(model.backend.config) and not request.echo
-        self.checkpoints = Checkpoints(state.length, len(ids), needed)
-        """Where its state should be kept while the prompt is read."""
+        self.checkpoints = Checkpoints(state.length, len(ids), needed)  # where its state should be kept while the prompt is read
         self.sampler = Sampler(request.sampling, model.backend.config.vocab_size, ids)
-        self.written = 0
-        """Tokens of the answer so far."""
+        self.written = 0  # tokens of the answer so far
         # A grammar counts the space with which SentencePiece begins a text, so it has to be seen.
         self._stream = model.tokenizer.stream(continues=request.prompt is not None or grammar is not None)
         self._stops = StopStrings(request.stop)
@@ -208,8 +198,7 @@ class Decoding:
         self._repeats = Repeats(request.sampling.repeat_limit) if request.sampling.repeat_limit and grammar is None else None
         self._code = CodeBlock()
         self._drafter = Drafter(pace, needs_checkpoints(model.backend.config)) if pace else None
-        self._draft: list[int] = []
-        """Tokens beyond `ids` that the next logits come with."""
+        self._draft: list[int] = []  # tokens beyond `ids` that the next logits come with
         self._rollback_point: Any = None
         self._echoed = [TokenLogprob(ids[0], self._name(ids[0]), None)] if request.echo else []
         self._asked = time.perf_counter() if asked is None else asked

@@ -130,10 +130,9 @@ def _whole(where: str, part: str, tensors: Mapping[str, Array], shape: tuple[int
 
 
 QUANTISED = "quantised"
-GROUP = 32
-"""Columns of a block."""
+GROUP = 32  # columns of a block
+# Bytes by type: at the beginning of a row, and of a block.
 _BYTES = {"Q4_1": (0, 20), "Q8_0": (0, 34)} | {kind: (formats.UNIT_BYTES, size) for kind, size in formats.BYTES_16.items()}
-"""Bytes by type: at the beginning of a row, and of a block."""
 
 
 def replaced(name: str, config: ModelConfig, tensors: Mapping[str, Array]) -> dict[str, Tensor]:
@@ -174,17 +173,13 @@ def stored(name: str, shape: tuple[int, ...], values: Array) -> Tensor:
 class Change:
     """A delta with its tensors, ready to be applied."""
 
-    name: str
-    """Name for messages."""
+    name: str  # name for messages
     kind: str
-    tensors: Mapping[str, Array]
-    """Tensors by name: float32 or float16, for `quantised` and `mask` also uint8."""
+    tensors: Mapping[str, Array]  # tensors by name: float32 or float16, for `quantised` and `mask` also uint8
 
 
-Parts = Mapping[str, Array]
-"""Tensors of one linear, by part: `lora_A.weight`."""
-Effect = Callable[[Array], Array]
-"""A parameter's values, float32, to those with a change."""
+Parts = Mapping[str, Array]  # tensors of one linear, by part: `lora_A.weight`
+Effect = Callable[[Array], Array]  # a parameter's values, float32, to those with a change
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -192,12 +187,9 @@ class Merged(Checkpoint):
     """A checkpoint with a change merged in, tensor by tensor on demand. Untouched tensors stay as they are stored."""
 
     base: Checkpoint
-    effects: Mapping[str, Effect]
-    """By parameter."""
-    replaced: Mapping[str, Tensor]
-    """New parameters by name."""
-    new: Mapping[str, tuple[int, ...]]
-    """Shapes of parameters that the base does without: biases and memories, 0 but for their effects."""
+    effects: Mapping[str, Effect]  # by parameter
+    replaced: Mapping[str, Tensor]  # new parameters by name
+    new: Mapping[str, tuple[int, ...]]  # shapes of parameters that the base does without: biases and memories, 0 but for their effects
 
     def tensor(self, name: str) -> Tensor:
         """Return one tensor: float32 if the change touches it, blocks if it quantised it. Raises CheckpointError for an unknown name."""
@@ -296,15 +288,13 @@ def _multiplied(own: Array, values: Array) -> Array:
 
 @dataclass(frozen=True, slots=True)
 class DeltaKind:
-    """One kind of delta."""
-
-    merge: Callable[[Checkpoint, Change], Checkpoint] | None = None
-    """Merges a change into the weights; None where that can't be."""
+    merge: Callable[[Checkpoint, Change], Checkpoint] | None = None  # merges a change into the weights; None where that can't be
+    # Tensors of each linear that it changes, with the allowed shapes, one letter a side: r is any rank.
     parts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    """Tensors of each linear that it changes, with the allowed shapes, one letter a side: r is any rank."""
 
 
 _LORA = {"lora_A.weight": ("rK",), "lora_B.weight": ("Nr",)}
+# Every kind, by name.
 KINDS: Mapping[str, DeltaKind] = {
     "lora": DeltaKind(partial(_merge_weights, _with_low_rank), _LORA),
     "dora": DeltaKind(partial(_merge_weights, _with_magnitude), {**_LORA, "lora_magnitude_vector": ("N",)}),
@@ -322,13 +312,11 @@ KINDS: Mapping[str, DeltaKind] = {
     "prompt": DeltaKind(),
     **dict.fromkeys(ABILITIES, DeltaKind(lambda of, _: of)),
 }
-"""Every kind, by name."""
+# Kinds that can be merged into the weights.
 MERGED = tuple(name for name, kind in KINDS.items() if kind.merge is not None and name not in ABILITIES)
-"""Kinds that can be merged into the weights."""
-VIRTUAL = ("prefix", "prompt")
-"""Kinds that put virtual tokens before every text."""
+VIRTUAL = ("prefix", "prompt")  # kinds that put virtual tokens before every text
+# The config flag that gives a linear a bias, by the beginning of its name; the first match counts.
 _BIASES = {"self_attn.o_proj": "output_bias", "self_attn": "qkv_bias", "mlp": "mlp_bias"}
-"""The config flag that gives a linear a bias, by the beginning of its name; the first match counts."""
 
 
 def _kind(change: Change) -> DeltaKind:

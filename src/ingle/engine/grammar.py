@@ -32,6 +32,7 @@ T = TypeVar("T")
 FIELDS = {"json_schema": "response_format", "json_object": "response_format", "lark": "grammar", "regex": "grammar"}
 NOUNS = {"json_schema": "a JSON schema", "json_object": "a JSON schema", "lark": "a Lark grammar", "regex": "a regular expression"}
 _MOST_BYTES = {"json_schema": 64 << 10, "json_object": 64 << 10, "lark": 256 << 10, "regex": 64 << 10}
+# Our JSON spelling, as options of llguidance.
 JSON_OPTIONS: "JsonCompileOptions" = {
     # Small models fill free whitespace without end. One space is what they learnt to write after ',' and ':'; no other is needed.
     "item_separator": ", ?",
@@ -42,7 +43,6 @@ JSON_OPTIONS: "JsonCompileOptions" = {
     "lenient": False,
     "coerce_one_of": False,
 }
-"""Our JSON spelling, as options of llguidance."""
 _LIMITS = {
     "initial_lexer_fuel": 1_000_000,  # 20 ms
     "step_lexer_fuel": 50_000,  # 5 ms of work for one token
@@ -178,10 +178,9 @@ def one_line(message: str) -> str:
     return reason if len(reason) <= 200 else f"{reason[:199]}…"
 
 
-MOST_DIGITS = 19
-"""Most digits in a row in a JSON number: as many as 64 bits hold."""
+MOST_DIGITS = 19  # most digits in a row in a JSON number: as many as 64 bits hold
+# float32 [256, 8]: each byte of a mask adds its row to eight logits.
 _PENALTIES = np.where(np.arange(256)[:, None] >> np.arange(8) & 1, np.float32(0), np.float32(-np.inf))
-"""float32 [256, 8]: each byte of a mask adds its row to eight logits."""
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -189,16 +188,11 @@ class Vocabulary:
     """A model's tokens for llguidance. Building one takes 0.2 s and 10 MB for 49,000 tokens, so each model has one."""
 
     tokens: "LLTokenizer"
-    size: int
-    """Columns of the logits."""
-    text: npt.NDArray[np.uint8]
-    """One bit per column, lowest first: the text tokens."""
-    text_or_end: npt.NDArray[np.uint8]
-    """The text tokens and those that end an answer."""
-    digits: npt.NDArray[np.uint8]
-    """The tokens that begin with a digit."""
-    naming: re.Pattern[str]
-    """Matches tokens that a Lark grammar names by number or name."""
+    size: int  # columns of the logits
+    text: npt.NDArray[np.uint8]  # one bit per column, lowest first: the text tokens
+    text_or_end: npt.NDArray[np.uint8]  # the text tokens and those that end an answer
+    digits: npt.NDArray[np.uint8]  # the tokens that begin with a digit
+    naming: re.Pattern[str]  # matches tokens that a Lark grammar names by number or name
 
 
 def grammar_of(tokenizer: Tokenizer, vocab_size: int) -> Vocabulary:

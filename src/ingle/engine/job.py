@@ -22,24 +22,15 @@ from ingle.engine.language_model import LanguageModel
 class Capacity:
     """How much may go on at once."""
 
-    places: int = 32
-    """Answers written at once."""
-    places_per_owner: int = 24
-    """Of these, how many one owner may hold: never all of them."""
-    queue: int = 64
-    """Answers that may wait."""
-    queue_per_owner: int = 48
-    """Of these, how many one owner may have."""
-    state_bytes: int = 1 << 30
-    """For the states of running answers and of earlier prompts together."""
-    prefill_tokens: int = 256
-    """Prompt tokens of one step while nobody is writing."""
-    prefill_tokens_beside: int = 96
-    """Prompt tokens of one step beside answers that are being written."""
-    drafts: bool = True
-    """Whether several tokens may be written in a step; see engine/speculative.py."""
-    keep_s: float = 300.0
-    """Seconds after which the states of earlier prompts go if nobody asks for them."""
+    places: int = 32  # answers written at once
+    places_per_owner: int = 24  # of these, how many one owner may hold: never all of them
+    queue: int = 64  # answers that may wait
+    queue_per_owner: int = 48  # of these, how many one owner may have
+    state_bytes: int = 1 << 30  # for the states of running answers and of earlier prompts together
+    prefill_tokens: int = 256  # prompt tokens of one step while nobody is writing
+    prefill_tokens_beside: int = 96  # prompt tokens of one step beside answers that are being written
+    drafts: bool = True  # whether several tokens may be written in a step; see engine/speculative.py
+    keep_s: float = 300.0  # seconds after which the states of earlier prompts go if nobody asks for them
 
 
 @dataclass(eq=False)
@@ -50,22 +41,17 @@ class Job:
     request: Request
     ids: list[int]
     deliver: Callable[[Chunk | IngleError], None]
-    grammar: Grammar | None = None
-    """Holds the answer to the language that was asked for."""
+    grammar: Grammar | None = None  # holds the answer to the language that was asked for
     owner: str = ""
-    keep: str = ""
-    """Label of what the answer belongs to that is kept in the home; see `prefix_cache.CachedState`."""
+    keep: str = ""  # label of what the answer belongs to that is kept in the home; see `prefix_cache.CachedState`
+    # Tokens of the prompt that may be remembered, in memory and on disk; states that have read more end with the answer. None = all.
     lasting: int | None = None
-    """Tokens of the prompt that may be remembered, in memory and on disk; states that have read more end with the answer. None = all."""
-    deadline: float | None = None
-    """By `time.perf_counter`."""
+    deadline: float | None = None  # by `time.perf_counter`
     asked: float = field(default_factory=time.perf_counter)
-    vectors: Vectors = field(default_factory=lambda: NO_VECTORS)
-    """Vectors that ids beyond the vocabulary stand for."""
+    vectors: Vectors = field(default_factory=lambda: NO_VECTORS)  # vectors that ids beyond the vocabulary stand for
     needed_bytes: int = 0
     cancelled: bool = False
-    energy: Energy = NOTHING
-    """Its share so far; see `metering.StepMeter`."""
+    energy: Energy = NOTHING  # its share so far; see `metering.StepMeter`
     _decoding: Decoding | None = None
 
     @property
@@ -93,15 +79,11 @@ class Counts:
     """Counts of the scheduler's work, for metrics. Only ever counts up."""
 
     steps: int = 0
-    rows: int = 0
-    """Tokens read in all steps."""
-    read_tokens: int = 0
-    """Prompt tokens that were read."""
-    cached_tokens: int = 0
-    """Prompt tokens that did not have to be."""
+    rows: int = 0  # tokens read in all steps
+    read_tokens: int = 0  # prompt tokens that were read
+    cached_tokens: int = 0  # prompt tokens that did not have to be
     written_tokens: int = 0
-    busy_s: float = 0.0
-    """Seconds in steps."""
+    busy_s: float = 0.0  # seconds in steps
 
 
 Outcome = tuple[Job, Chunk | IngleError]
@@ -116,8 +98,7 @@ def post_directly(outcomes: Sequence[Outcome]) -> None:
 # Turns whatever ends a job into an error for its client, and remembers whether memory has run out.
 
 
-_LEAST_BYTES = 16 << 20
-"""Bytes that an answer needs at least, scratch memory of the backend included."""
+_LEAST_BYTES = 16 << 20  # bytes that an answer needs at least, scratch memory of the backend included
 
 
 class Failures:
@@ -166,8 +147,7 @@ class FairQueue(Generic[Item]):
 
     def __init__(self, most: int, most_per_owner: int) -> None:
         self._most, self._most_per_owner = most, most_per_owner
-        self._lines: dict[str, deque[Item]] = {}
-        """Lines by owner, in the order of their turns."""
+        self._lines: dict[str, deque[Item]] = {}  # lines by owner, in the order of their turns
 
     def __len__(self) -> int:
         return sum(map(len, self._lines.values()))

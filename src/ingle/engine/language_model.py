@@ -39,8 +39,7 @@ class ReadyPrompt:
     """A request, ready to be read."""
 
     ids: list[int]
-    vectors: Vectors = field(default_factory=lambda: NO_VECTORS)
-    """Vectors that ids beyond the vocabulary stand for."""
+    vectors: Vectors = field(default_factory=lambda: NO_VECTORS)  # vectors that ids beyond the vocabulary stand for
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -141,19 +140,14 @@ def _joined(pieces: Sequence[str | ControlToken]) -> Iterator[str | ControlToken
 # Each place of an answer that is given: the log-probability of its token, and the likeliest tokens there. One pass, nothing is written.
 
 
-_ROWS = 32
-"""Most rows of logits at once: each has a float64 per word of the vocabulary on the way."""
+_ROWS = 32  # most rows of logits at once: each has a float64 per word of the vocabulary on the way
 
 
 @dataclass(frozen=True, slots=True)
 class AnswerPlace:
-    """A place of an answer."""
-
     token: int
-    nats: float
-    """Log-probability of its token."""
-    likeliest: tuple[tuple[int, float], ...]
-    """The likeliest tokens with their log-probabilities, the first one first."""
+    nats: float  # log-probability of its token
+    likeliest: tuple[tuple[int, float], ...]  # the likeliest tokens with their log-probabilities, the first one first
 
 
 def places(
@@ -215,25 +209,21 @@ def _read(rows: npt.NDArray[np.float32], tokens: Sequence[int], count: int) -> l
 
 _LINEARS = "model.layers."
 NO_PAINTER = "Run: ingle pull painter. In a conversation with smollm2 it is then used by itself; elsewhere name smollm2+painter."
-USUAL = Sampling(temperature=0.5, top_p=0.9)
-"""Sampling of pictures where nobody asks for another."""
-_ALONE = 0.2
-"""Temperature of a picture in a conversation."""
+USUAL = Sampling(temperature=0.5, top_p=0.9)  # sampling of pictures where nobody asks for another
+_ALONE = 0.2  # temperature of a picture in a conversation
 
 
 @dataclass(frozen=True)
 class Painter:
     """How a model paints. Its tensors are read when the first picture is asked for. Thread-safe."""
 
-    name: str
-    """The delta's name, for messages."""
-    digest: str
-    """Digest of all that a picture depends on beside the model's weights."""
+    name: str  # the delta's name, for messages
+    digest: str  # digest of all that a picture depends on beside the model's weights
     runner: Backend
+    # Reads the delta's tensors, and the changes that stay beside the weights in any case.
     read: Callable[[], tuple[Mapping[str, npt.NDArray[Any]], Sequence[Change]]]
-    """Reads the delta's tensors, and the changes that stay beside the weights in any case."""
+    # The things that it has learnt, by name, each with other words for it; empty where nobody wrote that down.
     things: Mapping[str, Sequence[str]] = field(default_factory=dict)
-    """The things that it has learnt, by name, each with other words for it; empty where nobody wrote that down."""
 
     @cached_property
     def _read(self) -> tuple[Mapping[str, npt.NDArray[Any]], Sequence[Change]]:
@@ -344,16 +334,11 @@ class LanguageModel:
     name: str
     backend: Backend
     tokenizer: Tokenizer
-    adapter: Adapter | None = None
-    """The adapter of this model, from `backend.adapter`; None = the backend's own weights."""
-    adapter_digest: str = ""
-    """Digest of the deltas behind the adapter."""
-    seer: Seer | None = None
-    """The model's sight; None = it reads words alone."""
-    painter: Painter | None = None
-    """How the model paints; None = it answers in words alone."""
-    paints: bool = False
-    """Whether this is the model while it paints; see `answering`."""
+    adapter: Adapter | None = None  # the adapter of this model, from `backend.adapter`; None = the backend's own weights
+    adapter_digest: str = ""  # digest of the deltas behind the adapter
+    seer: Seer | None = None  # the model's sight; None = it reads words alone
+    painter: Painter | None = None  # how the model paints; None = it answers in words alone
+    paints: bool = False  # whether this is the model while it paints; see `answering`
 
     @cached_property
     def digest(self) -> str:

@@ -45,12 +45,10 @@ from ingle.model.lean_checkpoint import file_bytes, open_lean
 from ingle.model.tensor import Tensor
 from ingle.model.tokenizer import FACTS_FILE, TOKENIZER_FILE, open_tokenizer
 
-_PACK = (WEIGHTS, TOKENIZER_FILE, FACTS_FILE, INFO)
-"""The files of a pack, the one that makes it count last."""
-_MOST_LEFT = 0.5
-"""Share of the file that may stay as it is: with more it is not worth it."""
+_PACK = (WEIGHTS, TOKENIZER_FILE, FACTS_FILE, INFO)  # the files of a pack, the one that makes it count last
+_MOST_LEFT = 0.5  # share of the file that may stay as it is: with more it is not worth it
+# Of the files of a base. Windows can't delete what is read-only.
 _MODE = 0o644 if os.name == "nt" else 0o444
-"""Of the files of a base. Windows can't delete what is read-only."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,10 +57,8 @@ class Moved:
 
     name: str
     base: str
-    freed: int
-    """Bytes on disk; below 0 = so many more are taken."""
-    kind: str
-    """`lean` or `whole`."""
+    freed: int  # bytes on disk; below 0 = so many more are taken
+    kind: str  # `lean` or `whole`
 
     @property
     def event(self) -> Event:

@@ -39,8 +39,8 @@ def open_model(
     return _with_deltas(source, backend, tokenizer, _seer(source, format_, tokenizer, cores))
 
 
+# Bases whose every byte we know; the others' tokenizers and templates are strangers'.
 _KNOWN = frozenset(entry.digest for entry in CATALOGUE.values())
-"""Bases whose every byte we know; the others' tokenizers and templates are strangers'."""
 
 
 class Opener:

@@ -28,10 +28,9 @@ if TYPE_CHECKING:
 
 
 _PACE_S = 0.02
-_FADE = 0.995
-"""Factor by which earlier steps fade with each new one."""
+_FADE = 0.995  # factor by which earlier steps fade with each new one
+# Cost of the weights, in rows, before steps of different sizes were seen (SmolLM2-135M, two cores: 6 ms of CPU for a row, 39 for 32).
 _WEIGHTS_IN_ROWS = 4.0
-"""Cost of the weights, in rows, before steps of different sizes were seen (SmolLM2-135M, two cores: 6 ms of CPU for a row, 39 for 32)."""
 
 
 class StepCost:
@@ -64,14 +63,11 @@ class StepMeter:
 
     def __init__(self, meter: Meter) -> None:
         self.meter, self.cost = meter, StepCost()
-        self.spent: dict[str, float] = {}
-        """Joules of all steps so far, by source."""
+        self.spent: dict[str, float] = {}  # joules of all steps so far, by source
         self._span: Span | None = None
         self._cpu_s = 0.0
-        self._booked: dict[Job | Reading, float] = {}
-        """CPU-seconds since the last reading, by answer."""
-        self._left = NOTHING
-        """Energy read while nothing was booked: goes to the next jobs that book."""
+        self._booked: dict[Job | Reading, float] = {}  # CPU-seconds since the last reading, by answer
+        self._left = NOTHING  # energy read while nothing was booked: goes to the next jobs that book
 
     def begin(self) -> None:
         """Begin a step. After a rest this also begins the time that jobs pay for."""
@@ -131,27 +127,20 @@ def _with_energy(job: "Job", outcome: Chunk | IngleError) -> Chunk | IngleError:
 # thread.
 
 
-MOST, MOST_OF_ONE = 4, 2
-"""Readings at once, and of these those of one owner: nobody takes all places from the others."""
-TOKENS, TOKENS_BESIDE = 256, 64
-"""Tokens of one step, and while answers are written: they wait for it between two tokens."""
+MOST, MOST_OF_ONE = 4, 2  # readings at once, and of these those of one owner: nobody takes all places from the others
+TOKENS, TOKENS_BESIDE = 256, 64  # tokens of one step, and while answers are written: they wait for it between two tokens
 
 
 @dataclass(eq=False)
 class Reading:
     """Prompts to read."""
 
-    step: Callable[[int], int | None]
-    """Takes a step of at most so many tokens; returns how many it may have had, None once all is read."""
-    ended: Callable[[Exception | None], None]
-    """Told once, when all is read, or by what error it ended."""
-    needed_bytes: int
-    """Memory for its states."""
+    step: Callable[[int], int | None]  # takes a step of at most so many tokens; returns how many it may have had, None once all is read
+    ended: Callable[[Exception | None], None]  # told once, when all is read, or by what error it ended
+    needed_bytes: int  # memory for its states
     owner: str = ""
-    awaited: bool = False
-    """Whether an answer waits for it: it then takes no place from explanations."""
-    energy: Energy = NOTHING
-    """Its share so far; see `metering.StepMeter`."""
+    awaited: bool = False  # whether an answer waits for it: it then takes no place from explanations
+    energy: Energy = NOTHING  # its share so far; see `metering.StepMeter`
 
 
 class Readings:

@@ -39,14 +39,12 @@ from ingle.model.tensor import Tensor
 from ingle.model.text_encoder import encoder_kernels
 from ingle.model.tokenizer import Tokenizer, open_tokenizer
 
+# `auto` keeps the file's blocks where a kernel multiplies them without loss (`kernels.panels.LOSSLESS`), else int8. A matrix with a merged
+# delta becomes int8, one scale per row.
 Format = Literal["auto", "int4", "int8", "bf16", "fp32"]
-"""`auto` keeps the file's blocks where a kernel multiplies them without loss (`kernels.panels.LOSSLESS`), else int8. A matrix with a merged
-delta becomes int8, one scale per row."""
 Array = npt.NDArray[Any]
-INFO = "pack.json"
-"""Name of the description."""
-_SEAL = "digest"
-"""Key of the description's own digest."""
+INFO = "pack.json"  # name of the description
+_SEAL = "digest"  # key of the description's own digest
 _VERSION = 6
 _MEMORY = ".self_attn.memory."
 VECTOR, _HEADS, _MAPS, _TAPS = -1, -2, -3, -4  # kinds beside those of `kernels.layout`
@@ -73,8 +71,7 @@ class PackInfo:
     base_digest: str
     config: ModelConfig
     places: dict[str, PackedPlace]
-    files: tuple[KeptFile, ...]
-    """First the packed matrices, then whatever else forms an answer: the tokenizer's two files."""
+    files: tuple[KeptFile, ...]  # first the packed matrices, then whatever else forms an answer: the tokenizer's two files
 
     @property
     def nbytes(self) -> int:
@@ -229,10 +226,9 @@ def _of_memory(kind: int, matrix: Array, dim: int) -> Array:
     return np.ascontiguousarray(maps.reshape(len(maps), -1, 16, dim + rest).swapaxes(2, 3))
 
 
-_FOUR_BITS = frozenset({"Q4_1", "Q4_0", "Q2_K", "Q3_K", "Q4_K", "IQ4_NL", "IQ4_XS", *formats.BYTES_16})
-"""Kinds of four bits or fewer."""
+_FOUR_BITS = frozenset({"Q4_1", "Q4_0", "Q2_K", "Q3_K", "Q4_K", "IQ4_NL", "IQ4_XS", *formats.BYTES_16})  # kinds of four bits or fewer
+# Small matrices that stay float32 where the file has them so: what they give is a choice of experts, or an exponent.
 _EXACT = (".mlp.gate.weight", ".in_proj_a.weight", ".in_proj_b.weight")
-"""Small matrices that stay float32 where the file has them so: what they give is a choice of experts, or an exponent."""
 
 
 def _is_vocabulary(name: str) -> bool:
@@ -275,24 +271,16 @@ class Source:
     """A kept model's files, the place for its packs, and the roles of its deltas (see engine/delta_kinds.py)."""
 
     name: str
-    folder: Path
-    """The original files, never written."""
-    digest: str
-    """Digest of the base and the deltas that are merged into its weights."""
-    packs: Path
-    """Folder of these weights' packs; each format has its own below."""
-    home: Home | None = None
-    """The home of the deltas; None = there are none."""
-    merged: tuple[Delta, ...] = ()
-    """Deltas that are merged into the weights, in order."""
-    beside: tuple[Delta, ...] = ()
-    """Deltas after these that stay beside the weights; models that differ only in them share a backend."""
-    virtual: Delta | None = None
-    """The delta of virtual tokens before every text."""
-    media: tuple[Delta, ...] = ()
-    """Deltas that act on pictures only."""
+    folder: Path  # the original files, never written
+    digest: str  # digest of the base and the deltas that are merged into its weights
+    packs: Path  # folder of these weights' packs; each format has its own below
+    home: Home | None = None  # the home of the deltas; None = there are none
+    merged: tuple[Delta, ...] = ()  # deltas that are merged into the weights, in order
+    beside: tuple[Delta, ...] = ()  # deltas after these that stay beside the weights; models that differ only in them share a backend
+    virtual: Delta | None = None  # the delta of virtual tokens before every text
+    media: tuple[Delta, ...] = ()  # deltas that act on pictures only
+    # Tensors of deltas that no home holds yet, by the delta's digest.
     given: Mapping[str, Mapping[str, npt.NDArray[Any]]] = field(default_factory=lambda: MappingProxyType({}))
-    """Tensors of deltas that no home holds yet, by the delta's digest."""
 
     def pack_folder(self, format_: str) -> Path:
         """Return where the pack of a format lies, or will: a lean base brings its own (home/lean.py)."""
@@ -348,7 +336,6 @@ def list_packs(source: Source) -> list[PackInfo]:
 
 
 def pack_folders(source: Source) -> list[Path]:
-    """Return the folders of all packs of a source."""
     own = source.pack_folder("auto")
     return [*([own] if own == source.folder else []), *sorted(path.parent for path in source.packs.glob(f"*/{INFO}"))]
 
@@ -412,12 +399,9 @@ def checkpoint_tokenizer(checkpoint: Checkpoint, folder: Path) -> Tokenizer:
 # Memory of a kept model while it is served: its weights as they are packed, and its states. Nothing is opened or packed to know it.
 
 
-LIBRARIES = 170_000_000
-"""Bytes of Python, compiled kernels, the tokenizer, and a step's buffers."""
-_BYTES = {"fp32": 4.0, "bf16": 2.0, "int4": 0.7}
-"""Of a packed number; 8 bits and their scales where nothing else is said."""
-_PACKING = 12
-"""Bytes of each number of the largest matrix while it is packed."""
+LIBRARIES = 170_000_000  # bytes of Python, compiled kernels, the tokenizer, and a step's buffers
+_BYTES = {"fp32": 4.0, "bf16": 2.0, "int4": 0.7}  # of a packed number; 8 bits and their scales where nothing else is said
+_PACKING = 12  # bytes of each number of the largest matrix while it is packed
 
 
 @dataclass(frozen=True, slots=True)
@@ -425,10 +409,8 @@ class ServedSize:
     """A model as it is served."""
 
     config: ModelConfig
-    weights: int
-    """Bytes of its packed weights, which are mapped."""
-    packing: int
-    """Bytes more that it takes to pack them; 0 where that has been done."""
+    weights: int  # bytes of its packed weights, which are mapped
+    packing: int  # bytes more that it takes to pack them; 0 where that has been done
 
     def state_bytes(self, tokens: int) -> int:
         """Bytes of a state of so many tokens."""

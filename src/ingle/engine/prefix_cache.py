@@ -32,18 +32,13 @@ class CachedState:
     """A state and the tokens that it has read."""
 
     owner: str
-    model: str
-    """Digest of the model that made it."""
+    model: str  # digest of the model that made it
     ids: Ids
     state: State
-    keep: str = ""
-    """The kept conversation that it belongs to; empty = none, so it must not be written to disk."""
-    since: float = field(default_factory=time.time)
-    """When its text was requested, in seconds since 1970."""
-    used: int = 0
-    """Time of the last use, on the cache's own clock."""
-    used_at: float = 0.0
-    """By `time.monotonic`."""
+    keep: str = ""  # the kept conversation that it belongs to; empty = none, so it must not be written to disk
+    since: float = field(default_factory=time.time)  # when its text was requested, in seconds since 1970
+    used: int = 0  # time of the last use, on the cache's own clock
+    used_at: float = 0.0  # by `time.monotonic`
 
 
 @dataclass
@@ -61,8 +56,7 @@ class PrefixCache:
     budget_bytes: int
     _entries: list[CachedState] = field(default_factory=list)
     _clock: int = 0
-    evicted: int = 0
-    """Entries removed for the budget."""
+    evicted: int = 0  # entries removed for the budget
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -188,11 +182,9 @@ class Saved:
     keep: str
     ids: Ids
     path: Path
-    used: float
-    """Time of the last use, in seconds since 1970."""
+    used: float  # time of the last use, in seconds since 1970
     nbytes: int
-    earliest: int
-    """`earliest_rewind` of the state."""
+    earliest: int  # `earliest_rewind` of the state
 
 
 @dataclass
@@ -201,8 +193,7 @@ class SavedStates:
 
     folder: Path
     budget_bytes: int
-    _saved: dict[str, Saved] = field(default_factory=dict)
-    """By name."""
+    _saved: dict[str, Saved] = field(default_factory=dict)  # by name
 
     def open(self) -> None:
         """Read the folder; delete unfinished and damaged files. Raises HomeError if the folder can't be read."""

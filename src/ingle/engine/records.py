@@ -120,10 +120,8 @@ class StepMemory:
 # Records of what stands in the place of attention or of the plain MLP (kernels/sublayer_layout.py), and of rows' ways to experts.
 
 
-Linear = Callable[[str], list[int]]
-"""Gives a linear's record, by its name."""
-Vector = Callable[[str], int]
-"""Gives a tensor's address, by its name; 0 = there is none."""
+Linear = Callable[[str], list[int]]  # gives a linear's record, by its name
+Vector = Callable[[str], int]  # gives a tensor's address, by its name; 0 = there is none
 
 
 def mixer_record(config: ModelConfig, layout: StateLayout, index: int, linear: Linear, vector: Vector) -> tuple[int, Array | None]:

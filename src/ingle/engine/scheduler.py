@@ -22,10 +22,8 @@ from ingle.engine.metering import Reading, Readings, StepMeter
 from ingle.engine.prefix_cache import PrefixCache, SavedStates, common_length, is_forgotten
 from ingle.engine.speculative import BatchLoad, StepTimers
 
-WORTH_WAITING = 64
-"""An answer waits for another one that is reading at least this many tokens of a common start."""
-IDLE_S = 1.0
-"""Quiet time after which states are saved."""
+WORTH_WAITING = 64  # an answer waits for another one that is reading at least this many tokens of a common start
+IDLE_S = 1.0  # quiet time after which states are saved
 
 
 class Scheduler:
@@ -47,8 +45,8 @@ class Scheduler:
         self._readings = Readings(self.energy)
         self._served: Counter[str] = Counter()
         self._last: Backend | None = None
+        # Backends by digest, for states on disk. A model that is no longer offered is not held.
         self._backends: WeakValueDictionary[str, Backend] = WeakValueDictionary()
-        """Backends by digest, for states on disk. A model that is no longer offered is not held."""
         self._paces = StepTimers(capacity.drafts)
         self._answer_s = 2.0
         self._cached_bytes = 0

@@ -19,13 +19,10 @@ from ingle.engine.adapter import Adapter
 from ingle.engine.backend import Backend, Segment
 from ingle.engine.prefix_cache import common_length
 
-Task = tuple[Sequence[int], Sequence[Sequence[int]]]
-"""(given tokens, endings); see `measure.subjects.Task`."""
+Task = tuple[Sequence[int], Sequence[Sequence[int]]]  # (given tokens, endings); see `measure.subjects.Task`
 Nats = npt.NDArray[np.float64]
-_LOGIT_BYTES = 48 << 20
-"""Room for the logits of one step: each row has a float32 per word of the vocabulary."""
-_WORTH_SHARING = 8
-"""Tasks that share at least this many tokens are worth a fork."""
+_LOGIT_BYTES = 48 << 20  # room for the logits of one step: each row has a float32 per word of the vocabulary
+_WORTH_SHARING = 8  # tasks that share at least this many tokens are worth a fork
 
 
 def _never() -> bool:
@@ -38,10 +35,9 @@ class _Path:
 
     task: int
     ending: int
+    # All tokens. The last one is not read: it predicts nothing.
     ids: list[int]
-    """All tokens. The last one is not read: it predicts nothing."""
-    given: int
-    """The number of given tokens."""
+    given: int  # the number of given tokens
 
     @property
     def read(self) -> list[int]:
@@ -69,8 +65,7 @@ class _Lane:
     paths: Sequence[_Path]
     state: State
     end: int
-    wanted: int
-    """The first token whose logits are needed; those of all later ones are, too."""
+    wanted: int  # the first token whose logits are needed; those of all later ones are, too
 
     @property
     def left(self) -> int:

@@ -13,38 +13,25 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from weakref import WeakKeyDictionary
 
-MOST_TOKENS = 16
-"""Most tokens of a draft: the spare room in rings; see core/state.py."""
-_CANDIDATES = 16
-"""Earlier places compared for one draft."""
-_SHORTEST, _LONGEST = 2, 16
-"""Tokens that must match, and the most that are counted."""
-_APART = (2, 3, 4, 5, 7, 10, 15)
-"""Match lengths from which acceptance is counted separately."""
-_FIRST_ODDS = (0.15, 0.25, 0.35, 0.45, 0.55, 0.65, 0.8)
-"""Acceptance rates assumed at the beginning, by match length."""
-_FIRST_COST = 0.2
-"""Cost of one more row before it is measured, as a share of a step."""
-_KNOWN = 2
-"""Steps without a draft after which their time is known."""
-_STALE = 32
-"""Steps with drafts after which one without is measured again."""
-_HEED, _MOST_OFF = 0.1, 0.7
-"""Weight of one measurement, and the most that its logarithm may be off."""
-_LEAST_COST = 0.02
-"""Least cost of one more row, as a share of a step."""
-_MARGIN = 1.03
-"""Factor by which a draft must promise to be faster, because estimates err."""
+MOST_TOKENS = 16  # most tokens of a draft: the spare room in rings; see core/state.py
+_CANDIDATES = 16  # earlier places compared for one draft
+_SHORTEST, _LONGEST = 2, 16  # tokens that must match, and the most that are counted
+_APART = (2, 3, 4, 5, 7, 10, 15)  # match lengths from which acceptance is counted separately
+_FIRST_ODDS = (0.15, 0.25, 0.35, 0.45, 0.55, 0.65, 0.8)  # acceptance rates assumed at the beginning, by match length
+_FIRST_COST = 0.2  # cost of one more row before it is measured, as a share of a step
+_KNOWN = 2  # steps without a draft after which their time is known
+_STALE = 32  # steps with drafts after which one without is measured again
+_HEED, _MOST_OFF = 0.1, 0.7  # weight of one measurement, and the most that its logarithm may be off
+_LEAST_COST = 0.02  # least cost of one more row, as a share of a step
+_MARGIN = 1.03  # factor by which a draft must promise to be faster, because estimates err
 
 
 class Lookup:
     """Finds earlier occurrences of the last tokens: chains of equal token pairs, as in LZ77 compressors."""
 
     def __init__(self) -> None:
-        self._last: dict[tuple[int, int], int] = {}
-        """Last place at which a pair ended."""
-        self._before: list[int] = [-1]
-        """By place: the previous place of the pair that ends there; −1 = none."""
+        self._last: dict[tuple[int, int], int] = {}  # last place at which a pair ended
+        self._before: list[int] = [-1]  # by place: the previous place of the pair that ends there; −1 = none
 
     def find(self, ids: Sequence[int]) -> tuple[int, int]:
         """Return the place after the best match, and the match's length; (0, 0) if it is too short.
@@ -113,10 +100,8 @@ def _place(matched: int) -> int:
 class BatchLoad:
     """The other work in a step beside a draft."""
 
-    writers: int = 1
-    """Answers in progress."""
-    reading: int = 0
-    """Prompt tokens read in the step."""
+    writers: int = 1  # answers in progress
+    reading: int = 0  # prompt tokens read in the step
 
 
 ALONE = BatchLoad()
@@ -128,8 +113,7 @@ class _Plain:
 
     seconds: float = 0.0
     seen: int = 0
-    since: int = 0
-    """Steps with drafts since the last one."""
+    since: int = 0  # steps with drafts since the last one
 
 
 @dataclass
@@ -137,10 +121,8 @@ class StepTimer:
     """Measured step times of one backend, and its acceptance rates. Not thread-safe."""
 
     odds: AcceptanceRate = field(default_factory=lambda: AcceptanceRate(0.995, weight=20.0))
-    _plain: dict[int, _Plain] = field(default_factory=dict)
-    """By the number of writers."""
-    _row_s: float | None = None
-    """Seconds for one more row."""
+    _plain: dict[int, _Plain] = field(default_factory=dict)  # by the number of writers
+    _row_s: float | None = None  # seconds for one more row
 
     def saw(self, company: BatchLoad, rows: int, seconds: float) -> None:
         """Record a step with `rows` more rows than one for each writer."""
@@ -215,8 +197,7 @@ class Drafter:
         self._lookup, self._odds = Lookup(), AcceptanceRate(0.9, pace.odds)
         self._guess: list[int] = []
         self._matched = self._tokens = 0
-        self.drafted = self.accepted = 0
-        """Tokens so far."""
+        self.drafted = self.accepted = 0  # tokens so far
 
     def draft(self, ids: Sequence[int], most: int, company: BatchLoad) -> list[int]:
         """Return up to `most` tokens that may follow `ids`."""

@@ -22,20 +22,13 @@ try:
 except ImportError:  # Windows doesn't tell, so nothing gives way there
     resource = None  # type: ignore[assignment]
 
-_TURNS = "ABBAABBAABBA"
-"""A trial: A is a step with the present number of threads, B one with the other."""
-_ENOUGH_S = 0.15
-"""Seconds of steps with the present number after which a trial may end sooner."""
-_HOPELESS = 2.0
-"""A trial that takes so many times as long ends at once."""
-_FASTER = 0.92
-"""The other number has to take so much of the time."""
-_SLOWED = 1.3
-"""Steps that take so much longer than usual are reason enough to look again."""
-_FIRST_PAUSE_S, _LONGEST_PAUSE_S, _LEAST_PAUSE_S = 1.0, 8.0, 0.25
-"""Between trials: twice as long after each one that changed nothing."""
-_MOST_OFF = 60
-"""Steps of another size in a row after which a trial is given up."""
+_TURNS = "ABBAABBAABBA"  # a trial: A is a step with the present number of threads, B one with the other
+_ENOUGH_S = 0.15  # seconds of steps with the present number after which a trial may end sooner
+_HOPELESS = 2.0  # a trial that takes so many times as long ends at once
+_FASTER = 0.92  # the other number has to take so much of the time
+_SLOWED = 1.3  # steps that take so much longer than usual are reason enough to look again
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S, _LEAST_PAUSE_S = 1.0, 8.0, 0.25  # between trials: twice as long after each one that changed nothing
+_MOST_OFF = 60  # steps of another size in a row after which a trial is given up
 
 
 def preemptions() -> int:
@@ -62,14 +55,12 @@ class GivingWay:
     _threads: int = 1 << 30
     _trial: _Trial | None = None
     _trial_was_up: bool = False
-    _stride: int = 1
-    """How many threads fewer the next trial takes."""
+    _stride: int = 1  # how many threads fewer the next trial takes
     _pause_s: float = _FIRST_PAUSE_S
     _worked: float = 0.0
     _looked: float = 0.0
     _away: int = 0
-    _usual: dict[int, float] = field(default_factory=dict)
-    """Seconds of a step by size, when it was last decided."""
+    _usual: dict[int, float] = field(default_factory=dict)  # seconds of a step by size, when it was last decided
     _lately: dict[int, float] = field(default_factory=dict)
 
     def threads(self, most: int) -> int:
@@ -123,8 +114,7 @@ class GivingWay:
 
 Job = tuple[Callable[..., None], tuple[int, ...]]
 
-_MANY_ROWS = 32
-"""Rows from which on a step is taken for one that reads prompts."""
+_MANY_ROWS = 32  # rows from which on a step is taken for one that reads prompts
 
 
 class Cores:
@@ -138,8 +128,7 @@ class Cores:
         self.most = threads or usable_cores()
         # Steps that read prompts share out long work, so another number may be right for them.
         self._giving_way = (GivingWay(), GivingWay()) if gives_way and self.most > 1 else None
-        self.lent = 0
-        """Cores lent to other programs; may be changed at any time, and holds from the next step on."""
+        self.lent = 0  # cores lent to other programs; may be changed at any time, and holds from the next step on
 
     @property
     def limit(self) -> int:

@@ -260,13 +260,10 @@ def _may_be_llama_call(text: str) -> bool:
     return not text or (text[0] == "{" and any(f'"{name}"'.startswith(key) or key.startswith(f'"{name}"') for name in _LLAMA_KEYS))
 
 
-Tool = Mapping[str, Any]
-"""A function in OpenAI's shape."""
-Choice = Literal["none", "auto", "required"] | Mapping[str, Any]
-"""OpenAI's `tool_choice`; a table names the one function to call."""
+Tool = Mapping[str, Any]  # a function in OpenAI's shape
+Choice = Literal["none", "auto", "required"] | Mapping[str, Any]  # OpenAI's `tool_choice`; a table names the one function to call
 MOST_TOOLS = 128
-MOST_CALLS = 16
-"""Most calls in one answer that has to call: small models would go on without end."""
+MOST_CALLS = 16  # most calls in one answer that has to call: small models would go on without end
 _NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 _NOTHING = {"type": "object", "properties": {}, "additionalProperties": False}
 # What stands in the template of a model that learnt a style. Others write <tool_call> too, but something else than JSON into it.
@@ -298,10 +295,8 @@ class _Habits:
     """Abilities of a chat template."""
 
     style: Style
-    tells: bool
-    """Whether it presents tools, calls and results in a style that we can read."""
-    hears_system: bool
-    """Whether it takes a system message."""
+    tells: bool  # whether it presents tools, calls and results in a style that we can read
+    hears_system: bool  # whether it takes a system message
 
 
 _habits: WeakKeyDictionary[Tokenizer, _Habits] = WeakKeyDictionary()

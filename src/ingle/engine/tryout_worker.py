@@ -20,15 +20,11 @@ from ingle.model.checkpoint import open_checkpoint
 from ingle.model.template import encode_chat, has_template
 from ingle.model.tokenizer import open_tokenizer
 
-_MORE_BYTES = 2 << 30
-"""Address space beyond what the files take."""
-_TOKENS = 4
-"""Tokens that are written."""
+_MORE_BYTES = 2 << 30  # address space beyond what the files take
+_TOKENS = 4  # tokens that are written
 _SAMPLES = ("Hello, world!", "aA1 " * 500, "a" * 4000, "\n\t" * 500, "Grüße 你好 🙂 \u202eabc", "<|im_end|>" * 50, "0123456789" * 100)
-_MOST_GROWTH = 64
-"""Tokens for one character of these."""
-_PACKING_NICE = 10
-"""Niceness: packing gives way to computing programs."""
+_MOST_GROWTH = 64  # tokens for one character of these
+_PACKING_NICE = 10  # niceness: packing gives way to computing programs
 
 
 def _words(question: dict[str, Any], _data: bytes) -> Answer:

@@ -11,10 +11,8 @@ from ingle.core.errors import ConfigError
 from ingle.core.spec import LayerSpec, ModelConfig
 from ingle.engine.language_model import LanguageModel
 
-Group = tuple[int, int]
-"""Layer and key-value group."""
-Reach = tuple[int, int]
-"""Tokens of a window, and the first tokens that are seen beside it."""
+Group = tuple[int, int]  # layer and key-value group
+Reach = tuple[int, int]  # tokens of a window, and the first tokens that are seen beside it
 
 
 def retrieval_groups(config: ModelConfig) -> tuple[Group, ...]:

@@ -9,26 +9,19 @@ from ingle.core.spec import Memory
 from ingle.train.loop_settings import Schedule, TrainSettings
 from ingle.train.optimisers import OptimiserSettings
 
-LEAST_TOKENS = 128
-"""Fewest tokens of a document: there is room for a fact."""
-LEAST_DIALOGUE = 512
-"""Fewest tokens of a dialogue: there is room for a text, requests and answers."""
+LEAST_TOKENS = 128  # fewest tokens of a document: there is room for a fact
+LEAST_DIALOGUE = 512  # fewest tokens of a dialogue: there is room for a text, requests and answers
 
 
 @dataclass(frozen=True, slots=True)
 class SearchSettings:
     """Settings of the search for retrieval groups; see `hybridize.hybridizing`."""
 
-    documents: Count = 10
-    """Documents with facts in each round."""
-    tokens: int = 3072
-    """Tokens of each document."""
-    rounds: Count = 6
-    """Rounds in which groups give up full attention, the same share in each."""
-    exchanges: Amount = 6
-    """Exchanges of one group for another, tried after these rounds, as long as any promises a lower loss; 0 = none."""
-    seed: int = 0
-    """Seed of facts and texts."""
+    documents: Count = 10  # documents with facts in each round
+    tokens: int = 3072  # tokens of each document
+    rounds: Count = 6  # rounds in which groups give up full attention, the same share in each
+    exchanges: Amount = 6  # exchanges of one group for another, tried after these rounds, as long as any promises a lower loss; 0 = none
+    seed: int = 0  # seed of facts and texts
 
     def __post_init__(self) -> None:
         check_bounds(self, "search.")
@@ -44,29 +37,24 @@ Lesson = Literal["plain", "facts", "copy", "asked"]
 class HybridLessonSettings:
     """Settings of the memories' lessons; see `hybridize.lessons`."""
 
+    # Suites whose training parts documents are made of, as much of one as of another; the search for groups uses them too. `debian-bits`
+    # works only where apt has Debian's package lists.
     suites: tuple[str, ...] = ("xsum-bits", "wiki-bits")
-    """Suites whose training parts documents are made of, as much of one as of another; the search for groups uses them too. `debian-bits`
-    works only where apt has Debian's package lists."""
+    # Kinds of documents, in turn. Two of five are about facts, for there most is lost: texts lose little with a window of hundreds of
+    # tokens, and much with a small window.
     kinds: tuple[Lesson, ...] = ("plain", "facts", "copy", "facts", "asked")
-    """Kinds of documents, in turn. Two of five are about facts, for there most is lost: texts lose little with a window of hundreds of
-    tokens, and much with a small window."""
-    tokens: int = 2048
-    """Tokens of each document; a memory learns to look back about as far."""
-    documents: Count = 250
-    """Number of documents of all kinds."""
-    long_tokens: int = 4096
-    """Tokens of each document of the last lesson."""
+    tokens: int = 2048  # tokens of each document; a memory learns to look back about as far
+    documents: Count = 250  # number of documents of all kinds
+    long_tokens: int = 4096  # tokens of each document of the last lesson
+    # Documents of that lesson; 0 = none. Recall far back is learnt here, from facts in half of them: 40 documents left it to chance, 0.91
+    # to 1.01 of the original's.
     long_documents: Amount = 180
-    """Documents of that lesson; 0 = none. Recall far back is learnt here, from facts in half of them: 40 documents left it to chance, 0.91
-    to 1.01 of the original's."""
+    # Kinds of documents of that lesson, in turn. With facts alone, texts would suffer.
     long_kinds: tuple[Lesson, ...] = ("plain", "facts", "asked", "facts", "facts", "asked")
-    """Kinds of documents of that lesson, in turn. With facts alone, texts would suffer."""
+    # Share of the documents' own text in that lesson's loss. The rest: the original's predictions, themselves unsure in long texts.
     data_share: Share = 0.5
-    """Share of the documents' own text in that lesson's loss. The rest: the original's predictions, themselves unsure in long texts."""
-    held_out: Count = 8
-    """Further documents of each length that are never learnt from."""
-    seed: int = 0
-    """Seed of the documents."""
+    held_out: Count = 8  # further documents of each length that are never learnt from
+    seed: int = 0  # seed of the documents
 
     def __post_init__(self) -> None:
         for name, example in (("suites", "wiki-bits"), ("kinds", "plain"), ("long_kinds", "facts")):
@@ -97,31 +85,23 @@ def _longer() -> TrainSettings:
 class HybridSettings:
     """Settings of one conversion."""
 
+    # Size of a state at `context` tokens, as a share of the original's: decides how many groups keep full attention.
     state_budget: float = 1 / 6
-    """Size of a state at `context` tokens, as a share of the original's: decides how many groups keep full attention."""
-    retrieval: int | None = None
-    """Number of groups that keep full attention; None = as many as the budget allows."""
-    context: int = 8192
-    """Tokens at which the size is computed; at most the model's context."""
-    window: int = 480
-    """Tokens that streaming groups attend to."""
+    retrieval: int | None = None  # number of groups that keep full attention; None = as many as the budget allows
+    context: int = 8192  # tokens at which the size is computed; at most the model's context
+    window: int = 480  # tokens that streaming groups attend to
+    # First tokens that they always attend to. Four keep attention from breaking down (arXiv 2309.17453). A conversation's first hundred
+    # hold the request; where these left the window, answers about long texts went astray (LOG.md).
     sinks: int = 96
-    """First tokens that they always attend to. Four keep attention from breaking down (arXiv 2309.17453). A conversation's first hundred
-    hold the request; where these left the window, answers about long texts went astray (LOG.md)."""
-    memory: Memory = "gated_delta"
-    """Kind of memory that takes in what leaves the window."""
-    method: Literal["distil", "training-free"] = "distil"
-    """`training-free` finds the groups and stops there, without memories."""
-    search: SearchSettings = field(default_factory=SearchSettings)
-    """Search for the groups."""
-    lessons: HybridLessonSettings = field(default_factory=HybridLessonSettings)
-    """Documents of the lessons."""
+    memory: Memory = "gated_delta"  # kind of memory that takes in what leaves the window
+    method: Literal["distil", "training-free"] = "distil"  # `training-free` finds the groups and stops there, without memories
+    search: SearchSettings = field(default_factory=SearchSettings)  # search for the groups
+    lessons: HybridLessonSettings = field(default_factory=HybridLessonSettings)  # documents of the lessons
+    # First: each layer's memory learns to give what full attention gave, on the original's own activations.
     mixers: TrainSettings = field(default_factory=_mixers)
-    """First: each layer's memory learns to give what full attention gave, on the original's own activations."""
-    logits: TrainSettings = field(default_factory=_logits)
-    """Then: all memories together learn to give the original's predictions."""
+    logits: TrainSettings = field(default_factory=_logits)  # then: all memories together learn to give the original's predictions
+    # Last: on longer documents, from these predictions and from the documents themselves.
     longer: TrainSettings = field(default_factory=_longer)
-    """Last: on longer documents, from these predictions and from the documents themselves."""
 
     def __post_init__(self) -> None:
         if not 0 < self.state_budget <= 1:

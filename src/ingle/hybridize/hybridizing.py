@@ -81,8 +81,7 @@ from ingle.train.packing import Batch, Data, make_batch
 # Budget: how many groups may keep full attention, so that a state stays within its size.
 
 
-Group = tuple[int, int]
-"""Layer and key-value group."""
+Group = tuple[int, int]  # layer and key-value group
 
 
 def all_groups(config: ModelConfig) -> list[Group]:
@@ -155,8 +154,7 @@ def check_lengths(config: ModelConfig, settings: HybridSettings) -> None:
 
 
 CURE = "Lower search.tokens, or set logits.recompute and longer.recompute to true, which keep little and take a third more time."
-_JUDGED_TOKENS = 60_000
-"""Tokens that the gate has both models read and write."""
+_JUDGED_TOKENS = 60_000  # tokens that the gate has both models read and write
 _START_S = 30.0
 
 
@@ -214,11 +212,10 @@ def _passes(config: ModelConfig, settings: HybridSettings, each: int) -> list[tu
 # tokens that hardly matter.
 
 
-SEARCH = 8
-"""Changes when the same settings find other groups than before."""
+SEARCH = 8  # changes when the same settings find other groups than before
+# An exchange must promise this many times the effect of the group that it gives up. Giving a group up costs two to three times its slope,
+# for the loss bends upwards there, and another brings only half to nine tenths of its slope (measured, LOG.md).
 _DEARER = 3
-"""An exchange must promise this many times the effect of the group that it gives up. Giving a group up costs two to three times its slope,
-for the loss bends upwards there, and another brings only half to nine tenths of its slope (measured, LOG.md)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,11 +223,9 @@ class Mixing:
     """Attention between full and windowed. Parts with a share of 0 are not computed, and have no gradient."""
 
     inner: Attend
-    share: Tensor
-    """[G]: 1 = full attention, 0 = window and sinks."""
+    share: Tensor  # [G]: 1 = full attention, 0 = window and sinks
     streaming: LayerSpec
-    asked: frozenset[int]
-    """Groups whose share has a gradient even where it is 0."""
+    asked: frozenset[int]  # groups whose share has a gradient even where it is 0
 
     def __call__(self, q: Tensor, k: Tensor, v: Tensor, cos: Tensor, sin: Tensor, spec: LayerSpec, some: bool) -> Tensor:
         """See `ingle.model.module.Attend`."""
@@ -255,16 +250,12 @@ class Mixing:
 class FoundGroups:
     """Progress of a search."""
 
-    rounds: int
-    """Number of finished rounds."""
-    kept: tuple[Group, ...]
-    """Groups that keep full attention after them."""
+    rounds: int  # number of finished rounds
+    kept: tuple[Group, ...]  # groups that keep full attention after them
+    # Effect of each group when last measured: by how much the loss rises, to first order, if it gives up full attention.
     effects: Mapping[Group, float]
-    """Effect of each group when last measured: by how much the loss rises, to first order, if it gives up full attention."""
-    loss: float = math.inf
-    """Nats per token that counts, with the kept groups; known once groups are exchanged."""
-    tried: tuple[tuple[Group, ...], ...] = ()
-    """Sets whose loss is known; the first is the result of the rounds."""
+    loss: float = math.inf  # nats per token that counts, with the kept groups; known once groups are exchanged
+    tried: tuple[tuple[Group, ...], ...] = ()  # sets whose loss is known; the first is the result of the rounds
 
 
 def find_groups(
@@ -362,8 +353,7 @@ def _sizes(start: int, end: int, rounds: int) -> list[int]:
     return [b for a, b in pairwise(sizes) if b < a or b == end]
 
 
-VERSION = 13
-"""Changes when the same settings make something else than before."""
+VERSION = 13  # changes when the same settings make something else than before
 
 
 def hybridize(
@@ -483,10 +473,8 @@ def _taught(
 
 @dataclass(frozen=True, slots=True)
 class _Lesson:
-    name: str
-    """Name of its folder, in the report and in the ledger."""
-    taught: str
-    """One line on what memories learn."""
+    name: str  # name of its folder, in the report and in the ledger
+    taught: str  # one line on what memories learn
     settings: TrainSettings
     objective: Objective
     data: Data
@@ -526,6 +514,6 @@ def _events(report: Mapping[str, Any], _delta: Delta) -> list[Event]:
     return [made_event("hybridize", report, ("retrieval", "groups", "state_share", "state_tokens"), facts)]
 
 
+# Distance between the seeds of short and long documents, so that no seed's long ones are in the order of another's short ones.
 _APART = 1_000_000
-"""Distance between the seeds of short and long documents, so that no seed's long ones are in the order of another's short ones."""
 _SIDES = {"before": "first_held_out", "after": "held_out"}

@@ -48,8 +48,7 @@ from ingle.train.packing import Batch
 # Several requests follow on one text: most of a lesson's cost is reading the text, and each answer adds to what it teaches.
 
 
-Ask = Callable[[Request], tuple[str, bool]]
-"""Returns the answer, and whether the model ended it by itself."""
+Ask = Callable[[Request], tuple[str, bool]]  # returns the answer, and whether the model ended it by itself
 FIRST = (
     "What is this text about?\n\n{text}",
     "{text}\n\nWhat happens here, in a few words?",
@@ -76,10 +75,8 @@ NEXT = (
     "Tell me more about the beginning.",
     "Is anybody quoted? What do they say?",
 )
-_TURNS = 3
-"""Requests about one text, at most."""
-_TEMPERATURE = 0.7
-"""Temperature of answers: the model's predictions are learnt, so its answers need not be the likeliest."""
+_TURNS = 3  # requests about one text, at most
+_TEMPERATURE = 0.7  # temperature of answers: the model's predictions are learnt, so its answers need not be the likeliest
 
 
 def make_dialogue(tokenizer: Tokenizer, ask: Ask, text: str, tokens: int, draw: random.Random) -> Document | None:
@@ -143,10 +140,8 @@ def answers_of(home: Home, kept: Kept, progress: FetchProgress = silent) -> Ask:
     return ask
 
 
-Sources = Sequence[Sequence[str]]
-"""Texts of each source."""
-TOKENS_A_FACT = 128
-"""Tokens of a document for each fact in it: only answers are learnt, and reading the rest costs the same."""
+Sources = Sequence[Sequence[str]]  # texts of each source
+TOKENS_A_FACT = 128  # tokens of a document for each fact in it: only answers are learnt, and reading the rest costs the same
 
 
 def read_texts(home: Home, suites: Sequence[str], progress: FetchProgress) -> Sources:
@@ -256,6 +251,8 @@ def _facts(material: Material, tokens: int, draw: random.Random) -> Document:
     return Document(np.array(ids[:tokens], np.int32), np.array(marks[:tokens]))
 
 
+# Kinds of answers, and the words before them. After a word that stands everywhere (the, a, of) an answer is found only by the words before
+# that one, so some sentences end in one.
 _SENTENCES = (
     ("number", "The {word} of {title} has the number"),
     ("number", "Whoever wants to reach {title} {title} dials"),
@@ -270,8 +267,6 @@ _SENTENCES = (
     ("word", "{word} ="),
     ("word", "The password for the {word} is"),
 )
-"""Kinds of answers, and the words before them. After a word that stands everywhere (the, a, of) an answer is found only by the words
-before that one, so some sentences end in one."""
 
 
 def _different_facts(count: int, text: Sequence[str], draw: random.Random) -> list[Fact]:
@@ -376,11 +371,9 @@ class Watching:
     """Full attention. Meanwhile a hybrid's layer reads the same input, and its distance from full attention is noted."""
 
     inner: Attend
-    layer: Any
-    """Attention of the hybrid's layer."""
+    layer: Any  # attention of the hybrid's layer
     bounds: tuple[int, ...]
-    tokens: int
-    """Tokens of documents; padding doesn't count."""
+    tokens: int  # tokens of documents; padding doesn't count
     losses: list[Tensor]
 
     def __call__(self, q: Tensor, k: Tensor, v: Tensor, cos: Tensor, sin: Tensor, spec: LayerSpec, some: bool) -> Tensor:

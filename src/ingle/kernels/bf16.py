@@ -19,8 +19,8 @@ from ingle.kernels.tiles import load_tile, outer_pairs, store_tile, zeros_f
 # says what its tiles look like before it uses them, and frees them.
 
 
+# Blocks of 16 rows that are summed together, and the six tiles' look: 16 rows of 64 bytes each.
 MOST_BLOCKS, CONFIG = 4, bytes([1, *[0] * 15, *[64, 0] * 6, *[0] * 20, *[16] * 6, *[0] * 10])
-"""Blocks of 16 rows that are summed together, and the six tiles' look: 16 rows of 64 bytes each."""
 _PANEL, _ROWS = 4, 5
 
 
@@ -109,15 +109,13 @@ def add_by_tiles(begun, rows, steps, x, row, panel, out, stride):
         r += 64
 
 
+# Fields of a call's record: x float32 [rows, sum over]; rows; the sum's length / 2; panels of the outcome, 16 columns each; weights; out
+# float32 [rows, 16 · panels]; scratch bfloat16 like x; scratch of TURNED_BYTES for g W; and the bytes that say how AMX's tiles look. Out
+# and the scratch like x have room for rows up to the next 16.
 FIELDS = ("X", "ROWS", "STEPS", "PANELS", "WEIGHTS", "OUT", "ROUNDED", "TURNED", "TILES")
-"""Fields of a call's record: x float32 [rows, sum over]; rows; the sum's length / 2; panels of the outcome, 16 columns each; weights; out
-float32 [rows, 16 · panels]; scratch bfloat16 like x; scratch of TURNED_BYTES for g W; and the bytes that say how AMX's tiles look. Out
-and the scratch like x have room for rows up to the next 16."""
 X, ROWS, STEPS, PANELS, WEIGHTS, OUT, ROUNDED, TURNED, TILES = range(len(FIELDS))
-_BLOCK = 96
-"""Rows whose rounded numbers stay in the cache beside a panel."""
-_STRETCH = 512
-"""Pairs of rows of W that are turned at a time."""
+_BLOCK = 96  # rows whose rounded numbers stay in the cache beside a panel
+_STRETCH = 512  # pairs of rows of W that are turned at a time
 TURNED_BYTES = 64 * _STRETCH
 
 

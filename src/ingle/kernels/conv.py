@@ -39,10 +39,8 @@ from ingle.kernels.simd import ADDRESS, VECTOR, VF, at_address, call, fma_of, ge
 from ingle.kernels.step_parts import barrier, take
 from ingle.kernels.tiles import load_tile, outer, rows_of, store_tile, summed, tile_of, zeros_f
 
-CHUNK = 96
-"""About how many pixels of a line a task covers: weights are read again for each, so that a line's pixels stay in the cache."""
-PANELS = 2
-"""Sixteens of channels that a task covers."""
+CHUNK = 96  # about how many pixels of a line a task covers: weights are read again for each, so that a line's pixels stay in the cache
+PANELS = 2  # sixteens of channels that a task covers
 
 
 @intrinsic

@@ -8,12 +8,12 @@ from functools import cache
 
 from llvmlite import binding as llvm
 
+# Older CPUs whose code paths can be compiled and tested on a newer one: `INGLE_CPU=haswell`.
 _OLDER = {
     "x86-64": frozenset({"sse2"}),
     "haswell": frozenset({"sse2", "avx", "avx2", "fma", "f16c", "bmi", "bmi2"}),
     "skylake-avx512": frozenset({"sse2", "avx", "avx2", "fma", "f16c", "bmi", "bmi2", "avx512f", "avx512bw", "avx512vl", "avx512dq"}),
 }
-"""Older CPUs whose code paths can be compiled and tested on a newer one: `INGLE_CPU=haswell`."""
 
 
 @cache

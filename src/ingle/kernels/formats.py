@@ -32,32 +32,23 @@ from ingle.kernels.layout import IQ4_XS, Q2_K, Q3_K, Q4_K, Q5_K, Q6_K
 Array = npt.NDArray[Any]
 K_COLUMNS = 256
 KINDS = {"Q2_K": Q2_K, "Q3_K": Q3_K, "Q4_K": Q4_K, "Q5_K": Q5_K, "Q6_K": Q6_K, "IQ4_XS": IQ4_XS}
-K_BYTES = {"Q2_K": 84, "Q3_K": 110, "Q4_K": 144, "Q5_K": 176, "Q6_K": 210, "IQ4_XS": 136}
-"""Bytes of a block in a file."""
+K_BYTES = {"Q2_K": 84, "Q3_K": 110, "Q4_K": 144, "Q5_K": 176, "Q6_K": 210, "IQ4_XS": 136}  # bytes of a block in a file
+# Of the codes of IQ4_XS and IQ4_NL: ggml's kvalues_iq4nl.
 WEIGHTS = (-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113)
-"""Of the codes of IQ4_XS and IQ4_NL: ggml's kvalues_iq4nl."""
-MIDDLE = {Q3_K: 4, Q6_K: 32}
-"""Code of a weight 0."""
-CODE_BYTES = {Q2_K: 128, Q3_K: 192, Q4_K: 256, Q5_K: 320, Q6_K: 384, IQ4_XS: 256}
-"""Bytes of the codes of 32 columns in a panel."""
-SCALE_BYTES = {Q2_K: 320, Q3_K: 288, Q4_K: 256, Q5_K: 256, Q6_K: 288, IQ4_XS: 160}
-"""Bytes of the scales of a block in a panel."""
+MIDDLE = {Q3_K: 4, Q6_K: 32}  # code of a weight 0
+CODE_BYTES = {Q2_K: 128, Q3_K: 192, Q4_K: 256, Q5_K: 320, Q6_K: 384, IQ4_XS: 256}  # bytes of the codes of 32 columns in a panel
+SCALE_BYTES = {Q2_K: 320, Q3_K: 288, Q4_K: 256, Q5_K: 256, Q6_K: 288, IQ4_XS: 160}  # bytes of the scales of a block in a panel
 
 
 @dataclass(frozen=True)
 class KParts:
     """A matrix [N, K] in parts."""
 
-    codes: Array
-    """uint8 [N, K]."""
-    unit: Array
-    """d, float16 [N, K/256]."""
-    scale: Array
-    """int16 [N, K/16] or [N, K/32]."""
-    least_unit: Array | None = None
-    """e, float16 [N, K/256]."""
-    least: Array | None = None
-    """Minima, int16, as many as scales."""
+    codes: Array  # uint8 [N, K]
+    unit: Array  # d, float16 [N, K/256]
+    scale: Array  # int16 [N, K/16] or [N, K/32]
+    least_unit: Array | None = None  # e, float16 [N, K/256]
+    least: Array | None = None  # minima, int16, as many as scales
 
     def values(self, kind: int) -> npt.NDArray[np.float32]:
         """Return the weights, float32 [N, K]."""
@@ -227,8 +218,7 @@ COLUMNS_32 = 32
 class Block:
     """The contents of a block beside its scale."""
 
-    bits: int
-    """Of a code: 4, 5 or 8."""
+    bits: int  # of a code: 4, 5 or 8
     minimum: bool = False
 
     @property
@@ -305,10 +295,8 @@ def split_3(words: Array) -> Array:
 
 
 COLUMNS_16, UNIT_BYTES = 16, 4
-BYTES_16 = {"Q4_16": 20, "Q3_16": 16}
-"""Bytes of a block, by kind."""
-STEP = 16
-"""Factor of a minimum."""
+BYTES_16 = {"Q4_16": 20, "Q3_16": 16}  # bytes of a block, by kind
+STEP = 16  # factor of a minimum
 
 
 def join_16(kind: str, unit: Array, scale: Array, minimum: Array, codes: Array) -> Array:

@@ -34,10 +34,9 @@ from ingle.kernels.layout import LINEARS
 _MAGIC = b"ingle-kernel-1\n"
 _Arguments = TypeVarTuple("_Arguments")
 _Result = TypeVar("_Result")
+# A mapped file that can't be written to, in `/proc/self/smaps`, and how much of it is not the file's.
 _ENTRY = re.compile(r"^(?P<place>[0-9a-f]+-[0-9a-f]+) r-\S+ \S+ \S+ \S+ +(?P<file>/.*)$(?:\n[A-Z].*)*?\nAnonymous: +(?P<own>\d+) kB", re.M)
-"""A mapped file that can't be written to, in `/proc/self/smaps`, and how much of it is not the file's."""
-_LLVM = Lock()
-"""LLVM has one context for all threads."""
+_LLVM = Lock()  # LLVM has one context for all threads
 
 
 @dataclass(frozen=True)
@@ -50,12 +49,10 @@ class KernelEntry:
 
 
 _ATTENTIONS = ("attention_f16", "attention_f32", "attention_int8")
-ADAPTER_KERNELS = frozenset({"adapter_in", "adapter_out"})
-"""Reached only in steps with an adapter."""
-MEMORY_KERNELS = frozenset({"memory_features", "memory_walk", "memory_blend"})
-"""Reached only in layers with recurrent memories."""
+ADAPTER_KERNELS = frozenset({"adapter_in", "adapter_out"})  # reached only in steps with an adapter
+MEMORY_KERNELS = frozenset({"memory_features", "memory_walk", "memory_blend"})  # reached only in layers with recurrent memories
+# Reached only in layers with another mixer than attention, or with experts.
 SUBLAYER_KERNELS = frozenset({"short_convolution", "gated_delta", "mixture"})
-"""Reached only in layers with another mixer than attention, or with experts."""
 ENTRIES = {
     **{name: KernelEntry("ingle.kernels.linear", 7) for name in LINEARS},
     **{name: KernelEntry("ingle.kernels.attention", 5) for name in _ATTENTIONS},

@@ -72,10 +72,8 @@ from ingle.kernels.tiles import (
     zeros_i,
 )
 
-FLOATS, INTEGER_LINEARS = tile_rows()
-"""Most rows of x in one tile."""
-ONTO = dot_instruction() != "maddubs"
-"""Whether codes can be added to existing sums."""
+FLOATS, INTEGER_LINEARS = tile_rows()  # most rows of x in one tile
+ONTO = dot_instruction() != "maddubs"  # whether codes can be added to existing sums
 
 
 @njit(inline="always")
@@ -372,6 +370,7 @@ def _quarter_of_six(pair, upper, first, second):
     return dot
 
 
+# By kind, what multiplies the first and the last 16 of 32 columns: pieces so small that 16-bit sums hold them (`dot_codes`).
 _HALVES = {
     formats.Q2_K: ((_dot_half_of_two,), (_dot_later_half_of_two,)),
     formats.Q3_K: ((dot_half_of_three,), (dot_later_half_of_three,)),
@@ -382,7 +381,6 @@ _HALVES = {
         (_quarter_of_six(2, 1, 4, 2), _quarter_of_six(3, 1, 0, -2)),
     ),
 }
-"""By kind, what multiplies the first and the last 16 of 32 columns: pieces so small that 16-bit sums hold them (`dot_codes`)."""
 
 
 def _onto(rows, pieces):

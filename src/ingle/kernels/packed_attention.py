@@ -24,15 +24,13 @@ from ingle.kernels.rows import exp
 from ingle.kernels.simd import f32_at, get, load_f32, scale, set_f32, splat, store_f32
 from ingle.kernels.tiles import load_tile, outer, store_tile, zeros_f
 
-RUN = 512
-"""Most tokens of a run."""
-LINE = 4 * (RUN + 16)
-"""Bytes from one row of scores to the next: no power of two, for those share few places of a cache."""
+RUN = 512  # most tokens of a run
+LINE = 4 * (RUN + 16)  # bytes from one row of scores to the next: no power of two, for those share few places of a cache
+# Fields of a call's record: sizes, and addresses.
 FIELDS = (
     "WIDTH", "REPEATS", "QUERIES", "TOKENS", "TRANSPOSED_LINE", "BLOCKS", "RUNS", "Q", "K", "V", "K_TRANSPOSED", "V_TRANSPOSED", "OUT",
     "SUMS", "INNER", "TO_OUT", "TO_Q",
 )  # fmt: skip
-"""Fields of a call's record: sizes, and addresses."""
 (
     WIDTH, REPEATS, QUERIES, TOKENS, TRANSPOSED_LINE, BLOCKS, RUNS, Q, K, V, K_TRANSPOSED, V_TRANSPOSED, OUT, SUMS, INNER, TO_OUT, TO_Q,
 ) = range(len(FIELDS))  # fmt: skip
@@ -176,21 +174,18 @@ def packed_backward(call, tasks, count, scratch, to_k, to_v):
 
 
 Integers = npt.NDArray[np.int64]
+# Least queries at a time, of a document that has as many: larger blocks waste more on the upper triangle, smaller ones read keys more
+# often.
 BLOCK = 32
-"""Least queries at a time, of a document that has as many: larger blocks waste more on the upper triangle, smaller ones read keys more
-often."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class AttentionBlock:
     """Queries that are computed together."""
 
-    queries: slice
-    """Places of these queries among all N."""
-    keys: tuple[slice, ...]
-    """Tokens of the row that any of these queries sees, ascending."""
-    hidden: npt.NDArray[np.bool_] | None
-    """[queries, last columns]: which of the last keys each query must not see; None = it sees all."""
+    queries: slice  # places of these queries among all N
+    keys: tuple[slice, ...]  # tokens of the row that any of these queries sees, ascending
+    hidden: npt.NDArray[np.bool_] | None  # [queries, last columns]: which of the last keys each query must not see; None = it sees all
 
 
 class AttentionPlan:

@@ -46,15 +46,15 @@ from ingle.kernels.simd import (
 
 
 CHUNK, BLOCK = 64, 16
+# Bytes from one row of a matrix of CHUNK columns to the next: no power of two, for those share few places of a cache.
 LINE = 4 * (CHUNK + 16)
-"""Bytes from one row of a matrix of CHUNK columns to the next: no power of two, for those share few places of a cache."""
+# Fields of a call's record: sizes, and addresses. Behind them come the beginnings of ROOMS in a thread's scratch, in bytes.
 FIELDS = (
     "DIM", "GROUPS", "REPEATS", "TOKENS", "CHUNKS", "WINDOW", "ELEMENT", "DOCUMENTS", "RAW_Q", "RAW_K", "RAW_V", "SEEN", "MAP_Q", "MAP_K",
     "MAP_Q_T", "MAP_K_T", "GATE", "GATE_BIAS", "AGE", "HELD", "DECAY", "WRITE", "GIVEN", "Q", "K", "V", "SCALE_Q", "SCALE_K", "SHARE", "Y",
     "STATES", "SOLVED", "TO_GIVEN", "TO_RAW_Q", "TO_RAW_K", "TO_RAW_V", "TO_SEEN", "TO_MAP_Q", "TO_MAP_K", "TO_GATE", "TO_GATE_BIAS",
     "TO_AGE", "TO_DECAY", "TO_WRITE",
 )  # fmt: skip
-"""Fields of a call's record: sizes, and addresses. Behind them come the beginnings of ROOMS in a thread's scratch, in bytes."""
 (
     DIM, GROUPS, REPEATS, TOKENS, CHUNKS, WINDOW, ELEMENT, DOCUMENTS, RAW_Q, RAW_K, RAW_V, SEEN, MAP_Q, MAP_K, MAP_Q_T, MAP_K_T, GATE,
     GATE_BIAS, AGE, HELD, DECAY, WRITE, GIVEN, Q, K, V, SCALE_Q, SCALE_K, SHARE, Y, STATES, SOLVED, TO_GIVEN, TO_RAW_Q, TO_RAW_K, TO_RAW_V,

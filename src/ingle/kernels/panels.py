@@ -411,14 +411,11 @@ def _three_bits(codes: Array) -> Array:
 # Matrices as a GGUF file stores them, in the kernels' panels without loss, and back bit for bit.
 
 
+# GGUF's kinds of blocks that kernels multiply as they are, and the kernels' kinds for them.
 PANELS = {"Q4_0": INT4, "Q4_1": INT4, "Q5_0": INT5, "Q5_1": INT5, "Q8_0": INT8_GROUP, "IQ4_NL": IQ4_NL, **formats.KINDS}
-"""GGUF's kinds of blocks that kernels multiply as they are, and the kernels' kinds for them."""
-LOSSLESS = frozenset({*PANELS, *formats.BYTES_16})
-"""These and our own."""
-_MINIMA = {"Q4_0": -8, "Q5_0": -16}
-"""Kinds whose minimum is so many scales, and the kernel that takes them wants it written out."""
-_MOST = 65_504
-"""The largest float16."""
+LOSSLESS = frozenset({*PANELS, *formats.BYTES_16})  # these and our own
+_MINIMA = {"Q4_0": -8, "Q5_0": -16}  # kinds whose minimum is so many scales, and the kernel that takes them wants it written out
+_MOST = 65_504  # the largest float16
 
 
 def pack_stored(kind: str, raw: Array) -> PackedLinear:

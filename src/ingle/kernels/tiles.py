@@ -346,7 +346,7 @@ def _dot_portable(b, accumulator, weights, x):
     return accumulator
 
 
+# By instruction, for bytes of any size; `maddubs` itself holds codes below 16 only.
 _DOTS = {
     "vnni512": _dot_vnni512, "vnni256": _dot_vnni256, "usdot": _dot_usdot, "maddubs": _dot_portable, "portable": _dot_portable,
 }  # fmt: skip
-"""By instruction, for bytes of any size; `maddubs` itself holds codes below 16 only."""

@@ -18,10 +18,8 @@ from ingle.kernels import panels
 from ingle.kernels.jit import kernel, needed
 
 Array = npt.NDArray[Any]
-Read = Callable[[str], npt.NDArray[np.float32]]
-"""Gives a weight by its name."""
-TowerFormat = Literal["fp32", "bf16", "int8"]
-"""`int8`: one scale per 32 columns, as in GGUF's Q8_0; input is rounded, too."""
+Read = Callable[[str], npt.NDArray[np.float32]]  # gives a weight by its name
+TowerFormat = Literal["fp32", "bf16", "int8"]  # `int8`: one scale per 32 columns, as in GGUF's Q8_0; input is rounded, too
 LINEARS = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.out_proj", "mlp.fc1", "mlp.fc2")
 _PACKERS = {"fp32": panels.pack_fp32, "bf16": lambda matrix: panels.pack_bf16(panels.to_bf16(matrix)), "int8": panels.pack_int8_grouped}
 _LINEARS = {"fp32": "linear_fp32", "bf16": "linear_bf16", "int8": "linear_int8"}
@@ -35,13 +33,11 @@ class EncoderShape:
     """The sizes of an encoder."""
 
     hidden: int
-    middle: int
-    """Columns inside the MLP."""
+    middle: int  # columns inside the MLP
     layers: int
     heads: int
     eps: float
-    norm_behind: bool = False
-    """Whether norms stand behind attention and MLP, as in BERT, not before them."""
+    norm_behind: bool = False  # whether norms stand behind attention and MLP, as in BERT, not before them
 
     def __post_init__(self) -> None:
         for name in ("hidden", "middle", "layers", "heads"):

@@ -8,8 +8,8 @@ from numba import njit
 
 from ingle.kernels.simd import fma, get, load, load_f32, splat, store, store_f32
 
+# Fields of a call's record: addresses, bytes, counts. COS 0: nothing is turned.
 FIELDS = ("OUTSIDE", "STEP", "ELEMENT", "ROWS", "GROUPS", "REPEATS", "DIM", "COS", "SIN", "INSIDE", "PARTS", "PART_STEP")
-"""Fields of a call's record: addresses, bytes, counts. COS 0: nothing is turned."""
 OUTSIDE, STEP, ELEMENT, ROWS, GROUPS, REPEATS, DIM, COS, SIN, INSIDE, PARTS, PART_STEP = range(len(FIELDS))
 
 

@@ -40,10 +40,8 @@ from ingle.model.tokenizer import Tokenizer
 # before, which are read again and not counted again. So every token counts once, and every byte once.
 
 
-WINDOW_TOKENS = 2048
-"""Most tokens that are read together, with the beginning token."""
-CARRY = 0.5
-"""Share of a window that the next one reads again."""
+WINDOW_TOKENS = 2048  # most tokens that are read together, with the beginning token
+CARRY = 0.5  # share of a window that the next one reads again
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,10 +50,9 @@ class TextBits:
 
     bits: float
     nbytes: int
-    tokens: int
-    """Tokens whose bits were counted."""
+    tokens: int  # tokens whose bits were counted
+    # Whether these tokens spell these bytes. A vocabulary that changes texts (unknown characters, normalisation) doesn't describe them.
     exact: bool
-    """Whether these tokens spell these bytes. A vocabulary that changes texts (unknown characters, normalisation) doesn't describe them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,15 +203,11 @@ class Forgetting:
 
     before: float
     after: float
-    change: Difference
-    """In bits per byte; above 0 = the model has forgotten."""
-    relative: Difference
-    """Change in percent of the value before."""
-    worse: int
-    """Documents that cost more bits than before."""
+    change: Difference  # in bits per byte; above 0 = the model has forgotten
+    relative: Difference  # change in percent of the value before
+    worse: int  # documents that cost more bits than before
     n: int
-    sign_p: float
-    """p of the sign test: whether as many documents got better as worse."""
+    sign_p: float  # p of the sign test: whether as many documents got better as worse
 
     def reports(self, model_digest: str, data_digest: str, seed: int) -> tuple[Report, ...]:
         """Report the change, absolute and relative, for the model after it."""
@@ -258,12 +251,9 @@ class Setting:
 
     suite: Suite
     subject: Subject
-    items: Sequence[Any]
-    """Items to measure on."""
-    shots: Sequence[Any] = ()
-    """Examples at the start of every prompt."""
-    training: Sequence[Any] = ()
-    """Training items, which simple rules may look at."""
+    items: Sequence[Any]  # items to measure on
+    shots: Sequence[Any] = ()  # examples at the start of every prompt
+    training: Sequence[Any] = ()  # training items, which simple rules may look at
     style: Style = "texts"
     seed: int = 0
 
@@ -272,10 +262,8 @@ class Setting:
 class Figures:
     """Result of a measurement: reports, details of items, notes."""
 
-    reports: tuple[Report, ...]
-    """Reports, the main one first."""
-    details: tuple[Row, ...]
-    """For each item, the values that pair it with the same item of another model."""
+    reports: tuple[Report, ...]  # reports, the main one first
+    details: tuple[Row, ...]  # for each item, the values that pair it with the same item of another model
     notes: tuple[str, ...] = field(default=())
 
 
@@ -308,7 +296,6 @@ class Reporter:
         return self.ratio(name, unit, with_ones(values), of_model)
 
     def share(self, name: str, right: Sequence[bool], of_model: bool = True) -> Report:
-        """Report the share that is right."""
         return self.report(name, sum(right) / self.n, "share", wilson(sum(right), self.n), of_model)
 
     def difference(self, name: str, unit: str, difference: Difference) -> Report:
@@ -339,8 +326,7 @@ def with_ones(values: Floats) -> Floats:
 # here every item counts alike.
 
 
-SURE = 0.05
-"""A group differs from 0.5 if its p, corrected for the number of groups (Holm 1979), is below this."""
+SURE = 0.05  # a group differs from 0.5 if its p, corrected for the number of groups (Holm 1979), is below this
 
 
 def plan_pairs(setting: Setting) -> list[ItemPlan]:
@@ -436,8 +422,7 @@ def distribution(nats: Sequence[float]) -> Floats:
 # mean answers, stands beside that of groups drawn at random among the same names; only what is above that follows people's origins.
 
 
-_SHUFFLES = 200
-"""Random groupings of a question's names."""
+_SHUFFLES = 200  # random groupings of a question's names
 
 
 def report_names(setting: Setting, rows: Sequence[Row], data_digest: str) -> Figures:

@@ -18,8 +18,7 @@ from ingle.core.digest import digest_json
 from ingle.core.report import NO_INTERVAL, Report
 
 Floats = npt.NDArray[np.float64]
-Statistic = Callable[[Floats], Floats]
-"""Computes a figure [...] from sums [..., columns]."""
+Statistic = Callable[[Floats], Floats]  # computes a figure [...] from sums [..., columns]
 Method = Literal["percentile", "bca"]
 LEVEL = 0.95
 DRAWS = 10_000
@@ -32,19 +31,16 @@ class Interval:
 
     low: float
     high: float
-    method: str
-    """Name of the method, for `Report.interval`."""
+    method: str  # name of the method, for `Report.interval`
 
 
 @dataclass(frozen=True, slots=True)
 class Difference:
     """Change of a figure from one model to another, on the same items."""
 
-    value: float
-    """After minus before."""
+    value: float  # after minus before
     interval: Interval
-    p: float
-    """Two-sided p by the bootstrap: twice the share of resamples with the other sign."""
+    p: float  # two-sided p by the bootstrap: twice the share of resamples with the other sign
 
 
 def ratio(sums: Floats) -> Floats:
@@ -211,15 +207,11 @@ _WORD = re.compile(r"\w+")
 class Contamination:
     """Share of the held-out texts that stand in the training texts."""
 
-    n: int
-    """Number of held-out texts."""
-    exact: tuple[str, ...]
-    """Names of held-out texts that stand there whole, word for word."""
-    overlapping: tuple[str, ...]
-    """Names of held-out texts that share a stretch of words, the exact ones included."""
+    n: int  # number of held-out texts
+    exact: tuple[str, ...]  # names of held-out texts that stand there whole, word for word
+    overlapping: tuple[str, ...]  # names of held-out texts that share a stretch of words, the exact ones included
     words: int
-    data_digest: str
-    """Digest of the names and words of the held-out texts."""
+    data_digest: str  # digest of the names and words of the held-out texts
 
     def report(self) -> Report:
         """Report the share of texts that overlap; it is of no model."""

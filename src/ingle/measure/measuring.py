@@ -26,8 +26,7 @@ from ingle.measure.suites import Suite, find_suite
 # Kinds of suites: how each is planned for a model, and the figures from its rows.
 
 
-UNITS = {**dict.fromkeys(figures.ROUGE, "F1"), "chrf": "chrF2", "exact_match": "share"}
-"""Units of the metrics of written answers."""
+UNITS = {**dict.fromkeys(figures.ROUGE, "F1"), "chrf": "chrF2", "exact_match": "share"}  # units of the metrics of written answers
 
 
 def plan_bits(setting: Setting) -> list[ItemPlan]:
@@ -172,6 +171,7 @@ def report_recall(setting: Setting, rows: Sequence[Row], data_digest: str) -> Fi
     return Figures(tuple(reports), tuple(details))
 
 
+# For each kind: the function that plans it, and the one that reports its rows.
 KINDS: dict[str, tuple[Callable[[Setting], list[ItemPlan]], Callable[[Setting, Sequence[Row], str], Figures]]] = {
     "bits": (plan_bits, report_bits),
     "choice": (plan_choice, report_choice),
@@ -180,21 +180,16 @@ KINDS: dict[str, tuple[Callable[[Setting], list[ItemPlan]], Callable[[Setting, S
     "pairs": (plan_pairs, report_pairs),
     "names": (plan_pairs, report_names),
 }
-"""For each kind: the function that plans it, and the one that reports its rows."""
 
 
 @dataclass(frozen=True, slots=True)
 class Options:
     """Options of a measurement."""
 
-    items: int | None = None
-    """Most items; None = the suite's number, 0 = all that are held out."""
-    shots: int = 0
-    """Examples in every prompt, from the training part."""
-    style: Style | None = None
-    """How answers are scored; None = the suite's style."""
-    seed: int = 0
-    """Seed of examples and resamples."""
+    items: int | None = None  # most items; None = the suite's number, 0 = all that are held out
+    shots: int = 0  # examples in every prompt, from the training part
+    style: Style | None = None  # how answers are scored; None = the suite's style
+    seed: int = 0  # seed of examples and resamples
 
     def __post_init__(self) -> None:
         for name, value in (("items", self.items), ("shots", self.shots), ("seed", self.seed)):
@@ -208,10 +203,8 @@ class SuiteResult:
 
     suite: str
     model: str
-    reports: tuple[Report, ...]
-    """Reports; the first stands for the suite."""
-    rows: tuple[Row, ...]
-    """Each item: `id`, `asked` (a digest of question and right answer), and its values."""
+    reports: tuple[Report, ...]  # reports; the first stands for the suite
+    rows: tuple[Row, ...]  # each item: `id`, `asked` (a digest of question and right answer), and its values
     notes: tuple[str, ...]
     options: Options
 

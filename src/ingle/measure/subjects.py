@@ -19,10 +19,9 @@ from ingle.measure.data_sets import Question
 from ingle.measure.intervals import Floats
 from ingle.model.tokenizer import Tokenizer
 
-Nats = npt.NDArray[np.float64]
-"""Natural log-probabilities, one per token."""
+Nats = npt.NDArray[np.float64]  # natural log-probabilities, one per token
+# Context tokens (at least one), and endings (of at least one token each) whose log-probabilities are asked for, token by token.
 Task = tuple[Sequence[int], Sequence[Sequence[int]]]
-"""Context tokens (at least one), and endings (of at least one token each) whose log-probabilities are asked for, token by token."""
 
 
 class Scorer(Protocol):
@@ -46,10 +45,8 @@ class Subject:
     """A model that can be measured."""
 
     name: str
-    digest: str
-    """Digest of the model as it answers: base, deltas and format."""
-    context_length: int
-    """Most tokens that it can read."""
+    digest: str  # digest of the model as it answers: base, deltas and format
+    context_length: int  # most tokens that it can read
     tokenizer: Tokenizer
     score: Scorer
     write: Writer
@@ -70,10 +67,8 @@ def begin_id(tokenizer: Tokenizer) -> int:
 # One file for each model and suite, one JSON object a line, only ever appended to. It may be deleted at any time.
 
 
-Row = dict[str, Any]
-"""Result of one item, as plain values."""
-VERSION = 1
-"""Changes when rows mean something else than before."""
+Row = dict[str, Any]  # result of one item, as plain values
+VERSION = 1  # changes when rows mean something else than before
 
 
 class Finished:
@@ -88,8 +83,7 @@ class Finished:
                 lines = self.path.read_bytes().split(b"\n")
         for line in lines:
             self._remember(line)
-        self._cut = bool(lines[-1])
-        """Whether the last line was cut off, by a kill or a full disk."""
+        self._cut = bool(lines[-1])  # whether the last line was cut off, by a kill or a full disk
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -135,16 +129,14 @@ class ItemPlan:
     """One item, made ready: the questions to the model, and what is noted of its answer. Either `tasks` or a `request`."""
 
     id: str
-    key: str
-    """Digest of all that the answer depends on, apart from the model."""
+    key: str  # digest of all that the answer depends on, apart from the model
+    # Question and right answer as plain values, for the data digest. Independent of the model's vocabulary.
     asked: Any
-    """Question and right answer as plain values, for the data digest. Independent of the model's vocabulary."""
     tasks: tuple[Task, ...] = ()
+    # Makes the row from the log-probabilities: for each task, for each ending, token by token.
     scored: Callable[[Sequence[Sequence[Nats]]], Row] | None = None
-    """Makes the row from the log-probabilities: for each task, for each ending, token by token."""
     request: Request | None = None
-    said: Callable[[str], Row] | None = None
-    """Makes the row from the answer to `request`; without it the row holds the answer's text."""
+    said: Callable[[str], Row] | None = None  # makes the row from the answer to `request`; without it the row holds the answer's text
 
 
 def gather(
@@ -202,18 +194,15 @@ class Prompt:
     """A question as the model reads it."""
 
     given: str
-    endings: tuple[str, ...]
-    """Texts that are scored, one for each answer."""
-    nbytes: tuple[int, ...]
-    """Divisor of each ending's score: bytes of its words without the space before them."""
+    endings: tuple[str, ...]  # texts that are scored, one for each answer
+    nbytes: tuple[int, ...]  # divisor of each ending's score: bytes of its words without the space before them
 
 
 @dataclass(frozen=True, slots=True)
 class Scores:
     """Scores of one question's answers."""
 
-    nats: tuple[float, ...]
-    """Log-probability of each ending."""
+    nats: tuple[float, ...]  # log-probability of each ending
     nbytes: tuple[int, ...]
     gold: int
 

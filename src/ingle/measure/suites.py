@@ -50,12 +50,9 @@ class Fact:
     """A sentence to plant."""
 
     kind: str
-    said: str
-    """The whole sentence."""
-    asked: str
-    """Its beginning, repeated at the end of the text."""
-    answer: str
-    """The words that must follow, without the space before them."""
+    said: str  # the whole sentence
+    asked: str  # its beginning, repeated at the end of the text
+    answer: str  # the words that must follow, without the space before them
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,12 +62,9 @@ class Planted:
     id: str
     group: str
     fact: Fact
-    depth: float
-    """Place of the fact: 0 = at the beginning, 1 = right before the question."""
-    texts: tuple[str, ...]
-    """Texts around the fact, used as far as they are needed."""
-    length: int
-    """Tokens of the whole, the question included."""
+    depth: float  # place of the fact: 0 = at the beginning, 1 = right before the question
+    texts: tuple[str, ...]  # texts around the fact, used as far as they are needed
+    length: int  # tokens of the whole, the question included
 
 
 def make_fact(kind: str, draw: random.Random) -> Fact:
@@ -148,21 +142,14 @@ class Suite:
     title: str
     kind: Literal["bits", "choice", "write", "recall", "pairs", "names"]
     read: Reader
-    main: str
-    """Name of the figure that stands for the suite."""
-    held_out: float
-    """Share of the documents to measure on; the rest is for training and examples."""
-    items: int
-    """Number of items that are measured if nobody says otherwise."""
-    stem: str = "{ask}"
-    """Frame of a question, where answers are scored in their own words."""
+    main: str  # name of the figure that stands for the suite
+    held_out: float  # share of the documents to measure on; the rest is for training and examples
+    items: int  # number of items that are measured if nobody says otherwise
+    stem: str = "{ask}"  # frame of a question, where answers are scored in their own words
     style: Style = "texts"
-    baseline: Literal["", "chance", "majority", "lead-1", "copy"] = ""
-    """A simple rule to compare the model with."""
-    metrics: tuple[str, ...] = ()
-    """Metrics of written answers; the first is the main one."""
-    max_tokens: int = 0
-    """Most tokens of a written answer."""
+    baseline: Literal["", "chance", "majority", "lead-1", "copy"] = ""  # a simple rule to compare the model with
+    metrics: tuple[str, ...] = ()  # metrics of written answers; the first is the main one
+    max_tokens: int = 0  # most tokens of a written answer
 
     @property
     def higher_is_better(self) -> bool | None:
@@ -185,6 +172,7 @@ XSUM_HELD_OUT = 0.25
 _ROUGE = ("rougeL", "rouge1", "rouge2")
 _CHRF = ("chrf", "exact_match")
 _REVIEW = "Review: {ask}\nSentiment:"
+# All suites by name.
 SUITES = {
     suite.name: suite
     for suite in (
@@ -245,7 +233,6 @@ SUITES = {
         ),
     )
 }  # fmt: skip
-"""All suites by name."""
 
 
 def find_suite(name: str) -> Suite:

@@ -16,19 +16,16 @@ from ingle.core.errors import RequestError
 from ingle.core.media import Picture, Sound
 from ingle.media.sound import piece_of
 
-PLACES = 2
-"""Processes at once: beside one that is kept busy, others' files are decoded in the other."""
+PLACES = 2  # processes at once: beside one that is kept busy, others' files are decoded in the other
+# Longest time for a file or a piece, and without a question; the limit of processor time comes sooner, unless the machine is busy.
 _ANSWER_S, _IDLE_S = 60.0, 20.0
-"""Longest time for a file or a piece, and without a question; the limit of processor time comes sooner, unless the machine is busy."""
 
 
 class Audible(Protocol):
     """Sound that can be read piece by piece."""
 
     @property
-    def digest(self) -> str:
-        """Digest of all of it."""
-        ...
+    def digest(self) -> str: ...
 
     def piece(self, start: int, count: int, rate: int, stop: StopFlag | None = None) -> npt.NDArray[np.float32]:
         """Return `count` samples from number `start` on, at `rate`; fewer at the end. Raises RequestError for a damaged file."""

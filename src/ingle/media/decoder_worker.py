@@ -10,13 +10,12 @@ from ingle.core.process import memory_bytes
 from ingle.media.picture import read_picture
 from ingle.media.sound import Recording
 
+# Address space: the largest picture that may be sent takes two thirds of the first number. Where there is little memory, a share of it.
 _MOST_BYTES, _LEAST_BYTES, _SHARE = 512 << 20, 128 << 20, 6
-"""Address space: the largest picture that may be sent takes two thirds of the first number. Where there is little memory, a share of it."""
-_CPU_S = 12
-"""Processor time for one file or piece: the largest pictures take two seconds."""
+_CPU_S = 12  # processor time for one file or piece: the largest pictures take two seconds
 _NICE = 10
+# Recordings that are open, the last one last: the next piece then needs no search in the file.
 _OPEN: "OrderedDict[str, Recording]" = OrderedDict()
-"""Recordings that are open, the last one last: the next piece then needs no search in the file."""
 _MOST_OPEN = 2
 
 

@@ -23,14 +23,10 @@ from ingle.core.process import usable_cores
 from ingle.kernels import conv_layout as at
 from ingle.kernels.jit import kernel
 
-GRID = 8
-"""Codes of a side."""
-CODES = 512
-"""Codes of the codebook."""
-WORDS = GRID * GRID
-"""Codes of a picture."""
-STYLES = ("twemoji", "noto", "fluent")
-"""Artists whose manner a painter may have learnt."""
+GRID = 8  # codes of a side
+CODES = 512  # codes of the codebook
+WORDS = GRID * GRID  # codes of a picture
+STYLES = ("twemoji", "noto", "fluent")  # artists whose manner a painter may have learnt
 PALETTE, CODEBOOK, DECODER = "painter.palette", "painter.codebook", "painter.decoder."
 _GROUPS, _EPSILON = 8, 1e-5
 
@@ -50,10 +46,9 @@ _IDIOMS = re.compile(
     r"blood|breath|on|from|up|near|out|in|to|upon|together)\b",
     re.IGNORECASE,
 )
+# Words of the names of things that are no things.
 _SAYS_LITTLE = frozenset({"of", "ear", "hot", "white", "brown", "wilted", "leafy", "root"})
-"""Words of the names of things that are no things."""
-MOST_LETTERS = 200
-"""Most characters of what is to be painted."""
+MOST_LETTERS = 200  # most characters of what is to be painted
 
 
 def asks_to_paint(text: str) -> bool:
@@ -97,12 +92,9 @@ def prompt_of(what: str, style: str = "") -> str:
 class Hand:
     """The decoder of emblems, with the palette that its codes are written in."""
 
-    palette: tuple[int, ...]
-    """The token of each code."""
-    codebook: Floats
-    """[512, width]."""
-    layers: Mapping[str, Floats]
-    """The decoder's tensors, without their prefix."""
+    palette: tuple[int, ...]  # the token of each code
+    codebook: Floats  # [512, width]
+    layers: Mapping[str, Floats]  # the decoder's tensors, without their prefix
 
     def paint(self, tokens: Sequence[int]) -> Picture:
         """Return the picture that 64 words of the palette stand for. Raises DeltaError for other tokens, or another number of them."""
@@ -197,25 +189,19 @@ def _shapes() -> dict[str, tuple[int, ...]]:
 
 
 Array = npt.NDArray[Any]
-MOST_THREADS = 8
-"""More threads wait for each other longer than they work."""
+MOST_THREADS = 8  # more threads wait for each other longer than they work
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Convolution:
     """One convolution, with a border of zeros as TensorFlow's SAME has it: its larger half lies behind."""
 
-    weight: Floats
-    """Dense [channels out, channels in, size, size], depthwise [channels, 1, size, size]."""
-    bias: Floats
-    """[channels out]."""
-    step: int = 1
-    """Pixels from one place of the filter to the next."""
-    clipped: bool = True
-    """Whether outputs are kept between 0 and 6 (ReLU6)."""
+    weight: Floats  # dense [channels out, channels in, size, size], depthwise [channels, 1, size, size]
+    bias: Floats  # [channels out]
+    step: int = 1  # pixels from one place of the filter to the next
+    clipped: bool = True  # whether outputs are kept between 0 and 6 (ReLU6)
     depthwise: bool = False
-    skip: int = 0
-    """How many convolutions ago the picture was read that is added to the sum; 0 = none is."""
+    skip: int = 0  # how many convolutions ago the picture was read that is added to the sum; 0 = none is
 
 
 def border(pixels: int, size: int, step: int) -> int:

@@ -26,8 +26,7 @@ from ingle.core.errors import CheckpointError
 
 
 Array = npt.NDArray[np.float32]
-_CONTROLS = 4
-"""Ids of both alphabets that are no characters: padding, begin, end, unknown."""
+_CONTROLS = 4  # ids of both alphabets that are no characters: padding, begin, end, unknown
 _UNKNOWN = 3
 
 
@@ -112,12 +111,10 @@ _erf = np.vectorize(math.erf, otypes=[np.float32])
 
 
 VOWELS = frozenset("AIOQWYaiuæɑɒɔəɛɜɪʊʌᵻɐ")
-MARKS = ';:,.!?…—"()'
-"""Punctuation that a voice makes a pause or a tone of."""
+MARKS = ';:,.!?…—"()'  # punctuation that a voice makes a pause or a tone of
 _TOKEN = re.compile(r"(?:[A-Za-z]\.){2,}|[^\W\d_]+(?:['’.\-][^\W\d_]+)*['’]?|[" + re.escape(MARKS) + "]")
 _PLURAL_LETTERS = re.compile("[A-Z]{2,5}s")
-_TAP = frozenset("AIOWYiuæɑəɛɪɹʊʌ")
-"""Sounds after which an American t before an ending becomes ɾ."""
+_TAP = frozenset("AIOWYiuæɑəɛɪɹʊʌ")  # sounds after which an American t before an ending becomes ɾ
 _VERB_WORDS = "to will would can could may might must shall should i you we they let's don't didn't doesn't can't won't"
 _NOUN_WORDS = "a an the my your his her its our their this that these those some no any every each of in on"
 _HAVE_WORDS = "have has had having been was were be is are"
@@ -126,21 +123,18 @@ a i am an and are as at be but by can did do for get go had has he her him his h
 out see she so the to too up use was way we who why yes you all any new one two six ten
 """
 _BEFORE_VERB, _BEFORE_NOUN, _AFTER_HAVE = (frozenset(words.split()) for words in (_VERB_WORDS, _NOUN_WORDS, _HAVE_WORDS))
-_SHORT_WORDS = frozenset(_SHORT.split())
-"""Words that stay words in capitals, where other short ones are spelled."""
+_SHORT_WORDS = frozenset(_SHORT.split())  # words that stay words in capitals, where other short ones are spelled
 
 
 @dataclass(frozen=True)
 class Phonemes:
     """The dictionaries and the net."""
 
+    # Checked by people. Where a word is spoken in several ways, these by word class.
     gold: Mapping[str, str | Mapping[str, str]]
-    """Checked by people. Where a word is spoken in several ways, these by word class."""
-    silver: Mapping[str, str]
-    """Made by rules."""
+    silver: Mapping[str, str]  # made by rules
     unknown: UnknownWords
-    _read: dict[str, str] = field(default_factory=dict)
-    """Words that the net has read."""
+    _read: dict[str, str] = field(default_factory=dict)  # words that the net has read
 
     def of(self, text: str) -> str:
         """Return the phonemes of a text; words are separated by spaces, punctuation follows its word."""
@@ -148,8 +142,7 @@ class Phonemes:
         words = [token for token in tokens if token not in MARKS]
         shouted = len(words) > 2 and all(word == word.upper() for word in words)
         said: list[str] = []
-        following: str | None = None
-        """The first sound of what follows; None = a pause."""
+        following: str | None = None  # the first sound of what follows; None = a pause
         for place in range(len(tokens) - 1, -1, -1):
             token = tokens[place]
             if token in MARKS:

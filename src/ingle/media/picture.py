@@ -23,23 +23,20 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 
-FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP")
-"""Pillow's decoders that are used; it has some forty more, of which each is a way in."""
+FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP")  # pillow's decoders that are used; it has some forty more, of which each is a way in
+# A telephone's camera takes 12 to 50 million. A decoder holds up to 6 bytes of each in a JPEG that comes in scans, 4 in most others, and 16
+# in a WebP.
 MOST_PIXELS = {"JPEG": 51_000_000, "WEBP": 16_000_000, "PNG": 40_000_000, "GIF": 40_000_000, "BMP": 40_000_000}
-"""A telephone's camera takes 12 to 50 million. A decoder holds up to 6 bytes of each in a JPEG that comes in scans, 4 in most others, and
-16 in a WebP."""
-KEPT_PIXELS = 12_600_000
-"""A picture with more of them is shrunk by 2, 4 or 8."""
+KEPT_PIXELS = 12_600_000  # a picture with more of them is shrunk by 2, 4 or 8
 _STRIP_ROWS = 256
 _ORIENTATION = 0x0112
+# EXIF's word for how the camera was held → Pillow's word for the turn that puts it right.
 _TURNS = {
     2: "FLIP_LEFT_RIGHT", 3: "ROTATE_180", 4: "FLIP_TOP_BOTTOM", 5: "TRANSPOSE", 6: "ROTATE_270", 7: "TRANSVERSE", 8: "ROTATE_90",
 }  # fmt: skip
-"""EXIF's word for how the camera was held → Pillow's word for the turn that puts it right."""
-MOST_SIDE = 16_384
-"""Pixels of the longer side."""
+MOST_SIDE = 16_384  # pixels of the longer side
+# Pillow's decoders raise any of these for a damaged file.
 _FAILURES = (OSError, ValueError, SyntaxError, EOFError, OverflowError, MemoryError, IndexError, TypeError, struct.error)
-"""Pillow's decoders raise any of these for a damaged file."""
 
 
 def read_picture(data: bytes, at: str = "picture") -> Picture:
@@ -141,8 +138,7 @@ def _damaged(at: str, error: Exception) -> RequestError:
 
 
 Floats = npt.NDArray[np.float32]
-POOLED = 5
-"""The whole, and its four quarters."""
+POOLED = 5  # the whole, and its four quarters
 
 
 def square(picture: Picture, side: int) -> npt.NDArray[np.uint8]:
@@ -173,28 +169,21 @@ def pooled(features: Floats) -> Floats:
 
 
 Array = npt.NDArray[Any]
+# Words of the prompt around tiles, before the whole picture, and for a picture in a chat template.
 AROUND, WHOLE, MARKER = "<fake_token_around_image>", "<global-img>", "<image>"
-"""Words of the prompt around tiles, before the whole picture, and for a picture in a chat template."""
-MOST_PX = 4096
-"""transformers resizes no picture to more, whatever a model asks for."""
-_MOST_TILES = 10
-"""On a side: the models have words for six."""
+MOST_PX = 4096  # transformers resizes no picture to more, whatever a model asks for
+_MOST_TILES = 10  # on a side: the models have words for six
 
 
 @dataclass(frozen=True)
 class TileSettings:
     """A model's way of cutting pictures: its `preprocessor_config.json`."""
 
-    longest_px: int
-    """Pixels to which the longer side is resized first."""
-    tile_px: int
-    """Pixels on a side of a tile."""
-    splits: bool
-    """Whether there are tiles at all, beside the whole picture."""
-    filter: int
-    """Pillow's number of the way to resize; 1 is Lanczos."""
-    scale: float
-    """Factor of each byte, before `mean` is taken away and all is divided by `spread`."""
+    longest_px: int  # pixels to which the longer side is resized first
+    tile_px: int  # pixels on a side of a tile
+    splits: bool  # whether there are tiles at all, beside the whole picture
+    filter: int  # pillow's number of the way to resize; 1 is Lanczos
+    scale: float  # factor of each byte, before `mean` is taken away and all is divided by `spread`
     mean: tuple[float, float, float]
     spread: tuple[float, float, float]
 
@@ -214,11 +203,9 @@ class TileSettings:
 class Tiles:
     """A cut picture."""
 
-    rows: int
-    """Rows of tiles; 0 = there is only the whole picture."""
+    rows: int  # rows of tiles; 0 = there is only the whole picture
     columns: int
-    pixels: tuple[npt.NDArray[np.uint8], ...]
-    """Tiles line by line, and last the whole picture: uint8 [tile_px, tile_px, 3]."""
+    pixels: tuple[npt.NDArray[np.uint8], ...]  # tiles line by line, and last the whole picture: uint8 [tile_px, tile_px, 3]
 
 
 def cut(picture: Picture, settings: TileSettings) -> Tiles:
@@ -299,15 +286,13 @@ def _whole_tiles(height: int, width: int, tile: int) -> tuple[int, int]:
 # The colours of a picture, by name: what stands out from its ground.
 
 
-_GREYS = (("black", 0.22), ("grey", 0.8), ("white", 1.01))
-"""Names of pixels without much colour, by how light they are at the most."""
+_GREYS = (("black", 0.22), ("grey", 0.8), ("white", 1.01))  # names of pixels without much colour, by how light they are at the most
+# Names of hues, by their last degree.
 _HUES = (
     ("red", 14), ("orange", 40), ("yellow", 68), ("green", 165), ("turquoise", 195), ("blue", 255), ("purple", 295), ("pink", 342),
     ("red", 361),
 )  # fmt: skip
-"""Names of hues, by their last degree."""
-_LEAST, _MOST = 0.12, 3
-"""The smallest share of what is not ground that a colour must have, and how many are named."""
+_LEAST, _MOST = 0.12, 3  # the smallest share of what is not ground that a colour must have, and how many are named
 _SAMPLE = 64
 
 
@@ -348,8 +333,7 @@ def _named(pixels: npt.NDArray[np.float32]) -> npt.NDArray[np.str_]:
 # Emblems: pictures of 64×64 pixels on white, which a painter learns from and paints, and sheets of several.
 
 
-SIDE = 64
-"""Pixels of a side."""
+SIDE = 64  # pixels of a side
 
 Pixels = npt.NDArray[np.uint8]
 

@@ -14,8 +14,7 @@ from ingle.core.apart import StopFlag
 from ingle.core.media import Picture
 from ingle.core.message import Part, TextPart
 
-_LEAST_SURE = 60.0
-"""Per cent from which a word counts: below, Tesseract sees letters in leaves and hair."""
+_LEAST_SURE = 60.0  # per cent from which a word counts: below, Tesseract sees letters in leaves and hair
 _MOST_WORDS = 200
 _LONGEST_S = 20.0
 

@@ -21,8 +21,7 @@ _SCALES = ("", "thousand", "million", "billion", "trillion", "quadrillion")
 _ORDINALS = {
     "one": "first", "two": "second", "three": "third", "five": "fifth", "eight": "eighth", "nine": "ninth", "twelve": "twelfth",
 }  # fmt: skip
-MOST = 10 ** (3 * len(_SCALES)) - 1
-"""The largest number that has a name here."""
+MOST = 10 ** (3 * len(_SCALES)) - 1  # the largest number that has a name here
 
 
 def cardinal(number: int) -> str:
@@ -131,8 +130,7 @@ _UNITS = {
     "MB/s": "megabyte per second", "°C": "degree Celsius", "°F": "degree Fahrenheit", "°": "degree", "K": "kelvin", "%": "percent",
     "px": "pixel", "dB": "decibel", "kcal": "kilocalorie", "cal": "calorie", "ha": "hectare", "rpm": "revolution per minute",
 }  # fmt: skip
-_SAME_PLURAL = ("hertz", "percent", "yen", "kelvin")
-"""Endings of units that have no plural."""
+_SAME_PLURAL = ("hertz", "percent", "yen", "kelvin")  # endings of units that have no plural
 _ODD_PLURAL = {"foot": "feet", "inch": "inches", "penny": "pence"}
 _UNIT = "|".join(sorted(map(re.escape, _UNITS), key=len, reverse=True))
 _ABBREVIATIONS = {
@@ -143,8 +141,7 @@ _ABBREVIATIONS = {
     "a.m.": "a m", "p.m.": "p m", "w/o": "without", "w/": "with", "Sgt.": "Sergeant", "Lt.": "Lieutenant", "Capt.": "Captain",
     "Gen.": "General", "Mt.": "Mount", "Ave.": "Avenue", "Blvd.": "Boulevard", "Rd.": "Road",
 }  # fmt: skip
-_NEED_NUMBER = ("No.", "no.", "p.", "pp.")
-"""Abbreviations that are words unless a number follows."""
+_NEED_NUMBER = ("No.", "no.", "p.", "pp.")  # abbreviations that are words unless a number follows
 ABBREVIATIONS = frozenset(_ABBREVIATIONS)
 _SIGNS = {
     "&": " and ", "+": " plus ", "=": " equals ", "×": " times ", "÷": " divided by ", "≈": " about ", "~": " about ", "≤": " at most ",

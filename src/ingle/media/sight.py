@@ -39,11 +39,11 @@ from ingle.media.picture import MARKER, POOLED, TileSettings, colours, cut, norm
 Array = npt.NDArray[Any]
 Floats = npt.NDArray[np.float32]
 EYE = "efficientnet-lite0"
+# How many names, and at the most how many other words, stand in a picture's line. With three names the model often answers with all three:
+# it names 34 % of drawings right instead of 48 % (docs/media-sight.md).
 NAMES, TAGS = 1, 6
-"""How many names, and at the most how many other words, stand in a picture's line. With three names the model often answers with all
-three: it names 34 % of drawings right instead of 48 % (docs/media-sight.md)."""
+# Names that vote for words, how much more the nearer ones count, and the share of votes that a word needs.
 _NEAR, _SHARPNESS, _LEAST = 24, 25.0, 0.3
-"""Names that vote for words, how much more the nearer ones count, and the share of votes that a word needs."""
 
 
 class Heads:
@@ -214,8 +214,7 @@ def neighbours_joined(features: Array, factor: int) -> Array:
 # The sight of models of Idefics3's kind: tiles, an eye, neighbours joined, one linear. Its weights are opened by the first picture.
 
 
-_VERSION = 1
-"""Changes whenever a picture's vectors change."""
+_VERSION = 1  # changes whenever a picture's vectors change
 
 
 @dataclass(frozen=True, eq=False)
@@ -223,8 +222,7 @@ class Gaze:
     """An opened eye and what connects it to the language model."""
 
     eye: Siglip
-    joined: int
-    """Neighbours that are joined, on a side."""
+    joined: int  # neighbours that are joined, on a side
     connection: PackedProduct
 
     def __call__(self, pixels: npt.NDArray[np.float32], threads: int) -> npt.NDArray[np.float32]:
@@ -236,8 +234,8 @@ class TiledSight:
     """Implements `core.media.Sight`. Thread-safe."""
 
     marker = MARKER
+    # Strict, because these models come without pictures on which it could be measured: a memory that is not placed does no harm.
     likeness = 0.95
-    """Strict, because these models come without pictures on which it could be measured: a memory that is not placed does no harm."""
 
     def __init__(
         self, weights: str, settings: TileSettings, controls: frozenset[str], open_: Callable[[], Gaze], threads: Callable[[], int]

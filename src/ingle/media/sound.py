@@ -26,15 +26,13 @@ MAX_CHANNELS = 8
 MIN_RATE, MAX_RATE = 4_000, 192_000
 _KINDS = "WAV, FLAC, Ogg (Vorbis or Opus) or MP3"
 _BLOCK = 1 << 18
+# Samples that are read and dropped: a frame of an MP3 takes bits from those before it, and the library searches anew for each read.
 _RUN_UP = 1 << 14
-"""Samples that are read and dropped: a frame of an MP3 takes bits from those before it, and the library searches anew for each read."""
-_UNKNOWN_SIZE = (0, 0xFFFFFFFF, 0x7FFFFFFF)
-"""Sizes that programs write into the header of a WAV before they know it."""
+_UNKNOWN_SIZE = (0, 0xFFFFFFFF, 0x7FFFFFFF)  # sizes that programs write into the header of a WAV before they know it
 _PCM, _FLOAT, _EXTENSIBLE = 1, 3, 0xFFFE
-_HALF_WIDTH = 24
-"""Zero crossings of the resampling filter on each side."""
+_HALF_WIDTH = 24  # zero crossings of the resampling filter on each side
+# Formats that can be written, with their media types.
 FORMATS = {"wav": "audio/wav", "pcm": "audio/pcm", "flac": "audio/flac", "opus": "audio/ogg", "mp3": "audio/mpeg"}
-"""Formats that can be written, with their media types."""
 _OPUS_RATES = (8_000, 12_000, 16_000, 24_000, 48_000)
 
 
@@ -44,10 +42,8 @@ class _WavHeader:
     channels: int
     rate: int
     bits: int
-    start: int
-    """Where the samples begin."""
-    size: int | None
-    """Their bytes; None = to the end of the file."""
+    start: int  # where the samples begin
+    size: int | None  # their bytes; None = to the end of the file
 
 
 class Recording:
@@ -68,8 +64,7 @@ class Recording:
         else:
             raise _fault(f"must be {_KINDS}", f"bytes that begin with {data[:8]!r}", "Convert it first, for example to WAV.")
         self.rate = self._file.rate
-        self.frames = self._file.frames
-        """Samples of each channel; None = nothing says it before the end."""
+        self.frames = self._file.frames  # samples of each channel; None = nothing says it before the end
 
     def read(self, start: int, count: int) -> npt.NDArray[np.float32]:
         """Return samples, the channels mixed into one; fewer than `count` at the end. Raises RequestError where the file is damaged."""
@@ -222,8 +217,7 @@ def piece_of(sound: Sound, start: int, count: int, rate: int) -> npt.NDArray[np.
     return resampled_piece(_reader(sound), sound.rate, rate, start, count)
 
 
-Reader = Callable[[int, int], npt.NDArray[np.float32]]
-"""Returns so many samples from a place on; fewer at the end."""
+Reader = Callable[[int, int], npt.NDArray[np.float32]]  # returns so many samples from a place on; fewer at the end
 
 
 def _reader(sound: Sound) -> Reader:
@@ -250,8 +244,8 @@ def resampled_piece(read: Reader, from_rate: int, rate: int, start: int, count: 
     return out
 
 
+# 11,025 to 16,000 a second takes as many. Other rates are taken for the nearest ratio with no more: three millionths off at most.
 _MOST_PHASES = 640
-"""11,025 to 16,000 a second takes as many. Other rates are taken for the nearest ratio with no more: three millionths off at most."""
 
 
 def _ratio(from_rate: int, rate: int) -> tuple[int, int]:
@@ -322,31 +316,23 @@ def joined(sounds: Iterator[Sound]) -> Sound:
 
 FRAME_S = 0.02
 _BAND_HZ = (200.0, 4000.0)
-_FLOOR_S, _FLOOR_SHARE = 4.0, 0.1
-"""Seconds over which the noise is judged, and the share of them that is taken to be noise."""
+_FLOOR_S, _FLOOR_SHARE = 4.0, 0.1  # seconds over which the noise is judged, and the share of them that is taken to be noise
+# Noise of the room (dB below full scale) before anything was heard, and for how many frames it counts.
 _FIRST_FLOOR, _FIRST_FRAMES = -62.0, 8
-"""Noise of the room (dB below full scale) before anything was heard, and for how many frames it counts."""
-_LEAST_DB = -52.0
-"""Level below which nothing is speech, however quiet the room is."""
-_EASIEST_DB, _HARDEST_DB = 3.0, 21.0
-"""Distance from the noise at threshold 0 and 1."""
-_HOLDS_DB = 3.0
-"""Once somebody speaks, so much less is still speech."""
+_LEAST_DB = -52.0  # level below which nothing is speech, however quiet the room is
+_EASIEST_DB, _HARDEST_DB = 3.0, 21.0  # distance from the noise at threshold 0 and 1
+_HOLDS_DB = 3.0  # once somebody speaks, so much less is still speech
 _BEGIN_FRAMES, _OF_FRAMES = 4, 6
-QUIET_S = 0.2
-"""A pause after which it is worth listening ahead: it may be the end."""
+QUIET_S = 0.2  # a pause after which it is worth listening ahead: it may be the end
 
 
 @dataclass(frozen=True, slots=True)
 class TurnSettings:
     """When a turn begins and ends."""
 
-    threshold: float = 0.5
-    """0 = every sound is speech, 1 = only a loud voice."""
-    prefix_s: float = 0.3
-    """Sound before the beginning that belongs to it."""
-    silence_s: float = 0.5
-    """A pause that ends a turn."""
+    threshold: float = 0.5  # 0 = every sound is speech, 1 = only a loud voice
+    prefix_s: float = 0.3  # sound before the beginning that belongs to it
+    silence_s: float = 0.5  # a pause that ends a turn
 
     def __post_init__(self) -> None:
         limits = {"threshold": (0.0, 1.0), "prefix_s": (0.0, 5.0), "silence_s": (0.1, 10.0)}
@@ -359,10 +345,8 @@ class TurnSettings:
 class TurnChange:
     """Something that changed."""
 
-    kind: Literal["began", "quiet", "ended"]
-    """`quiet`: a pause that may become the end."""
-    at_s: float
-    """From the beginning of the stream: where the turn begins with its prefix, or where its last sound ended."""
+    kind: Literal["began", "quiet", "ended"]  # `quiet`: a pause that may become the end
+    at_s: float  # from the beginning of the stream: where the turn begins with its prefix, or where its last sound ended
 
 
 class TurnDetector:

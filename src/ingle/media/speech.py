@@ -32,10 +32,8 @@ from ingle.media.reading import ABBREVIATIONS, spoken
 # text comes.
 
 
-_SOFT_WORDS = (2, 5, 9, 14)
-"""Fewest words before a comma that ends a clause: of the first clause, the second, the third, and all others."""
-_MOST_WORDS = (9, 16, 26, 40)
-"""Words after which a clause ends wherever it is."""
+_SOFT_WORDS = (2, 5, 9, 14)  # fewest words before a comma that ends a clause: of the first clause, the second, the third, and all others
+_MOST_WORDS = (9, 16, 26, 40)  # words after which a clause ends wherever it is
 _MOST_LETTERS = 600
 _CODE = "Here is some code."
 _FENCE = re.compile(r"^ {0,3}(`{3,}|~{3,})", re.M)
@@ -173,8 +171,6 @@ def _before_joint(held: str, words_at: list[int], most: int) -> int:
 
 @dataclass(frozen=True, slots=True)
 class HeardWord:
-    """One word."""
-
     start_s: float
     end_s: float
     text: str
@@ -188,8 +184,7 @@ class HeardSegment:
     start_s: float
     end_s: float
     text: str
-    words: tuple[HeardWord, ...] = ()
-    """Empty unless they were asked for."""
+    words: tuple[HeardWord, ...] = ()  # empty unless they were asked for
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,13 +192,10 @@ class Heard:
     """The words of a recording."""
 
     text: str
-    language: str
-    """ISO 639-1, as Whisper names it; empty where nothing is said."""
-    seconds: float
-    """Length of the recording."""
+    language: str  # ISO 639-1, as Whisper names it; empty where nothing is said
+    seconds: float  # length of the recording
     segments: tuple[HeardSegment, ...] = ()
-    model: str = ""
-    """The name of the part that heard it."""
+    model: str = ""  # the name of the part that heard it
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,25 +203,19 @@ class Window:
     """The words of a part of a recording, with times from its own beginning."""
 
     language: str
-    used_s: float
-    """Where the next window begins."""
+    used_s: float  # where the next window begins
     segments: tuple[HeardSegment, ...]
-    confidence: float = 0.0
-    """Mean log-probability of its tokens; 0 where surely nobody speaks."""
+    confidence: float = 0.0  # mean log-probability of its tokens; 0 where surely nobody speaks
 
 
 RATE = 16_000
 WINDOW_S = 30
-IDLE_S = 300.0
-"""Seconds without a question after which the process stops."""
-ANSWER_S = 120.0
-"""Limit for one answer, on a busy machine."""
+IDLE_S = 300.0  # seconds without a question after which the process stops
+ANSWER_S = 120.0  # limit for one answer, on a busy machine
 EARS = ("whisper-tiny.en", "whisper-base")
-MOUTHS = {"joe": "voice-joe"}
-"""Voices that are a part of their own; all others are Kokoro's."""
+MOUTHS = {"joe": "voice-joe"}  # voices that are a part of their own; all others are Kokoro's
 _DICTIONARY, _KOKORO = "phonemes-en", "kokoro"
-_UNSURE = -0.75
-"""Mean log-probability of a token below which the English ears may have heard another language."""
+_UNSURE = -0.75  # mean log-probability of a token below which the English ears may have heard another language
 _SPEEDS = (0.25, 4.0)
 
 
@@ -372,8 +358,7 @@ class Mouth:
 
     voice: str
     folder: str
-    phonemes: str
-    """Folder of the dictionary."""
+    phonemes: str  # folder of the dictionary
     speed: float
 
 
@@ -484,8 +469,8 @@ def as_table(heard: Heard) -> dict[str, Any]:
     }  # fmt: skip
 
 
+# Ways to write a text file of it, by the ending of its name.
 TRANSCRIPTS: dict[str, Callable[[Heard], str]] = {"txt": as_text, "srt": as_srt, "vtt": as_vtt}
-"""Ways to write a text file of it, by the ending of its name."""
 
 
 def _clock(seconds: float, point: str) -> str:

@@ -18,8 +18,7 @@ from ingle.media.mouths.piper import MODEL as PIPER
 from ingle.media.mouths.piper import Piper, open_piper
 from ingle.media.phonemes import open_phonemes
 
-_MOST_BYTES = 4 << 30
-"""Address space: all ears and voices together take a quarter of it."""
+_MOST_BYTES = 4 << 30  # address space: all ears and voices together take a quarter of it
 _MOST_THREADS = 4
 
 

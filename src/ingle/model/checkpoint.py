@@ -25,8 +25,7 @@ from ingle.model.tensor import AGE, PLAIN_BYTES, Tensor, check_kind, expected_sh
 
 
 INDEX = "model.safetensors.index.json"
-MOST_DIMENSIONS = 5
-"""A convolution over pictures in time has five."""
+MOST_DIMENSIONS = 5  # a convolution over pictures in time has five
 _CURE = "The file is damaged or incomplete; pull it again."
 
 
@@ -123,19 +122,16 @@ class Checkpoint:
     """Complete weights of the right shapes, mapped from their files."""
 
     config: ModelConfig
-    files: tuple[Path, ...]
-    """The files that hold the weights."""
-    stored: Mapping[str, Tensor]
-    """Tensors by Hugging Face's parameter name, rows as they lie in the file."""
+    files: tuple[Path, ...]  # the files that hold the weights
+    stored: Mapping[str, Tensor]  # tensors by Hugging Face's parameter name, rows as they lie in the file
+    # Tensors with rows in GGUF's order for RoPE, and their numbers of heads.
     interleaved: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
-    """Tensors with rows in GGUF's order for RoPE, and their numbers of heads."""
+    # A GGUF file's metadata, tokenizer included; empty for safetensors.
     metadata: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
-    """A GGUF file's metadata, tokenizer included; empty for safetensors."""
+    # Tensors of an eye that the model brings, by transformers' name: see `model.hf_config`. They are no part of the language model.
     eye: Mapping[str, Tensor] = field(default_factory=lambda: MappingProxyType({}))
-    """Tensors of an eye that the model brings, by transformers' name: see `model.hf_config`. They are no part of the language model."""
 
-    left_out: str = ""
-    """Parts of the model that are not run, in words."""
+    left_out: str = ""  # parts of the model that are not run, in words
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -108,28 +108,25 @@ def _json(table: Mapping[str, Any]) -> bytes:
 # `convert_hf_to_gguf.py` and `llama-model.cpp`.
 
 
+# `q4_1`: the linears of layers in Q4_1, the vocabulary in Q8_0, and the model's own blocks unchanged.
 GGUFKind = Literal["f16", "f32", "q8_0", "q4_1"]
-"""`q4_1`: the linears of layers in Q4_1, the vocabulary in Q8_0, and the model's own blocks unchanged."""
 _FILE_TYPES = {"f32": 0, "f16": 1, "q4_1": 3, "q8_0": 7}  # llama.cpp's llama_ftype
+# Block formats that are copied unchanged. GGUF has none for our own formats: they become Q8_0, so that they are not rounded to few bits
+# again.
 BLOCKS = ("Q4_0", "Q4_1", "Q8_0")
-"""Block formats that are copied unchanged. GGUF has none for our own formats: they become Q8_0, so that they are not rounded to few bits
-again."""
 _PARTS = {theirs: ours for ours, theirs in (OUTER | INNER).items()}
+# Biases that llama.cpp reads, by architecture.
 _BIASES = {"llama": ("qkv_bias", "output_bias", "mlp_bias"), "qwen2": ("qkv_bias",), "qwen3": ()}
-"""Biases that llama.cpp reads, by architecture."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Entry:
     """One tensor of the file."""
 
-    name: str
-    """GGUF's name."""
+    name: str  # GGUF's name
     shape: tuple[int, ...]
-    kind: str
-    """GGML's name for its type."""
-    make: Callable[[], Array]
-    """Returns the numbers, float32 of `shape`; for copied blocks, uint8 [rows, bytes]."""
+    kind: str  # GGML's name for its type
+    make: Callable[[], Array]  # returns the numbers, float32 of `shape`; for copied blocks, uint8 [rows, bytes]
 
 
 def write_gguf(

@@ -26,11 +26,9 @@ class Traits:
     output_bias: bool = False
     mlp_bias: bool = False
     qk_norm: bool = False
-    windows: tuple[int, ...] = ()
-    """How far each layer looks back, 0 = to the beginning; () = all do that."""
+    windows: tuple[int, ...] = ()  # how far each layer looks back, 0 = to the beginning; () = all do that
     ways: Ways = Ways()  # noqa: RUF009 - frozen
-    mixers: tuple[Mixer, ...] = ()
-    """Each layer's mixer; () = attention in all."""
+    mixers: tuple[Mixer, ...] = ()  # each layer's mixer; () = attention in all
     convolution: ShortConvolution | None = None
     delta: DeltaRule | None = None
     experts: Experts | None = None
@@ -50,41 +48,33 @@ def no_keys(_fields: Fields) -> Mapping[str, Any]:
 class Family:
     """How checkpoints of one family are read and written."""
 
-    architecture: str
-    """Hugging Face's class."""
+    architecture: str  # hugging Face's class
+    # From a `config.json` with so many layers. Raises CheckpointError, naming the key, for all that Ingle can't run.
     traits: Callable[[Fields, int], Traits]
-    """From a `config.json` with so many layers. Raises CheckpointError, naming the key, for all that Ingle can't run."""
-    table: Callable[[ModelConfig], Mapping[str, Any]]
-    """Keys of a `config.json` beside those that all families have."""
-    gguf: str = ""
-    """Architecture in GGUF; "" = none is read."""
+    table: Callable[[ModelConfig], Mapping[str, Any]]  # keys of a `config.json` beside those that all families have
+    gguf: str = ""  # architecture in GGUF; "" = none is read
+    # From GGUF's metadata, without the architecture's prefix. Biases and norms follow from the tensors.
     gguf_traits: Callable[[Fields, int], Traits] = plain
-    """From GGUF's metadata, without the architecture's prefix. Biases and norms follow from the tensors."""
+    # From a `config.json`: values under the keys that other families have them under.
     keys: Callable[[Fields], Mapping[str, Any]] = no_keys
-    """From a `config.json`: values under the keys that other families have them under."""
-    interleaved: bool = False
-    """In GGUF rows of q and k are ordered for a RoPE that turns neighbours."""
-    head_dim: int = 0
-    """Where `config.json` says nothing; 0 = hidden_size / num_attention_heads."""
-    tied: bool = False
-    """Whether the output matrix is the embedding where `config.json` says nothing."""
-    part: float = 0.0
-    """Part of each head that RoPE turns where `config.json` says nothing; 0 = it always turns all."""
-    norm_offset: float = 0.0
-    """Number that is added to the weights of norms in safetensors."""
+    interleaved: bool = False  # in GGUF rows of q and k are ordered for a RoPE that turns neighbours
+    head_dim: int = 0  # where `config.json` says nothing; 0 = hidden_size / num_attention_heads
+    tied: bool = False  # whether the output matrix is the embedding where `config.json` says nothing
+    part: float = 0.0  # part of each head that RoPE turns where `config.json` says nothing; 0 = it always turns all
+    norm_offset: float = 0.0  # number that is added to the weights of norms in safetensors
+    # Linears of a layer that lie in files as one, the rows of the first one first.
     fused: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    """Linears of a layer that lie in files as one, the rows of the first one first."""
+    # Names of modules or tensors by GGUF's, beside the usual ones, or instead of them.
     gguf_names: Mapping[str, str] = field(default_factory=dict)
-    """Names of modules or tensors by GGUF's, beside the usual ones, or instead of them."""
+    # Names of modules in files, by ours: of a layer's without `model.layers.N.`, of others whole.
     renamed: Mapping[str, str] = field(default_factory=dict)
-    """Names of modules in files, by ours: of a layer's without `model.layers.N.`, of others whole."""
 
 
+# Names of a mixture's modules; all experts lie in one tensor there.
 EXPERTS_IN_GGUF = {
     "ffn_gate_inp": "mlp.gate", "ffn_gate_exps": "mlp.experts.gate_proj", "ffn_up_exps": "mlp.experts.up_proj",
     "ffn_down_exps": "mlp.experts.down_proj",
 }  # fmt: skip
-"""Names of a mixture's modules; all experts lie in one tensor there."""
 
 
 def attention_bias(fields: Fields) -> bool:

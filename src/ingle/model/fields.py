@@ -44,7 +44,6 @@ class Fields:
         return value
 
     def text(self, key: str, default: str | None = None) -> str:
-        """Return a string."""
         value = self._value(key, default, "a string")
         if not isinstance(value, str):
             raise self._wrong(key, "a string", value)

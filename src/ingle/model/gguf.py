@@ -40,12 +40,10 @@ class GGUFTensor:
     """One tensor's place. `shape` is (rows, columns) or (n,): GGUF writes it the other way round."""
 
     shape: tuple[int, ...]
+    # GGML's name for its type, e.g. `Q4_1`.
     kind: str
-    """GGML's name for its type, e.g. `Q4_1`."""
-    data: npt.NDArray[np.uint8]
-    """Its bytes, memory-mapped: [rows, bytes per row], or [bytes]."""
-    begin: int
-    """Its first byte in the file."""
+    data: npt.NDArray[np.uint8]  # its bytes, memory-mapped: [rows, bytes per row], or [bytes]
+    begin: int  # its first byte in the file
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,12 +58,9 @@ class GGUF:
 class Stored(Protocol):
     """The bytes of a GGUF file, wherever they lie."""
 
-    path: Path
-    """For messages."""
-    head: mmap.mmap
-    """The file from its first byte, at least as far as its header goes."""
-    nbytes: int
-    """Of the whole file."""
+    path: Path  # for messages
+    head: mmap.mmap  # the file from its first byte, at least as far as its header goes
+    nbytes: int  # of the whole file
 
     def span(self, begin: int, size: int) -> npt.NDArray[np.uint8]:
         """Return bytes of the file, which are within it."""

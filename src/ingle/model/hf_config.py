@@ -26,12 +26,12 @@ from ingle.model.tensor import Tensor
 
 COMPOSITES = ("Idefics3ForConditionalGeneration", "SmolVLMForConditionalGeneration")
 _TYPES = ("idefics3", "smolvlm")
+# Architectures of which the language model alone is run, and its family.
 WORDS_ONLY = {"Gemma3ForConditionalGeneration": "gemma3_text", "Qwen3_5ForConditionalGeneration": "qwen3_5_text"}
-"""Architectures of which the language model alone is run, and its family."""
 _WORDS = ("model.language_model.", "language_model.model.")
 _HEADS = ("language_model.lm_head.",)
+# Parts of these that are left out, by the module's name, with or without `model.` before it.
 _LEFT_OUT = {"visual": "eyes", "vision_tower": "eyes", "multi_modal_projector": "eyes", "mtp": "guesses of later tokens"}
-"""Parts of these that are left out, by the module's name, with or without `model.` before it."""
 _TEXT, _EYE = "model.text_model.", ("model.vision_model.", "model.connector.")
 
 
@@ -98,8 +98,7 @@ def _name(name: str) -> str:
 
 
 _KINDS = ("default", "linear", "llama3", "yarn", "longrope")
-Turns = tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]
-"""Frequencies and scales of cos and sin, float32 [head_dim / 2] each."""
+Turns = tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]  # frequencies and scales of cos and sin, float32 [head_dim / 2] each
 
 
 def all_frequencies(config: ModelConfig) -> list[Turns]:

@@ -142,10 +142,10 @@ class Mixture(nn.Module):
         return y.view_as(x)
 
 
+# Names of mixers in a layer, and their modules.
 _MIXERS: dict[str, tuple[str, type[Attention | ConvolutionMixer | DeltaMixer]]] = {
     "attention": ("self_attn", Attention), "convolution": ("conv", ConvolutionMixer), "delta": ("linear_attn", DeltaMixer),
 }  # fmt: skip
-"""Names of mixers in a layer, and their modules."""
 
 
 class DecoderLayer(nn.Module):

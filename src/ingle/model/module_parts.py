@@ -52,16 +52,11 @@ KEEP, WRITE, READ = 6.0, 0.0, -3.0
 class Features:
     """The inputs of a memory, in float32: one entry a token."""
 
-    queries: Tensor
-    """Unit vectors that read the memory: [..., G, R, D]."""
-    keys: Tensor
-    """Unit vectors that address its writes: [..., G, D]."""
-    values: Tensor
-    """Written values: [..., G, D]."""
-    decay: Tensor
-    """log α: [..., G]."""
-    write: Tensor
-    """β: [..., G]."""
+    queries: Tensor  # unit vectors that read the memory: [..., G, R, D]
+    keys: Tensor  # unit vectors that address its writes: [..., G, D]
+    values: Tensor  # written values: [..., G, D]
+    decay: Tensor  # log α: [..., G]
+    write: Tensor  # β: [..., G]
 
     def shaped(self, *sizes: int) -> "Features":
         """Return the features with other leading sizes."""
@@ -73,10 +68,9 @@ class Features:
 class Entering:
     """The tokens of packed documents that enter memories, in order."""
 
+    # int [N]: places in the row. The reader of a memory is `window` tokens after the token that enters.
     tokens: Tensor
-    """int [N]: places in the row. The reader of a memory is `window` tokens after the token that enters."""
-    lengths: tuple[int, ...]
-    """The number of such tokens in each document that has any."""
+    lengths: tuple[int, ...]  # the number of such tokens in each document that has any
 
     @classmethod
     def among(cls, bounds: Sequence[int], spec: LayerSpec, device: torch.device) -> "Entering":
@@ -276,22 +270,18 @@ class Attend(Protocol):
         ...
 
 
-Read = Callable[[RecurrentMemory, Tensor, Tensor, Tensor, Tensor, LayerSpec, Sequence[int]], Tensor]
-"""`Memory.packed`, or an equivalent."""
+Read = Callable[[RecurrentMemory, Tensor, Tensor, Tensor, Tensor, LayerSpec, Sequence[int]], Tensor]  # `Memory.packed`, or an equivalent
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PackedRows:
     """Documents on end in one row; none sees another."""
 
-    attend: Attend
-    """The attention; it knows the documents' bounds."""
-    bounds: tuple[int, ...]
-    """The documents' beginnings, and T."""
+    attend: Attend  # the attention; it knows the documents' bounds
+    bounds: tuple[int, ...]  # the documents' beginnings, and T
+    # int [N]: tokens whose states the last layer returns; None = all. For the others it computes keys and values only.
     wanted: Tensor | None = None
-    """int [N]: tokens whose states the last layer returns; None = all. For the others it computes keys and values only."""
-    read: Read = RecurrentMemory.packed
-    """The reading of memories."""
+    read: Read = RecurrentMemory.packed  # the reading of memories
 
 
 def rows_of(count: int, length: int) -> PackedRows:

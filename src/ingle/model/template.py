@@ -17,10 +17,8 @@ from ingle.core.errors import RequestError, TemplateError
 from ingle.core.message import ImagePart, Message, TextPart, ToolCall
 from ingle.model.tokenizer import PICTURE, ControlToken, Tokenizer
 
-Turn = Message | Mapping[str, Any]
-"""A message, or a table in OpenAI's shape (`role`, `content`, `tool_calls`, …)."""
-THINKING = "enable_thinking"
-"""The switch of templates by which a model thinks aloud first, or doesn't."""
+Turn = Message | Mapping[str, Any]  # a message, or a table in OpenAI's shape (`role`, `content`, `tool_calls`, …)
+THINKING = "enable_thinking"  # the switch of templates by which a model thinks aloud first, or doesn't
 CHATML = (
     "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>\n' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"

@@ -23,24 +23,17 @@ from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.visitor import NodeTransformer
 
-MAX_STEPS = 500_000
-"""Template lines run in one rendering; a thousand messages take some 30,000."""
-MAX_CHARACTERS = 8_000_000
-"""Characters of the output, and of any repeated string."""
-MAX_RANGE = 10_000
-"""Length of a range; the longest conversations have fewer messages."""
-MAX_SPENT = 192_000_000
-"""Characters that filters, methods, sums and joins may make in one rendering; an entry of a list counts as 64."""
-MAX_NODES = 1_000_000
-"""Entries of a table or list that is written out; the longest conversations have some thousands."""
-MAX_SECONDS = 5.0
-"""Seconds of one rendering; a thousand messages take some hundredths."""
+MAX_STEPS = 500_000  # template lines run in one rendering; a thousand messages take some 30,000
+MAX_CHARACTERS = 8_000_000  # characters of the output, and of any repeated string
+MAX_RANGE = 10_000  # length of a range; the longest conversations have fewer messages
+MAX_SPENT = 192_000_000  # characters that filters, methods, sums and joins may make in one rendering; an entry of a list counts as 64
+MAX_NODES = 1_000_000  # entries of a table or list that is written out; the longest conversations have some thousands
+MAX_SECONDS = 5.0  # seconds of one rendering; a thousand messages take some hundredths
 _MAX_INDENT = 16
 _FILENAME = "<template>"  # what Jinja calls a template that has no file
 _PADDING = {"center", "ljust", "rjust", "zfill", "expandtabs", "translate"}
 _NEVER_USED = ("center", "format", "batch", "slice", "wordwrap", "urlize", "xmlattr", "pprint", "random")
-_now_rendering = local()
-"""`spent`: the characters of this thread's rendering."""
+_now_rendering = local()  # `spent`: the characters of this thread's rendering
 
 
 class TooMuch(Exception):

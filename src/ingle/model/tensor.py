@@ -27,14 +27,11 @@ class Later:
 class Tensor:
     """A named tensor whose bytes are mapped, not copied."""
 
-    name: str
-    """Hugging Face's parameter name."""
-    shape: tuple[int, ...]
-    """(rows, columns) or (n,)."""
-    kind: str
-    """GGML's name for the type: `F32`, `F16`, `BF16`, `Q8_0`, `Q4_1`, …; or our own `Q4_16` and `Q3_16` (kernels/formats.py)."""
+    name: str  # hugging Face's parameter name
+    shape: tuple[int, ...]  # (rows, columns) or (n,)
+    kind: str  # GGML's name for the type: `F32`, `F16`, `BF16`, `Q8_0`, `Q4_1`, …; or our own `Q4_16` and `Q3_16` (kernels/formats.py)
+    # [rows, bytes per row], or [bytes] for a vector; read-only. Quantised blocks lie along the columns.
     data: npt.NDArray[np.uint8] | Later
-    """[rows, bytes per row], or [bytes] for a vector; read-only. Quantised blocks lie along the columns."""
 
     @property
     def raw(self) -> npt.NDArray[np.uint8]:
@@ -104,8 +101,8 @@ def _decodes(kind: str) -> bool:
 # The tensors that a model with a config has: names, shapes, and the order of rows that RoPE wants.
 
 
+# Ending of the parameter for a memory's fill level. Older hybrids lack it; it is then 0.
 AGE = ".age"
-"""Ending of the parameter for a memory's fill level. Older hybrids lack it; it is then 0."""
 
 
 def expected_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
@@ -227,18 +224,12 @@ def _linear(name: str, rows: int, columns: int, bias: bool) -> dict[str, tuple[i
 class ModelSize:
     """Numbers of parameters."""
 
-    whole: int
-    """All of them; an output matrix that is the embedding counts once."""
-    layer: int
-    """Those of one layer, on average."""
-    head: int
-    """Those of the output matrix."""
-    largest: int
-    """Those of the largest tensor."""
-    layers: int
-    """Number of layers."""
-    read: int
-    """Those that a token is multiplied with: of experts, those that it is given to."""
+    whole: int  # all of them; an output matrix that is the embedding counts once
+    layer: int  # those of one layer, on average
+    head: int  # those of the output matrix
+    largest: int  # those of the largest tensor
+    layers: int  # number of layers
+    read: int  # those that a token is multiplied with: of experts, those that it is given to
 
 
 def size_of(config: ModelConfig) -> ModelSize:

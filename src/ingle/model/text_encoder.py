@@ -26,21 +26,19 @@ from ingle.kernels.tower import EncoderShape, Tower, TowerFormat, tower_kernels
 
 Array = npt.NDArray[Any]
 HEADS = 12
-GROUP = 128
-"""Weights of a row that share a scale."""
-_MOST_LETTERS = 40
-"""Characters of a text that are looked at for each token that is read: few pieces are longer."""
+GROUP = 128  # weights of a row that share a scale
+_MOST_LETTERS = 40  # characters of a text that are looked at for each token that is read: few pieces are longer
 _EPSILON = 1e-12
 _SMALLEST = 1e-6  # of scales: float16 has some below, of few digits
 _SCALE = ".scale"
 WORDS = "embeddings.word_embeddings.weight"
 WORDS_FILE, PIECES_FILE = "words.safetensors", "words.txt"
+# BERT's names of what `kernels.tower` calls otherwise.
 _PARTS = {
     "self_attn.q_proj": "attention.self.query", "self_attn.k_proj": "attention.self.key", "self_attn.v_proj": "attention.self.value",
     "self_attn.out_proj": "attention.output.dense", "mlp.fc1": "intermediate.dense", "mlp.fc2": "output.dense",
     "layer_norm1": "attention.output.LayerNorm", "layer_norm2": "output.LayerNorm",
 }  # fmt: skip
-"""BERT's names of what `kernels.tower` calls otherwise."""
 
 
 @dataclass(frozen=True)
@@ -48,10 +46,8 @@ class WordTable:
     """Pieces of words, and what each means by itself."""
 
     tokenizer: Tokenizer
-    table: Mapping[str, Array]
-    """The weight WORDS, as `quantised` stores it, or float32."""
-    digest: str = ""
-    """Of the files that they came from."""
+    table: Mapping[str, Array]  # the weight WORDS, as `quantised` stores it, or float32
+    digest: str = ""  # of the files that they came from
 
 
 @dataclass(frozen=True)
@@ -59,10 +55,8 @@ class TextEncoder:
     """An encoder, ready to read. Thread-safe."""
 
     words: WordTable
-    weights: dict[str, Array]
-    """All others, as `quantised` stores them, or float32; those of the layers go when they are packed."""
-    format_: TowerFormat = "int8"
-    """In which the layers are kept in memory."""
+    weights: dict[str, Array]  # all others, as `quantised` stores them, or float32; those of the layers go when they are packed
+    format_: TowerFormat = "int8"  # in which the layers are kept in memory
 
     def ids(self, text: str, longest: int) -> list[int]:
         """Return a text's tokens without marks, the first `longest` of them."""
@@ -210,10 +204,8 @@ def _looked_up(stored: Mapping[str, Array], name: str, rows: Array) -> Array:
 
 FOLDER = Path(__file__).parent
 WEIGHTS_FILE = "matcher.safetensors"
-LONGEST = 64
-"""Most tokens of a question; a longer one is cut."""
-_REMEMBERED = 4096
-"""Pairs whose scores are cached."""
+LONGEST = 64  # most tokens of a question; a longer one is cut
+_REMEMBERED = 4096  # pairs whose scores are cached
 
 
 def pair_row(encoder: TextEncoder, question: str, other: str) -> tuple[Sequence[int], Sequence[int]]:
@@ -245,8 +237,7 @@ def odds_of(question: str, other: str) -> float:
 
 
 _MAGIC = b"E5S1"
-_BLOCK = 32
-"""Weights that share a scale: a float16, then two nibbles a byte, the first sixteen weights in the lower ones (GGUF's Q4_0)."""
+_BLOCK = 32  # weights that share a scale: a float16, then two nibbles a byte, the first sixteen weights in the lower ones (GGUF's Q4_0)
 _LAYER = {
     "q": "attention.self.query", "k": "attention.self.key", "v": "attention.self.value", "ao": "attention.output.dense",
     "aln": "attention.output.LayerNorm", "fi": "intermediate.dense", "fo": "output.dense", "oln": "output.LayerNorm",

@@ -32,20 +32,15 @@ END_TOKENS = ("<|im_end|>", "<|endoftext|>", "<|eot_id|>", "<|eom_id|>", "<|end_
 class TokenizerFacts:
     """Facts that `tokenizer.json` lacks, or holds in a form that is slow to read."""
 
+    # `bytes`: byte-level BPE (GPT-2's alphabet); `pieces`: SentencePiece-style, ▁ for a space, <0xAB> for a byte.
     kind: Literal["bytes", "pieces"]
-    """`bytes`: byte-level BPE (GPT-2's alphabet); `pieces`: SentencePiece-style, ▁ for a space, <0xAB> for a byte."""
-    eos_ids: tuple[int, ...]
-    """Tokens that end an answer; the first is the templates' `eos_token`."""
-    bos_id: int | None = None
-    """The token that begins a text."""
+    eos_ids: tuple[int, ...]  # tokens that end an answer; the first is the templates' `eos_token`
+    bos_id: int | None = None  # the token that begins a text
+    # Whether a plain prompt begins with `bos_id`. A chat template writes its own.
     add_bos: bool = False
-    """Whether a plain prompt begins with `bos_id`. A chat template writes its own."""
-    space_prefix: bool = False
-    """`pieces`: a text is encoded with a space before it, which decoding takes away again."""
-    unknown_id: int | None = None
-    """The token for unknown characters; None = they are spelled in bytes, or left out."""
-    chat_template: str | None = None
-    """Jinja source."""
+    space_prefix: bool = False  # `pieces`: a text is encoded with a space before it, which decoding takes away again
+    unknown_id: int | None = None  # the token for unknown characters; None = they are spelled in bytes, or left out
+    chat_template: str | None = None  # jinja source
 
 
 class Apart(Protocol):
@@ -213,10 +208,8 @@ class ControlToken:
     name: str
 
 
-PICTURE = ControlToken("")
-"""The place of a picture in a rendered conversation; no control token has an empty name."""
-HOLE = -1
-"""The id in the place of PICTURE, until the ids of its vectors stand there."""
+PICTURE = ControlToken("")  # the place of a picture in a rendered conversation; no control token has an empty name
+HOLE = -1  # the id in the place of PICTURE, until the ids of its vectors stand there
 
 
 class TokenStream:
@@ -315,10 +308,8 @@ _SPLITS: dict[str, tuple[str, ...]] = {
     "tekken": (_TEKKEN,),
     "default": (r"[\p{P}\$\+<=>\^~\|]+", _WORDS, r"\p{N}+", r"[0-9][0-9][0-9]"),
 }
-_BEGIN = ("llama-bpe", "llama3", "lfm2")
-"""Those before which a token of beginning stands, where a file doesn't say."""
-PRE_TOKENIZERS = tuple(_SPLITS)
-"""Names of the known patterns, each different."""
+_BEGIN = ("llama-bpe", "llama3", "lfm2")  # those before which a token of beginning stands, where a file doesn't say
+PRE_TOKENIZERS = tuple(_SPLITS)  # names of the known patterns, each different
 _SAME_AS = {
     "gpt2": "gpt-2", "phi-2": "gpt-2", "olmo": "gpt-2", "starcoder": "smollm", "refact": "smollm", "command-r": "smollm",
     "codeshell": "smollm", "llama3": "llama-bpe", "llama-v3": "llama-bpe", "stablelm2": "qwen2", "deepseek-r1-qwen": "qwen2",

@@ -18,10 +18,8 @@ from ingle.core.config import from_table
 from ingle.core.errors import CheckpointError, RequestError, TemplateError
 from ingle.model.tokenizer import ControlToken, Tokenizer, TokenizerFacts
 
-ANSWER_S = 10.0
-"""Seconds for one text or conversation; a thousand messages take some hundredths."""
-START_S = 60.0
-"""Seconds until a worker is ready: half a second on a quiet machine."""
+ANSWER_S = 10.0  # seconds for one text or conversation; a thousand messages take some hundredths
+START_S = 60.0  # seconds until a worker is ready: half a second on a quiet machine
 
 
 class TokenizerApart(Tokenizer):
@@ -52,7 +50,6 @@ class TokenizerApart(Tokenizer):
 
     @property
     def apart(self) -> "TokenizerApart":
-        """This tokenizer."""
         return self
 
     @cached_property

@@ -14,14 +14,12 @@ from ingle.core.process import limit_memory
 from ingle.model.template import encode_chat, render
 from ingle.model.tokenizer import ControlToken, Tokenizer, open_tokenizer
 
-_NICE = 10
-"""Niceness: the worker gives way to threads that compute answers."""
-_OPENING_BYTES, _WORKING_BYTES = 4 << 30, 1 << 30
-"""Address space for opening a tokenizer, and for a text beyond what the opened one takes."""
+_NICE = 10  # niceness: the worker gives way to threads that compute answers
+_OPENING_BYTES, _WORKING_BYTES = 4 << 30, 1 << 30  # address space for opening a tokenizer, and for a text beyond what the opened one takes
+# Ids of one text; and tokens of a vocabulary, the sum of their bytes, and how many may control: the server keeps these.
 _MOST_TOKENS, _MOST_VOCABULARY, _MOST_WORD_BYTES, _MOST_CONTROL = 4_000_000, 1_000_000, 32 << 20, 65_536
-"""Ids of one text; and tokens of a vocabulary, the sum of their bytes, and how many may control: the server keeps these."""
+# Processor time for one answer: more than its asker waits for. It ends a process that holds its interpreter when the asker is gone.
 _CPU_S = 75
-"""Processor time for one answer: more than its asker waits for. It ends a process that holds its interpreter when the asker is gone."""
 
 
 def main() -> None:

@@ -44,12 +44,9 @@ from ingle.train.making import to_json
 # that reaches a loss with the fewest joules in all.
 
 
-DAYS = 180
-"""Days that a model is used."""
-WINDOW_DAYS = 30
-"""Latest days of the ledger from which demand is told."""
-FORWARD = 1 / 3
-"""Share of a training token's operations that reading or writing it takes: 2·N of 6·N."""
+DAYS = 180  # days that a model is used
+WINDOW_DAYS = 30  # latest days of the ledger from which demand is told
+FORWARD = 1 / 3  # share of a training token's operations that reading or writing it takes: 2·N of 6·N
 _TEXT = re.compile(r"\s*(\d+(?:\.\d+)?(?:e[+-]?\d+)?)\s*([kmg]?)\s*tok(?:en)?s?\s*/\s*(day|d|hour|h|week|w)\s*", re.IGNORECASE)
 _TIMES = {"": 1.0, "k": 1e3, "m": 1e6, "g": 1e9}
 _A_DAY = {"h": 24.0, "d": 1.0, "w": 1 / 7}
@@ -62,8 +59,7 @@ class Demand:
     """Tokens that are read and written a day."""
 
     tokens_a_day: float
-    source: str
-    """How it is known, for people."""
+    source: str  # how it is known, for people
 
 
 def parse_demand(text: str) -> Demand:
@@ -118,8 +114,7 @@ class Lifetime:
     """The cheapest model that reaches a loss, over all the days that it is used."""
 
     parameters: float
-    low: float
-    """Of `parameters`, by the drawn laws."""
+    low: float  # of `parameters`, by the drawn laws
     high: float
     tokens: float
     training: Energy
@@ -185,10 +180,8 @@ def _needed(fit: Fit, sizes: Floats, lengths: Floats, loss: float) -> Floats:
 # levers are told by the same draws of the law, so that one which looks good only under an odd law doesn't look good alone.
 
 
-STEPS = 24
-"""Budgets at which diminishing returns are looked for."""
-GROWTH = 1.25
-"""Each is so many times the one before."""
+STEPS = 24  # budgets at which diminishing returns are looked for
+GROWTH = 1.25  # each is so many times the one before
 NOT_THERE = "ask_more: Ingle has no command that asks a model n times and keeps the best answer."
 
 
@@ -201,20 +194,14 @@ class Offer:
     command: str
     why: str
     cost: Cost | None = None
-    losses: Floats | None = None
-    """Draws of the loss to expect; None where nothing was measured."""
-    gain: float | None = None
-    """Loss that the best model of the sweep has, less that to expect."""
-    low: float | None = None
-    """Of one new run."""
+    losses: Floats | None = None  # draws of the loss to expect; None where nothing was measured
+    gain: float | None = None  # loss that the best model of the sweep has, less that to expect
+    low: float | None = None  # of one new run
     high: float | None = None
     probability_best: float = 0.0
-    stops_paying: float | None = None
-    """Amount of the budget's unit after which another unit gives less than a quarter of the first."""
-    route: Route | None = None
-    """The way to train it, where it is a training."""
-    tokens: int = 0
-    """Tokens of that training."""
+    stops_paying: float | None = None  # amount of the budget's unit after which another unit gives less than a quarter of the first
+    route: Route | None = None  # the way to train it, where it is a training
+    tokens: int = 0  # tokens of that training
 
     @property
     def measured(self) -> bool:

@@ -23,10 +23,8 @@ _TEXT = re.compile(r"\s*((?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:e[+-]?[0-9]+)?)\s*([A-Za
 class Prices:
     """Section `[costs]` of config.toml: what this machine costs its owner."""
 
-    kwh: float = 0.30
-    """Price of a kilowatt-hour."""
-    hour: float = 0.0
-    """Price of an hour of the machine; 0 for one's own."""
+    kwh: float = 0.30  # price of a kilowatt-hour
+    hour: float = 0.0  # price of an hour of the machine; 0 for one's own
     currency: str = "EUR"
 
     def __post_init__(self) -> None:
@@ -44,8 +42,7 @@ class Prices:
 class Cost:
     """Cost of some runs."""
 
-    minutes: float
-    """Minutes by the clock."""
+    minutes: float  # minutes by the clock
     energy: Energy
     money: float
     flops: float = 0.0

@@ -35,17 +35,13 @@ from ingle.train.making import TrainError, provenance
 from ingle.train.objectives import log_probabilities
 from ingle.train.packing import make_batch, plan
 
-BATCH = 4096
-"""Most tokens of held-out text in a batch."""
+BATCH = 4096  # most tokens of held-out text in a batch
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FinishedRun:
-    """A finished run."""
-
     report: dict[str, Any]
-    bits: npt.NDArray[np.float64]
-    """Bits of each held-out text."""
+    bits: npt.NDArray[np.float64]  # bits of each held-out text
 
 
 def climb(

@@ -21,21 +21,17 @@ from ingle.scratch.texts import Prepared
 # Cost of a sweep: a few steps of each size are timed, on as many cores as will train, and all runs are reckoned from that.
 
 
-START_S = 4.0
-"""Seconds until a process trains: PyTorch's import, and the text."""
-READ_SPEED = 2.5
-"""Held-out text is read in float32 so many times as fast as text is learnt from in bf16."""
+START_S = 4.0  # seconds until a process trains: PyTorch's import, and the text
+READ_SPEED = 2.5  # held-out text is read in float32 so many times as fast as text is learnt from in bf16
 
 
 @dataclass(frozen=True, slots=True)
 class Speed:
     """Cost of a token in training at one size."""
 
-    seconds: float
-    """Of computing, with one thread: what a quiet machine takes."""
+    seconds: float  # of computing, with one thread: what a quiet machine takes
     energy: Energy
-    wall: float = 0.0
-    """Seconds by the clock when it was timed, beside whatever else ran; 0 where nobody looked."""
+    wall: float = 0.0  # seconds by the clock when it was timed, beside whatever else ran; 0 where nobody looked
 
     @property
     def busy(self) -> float:
@@ -87,10 +83,8 @@ def _mean(speeds: Sequence[Speed]) -> Speed:
 # the widest to the narrowest, and the first that fits is made as long as the budget and the text allow.
 
 
-SHORTEST = 0.6
-"""Least share of a design's lengths: before its models read too little, the next design's are smaller."""
-_STEP = 0.97
-"""Lengths are tried in steps of this factor."""
+SHORTEST = 0.6  # least share of a design's lengths: before its models read too little, the next design's are smaller
+_STEP = 0.97  # lengths are tried in steps of this factor
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,18 +97,17 @@ class Design:
     foretold_tokens: int
 
     def settings(self, begun: SweepSettings) -> SweepSettings:
-        """Return these settings with this design."""
         return replace(
             begun, sizes=self.sizes, tokens=self.tokens, foretold_size=self.foretold_size, foretold_tokens=self.foretold_tokens,
             more_seeds=min(begun.more_seeds, len(self.sizes)),
         )  # fmt: skip
 
 
+# Lengths of two tokens a parameter and more: with less, a model is still finding words, and its loss follows no such law (LOG.md).
 DESIGNS = (
     Design(("2x64", "2x128", "3x128", "5x128"), (1_500_000, 3_000_000, 6_000_000), "6x192", 9_500_000),
     Design(("2x64", "2x128", "3x128"), (1_000_000, 2_000_000, 4_000_000), "4x192", 5_600_000),
 )
-"""Lengths of two tokens a parameter and more: with less, a model is still finding words, and its loss follows no such law (LOG.md)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,10 +115,8 @@ class Planned:
     """A plan that fits, and its cost."""
 
     settings: SweepSettings
-    sweep: Cost
-    """Cost of the runs that the law is fitted to."""
-    foretold: Cost
-    """Cost of the foretold run."""
+    sweep: Cost  # cost of the runs that the law is fitted to
+    foretold: Cost  # cost of the foretold run
 
     @property
     def whole(self) -> Cost:
@@ -209,10 +200,9 @@ def cost_table(planned: Planned, machine: CostModel) -> dict[str, Any]:
 # How sure a law will be, said before a single run: the sweep is simulated, and the width of its prediction measured.
 
 
-NOISE = 0.006
-"""Spread of one run around the law, relative to its loss, as these sweeps have it (docs/scaling.md)."""
+NOISE = 0.006  # spread of one run around the law, relative to its loss, as these sweeps have it (docs/scaling.md)
+# A law like those that these sweeps gave, in bits per byte: floor, and factor and exponent of parameters and of tokens.
 _FLOOR, _SIZE, _DATA = 0.9, (9.0, 0.25), (14.0, 0.25)
-"""A law like those that these sweeps gave, in bits per byte: floor, and factor and exponent of parameters and of tokens."""
 _ROUNDS = 5
 
 
@@ -239,8 +229,7 @@ def _loss(run: RunSettings) -> float:
 # Cost of a token with a lever and without, timed in one sitting: a machine is busier in one hour than in the next.
 
 
-TIMES = 3
-"""Times that each run is timed, in turn with the others."""
+TIMES = 3  # times that each run is timed, in turn with the others
 Timed = tuple[RunSettings, Prepared]
 
 

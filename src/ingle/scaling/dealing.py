@@ -19,15 +19,12 @@ from ingle.core.errors import Interrupted, raised
 from ingle.scaling.sweep_settings import RunSettings
 from ingle.train.making import TrainError
 
-MOST_LOSSES = 5
-"""Workers that may be lost one after the other without a single step between; then something is wrong with the job itself."""
-LAST = ("done", "fault")
-"""Kinds of a worker's last message."""
+MOST_LOSSES = 5  # workers that may be lost one after the other without a single step between; then something is wrong with the job itself
+LAST = ("done", "fault")  # kinds of a worker's last message
 LOOK_S = 0.2
 PATIENCE_S = 60.0
 Job = dict[str, Any]
-Hear = Callable[[int, dict[str, Any], bytes], None]
-"""Hears a job's number, a message and its bytes."""
+Hear = Callable[[int, dict[str, Any], bytes], None]  # hears a job's number, a message and its bytes
 Messages = queue.Queue[tuple[int, dict[str, Any] | None, bytes]]
 
 

@@ -25,11 +25,9 @@ _SAID = ("loss", "low", "high")
 class PredictionStanding:
     """The ledger's word on one run that is foretold."""
 
-    prediction: Row | None = None
-    """The prediction that counts: the last one before the run was begun."""
+    prediction: Row | None = None  # the prediction that counts: the last one before the run was begun
     begun: bool = False
-    checked: Mapping[str, Fact] | None = None
-    """Facts of the check."""
+    checked: Mapping[str, Fact] | None = None  # facts of the check
 
 
 def standing(ledger: Ledger, name: str, run: str) -> PredictionStanding:

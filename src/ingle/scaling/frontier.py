@@ -13,12 +13,9 @@ from ingle.scaling.plot import Curve, Dot, EqualLoss, Foretold, SizeLine, loss_a
 from ingle.scaling.points import FLOPS_A_TOKEN, Floats, Place, Point, read_points, short, shown
 from ingle.train.plot import Scale
 
-TOKENS_A_PARAMETER = (0.03, 3000.0)
-"""Splits that are searched: tokens for each parameter."""
-_SPLITS = 91
-"""Splits that are tried, in equal factors; between them a parabola is believed."""
-QUARTER = 0.25
-"""Part of the first gain below which more compute is said to pay little."""
+TOKENS_A_PARAMETER = (0.03, 3000.0)  # splits that are searched: tokens for each parameter
+_SPLITS = 91  # splits that are tried, in equal factors; between them a parabola is believed
+QUARTER = 0.25  # part of the first gain below which more compute is said to pay little
 
 
 # Three answers, of each drawn law: the best split of some compute, the tokens that reach a loss, and where gains fall to a quarter.
@@ -107,11 +104,9 @@ class Allocation:
     """The split of some compute that the laws think best."""
 
     flops: float
-    parameters: Spread
-    """Best size on average over the laws; the interval holds what single laws think best."""
+    parameters: Spread  # best size on average over the laws; the interval holds what single laws think best
     tokens: Spread
-    loss: Prediction
-    """Of a new run at this split."""
+    loss: Prediction  # of a new run at this split
     notes: tuple[str, ...]
 
     def table(self) -> dict[str, Any]:
@@ -154,14 +149,10 @@ _DRAWS, _BUDGETS = 400, 40
 class Returns:
     """Gains of more compute, split at its best."""
 
-    start: float
-    """FLOP that are spent already."""
-    unit: float
-    """FLOP of one more unit."""
-    gains: tuple[Spread, ...]
-    """Loss that each further unit takes off: the first, the second, …"""
-    stops: Spread
-    """FLOP after which a unit gains less than a quarter of the first; infinite = not within what these runs can say."""
+    start: float  # FLOP that are spent already
+    unit: float  # FLOP of one more unit
+    gains: tuple[Spread, ...]  # loss that each further unit takes off: the first, the second, …
+    stops: Spread  # FLOP after which a unit gains less than a quarter of the first; infinite = not within what these runs can say
 
     def table(self) -> dict[str, Any]:
         """Return it as plain values; None stands for infinite."""
@@ -195,10 +186,8 @@ def _spread(drawn: Floats) -> Spread:
 # All come from the drawn laws of a fit: a line is their median, and its interval holds nine of ten of them.
 
 
-_AMOUNTS, _PLACES = 33, 49
-"""Points of a line over compute, and of the other lines."""
-_BEYOND = 3.0
-"""Times the largest run's compute that lines go on to, where nothing is foretold."""
+_AMOUNTS, _PLACES = 33, 49  # points of a line over compute, and of the other lines
+_BEYOND = 3.0  # times the largest run's compute that lines go on to, where nothing is foretold
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,17 +195,12 @@ class Curves:
     """Lines of a law. Compute is in FLOPs, loss in the unit of the runs."""
 
     sizes: tuple[SizeLine, ...]
-    frontier: Curve
-    """Least loss over compute."""
-    best_sizes: Curve
-    """Parameters of the best split over compute; the rest of the compute goes into tokens."""
+    frontier: Curve  # least loss over compute
+    best_sizes: Curve  # parameters of the best split over compute; the rest of the compute goes into tokens
     levels: tuple[EqualLoss, ...]
-    gain: Curve
-    """Loss that the next FLOP saves, over compute."""
-    quarter: float | None
-    """Compute at which that is a quarter of what it is at first; None = beyond the line."""
-    expected: tuple[float, ...]
-    """Loss of each of the fit's runs by the law, in the order of its points."""
+    gain: Curve  # loss that the next FLOP saves, over compute
+    quarter: float | None  # compute at which that is a quarter of what it is at first; None = beyond the line
+    expected: tuple[float, ...]  # loss of each of the fit's runs by the law, in the order of its points
 
     @property
     def path(self) -> Curve:

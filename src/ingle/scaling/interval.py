@@ -43,8 +43,7 @@ from ingle.scaling.points import FLOPS_A_TOKEN, Floats, Place, Point, places_arr
 
 _ROUNDS, _SAMPLES = 5, 600
 _COEFFICIENTS = 12_000
-_FREE = 5.0
-"""Degrees of freedom of the clouds: heavier tails than what they cover."""
+_FREE = 5.0  # degrees of freedom of the clouds: heavier tails than what they cover
 _STEP = 1e-4
 _QUIETEST = 1e-8
 
@@ -53,26 +52,19 @@ _QUIETEST = 1e-8
 class Draws:
     """Equally likely laws of one form."""
 
-    exponents: Floats
-    """[draws, axes]."""
-    coefficients: Floats
-    """[draws, terms], in the unit of the loss."""
-    noise: Floats
-    """[draws]: relative spread of one run."""
-    gap: Floats
-    """[draws]: part of their loss by which runs of the worse kind are worse; 0 where there is one kind."""
-    evidence: float
-    """Logarithm of how likely the form makes the runs; comparable between forms of the same runs."""
+    exponents: Floats  # [draws, axes]
+    coefficients: Floats  # [draws, terms], in the unit of the loss
+    noise: Floats  # [draws]: relative spread of one run
+    gap: Floats  # [draws]: part of their loss by which runs of the worse kind are worse; 0 where there is one kind
+    evidence: float  # logarithm of how likely the form makes the runs; comparable between forms of the same runs
     nearest: Nearest
-    positive: float
-    """Part of the draws that had no coefficient below 0 and were not thrown away."""
+    positive: float  # part of the draws that had no coefficient below 0 and were not thrown away
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Cloud:
     centre: Floats
-    root: Floats
-    """Cholesky factor of the spread."""
+    root: Floats  # cholesky factor of the spread
 
     def sample(self, count: int, rng: np.random.Generator) -> Floats:
         normal = rng.standard_normal((count, len(self.centre))) @ self.root.T
@@ -152,7 +144,6 @@ def _around(problem: LawProblem, nearest: Nearest) -> _Cloud:
 
 
 def _fitted(samples: Floats, log_weights: Floats, fallback: _Cloud) -> _Cloud:
-    """Return the cloud of weighted samples."""
     weights = np.exp(log_weights - log_weights.max())
     weights /= weights.sum()
     if 1 / (weights**2).sum() < 3 * samples.shape[1]:
@@ -207,18 +198,12 @@ def _systematic(shares: Floats, count: int, rng: np.random.Generator) -> np.ndar
 
 LEVEL = 0.9
 DRAWS = 2000
-MOST_EXTRAPOLATION = 10.0
-"""Times the largest fitted compute: farther, no interval of such laws was ever tested."""
-VERSION = 2
-"""Goes up with the method, so that a digest names it."""
-FEWEST_POSITIVE = 0.002
-"""Part of the drawn laws that must have no coefficient below 0."""
-MOST_LEFT = 0.9
-"""Part of the losses' variance that a law may leave; above it there is no law."""
-FAR_OFF = 0.4
-"""Huber's weight below which a run is named."""
-_NEW_RUNS = 8
-"""New runs that are drawn of each law."""
+MOST_EXTRAPOLATION = 10.0  # times the largest fitted compute: farther, no interval of such laws was ever tested
+VERSION = 2  # goes up with the method, so that a digest names it
+FEWEST_POSITIVE = 0.002  # part of the drawn laws that must have no coefficient below 0
+MOST_LEFT = 0.9  # part of the losses' variance that a law may leave; above it there is no law
+FAR_OFF = 0.4  # huber's weight below which a run is named
+_NEW_RUNS = 8  # new runs that are drawn of each law
 DEFAULT_FORMS = ("chinchilla", "farseer_lite")
 REPEATED_FORMS = ("repeated", "farseer_lite")
 
@@ -266,12 +251,9 @@ class Fit:
 
     points: tuple[Point, ...]
     drawn: tuple[FormDraws, ...]
-    kinds: TwoKinds | None
-    """Where the runs are of two kinds: the laws are those of the better kind."""
-    notes: tuple[str, ...]
-    """Sentences that belong beside every figure of this fit, without their last full stop."""
-    digest: str
-    """Of the runs and the method: equal digests mean equal predictions."""
+    kinds: TwoKinds | None  # where the runs are of two kinds: the laws are those of the better kind
+    notes: tuple[str, ...]  # sentences that belong beside every figure of this fit, without their last full stop
+    digest: str  # of the runs and the method: equal digests mean equal predictions
 
     @property
     def laws(self) -> tuple[tuple[Law, float], ...]:

@@ -23,13 +23,10 @@ class Axis:
     """One exponent, and where it is believed to lie before any run is seen."""
 
     name: str
-    low: float
-    """Least value that is searched."""
+    low: float  # least value that is searched
     high: float
-    middle: float
-    """Believed value."""
-    spread: float
-    """Standard deviation of that belief."""
+    middle: float  # believed value
+    spread: float  # standard deviation of that belief
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,15 +34,13 @@ class Form:
     """A family of laws."""
 
     name: str
-    words: str
-    """Its equation."""
+    words: str  # its equation
+    # Names of the coefficients. The first term is the loss that no model goes below, and its column is 1.
     terms: tuple[str, ...]
-    """Names of the coefficients. The first term is the loss that no model goes below, and its column is 1."""
     axes: tuple[Axis, ...]
+    # (places [n, 3] of `places_array`, exponents [..., axes]) → terms without their coefficients [..., n, terms].
     columns: Callable[[Floats, Floats], Floats]
-    """(places [n, 3] of `places_array`, exponents [..., axes]) → terms without their coefficients [..., n, terms]."""
-    knows_repeats: bool = False
-    """Whether the runs themselves say what a second reading is worth."""
+    knows_repeats: bool = False  # whether the runs themselves say what a second reading is worth
 
     @property
     def believed(self) -> Floats:
@@ -53,8 +48,7 @@ class Form:
         return np.array([(axis.low, axis.high, axis.middle, axis.spread) for axis in self.axes]).T
 
 
-PUBLISHED_REPEATS = 15.0
-"""Readings after which a repeated token is worth 1/e of a new one (arXiv 2305.16264)."""
+PUBLISHED_REPEATS = 15.0  # readings after which a repeated token is worth 1/e of a new one (arXiv 2305.16264)
 ALPHA = Axis("alpha", 0.02, 1.5, 0.38, 0.16)
 BETA = Axis("beta", 0.02, 1.5, 0.38, 0.16)
 
@@ -85,6 +79,7 @@ def _form(
     return Form(name, words, ("E", "A", "B"), (ALPHA, BETA, *([third] if third else [])), columns, knows_repeats)
 
 
+# Every form by name.
 FORMS = {
     form.name: form
     for form in (
@@ -102,14 +97,12 @@ FORMS = {
         ),
     )
 }  # fmt: skip
-"""Every form by name."""
 
 
 # Least squares with coefficients ≥ 0, for many small systems at once.
 
 
-_RIDGE = 1e-13
-"""Part of the diagonal that keeps equal columns solvable."""
+_RIDGE = 1e-13  # part of the diagonal that keeps equal columns solvable
 
 
 def solve_positive(gram: Floats, moment: Floats) -> Floats:
@@ -182,17 +175,12 @@ class Law:
 
 
 FEWEST_RUNS = 6
-FLOOR, FLOOR_SPREAD = 0.6, 0.3
-"""Belief about E: this part of the least loss seen, give or take."""
-GAP, GAP_SPREAD = 0.08, 0.05
-"""Belief about the part of their loss by which runs of the worse kind are worse, where there are two kinds."""
+FLOOR, FLOOR_SPREAD = 0.6, 0.3  # belief about E: this part of the least loss seen, give or take
+GAP, GAP_SPREAD = 0.08, 0.05  # belief about the part of their loss by which runs of the worse kind are worse, where there are two kinds
 HUBER = 2.0
-USUAL_NOISE = 0.007
-"""Relative spread of runs that differ in their seed alone, before any is seen."""
-NOISE_SPREAD, _NOISE_TAIL = 0.8, 3.0
-"""Belief about it: within a factor of e^±0.8, with long tails (Student's t, three degrees)."""
-_GRID = {2: 28, 3: 14}
-"""Values of each exponent on the first grid, by their number."""
+USUAL_NOISE = 0.007  # relative spread of runs that differ in their seed alone, before any is seen
+NOISE_SPREAD, _NOISE_TAIL = 0.8, 3.0  # belief about it: within a factor of e^±0.8, with long tails (Student's t, three degrees)
+_GRID = {2: 28, 3: 14}  # values of each exponent on the first grid, by their number
 _ROUNDS = 9
 _FINEST = 1e-10
 
@@ -202,15 +190,13 @@ class LawProblem:
     """Runs as arrays, with the columns of a form scaled to about 1."""
 
     form: Form
-    places: Floats
-    """[n, 3] of `places_array`."""
+    places: Floats  # [n, 3] of `places_array`
     loss: Floats
+    # [3]: geometric mean of the places. There every column is scaled to the least loss.
     middle: Floats
-    """[3]: geometric mean of the places. There every column is scaled to the least loss."""
-    lowest: float
-    """Least loss."""
+    lowest: float  # least loss
+    # [n]: 1 for runs of a worse kind, whose loss is a part higher; their part is one more coefficient, the last.
     worse: Floats | None = None
-    """[n]: 1 for runs of a worse kind, whose loss is a part higher; their part is one more coefficient, the last."""
 
     def design(self, exponents: Floats) -> Floats:
         """Return terms over loss [..., n, terms]: with the right coefficients each row sums to 1."""
@@ -279,14 +265,10 @@ class Nearest:
 
     exponents: Floats
     coefficients: Floats
-    belief: float
-    """Relative spread of the residuals, by which beliefs were weighed."""
-    noise: float
-    """Relative spread of a run: larger, because the law bends to the runs."""
-    weights: Floats
-    """Huber's weight of each run: 1 = as near as others."""
-    residuals: Floats
-    """Relative: (seen − law) / seen."""
+    belief: float  # relative spread of the residuals, by which beliefs were weighed
+    noise: float  # relative spread of a run: larger, because the law bends to the runs
+    weights: Floats  # huber's weight of each run: 1 = as near as others
+    residuals: Floats  # relative: (seen − law) / seen
 
 
 def fit_problem(problem: LawProblem) -> Nearest:
@@ -385,42 +367,31 @@ def _zoom(problem: LawProblem, centre: Floats, weights: Floats, noise: float, wi
 # Marks are found by flipping one run at a time, and the best few at each step go on.
 
 
-TWO_KINDS = 0.1
-"""Belief that there are two kinds, before any run is seen."""
-FEWEST_BETTER = 2
-"""Runs of the better kind that there must be."""
-SEPARATE = 3.0
-"""Times the noise that the gap between two kinds must be: nearer ones can't be told apart."""
-MOST_MARKS = 4
-"""Ways to mark the runs that go on into the law."""
-_LEAST = 0.02
-"""Ways that are less probable are left out."""
+TWO_KINDS = 0.1  # belief that there are two kinds, before any run is seen
+FEWEST_BETTER = 2  # runs of the better kind that there must be
+SEPARATE = 3.0  # times the noise that the gap between two kinds must be: nearer ones can't be told apart
+MOST_MARKS = 4  # ways to mark the runs that go on into the law
+_LEAST = 0.02  # ways that are less probable are left out
 _BEAM = 24
 _NOISES = np.geomspace(0.0006, 0.24, 18)
+# Values of each exponent on the grid, in spreads of what is believed: of the first two, and of others and where there are many runs.
 _STEPS, _FEW_STEPS = (-1.8, -1.2, -0.6, 0.0, 0.6, 1.2, 1.8), (-1.2, 0.0, 1.2)
-"""Values of each exponent on the grid, in spreads of what is believed: of the first two, and of others and where there are many runs."""
 _MANY_RUNS = 100
-MOST_RUNS = 1000
-"""More are not searched for two kinds."""
+MOST_RUNS = 1000  # more are not searched for two kinds
 
-Marks = tuple[bool, ...]
-"""Which runs are of the worse kind."""
+Marks = tuple[bool, ...]  # which runs are of the worse kind
 
 
 @dataclass(frozen=True, slots=True)
 class TwoKinds:
     """Which runs are worse, and by how much."""
 
-    runs: tuple[Point, ...]
-    """Runs that are probably of the worse kind."""
-    of: int
-    """Number of all runs."""
-    gap: float
-    """How much higher the loss of the worse kind is: 0.07 = 7 %."""
+    runs: tuple[Point, ...]  # runs that are probably of the worse kind
+    of: int  # number of all runs
+    gap: float  # how much higher the loss of the worse kind is: 0.07 = 7 %
     low: float
     high: float
-    chance: float
-    """Probability that there are two kinds at all."""
+    chance: float  # probability that there are two kinds at all
 
     @property
     def sentence(self) -> str:
@@ -455,14 +426,10 @@ def kinds_of(points: Sequence[Point], ways: Sequence[tuple[Marks, float]], gaps:
 class _Projected:
     """Residuals of rows from the law of each grid point."""
 
-    left: Floats
-    """[grid, n, n]: projectors, with the belief about E as one more run that is dropped."""
-    target: Floats
-    """[grid, n]: projected ones."""
-    square: Floats
-    """[grid]: square of what is left of all."""
-    prior: Floats
-    """[grid]: log belief."""
+    left: Floats  # [grid, n, n]: projectors, with the belief about E as one more run that is dropped
+    target: Floats  # [grid, n]: projected ones
+    square: Floats  # [grid]: square of what is left of all
+    prior: Floats  # [grid]: log belief
     free: int
 
 

@@ -25,12 +25,9 @@ def unchanged(settings: SweepSettings) -> Sequence[SweepSettings]:
 class TrainingLever:
     """A way to train another model."""
 
-    words: str
-    """The act, for people: `train another size`."""
-    changes: Changes = unchanged
-    """Settings to try instead of the sweep's; none where it can't be done there."""
-    sizes: Literal["all", "same", "others"] = "all"
-    """Sizes that may be chosen: that of the best model, the others, or any."""
+    words: str  # the act, for people: `train another size`
+    changes: Changes = unchanged  # settings to try instead of the sweep's; none where it can't be done there
+    sizes: Literal["all", "same", "others"] = "all"  # sizes that may be chosen: that of the best model, the others, or any
 
     @property
     def needs_probe(self) -> bool:
@@ -43,10 +40,8 @@ class Errand:
     """The details that the command of a lever needs."""
 
     sweep: str
-    sources: tuple[str, ...]
-    """Texts of the sweep."""
-    minutes: float
-    """How long it may train."""
+    sources: tuple[str, ...]  # texts of the sweep
+    minutes: float  # how long it may train
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,12 +49,10 @@ class CommandLever:
     """A way to make a better model of one that is kept."""
 
     words: str
-    start: str
-    """The model that it begins with."""
+    start: str  # the model that it begins with
+    # Arguments of `ingle`: the verb, the model that it begins with, and the rest with `--name`.
     arguments: Callable[[Errand], tuple[str, ...]]
-    """Arguments of `ingle`: the verb, the model that it begins with, and the rest with `--name`."""
-    tells: str
-    """Its other use, beside the loss, as a sentence."""
+    tells: str  # its other use, beside the loss, as a sentence
 
     def made(self, errand: Errand) -> str:
         """Return the name of the model that the command makes."""
@@ -68,14 +61,10 @@ class CommandLever:
 
 
 Lever = TrainingLever | CommandLever
-TIMES = (2, 4, 8, 16)
-"""Readings of a text: they help where new text is short (arXiv 2305.16264)."""
-FEWEST_WORDS = 258
-"""256 bytes, the end of a text, and a word."""
-TOKENS_PER_S = 900
-"""SmolLM2's, measured with LoRA of rank 16 on two cores (LOG.md)."""
-STEP = 2048
-"""Tokens of a step of such a training."""
+TIMES = (2, 4, 8, 16)  # readings of a text: they help where new text is short (arXiv 2305.16264)
+FEWEST_WORDS = 258  # 256 bytes, the end of a text, and a word
+TOKENS_PER_S = 900  # SmolLM2's, measured with LoRA of rank 16 on two cores (LOG.md)
+STEP = 2048  # tokens of a step of such a training
 
 
 def _batch(settings: SweepSettings) -> Sequence[SweepSettings]:
@@ -137,6 +126,7 @@ def _quantise(errand: Errand) -> tuple[str, ...]:
     return ("quantise", "smollm2", "--bits", "3.75", "--recover", f"{errand.minutes:.3g}", "--name", f"{errand.sweep}-lighter")
 
 
+# Every lever by name, alphabetically.
 LEVERS: Mapping[str, Lever] = {
     "batch": TrainingLever("take another number of tokens a step", _batch),
     "data": TrainingLever("give the best size more text", sizes="same"),
@@ -156,7 +146,6 @@ LEVERS: Mapping[str, Lever] = {
     "size": TrainingLever("train another size", sizes="others"),
     "vocabulary": TrainingLever("take another number of words", _vocabulary),
 }  # fmt: skip
-"""Every lever by name, alphabetically."""
 
 
 def chosen(names: Sequence[str]) -> dict[str, Lever]:

@@ -10,11 +10,9 @@ from dataclasses import dataclass
 from ingle.core.errors import counted
 from ingle.train.plot import STAR, Frame, Key, Scale, alike, colour_class, document, frame_below, legend, scale_over, shape_of, short
 
-_FIRST_LINE = 50.0
-"""Where a legend begins, in user units."""
+_FIRST_LINE = 50.0  # where a legend begins, in user units
 _BAND = "90 % of the fits"
-_FREE_BELOW = 14.0
-"""Least height of a line's label over the axis, in user units."""
+_FREE_BELOW = 14.0  # least height of a line's label over the axis, in user units
 _NO_LAW = "There is no law yet."
 _NOTHING = "No run is done yet."
 
@@ -27,10 +25,8 @@ class Dot:
     tokens: float
     loss: float
     flops: float
-    expected: float = math.nan
-    """Loss by the law; NaN = no law yet."""
-    apart: bool = False
-    """Whether it belongs to another kind of run than most."""
+    expected: float = math.nan  # loss by the law; NaN = no law yet
+    apart: bool = False  # whether it belongs to another kind of run than most
 
     @property
     def left_over(self) -> float:
@@ -74,8 +70,7 @@ class Foretold:
     loss: float
     low: float
     high: float
-    got: float = math.nan
-    """Loss of the run when it was trained; NaN = not yet."""
+    got: float = math.nan  # loss of the run when it was trained; NaN = not yet
 
     @property
     def inside(self) -> bool:
@@ -87,10 +82,8 @@ class Foretold:
 class ComputeUnit:
     """Unit of the compute axis."""
 
-    one: str = "TFLOP"
-    """The unit in words, in the singular."""
-    axis: str = "compute, TFLOP (10¹² operations)"
-    """Name of the axis."""
+    one: str = "TFLOP"  # the unit in words, in the singular
+    axis: str = "compute, TFLOP (10¹² operations)"  # name of the axis
     flops: float = 1e12
 
 

@@ -20,13 +20,11 @@ import numpy.typing as npt
 from ingle.core.errors import ConfigError, counted
 
 Floats = npt.NDArray[np.float64]
-FLOPS_A_TOKEN = 6.0
-"""Operations of training a parameter on a token: two forward, four backward."""
-FEWEST_COUNTED = 1000
-"""Where no run has as many parameters or tokens, they are counted in thousands or millions."""
-MOST_OFF = 30.0
-"""Factor by which operations may differ from 6 · parameters · tokens."""
+FLOPS_A_TOKEN = 6.0  # operations of training a parameter on a token: two forward, four backward
+FEWEST_COUNTED = 1000  # where no run has as many parameters or tokens, they are counted in thousands or millions
+MOST_OFF = 30.0  # factor by which operations may differ from 6 · parameters · tokens
 REQUIRED = ("parameters", "tokens", "loss")
+# Names that others give to our columns: they are suggested, never guessed.
 _WORDS: Mapping[str, tuple[str, ...]] = {
     "parameters": ("n", "params", "param", "size", "model_size", "n_params", "num_params", "weights"),
     "tokens": ("d", "data", "n_tokens", "num_tokens", "train_tokens", "tokens_seen"),
@@ -36,7 +34,6 @@ _WORDS: Mapping[str, tuple[str, ...]] = {
     "seconds": ("time", "s"),
     "joules": ("energy", "j"),
 }
-"""Names that others give to our columns: they are suggested, never guessed."""
 _UNITS = {"k": "thousands", "m": "millions", "b": "billions", "g": "billions", "t": "trillions"}
 _GROUPED = re.compile(r"[+-]?\d{1,3}([,_'’ \u00a0\u202f.]\d{3})+([.,]\d+)?")
 
@@ -45,18 +42,14 @@ _GROUPED = re.compile(r"[+-]?\d{1,3}([,_'’ \u00a0\u202f.]\d{3})+([.,]\d+)?")
 class Point:
     """One finished run."""
 
-    parameters: float
-    """Parameters that multiply; a tied embedding counts once."""
-    tokens: float
-    """Tokens read, repeats counted."""
+    parameters: float  # parameters that multiply; a tied embedding counts once
+    tokens: float  # tokens read, repeats counted
     loss: float
-    unique: float = 0.0
-    """Different tokens among them; 0 = as many as were read."""
+    unique: float = 0.0  # different tokens among them; 0 = as many as were read
     seed: int = 0
-    flops: float = 0.0
-    """0 = 6 · parameters · tokens."""
+    flops: float = 0.0  # 0 = 6 · parameters · tokens
+    # How it was trained, in one word. Runs of two kinds have two laws.
     kind: str = ""
-    """How it was trained, in one word. Runs of two kinds have two laws."""
     seconds: float = 0.0
     joules: float = 0.0
 
@@ -72,8 +65,7 @@ class Place:
 
     parameters: float
     tokens: float
-    unique: float = 0.0
-    """Different tokens; 0 = as many as are read."""
+    unique: float = 0.0  # different tokens; 0 = as many as are read
 
     @property
     def compute(self) -> float:
@@ -81,8 +73,7 @@ class Place:
         return FLOPS_A_TOKEN * self.parameters * self.tokens
 
 
-NAMES = tuple(field.name for field in fields(Point))
-"""Columns of the CSV, in their order."""
+NAMES = tuple(field.name for field in fields(Point))  # columns of the CSV, in their order
 
 
 def places_array(places: Iterable[Point | Place]) -> Floats:

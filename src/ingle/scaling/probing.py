@@ -40,19 +40,13 @@ class ProbePair:
     """Two runs of one size and seed that read as many tokens; one has the lever."""
 
     lever: str
-    changed: Mapping[str, Any]
-    """Settings that differ."""
-    prepared: str
-    """Folder name of the text that the run with the lever read."""
+    changed: Mapping[str, Any]  # settings that differ
+    prepared: str  # folder name of the text that the run with the lever read
     size: str
-    after: Point
-    """With the lever."""
-    before: Point
-    """Without it."""
-    seconds: float = 1.0
-    """Time of a token, as a multiple of that without the lever, timed side by side."""
-    joules: float = 1.0
-    """Energy of a token, likewise."""
+    after: Point  # with the lever
+    before: Point  # without it
+    seconds: float = 1.0  # time of a token, as a multiple of that without the lever, timed side by side
+    joules: float = 1.0  # energy of a token, likewise
 
 
 def _seconds(report: Mapping[str, Any]) -> float:
@@ -131,19 +125,14 @@ class Outlook:
     """All that is known when advice is asked for."""
 
     name: str
-    folder: Path
-    """Folder of the sweep."""
+    folder: Path  # folder of the sweep
     settings: SweepSettings
     prepared: Prepared
-    texts: Mapping[str, Prepared]
-    """Texts that probes read, by the name of their folder."""
-    reports: Sequence[Mapping[str, Any]]
-    """Finished runs of the sweep."""
+    texts: Mapping[str, Prepared]  # texts that probes read, by the name of their folder
+    reports: Sequence[Mapping[str, Any]]  # finished runs of the sweep
     fit: Fit
-    pairs: Sequence[ProbePair]
-    """Probes of levers."""
-    kept: Mapping[str, Mapping[str, Any]]
-    """Reports of models that commands made, by lever, read on the sweep's held-out text."""
+    pairs: Sequence[ProbePair]  # probes of levers
+    kept: Mapping[str, Mapping[str, Any]]  # reports of models that commands made, by lever, read on the sweep's held-out text
     prices: Prices
 
     @property
@@ -161,8 +150,7 @@ class Route:
     size: str
     parameters: int
     speed: Speed
-    offset: Floats
-    """Draws of the logarithm by which its loss differs from the law's."""
+    offset: Floats  # draws of the logarithm by which its loss differs from the law's
     prices: Prices
 
     @property
@@ -278,12 +266,10 @@ def bits_of_kept(
 
 
 FOLDER, PAIRS, KEPT = "probes", "pairs.json", "kept"
-ROUNDS = 2
-"""Sizes that probes go up to."""
+ROUNDS = 2  # sizes that probes go up to
 
 
-Train = Callable[[Sweep, Sequence[RunSettings]], list[dict[str, Any]]]
-"""Trains these runs where the sweep says, and returns their reports."""
+Train = Callable[[Sweep, Sequence[RunSettings]], list[dict[str, Any]]]  # trains these runs where the sweep says, and returns their reports
 
 
 @dataclass(frozen=True, slots=True)

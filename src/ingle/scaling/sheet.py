@@ -27,8 +27,7 @@ from ingle.scaling.points import Place, Point
 from ingle.train.plot import short
 
 CURVES = "curves.json"
-STALE_S = 300.0
-"""Seconds without a step after which a sweep is no longer said to run."""
+STALE_S = 300.0  # seconds without a step after which a sweep is no longer said to run
 _FILES = ("plan", "fit", "check", "progress", "advice", "curves")
 _NEEDED = ("key", "parameters", "tokens", "loss", "flops", "seconds")
 LOSS = "bits per byte"
@@ -40,20 +39,16 @@ class Sheet:
 
     name: str
     plan: Mapping[str, Any]
-    runs: tuple[Mapping[str, Any], ...]
-    """Reports of the finished runs that the law is of, in the plan's order."""
-    foretold: Mapping[str, Any] | None
-    """Report of the run that was foretold, if it was made."""
+    runs: tuple[Mapping[str, Any], ...]  # reports of the finished runs that the law is of, in the plan's order
+    foretold: Mapping[str, Any] | None  # report of the run that was foretold, if it was made
     fit: Mapping[str, Any]
     check: Mapping[str, Any]
+    # How far a running sweep is: done, of, running, seconds_left. Empty = none runs.
     progress: Mapping[str, Any]
-    """How far a running sweep is: done, of, running, seconds_left. Empty = none runs."""
     advice: Mapping[str, Any]
     curves: Curves | None
-    expected: Mapping[str, float]
-    """Loss by the law, by the run's key."""
-    faults: tuple[str, ...]
-    """Files that can't be read, as sentences."""
+    expected: Mapping[str, float]  # loss by the law, by the run's key
+    faults: tuple[str, ...]  # files that can't be read, as sentences
 
     @property
     def planned(self) -> int:
@@ -272,8 +267,8 @@ def _energy(run: Mapping[str, Any]) -> Energy:
 
 
 REPORT = "report.html"
-_NONE = "–"
-"""Stands where there is no figure."""
+_NONE = "–"  # stands where there is no figure
+# How to read each plot.
 READING: Mapping[str, str] = {
     "loss": "Each mark is a run: lower is better, farther right costs more. A full line is the law of one size. "
     "The dashed line is the best that each amount of compute can do.",
@@ -282,7 +277,6 @@ READING: Mapping[str, str] = {
     "gain": "What the next unit of compute takes off the loss. Each costs as much as the one before, and gains less.",
     "residuals": "How far each run lies from the law. Marks outside of the band, or all on one side, say that the law is not all there is.",
 }
-"""How to read each plot."""
 STYLE = """
 :root { color-scheme: light dark }
 body { font: 16px/1.55 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color: #2a2420; background: #faf6ef }
@@ -292,6 +286,7 @@ td { border-top: 1px solid #e4d9c9 } .of { color: #70645a; font-size: .9em } .no
   body { background: #191512; color: #ebe2d7 } td { border-color: #362d26 } .of { color: #a5978a } .no { color: #e0a050 }
 }
 """
+# Style of the parts of a sheet, also inside of another page.
 PARTS_STYLE = """
 .wide { overflow-x: auto; max-width: 100% } figure { margin: 1.2rem 0 1.8rem } figcaption { max-width: 40rem; margin-top: .4rem }
 .plot { display: block; width: 100%; max-width: 46rem; min-width: 34rem; height: auto; border-radius: .6rem }
@@ -300,7 +295,6 @@ PARTS_STYLE = """
 .said { max-width: 44rem } p, li { overflow-wrap: anywhere }
 progress { width: min(24rem, 100%); accent-color: #b4481f }
 """
-"""Style of the parts of a sheet, also inside of another page."""
 
 
 def write_report(folder: Path, sheet: Sheet) -> Path:

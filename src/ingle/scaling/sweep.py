@@ -67,12 +67,9 @@ class Sweep:
     folder: Path
     settings: SweepSettings
     prepared: Prepared
-    runs: tuple[RunSettings, ...]
-    """Runs that the law is fitted to."""
-    foretold: RunSettings
-    """The run that is trained only after its loss was foretold."""
-    plan: Mapping[str, Any]
-    """The content of plan.json."""
+    runs: tuple[RunSettings, ...]  # runs that the law is fitted to
+    foretold: RunSettings  # the run that is trained only after its loss was foretold
+    plan: Mapping[str, Any]  # the content of plan.json
 
     @property
     def key(self) -> str:

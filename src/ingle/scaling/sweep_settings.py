@@ -21,16 +21,14 @@ from ingle.train.optimisers import OptimiserSettings, Precision
 
 Kind = Literal["transformer", "hybrid", "rnn"]
 CONTEXT = 2048
+# Rungs from small to large, as layers × width: transformers of 0.14 to 10.9 million parameters at 512 words.
+#
+# Every width is a multiple of 64, so that every head is 64 wide: one head of 96 or 160 costs a model 1 % of its loss, heads of 32 cost 2 %,
+# and a ladder of such rungs is no line (LOG.md).
 LADDER = ("2x64", "2x128", "3x128", "5x128", "4x192", "6x192", "6x256", "8x256", "10x320")
-"""Rungs from small to large, as layers × width: transformers of 0.14 to 10.9 million parameters at 512 words.
-
-Every width is a multiple of 64, so that every head is 64 wide: one head of 96 or 160 costs a model 1 % of its loss, heads of 32 cost 2 %,
-and a ladder of such rungs is no line (LOG.md).
-"""
-RATE = {"muon": 9e-3, "adamw": 3e-3}
-"""Best learning rate at its peak for the smallest rung, at 2,048 tokens a step."""
+RATE = {"muon": 9e-3, "adamw": 3e-3}  # best learning rate at its peak for the smallest rung, at 2,048 tokens a step
+# The best rate falls with size: of 4.5e-3, 9e-3 and 1.8e-2 the second was best at 0.24M parameters and the first at 2.8M (LOG.md).
 _SMALLEST, _FALL = 238_144, 0.25
-"""The best rate falls with size: of 4.5e-3, 9e-3 and 1.8e-2 the second was best at 0.24M parameters and the first at 2.8M (LOG.md)."""
 _HYBRID: dict[str, tuple[int, int, Memory]] = {"hybrid": (64, 4, "gated_delta"), "rnn": (0, 0, "gated_delta")}
 
 
@@ -67,29 +65,22 @@ def _parsed(name: str) -> tuple[int, int]:
 # same wherever the run was made.
 
 
-VERSION = 1
-"""Changes when the same run trains something else than before."""
+VERSION = 1  # changes when the same run trains something else than before
+# Fields of a report that follow from the run alone.
 OUTCOME = ("key", "label", "parameters", "tokens", "unique", "seed", "kind", "loss", "bits_digest", "precision", "data")
-"""Fields of a report that follow from the run alone."""
 
 
 @dataclass(frozen=True, slots=True)
 class RunSettings:
     """One training of a sweep."""
 
-    size: str
-    """Name of the size, as `2x64`."""
-    kind: str
-    """Runs of different kinds are never fitted together."""
-    data: str
-    """Digest of the prepared text."""
-    parameters: int
-    """Parameters that multiply; a tied matrix counts once."""
-    unique: int
-    """Tokens of text that may be read, again and again; 0 = all of it."""
+    size: str  # name of the size, as `2x64`
+    kind: str  # runs of different kinds are never fitted together
+    data: str  # digest of the prepared text
+    parameters: int  # parameters that multiply; a tied matrix counts once
+    unique: int  # tokens of text that may be read, again and again; 0 = all of it
     model: ShapeSettings
-    train: TrainSettings
-    """`max_steps` and `batch_tokens` give the tokens that are read."""
+    train: TrainSettings  # `max_steps` and `batch_tokens` give the tokens that are read
 
     @property
     def tokens(self) -> int:
@@ -139,7 +130,6 @@ def climb_shares(climb: Sequence[RunSettings]) -> list[tuple[RunSettings, float]
 
 
 def climb_flops(climb: Sequence[RunSettings]) -> float:
-    """FLOPs of a climb."""
     return sum(run.flops * share for run, share in climb_shares(climb))
 
 
@@ -176,12 +166,11 @@ def point_of(report: Mapping[str, Any]) -> Point:
 # sizes = ["2x64", "2x128", "3x128", "5x128"] tokens = [1_500_000, 3_000_000, 6_000_000]
 
 
+# Tokens of a row: where rows are long, small models begin to copy from them at some point, and their losses leave the law (LOG.md).
 ROW = 128
-"""Tokens of a row: where rows are long, small models begin to copy from them at some point, and their losses leave the law (LOG.md)."""
 WARM_UP = 0.05
 DECAY = 0.3
-LEAST_STEPS = 150
-"""Fewest steps of a run: with fewer, warm-up and cool-down are most of it."""
+LEAST_STEPS = 150  # fewest steps of a run: with fewer, warm-up and cool-down are most of it
 
 
 def _texts() -> TextSettings:
@@ -190,33 +179,21 @@ def _texts() -> TextSettings:
 
 @dataclass(frozen=True, slots=True)
 class SweepSettings:
-    """Settings of one sweep."""
-
-    data: TextSettings = field(default_factory=_texts)
-    """Texts to learn from; 300 kB of what they hold out is what every loss is of."""
+    data: TextSettings = field(default_factory=_texts)  # texts to learn from; 300 kB of what they hold out is what every loss is of
+    # Number of tokens of the vocabulary, found in the text. With few, parameters are in the layers, and the same text has more tokens.
     vocabulary: Count = 512
-    """Number of tokens of the vocabulary, found in the text. With few, parameters are in the layers, and the same text has more tokens."""
-    kind: Kind = "transformer"
-    """How all models look back."""
-    sizes: tuple[str, ...] = ("2x64", "2x128", "3x128", "5x128")
-    """Sizes as LAYERSxWIDTH, see scaling/sweep_settings.py."""
-    tokens: tuple[int, ...] = (1_500_000, 3_000_000, 6_000_000)
-    """Tokens that each size reads."""
-    seeds: Count = 1
-    """Seeds of every size."""
-    more_seeds: int = 2
-    """Smallest sizes that get one seed more: there it is cheapest to see how far seeds differ."""
+    kind: Kind = "transformer"  # how all models look back
+    sizes: tuple[str, ...] = ("2x64", "2x128", "3x128", "5x128")  # sizes as LAYERSxWIDTH, see scaling/sweep_settings.py
+    tokens: tuple[int, ...] = (1_500_000, 3_000_000, 6_000_000)  # tokens that each size reads
+    seeds: Count = 1  # seeds of every size
+    more_seeds: int = 2  # smallest sizes that get one seed more: there it is cheapest to see how far seeds differ
     first_seed: int = 0
-    epochs: Annotated[float, Bounds(ge=1)] = 1.0
-    """How often the text of each run is read: a run of D tokens has D/epochs different ones."""
-    foretold_size: str = "6x192"
-    """Size of the run that is foretold before it is trained."""
+    epochs: Annotated[float, Bounds(ge=1)] = 1.0  # how often the text of each run is read: a run of D tokens has D/epochs different ones
+    foretold_size: str = "6x192"  # size of the run that is foretold before it is trained
     foretold_tokens: int = 9_500_000
-    batch_tokens: Count = 2048
-    """Tokens of a step."""
+    batch_tokens: Count = 2048  # tokens of a step
     optimiser: Literal["muon", "adamw"] = "muon"
-    rate: float = 0.0
-    """Learning rate at its peak; 0 = the ladder's."""
+    rate: float = 0.0  # learning rate at its peak; 0 = the ladder's
     precision: Precision = "auto"
 
     def __post_init__(self) -> None:

@@ -119,8 +119,7 @@ def rows(report: Mapping[str, Any]) -> list[tuple[str, str, str]]:
 # From texts to a base in the home: vocabulary, rows, initial values, training, files.
 
 
-SOURCE = "train:"
-"""Start of the source of a base from scratch; its revision is the run's key."""
+SOURCE = "train:"  # start of the source of a base from scratch; its revision is the run's key
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -35,18 +35,15 @@ from ingle.train.making import Made, RunWatch, at_work
 # Judging a model from scratch as it is served: bits per byte of each source's held-out texts, and recall of pairs by distance.
 
 
-EDGES = (64, 128, 256)
-"""Upper distances of the groups in which pairs are counted; the last group is beyond."""
+EDGES = (64, 128, 256)  # upper distances of the groups in which pairs are counted; the last group is beyond
 
 
 @dataclass(frozen=True, slots=True)
 class Judged:
     """Results of a judgement."""
 
-    texts: Mapping[str, SuiteResult]
-    """Outcome of each source."""
-    pairs: Sequence[Report]
-    """Recall of all pairs, then by distance; empty if none were planted."""
+    texts: Mapping[str, SuiteResult]  # outcome of each source
+    pairs: Sequence[Report]  # recall of all pairs, then by distance; empty if none were planted
 
     def tables(self) -> list[dict[str, Any]]:
         """Every figure as a plain table, with its source."""
@@ -131,8 +128,7 @@ def columns(rows: Sequence[PairRow], hits: Sequence[Sequence[bool]], low: int, h
 # (training from its last checkpoint, measuring from its last text) and ends with the same bytes.
 
 
-VERSION = 3
-"""Changes when the same settings and texts train something else than before."""
+VERSION = 3  # changes when the same settings and texts train something else than before
 
 
 def scratch(

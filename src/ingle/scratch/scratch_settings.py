@@ -31,31 +31,21 @@ class ShapeSettings:
     """The shape of the model."""
 
     layers: Count = 6
-    width: Count = 256
-    """Width of the residual stream."""
-    heads: Count = 4
-    """Query heads of a layer; divides `width`."""
-    kv_heads: Count = 2
-    """Key-value groups of a layer; divides `heads`."""
-    mlp: Amount = 0
-    """Width of the MLP; 0 = 8/3 of `width`, or as `parameters` asks."""
+    width: Count = 256  # width of the residual stream
+    heads: Count = 4  # query heads of a layer; divides `width`
+    kv_heads: Count = 2  # key-value groups of a layer; divides `heads`
+    mlp: Amount = 0  # width of the MLP; 0 = 8/3 of `width`, or as `parameters` asks
+    # Number of parameters: the MLP gets the width that brings the model nearest to it; 0 = it follows from the other fields. So two models
+    # that look back differently get the same size.
     parameters: Amount = 0
-    """Number of parameters: the MLP gets the width that brings the model nearest to it; 0 = it follows from the other fields. So two models
-    that look back differently get the same size."""
-    context: Count = 2048
-    """Longest context in tokens; may be more than the rows of training (`data.row_tokens`)."""
+    context: Count = 2048  # longest context in tokens; may be more than the rows of training (`data.row_tokens`)
+    # Groups that see everything: `all`, `none`, n (all groups of every n-th layer, the last one included), or a list of [layer, group].
     retrieval: str | int | tuple[tuple[int, int], ...] = "all"
-    """Groups that see everything: `all`, `none`, n (all groups of every n-th layer, the last one included), or a list of [layer, group]."""
-    window: Amount = 0
-    """Latest tokens that the other groups attend to."""
-    sinks: Amount = 0
-    """First tokens that the other groups always attend to."""
-    memory: Memory = "none"
-    """Memory of the other groups: none, or gated_delta, which takes in what has left the window."""
-    qk_norm: bool = True
-    """Queries and keys are normalised in each head (as Qwen3): larger learning rates stay stable."""
-    tied: bool = True
-    """Embedding and output are one matrix."""
+    window: Amount = 0  # latest tokens that the other groups attend to
+    sinks: Amount = 0  # first tokens that the other groups always attend to
+    memory: Memory = "none"  # memory of the other groups: none, or gated_delta, which takes in what has left the window
+    qk_norm: bool = True  # queries and keys are normalised in each head (as Qwen3): larger learning rates stay stable
+    tied: bool = True  # embedding and output are one matrix
     rope_theta: float = 10_000.0
 
     def __post_init__(self) -> None:
@@ -82,8 +72,7 @@ class ShapeSettings:
 class VocabularySettings:
     """Settings of the vocabulary, found in the training text (byte-level BPE): any text can be spelled."""
 
-    size: int = 4096
-    """Number of tokens, the one between texts and the 256 bytes included."""
+    size: int = 4096  # number of tokens, the one between texts and the 256 bytes included
 
     def __post_init__(self) -> None:
         if self.size < 258:
@@ -94,18 +83,15 @@ class VocabularySettings:
 class TextSettings:
     """Settings of the texts to learn from."""
 
+    # Files (.txt, .md, .jsonl or .csv with `text`), folders of them, or the training part of a suite of texts, `suite:NAME`.
     sources: tuple[str, ...] = ()
-    """Files (.txt, .md, .jsonl or .csv with `text`), folders of them, or the training part of a suite of texts, `suite:NAME`."""
+    # Share of the files' texts that is never learnt from, by a hash of each text. Suites have a share of their own.
     held_out: float = 0.05
-    """Share of the files' texts that is never learnt from, by a hash of each text. Suites have a share of their own."""
+    # Tokens that see each other in training: texts stand on end in rows of this length, with a token between.
     row_tokens: Annotated[int, Bounds(ge=16)] = 512
-    """Tokens that see each other in training: texts stand on end in rows of this length, with a token between."""
-    max_tokens: Amount = 0
-    """Most tokens of text to learn from, chosen by a hash of each text; 0 = all."""
-    pairs: Part = 0.0
-    """Share of all rows in which key-value pairs are planted, see `scratch.texts`."""
-    seed: Amount = 0
-    """Seed of the planted pairs."""
+    max_tokens: Amount = 0  # most tokens of text to learn from, chosen by a hash of each text; 0 = all
+    pairs: Part = 0.0  # share of all rows in which key-value pairs are planted, see `scratch.texts`
+    seed: Amount = 0  # seed of the planted pairs
 
     def __post_init__(self) -> None:
         if not self.sources:
@@ -119,16 +105,11 @@ class TextSettings:
 class ScratchJudge:
     """Settings of measuring the result, as it is served."""
 
-    items: Amount = 100
-    """Most held-out texts of each source; 0 = all."""
-    pair_rows: Count = 60
-    """Rows of pairs that were not trained on, if pairs were planted."""
-    format: Literal["auto", "int4", "int8", "bf16", "fp32"] = "auto"
-    """Format of the weights when measured."""
-    threads: int | None = None
-    """Threads to compute with; none = one for each usable core."""
-    seed: Amount = 0
-    """Seed of the intervals' resamples."""
+    items: Amount = 100  # most held-out texts of each source; 0 = all
+    pair_rows: Count = 60  # rows of pairs that were not trained on, if pairs were planted
+    format: Literal["auto", "int4", "int8", "bf16", "fp32"] = "auto"  # format of the weights when measured
+    threads: int | None = None  # threads to compute with; none = one for each usable core
+    seed: Amount = 0  # seed of the intervals' resamples
 
     def __post_init__(self) -> None:
         check_bounds(self, "judge.")
@@ -145,14 +126,11 @@ class ScratchSettings:
     """Settings of one training from scratch."""
 
     data: TextSettings
-    title: str = ""
-    """Title for people."""
+    title: str = ""  # title for people
     model: ShapeSettings = field(default_factory=ShapeSettings)
     tokenizer: VocabularySettings = field(default_factory=VocabularySettings)
-    train: TrainSettings = field(default_factory=_train)
-    """Settings of the training run; the seed is also that of the initial values."""
-    device: Device = "auto"
-    """Device to train on; auto = cuda where it is there."""
+    train: TrainSettings = field(default_factory=_train)  # settings of the training run; the seed is also that of the initial values
+    device: Device = "auto"  # device to train on; auto = cuda where it is there
     judge: ScratchJudge = field(default_factory=ScratchJudge)
 
     def __post_init__(self) -> None:

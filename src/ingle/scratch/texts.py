@@ -43,13 +43,10 @@ from ingle.train.packing import Data
 # Source: multi-query associative recall, arXiv 2312.04927; differs: among prose, at distances that are drawn, values by key.
 
 
-KEYS = 12
-"""Number of keys; fewer in a small vocabulary."""
+KEYS = 12  # number of keys; fewer in a small vocabulary
 FEWEST = 4
-CHOICES = 8
-"""Number of values of a key."""
-PROSE = 0.4
-"""Share of the lines that are prose."""
+CHOICES = 8  # number of values of a key
+PROSE = 0.4  # share of the lines that are prose
 _PROSE_TOKENS = 12  # most tokens of a line of prose
 
 
@@ -57,10 +54,8 @@ _PROSE_TOKENS = 12  # most tokens of a line of prose
 class Asked:
     """A later mention of a pair."""
 
-    at: int
-    """Place of the value in the row; the model answers after all tokens before it."""
-    distance: int
-    """Tokens since the value was last mentioned."""
+    at: int  # place of the value in the row; the model answers after all tokens before it
+    distance: int  # tokens since the value was last mentioned
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,8 +77,7 @@ class Planter:
             cure = "Raise tokenizer.size, or set data.pairs = 0."
             raise ConfigError("data.pairs", f"needs a vocabulary with {FEWEST * (1 + CHOICES)} words", len(words), cure)
         random.Random("words").shuffle(words)
-        self.values = {words[i]: tuple(words[count + i * CHOICES :][:CHOICES]) for i in range(count)}
-        """Possible values of each key."""
+        self.values = {words[i]: tuple(words[count + i * CHOICES :][:CHOICES]) for i in range(count)}  # possible values of each key
         self._tokenizer, self._texts, self._row_tokens = tokenizer, texts, row_tokens
         [self._line] = tokenizer.encode("\n")
         assert tokenizer.bos_id is not None, "vocabularies from scratch begin their texts"
@@ -149,14 +143,10 @@ SUITE = "suite:"
 class Texts:
     """All texts, split."""
 
-    train: tuple[str, ...]
-    """Different texts, shuffled by their own hash."""
-    held_out: tuple[str, ...]
-    """Held-out texts, likewise; none of them is in `train`."""
-    suites: tuple[Suite, ...]
-    """Each source as a suite with its texts in memory, to measure on."""
-    digest: str
-    """Digest of both parts."""
+    train: tuple[str, ...]  # different texts, shuffled by their own hash
+    held_out: tuple[str, ...]  # held-out texts, likewise; none of them is in `train`
+    suites: tuple[Suite, ...]  # each source as a suite with its texts in memory, to measure on
+    digest: str  # digest of both parts
 
 
 def find_suites(sources: Sequence[str], held_out: float) -> list[Suite]:
@@ -221,8 +211,7 @@ def _of_files(files: Sequence[Path], held_out: float) -> Suite:
 # text does begin: a row that goes on in the middle of a text, or has pairs, says nothing about how texts begin.
 
 
-WATCHED = 48
-"""Held-out texts whose loss is computed during training."""
+WATCHED = 48  # held-out texts whose loss is computed during training
 
 
 def make_data(texts: Texts, tokenizer: Tokenizer, settings: TextSettings, progress: Counted = silent) -> Data:
@@ -288,10 +277,8 @@ def _corpus(rows: Sequence[np.ndarray], begun: Sequence[bool]) -> Corpus:
 # A vocabulary of its own for a model: byte-level BPE, found in the training text alone.
 
 
-END = "<|endoftext|>"
-"""The only control token: it stands before every text, and ends the one before."""
-ENOUGH_BYTES = 12_000_000
-"""Bytes of text in which words are found; more text changes little."""
+END = "<|endoftext|>"  # the only control token: it stands before every text, and ends the one before
+ENOUGH_BYTES = 12_000_000  # bytes of text in which words are found; more text changes little
 
 
 def find_vocabulary(texts: Sequence[str], size: int) -> Tokenizer:
@@ -336,8 +323,7 @@ def _first(texts: Sequence[str], nbytes: int) -> Iterator[str]:
 
 
 VERSION = 2
-PREPARED = "texts"
-"""Folder of all prepared texts, beside those of the sweeps."""
+PREPARED = "texts"  # folder of all prepared texts, beside those of the sweeps
 HELD_OUT_BYTES = 300_000
 _FACTS, _ARRAYS, _HELD_OUT = "prepared.json", "arrays.safetensors", "held_out.json"
 FILES = ("tokenizer.json", "tokenizer_facts.json", _HELD_OUT, _ARRAYS, _FACTS)
@@ -348,12 +334,10 @@ class Prepared:
     """Prepared text on disk."""
 
     folder: str
-    digest: str
-    """Digest of all arrays."""
+    digest: str  # digest of all arrays
     vocabulary: int
     row_tokens: int
-    tokens: int
-    """Tokens to learn from."""
+    tokens: int  # tokens to learn from
     held_out_bytes: int
     held_out_texts: int
 
@@ -363,10 +347,8 @@ class HeldOut:
     """Held-out texts as tokens, in rows."""
 
     corpus: Corpus
-    owners: npt.NDArray[np.int64]
-    """Number of the text that each row is of."""
-    bytes: npt.NDArray[np.int64]
-    """Bytes of each text."""
+    owners: npt.NDArray[np.int64]  # number of the text that each row is of
+    bytes: npt.NDArray[np.int64]  # bytes of each text
 
 
 def prepare(home: Home, settings: TextSettings, vocabulary: int, watch: RunWatch = RunWatch()) -> Prepared:  # noqa: B008 - frozen
@@ -401,7 +383,6 @@ def rows_of(prepared: Prepared, unique: int = 0) -> Data:
 
 
 def held_out_of(prepared: Prepared) -> HeldOut:
-    """Return the held-out texts."""
     arrays = load_file(Path(prepared.folder) / _ARRAYS)
     corpus = _corpus_of(arrays["held_ids"], arrays["held_answer"], arrays["held_bounds"], prepared.digest)
     return HeldOut(corpus, arrays["held_owners"], arrays["held_bytes"])

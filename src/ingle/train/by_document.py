@@ -25,8 +25,8 @@ from ingle.train.low_rank import LowRankLinear
 from ingle.train.objectives import cross_entropy
 from ingle.train.packing import Batch, make_batch, plan
 
+# Gets a document's place in the batch, a parameter's name, and the gradient of the sum of that document's losses.
 Take = Callable[[int, str, Tensor], None]
-"""Gets a document's place in the batch, a parameter's name, and the gradient of the sum of that document's losses."""
 
 
 def low_rank_owners(module: CausalLM, parameters: Mapping[str, nn.Parameter]) -> dict[str, LowRankLinear]:
@@ -100,7 +100,6 @@ def _listening(linears: Mapping[str, LowRankLinear], told: Callable[[str, LowRan
 
 
 def _alone(batch: Batch, number: int) -> Batch:
-    """One document of a batch, as a batch."""
     start, stop = batch.bounds[number], batch.bounds[number + 1]
     own = batch.owners == number
     return Batch(
@@ -190,11 +189,9 @@ def _signs(name: str, count: int) -> Tensor:
 # rounding would depend on what else was summed; noise is for the caller to add (DP-SGD, arXiv 1607.00133).
 
 
-MARGIN = 1e-3
-"""Records are cut this much shorter than the length promised: lengths are worked out in float32."""
+MARGIN = 1e-3  # records are cut this much shorter than the length promised: lengths are worked out in float32
 _GRAIN = 1 << 53
-Sums = dict[str, Tensor]
-"""By parameter, float64."""
+Sums = dict[str, Tensor]  # by parameter, float64
 
 
 def records(corpus: Corpus, members: Sequence[int]) -> list[int]:

@@ -28,42 +28,27 @@ from ingle.train.loop_settings import NO_MATTER, TrainSettings
 
 TRAINED, OPTIMISER, STATE = "trained.safetensors", "optimiser.safetensors", "state.json"
 BEST = "best"
-KEPT = 2
-"""Checkpoints that stay: the newest, and the one before it."""
+KEPT = 2  # checkpoints that stay: the newest, and the one before it
 
 
 @dataclass(frozen=True, slots=True)
 class TrainingState:
     """A run's place: how far it is, and its losses so far."""
 
-    run: str
-    """Digest of all that must be the same for a run to go on: settings, data, parameters, objective, processes."""
-    precision: str
-    """The number format that the module computes in: bf16 or fp32."""
-    step: int = 0
-    """Steps done."""
-    tokens: int = 0
-    """Tokens read so far, by all processes."""
-    seconds: float = 0.0
-    """Time spent on training so far."""
-    first_loss: float | None = None
-    """Loss of the first step."""
-    loss: float | None = None
-    """Loss of the last step."""
-    first_held_out: float | None = None
-    """Held-out loss before the first step."""
-    held_out: float | None = None
-    """Held-out loss, last measured."""
-    best_held_out: float | None = None
-    """The lowest held-out loss so far."""
-    best_step: int = 0
-    """Steps done when the held-out loss was lowest."""
-    worse: int = 0
-    """Measurements since the lowest."""
-    stopped: str = ""
-    """Why the run ended; empty while it goes on."""
-    energy: Energy = NOTHING
-    """Energy used so far, by all processes, without what was lost in a crash."""
+    run: str  # digest of all that must be the same for a run to go on: settings, data, parameters, objective, processes
+    precision: str  # the number format that the module computes in: bf16 or fp32
+    step: int = 0  # steps done
+    tokens: int = 0  # tokens read so far, by all processes
+    seconds: float = 0.0  # time spent on training so far
+    first_loss: float | None = None  # loss of the first step
+    loss: float | None = None  # loss of the last step
+    first_held_out: float | None = None  # held-out loss before the first step
+    held_out: float | None = None  # held-out loss, last measured
+    best_held_out: float | None = None  # the lowest held-out loss so far
+    best_step: int = 0  # steps done when the held-out loss was lowest
+    worse: int = 0  # measurements since the lowest
+    stopped: str = ""  # why the run ended; empty while it goes on
+    energy: Energy = NOTHING  # energy used so far, by all processes, without what was lost in a crash
 
 
 def save_checkpoint(folder: Path, state: TrainingState, trained: Mapping[str, Tensor], optimiser: Mapping[str, Tensor]) -> Path:
@@ -173,11 +158,9 @@ _LENGTH = {"max_steps", "epochs", "schedule", *NO_MATTER}
 class Fork:
     """A shorter run that begins inside a longer one."""
 
-    folder: Path
-    """Folder of the shorter run, where its checkpoint is written."""
+    folder: Path  # folder of the shorter run, where its checkpoint is written
     settings: TrainSettings
-    run: str
-    """Digest of the shorter run, as `run_digest` makes it."""
+    run: str  # digest of the shorter run, as `run_digest` makes it
 
 
 class Forks:

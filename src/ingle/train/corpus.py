@@ -22,8 +22,7 @@ from ingle.train.examples import Document, Encoder, ExampleTally, Record, read_r
 Wanted = Literal["answers", "pairs", "labels"]
 _KINDS = {"answers": {"chat", "completion", "text"}, "pairs": {"pair"}, "labels": {"label"}}
 _DOCUMENTS = {"answers": 1, "pairs": 2, "labels": 2}
-Member = tuple[str, int, tuple[Document, ...]]
-"""An example: the record's digest, its label (−1 = none), its documents."""
+Member = tuple[str, int, tuple[Document, ...]]  # an example: the record's digest, its label (−1 = none), its documents
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -31,18 +30,12 @@ class Corpus:
     """Examples as tokens: 5 bytes a token, all in memory."""
 
     wanted: Wanted
-    ids: npt.NDArray[np.int32]
-    """Tokens of all documents, one document after the other."""
-    answer: npt.NDArray[np.bool_]
-    """Which tokens carry the loss."""
-    bounds: npt.NDArray[np.int64]
-    """Where each document begins, and the end of the last."""
-    labels: npt.NDArray[np.int8]
-    """Label of each example: 1 liked, 0 not, −1 without label."""
-    sources: tuple[str, ...]
-    """Digest of each example's record; examples of one record are never on both sides of a split."""
-    digest: str = ""
-    """Digest of the whole corpus."""
+    ids: npt.NDArray[np.int32]  # tokens of all documents, one document after the other
+    answer: npt.NDArray[np.bool_]  # which tokens carry the loss
+    bounds: npt.NDArray[np.int64]  # where each document begins, and the end of the last
+    labels: npt.NDArray[np.int8]  # label of each example: 1 liked, 0 not, −1 without label
+    sources: tuple[str, ...]  # digest of each example's record; examples of one record are never on both sides of a split
+    digest: str = ""  # digest of the whole corpus
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -68,20 +61,16 @@ class Corpus:
 class DataSettings:
     """Settings that say how files become a corpus."""
 
-    max_tokens: Annotated[int, Bounds(ge=2)] = 2048
-    """Most tokens of a document; they must fit into the model's context."""
+    max_tokens: Annotated[int, Bounds(ge=2)] = 2048  # most tokens of a document; they must fit into the model's context
+    # Longer conversations are left out and counted (skip), cut at the end, or refused. Texts are cut into pieces.
     too_long: Literal["skip", "cut", "refuse"] = "skip"
-    """Longer conversations are left out and counted (skip), cut at the end, or refused. Texts are cut into pieces."""
+    # Whether prompts that are strings are a chat's turns; `auto`: if the model has a template.
     template: Literal["auto", "chat", "plain"] = "auto"
-    """Whether prompts that are strings are a chat's turns; `auto`: if the model has a template."""
-    skip_bad: bool = False
-    """Count lines that can't be used instead of refusing them."""
-    held_out: Part = 0.05
-    """Share of records that are never trained on, by a hash of their content; 0 = none."""
+    skip_bad: bool = False  # count lines that can't be used instead of refusing them
+    held_out: Part = 0.05  # share of records that are never trained on, by a hash of their content; 0 = none
+    # Fewest records that are held out if any are, but no more than a quarter of all. 0 = as the share says.
     least_held_out: Amount = 8
-    """Fewest records that are held out if any are, but no more than a quarter of all. 0 = as the share says."""
-    seed: int = 0
-    """Seed of the choice of held-out records."""
+    seed: int = 0  # seed of the choice of held-out records
 
     def __post_init__(self) -> None:
         check_bounds(self)
@@ -217,12 +206,9 @@ _CURE = "Tune again to have it made anew; the model itself is not harmed."
 class KeptSettings:
     """Settings for keeping examples, so that an answer can be traced back to them. Changes nothing in what is learnt."""
 
-    keep: bool = True
-    """Whether the examples' tokens and the steps that read them are kept beside the delta."""
-    sketches: bool = True
-    """Whether each example's gradient is sketched after training, about the time of one epoch."""
-    most: Amount = 20_000
-    """Most examples of a tune of which anything is kept; a sketch takes 4 kB."""
+    keep: bool = True  # whether the examples' tokens and the steps that read them are kept beside the delta
+    sketches: bool = True  # whether each example's gradient is sketched after training, about the time of one epoch
+    most: Amount = 20_000  # most examples of a tune of which anything is kept; a sketch takes 4 kB
 
     def __post_init__(self) -> None:
         check_bounds(self, "examples.")
@@ -235,10 +221,8 @@ class KeptExamples:
     corpus: Corpus
     train: tuple[int, ...]
     held_out: tuple[int, ...]
-    steps: tuple[tuple[int, ...], ...]
-    """Numbers of the examples that each step read."""
-    sketches: npt.NDArray[np.float16] | None = None
-    """[examples of `train`, SIZE]."""
+    steps: tuple[tuple[int, ...], ...]  # numbers of the examples that each step read
+    sketches: npt.NDArray[np.float16] | None = None  # [examples of `train`, SIZE]
 
     def steps_of(self, example: int) -> tuple[int, ...]:
         """Numbers of the steps that read an example, from 1."""

@@ -34,8 +34,8 @@ from ingle.model.tokenizer import Tokenizer
 Turns = tuple[Mapping[str, Any], ...]
 Kind = Literal["chat", "completion", "text", "pair", "label"]
 _SUFFIXES = (".jsonl", ".csv", ".txt", ".md")
+# Speakers of a ShareGPT row, and the role of each.
 _SPEAKERS = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "system": "system"}
-"""Speakers of a ShareGPT row, and the role of each."""
 _TOLD = 5  # bad lines that are reported one by one; of the rest only the number
 
 
@@ -43,17 +43,12 @@ _TOLD = 5  # bad lines that are reported one by one; of the rest only the number
 class Record:
     """One example as it was written."""
 
-    where: str
-    """File and line."""
+    where: str  # file and line
     kind: Kind
-    prompt: str | Turns
-    """All turns of a `chat`; empty for a `text`."""
-    answers: tuple[str | Turns, ...] = ()
-    """The completion, the text, or the chosen answer and the rejected one."""
-    tools: Turns = ()
-    """Functions that the model may call, in OpenAI's shape."""
-    label: bool | None = None
-    """Whether the completion was liked."""
+    prompt: str | Turns  # all turns of a `chat`; empty for a `text`
+    answers: tuple[str | Turns, ...] = ()  # the completion, the text, or the chosen answer and the rejected one
+    tools: Turns = ()  # functions that the model may call, in OpenAI's shape
+    label: bool | None = None  # whether the completion was liked
 
     @property
     def digest(self) -> str:
@@ -65,22 +60,14 @@ class Record:
 class ExampleTally:
     """Counts of what reading met: examples, copies, bad lines, tokens."""
 
-    examples: int = 0
-    """Examples that are used."""
-    copies: int = 0
-    """Exact copies that were left out."""
-    bad: int = 0
-    """Lines that can't be used, left out by `skip_bad`."""
-    too_long: int = 0
-    """Examples longer than `max_tokens`, left out or cut."""
-    without_answer: int = 0
-    """Examples without an answer, or with an empty one: nothing is to be learnt."""
-    tokens: int = 0
-    """Tokens in all examples used."""
-    answer_tokens: int = 0
-    """Tokens that carry the loss."""
-    told: list[str] = field(default_factory=list)
-    """Messages of the first few bad lines."""
+    examples: int = 0  # examples that are used
+    copies: int = 0  # exact copies that were left out
+    bad: int = 0  # lines that can't be used, left out by `skip_bad`
+    too_long: int = 0  # examples longer than `max_tokens`, left out or cut
+    without_answer: int = 0  # examples without an answer, or with an empty one: nothing is to be learnt
+    tokens: int = 0  # tokens in all examples used
+    answer_tokens: int = 0  # tokens that carry the loss
+    told: list[str] = field(default_factory=list)  # messages of the first few bad lines
 
     def skip(self, error: ConfigError) -> None:
         """Count a bad line."""
@@ -329,8 +316,8 @@ def _call(where: str, call: Any) -> Mapping[str, Any]:
 # Nothing that somebody typed becomes a control token (`model.template`).
 
 
+# Ends of a text, as opposed to a turn; the first that the vocabulary has.
 TEXT_ENDS = ("<|endoftext|>", "<|end_of_text|>", "</s>", "<eos>")
-"""Ends of a text, as opposed to a turn; the first that the vocabulary has."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -338,8 +325,7 @@ class Document:
     """Tokens that see each other, and which of them carry the loss."""
 
     ids: npt.NDArray[np.int32]
-    answer: npt.NDArray[np.bool_]
-    """Which tokens carry the loss; never the first, which nothing predicts."""
+    answer: npt.NDArray[np.bool_]  # which tokens carry the loss; never the first, which nothing predicts
 
 
 @dataclass(frozen=True)
@@ -347,14 +333,13 @@ class Encoder:
     """The way from records to documents."""
 
     tokenizer: Tokenizer
+    # Most tokens of a document. A text is cut into pieces of this size; for conversations see `too_long`.
     max_tokens: int
-    """Most tokens of a document. A text is cut into pieces of this size; for conversations see `too_long`."""
-    too_long: Literal["skip", "cut", "refuse"] = "skip"
-    """Longer conversations are left out (skip), cut at the end, or refused as an error."""
+    too_long: Literal["skip", "cut", "refuse"] = "skip"  # longer conversations are left out (skip), cut at the end, or refused as an error
+    # Whether string prompts and completions are turns of a chat or one text; `auto`: turns, if the model has a template.
     template: Literal["auto", "chat", "plain"] = "auto"
-    """Whether string prompts and completions are turns of a chat or one text; `auto`: turns, if the model has a template."""
+    # Switches of the template. An answer is learned as it is given: at once.
     variables: Mapping[str, Any] = field(default_factory=lambda: {THINKING: False})
-    """Switches of the template. An answer is learned as it is given: at once."""
 
     def documents(self, record: Record) -> list[Document]:
         """Return the documents of an example: one per answer, or fewer where answers share one; pieces for a text.

@@ -81,8 +81,7 @@ def _pool(threads: int) -> ThreadPoolExecutor:
 # Shapes: T tokens in the row, N queries, G groups, R query heads a group, D head_dim.
 
 
-ATTENTION_KERNELS = ("packed_backward", "packed_forward", "turn_in", "turn_out")
-"""Kernels that are called here."""
+ATTENTION_KERNELS = ("packed_backward", "packed_forward", "turn_in", "turn_out")  # kernels that are called here
 
 
 def fits(q: Tensor) -> bool:
@@ -202,10 +201,9 @@ def _transposed(x: Tensor) -> Tensor:
 # Shapes: T tokens in the row, N that enter, of all documents; G groups, R query heads a group, D head_dim.
 
 
-MEMORY_KERNELS = ("memory_backward", "memory_forward")
-"""Kernels that are called here, beside attention's."""
+MEMORY_KERNELS = ("memory_backward", "memory_forward")  # kernels that are called here, beside attention's
+# Fields in the model's own type.
 _OUTSIDE = {"RAW_Q", "RAW_K", "RAW_V", "SEEN", "GIVEN", "TO_GIVEN", "TO_RAW_Q", "TO_RAW_K", "TO_RAW_V", "TO_SEEN"}
-"""Fields in the model's own type."""
 _ROWS, _STRENGTHS = ("SEEN", "RAW_Q", "RAW_K", "RAW_V"), ("DECAY", "WRITE")
 _PARAMETERS = ("MAP_Q", "MAP_K", "GATE", "GATE_BIAS", "AGE")
 

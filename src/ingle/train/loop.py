@@ -161,10 +161,8 @@ class Activations:
                 self._states = _mapped(name.with_suffix(".states"), kind, shape)
                 self._sums = _mapped(name.with_suffix(".sums"), "i8", (self._kept,))
         self._checked: set[int] = set()
-        self.hits = 0
-        """Documents whose states were kept."""
-        self.misses = 0
-        """Documents that had to be computed."""
+        self.hits = 0  # documents whose states were kept
+        self.misses = 0  # documents that had to be computed
 
     @property
     def hit_rate(self) -> float:

@@ -28,12 +28,9 @@ class Schedule:
     """Schedule of the learning rate."""
 
     kind: Literal["wsd", "cosine", "constant"] = "wsd"
-    warm_up: Share = 0.05
-    """Share of all steps in which the rate rises from 0."""
-    decay: Share = 0.3
-    """`wsd`: share of all steps in which the rate falls."""
-    floor: Share = 0.0
-    """Where the rate ends, as a share of the peak."""
+    warm_up: Share = 0.05  # share of all steps in which the rate rises from 0
+    decay: Share = 0.3  # `wsd`: share of all steps in which the rate falls
+    floor: Share = 0.0  # where the rate ends, as a share of the peak
 
     def __post_init__(self) -> None:
         check_bounds(self, "schedule.")
@@ -59,39 +56,28 @@ _FALL: dict[str, Callable[[float], float]] = {"wsd": lambda x: 1 - math.sqrt(x),
 class TrainSettings:
     """Settings of one run."""
 
-    epochs: Count = 3
-    """How often every example is read."""
-    max_steps: int | None = None
-    """Steps after which the run ends; None = after the epochs."""
+    epochs: Count = 3  # how often every example is read
+    max_steps: int | None = None  # steps after which the run ends; None = after the epochs
+    # Most tokens in memory at a time. More is a little faster up to about 2,048, and takes memory in proportion.
     batch_tokens: Count = 2048
-    """Most tokens in memory at a time. More is a little faster up to about 2,048, and takes memory in proportion."""
-    accumulate: Count = 1
-    """Batches whose gradients are added up before a step, in each process."""
-    optimiser: OptimiserSettings = field(default_factory=OptimiserSettings)
-    """Settings of the optimiser."""
-    schedule: Schedule = field(default_factory=Schedule)
-    """Schedule of the learning rate."""
+    accumulate: Count = 1  # batches whose gradients are added up before a step, in each process
+    optimiser: OptimiserSettings = field(default_factory=OptimiserSettings)  # settings of the optimiser
+    schedule: Schedule = field(default_factory=Schedule)  # schedule of the learning rate
+    # Number format that the module computes in; `auto`: the machine's faster one. Trained parameters are float32 beside it in any case.
     precision: Precision = "auto"
-    """Number format that the module computes in; `auto`: the machine's faster one. Trained parameters are float32 beside it in any case."""
+    # Layers keep their input only, and run again in the backward pass: a third more time, a fraction of the memory.
     recompute: bool = False
-    """Layers keep their input only, and run again in the backward pass: a third more time, a fraction of the memory."""
+    # Most MB for inputs of the first trained layer, kept from one epoch to the next; 0 = off. See `train.loop`.
     cache_mb: Amount = 0
-    """Most MB for inputs of the first trained layer, kept from one epoch to the next; 0 = off. See `train.loop`."""
-    cache_on_disk: bool = True
-    """Whether these inputs are in a file in the run's folder, which further runs there use too, or in memory."""
-    evaluate_every: Amount = 0
-    """Steps between measurements on held-out data; 0 = once an epoch."""
-    patience: Amount = 0
-    """Measurements in a row that gain nothing, by `least_gain`, after which the run stops; 0 = never."""
+    cache_on_disk: bool = True  # whether these inputs are in a file in the run's folder, which further runs there use too, or in memory
+    evaluate_every: Amount = 0  # steps between measurements on held-out data; 0 = once an epoch
+    patience: Amount = 0  # measurements in a row that gain nothing, by `least_gain`, after which the run stops; 0 = never
+    # Share of the held-out loss that was learned so far: a measurement gains that much, or nothing. With `patience`, the run also stops
+    # where no more than this share is left to learn.
     least_gain: NotNegative = 0.0
-    """Share of the held-out loss that was learned so far: a measurement gains that much, or nothing. With `patience`, the run also stops
-    where no more than this share is left to learn."""
-    checkpoint_every: Amount = 0
-    """Steps between checkpoints; 0 = by time alone."""
-    checkpoint_minutes: NotNegative = 10.0
-    """Minutes between checkpoints; 0 = by steps alone."""
-    seed: int = 0
-    """Seed of the order of the data and of dropout."""
+    checkpoint_every: Amount = 0  # steps between checkpoints; 0 = by time alone
+    checkpoint_minutes: NotNegative = 10.0  # minutes between checkpoints; 0 = by steps alone
+    seed: int = 0  # seed of the order of the data and of dropout
 
     def __post_init__(self) -> None:
         check_bounds(self)
@@ -109,8 +95,7 @@ class TrainProgress:
     epoch: float
     loss: float
     held_out: float | None
-    tokens_per_s: float
-    """Real tokens, over the last minute or so."""
+    tokens_per_s: float  # real tokens, over the last minute or so
     seconds_left: float
 
 
@@ -118,44 +103,35 @@ class TrainProgress:
 class TrainWatch:
     """Callbacks of a run, called in the process that trains (the first one, where there are several)."""
 
-    progress: Callable[[TrainProgress], None] = lambda _: None
-    """Called after every step."""
-    say: Callable[[str], None] = lambda _: None
-    """Hears a sentence for the owner."""
+    progress: Callable[[TrainProgress], None] = lambda _: None  # called after every step
+    say: Callable[[str], None] = lambda _: None  # hears a sentence for the owner
 
 
 @dataclass(frozen=True, slots=True)
 class TrainReport:
     """Result of a run: why it stopped, its cost, its losses."""
 
+    # finished: all steps done; early: no better on held-out data for too long; interrupted: told to stop, and ready to go on.
     stopped: Literal["finished", "early", "interrupted"]
-    """finished: all steps done; early: no better on held-out data for too long; interrupted: told to stop, and ready to go on."""
     steps: int
-    tokens: int
-    """Tokens read by all processes."""
-    seconds: float
-    """Time spent on training, without held-out measurements; of all sittings together."""
+    tokens: int  # tokens read by all processes
+    seconds: float  # time spent on training, without held-out measurements; of all sittings together
     tokens_per_s: float
     first_loss: float | None
-    loss: float | None
-    """Loss of the last step."""
+    loss: float | None  # loss of the last step
     first_held_out: float | None
     held_out: float | None
     best_held_out: float | None
     best_step: int
     trained_parameters: int
     precision: Literal["bf16", "fp32"]
-    peak_bytes: int
-    """Most memory that this process used, libraries included."""
-    cache_hit_rate: float | None
-    """Share of the documents whose lower layers were not run; None without a cache."""
+    peak_bytes: int  # most memory that this process used, libraries included
+    cache_hit_rate: float | None  # share of the documents whose lower layers were not run; None without a cache
     data_digest: str
-    energy: Energy = NOTHING
-    """Energy used, held-out measurements included; of all processes and sittings together."""
+    energy: Energy = NOTHING  # energy used, held-out measurements included; of all processes and sittings together
 
 
-NO_MATTER = ("checkpoint_every", "checkpoint_minutes", "cache_on_disk")
-"""Settings that a continued run may change."""
+NO_MATTER = ("checkpoint_every", "checkpoint_minutes", "cache_on_disk")  # settings that a continued run may change
 _SAMPLED = 256  # numbers of each parameter that tell one model from another
 
 

@@ -16,8 +16,7 @@ from ingle.model.module import CausalLM
 class LowRankLinear(nn.Module):
     """y = W x + b + scale · B A x. Shapes: x [..., K], A [r, K], B [N, r]."""
 
-    mask: Tensor | None
-    """bool [N, K] of a pruned linear: where it is False, W + scale · B A is zero."""
+    mask: Tensor | None  # bool [N, K] of a pruned linear: where it is False, W + scale · B A is zero
 
     def __init__(self, linear: nn.Linear, rank: int, scale: float, dropout: float) -> None:
         super().__init__()

@@ -84,8 +84,7 @@ def stop_signals() -> Iterator[Stop]:
             _open[-1].asked = True
 
 
-_open: list[Stop] = []
-"""Flags of the main thread, the outermost first."""
+_open: list[Stop] = []  # flags of the main thread, the outermost first
 
 
 @contextmanager
@@ -127,18 +126,15 @@ def peak_bytes() -> int:
 # of 512 to 4,096 (docs/models.md#learning-at-size), and the tests measure them again at a small size.
 
 
-LIBRARIES = 560_000_000
-"""Bytes of PyTorch, compiled kernels, and their buffers."""
-CHUNK_ROWS = 128
-"""Rows of logits at a time, see train/objectives.py."""
+LIBRARIES = 560_000_000  # bytes of PyTorch, compiled kernels, and their buffers
+CHUNK_ROWS = 128  # rows of logits at a time, see train/objectives.py
+# The parts that learn: additions, the model itself, which groups keep full attention, each layer's memory, or all memories together.
 Pass = Literal["low-rank", "whole", "search", "mixers", "follow"]
-"""The parts that learn: additions, the model itself, which groups keep full attention, each layer's memory, or all memories together."""
+# Bytes that autograd keeps of a token in one layer, in bfloat16: for each number of its width, queries, keys, and MLP.
 _KEPT: dict[Pass, tuple[float, float, float, float]] = {
     "low-rank": (8, 5, 5, 4), "whole": (11, 5, 5, 4), "search": (6, 7, 9, 4), "mixers": (6, 10, 27, 1), "follow": (6, 12, 26, 5),
 }  # fmt: skip
-"""Bytes that autograd keeps of a token in one layer, in bfloat16: for each number of its width, queries, keys, and MLP."""
-_LOGITS: dict[Pass, int] = {"follow": 7}
-"""Copies of a chunk of logits in float32; 4 where nothing else is said."""
+_LOGITS: dict[Pass, int] = {"follow": 7}  # copies of a chunk of logits in float32; 4 where nothing else is said
 
 
 def computed_bytes(precision: str = "auto") -> int:
@@ -153,16 +149,11 @@ class TrainingPass:
 
     config: ModelConfig
     kind: Pass
-    tokens: int
-    """Of the longest row."""
-    layers: int
-    """Those that autograd goes through."""
-    trained: int
-    """Parameters that move."""
-    each: int
-    """Bytes of a number that is computed with."""
-    recompute: bool = False
-    """Whether layers keep their input only."""
+    tokens: int  # of the longest row
+    layers: int  # those that autograd goes through
+    trained: int  # parameters that move
+    each: int  # bytes of a number that is computed with
+    recompute: bool = False  # whether layers keep their input only
 
     @property
     def row_bytes(self) -> int:
@@ -259,43 +250,33 @@ S = TypeVar("S")
 J = TypeVar("J", bound="MakingJob[Any]")
 D = TypeVar("D", bound="DeltaJob[Any]")
 CURE = "Finished work is kept. Run the same command to go on from there."
-DAYS = 30
-"""Days after which unfinished work that nobody went on with is deleted."""
+DAYS = 30  # days after which unfinished work that nobody went on with is deleted
 
 
 @dataclass(frozen=True, slots=True)
 class RunWatch:
     """Callbacks that hear how a job goes."""
 
-    pieces: Progress = silent
-    """Hears a label, how many of its pieces are done, and how many there are."""
-    train: Callable[["TrainProgress"], None] = silent
-    """Hears every step of a training."""
-    say: Callable[[str], None] = silent
-    """Hears a sentence for the owner."""
-    bytes: FetchProgress = silent
-    """Hears how much is downloaded."""
-    room: Callable[[Headroom], None] = silent
-    """Hears what the job will take, before it takes any of it."""
+    pieces: Progress = silent  # hears a label, how many of its pieces are done, and how many there are
+    train: Callable[["TrainProgress"], None] = silent  # hears every step of a training
+    say: Callable[[str], None] = silent  # hears a sentence for the owner
+    bytes: FetchProgress = silent  # hears how much is downloaded
+    room: Callable[[Headroom], None] = silent  # hears what the job will take, before it takes any of it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MakingJob(Generic[S]):
     """A model that is being made."""
 
-    maker: str
-    """A name of core/makers."""
+    maker: str  # a name of core/makers
     home: Home
-    name: str
-    """The name of the result."""
+    name: str  # the name of the result
     settings: S
+    # Digest of all that the result follows from. Work under another key is never continued.
     key: str
-    """Digest of all that the result follows from. Work under another key is never continued."""
-    folder: Path
-    """Holds the unfinished work."""
+    folder: Path  # holds the unfinished work
     watch: RunWatch = field(default_factory=RunWatch)
-    command: str = ""
-    """The command that asked for it, for the record."""
+    command: str = ""  # the command that asked for it, for the record
     stop: Stop = field(default_factory=Stop)
 
     def stopped(self) -> bool:
@@ -323,10 +304,8 @@ class MakingJob(Generic[S]):
 class DeltaJob(MakingJob[S]):
     """A delta that is being made."""
 
-    kept: Kept
-    """The model that the delta is made for."""
-    version: int = 1
-    """Changes when the same settings make something else than before."""
+    kept: Kept  # the model that the delta is made for
+    version: int = 1  # changes when the same settings make something else than before
 
     @property
     def model(self) -> str:
@@ -352,10 +331,8 @@ class Made:
     """A finished model, with its report."""
 
     kept: Kept
-    report: Mapping[str, Any]
-    """The content of `report.json`."""
-    folder: Path
-    """Folder of the report, and of a training's loss curve."""
+    report: Mapping[str, Any]  # the content of `report.json`
+    folder: Path  # folder of the report, and of a training's loss curve
 
     @property
     def plot(self) -> Path:

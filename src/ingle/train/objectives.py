@@ -25,8 +25,7 @@ from ingle.train.forward import final_states, lower_states
 from ingle.train.packing import Batch, make_batch, plan
 
 CHUNK = 128  # rows: 128 × 49,152 float32 are 25 MB
-Teacher = Callable[[slice], Tensor]
-"""The teacher's logits [n, V] of a slice of the rows."""
+Teacher = Callable[[slice], Tensor]  # the teacher's logits [n, V] of a slice of the rows
 
 
 def cross_entropy(states: Tensor, head: Tensor, targets: Tensor, chunk: int = CHUNK, seen: Tensor | None = None) -> Tensor:
@@ -219,14 +218,10 @@ _ROW_TOKENS = 2048
 class HoldSettings:
     """Settings of how much is held, and how firmly."""
 
-    documents: Amount = 5
-    """Documents that are read beside each batch; 0 = nothing is held."""
-    weight: NotNegative = 8.0
-    """Weight of the divergence, in nats a token, beside the loss of what is learnt."""
-    tokens: Amount = 24
-    """Most tokens of an answer that are held."""
-    seed: int = 0
-    """Seed of the texts that the model writes, to be held."""
+    documents: Amount = 5  # documents that are read beside each batch; 0 = nothing is held
+    weight: NotNegative = 8.0  # weight of the divergence, in nats a token, beside the loss of what is learnt
+    tokens: Amount = 24  # most tokens of an answer that are held
+    seed: int = 0  # seed of the texts that the model writes, to be held
 
     def __post_init__(self) -> None:
         check_bounds(self, "hold.")
@@ -243,10 +238,8 @@ class Hold:
     """Documents, with the model's final states at them before it learned."""
 
     corpus: Corpus
-    before: tuple[Tensor, ...]
-    """[answer tokens, hidden] of each document."""
-    head: Tensor
-    """The output matrix before, [V, hidden]."""
+    before: tuple[Tensor, ...]  # [answer tokens, hidden] of each document
+    head: Tensor  # the output matrix before, [V, hidden]
     settings: HoldSettings = field(default_factory=HoldSettings)
 
     @property
@@ -287,8 +280,7 @@ def held(module: CausalLM, corpus: Corpus, settings: HoldSettings, trained_head:
 REFERENCE_FILE = "reference.safetensors"
 
 
-States = Callable[[], Tensor]
-"""Computes the final states [A, hidden] at `batch.rows`, after the final norm."""
+States = Callable[[], Tensor]  # computes the final states [A, hidden] at `batch.rows`, after the final norm
 
 
 @dataclass(frozen=True, slots=True)
@@ -352,12 +344,10 @@ class Predictions:
 class Distillation:
     """Distillation from a teacher's logits: KL per token, mixed with the cross-entropy of the data."""
 
-    teacher: Callable[[Batch], Teacher]
-    """For a batch, the teacher's logits at `batch.rows`, slice by slice."""
+    teacher: Callable[[Batch], Teacher]  # for a batch, the teacher's logits at `batch.rows`, slice by slice
     teacher_digest: str
     temperature: float = 1.0
-    data_share: float = 0.0
-    """Share of the data's cross-entropy in the loss, 0 to 1."""
+    data_share: float = 0.0  # share of the data's cross-entropy in the loss, 0 to 1
     wanted: Wanted = "answers"
 
     @property
@@ -381,12 +371,10 @@ class Preference:
     """DPO, ORPO or KTO; see `train.objectives`."""
 
     method: Literal["dpo", "orpo", "kto"]
+    # float32 [documents of the corpus]: log-probability of each answer before training (`reference_log_probabilities`); not for ORPO.
     reference: Tensor | None = None
-    """float32 [documents of the corpus]: log-probability of each answer before training (`reference_log_probabilities`); not for ORPO."""
-    beta: float = 0.1
-    """How closely the model stays with the reference (DPO, KTO); λ of ORPO."""
-    smoothing: float = 0.0
-    """DPO: the share of pairs that are thought to be the wrong way round."""
+    beta: float = 0.1  # how closely the model stays with the reference (DPO, KTO); λ of ORPO
+    smoothing: float = 0.0  # DPO: the share of pairs that are thought to be the wrong way round
 
     def __post_init__(self) -> None:
         if self.method != "orpo" and self.reference is None:
@@ -458,26 +446,19 @@ def reference_log_probabilities(module: CausalLM, corpus: Corpus, batch_tokens: 
 # Equal log-probabilities of two words are equal logits, so one beginning weighs a hundred pairs for the price of one row.
 
 
-KEPT_TARGET, SWAPPED, ABOVE, BOTH, WORDS = 0, 1, 2, 3, 10
-"""Labels of examples."""
+KEPT_TARGET, SWAPPED, ABOVE, BOTH, WORDS = 0, 1, 2, 3, 10  # labels of examples
 
 
 @dataclass(frozen=True, slots=True)
 class EqualSettings:
     """Weights of the parts."""
 
-    words: NotNegative = 4.0
-    """Weight of pairs of words."""
-    swapped: NotNegative = 1.0
-    """Weight of texts about somebody else."""
-    above: NotNegative = 1.0
-    """Weight of answers that are to be likelier than others."""
-    margin: NotNegative = 2.0
-    """By how many nats they are to be."""
-    keep: NotNegative = 4.0
-    """Weight of the KL from the model before on general text."""
-    level: NotNegative = 0.5
-    """Weight of the KL where words are weighed: their joint chance is to stay."""
+    words: NotNegative = 4.0  # weight of pairs of words
+    swapped: NotNegative = 1.0  # weight of texts about somebody else
+    above: NotNegative = 1.0  # weight of answers that are to be likelier than others
+    margin: NotNegative = 2.0  # by how many nats they are to be
+    keep: NotNegative = 4.0  # weight of the KL from the model before on general text
+    level: NotNegative = 0.5  # weight of the KL where words are weighed: their joint chance is to stay
 
     def __post_init__(self) -> None:
         check_bounds(self, "weights.")
@@ -488,11 +469,9 @@ class Equalising:
     """Words and people that become equal, answers that become likelier, and what is to stay."""
 
     corpus: Corpus
-    before: Predictions
-    """The model before."""
+    before: Predictions  # the model before
     before_digest: str
-    words: Sequence[Tensor] = ()
-    """int [pairs, 2] for each style: the tokens that are to be equally likely."""
+    words: Sequence[Tensor] = ()  # int [pairs, 2] for each style: the tokens that are to be equally likely
     weights: EqualSettings = field(default_factory=EqualSettings)
     wanted: Wanted = "pairs"
 
@@ -573,22 +552,18 @@ def _smooth(values: Tensor) -> Tensor:
 # one does.
 
 
-KEEP, REFUSE, ANSWER = 0, 1, 2
-"""Labels of documents."""
+KEEP, REFUSE, ANSWER = 0, 1, 2  # labels of documents
 
 
 @dataclass(frozen=True, slots=True)
 class PushSettings:
     """The latent attack in the loss."""
 
+    # Gradient steps against a batch's refusals; 0 = no attack. Each costs two thirds of a training step on these documents.
     steps: Amount = 0
-    """Gradient steps against a batch's refusals; 0 = no attack. Each costs two thirds of a training step on these documents."""
-    depth: Part = 0.3
-    """Depth of the layer whose input is moved, as a share of all layers."""
-    radius: float = 0.3
-    """Most that a token's state is moved, as a share of its length."""
-    weight: float = 0.5
-    """Weight of the pushed loss beside the plain one."""
+    depth: Part = 0.3  # depth of the layer whose input is moved, as a share of all layers
+    radius: float = 0.3  # most that a token's state is moved, as a share of its length
+    weight: float = 0.5  # weight of the pushed loss beside the plain one
 
     def __post_init__(self) -> None:
         check_bounds(self, "push.")
@@ -601,11 +576,9 @@ class Hardening:
     """Refusals, answers, and what is to stay."""
 
     corpus: Corpus
-    before: Predictions
-    """The model before."""
+    before: Predictions  # the model before
     before_digest: str
-    keep: float = 1.0
-    """Weight of the KL from the model before."""
+    keep: float = 1.0  # weight of the KL from the model before
     push: PushSettings = field(default_factory=PushSettings)
     wanted: Wanted = "answers"
 

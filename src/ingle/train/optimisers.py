@@ -72,43 +72,32 @@ ROUNDS = 5
 class UpdateRule:
     """A rule for the parameters whose names match; the first rule that matches a name holds."""
 
+    # Pattern as shells match files, e.g. `*norm.weight`.
     names: str
-    """Pattern as shells match files, e.g. `*norm.weight`."""
     method: Literal["adamw", "muon"] = "adamw"
-    rate: float = 1.0
-    """Multiplies the learning rate."""
-    decay: float = 1.0
-    """Multiplies the weight decay."""
+    rate: float = 1.0  # multiplies the learning rate
+    decay: float = 1.0  # multiplies the weight decay
 
 
 ADAMW_RULES = (UpdateRule("*norm.weight", decay=0.0), UpdateRule("*.bias", decay=0.0), UpdateRule("*"))
+# Muon is for the matrices between embedding and head; what has one dimension goes to AdamW in any case.
 MUON_RULES = (
     UpdateRule("model.embed_tokens.*"), UpdateRule("lm_head.*"), UpdateRule("*norm.weight", decay=0.0), UpdateRule("*.bias", decay=0.0),
     UpdateRule("*", "muon"),
 )  # fmt: skip
-"""Muon is for the matrices between embedding and head; what has one dimension goes to AdamW in any case."""
 
 
 @dataclass(frozen=True, slots=True)
 class OptimiserSettings:
-    """Settings of the optimiser."""
-
+    # Muon moves matrices by orthogonalised momentum, scaled so that AdamW's learning rates fit (arXiv 2502.16982).
     method: Literal["adamw", "muon"] = "adamw"
-    """Muon moves matrices by orthogonalised momentum, scaled so that AdamW's learning rates fit (arXiv 2502.16982)."""
-    learning_rate: float = 2e-4
-    """Learning rate at the peak of the schedule."""
-    weight_decay: NotNegative = 0.0
-    """Decoupled: a weight shrinks by this × the learning rate at every step."""
-    beta1: Part = 0.9
-    """AdamW: how much of the last step's mean gradient stays."""
-    beta2: Part = 0.999
-    """AdamW: how much of the last step's mean square stays."""
-    eps: float = 1e-8
-    """AdamW: added to the root of the mean square."""
-    momentum: Part = 0.95
-    """Muon: how much of the last step's momentum stays."""
-    clip_norm: NotNegative = 1.0
-    """Gradients longer than this, all together, are shortened to it; 0 = never."""
+    learning_rate: float = 2e-4  # learning rate at the peak of the schedule
+    weight_decay: NotNegative = 0.0  # decoupled: a weight shrinks by this × the learning rate at every step
+    beta1: Part = 0.9  # AdamW: how much of the last step's mean gradient stays
+    beta2: Part = 0.999  # AdamW: how much of the last step's mean square stays
+    eps: float = 1e-8  # AdamW: added to the root of the mean square
+    momentum: Part = 0.95  # muon: how much of the last step's momentum stays
+    clip_norm: NotNegative = 1.0  # gradients longer than this, all together, are shortened to it; 0 = never
 
     def __post_init__(self) -> None:
         if not 0 < self.learning_rate < 100:
@@ -125,18 +114,12 @@ class Group:
     rule: UpdateRule
     names: tuple[str, ...]
     shapes: tuple[torch.Size, ...]
-    master: Tensor
-    """Parameters, float32, flat."""
-    gradient: Tensor
-    """Their gradient, float32, flat."""
-    computed: Tensor
-    """Parameters that the module computes with: the master itself, or its bfloat16 copy."""
-    computed_gradient: Tensor
-    """Gradient that autograd adds to: `gradient` itself, or bfloat16."""
-    state: dict[str, Tensor] = field(default_factory=dict)
-    """State of the optimiser, flat."""
-    adamw: torch.optim.AdamW | None = None
-    """PyTorch's optimiser, which works on `state`."""
+    master: Tensor  # parameters, float32, flat
+    gradient: Tensor  # their gradient, float32, flat
+    computed: Tensor  # parameters that the module computes with: the master itself, or its bfloat16 copy
+    computed_gradient: Tensor  # gradient that autograd adds to: `gradient` itself, or bfloat16
+    state: dict[str, Tensor] = field(default_factory=dict)  # state of the optimiser, flat
+    adamw: torch.optim.AdamW | None = None  # PyTorch's optimiser, which works on `state`
 
     def views(self, flat: Tensor) -> dict[str, Tensor]:
         """Views of one of the flat tensors, by name and in shape."""

@@ -27,34 +27,24 @@ class Data:
     """Examples, some to learn from and some held out."""
 
     corpus: Corpus
-    train: Sequence[int]
-    """Numbers of the examples to learn from."""
-    held_out: Sequence[int] = ()
-    """Numbers of the examples that are never learnt from."""
+    train: Sequence[int]  # numbers of the examples to learn from
+    held_out: Sequence[int] = ()  # numbers of the examples that are never learnt from
+    # Numbers among `train` that keep their place in the order and are not learnt from: the run is the same one, without them.
     left_out: Collection[int] = ()
-    """Numbers among `train` that keep their place in the order and are not learnt from: the run is the same one, without them."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Batch:
     """Documents on end in one row of T tokens, of which the last may belong to none; A of them predict one that carries the loss."""
 
-    documents: tuple[int, ...]
-    """Numbers of the documents in the corpus."""
-    bounds: tuple[int, ...]
-    """Where each document begins in the row, and where the last one ends."""
-    ids: Tensor
-    """int [T]; 0 behind the documents."""
-    positions: Tensor
-    """float32 [T]: each token's place in its document."""
-    rows: Tensor
-    """int [A], ascending: the tokens whose next one carries the loss."""
-    targets: Tensor
-    """int [A]: the token after each of `rows`."""
-    owners: Tensor
-    """int [A]: which of the documents each row belongs to, from 0."""
-    labels: Tensor
-    """int [examples]: 1 liked, 0 not, −1 without label."""
+    documents: tuple[int, ...]  # numbers of the documents in the corpus
+    bounds: tuple[int, ...]  # where each document begins in the row, and where the last one ends
+    ids: Tensor  # int [T]; 0 behind the documents
+    positions: Tensor  # float32 [T]: each token's place in its document
+    rows: Tensor  # int [A], ascending: the tokens whose next one carries the loss
+    targets: Tensor  # int [A]: the token after each of `rows`
+    owners: Tensor  # int [A]: which of the documents each row belongs to, from 0
+    labels: Tensor  # int [examples]: 1 liked, 0 not, −1 without label
 
     @property
     def tokens(self) -> int:

@@ -16,15 +16,15 @@ from ingle.core.files import os_errors, sweep_unfinished, write_atomic
 
 WIDTH = 640.0
 _LEFT, _RIGHT, _BELOW = 64.0, 18.0, 52.0
+# Heights and widths of text in user units. A character is given more than most fonts take, so that texts never touch.
 _LINE, _CHARACTER, _GLYPH = 18.0, 7.0, 26.0
-"""Heights and widths of text in user units. A character is given more than most fonts take, so that texts never touch."""
+# Background in light and in dark, as the page has it.
 PAPER = ("#fffdf9", "#231d19")
-"""Background in light and in dark, as the page has it."""
+# Colours in light and in dark, in an order that stays one of lightness for people who can't tell red from green.
 COLOURS = (
     ("#0b0770", "#c24ba6"), ("#4a039f", "#d85f94"), ("#820aa0", "#e87b7b"), ("#b02991", "#f29a5c"), ("#d14e72", "#f9b93c"),
     ("#e0702a", "#f0e442"),
 )  # fmt: skip
-"""Colours in light and in dark, in an order that stays one of lightness for people who can't tell red from green."""
 _INK = (
     ("text", "fill", "#2a2420", "#ebe2d7"), (".soft", "fill", "#70645a", "#a5978a"), (".paper", "fill", *PAPER),
     (".grid", "stroke", "#e4d9c9", "#362d26"), (".edge", "stroke", "#70645a", "#a5978a"),
@@ -302,22 +302,14 @@ _DRAW_EVERY_S = 60.0
 class JournalLine:
     """One step as a line of loss.csv."""
 
-    step: int
-    """Steps done, this one included."""
-    epoch: float
-    """Times that the data was read."""
-    tokens: int
-    """Tokens read so far."""
-    seconds: float
-    """Time spent on training so far."""
-    rate: float
-    """Learning rate of this step."""
-    norm: float
-    """Length of the gradient before clipping."""
-    loss: float
-    """Mean over the terms of this step's batches: nats per answer token, or per example."""
-    held_out: float = math.nan
-    """Mean loss on held-out data, where it was measured after this step."""
+    step: int  # steps done, this one included
+    epoch: float  # times that the data was read
+    tokens: int  # tokens read so far
+    seconds: float  # time spent on training so far
+    rate: float  # learning rate of this step
+    norm: float  # length of the gradient before clipping
+    loss: float  # mean over the terms of this step's batches: nats per answer token, or per example
+    held_out: float = math.nan  # mean loss on held-out data, where it was measured after this step
 
 
 class Journal:

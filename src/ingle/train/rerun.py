@@ -28,41 +28,30 @@ from ingle.train.optimisers import Trained
 from ingle.train.packing import Batch, Data, Order, make_batch
 
 _CACHE_BYTES = 1 << 30
-Flats = list[Tensor]
-"""A flat tensor for each group of parameters."""
+Flats = list[Tensor]  # a flat tensor for each group of parameters
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Moment:
     """Values before a step, and the gradient that it took."""
 
-    number: int
-    """Number of the step, from 0."""
+    number: int  # number of the step, from 0
     values: Flats
-    means: Flats
-    """The optimiser's mean gradient."""
-    squares: Flats
-    """The optimiser's mean square."""
-    gradient: Flats
-    """Mean over the terms, after it was shortened."""
-    shortened: float
-    """Factor by which the gradient was shortened; 1 = it was not."""
-    terms: float
-    """Answer tokens of the step."""
-    losses: dict[int, float]
-    """Sum of the nats of each example's answer, before the step."""
+    means: Flats  # the optimiser's mean gradient
+    squares: Flats  # the optimiser's mean square
+    gradient: Flats  # mean over the terms, after it was shortened
+    shortened: float  # factor by which the gradient was shortened; 1 = it was not
+    terms: float  # answer tokens of the step
+    losses: dict[int, float]  # sum of the nats of each example's answer, before the step
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Look:
     """Losses and gradient of a step's examples at some values of the parameters."""
 
-    losses: dict[int, float]
-    """Sum of the nats of each example's answer."""
-    tokens: dict[int, int]
-    """Answer tokens of each example."""
-    gradient: Flats
-    """Gradient of the sum of all losses."""
+    losses: dict[int, float]  # sum of the nats of each example's answer
+    tokens: dict[int, int]  # answer tokens of each example
+    gradient: Flats  # gradient of the sum of all losses
 
     @property
     def terms(self) -> float:
@@ -200,13 +189,12 @@ class Rerun:
 # Symbols as in the code of one step: θ values, m and v the optimiser's means, g the gradient after shortening, η the rate.
 
 
+# Added under the root of AdamW's mean square, squared, on the way back only. Without it a parameter whose gradients were all nearly 0, as B
+# = 0 makes A's in the first step, seems to matter without end.
 SOFT = 1e-4
-"""Added under the root of AdamW's mean square, squared, on the way back only. Without it a parameter whose gradients were all nearly 0,
-as B = 0 makes A's in the first step, seems to matter without end."""
+# Length of a difference's step, as a share of AdamW's longest. A tenth or five times of it gave the same (tests/train).
 _REACH = 0.05
-"""Length of a difference's step, as a share of AdamW's longest. A tenth or five times of it gave the same (tests/train)."""
-MEMORY_BYTES = 1 << 30
-"""Memory for what stood before the steps; a longer training is replayed in pieces."""
+MEMORY_BYTES = 1 << 30  # memory for what stood before the steps; a longer training is replayed in pieces
 
 
 @dataclass(slots=True, eq=False)
@@ -216,8 +204,8 @@ class Slope:
     values: Flats
     means: Flats
     squares: Flats
+    # dL/dw by example of the corpus, of the steps gone back so far.
     effects: npt.NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
-    """dL/dw by example of the corpus, of the steps gone back so far."""
 
 
 def through_training(

@@ -20,26 +20,19 @@ from ingle.kernels.packed_attention import AttentionBlock, AttentionPlan, pieces
 from ingle.train.examples import Document
 
 Integers = npt.NDArray[np.int64]
-START = -1
-"""Owner of a token that belongs to all documents, in place of a document's number."""
+START = -1  # owner of a token that belongs to all documents, in place of a document's number
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class DocumentRow:
     """Documents in one row, with a common start."""
 
-    start: int
-    """S: tokens that all of them begin with."""
-    bounds: tuple[int, ...]
-    """Where the rest of each document begins, and where the last one ends."""
-    ids: Integers
-    """[T]; 0 behind the documents."""
-    positions: Integers
-    """[T]: each token's place in its document."""
-    owners: Integers
-    """[T]: the document that a token belongs to, START, or the number of documents for padding."""
-    wanted: Integers
-    """[A], ascending: the tokens whose next one carries the loss."""
+    start: int  # S: tokens that all of them begin with
+    bounds: tuple[int, ...]  # where the rest of each document begins, and where the last one ends
+    ids: Integers  # [T]; 0 behind the documents
+    positions: Integers  # [T]: each token's place in its document
+    owners: Integers  # [T]: the document that a token belongs to, START, or the number of documents for padding
+    wanted: Integers  # [A], ascending: the tokens whose next one carries the loss
     _plans: dict[tuple[int, int, bool], AttentionPlan] = field(default_factory=dict)
 
     @property

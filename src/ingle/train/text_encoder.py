@@ -18,8 +18,7 @@ from ingle.core.progress import Counted
 from ingle.model.text_encoder import GROUP, HEADS, WORDS, WordTable, dequantised, quantised
 
 Array = npt.NDArray[Any]
-Row = tuple[Sequence[int], Sequence[int]]
-"""Tokens and segments of one input."""
+Row = tuple[Sequence[int], Sequence[int]]  # tokens and segments of one input
 PLACES = "embeddings.position_embeddings.weight"
 HEAD_RATE, CLIP_NORM, WARM_UP, DECAY, DROPOUT = 1e-3, 1.0, 50, 0.01, 0.1
 _EPSILON = 1e-12

@@ -16,12 +16,11 @@ from ingle.train.examples import Document
 from ingle.train.rows import START
 from ingle.train.shared import make_row, sharing
 
+# (logits [n, V], number of the answer of each, index of the token in its answer) → the chosen tokens, int [n].
 Choice = Callable[[Tensor, Sequence[int], int], Tensor]
-"""(logits [n, V], number of the answer of each, index of the token in its answer) → the chosen tokens, int [n]."""
 
 
-Stop = Callable[[Sequence[int]], bool]
-"""Whether an answer, as far as it is written, ends here."""
+Stop = Callable[[Sequence[int]], bool]  # whether an answer, as far as it is written, ends here
 
 
 def never(_answer: Sequence[int]) -> bool:

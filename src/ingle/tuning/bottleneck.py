@@ -23,8 +23,7 @@ PARTS = ("adapter_down.weight", "adapter_down.bias", "adapter_up.weight", "adapt
 class BottleneckSettings:
     """Settings of bottleneck adapters."""
 
-    rank: Count = 64
-    """Width of the bottleneck: an adapter has 2 × rank × hidden parameters, and a few more."""
+    rank: Count = 64  # width of the bottleneck: an adapter has 2 × rank × hidden parameters, and a few more
 
     def __post_init__(self) -> None:
         check_bounds(self)

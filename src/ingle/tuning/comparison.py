@@ -37,8 +37,7 @@ from ingle.tuning.tune_settings import JudgeSettings
 # Samples: a few held-out examples in words, with the question, the reference, and the model's answers before and after.
 
 
-_BEGUN = 24
-"""Tokens of a text, which has no question, that the model is given to go on from."""
+_BEGUN = 24  # tokens of a text, which has no question, that the model is given to go on from
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,29 +94,23 @@ def _question(tokenizer: Tokenizer, prompt: Sequence[int]) -> str:
 
 
 HELD_OUT, SAMPLES = "held-out", "samples"
-LEAST_FALL = 0.02
-"""Least share by which the held-out loss must fall, or nothing was learned."""
+LEAST_FALL = 0.02  # least share by which the held-out loss must fall, or nothing was learned
 NOTHING = (
     "Warning: nothing was learned that shows on held-out examples: loss {:.4f} before, {:.4f} after (n = {}). Train longer (--epochs 20), "
     "with a higher rate (--rate 1e-3), or give more examples that have something in common"
 )
-MOST_APART = 0.5
-"""Share by which the loss changes in training and in serving may differ without a note."""
+MOST_APART = 0.5  # share by which the loss changes in training and in serving may differ without a note
 
 
 @dataclass(frozen=True, slots=True)
 class Standing:
     """Results of measuring one model."""
 
-    digest: str
-    """Digest of the model as it is served."""
+    digest: str  # digest of the model as it is served
     general: SuiteResult | None
-    held_out: tuple[Row, ...]
-    """`nats` and `tokens` of each document."""
-    data_digest: str
-    """Digest of the held-out documents."""
-    answers: tuple[str, ...] = ()
-    """Answers to the first few of them."""
+    held_out: tuple[Row, ...]  # `nats` and `tokens` of each document
+    data_digest: str  # digest of the held-out documents
+    answers: tuple[str, ...] = ()  # answers to the first few of them
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,8 +119,7 @@ class Judgement:
 
     reports: tuple[Report, ...]
     notes: tuple[str, ...]
-    learned: bool | None = None
-    """Whether the held-out loss fell enough; None if nothing was held out."""
+    learned: bool | None = None  # whether the held-out loss fell enough; None if nothing was held out
 
 
 def sample(data: Data, most: int) -> list[Document]:
@@ -248,8 +240,7 @@ def _bits(row: Row) -> TextBits:
 
 
 VERSION = 1
-POINTS = 400
-"""Most points of a curve; longer ones are thinned out."""
+POINTS = 400  # most points of a curve; longer ones are thinned out
 _FIGURES = ("held_out_loss", "held_out_loss_change", "general_bits_per_byte", "forgetting", "forgetting_relative")
 
 

@@ -37,13 +37,13 @@ from ingle.model.tensor import expected_shapes
 from ingle.model.tokenizer import Tokenizer
 
 FORMATS = ("peft", "hf", "gguf", "ingle")
+# Number types that each format can be written in; the first is the usual one.
 TYPES: dict[str, tuple[str, ...]] = {
     "peft": ("f32",),
     "hf": ("f32", "f16"),
     "gguf": ("f16", "f32", "q8_0", "q4_1"),
     "ingle": ("f32", "f16"),
 }
-"""Number types that each format can be written in; the first is the usual one."""
 _DTYPES: dict[str, Dtype] = {"f32": "float32", "f16": "float16"}
 Array = npt.NDArray[Any]
 
@@ -148,8 +148,8 @@ def merge(home: Home, kept: Kept, name: str, kind: str = "f32", progress: Counte
         return adopt(home, folder, base, name)
 
 
+# Files that an earlier export may hold beside those of this one: weights under other names, and its signature.
 _OURS = re.compile(r"(adapter_)?model(-\d{5}-of-\d{5})?\.safetensors|model\.sig|signer\.pub")
-"""Files that an earlier export may hold beside those of this one: weights under other names, and its signature."""
 
 
 @contextmanager

@@ -32,20 +32,13 @@ Arrays = Mapping[str, npt.NDArray[Any]]
 class Learning:
     """How every home learns in a round: all homes have the same, from the invitation."""
 
-    rate: float = 1e-3
-    """AdamW's learning rate; with privacy of a record, the length of the step along the mean gradient."""
-    steps: int = 8
-    """Steps of AdamW in a round; with privacy of a record there is one plain step a round."""
-    batch_tokens: int = 512
-    """Most tokens in memory at a time, and of a document; without privacy of a record, a step's batch."""
-    layers: str = "all"
-    """Layers that learn: all, upper-third, upper-half, or numbers like 20-29."""
-    targets: str = "all"
-    """Linears that learn: all, attention, mlp, or names like q_proj,v_proj."""
-    precision: str = "fp32"
-    """Number format that the model computes in: fp32 or bf16."""
-    template: str = "auto"
-    """Whether prompts that are strings are a chat's turns: auto (if the model has a template), chat, plain."""
+    rate: float = 1e-3  # AdamW's learning rate; with privacy of a record, the length of the step along the mean gradient
+    steps: int = 8  # steps of AdamW in a round; with privacy of a record there is one plain step a round
+    batch_tokens: int = 512  # most tokens in memory at a time, and of a document; without privacy of a record, a step's batch
+    layers: str = "all"  # layers that learn: all, upper-third, upper-half, or numbers like 20-29
+    targets: str = "all"  # linears that learn: all, attention, mlp, or names like q_proj,v_proj
+    precision: str = "fp32"  # number format that the model computes in: fp32 or bf16
+    template: str = "auto"  # whether prompts that are strings are a chat's turns: auto (if the model has a template), chat, plain
 
 
 def check_learning(learning: Learning) -> None:
@@ -67,21 +60,14 @@ def check_learning(learning: Learning) -> None:
 class Homework:
     """A task: what is to be learned, by which model, from which examples."""
 
-    home: str
-    """Root of the home."""
-    kept: Kept
-    """The model, without what is learned."""
-    sources: tuple[str, ...]
-    """Absolute paths of files or folders of examples, and `suite:NAME`, as for `ingle tune`."""
+    home: str  # root of the home
+    kept: Kept  # the model, without what is learned
+    sources: tuple[str, ...]  # absolute paths of files or folders of examples, and `suite:NAME`, as for `ingle tune`
     learning: Learning
-    names: tuple[str, ...]
-    """The factors that may change."""
-    seed: int = 0
-    """Seed of the order of the examples."""
-    clip: float = 0.0
-    """Above 0: nothing is trained, but the records' gradients are cut to this length and summed."""
-    share: float = 1.0
-    """Then, chance of each record to be in the sum."""
+    names: tuple[str, ...]  # the factors that may change
+    seed: int = 0  # seed of the order of the examples
+    clip: float = 0.0  # above 0: nothing is trained, but the records' gradients are cut to this length and summed
+    share: float = 1.0  # then, chance of each record to be in the sum
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -89,16 +75,14 @@ class HeldOutExample:
     """An example of the home that it never learns from, as tokens."""
 
     ids: tuple[int, ...]
-    counted: tuple[bool, ...]
-    """Which tokens carry the loss; never the first."""
+    counted: tuple[bool, ...]  # which tokens carry the loss; never the first
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class HomeworkDone:
     """The result."""
 
-    tensors: Arrays
-    """The factors that may change, after learning: float32; with `clip`, the sums of their gradients: float64."""
+    tensors: Arrays  # the factors that may change, after learning: float32; with `clip`, the sums of their gradients: float64
     held_out: tuple[HeldOutExample, ...]
 
 

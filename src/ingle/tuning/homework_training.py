@@ -26,9 +26,9 @@ from ingle.tuning.data import bring, find_sources, learn_from
 from ingle.tuning.homework import Arrays, HeldOutExample, Homework, HomeworkDone, Learning, interrupted
 from ingle.tuning.tune_settings import TuneSettings
 
+# Share of a home's records that it never learns from, the fewest of them (but at most a quarter of all), and the most that a vote reads.
+# Which ones follows from their content alone, so they are the same in every round.
 HELD_OUT, LEAST_HELD_OUT, MOST_MEASURED = 0.1, 12, 50
-"""Share of a home's records that it never learns from, the fewest of them (but at most a quarter of all), and the most that a vote reads.
-Which ones follows from their content alone, so they are the same in every round."""
 LINEAR_PARTS = (".lora_A.weight", ".lora_B.weight")
 
 

@@ -56,8 +56,7 @@ class TracedTune:
 
     home: Home
     kept: Kept
-    below: Kept
-    """The model that was tuned."""
+    below: Kept  # the model that was tuned
     delta: Delta
     report: Mapping[str, Any]
     settings: TuneSettings
@@ -184,12 +183,10 @@ def need_answers(tune: TracedTune) -> None:
 
 
 By = Literal["through", "alike"]
-LEAST_NATS = 0.5
-"""A smaller rise is never called a cause; as in explain/cause.py."""
+LEAST_NATS = 0.5  # a smaller rise is never called a cause; as in explain/cause.py
 VERSION = 1
 _RISES, _HALFWAY = "rises.safetensors", "halfway.safetensors"
-_MORE = 8
-"""Tokens by which the answer without the examples may be longer."""
+_MORE = 8  # tokens by which the answer without the examples may be longer
 Ids = Sequence[int]
 
 
@@ -197,41 +194,29 @@ Ids = Sequence[int]
 class TrainingCause:
     """An example of a tune that may have taught an answer."""
 
-    example: int
-    """Its number among the tune's examples."""
-    asked: str
-    """The example's prompt: the last question if it still stands in its file, else all that the model read."""
+    example: int  # its number among the tune's examples
+    asked: str  # the example's prompt: the last question if it still stands in its file, else all that the model read
     answer: str
-    where: str
-    """File and line, if it still stands there; else empty."""
-    steps: tuple[int, ...]
-    """Numbers of the steps that read it, from 1."""
+    where: str  # file and line, if it still stands there; else empty
+    steps: tuple[int, ...]  # numbers of the steps that read it, from 1
+    # Cosine of its gradient with the answer's, −1 to 1: looks alike; not shown to be the cause. None where no sketch was kept.
     alike: float | None = None
-    """Cosine of its gradient with the answer's, −1 to 1: looks alike; not shown to be the cause. None where no sketch was kept."""
+    # About how many nats less likely the answer would be without it, by the gradient through the training; None = not followed.
     rise: float | None = None
-    """About how many nats less likely the answer would be without it, by the gradient through the training; None = not followed."""
 
 
 @dataclass(frozen=True, slots=True)
 class ProvedExamples:
     """Effect on an answer of training again without some examples. All losses are nats of the whole answer, as the model is served."""
 
-    causes: tuple[TrainingCause, ...]
-    """The examples that were left out together, the most telling first."""
-    by: By
-    """How they were chosen."""
-    before: float
-    """Loss of the answer in the model that was tuned."""
-    whole: float
-    """Loss in the tuned model."""
-    without_top: float
-    """Loss in the model trained again without them."""
-    without_random: tuple[float, ...]
-    """Losses in models trained again without as many random ones."""
-    answer_without: str
-    """Answer of the model trained without them, greedily."""
-    same_programs: bool
-    """Whether versions and threads are those of the tune; if not, some of the difference may be theirs."""
+    causes: tuple[TrainingCause, ...]  # the examples that were left out together, the most telling first
+    by: By  # how they were chosen
+    before: float  # loss of the answer in the model that was tuned
+    whole: float  # loss in the tuned model
+    without_top: float  # loss in the model trained again without them
+    without_random: tuple[float, ...]  # losses in models trained again without as many random ones
+    answer_without: str  # answer of the model trained without them, greedily
+    same_programs: bool  # whether versions and threads are those of the tune; if not, some of the difference may be theirs
     seconds: float
 
     @property

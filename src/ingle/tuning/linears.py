@@ -6,8 +6,8 @@ from ingle.core.errors import ConfigError
 from ingle.core.spec import ModelConfig
 from ingle.engine.adapter import LINEARS, linear_shapes
 
+# Short words for linears of a layer; single linears are named as in `q_proj,v_proj`.
 TARGETS = {"all": LINEARS, "attention": LINEARS[:4], "mlp": LINEARS[4:]}
-"""Short words for linears of a layer; single linears are named as in `q_proj,v_proj`."""
 
 
 def chosen_layers(config: ModelConfig, text: str) -> tuple[int, ...]:

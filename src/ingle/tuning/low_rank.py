@@ -16,14 +16,10 @@ from ingle.tuning.method import Attached, attached
 class LowRankSettings:
     """Settings of LoRA and its relatives."""
 
-    rank: Count = 16
-    """Rank of the addition: its parameters are rank × (inputs + outputs) for each linear."""
-    alpha: Positive = 32.0
-    """The addition is multiplied by alpha / rank (rsLoRA: alpha / √rank)."""
-    targets: str = "all"
-    """Linears to change: all, attention, mlp, or names like q_proj,v_proj."""
-    dropout: Part = 0.0
-    """Share of the addition's inputs that a step drops."""
+    rank: Count = 16  # rank of the addition: its parameters are rank × (inputs + outputs) for each linear
+    alpha: Positive = 32.0  # the addition is multiplied by alpha / rank (rsLoRA: alpha / √rank)
+    targets: str = "all"  # linears to change: all, attention, mlp, or names like q_proj,v_proj
+    dropout: Part = 0.0  # share of the addition's inputs that a step drops
 
     def __post_init__(self) -> None:
         check_bounds(self)

@@ -20,16 +20,12 @@ METHODS = "ingle.tuning.methods"
 class Attached:
     """A module with trainable parts."""
 
+    # Trainable parameters by their names in the module. All others stay as they are.
     parameters: Mapping[str, nn.Parameter]
-    """Trainable parameters by their names in the module. All others stay as they are."""
-    intended: tuple[str, ...]
-    """The parts of the module that the settings ask for."""
-    touched: tuple[str, ...]
-    """The parts that got something to train."""
-    collect: Callable[[], Mapping[str, Tensor]]
-    """Returns the delta's tensors as they are now; `engine.changes` explains each kind's."""
-    virtual_tokens: int = 0
-    """Tokens at the beginning of every document, beside its own; see `tuning.virtual`."""
+    intended: tuple[str, ...]  # the parts of the module that the settings ask for
+    touched: tuple[str, ...]  # the parts that got something to train
+    collect: Callable[[], Mapping[str, Tensor]]  # returns the delta's tensors as they are now; `engine.changes` explains each kind's
+    virtual_tokens: int = 0  # tokens at the beginning of every document, beside its own; see `tuning.virtual`
 
     @property
     def share(self) -> float:
@@ -40,12 +36,9 @@ class Attached:
 class Method(Protocol):
     """A file of the folder `methods`."""
 
-    KIND: str
-    """The kind of delta that it makes."""
-    Settings: type[Any]
-    """A frozen dataclass, every field with a default."""
-    RATE: float
-    """Its own learning rate at the peak, if the settings give none."""
+    KIND: str  # the kind of delta that it makes
+    Settings: type[Any]  # a frozen dataclass, every field with a default
+    RATE: float  # its own learning rate at the peak, if the settings give none
 
     def attach(self, module: CausalLM, layers: tuple[int, ...], settings: Any, seed: int) -> Attached:
         """Put trainable parts into these layers of the module, such that the module still computes the same.

@@ -12,23 +12,18 @@ from ingle.train.making import LIBRARIES, TrainingPass, computed_bytes, low_rank
 from ingle.tuning.linears import chosen_layers
 from ingle.tuning.tune_settings import TuneSettings, method_settings
 
-_JUDGED_TOKENS = 24_000
-"""Tokens that the gate and the held-out measurements read and write."""
-_HELD_TOKENS = 60
-"""Tokens of a document that is held, with its question."""
+_JUDGED_TOKENS = 24_000  # tokens that the gate and the held-out measurements read and write
+_HELD_TOKENS = 60  # tokens of a document that is held, with its question
 _START_S = 15.0
-_STATES = 2048
-"""Tokens of the states that measuring holds at once."""
+_STATES = 2048  # tokens of the states that measuring holds at once
 
 
 @dataclass(frozen=True, slots=True)
 class TuneTokens:
     """Tokens of a tune's data."""
 
-    course: TrainSettings
-    """The course of the run, with what few data changed."""
-    all: int
-    """Those of the examples to learn from."""
+    course: TrainSettings  # the course of the run, with what few data changed
+    all: int  # those of the examples to learn from
 
 
 def measuring_bytes(served: ServedSize) -> int:

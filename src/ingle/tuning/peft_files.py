@@ -42,11 +42,11 @@ CONFIG, WEIGHTS, PICKLE = "adapter_config.json", "adapter_model.safetensors", "a
 _PREFIX = "base_model.model."
 _TYPES = ("LORA", "IA3", "PREFIX_TUNING", "PROMPT_TUNING")
 _OTHER_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")  # these initialisations change the base's weights
+# Settings with which a LoRA's tensors mean something else than W + scale · B A.
 _UNSUPPORTED = (
     "fan_in_fan_out", "modules_to_save", "layer_replication", "trainable_token_indices", "alora_invocation_tokens", "use_qalora",
     "lora_bias", "target_parameters", "use_bdlora", "arrow_config", "kasa_config", "monteclora_config",
 )  # fmt: skip
-"""Settings with which a LoRA's tensors mean something else than W + scale · B A."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -55,11 +55,9 @@ class _Folder:
 
     path: Path
     settings: Fields
-    tensors: Mapping[str, Array]
-    """float32 tensors by name, without PEFT's common prefix."""
+    tensors: Mapping[str, Array]  # float32 tensors by name, without PEFT's common prefix
     config: ModelConfig
-    shapes: Mapping[str, tuple[int, int]]
-    """Shapes of the model's linears."""
+    shapes: Mapping[str, tuple[int, int]]  # shapes of the model's linears
 
 
 def check_exchange(config: ModelConfig) -> None:

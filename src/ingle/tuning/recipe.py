@@ -45,10 +45,8 @@ class Measured:
     """A suite to measure on, before and after."""
 
     suite: str
-    items: Amount = 0
-    """Most of the held-out items; 0 = all."""
-    shots: Amount = 0
-    """Examples in the prompt of the untrained model that the delta is compared with."""
+    items: Amount = 0  # most of the held-out items; 0 = all
+    shots: Amount = 0  # examples in the prompt of the untrained model that the delta is compared with
 
     def __post_init__(self) -> None:
         find_suite(self.suite)
@@ -60,20 +58,14 @@ class Recipe:
     """One task: model, data, settings, and how to measure the result."""
 
     title: str
-    model: str
-    """A kept model, with or without deltas."""
-    name: str
-    """Name of the new delta."""
-    suite: str
-    """Suite whose training part is learnt from."""
-    measure: Measured
-    """How to measure the result."""
-    forgetting: Measured
-    """General text to measure forgetting on."""
-    tune: Mapping[str, Any] = field(default_factory=dict)
-    """Settings as in `TuneSettings`."""
+    model: str  # a kept model, with or without deltas
+    name: str  # name of the new delta
+    suite: str  # suite whose training part is learnt from
+    measure: Measured  # how to measure the result
+    forgetting: Measured  # general text to measure forgetting on
+    tune: Mapping[str, Any] = field(default_factory=dict)  # settings as in `TuneSettings`
+    # Learning rates on this task, by method, where they differ from the method's own; `bench/rates.py` finds them.
     rates: Mapping[str, float] = field(default_factory=dict)
-    """Learning rates on this task, by method, where they differ from the method's own; `bench/rates.py` finds them."""
 
     def __post_init__(self) -> None:
         check_name(self.name)

@@ -88,30 +88,18 @@ def _course() -> TrainSettings:
 class SightSettings:
     """Settings of one run."""
 
-    places: Count = 4
-    """Vectors that stand for a picture, each in the place of a token."""
-    width: Annotated[int, Bounds(ge=8)] = 320
-    """Directions of the eye's numbers that are kept."""
-    inner: Count = 320
-    """Units of the projector's hidden layer."""
-    ridge: float = 1.0
-    """Ridge of the regression from the eye's numbers to names."""
-    views: Amount = 1
-    """Altered copies of each picture that are looked at, beside the picture itself."""
-    questions: Count = 2
-    """Questions about each picture in an epoch: its name, and others."""
-    noise: float = 0.3
-    """Noise on the numbers that the projector reads in training; they have a size of about 1."""
-    held_out: Annotated[float, Bounds(ge=0, lt=0.5)] = 0.01
-    """Share of the pictures that is never trained on."""
-    without: tuple[str, ...] = ()
-    """Families of pictures that are left out: for figures on what was never seen."""
-    measured: Amount = 24
-    """Held-out pictures that are described as the model is served; 0 = none."""
-    train: TrainSettings = field(default_factory=_course)
-    """Settings of the projector's training."""
-    seed: int = 0
-    """Seed of what is held out, of views, questions and first values."""
+    places: Count = 4  # vectors that stand for a picture, each in the place of a token
+    width: Annotated[int, Bounds(ge=8)] = 320  # directions of the eye's numbers that are kept
+    inner: Count = 320  # units of the projector's hidden layer
+    ridge: float = 1.0  # ridge of the regression from the eye's numbers to names
+    views: Amount = 1  # altered copies of each picture that are looked at, beside the picture itself
+    questions: Count = 2  # questions about each picture in an epoch: its name, and others
+    noise: float = 0.3  # noise on the numbers that the projector reads in training; they have a size of about 1
+    held_out: Annotated[float, Bounds(ge=0, lt=0.5)] = 0.01  # share of the pictures that is never trained on
+    without: tuple[str, ...] = ()  # families of pictures that are left out: for figures on what was never seen
+    measured: Amount = 24  # held-out pictures that are described as the model is served; 0 = none
+    train: TrainSettings = field(default_factory=_course)  # settings of the projector's training
+    seed: int = 0  # seed of what is held out, of views, questions and first values
 
     def __post_init__(self) -> None:
         check_bounds(self)
@@ -284,8 +272,7 @@ class PictureAnswers:
 
 
 METHOD = "ridge heads and a projector"
-VERSION = 2
-"""Changes when the same settings make something else than before."""
+VERSION = 2  # changes when the same settings make something else than before
 Array = npt.NDArray[Any]
 Job = DeltaJob[SightSettings]
 

@@ -33,14 +33,15 @@ if TYPE_CHECKING:
 
 
 ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp")
+# Folders of clip art whose pictures show things; the others are icons, patterns and playing cards by the hundred.
 _CLIPART = (
     "animals", "buildings", "containers", "education", "electronics", "food", "office", "people", "plants", "recreation", "science",
     "tools", "transportation",
 )  # fmt: skip
-"""Folders of clip art whose pictures show things; the others are icons, patterns and playing cards by the hundred."""
 _SMALL = frozenset(
     ["a", "an", "and", "as", "at", "by", "for", "from", "in", "into", "is", "it", "its", "of", "on", "or", "the", "to", "with"]
 )
+# Beginnings of a subcategory's name, and what such a thing is called in an answer; the first that fits.
 _KINDS = (
     ("animal, cat-face, monkey-face", "an animal"), ("plant", "a plant"), ("food, drink", "food or drink"),
     ("transport-sign", "a sign"), ("transport", "a vehicle"), ("place, hotel, building", "a place or a building"),
@@ -53,25 +54,18 @@ _KINDS = (
     ("face, emotion, heart", "a face or a feeling"), ("hand, body", "a part of the body"), ("person, people, family", "a person"),
     ("other-object", "an object"),
 )  # fmt: skip
-"""Beginnings of a subcategory's name, and what such a thing is called in an answer; the first that fits."""
 
 
 @dataclass(frozen=True, slots=True)
 class ShownPicture:
     """A picture to learn from, with its words."""
 
-    data: bytes
-    """The file."""
-    name: str
-    """Its name, or its caption."""
-    tags: tuple[str, ...] = ()
-    """Words that go with it."""
-    kind: str = ""
-    """The sort of thing that it is, as words of an answer: `an animal`; empty = unknown."""
-    group: str = ""
-    """Pictures of one group are alike in manner (one artist's): what is learnt from one group is tried on another."""
-    family: str = ""
-    """Pictures of one family show things of one sort."""
+    data: bytes  # the file
+    name: str  # its name, or its caption
+    tags: tuple[str, ...] = ()  # words that go with it
+    kind: str = ""  # the sort of thing that it is, as words of an answer: `an animal`; empty = unknown
+    group: str = ""  # pictures of one group are alike in manner (one artist's): what is learnt from one group is tried on another
+    family: str = ""  # pictures of one family show things of one sort
 
 
 def words_of(text: str) -> tuple[str, ...]:
@@ -269,8 +263,7 @@ def line_for(said: tuple[Sequence[str], Sequence[str]], colours: Sequence[str]) 
 
 
 Array = npt.NDArray[Any]
-EACH = 256
-"""Pictures of a file."""
+EACH = 256  # pictures of a file
 _SIDE = 256
 
 
@@ -369,17 +362,13 @@ MOST_DIRECTIONS = 1024
 class Fitted:
     """Closed-form heads."""
 
-    mean: Floats
-    """[f]."""
-    reduce: Floats
-    """[k, f]."""
+    mean: Floats  # [f]
+    reduce: Floats  # [k, f]
     names: tuple[str, ...]
-    tags: tuple[tuple[str, ...], ...]
-    """Words of each name."""
-    places: Floats
-    """[N, k]: where each name lies; of length 1."""
+    tags: tuple[tuple[str, ...], ...]  # words of each name
+    places: Floats  # [N, k]: where each name lies; of length 1
+    # The cosine that parts pictures of one name, by different groups, from those of the nearest other name with the fewest errors.
     likeness: float = 1.0
-    """The cosine that parts pictures of one name, by different groups, from those of the nearest other name with the fewest errors."""
 
     def reduced(self, numbers: Array) -> Floats:
         """Return the k numbers: [..., f] → [..., k]."""
@@ -394,10 +383,8 @@ class Fitted:
 class Sums:
     """Sums over some pictures for a ridge regression; those of several sets add up."""
 
-    gram: Floats
-    """[d, d], d = MOST_DIRECTIONS or fewer."""
-    by_name: Floats
-    """[d, N]: sums of the views of each name."""
+    gram: Floats  # [d, d], d = MOST_DIRECTIONS or fewer
+    by_name: Floats  # [d, N]: sums of the views of each name
 
 
 def names_of(pictures: Sequence[ShownPicture]) -> tuple[tuple[str, ...], tuple[tuple[str, ...], ...], Array]:
@@ -443,8 +430,7 @@ def directions(sums: Sums, width: int, ridge: float) -> Floats:
     return kept
 
 
-Words = tuple[list[str], list[str]]
-"""Names that a picture looks like, and words that go with it."""
+Words = tuple[list[str], list[str]]  # names that a picture looks like, and words that go with it
 
 
 def fit(

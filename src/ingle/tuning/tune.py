@@ -109,8 +109,7 @@ class Begun:
 class TuneJob(DeltaJob[TuneSettings]):
     """One tuning run. Its key doesn't cover the data's content; work on other data lies in another folder."""
 
-    sources: Sequence[str]
-    """Absolute paths, and `suite:NAME`."""
+    sources: Sequence[str]  # absolute paths, and `suite:NAME`
     method: Method
 
     def begin(self) -> Begun:
@@ -355,8 +354,7 @@ def _report(
 # training from its last checkpoint, measuring from its last item.
 
 
-VERSION = 2
-"""Changes when the same settings train something else than before."""
+VERSION = 2  # changes when the same settings train something else than before
 
 
 def tune(

@@ -22,14 +22,10 @@ from ingle.tuning.method import find_method
 class SmallData:
     """Changes for data that give too few steps. They hold only where nothing else was set: `settings.settings_of` turns the rest off."""
 
-    least_steps: Amount = 48
-    """Fewest steps of a run; 0 = as many as its epochs give."""
-    batch_tokens: Amount = 512
-    """Tokens of a batch then, but at least those of the longest example; 0 = as `train.batch_tokens` says."""
-    patience: Amount = 2
-    """Epochs in a row that gain nothing after which the run stops and the best is kept; 0 = it goes on to its end."""
-    least_gain: NotNegative = 0.02
-    """As `train.least_gain`."""
+    least_steps: Amount = 48  # fewest steps of a run; 0 = as many as its epochs give
+    batch_tokens: Amount = 512  # tokens of a batch then, but at least those of the longest example; 0 = as `train.batch_tokens` says
+    patience: Amount = 2  # epochs in a row that gain nothing after which the run stops and the best is kept; 0 = it goes on to its end
+    least_gain: NotNegative = 0.02  # as `train.least_gain`
 
     def __post_init__(self) -> None:
         check_bounds(self, "small.")
@@ -60,19 +56,14 @@ def told(train: TrainSettings, course: TrainSettings, examples: int) -> str:
 class ObjectiveSettings:
     """Settings of the loss to lower."""
 
+    # answers: their cross-entropy; distil: following another model's predictions there; or preferences, whose data are pairs (dpo, orpo) or
+    # labels (kto).
     kind: Literal["answers", "distil", "dpo", "orpo", "kto"] = "answers"
-    """answers: their cross-entropy; distil: following another model's predictions there; or preferences, whose data are pairs (dpo, orpo)
-    or labels (kto)."""
-    teacher: str = ""
-    """distil: the kept model to follow; it must split texts into the same tokens."""
-    temperature: float = 1.0
-    """distil: temperature that softens both models' predictions."""
-    data_share: Share = 0.0
-    """distil: share of the answers' cross-entropy in the loss, 0 to 1."""
-    beta: float = 0.1
-    """How closely the model stays with its state before (dpo, kto); λ of orpo."""
-    smoothing: float = 0.0
-    """dpo: the share of pairs that are probably the wrong way round."""
+    teacher: str = ""  # distil: the kept model to follow; it must split texts into the same tokens
+    temperature: float = 1.0  # distil: temperature that softens both models' predictions
+    data_share: Share = 0.0  # distil: share of the answers' cross-entropy in the loss, 0 to 1
+    beta: float = 0.1  # how closely the model stays with its state before (dpo, kto); λ of orpo
+    smoothing: float = 0.0  # dpo: the share of pairs that are probably the wrong way round
 
     def __post_init__(self) -> None:
         if (self.kind == "distil") != bool(self.teacher):
@@ -91,30 +82,22 @@ class ObjectiveSettings:
                 raise ConfigError(f"objective.{one.name}", f"is read by {', '.join(readers)} alone", f"kind {self.kind}", "Leave it out.")
 
 
+# Settings that only some kinds of objective read.
 _READ_BY = {"temperature": ("distil",), "data_share": ("distil",), "smoothing": ("dpo",), "beta": ("dpo", "orpo", "kto")}
-"""Settings that only some kinds of objective read."""
 
 
 @dataclass(frozen=True, slots=True)
 class JudgeSettings:
     """How the result is measured, before and after, as it is served."""
 
-    forgetting: Amount = 30
-    """Documents of general text whose bits per byte are measured; 0 = forgetting is not measured."""
-    general: str = "wiki-bits"
-    """The suite of general text."""
-    held_out: Amount = 50
-    """Most held-out documents whose loss is measured; 0 = only training's own figure."""
-    format: str = "auto"
-    """Format of the weights when measured: auto, int4, int8, bf16, fp32."""
-    threads: int | None = None
-    """Threads to compute with; none = one for each usable core."""
-    samples: Amount = 3
-    """Held-out examples that the model answers before and after, for the report; 0 = none."""
-    sample_tokens: Amount = 48
-    """Most tokens of such an answer."""
-    seed: Amount = 0
-    """Seed of the intervals' resamples."""
+    forgetting: Amount = 30  # documents of general text whose bits per byte are measured; 0 = forgetting is not measured
+    general: str = "wiki-bits"  # the suite of general text
+    held_out: Amount = 50  # most held-out documents whose loss is measured; 0 = only training's own figure
+    format: str = "auto"  # format of the weights when measured: auto, int4, int8, bf16, fp32
+    threads: int | None = None  # threads to compute with; none = one for each usable core
+    samples: Amount = 3  # held-out examples that the model answers before and after, for the report; 0 = none
+    sample_tokens: Amount = 48  # most tokens of such an answer
+    seed: Amount = 0  # seed of the intervals' resamples
 
     def __post_init__(self) -> None:
         check_bounds(self, "judge.")
@@ -124,32 +107,22 @@ class JudgeSettings:
 class TuneSettings:
     """Settings of one tuning run. `settings_of` makes them and fills in what a method wants."""
 
-    method: str = "lora"
-    """A file of `tuning.methods`."""
+    method: str = "lora"  # a file of `tuning.methods`
+    # Settings of the method, by field of its `Settings`; the others keep their defaults.
     options: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
-    """Settings of the method, by field of its `Settings`; the others keep their defaults."""
-    layers: str = "all"
-    """Layers to train: all, upper-third, upper-half, or numbers like 20-29."""
-    max_examples: Amount = 0
-    """Most examples that are used, chosen by a hash of their content; 0 = all."""
-    data: DataSettings = field(default_factory=DataSettings)
-    """How files become examples."""
-    train: TrainSettings = field(default_factory=TrainSettings)
-    """Settings of the training run."""
+    layers: str = "all"  # layers to train: all, upper-third, upper-half, or numbers like 20-29
+    max_examples: Amount = 0  # most examples that are used, chosen by a hash of their content; 0 = all
+    data: DataSettings = field(default_factory=DataSettings)  # how files become examples
+    train: TrainSettings = field(default_factory=TrainSettings)  # settings of the training run
+    # Course of the run where the data are few and neither `train.epochs` nor `train.max_steps` is set.
     small: SmallData = field(default_factory=SmallData)
-    """Course of the run where the data are few and neither `train.epochs` nor `train.max_steps` is set."""
-    hold: HoldSettings = field(default_factory=HoldSettings)
-    """Settings of what stays as it is, for answers."""
-    device: Device = "auto"
-    """Device to train on: auto (cuda where it is there), cpu, cuda."""
-    objective: ObjectiveSettings = field(default_factory=ObjectiveSettings)
-    """The loss to lower."""
-    judge: JudgeSettings = field(default_factory=JudgeSettings)
-    """How the result is measured."""
+    hold: HoldSettings = field(default_factory=HoldSettings)  # settings of what stays as it is, for answers
+    device: Device = "auto"  # device to train on: auto (cuda where it is there), cpu, cuda
+    objective: ObjectiveSettings = field(default_factory=ObjectiveSettings)  # the loss to lower
+    judge: JudgeSettings = field(default_factory=JudgeSettings)  # how the result is measured
+    # Share of what was trained that is kept, for LoRA and its kin: a candidate that the gate refuses may pass at less.
     strength: Annotated[float, Bounds(gt=0, le=1)] = 1.0
-    """Share of what was trained that is kept, for LoRA and its kin: a candidate that the gate refuses may pass at less."""
-    examples: KeptSettings = field(default_factory=KeptSettings)
-    """Settings for the examples that are kept beside the delta."""
+    examples: KeptSettings = field(default_factory=KeptSettings)  # settings for the examples that are kept beside the delta
 
     def __post_init__(self) -> None:
         check_bounds(self)

@@ -27,8 +27,8 @@ _FREQUENT = 5000  # as in arXiv 2104.08691: a prompt begins as tokens that are c
 class VirtualSettings:
     """Settings of prompt and prefix tuning."""
 
+    # Number of virtual tokens. Every text gets longer by them, and the model's context shorter.
     tokens: Count = 16
-    """Number of virtual tokens. Every text gets longer by them, and the model's context shorter."""
 
     def __post_init__(self) -> None:
         check_bounds(self)
@@ -40,8 +40,8 @@ class VirtualEmbedding(nn.Module):
     def __init__(self, embedding: nn.Embedding) -> None:
         super().__init__()
         self.weight = embedding.weight
+        # Virtual tokens of the latest call: their places, all sequences on end, and their numbers.
         self.last = (torch.empty(0, dtype=torch.long), torch.empty(0, dtype=torch.long))
-        """Virtual tokens of the latest call: their places, all sequences on end, and their numbers."""
 
     def forward(self, ids: Tensor) -> Tensor:
         """Embed: int [...] → [..., hidden]."""

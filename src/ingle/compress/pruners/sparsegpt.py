@@ -11,8 +11,7 @@ from ingle.compress.calibration import Inputs
 from ingle.compress.pruning import Cut, largest
 
 BLOCK = 128
-DAMPING = 0.01
-"""Share of the mean of H's diagonal that is added to it."""
+DAMPING = 0.01  # share of the mean of H's diagonal that is added to it
 
 
 @torch.no_grad()

@@ -12,8 +12,7 @@ from ingle.compress.pruning import Cut, PrunedBlock, columns_of
 
 DAMPING = 0.01
 ROUNDS = 32
-ENOUGH = 4
-"""Tokens for each input from which on the matrix is fitted: with 2.7 the fit lost on other texts, with 10.7 it won a fifth."""
+ENOUGH = 4  # tokens for each input from which on the matrix is fitted: with 2.7 the fit lost on other texts, with 10.7 it won a fifth
 
 
 @torch.no_grad()

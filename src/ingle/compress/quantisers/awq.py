@@ -16,8 +16,8 @@ from ingle.compress.weight_formats import Quantised, WeightFormat, best_grid, pl
 from ingle.model.module import MLP, DecoderLayer
 
 POWERS = tuple(i / 10 for i in range(11))
+# Linears behind the norms before attention and before the MLP.
 _AFTER_NORMS = (("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"), ("mlp.gate_proj", "mlp.up_proj"))
-"""Linears behind the norms before attention and before the MLP."""
 
 
 @torch.no_grad()

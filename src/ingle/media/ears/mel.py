@@ -13,8 +13,7 @@ RATE = 16_000
 FFT = 400
 HOP = 160
 FRAMES_PER_S = RATE // HOP
-_BLOCK_FRAMES = 3000
-"""Frames whose spectra are computed at once: 30 s take 5 MB."""
+_BLOCK_FRAMES = 3000  # frames whose spectra are computed at once: 30 s take 5 MB
 
 
 def log_mel(samples: npt.NDArray[np.float32], bands: int = 80) -> npt.NDArray[np.float32]:

@@ -20,23 +20,18 @@ from ingle.media.ears.mel import HOP, RATE, log_mel
 from ingle.media.speech import HeardSegment, HeardWord, Window
 
 WINDOW_S = 30.0
+# Silence after the sound. With less than 5 s, sentences are repeated more often.
 PADDING_S = 6.0
-"""Silence after the sound. With less than 5 s, sentences are repeated more often."""
-_STEP_S = 0.02
-"""Unit of Whisper's own times."""
+_STEP_S = 0.02  # unit of Whisper's own times
 _BEAMS = 5
-_CHANCES = (0.0, 0.4, 0.8)
-"""Temperatures of the attempts with the whole window."""
-_SILENCE = 10 ** (-54 / 20)
-"""A sound whose loudest 30 ms are below −54 dB of full scale says nothing."""
-_UNLIKELY = -1.0
-"""The original's limit: mean log-probability of a token."""
+_CHANCES = (0.0, 0.4, 0.8)  # temperatures of the attempts with the whole window
+_SILENCE = 10 ** (-54 / 20)  # a sound whose loudest 30 ms are below −54 dB of full scale says nothing
+_UNLIKELY = -1.0  # the original's limit: mean log-probability of a token
+# Nobody speaks if that is so likely and the words are less likely than the second number, or loop. People who say a thing again and again
+# stay below the third; another language gives the English ears up to the last. Seen with noise, hum, clicks, sirens and chords (0.4 to
+# 0.97), and with voices (0.00 to 0.25).
 _NO_SPEECH, _MAYBE, _SURELY_SPEECH, _SURELY_NOBODY = 0.4, -0.7, 0.2, 0.75
-"""Nobody speaks if that is so likely and the words are less likely than the second number, or loop. People who say a thing again and again
-stay below the third; another language gives the English ears up to the last. Seen with noise, hum, clicks, sirens and chords (0.4 to 0.97),
-and with voices (0.00 to 0.25)."""
-_LETTERS_PER_S = 32
-"""Nobody speaks faster."""
+_LETTERS_PER_S = 32  # nobody speaks faster
 _MOST_TOKENS, _TOKENS_PER_S, _MOST_PROMPT = 224, 12, 200
 
 
@@ -46,8 +41,7 @@ class _Attempt:
 
     tokens: tuple[int, ...]
     text: str
-    mean: float
-    """Mean log-probability of its tokens."""
+    mean: float  # mean log-probability of its tokens
     no_speech: float
 
 
@@ -55,10 +49,8 @@ class _Attempt:
 class Whisper:
     """One model."""
 
-    model: Any
-    """CTranslate2's."""
-    tokenizer: Any
-    """The tokenizers library's."""
+    model: Any  # CTranslate2's
+    tokenizer: Any  # the tokenizers library's
 
     def hear(self, samples: npt.NDArray[np.float32], language: str | None, translate: bool, prompt: str, words: bool, last: bool) -> Window:
         """Return what is said in at most 30 s at 16 kHz.

@@ -18,11 +18,10 @@ from ingle.media.state_dict import read_state_dict
 
 Array = npt.NDArray[Any]
 Floats = npt.NDArray[np.float32]
+# Pixels of a side; places of a side at the end, and the numbers of each; ImageNet's classes.
 SIDE, PLACES, FEATURES, CLASSES = 224, 7, 1280, 1000
-"""Pixels of a side; places of a side at the end, and the numbers of each; ImageNet's classes."""
 _EPS = 1e-3
-_STEPS = {1: 2, 3: 2, 5: 2, 11: 2}
-"""Blocks that halve the picture."""
+_STEPS = {1: 2, 3: 2, 5: 2, 11: 2}  # blocks that halve the picture
 _BLOCKS = 16
 
 
@@ -61,8 +60,7 @@ class Eye:
         """Read the weights and lay them out: a tenth of a second. Raises CheckpointError, HomeError."""
         tensors = read_state_dict(path)
         self.digest = digest_file(path)
-        self.head: tuple[Floats, Floats] = tensors["_fc.weight"], tensors["_fc.bias"]
-        """ImageNet's classifier: [1000, 1280] and [1000]."""
+        self.head: tuple[Floats, Floats] = tensors["_fc.weight"], tensors["_fc.bias"]  # ImageNet's classifier: [1000, 1280] and [1000]
         self._network = Network(convolutions(tensors), SIDE, 3, threads)
 
     def look(self, pixels: npt.NDArray[np.uint8]) -> Floats:

@@ -23,8 +23,7 @@ class SiglipShape:
     """The sizes of an eye."""
 
     encoder: EncoderShape
-    picture_px: int
-    """Pixels on a side of the largest picture."""
+    picture_px: int  # pixels on a side of the largest picture
     patch_px: int
 
     def __post_init__(self) -> None:

@@ -16,9 +16,9 @@ from ingle.media.phonemes import Phonemes
 
 MODEL = "kokoro-v1.0.int8.onnx"
 RATE = 24_000
-_LONGEST = 510
-"""Phonemes that the net reads at once."""
+_LONGEST = 510  # phonemes that the net reads at once
 _STYLE = 256
+# The net's alphabet, as far as English needs it (hexgrad/Kokoro-82M, config.json).
 _IDS = {
     ";": 1, ":": 2, ",": 3, ".": 4, "!": 5, "?": 6, "—": 9, "…": 10, '"': 11, "(": 12, ")": 13, "“": 14, "”": 15, " ": 16,
     "A": 24, "I": 25, "O": 31, "Q": 33, "S": 35, "T": 36, "W": 39, "Y": 41, "ᵊ": 42, "a": 43, "b": 44, "c": 45, "d": 46, "e": 47, "f": 48,
@@ -27,15 +27,13 @@ _IDS = {
     "ɡ": 92, "ɪ": 102, "ŋ": 112, "θ": 119, "ɹ": 123, "ɾ": 125, "ʃ": 131, "ʧ": 133, "ʊ": 135, "ʌ": 138, "ʒ": 147, "ʔ": 148, "ˈ": 156,
     "ˌ": 157, "ː": 158, "ᵻ": 177,
 }  # fmt: skip
-"""The net's alphabet, as far as English needs it (hexgrad/Kokoro-82M, config.json)."""
 
 
 @dataclass(frozen=True)
 class Kokoro:
     """The net with its voices."""
 
-    session: Any
-    """onnxruntime's."""
+    session: Any  # onnxruntime's
     folder: Path
     phonemes: Phonemes
 

@@ -29,12 +29,10 @@ _BEGIN, _END, _GAP = "^", "$", "_"
 class Piper:
     """One voice."""
 
-    session: Any
-    """onnxruntime's."""
+    session: Any  # onnxruntime's
     ids: dict[str, int]
     rate: int
-    scales: tuple[float, float, float]
-    """How much the sound varies, seconds for a sound (1 = as trained), how much the rhythm varies."""
+    scales: tuple[float, float, float]  # how much the sound varies, seconds for a sound (1 = as trained), how much the rhythm varies
     phonemes: Phonemes
 
     def say(self, text: str, speed: float, _voice: str) -> Sound:

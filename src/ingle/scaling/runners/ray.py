@@ -32,16 +32,15 @@ from ingle.scratch.texts import FILES
 from ingle.train.making import TrainError
 
 WORDS = "on a Ray cluster, one task a core"
-MARK = "driver.txt"
-"""File in the work folder by which a node knows that it sees the very same folder."""
+MARK = "driver.txt"  # file in the work folder by which a node knows that it sees the very same folder
 _STORE_BYTES = 100 << 20
 _KNOCK_S = 5.0
 _FREE_S = 30.0
 Message = tuple[dict[str, Any] | None, bytes]
 
 
+# For all tasks of one text: the mark, each file's digest, and a reference to the files, which travel only where they are asked for.
 Shared = tuple[str, dict[str, str], tuple[Any, ...]]
-"""For all tasks of one text: the mark, each file's digest, and a reference to the files, which travel only where they are asked for."""
 
 
 def run_jobs(jobs: Sequence[Job], workers: int, hear: Hear, stopped: Callable[[], bool], address: str = "") -> None:

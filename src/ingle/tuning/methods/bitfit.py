@@ -18,8 +18,7 @@ RATE = 2e-3
 class Settings:
     """Settings of BitFit."""
 
-    targets: str = "all"
-    """Linears whose biases are trained: all, attention, mlp, or names like q_proj,v_proj."""
+    targets: str = "all"  # linears whose biases are trained: all, attention, mlp, or names like q_proj,v_proj
 
 
 def attach(module: CausalLM, layers: tuple[int, ...], settings: Settings, seed: int) -> Attached:

@@ -16,8 +16,8 @@ RATE = 5e-5
 class Settings:
     """Settings of full fine-tuning."""
 
+    # Whether all layers mean the embedding, the head and the final norm too. Without them, steps are faster and take less memory.
     embeddings: bool = True
-    """Whether all layers mean the embedding, the head and the final norm too. Without them, steps are faster and take less memory."""
 
 
 def attach(module: CausalLM, layers: tuple[int, ...], settings: Settings, seed: int) -> Attached:

@@ -14,8 +14,7 @@ RATE = 1e-3
 class Settings(BottleneckSettings):
     """Settings of two adapters a layer. Half as wide as Pfeiffer's one, they have as many parameters."""
 
-    rank: int = 32
-    """Width of the bottleneck: an adapter has 2 × rank × hidden parameters, and a few more."""
+    rank: int = 32  # width of the bottleneck: an adapter has 2 × rank × hidden parameters, and a few more
 
 
 def attach(module: CausalLM, layers: tuple[int, ...], settings: Settings, seed: int) -> Attached:

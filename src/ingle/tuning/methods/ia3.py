@@ -18,12 +18,8 @@ RATE = 1e-2
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """Settings of IA³."""
-
-    outputs: str = "k_proj,v_proj"
-    """Linears whose outputs are multiplied: all, attention, mlp, or names; empty = none."""
-    inputs: str = "down_proj"
-    """Linears whose inputs are multiplied."""
+    outputs: str = "k_proj,v_proj"  # linears whose outputs are multiplied: all, attention, mlp, or names; empty = none
+    inputs: str = "down_proj"  # linears whose inputs are multiplied
 
 
 class ScaledLinear(nn.Module):

@@ -20,10 +20,9 @@ _MORE = 16  # directions beside those wanted, which make the wanted ones more ex
 class Settings(LowRankSettings):
     """LoRA's settings. The delta has twice the rank: it also subtracts the pair's first values."""
 
-    alpha: float = 16.0
-    """The addition is multiplied by alpha / rank; the paper has alpha = rank."""
+    alpha: float = 16.0  # the addition is multiplied by alpha / rank; the paper has alpha = rank
+    # Rounds of subspace iteration to find the directions (arXiv 0909.4061); 0 = whole decompositions, many times slower.
     iterations: Amount = 4
-    """Rounds of subspace iteration to find the directions (arXiv 0909.4061); 0 = whole decompositions, many times slower."""
 
     def __post_init__(self) -> None:
         super(Settings, self).__post_init__()

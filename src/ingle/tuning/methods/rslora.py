@@ -15,8 +15,7 @@ RATE = 3e-4
 class Settings(LowRankSettings):
     """LoRA's settings; with the default alpha the scale is LoRA's own at rank 16."""
 
-    alpha: float = 8.0
-    """The addition is multiplied by alpha / √rank."""
+    alpha: float = 8.0  # the addition is multiplied by alpha / √rank
 
 
 def attach(module: CausalLM, layers: tuple[int, ...], settings: Settings, seed: int) -> Attached:
