@@ -1,21 +1,20 @@
-"""A maker is one file: policy, gate, ledger, log, energy account and page take a new one without being told of it."""
+"""A maker is one entry of a table: policy, gate, ledger, log, energy account and page take a new one without being told of it."""
 
 import json
-import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-import ingle.core.makers as folder
 from ingle.cli.sentences import sentence
 from ingle.core.candidate import Candidate
 from ingle.core.delta import Delta
 from ingle.core.energy import Energy
 from ingle.core.errors import ConfigError, Refused
-from ingle.core.maker import find_maker, gated_makers, makers, sentence_of
+from ingle.core.makers import MAKERS, Maker, find_maker, gated_makers, sentence_of
 from ingle.core.report import Event
 from ingle.energy.totals import deed_of
 from ingle.engine.adapter import linear_shapes
@@ -32,29 +31,17 @@ from ingle.serve.rooms import open_rooms
 from ingle.train.making import DeltaJob, MadeDelta, RunWatch, delta_job, make_delta
 from tests.cli.place import ingle, write_model
 
-SOFTEN = '''
-"""Makes every answer softer."""
-
-from ingle.core.maker import Maker
-
-MAKER = Maker(
+SOFTEN = Maker(
     noun="a softening",
     sentences={"soften": lambda facts: f"was softened (by {facts.get('by')})"},
     limits={"bits": {"most_rise_percent": 0.5}, "safety": {"on": False}},
 )
-'''
 
 
 @pytest.fixture
-def softener(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A maker in a folder of its own, on the registry's path."""
-    plugins = tmp_path / "plugins"
-    plugins.mkdir()
-    (plugins / "soften.py").write_text(SOFTEN, "utf-8")
-    monkeypatch.setattr(folder, "__path__", [*folder.__path__, str(plugins)])
-    yield
-    for name in ("soften", "harden"):
-        sys.modules.pop(f"ingle.core.makers.{name}", None)
+def softener(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One more maker in the table."""
+    monkeypatch.setitem(MAKERS, "soften", SOFTEN)
 
 
 @pytest.fixture
@@ -64,11 +51,10 @@ def home(tmp_path: Path) -> Home:
     return found
 
 
-@pytest.mark.parametrize("name", sorted(makers()))
+@pytest.mark.parametrize("name", MAKERS)
 def test_every_maker_says_what_it_is(name: str) -> None:
     maker = find_maker(name)
     assert maker.noun and maker.noun == maker.noun.strip(".")
-    assert (folder.__path__ and Path(folder.__path__[0]) / f"{name}.py").read_text("utf-8").startswith('"""')
     for kind, tell in maker.sentences.items():
         assert tell({}).strip(), "an old fact without figures is told all the same"
         assert sentence_of(kind) is tell
@@ -92,13 +78,13 @@ def test_makers_are_found_by_name() -> None:
         "sight",
         "painter",
     } == set(gated_makers())
-    assert [name for name, maker in makers().items() if maker.personal] == ["lesson", "style"]
+    assert [name for name, maker in MAKERS.items() if maker.personal] == ["lesson", "style"]
     with pytest.raises(ConfigError, match="Did you mean prune"):
         find_maker("prun")
     assert sentence_of("answer") is None
 
 
-def test_without_its_file_nobody_knows_it(home: Home) -> None:
+def test_without_its_entry_nobody_knows_it(home: Home) -> None:
     home.policy.write_text("[soften.bits]\non = false\n")
     with pytest.raises(ConfigError, match="no check soften"):
         load_policy(home)
@@ -115,9 +101,8 @@ def test_the_policy_has_a_section_for_it(home: Home, softener: None) -> None:
         load_policy(home)
 
 
-def test_a_wrong_check_in_its_file_is_said(home: Home, tmp_path: Path, softener: None) -> None:
-    (tmp_path / "plugins" / "stiffen.py").write_text(SOFTEN.replace('"safety"', '"safty"'), "utf-8")
-    folder.__path__.append(str(tmp_path))  # another path, so that the folder is read again
+def test_a_wrong_check_in_its_entry_is_said(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(MAKERS, "stiffen", replace(SOFTEN, limits={"safty": {"on": False}}))
     with pytest.raises(ConfigError, match=r"no check safty.*Did you mean safety"):
         load_policy(home)
 
@@ -147,7 +132,9 @@ def test_gate_ledger_log_energy_and_page_take_it(home: Home, softener: None) -> 
     ledger = Ledger(engine, home.keys)
     made = soften(home, "kind", 0.0, ledger)
     assert made.kept.name == "tiny+kind" and made.report["gate"]["maker"] == "soften"
-    assert {one["check"] for one in made.report["gate"]["findings"]} == {"attacks", "bias", "bits", "refusals"}, "its file turns safety off"
+    assert {one["check"] for one in made.report["gate"]["findings"]} == {"attacks", "bias", "bits", "refusals"}, (
+        "its entry turns safety off"
+    )
     with pytest.raises(Refused, match=r"bits: general text costs \+"):
         soften(home, "rough", 1.0, ledger)
     said: list[str] = []

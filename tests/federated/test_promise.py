@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from ingle.core.errors import ConfigError, FederatedError, HomeError
-from ingle.core.makers.federate import MAKER
+from ingle.core.makers import MAKERS
 from ingle.federated import promise
 from ingle.federated.invitation import Invitation, check_invitation, from_text, invite, to_text
 from ingle.federated.privacy import PrivacyPlan, epsilon
@@ -167,7 +167,7 @@ def test_every_round_is_paid_before_it_begins(tmp_path: Path) -> None:
     first = spend(home, short)
     assert (first.kind, first.facts["rounds"], first.facts["unit"], first.facts["of_epsilon"]) == ("federate.spent", 1, "record", 8.0)
     assert read_spent(home, short) == 1 and 0 < float(str(first.facts["epsilon"])) < 8.0
-    assert MAKER.sentences["federate.spent"](first.facts).startswith("spent a record's privacy: ε ")
+    assert MAKERS["federate"].sentences["federate.spent"](first.facts).startswith("spent a record's privacy: ε ")
     second = spend(home, short)
     assert float(str(second.facts["epsilon"])) <= 8.0
     with pytest.raises(FederatedError, match="All of the privacy that was promised is spent: 2 rounds, ε 8"):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from ingle.core.errors import HomeError
-from ingle.core.makers.federate import MAKER
+from ingle.core.makers import MAKERS
 from ingle.federated.aggregate import A, B
 from ingle.federated.exact import mean_square
 from ingle.federated.quantise import filled, from_grid, to_grid
@@ -82,7 +82,7 @@ def test_a_suspension_is_a_sentence_in_the_ledger() -> None:
     verdict = RoundVerdict("f", 9, BASE, (), tuple(range(6)), "t", (), ())
     event = suspension_event(INVITATION.terms(), verdict, 4, "smollm2+street")
     assert event.kind == "federate.suspended" and event.facts["key"] == INVITATION.members[4]
-    told = MAKER.sentences[event.kind](event.facts)
+    told = MAKERS["federate"].sentences[event.kind](event.facts)
     assert told == f"left out the home with the key {INVITATION.members[4][:12]} from round 9 on (only in refused groups, 7 times in a row)"
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from ingle.core.candidate import Candidate
 from ingle.core.errors import ConfigError
-from ingle.core.maker import gated_makers
+from ingle.core.makers import gated_makers
 from ingle.gate.checks import attacks
 from ingle.gate.policy import Policy, load_policy
 from ingle.gate.probes import Probes

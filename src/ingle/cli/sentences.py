@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ingle.core.errors import counted
-from ingle.core.maker import sentence_of
+from ingle.core.makers import sentence_of
 from ingle.core.report import Fact
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from typing import Any, Literal
 from ingle.core.energy import JOULES_PER_WH, NOTHING, Energy, amount, energy_in
 from ingle.core.errors import ConfigError
 from ingle.core.files import how_to_install, write_atomic
-from ingle.core.maker import makers
+from ingle.core.makers import MAKERS
 
 # Grams of CO₂ equivalent per kilowatt-hour of electricity, by country: a year's average of its generation, life cycle included. What a
 # country imports is not in it, nor what a contract for green power says.
@@ -68,7 +68,7 @@ def find_grid(region: str) -> PowerGrid:
     raise ConfigError("--region", "must be a country in the table, by its two letters", region, f"Known: {known}, and WORLD.")
 
 
-# Activities by kind of fact; makers' activities are in their own files (core/makers).
+# Activities by kind of fact; makers' activities are in core/makers.py.
 _ACTIVITIES = {
     "answer": "answers",
     "energy.label": "labels",
@@ -107,7 +107,7 @@ class AccountLine:
 
 def deed_of(at: str, kind: str, subject: str, facts: Mapping[str, Any]) -> Deed | None:
     """Return the energy use in a row of the ledger; None if there is none worth mentioning. `at`: UTC, ISO 8601."""
-    maker = makers().get(kind)
+    maker = MAKERS.get(kind)
     activity = maker.activity if maker else _ACTIVITIES.get(kind)
     return None if not activity else Deed(at[:10], activity, subject, energy_in(facts))
 

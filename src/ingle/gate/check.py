@@ -1,7 +1,7 @@
 """The contract of a check. To add one, put a file into gate/checks: its name is the check's name, its first line its title.
 
 The file holds `Limits`, a frozen dataclass with a default for every field, and `check`, as in `Check` below. Makers of candidates that
-need other limits than the defaults name them in their own files (core/makers).
+need other limits than the defaults name them in their entries (core/makers.py).
 """
 
 from typing import Any, Protocol

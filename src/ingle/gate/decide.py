@@ -12,7 +12,7 @@ from ingle.core.candidate import Admit, Candidate, strength_of, weakened
 from ingle.core.delta import Delta
 from ingle.core.digest import digest_bytes
 from ingle.core.errors import Refused
-from ingle.core.maker import find_maker
+from ingle.core.makers import find_maker
 from ingle.core.progress import Progress, silent
 from ingle.core.report import Event, Fact, Sink
 from ingle.engine.loading import Opener

@@ -18,7 +18,7 @@ from typing import Any
 from ingle.core.config import from_table, read_table, to_table, with_overrides
 from ingle.core.digest import digest_json
 from ingle.core.errors import ConfigError
-from ingle.core.maker import find_maker, gated_makers
+from ingle.core.makers import find_maker, gated_makers
 from ingle.gate.check import find_check, names
 from ingle.home.owner import TABLES as OWNER
 from ingle.home.place import Home

@@ -3,7 +3,7 @@
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from ingle.core.maker import makers
+from ingle.core.makers import MAKERS
 from ingle.core.report import Fact
 from ingle.home.examples import list_examples
 from ingle.home.lessons import list_lessons
@@ -55,13 +55,13 @@ def _points(rows: Sequence["Row"], model: str, mine: Collection[str], acting: Co
 def _words(facts: Mapping[str, Fact]) -> dict[str, str]:
     """Return the candidate's maker as name and noun. A maker that is no longer installed keeps its name."""
     name = str(facts.get("maker", ""))
-    maker = makers().get(name)
+    maker = MAKERS.get(name)
     return {"maker": name, "what": maker.noun if maker else name}
 
 
 def _personal(facts: Mapping[str, Fact]) -> bool:
     """Whether the candidate belongs to one user."""
-    maker = makers().get(str(facts.get("maker", "")))
+    maker = MAKERS.get(str(facts.get("maker", "")))
     return maker is not None and maker.personal
 
 
