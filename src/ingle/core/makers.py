@@ -124,9 +124,9 @@ MAKERS: dict[str, Maker] = {
         limits={"bits": {"most_rise_percent": 15.0}},
         activity="",
     ),
-    # Corrections that a user taught, learned into the weights. A lesson is kept from other questions by its scope, so `bits` only bounds what
-    # it would do where the scope errs: a harmless one alone comes to 2 to 6 %. `refusals`, `attacks` and `bias` would cost more seconds than
-    # the lesson itself, and `safety` looks at what is taught.
+    # Corrections that a user taught, learned into the weights. A lesson is kept from other questions by its scope, so `bits` only bounds
+    # what it would do where the scope errs: a harmless one alone comes to 2 to 6 %. `refusals`, `attacks` and `bias` would cost more
+    # seconds than the lesson itself, and `safety` looks at what is taught.
     "lesson": Maker(
         noun="a lesson",
         limits={
