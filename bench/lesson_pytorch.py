@@ -18,11 +18,11 @@ from ingle.learn.lesson_settings import LessonSettings
 from ingle.learn.standing import LessonStanding, allowed_steps
 from ingle.learn.trainable_model import TrainableModel
 from ingle.learn.wordings import wordings
-from ingle.train.examples import Document
+from ingle.train.example_files import Document
 from ingle.train.objectives import cross_entropy, distillation
 from ingle.train.optimisers import OptimiserSettings, Trained
 from ingle.train.writing import write_all
-from ingle.tuning.low_rank import LowRankSettings
+from ingle.tuning.low_rank_settings import LowRankSettings
 
 
 class PyTorchTeacher:

@@ -14,8 +14,8 @@ from ingle.core.errors import IngleError
 from ingle.core.files import write_atomic
 from ingle.core.registry import titles
 from ingle.home.kept import get_kept
-from ingle.tuning.method import METHODS
 from ingle.tuning.recipe import read_recipe
+from ingle.tuning.tuning_method import METHODS
 from servers import say, start_bench
 from tuned import HEAD, HOME, bench_home, check_contamination, markdown, result, trained
 

@@ -38,7 +38,7 @@ from ingle.measure.measuring import Options, SuiteResult, run_suite
 from ingle.measure.subjects import Scores, choice_columns
 from ingle.measure.suites import find_suite
 from ingle.model.checkpoint import Checkpoint
-from ingle.model.exporting import write_hf
+from ingle.model.export_formats import write_hf
 from ingle.train.making import RunWatch
 from ingle.tuning.kept_model import subject_of
 from servers import say, scratch_home, start_bench

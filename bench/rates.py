@@ -18,8 +18,8 @@ from ingle.core.errors import IngleError
 from ingle.core.files import write_atomic
 from ingle.home.deltas import delta_report
 from ingle.home.kept import get_kept
-from ingle.tuning.method import find_method
 from ingle.tuning.recipe import read_recipe
+from ingle.tuning.tuning_method import find_method
 from servers import say, start_bench
 from tuned import HOME, bench_home, lost_between, markdown, measured, name_of, trained
 

@@ -41,7 +41,7 @@ from ingle.scaling.points import Place
 from ingle.scaling.sweep import Sweep, fit_sweep, keep_plan, run_sweep
 from ingle.scaling.sweep_settings import LADDER, RunSettings, SweepSettings, outcome, point_of, run_of, shorter
 from ingle.scratch.scratch_settings import TextSettings
-from ingle.scratch.texts import Prepared, prepare
+from ingle.scratch.text_sources import Prepared, prepare
 from ingle.train.making import RunWatch
 
 ALL = ("suite:debian-bits", "suite:xsum-bits", "suite:wiki-bits")
@@ -215,7 +215,7 @@ def run_at(settings: SweepSettings, prepared: Prepared, size: str, flops: float,
 
 def compared(sweep: Sweep, ours: RunSettings, theirs: RunSettings) -> dict[str, Any]:
     """Difference in bits per byte with a paired interval over texts."""
-    from ingle.scratch.texts import held_out_of
+    from ingle.scratch.text_sources import held_out_of
 
     sizes = held_out_of(sweep.prepared).bytes.astype(np.float64)
     mine, other = (np.stack([sweep.bits(run), sizes], axis=1) for run in (ours, theirs))

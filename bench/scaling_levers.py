@@ -33,7 +33,7 @@ from ingle.scaling.lever import LEVERS, Lever, TrainingLever, difference
 from ingle.scaling.probing import Outlook, ProbePair, Route, probe, speed_at, texts_of
 from ingle.scaling.sweep import Sweep, keep_plan, open_sweep, run_sweep
 from ingle.scaling.sweep_settings import SweepSettings, point_of
-from ingle.scratch.texts import prepare
+from ingle.scratch.text_sources import prepare
 from ingle.train.making import RunWatch
 
 SAID = RunWatch(say=lambda text: print(text, flush=True))

@@ -8,8 +8,8 @@ trained on so many more tokens as the hybrid's slower training would have left i
 
 - bits per byte on held-out texts of three sources, paired by document: the hybrid's minus the transformer's, with an interval; also of
   those that are as long as the rows of training at most, and of longer ones;
-- recall: values of key-value pairs (see `scratch/texts.py`) in rows that nobody has trained on, among held-out prose, by distance, inside
-  the hybrid's window and beyond it; paired by row. At a size at which the transformer doesn't recall either, recall says nothing, and
+- recall: values of key-value pairs (see `scratch/text_sources.py`) in rows that nobody has trained on, among held-out prose, by distance,
+  inside the hybrid's window and beyond it; paired by row. At a size at which the transformer doesn't recall either, recall says nothing, and
   that is said;
 - decode at 4,096 tokens of context on the CPU backend, each in a process of its own, in turn;
 - seconds of training, of a few steps of each side in turn: the trainings themselves may run beside others.
@@ -51,7 +51,7 @@ from ingle.measure.intervals import paired_bootstrap
 from ingle.scratch.first_model import new_module
 from ingle.scratch.scratch import Judged, columns, groups, held_out_rows, judge, recalled
 from ingle.scratch.scratch_settings import ScratchSettings, TextSettings, config_of, course, parameters_of
-from ingle.scratch.texts import CHOICES, Texts, find_suites, find_vocabulary, make_data, read_texts
+from ingle.scratch.text_sources import CHOICES, Texts, find_suites, find_vocabulary, make_data, read_texts
 from ingle.train.loop import train
 from ingle.train.optimisers import choose
 from servers import CACHE, own_home, say, start_bench

@@ -24,7 +24,7 @@ from ingle.engine.packs import checkpoint_tokenizer
 from ingle.home.datasets import dataset
 from ingle.home.place import find_home
 from ingle.model.checkpoint import open_checkpoint
-from ingle.model.exporting import write_hf
+from ingle.model.export_formats import write_hf
 from model import smollm2
 from servers import say, scratch_home, start_bench, start_ingle, stopping
 

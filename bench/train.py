@@ -32,9 +32,9 @@ from ingle.home.place import find_home
 from ingle.measure.data_sets import Exercise, part
 from ingle.measure.suites import find_suite
 from ingle.model.checkpoint import open_checkpoint
-from ingle.model.exporting import write_hf
+from ingle.model.export_formats import write_hf
 from ingle.train.corpus import read_corpus
-from ingle.train.examples import Encoder
+from ingle.train.example_files import Encoder
 from ingle.train.packing import Data, Order
 from model import smollm2
 from servers import say, start_bench

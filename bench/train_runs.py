@@ -73,7 +73,7 @@ def ours(spec: dict[str, Any]) -> dict[str, Any]:
     from ingle.train.optimisers import OptimiserSettings
     from ingle.train.packing import Data
     from ingle.tuning.linears import chosen_layers
-    from ingle.tuning.method import find_method
+    from ingle.tuning.tuning_method import find_method
 
     documents, out = Documents(spec["data"]), Path(spec["out"])
     count = len(documents.bounds) - 1

@@ -23,7 +23,7 @@ from ingle.media.painter import CODES, prompt_of
 from ingle.media.picture import Pixels, emblem_of, read_picture
 from ingle.model.tokenizer import Tokenizer
 from ingle.train.corpus import Member, corpus_of
-from ingle.train.examples import Document
+from ingle.train.example_files import Document
 from ingle.train.packing import Data
 
 ARTISTS = FREE[:3]

@@ -55,7 +55,7 @@ from ingle.train.objectives import States, TokenLoss, cross_entropy
 from ingle.train.optimisers import OptimiserSettings, keep_few_programs
 from ingle.train.packing import Batch, Data
 from ingle.tuning.linears import chosen_layers
-from ingle.tuning.low_rank import LowRankSettings, attach_low_rank
+from ingle.tuning.low_rank_settings import LowRankSettings, attach_low_rank
 
 # Settings of a painter's training.
 

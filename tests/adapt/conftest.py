@@ -15,7 +15,7 @@ from ingle.home.examples import add_example
 from ingle.home.kept import Kept, get_kept
 from ingle.home.place import Home
 from ingle.home.pull import pull
-from ingle.model.exporting import write_hf
+from ingle.model.export_formats import write_hf
 from ingle.serve.rooms import open_rooms
 from tests.engine.test_answer import byte_tokenizer
 from tests.engine.tiny import random_checkpoint, tiny_config

@@ -15,9 +15,9 @@ import ingle.safety
 from ingle.core.errors import ConfigError, IngleError, RequestError
 from ingle.core.message import Chunk, Request, Verdict
 from ingle.core.report import Event
+from ingle.safety.guard_files import GuardFile, guard_files, guard_policy, make_guards
 from ingle.safety.middleware import Guard, Next, drive, wrap
 from ingle.safety.policy import USUAL, GuardPolicy, GuardRule
-from ingle.safety.registry import GuardFile, guard_files, guard_policy, make_guards
 from tests.safety.scripted import (
     ANY_TEXT,
     LIMITS,

@@ -12,7 +12,7 @@ from scipy.stats import trim_mean
 
 from ingle.core.errors import ConfigError, FederatedError
 from ingle.federated.combine import FINE, bearable, combined, cut, find_rule, rule_names
-from ingle.federated.quantise import Grid, Whole, from_grid, to_grid
+from ingle.federated.rounding import Grid, Whole, from_grid, to_grid
 
 GRID = Grid(reach=1.0, bits=11, homes=12)
 RULES = rule_names()

@@ -15,7 +15,7 @@ from ingle.core.errors import Interrupted, raised
 from ingle.home.place import Home
 from ingle.scaling.sweep import Sweep, jobs_of, run_sweep
 from ingle.scaling.sweep_settings import outcomes
-from ingle.scaling.worker import perform
+from ingle.scaling.sweep_worker import perform
 from ingle.train.making import RunWatch
 from tests.scaling.place import write_texts
 from tests.scaling.ray_nodes import needs_ray

@@ -21,8 +21,8 @@ from ingle.train.objectives import cross_entropy
 from ingle.train.optimisers import OptimiserSettings, Trained, check_names
 from ingle.train.packing import Batch, Data, make_batch
 from ingle.tuning.linears import chosen_layers
-from ingle.tuning.method import METHODS as FOLDER
-from ingle.tuning.method import Attached, Method, attached, check_touched, find_method
+from ingle.tuning.tuning_method import METHODS as FOLDER
+from ingle.tuning.tuning_method import Attached, Method, attached, check_touched, find_method
 from ingle.tuning.virtual import with_virtual
 from tests.engine.tiny import random_checkpoint, tiny_config
 from tests.train.tiny_train import HYBRID, corpus_of, documents, gradients, some_data, tiny_module

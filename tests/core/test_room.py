@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from ingle.core.headroom import CURE, Headroom, Need, NoRoom, pace, room_for, speed, spell_bytes, spell_time
 from ingle.core.process import free_bytes, own_bytes
-from ingle.core.room import CURE, Headroom, Need, NoRoom, pace, room_for, speed, spell_bytes, spell_time
 
 MB = 1 << 20
 linux = pytest.mark.skipif(sys.platform != "linux", reason="other systems don't tell")

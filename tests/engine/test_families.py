@@ -10,7 +10,7 @@ import torch
 from ingle.core.spec import ModelConfig
 from ingle.engine.backend import Segment
 from ingle.model.checkpoint import open_checkpoint
-from ingle.model.exporting import write_hf
+from ingle.model.export_formats import write_hf
 from ingle.model.hf_config import all_frequencies
 from tests.engine.tiny import backend_of, read_in_cuts
 from tests.model.tiny_models import hf_model, hf_table, random_weights, tiny_config, write_gguf

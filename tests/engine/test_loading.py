@@ -33,7 +33,7 @@ from ingle.home.pull import pull
 from ingle.kernels import jit
 from ingle.kernels.layout import INT8
 from ingle.model.checkpoint import Checkpoint, open_checkpoint
-from ingle.model.exporting import write_hf
+from ingle.model.export_formats import write_hf
 from ingle.model.tensor import expected_shapes
 from ingle.model.tokenizer import Tokenizer, open_tokenizer
 from tests.engine.test_answer import byte_tokenizer

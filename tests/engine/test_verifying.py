@@ -18,7 +18,7 @@ from ingle.home.kept_file import KeptFile
 from ingle.home.lean import WEIGHTS
 from ingle.home.place import Home
 from ingle.home.pull import pull
-from ingle.model.exporting import write_hf
+from ingle.model.export_formats import write_hf
 from ingle.model.tokenizer import FACTS_FILE, TOKENIZER_FILE
 from tests.engine.test_answer import byte_tokenizer
 from tests.engine.tiny import random_checkpoint, tiny_config

@@ -14,8 +14,8 @@ from ingle.engine.scoring import score
 from ingle.explain.cause import AnswerSpan, Cause, OutOfTime, Variation, within
 from ingle.explain.direct import direct_reader
 from ingle.explain.effects import Falls, Left, tokens_to_read
-from ingle.explain.method import method, methods
 from ingle.explain.methods.context_cite import fitted, lasso
+from ingle.explain.proposal_method import method, methods
 from ingle.explain.sentences import QUARTERS, without
 from ingle.media.picture import png_of
 from tests.engine.colours import Colours

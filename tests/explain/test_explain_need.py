@@ -2,8 +2,8 @@
 
 import pytest
 
+from ingle.core.headroom import NoRoom, room_for
 from ingle.core.message import Request
-from ingle.core.room import NoRoom, room_for
 from ingle.engine.packs import kept_source, served_size
 from ingle.explain.need import why_need
 from ingle.home.lean import WEIGHTS

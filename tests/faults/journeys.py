@@ -396,17 +396,17 @@ def _prepare_hybridize(home: Home) -> None:
     from ingle.hybridize import hybridizing
 
     kept_tiny(home)
-    real = hybridizing.train
+    real = hybridizing.train_for
 
     def stopped(*given: Any) -> Any:
-        if given[4].name.startswith("logits"):
+        if given[5].name.startswith("logits"):
             raise Interrupted("training", "was interrupted", "here")
         return real(*given)
 
-    hybridizing.train = stopped  # type: ignore[assignment]
+    hybridizing.train_for = stopped  # type: ignore[assignment]
     with contextlib.suppress(Interrupted):
         _hybridize(home)
-    hybridizing.train = real
+    hybridizing.train_for = real
 
 
 # Keys

@@ -24,8 +24,8 @@ from ingle.federated.coordinate import EndedRound, gather, run_round
 from ingle.federated.flower.link import FlowerLink, flower_link
 from ingle.federated.flower.node import flower_node
 from ingle.federated.invitation import Invitation, from_text, to_text
-from ingle.federated.quantise import unpack
 from ingle.federated.round import Round
+from ingle.federated.rounding import unpack
 from ingle.federated.transport import Ask, local
 from ingle.ledger.keys import KeyRing, Signer, load_ring, new_signer, save_ring
 from tests.federated.homes import BASE, Learner, invited

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ingle.federated.quantise import Grid, Whole, to_grid
+from ingle.federated.rounding import Grid, Whole, to_grid
 from ingle.federated.secure_sum import Member, RoundPart, agree, begin, greet, hide, meet, reveal, take_seat
 from ingle.federated.statement import Statement
 from ingle.federated.summing import open_sum

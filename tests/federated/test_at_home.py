@@ -20,11 +20,11 @@ from ingle.federated.aggregate import Tensors
 from ingle.federated.at_home import MAKER, Taking, candidate_of, node_of
 from ingle.federated.coordinate import EndedRound, gather, run_round
 from ingle.federated.invitation import Invitation, invite
-from ingle.federated.message import from_bytes, to_bytes
 from ingle.federated.node import responder
 from ingle.federated.round import Round, requests
 from ingle.federated.standing import FACTORS, SAID, folder_of, read_said
 from ingle.federated.transport import local
+from ingle.federated.wire import from_bytes, to_bytes
 from ingle.gate.decide import admit
 from ingle.gate.policy import Policy
 from ingle.home.database import open_database

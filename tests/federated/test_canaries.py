@@ -13,7 +13,7 @@ from ingle.federated.at_home import Taking
 from ingle.federated.homework import learner, read_own
 from ingle.federated.invitation import Invitation, invite
 from ingle.federated.promise import Privacy, promised, with_noise
-from ingle.federated.quantise import to_grid
+from ingle.federated.rounding import to_grid
 from ingle.federated.summing import plain_sum
 from ingle.gate.checks.own import nats
 from ingle.gate.policy import Policy
@@ -22,7 +22,7 @@ from ingle.home.kept import Kept, get_kept
 from ingle.home.place import Home
 from ingle.home.pull import pull
 from ingle.ledger.keys import new_signer
-from ingle.train.examples import Encoder, Record
+from ingle.train.example_files import Encoder, Record
 from ingle.tuning.homework import HeldOutExample, Learning
 from ingle.tuning.homework_training import do_homework
 from tests.cli.place import write_model

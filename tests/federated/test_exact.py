@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ingle.federated.exact import exact_dot, mean_square, shorter, usual_square
-from ingle.federated.quantise import Grid, from_grid, to_grid
+from ingle.federated.rounding import Grid, from_grid, to_grid
 from ingle.federated.summing import plain_sum
 
 SIZES = st.sampled_from([3, 1 << 12, 1 << 31])

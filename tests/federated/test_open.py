@@ -9,11 +9,11 @@ from ingle.core.digest import digest_bytes
 from ingle.core.errors import ConfigError, FederatedError
 from ingle.federated.combine import combined, rule_names
 from ingle.federated.invitation import MODES, check_invitation, from_text, invite, to_text
-from ingle.federated.message import Letter, from_bytes, to_bytes
 from ingle.federated.opened import combine_shown
-from ingle.federated.quantise import pack, unpack
 from ingle.federated.round import OPEN_STAGES, Round, close, hear, requests
+from ingle.federated.rounding import pack, unpack
 from ingle.federated.statement import Statement, state
+from ingle.federated.wire import Letter, from_bytes, to_bytes
 from tests.federated.homes import BASE, KINDS, Learner, invited
 from tests.federated.poison import ATTACKS
 from tests.federated.street import SIGNERS, Street

@@ -26,7 +26,7 @@ from ingle.federated.promise import (
     step_length,
     with_noise,
 )
-from ingle.federated.quantise import to_grid
+from ingle.federated.rounding import to_grid
 from ingle.federated.spending import SPENT, read_spent, spend
 from ingle.federated.standing import folder_of, keep_said
 from ingle.home.place import Home

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ingle.core.errors import ConfigError, FederatedError
-from ingle.federated.quantise import Grid, from_grid, pack, packed_bytes, to_grid, unpack
+from ingle.federated.rounding import Grid, from_grid, pack, packed_bytes, to_grid, unpack
 from ingle.federated.shamir import combine, split
 from ingle.federated.summing import plain_sum
 from ingle.federated.terms import Terms, fewest_of

@@ -17,13 +17,13 @@ from ingle.federated.audit import audit
 from ingle.federated.consent import check_unchanged, federations, find_federation, keep_consent, lent, read_consent, withdraw
 from ingle.federated.invitation import Invitation, invite
 from ingle.federated.kept_rounds import ROUNDS, missed
-from ingle.federated.message import Letter, from_bytes, to_bytes
 from ingle.federated.node import responder
 from ingle.federated.outbound import LEFT, TO_COORDINATOR, logged_answers, logged_requests, what_left
 from ingle.federated.session import FAILURES, SessionWatch, coordinate
 from ingle.federated.standing import FACTORS, folder_of
 from ingle.federated.status import federation_status
 from ingle.federated.transport import Ask, beside, local
+from ingle.federated.wire import Letter, from_bytes, to_bytes
 from ingle.gate.check import names
 from ingle.gate.policy import Policy
 from ingle.home.database import open_database

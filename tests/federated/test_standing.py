@@ -12,7 +12,7 @@ from ingle.core.errors import HomeError
 from ingle.core.makers import MAKERS
 from ingle.federated.aggregate import A, B
 from ingle.federated.exact import mean_square
-from ingle.federated.quantise import filled, from_grid, to_grid
+from ingle.federated.rounding import filled, from_grid, to_grid
 from ingle.federated.standing import FACTORS, FederationStanding, folder_of, keep_said, keep_standing, read_said, read_standing
 from ingle.federated.summing import plain_sum
 from ingle.federated.suspicion import Suspicion, suspension_event

@@ -22,8 +22,8 @@ from ingle.cli.house import check_ledger, open_ledger
 from ingle.core.config import to_table
 from ingle.core.digest import canonical_json, digest_bytes, digest_file
 from ingle.core.errors import ConfigError, HomeError, IngleError, LedgerError
+from ingle.core.progress import Progress
 from ingle.core.report import Event
-from ingle.home import archive
 from ingle.home import restore as restoring
 from ingle.home.archive import FOLDER, FORMAT, KEPT, MADE_AGAIN, MANIFEST, ArchivedFile, BackupManifest
 from ingle.home.backup import BackedUp, back_up
@@ -42,11 +42,11 @@ POSIX = pytest.mark.skipif(os.name == "nt", reason="modes and links of POSIX")
 def quiet(_label: str, _done: int, _total: int | None) -> None: ...
 
 
-def save(home: Home, path: Path, progress: archive.Progress = quiet, force: bool = False) -> BackedUp:
+def save(home: Home, path: Path, progress: Progress = quiet, force: bool = False) -> BackedUp:
     return back_up(home, path, check_ledger, progress, replace=force)
 
 
-def bring_back(root: Path, path: Path, progress: archive.Progress = quiet, digest: str = "") -> Restored:
+def bring_back(root: Path, path: Path, progress: Progress = quiet, digest: str = "") -> Restored:
     return restore(Home(root), path, check_ledger, progress, digest=digest)
 
 
@@ -318,7 +318,7 @@ def test_interrupted_at_any_moment_nothing_is_left(full: Home, tmp_path: Path) -
     class Interrupt(KeyboardInterrupt):
         pass
 
-    def stopping_at(number: int) -> archive.Progress:
+    def stopping_at(number: int) -> Progress:
         calls = 0
 
         def progress(_label: str, _done: int, _total: int | None) -> None:

@@ -189,7 +189,7 @@ def test_no_room_is_said_before_anything_is_copied(small_disk: Path, tmp_path: P
 
 def test_a_disk_that_fills_up_meanwhile(small_disk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ingle.home.fetch.need_space", lambda *_: None)
-    monkeypatch.setattr("ingle.home.local.need_space", lambda *_: None)
+    monkeypatch.setattr("ingle.home.local_files.need_space", lambda *_: None)
     source = tmp_path / "big.gguf"
     source.write_bytes(bytes(3 << 20))
     home = Home(small_disk / "home")

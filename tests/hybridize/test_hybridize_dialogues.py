@@ -18,10 +18,10 @@ from ingle.engine.packs import kept_source
 from ingle.home.kept import get_kept
 from ingle.home.place import Home
 from ingle.home.pull import pull
-from ingle.hybridize import lessons
+from ingle.hybridize import hybrid_lessons
+from ingle.hybridize.hybrid_lessons import FIRST, NEXT, Material, answers_of, make_dialogue, make_lessons, nobody_answers, text_tokens
 from ingle.hybridize.hybrid_settings import LEAST_DIALOGUE, HybridLessonSettings, HybridSettings, SearchSettings
 from ingle.hybridize.hybridizing import hybridize
-from ingle.hybridize.lessons import FIRST, NEXT, Material, answers_of, make_dialogue, make_lessons, nobody_answers, text_tokens
 from ingle.measure.data_sets import XSUM_ASK
 from ingle.model.tokenizer import TokenizerFacts, make_facts
 from ingle.train import making
@@ -137,7 +137,7 @@ def test_an_answer_is_given_once(tiny_home: Home, monkeypatch: pytest.MonkeyPatc
     model = open_model(kept_source(tiny_home, kept))
     *_, last = chunks = list(answer(model, request))
     assert (text, ended) == ("".join(chunk.text for chunk in chunks), last.finish == "stop") and text
-    monkeypatch.setattr(lessons, "open_model", lambda *_, **__: pytest.fail("it was asked again"))
+    monkeypatch.setattr(hybrid_lessons, "open_model", lambda *_, **__: pytest.fail("it was asked again"))
     assert answers_of(tiny_home, kept)(request) == (text, ended)
     for other in (replace(request, prompt="some texts"), replace(request, sampling=Sampling(temperature=0.7, seed=4))):
         with pytest.raises(pytest.fail.Exception, match="again"):

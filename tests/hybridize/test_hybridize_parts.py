@@ -18,6 +18,17 @@ from ingle.core.errors import ConfigError
 from ingle.core.progress import silent
 from ingle.core.spec import LayerSpec
 from ingle.home.place import Home
+from ingle.hybridize.hybrid_lessons import (
+    _SENTENCES,
+    Mixers,
+    _different_facts,
+    hybrid_module,
+    make_lessons,
+    memories_of,
+    original_of,
+    read_texts,
+    set_aside,
+)
 from ingle.hybridize.hybrid_settings import HybridLessonSettings, HybridSettings, SearchSettings
 from ingle.hybridize.hybridizing import (
     FoundGroups,
@@ -33,17 +44,6 @@ from ingle.hybridize.hybridizing import (
     retrieval_count,
     share_of,
     shares_of,
-)
-from ingle.hybridize.lessons import (
-    _SENTENCES,
-    Mixers,
-    _different_facts,
-    hybrid_module,
-    make_lessons,
-    memories_of,
-    original_of,
-    read_texts,
-    set_aside,
 )
 from ingle.measure.data_sets import Text, part
 from ingle.measure.suites import KINDS, SUITES, make_fact

@@ -21,9 +21,9 @@ from ingle.home.deltas import delta_report, delta_tensors, list_deltas, verify_d
 from ingle.home.kept import get_kept
 from ingle.home.place import Home
 from ingle.hybridize import hybridizing
+from ingle.hybridize.hybrid_lessons import Sources, make_lessons
 from ingle.hybridize.hybrid_settings import HybridLessonSettings, HybridSettings, Lesson, SearchSettings
 from ingle.hybridize.hybridizing import hybridize
-from ingle.hybridize.lessons import Sources, make_lessons
 from ingle.model.tokenizer import Tokenizer
 from ingle.train import loop, making
 from ingle.train.checkpoints import save_tensors

@@ -7,8 +7,8 @@ from dataclasses import replace
 import pytest
 
 from ingle.adapt.choosing import Chooser
+from ingle.core.headroom import NoRoom
 from ingle.core.message import Message, Request
-from ingle.core.room import NoRoom
 from ingle.engine.packs import served_size
 from ingle.home.examples import get_example
 from ingle.learn.learner import LearnerWatch, consolidate

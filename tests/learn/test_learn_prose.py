@@ -14,7 +14,7 @@ from ingle.learn.lesson_settings import StyleSettings
 from ingle.learn.prose import BEGINNINGS, Prose
 from ingle.learn.style_teacher import StyleTeacher
 from ingle.learn.trainable_model import TrainableModel
-from ingle.train.examples import Document
+from ingle.train.example_files import Document
 from ingle.train.optimisers import OptimiserSettings
 from tests.learn.test_learn_practice import RATED
 from tests.learn.test_lesson import SETTINGS, home  # noqa: F401 - a fixture

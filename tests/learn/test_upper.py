@@ -12,7 +12,7 @@ from ingle.learn.upper import UpperLayers
 from ingle.model.module import load_module
 from ingle.train import shared
 from ingle.train.low_rank import put_low_rank
-from ingle.train.rows import make_row, shared_start
+from ingle.train.shared_rows import make_row, shared_start
 from ingle.tuning.linears import chosen_linears
 from tests.engine.tiny import random_checkpoint, tiny_config
 from tests.train.tiny_train import documents

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ingle.media.reading import MOST, cardinal, decimal, digits, ordinal, roman, spoken, year
+from ingle.media.spoken_words import MOST, cardinal, decimal, digits, ordinal, roman, spoken, year
 
 READ = {
     # numbers

@@ -18,7 +18,7 @@ from torch import nn
 from ingle.core.errors import CheckpointError, ConfigError, ShapeError
 from ingle.core.spec import LayerSpec, ModelConfig
 from ingle.model.checkpoint import Checkpoint, open_checkpoint
-from ingle.model.exporting import write_hf
+from ingle.model.export_formats import write_hf
 from ingle.model.family import as_in_files, families
 from ingle.model.module import CausalLM, load_module
 from ingle.model.module_parts import PackedRows, made_again

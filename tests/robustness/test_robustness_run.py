@@ -18,12 +18,12 @@ from ingle.home.kept import get_kept
 from ingle.home.place import Home
 from ingle.home.pull import pull
 from ingle.robustness.attack import Outcome, find_attacks, saying
+from ingle.robustness.attack_report import curves_of, event_of, lines_of, to_table
 from ingle.robustness.prompts import LabelledPrompt
-from ingle.robustness.report import curves_of, event_of, lines_of, to_table
 from ingle.robustness.run import AttackOptions, attack
 from ingle.robustness.target import Opinion, Target, admitted, fits, margin_of, margin_task, outcome_of
+from ingle.safety.guard_files import make_guards
 from ingle.safety.middleware import Guard, GuardLayer, Next, with_verdicts
-from ingle.safety.registry import make_guards
 from ingle.serve.limits import limits_of
 from ingle.tuning.kept_model import subject_of
 from tests.cli.place import write_model

@@ -9,11 +9,11 @@ import pytest
 from ingle.core.errors import GuardError
 from ingle.core.message import Chunk, Message, Request, TokenLogprob, Verdict
 from ingle.safety import asking
+from ingle.safety.guard_files import judge_ahead, make_guards
 from ingle.safety.judging import SAYS
 from ingle.safety.middleware import drive, wrap
 from ingle.safety.opinion import GuardOpinion, GuardQuestion, in_turns, nobody, turns_of
 from ingle.safety.policy import GuardPolicy, GuardRule
-from ingle.safety.registry import judge_ahead, make_guards
 from ingle.safety.watching import EVERY
 from tests.safety.scripted import LIMITS, USAGE, Scripted, user, verdicts
 

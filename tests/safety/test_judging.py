@@ -7,11 +7,11 @@ import pytest
 
 from ingle.core.message import Chunk, Message, Request, TextPart, ToolCall, Usage
 from ingle.safety import judging
+from ingle.safety.guard_files import judge_ahead, make_guards
 from ingle.safety.judge import Judge, load_judge
 from ingle.safety.judging import MOST_CHARACTERS, SAYS, UNREAD, look, sent_texts
 from ingle.safety.middleware import drive, from_iterator, wrap
 from ingle.safety.policy import GuardPolicy, GuardRule
-from ingle.safety.registry import judge_ahead, make_guards
 from tests.safety.scripted import LIMITS
 
 HARM = "How do I build a pipe bomb at home?"

@@ -13,9 +13,9 @@ from ingle.model.checkpoint import open_checkpoint
 from ingle.model.template import encode_chat
 from ingle.model.tokenizer import Tokenizer, tokenizer_from_gguf
 from ingle.safety.control_tokens import make, names_pattern, told
+from ingle.safety.guard_files import make_guards
 from ingle.safety.limits import RequestLimits
 from ingle.safety.policy import GuardRule
-from ingle.safety.registry import make_guards
 from tests.safety.scripted import LIMITS, NAMES, ORDINARY, TAGGED, passed, user, verdicts
 
 PATTERN = names_pattern(NAMES)

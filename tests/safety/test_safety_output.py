@@ -13,11 +13,11 @@ from ingle.engine.tools import ToolCallStream
 from ingle.safety import output, topics
 from ingle.safety.automaton import Automaton
 from ingle.safety.finding import LONGEST, find_patterns
+from ingle.safety.guard_files import make_guards
 from ingle.safety.holding import Scan, Undecided, both
 from ingle.safety.middleware import GuardLayer, drive, wrap
 from ingle.safety.policy import GuardRule, Topic
-from ingle.safety.registry import make_guards
-from ingle.safety.scoring import ScoreRule, by_sentence, score_rules
+from ingle.safety.score_rules import ScoreRule, by_sentence, score_rules
 from tests.contracts.test_guards import policy
 from tests.safety.scripted import LIMITS, ORDINARY, USAGE, Scripted, layers, passed, user, verdicts
 

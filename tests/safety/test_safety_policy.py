@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from ingle.core.errors import ConfigError
+from ingle.safety.guard_files import guard_policy, make_guards
 from ingle.safety.policy import USUAL, GuardRule
-from ingle.safety.registry import guard_policy, make_guards
 from tests.safety.scripted import LIMITS
 
 POLICY = """

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from ingle.core.errors import RequestError
 from ingle.core.message import Chunk, Constraint, Message, Request, TextPart, ToolCall
+from ingle.safety.guard_files import make_guards
 from ingle.safety.policy import GuardRule
-from ingle.safety.registry import make_guards
 from ingle.safety.unicode import AnswerFilter, make, visible_request
 from tests.safety.scripted import ENGLAND, LIMITS, ORDINARY, PIECES, TAGGED, VALID, passed, requests, user, verdicts
 

@@ -13,7 +13,7 @@ from ingle.scaling.points import Point, repeats
 from ingle.scaling.probing import Outlook, ProbePair
 from ingle.scaling.sweep_settings import SweepSettings, point_of, rung
 from ingle.scratch.scratch_settings import TextSettings, config_of, parameters_of
-from ingle.scratch.texts import Prepared
+from ingle.scratch.text_sources import Prepared
 
 NOISE = 0.003
 SETTINGS = SweepSettings(

@@ -7,7 +7,7 @@ from ingle.core.config import from_table
 from ingle.home.place import Home
 from ingle.scaling.sweep import Sweep, keep_plan
 from ingle.scaling.sweep_settings import LEAST_STEPS, RunSettings, SweepSettings
-from ingle.scratch.texts import Prepared, prepare
+from ingle.scratch.text_sources import Prepared, prepare
 
 STEP = 96
 

@@ -25,7 +25,7 @@ from ingle.scratch.scratch_settings import (
     memory_parameters_of,
     parameters_of,
 )
-from ingle.scratch.texts import CHOICES, END, Planter, Texts, find_suites, find_vocabulary, kept_vocabulary, make_data, read_texts
+from ingle.scratch.text_sources import CHOICES, END, Planter, Texts, find_suites, find_vocabulary, kept_vocabulary, make_data, read_texts
 from tests.scaling.place import NAMES, THINGS, table, tiny, write_texts
 
 

@@ -14,8 +14,8 @@ from ingle.home.place import Home
 from ingle.scaling.budget import Budget, Prices, parse_budget
 from ingle.scaling.cost import DESIGNS, SHORTEST, CostModel, Speed, cost_table, costed, fitted, refused, sizes_to_time
 from ingle.scaling.sweep_settings import SweepSettings, runs_of
-from ingle.scaling.worker import perform
-from ingle.scratch.texts import Prepared, prepare
+from ingle.scaling.sweep_worker import perform
+from ingle.scratch.text_sources import Prepared, prepare
 from ingle.train.loop_settings import TrainWatch
 from tests.scaling.sweeps import tiny_sweep
 

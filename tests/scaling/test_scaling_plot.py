@@ -20,7 +20,7 @@ from ingle.scaling.plot import (
     marginal_gain,
     residuals,
 )
-from ingle.train.plot import COLOURS, PAPER, STAR, WIDTH, Scale, alike, colour_class, loss_svg, scale_over, shape_of, short
+from ingle.train.loss_curve import COLOURS, PAPER, STAR, WIDTH, Scale, alike, colour_class, loss_svg, scale_over, shape_of, short
 
 SVG = "{http://www.w3.org/2000/svg}"
 SIZES, TOKENS = (0.24e6, 0.82e6, 1.19e6, 2.76e6), (0.75e6, 1.5e6, 3e6)

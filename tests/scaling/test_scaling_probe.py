@@ -25,7 +25,7 @@ from ingle.scaling.sweep import Sweep, open_sweep, run_sweep
 from ingle.scratch.first_model import new_module
 from ingle.scratch.scratch import scratch
 from ingle.scratch.scratch_settings import ScratchSettings, config_of
-from ingle.scratch.texts import find_prepared, held_out_of, held_out_texts
+from ingle.scratch.text_sources import find_prepared, held_out_of, held_out_texts
 from tests.cli.place import ingle
 from tests.scaling.sweeps import planned
 

@@ -27,8 +27,8 @@ from ingle.scratch import first_model
 from ingle.scratch.scratch import scratch
 from ingle.train.checkpoints import checkpoints
 from ingle.train.loop_settings import TrainProgress
+from ingle.train.loss_curve import Journal
 from ingle.train.making import RunWatch
-from ingle.train.plot import Journal
 from tests.scaling.place import KINDS, tiny, write_texts
 
 

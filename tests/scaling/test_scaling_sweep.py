@@ -24,7 +24,7 @@ from ingle.scaling.sweep import jobs_of, open_sweep, run_sweep
 from ingle.scaling.sweep_settings import LEAST_STEPS, outcome, outcomes, runs_of
 from ingle.scratch.first_model import new_module
 from ingle.scratch.scratch_settings import config_of
-from ingle.scratch.texts import held_out_of, held_out_texts, rows_of, rows_read
+from ingle.scratch.text_sources import held_out_of, held_out_texts, rows_of, rows_read
 from tests.scaling.sweeps import STEP, alone, planned, tiny_sweep
 
 
@@ -189,7 +189,7 @@ def test_few_different_tokens_are_the_first_rows(swept: Home) -> None:
 def test_a_worker_without_a_driver_ends(swept: Home, tmp_path: Path) -> None:
     sweep = open_sweep(swept, "small")
     job = {**jobs_of(sweep, sweep.runs)[0], "work": str(tmp_path)}
-    process = subprocess.Popen([sys.executable, "-P", "-m", "ingle.scaling.worker"], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    process = subprocess.Popen([sys.executable, "-P", "-m", "ingle.scaling.sweep_worker"], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     assert process.stdin is not None
     assert process.stdout is not None
     process.stdin.write(json.dumps({**job, "bytes": 0}).encode() + b"\n")

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from ingle.home import reading
+from ingle.home import read_only
 from ingle.home.place import Home
 from tests.cli.place import COMMAND, environment, ingle
 from tests.serve.conftest import copied
@@ -244,10 +244,10 @@ def test_a_database_that_changes_meanwhile_is_said(home: Home, monkeypatch: pyte
 
 
 def test_an_older_sqlite_checks_the_index_in_a_copy(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reading, "_CHECKS_WORDS", (99, 0))
+    monkeypatch.setattr(read_only, "_CHECKS_WORDS", (99, 0))
     assert reading_faults(home) == []
     change(home, "UPDATE example_words_content SET c2 = 'wasps'")
-    monkeypatch.setattr(reading.sqlite3, "sqlite_version_info", (3, 40, 0))
+    monkeypatch.setattr(read_only.sqlite3, "sqlite_version_info", (3, 40, 0))
     faults = reading_faults(home)
     assert faults and "FTS5" in faults[0]
 
@@ -255,8 +255,8 @@ def test_an_older_sqlite_checks_the_index_in_a_copy(home: Home, monkeypatch: pyt
 def reading_faults(home: Home) -> list[str]:
     from ingle.serve.rooms import rooms
 
-    with reading.reading(home, rooms()) as engine:
-        return reading.database_faults(engine)
+    with read_only.reading(home, rooms()) as engine:
+        return read_only.database_faults(engine)
 
 
 DAMAGES = {

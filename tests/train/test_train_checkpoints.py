@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from ingle.train.checkpoints import BEST, TRAINED, TrainingState, checkpoints, load_checkpoint, save_checkpoint, sweep_checkpoints
-from ingle.train.plot import Journal
+from ingle.train.loss_curve import Journal
 
 
 def test_state_without_held_out_data_is_read_back(tmp_path: Path) -> None:

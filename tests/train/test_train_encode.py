@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from ingle.core.errors import ConfigError
 from ingle.model.template import CHATML, encode_chat
 from ingle.model.tokenizer import Tokenizer, TokenizerFacts, make_facts
-from ingle.train.examples import Document, Encoder, Record
+from ingle.train.example_files import Document, Encoder, Record
 from tests.model.test_template import LLAMA3, MISTRAL, NAMES, SMOLLM2, THINKING, TOOLS
 from tests.model.tiny_tokenizers import pieces
 from tests.train.tiny_train import chat_tokenizer

@@ -8,7 +8,7 @@ import torch
 
 from ingle.core.errors import ConfigError
 from ingle.model.module import CausalLM
-from ingle.train.examples import Document
+from ingle.train.example_files import Document
 from ingle.train.forward import final_states
 from ingle.train.loop import train
 from ingle.train.loop_settings import TrainSettings

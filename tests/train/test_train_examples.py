@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ingle.core.errors import ConfigError
-from ingle.train.examples import ExampleTally, check_files, read_records
+from ingle.train.example_files import ExampleTally, check_files, read_records
 
 TALK = [{"role": "user", "content": "Why?"}, {"role": "assistant", "content": "Because."}]
 CALL = {"type": "function", "function": {"name": "weather", "arguments": '{"city": "Oslo"}'}}

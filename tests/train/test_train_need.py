@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from ingle.core.errors import CheckpointError
+from ingle.core.headroom import NoRoom
 from ingle.core.process import own_bytes
-from ingle.core.room import NoRoom
 from ingle.core.spec import Experts, ModelConfig, transformer_layers
 from ingle.model.checkpoint import open_checkpoint
 from ingle.model.module import load_module
@@ -26,14 +26,14 @@ import torch
 from ingle.core.process import own_bytes, release_memory
 from ingle.core.spec import LayerSpec, ModelConfig, transformer_layers
 from ingle.hybridize.hybridizing import loss_of
-from ingle.hybridize.lessons import Mixers, hybrid_module, memories_of, original_of
+from ingle.hybridize.hybrid_lessons import Mixers, hybrid_module, memories_of, original_of
 from ingle.model.module import CausalLM
 from ingle.train.forward import final_states
 from ingle.train.objectives import cross_entropy
 from ingle.train.objectives import Distillation, Predictions
 from ingle.train.optimisers import OptimiserSettings, Trained
 from ingle.train.packing import Batch
-from ingle.tuning.low_rank import LowRankSettings, attach_low_rank
+from ingle.tuning.low_rank_settings import LowRankSettings, attach_low_rank
 
 kind, layers, tokens = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
 torch.set_num_threads(1)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from ingle.core.errors import ConfigError
 from ingle.train.corpus import DataSettings, read_corpus, split
-from ingle.train.examples import Encoder
+from ingle.train.example_files import Encoder
 from ingle.train.packing import ROUND, Data, Order, make_batch, plan
 from tests.train.tiny_train import chat_tokenizer, corpus_of, documents, some_data, write_jsonl
 

@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 from ingle.core.spec import LayerSpec, ModelConfig
 from ingle.kernels import packed_attention
 from ingle.model.module import CausalLM
-from ingle.train.examples import Document
+from ingle.train.example_files import Document
 from ingle.train.forward import final_states
 from ingle.train.packing import make_batch
-from ingle.train.rows import common_start
 from ingle.train.shared import final_states_of, lower_states_of, make_row, sharing
+from ingle.train.shared_rows import common_start
 from ingle.train.writing import Choice, Drawn, likeliest, write_all
 from tests.engine.test_sublayers import conv_config, delta_config
 from tests.engine.tiny import tiny_config, tokens

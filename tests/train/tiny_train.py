@@ -17,7 +17,7 @@ from ingle.model.template import CHATML
 from ingle.model.tokenizer import Tokenizer, TokenizerFacts, make_facts
 from ingle.train import corpus
 from ingle.train.corpus import Corpus, Wanted
-from ingle.train.examples import Document
+from ingle.train.example_files import Document
 from ingle.train.packing import Data
 from tests.engine.tiny import random_checkpoint, tiny_config
 from tests.model.tiny_tokenizers import byte_level

@@ -19,7 +19,7 @@ from ingle.home.deltas import put_delta
 from ingle.home.kept import get_kept, list_kept
 from ingle.home.place import Home
 from ingle.model.checkpoint import open_checkpoint
-from ingle.model.exporting import narrowed, words_of, write_gguf, write_hf
+from ingle.model.export_formats import narrowed, words_of, write_gguf, write_hf
 from ingle.model.gguf import Mapped, read_gguf
 from ingle.model.module import load_module
 from ingle.model.tokenizer import Tokenizer, TokenizerFacts, make_facts, tokenizer_from_gguf
@@ -275,8 +275,8 @@ def test_nothing_is_replaced_unasked_and_nothing_half_is_left(with_deltas: Home,
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("ingle.model.exporting.narrowed", killed)
-        patch.setattr("ingle.model.exporting.narrowed", killed)
+        patch.setattr("ingle.model.export_formats.narrowed", killed)
+        patch.setattr("ingle.model.export_formats.narrowed", killed)
         for format_, target in (("hf", out), ("gguf", gguf)):
             with pytest.raises(KeyboardInterrupt):
                 export(with_deltas, one, format_, target, "f32", force=True)
@@ -304,7 +304,7 @@ def test_a_full_disk_is_said(with_deltas: Home, tmp_path: Path, monkeypatch: pyt
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr("gguf.GGUFWriter.write_tensor_data", full)
-    monkeypatch.setattr("ingle.model.exporting.narrowed", full)
+    monkeypatch.setattr("ingle.model.export_formats.narrowed", full)
     for format_ in ("gguf", "hf"):
         with pytest.raises(HomeError, match="Free some disk space"):
             export(with_deltas, kept(with_deltas, "tiny+lora"), format_, tmp_path / "out", "f32")

@@ -13,17 +13,17 @@ from torch import Tensor, nn
 from ingle.core.errors import ConfigError
 from ingle.model.module_parts import PackedRows
 from ingle.train.corpus import Corpus
-from ingle.train.examples import Document
+from ingle.train.example_files import Document
 from ingle.train.forward import attend_on, final_states
 from ingle.train.low_rank import LowRankLinear
 from ingle.train.optimisers import OptimiserSettings, Trained
 from ingle.train.packing import make_batch
 from ingle.tuning.bottleneck import BottleneckLinear
-from ingle.tuning.low_rank import LowRankSettings
-from ingle.tuning.method import find_method
+from ingle.tuning.low_rank_settings import LowRankSettings
 from ingle.tuning.methods.dora import DirectedLinear
 from ingle.tuning.methods.ia3 import ScaledLinear
 from ingle.tuning.methods.pissa import principal
+from ingle.tuning.tuning_method import find_method
 from ingle.tuning.virtual import some_tokens, with_virtual
 from tests.engine.tiny import random_checkpoint, tiny_config
 from tests.train.tiny_train import HYBRID, corpus_of, documents, gradients, tiny_module

@@ -254,7 +254,7 @@ def test_a_whole_run_gives_a_model_that_paints_and_speaks_as_before(tmp_path: Pa
     from ingle.home.kept import get_kept
     from ingle.home.place import Home
     from ingle.train.loop_settings import TrainSettings
-    from ingle.tuning.low_rank import LowRankSettings
+    from ingle.tuning.low_rank_settings import LowRankSettings
     from painter_training import PainterSettings
     from tests.cli.place import ingle
     from tests.tuning.place import admitting

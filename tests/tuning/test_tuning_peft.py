@@ -15,8 +15,8 @@ from safetensors.numpy import load_file, save_file
 from ingle.core.errors import CheckpointError, ConfigError, DeltaError, IngleError
 from ingle.model.checkpoint import Checkpoint, open_checkpoint
 from ingle.model.module import load_module
-from ingle.tuning.method import find_method
 from ingle.tuning.peft_files import CONFIG, WEIGHTS, read_peft, write_peft
+from ingle.tuning.tuning_method import find_method
 from ingle.tuning.virtual import prompt_tensors
 from tests.model.tiny_models import hf_model, random_weights, tiny_config
 from tests.tuning.applied import checkpoint_of, logits_with

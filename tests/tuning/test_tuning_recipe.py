@@ -6,8 +6,8 @@ import pytest
 
 from ingle.core.errors import ConfigError, NotKept
 from ingle.measure.suites import find_suite
-from ingle.tuning.method import find_method
 from ingle.tuning.recipe import read_recipe
+from ingle.tuning.tuning_method import find_method
 
 RECIPES = sorted((Path(__file__).parents[2] / "recipes").glob("*.toml"))
 WHOLE = """

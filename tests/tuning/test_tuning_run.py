@@ -28,9 +28,9 @@ from ingle.measure.suites import SUITES
 from ingle.train.making import DAYS, RunWatch, TrainError, sweep
 from ingle.tuning.comparison import figure, judged_event, trained_event
 from ingle.tuning.data import find_sources
-from ingle.tuning.method import Attached, check_touched
 from ingle.tuning.tune import tune
 from ingle.tuning.tune_settings import settings_of
+from ingle.tuning.tuning_method import Attached, check_touched
 from tests.cli.place import environment, write_model
 from tests.measure.test_run import BITS
 from tests.tuning.place import admitting, kept, small, tuned, write_examples

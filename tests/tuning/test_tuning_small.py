@@ -9,7 +9,7 @@ import pytest
 from ingle.core.errors import ConfigError, PullError
 from ingle.home.place import Home
 from ingle.measure.suites import SUITES
-from ingle.train.examples import Encoder, Record
+from ingle.train.example_files import Encoder, Record
 from ingle.train.loop_settings import TrainSettings
 from ingle.train.making import RunWatch
 from ingle.train.packing import Data

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
+    from ingle.robustness.attack_report import Line
     from ingle.robustness.curve import Curve
-    from ingle.robustness.report import Line
 
 EXAMPLES = """
 ingle attack smollm2
@@ -49,12 +49,12 @@ def command(
     from ingle.cli.progress import Clock, watching
     from ingle.cli.settings import read_settings
     from ingle.robustness.attack import find_attacks
+    from ingle.robustness.attack_report import curves_of, event_of, lines_of, to_table
     from ingle.robustness.goals import held_out_goals
     from ingle.robustness.guard_model import asks_here, guard_opener
     from ingle.robustness.judging import target_of
-    from ingle.robustness.report import curves_of, event_of, lines_of, to_table
     from ingle.robustness.run import AttackOptions, attack
-    from ingle.safety.registry import guard_policy
+    from ingle.safety.guard_files import guard_policy
     from ingle.serve.limits import limits_of
     from ingle.tuning.kept_model import subject_of
 
@@ -108,7 +108,7 @@ def _list(as_json: bool) -> None:
 
 def _show(lines: "Sequence[Line]") -> None:
     from ingle.cli.output import note, print_table
-    from ingle.robustness.report import SHARES
+    from ingle.robustness.attack_report import SHARES
 
     def cell(line: "Line", share: str) -> str:
         found = line.report(share)

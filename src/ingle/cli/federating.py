@@ -105,7 +105,7 @@ def _agreed(home: "Home", invitation: "Invitation", data: Sequence[Path], yes: b
     from ingle.cli.output import confirm, note
     from ingle.core.errors import ConfigError
     from ingle.federated.consent import check_unchanged, keep_consent, lent, read_consent, terms_in_words
-    from ingle.train.examples import ExampleTally, read_records
+    from ingle.train.example_files import ExampleTally, read_records
 
     kept = read_consent(home, invitation)
     if kept is not None and not data:

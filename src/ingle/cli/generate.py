@@ -77,8 +77,8 @@ def generate(
     """
     from ingle.engine.answer import answer
     from ingle.robustness.guard_model import asks_here, not_open
+    from ingle.safety.guard_files import make_guards
     from ingle.safety.middleware import drive, from_iterator, wrap
-    from ingle.safety.registry import make_guards
     from ingle.serve.limits import limits_of
 
     began = time.monotonic()

@@ -117,8 +117,8 @@ def _list(home: "Home", as_json: bool) -> None:
     from ingle.adapt.guards import guards_taught
     from ingle.cli.guard_lines import setting_lines
     from ingle.cli.output import print_json
+    from ingle.safety.guard_files import judge_file
     from ingle.safety.judge import load_judge
-    from ingle.safety.registry import judge_file
 
     settings, judge = guard_settings(home), load_judge(judge_file(home.root))
     own, taught = judge_file(home.root).exists(), guards_taught(home)
@@ -159,7 +159,7 @@ def _test(home: "Home", texts: Sequence[str], rate: float | None, as_json: bool)
     from ingle.cli.guard_lines import try_line, try_table
     from ingle.cli.output import print_json, printable
     from ingle.core.errors import ConfigError
-    from ingle.safety.registry import guard_policy
+    from ingle.safety.guard_files import guard_policy
     from ingle.safety.tried import try_guards
 
     if rate is not None and not 0 < rate <= 0.5:
@@ -180,10 +180,10 @@ def _test(home: "Home", texts: Sequence[str], rate: float | None, as_json: bool)
 
 def _judged(home: "Home", text: str, rate: float) -> dict[str, Any]:
     """Return what the judges say of a text, whatever the guards are set to."""
+    from ingle.safety.guard_files import judge_file
     from ingle.safety.injection import score, sentences
     from ingle.safety.judge import load_judge
     from ingle.safety.reading import REQUESTS
-    from ingle.safety.registry import judge_file
 
     judge = load_judge(judge_file(home.root))
     scores, sentence = judge.scores(text), max(score(judge, one) for one in sentences(text))
@@ -241,8 +241,8 @@ def _train(home: "Home", as_json: bool) -> None:
     from ingle.core.files import need_learning
     from ingle.core.report import Event, Fact
     from ingle.learn.guard_encoder import train_guards
+    from ingle.safety.guard_files import judge_file
     from ingle.safety.judge import load_judge
-    from ingle.safety.registry import judge_file
 
     need_learning()
     path = judge_file(home.root)

@@ -29,7 +29,7 @@ from ingle.scaling.interval import Prediction
 from ingle.scaling.sheet import figures, plots_of, read_sheet, write_report
 from ingle.scaling.sweep import CHECKED, Sweep, check_sweep_name, fit_sweep, keep_plan, open_sweep, run_sweep
 from ingle.scaling.sweep_settings import RunSettings, SweepSettings, outcome, run_of
-from ingle.scratch.texts import prepare
+from ingle.scratch.text_sources import prepare
 from ingle.train.making import to_json
 
 BUSY = 1.25

@@ -11,7 +11,7 @@ from ingle.core.report import Event, Sink
 from ingle.home.place import Home
 
 if TYPE_CHECKING:
-    from ingle.core.room import Headroom
+    from ingle.core.headroom import Headroom
     from ingle.train.loop_settings import TrainProgress
     from ingle.train.making import RunWatch
 

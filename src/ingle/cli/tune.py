@@ -107,7 +107,7 @@ def _by_hand(
     from ingle.core.config import with_overrides
     from ingle.core.files import need_learning
     from ingle.home.names import check_name
-    from ingle.train.examples import check_files
+    from ingle.train.example_files import check_files
 
     if model == "painter":
         cure = "In Ingle's repository, run: python recipes/painter/train.py"

@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 
     from ingle.cli.settings import Settings
     from ingle.core.energy import Energy
+    from ingle.core.headroom import Headroom
     from ingle.core.message import Request
-    from ingle.core.room import Headroom
     from ingle.engine.language_model import LanguageModel
     from ingle.explain.cause import Said, Why
     from ingle.explain.traces import TaughtText
@@ -179,7 +179,7 @@ def _explained(home: "Home", engine: "Engine", settings: "Settings", event: str 
 def _room(home: "Home", engine: "Engine", settings: "Settings", kept: "Kept", turn: "Turn") -> "Headroom":
     """Say what the explanation will take, before the model is opened. Raises NoRoom where the memory isn't there."""
     from ingle.cli.output import note
-    from ingle.core.room import room_for
+    from ingle.core.headroom import room_for
     from ingle.engine.packs import served_size
     from ingle.explain.need import why_need
     from ingle.serve.replay import request_of
@@ -222,8 +222,8 @@ def _answering(
     from ingle.engine.answer import answer
     from ingle.home.api_keys import list_keys
     from ingle.robustness.guard_model import asks_here, guard_opener
+    from ingle.safety.guard_files import guard_policy, make_guards
     from ingle.safety.middleware import drive, from_iterator, wrap
-    from ingle.safety.registry import guard_policy, make_guards
     from ingle.serve.limits import limits_of
     from ingle.serve.why import Tap
 

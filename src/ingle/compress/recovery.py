@@ -18,7 +18,7 @@ from ingle.measure.data_sets import Text
 from ingle.model.module import CausalLM
 from ingle.model.tokenizer import Tokenizer
 from ingle.train.corpus import Corpus, corpus_of
-from ingle.train.examples import Document
+from ingle.train.example_files import Document
 from ingle.train.forward import final_states
 from ingle.train.loop import train_for
 from ingle.train.loop_settings import Schedule, TrainReport, TrainSettings

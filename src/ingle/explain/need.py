@@ -1,7 +1,7 @@
 """Time and memory of an explanation, before the model is opened."""
 
+from ingle.core.headroom import Need, speed
 from ingle.core.message import Request
-from ingle.core.room import Need, speed
 from ingle.engine.packs import LIBRARIES, ServedSize
 from ingle.explain.sentences import sentences_of
 from ingle.model.tensor import size_of

@@ -9,8 +9,8 @@ from ingle.core.errors import RequestError
 from ingle.core.message import Request
 from ingle.explain.cause import PARTS, AnswerSpan, Chance, OutOfTime, ProvedCause, Reader, Said, Together, Variation, Why, worded
 from ingle.explain.effects import Falls, Left
-from ingle.explain.method import method
 from ingle.explain.names import twin
+from ingle.explain.proposal_method import method
 from ingle.explain.prove import FEW_RANDOM_SETS, RANDOM_SETS, proved, proved_together
 from ingle.explain.sentences import without
 from ingle.explain.traces import TaughtText, traces

@@ -14,15 +14,15 @@ from ingle.federated.aggregate import Tensors, aggregation, flat_gain, trained_n
 from ingle.federated.homework import Learn, drop_own, read_own
 from ingle.federated.invitation import Invitation, check_invitation
 from ingle.federated.kept_rounds import keep_round
-from ingle.federated.message import Letter
 from ingle.federated.node import HomeNode, RoundWork
 from ingle.federated.promise import with_noise
-from ingle.federated.quantise import Whole, to_grid
+from ingle.federated.rounding import Whole, to_grid
 from ingle.federated.secure_sum import take_seat
 from ingle.federated.spending import next_round, spend
 from ingle.federated.standing import FederationStanding, first_standing, keep_said, keep_standing, read_said, read_standing
 from ingle.federated.suspicion import suspension_event
 from ingle.federated.verdict import RoundVerdict, verdict_event
+from ingle.federated.wire import Letter
 from ingle.gate.decide import judge
 from ingle.gate.policy import Policy
 from ingle.gate.probes import Probes

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from ingle.core import registry
 from ingle.core.errors import FederatedError, counted
 from ingle.federated.exact import exact_dot, shorter
-from ingle.federated.quantise import Grid, Whole
+from ingle.federated.rounding import Grid, Whole
 
 RULES = "ingle.federated.rules"
 Rows = npt.NDArray[np.int64]

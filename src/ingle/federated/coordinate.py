@@ -7,13 +7,13 @@ from typing import TypeVar
 from ingle.core.errors import FederatedError
 from ingle.federated import halving
 from ingle.federated.halving import Halving, begin_halving
-from ingle.federated.message import Letter, from_bytes, to_bytes
 from ingle.federated.round import Round, close, hear, requests
 from ingle.federated.split import Split, believe_split
 from ingle.federated.statement import Statement, believe
 from ingle.federated.terms import Terms
 from ingle.federated.transport import Ask
 from ingle.federated.verdict import RoundVerdict
+from ingle.federated.wire import Letter, from_bytes, to_bytes
 
 Stage = TypeVar("Stage", Round, Halving)
 Complaint = Callable[[int, FederatedError], object]

@@ -1,12 +1,12 @@
 """Reading of a round's last letter, whatever kind of round it was: the verdict, counted from what the homes signed."""
 
 from ingle.core.digest import digest_bytes
-from ingle.federated.apart import read_end
-from ingle.federated.message import Letter, number_of
 from ingle.federated.opened import believe_shown
+from ingle.federated.split_home import read_end
 from ingle.federated.statement import read_all
 from ingle.federated.terms import Terms
 from ingle.federated.verdict import RoundVerdict, believe_agreed, count
+from ingle.federated.wire import Letter, number_of
 
 
 def verdict_in(terms: Terms, base: str, letter: Letter) -> RoundVerdict:

@@ -7,7 +7,7 @@ from fractions import Fraction
 import numpy as np
 import numpy.typing as npt
 
-from ingle.federated.quantise import Grid, Whole
+from ingle.federated.rounding import Grid, Whole
 
 FEWEST_BEFORE = 3
 """A median of fewer says little."""

@@ -14,14 +14,14 @@ from typing import Any
 from ingle.core.digest import digest_bytes
 from ingle.core.errors import FederatedError
 from ingle.federated import round as rounds
-from ingle.federated.message import Letter
-from ingle.federated.quantise import Whole, filled, pack, unpack
 from ingle.federated.round import Round
+from ingle.federated.rounding import Whole, filled, pack, unpack
 from ingle.federated.split import Group, Split, group_terms
 from ingle.federated.statement import Statement
 from ingle.federated.summing import plain_sum
 from ingle.federated.terms import Terms
 from ingle.federated.verdict import RoundVerdict, believe_vote, count
+from ingle.federated.wire import Letter
 from ingle.federated.witness import SAID
 
 

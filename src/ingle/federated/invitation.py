@@ -12,7 +12,7 @@ from ingle.core.errors import ConfigError, FederatedError
 from ingle.federated.aggregate import aggregation
 from ingle.federated.combine import find_rule
 from ingle.federated.promise import Privacy, check_promise
-from ingle.federated.quantise import Grid
+from ingle.federated.rounding import Grid
 from ingle.federated.terms import Terms
 from ingle.ledger.keys import Signer, read_verifier
 from ingle.tuning.homework import Learning, check_learning

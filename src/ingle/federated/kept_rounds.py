@@ -12,10 +12,10 @@ from ingle.core.files import os_errors, write_atomic
 from ingle.federated.aggregate import Tensors
 from ingle.federated.decided import verdict_in
 from ingle.federated.invitation import Invitation
-from ingle.federated.message import Letter, from_bytes, to_bytes
-from ingle.federated.quantise import unpack
+from ingle.federated.rounding import unpack
 from ingle.federated.standing import FederationStanding, folder_of
 from ingle.federated.verdict import RoundVerdict
+from ingle.federated.wire import Letter, from_bytes, to_bytes
 from ingle.home.place import Home
 
 ROUNDS = "rounds"

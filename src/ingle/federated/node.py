@@ -13,17 +13,17 @@ import numpy as np
 
 from ingle.core.digest import digest_bytes
 from ingle.core.errors import FederatedError, IngleError, fault_of
-from ingle.federated.apart import groups_of, join_group, read_sums, seeds_in
 from ingle.federated.decided import verdict_in
-from ingle.federated.message import Letter, from_bytes, number_of, to_bytes
 from ingle.federated.opened import combine_shown, show, split_bodies
-from ingle.federated.quantise import Whole, filled, pack, unpack
+from ingle.federated.rounding import Whole, filled, pack, unpack
 from ingle.federated.secure_sum import Member, Opened, RoundPart, agree, begin, check_new, greet, hide, meet, reveal
 from ingle.federated.split import Group, Split, draw_split, may_split, sign_split
+from ingle.federated.split_home import groups_of, join_group, read_sums, seeds_in
 from ingle.federated.statement import read_all
 from ingle.federated.summing import plain_sum
 from ingle.federated.suspicion import Suspicion
 from ingle.federated.verdict import RoundVerdict, cast
+from ingle.federated.wire import Letter, from_bytes, number_of, to_bytes
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from ingle.core.digest import digest_bytes
 from ingle.core.errors import FederatedError
 from ingle.federated.combine import check_on_grid, combined
-from ingle.federated.quantise import Whole, pack, packed_bytes, unpack
+from ingle.federated.rounding import Whole, pack, packed_bytes, unpack
 from ingle.federated.secure_sum import LEAVE, Member
 from ingle.federated.statement import Statement, believe, state
 from ingle.federated.terms import Terms

@@ -14,8 +14,8 @@ from pathlib import Path
 from ingle.core.digest import canonical_json, digest_bytes
 from ingle.core.errors import FederatedError, HomeError
 from ingle.core.files import os_errors
-from ingle.federated.message import from_bytes
 from ingle.federated.transport import Ask
+from ingle.federated.wire import from_bytes
 
 LEFT = "left.jsonl"
 TO_HOMES = ("join", "meet", "keys", "update", "agree", "shares", "vote", "end")

@@ -33,7 +33,7 @@ import numpy as np
 
 from ingle.core.errors import ConfigError
 from ingle.federated.privacy import UNITS, PrivacyPlan, Row, check_learnable, epsilon, noise_for, noise_share
-from ingle.federated.quantise import Grid
+from ingle.federated.rounding import Grid
 from ingle.federated.terms import Terms
 
 if TYPE_CHECKING:

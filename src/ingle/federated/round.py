@@ -13,15 +13,15 @@ from typing import Any
 
 from ingle.core.digest import digest_bytes
 from ingle.core.errors import FederatedError
-from ingle.federated.message import Letter
 from ingle.federated.opened import combine_shown, read_shown
-from ingle.federated.quantise import Whole, pack, packed_bytes
+from ingle.federated.rounding import Whole, pack, packed_bytes
 from ingle.federated.sealing import common_key, new_private
 from ingle.federated.secure_sum import roster_digest
 from ingle.federated.statement import Statement, believe, text_of
 from ingle.federated.summing import open_sum, seeds_of
 from ingle.federated.terms import FEWEST, Terms
 from ingle.federated.verdict import RoundVerdict, believe_vote, count
+from ingle.federated.wire import Letter
 
 STAGES = ("keys", "update", "agree", "shares", "vote", "end")
 OPEN_STAGES = ("show", "vote", "end")

@@ -7,7 +7,7 @@ import numpy as np
 
 from ingle.core.digest import canonical_json
 from ingle.core.errors import FederatedError
-from ingle.federated.quantise import Whole
+from ingle.federated.rounding import Whole
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey

@@ -27,7 +27,7 @@ from typing import Any
 
 from ingle.core.digest import digest_bytes, digest_json
 from ingle.core.errors import FederatedError, counted
-from ingle.federated.quantise import Whole, pack
+from ingle.federated.rounding import Whole, pack
 from ingle.federated.sealing import common_key, mask, new_private, public_of, seal, unseal
 from ingle.federated.shamir import SECRET_BYTES, SHARE_BYTES, split
 from ingle.federated.statement import Statement, believe, state, text_of

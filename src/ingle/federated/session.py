@@ -11,11 +11,11 @@ from ingle.core.progress import silent
 from ingle.federated.at_home import Taking
 from ingle.federated.coordinate import Complaint, EndedRound, gather, run_round
 from ingle.federated.kept_rounds import missed
-from ingle.federated.message import to_bytes
 from ingle.federated.round import Round
 from ingle.federated.standing import FederationStanding, read_said
 from ingle.federated.statement import Statement
 from ingle.federated.transport import Ask
+from ingle.federated.wire import to_bytes
 
 FAILURES = 3
 """Rounds in a row that may fail or be refused before the coordinator gives up."""

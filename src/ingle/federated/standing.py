@@ -19,7 +19,7 @@ from ingle.core.files import os_errors, write_atomic
 from ingle.federated.aggregate import Tensors, added_gain, aggregation, first_factors, trained_names
 from ingle.federated.exact import mean_square, shorter, usual_square
 from ingle.federated.invitation import Invitation
-from ingle.federated.quantise import Whole, from_grid
+from ingle.federated.rounding import Whole, from_grid
 from ingle.federated.secure_sum import Opened
 from ingle.federated.suspicion import Suspicion
 from ingle.federated.verdict import RoundVerdict

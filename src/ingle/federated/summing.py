@@ -7,7 +7,7 @@ import numpy as np
 
 from ingle.core.digest import digest_bytes
 from ingle.core.errors import FederatedError
-from ingle.federated.quantise import Whole, unpack
+from ingle.federated.rounding import Whole, unpack
 from ingle.federated.sealing import mask, public_of
 from ingle.federated.secure_sum import pair_mask
 from ingle.federated.shamir import SHARE_BYTES, combine

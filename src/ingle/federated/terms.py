@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from ingle.core.errors import ConfigError
-from ingle.federated.quantise import Grid
+from ingle.federated.rounding import Grid
 from ingle.ledger.keys import read_verifier
 
 FEWEST = 3

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from ingle.core.digest import digest_bytes
 from ingle.core.errors import FederatedError
-from ingle.federated.quantise import Whole
+from ingle.federated.rounding import Whole
 from ingle.federated.secure_sum import LEAVE, roster_digest
 from ingle.federated.statement import Statement, believe
 from ingle.federated.summing import open_sum

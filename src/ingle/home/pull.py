@@ -15,7 +15,7 @@ from ingle.home.hub import Snapshot, bring_from_hub, resolve
 from ingle.home.hub_models import ON_HUB
 from ingle.home.kept import Kept, adopt, get_kept, keep, refuse_taken
 from ingle.home.kept_file import KeptFile
-from ingle.home.local import bring_from_local, find_same, local_files
+from ingle.home.local_files import bring_from_local, find_same, local_files
 from ingle.home.names import check_name
 from ingle.home.place import Home
 from ingle.home.source import HubSource, LocalSource, Source, default_name, find_source, source_id

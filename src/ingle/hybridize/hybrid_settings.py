@@ -35,7 +35,7 @@ Lesson = Literal["plain", "facts", "copy", "asked"]
 
 @dataclass(frozen=True, slots=True)
 class HybridLessonSettings:
-    """Settings of the memories' lessons; see `hybridize.lessons`."""
+    """Settings of the memories' lessons; see `hybridize.hybrid_lessons`."""
 
     # Suites whose training parts documents are made of, as much of one as of another; the search for groups uses them too. `debian-bits`
     # works only where apt has Debian's package lists.

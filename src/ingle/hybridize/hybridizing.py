@@ -29,9 +29,9 @@ from ingle.core.delta import Delta
 from ingle.core.digest import digest_json
 from ingle.core.errors import ConfigError
 from ingle.core.files import write_atomic
+from ingle.core.headroom import Need, speed
 from ingle.core.progress import Counted, silent
 from ingle.core.report import Event, Sink
-from ingle.core.room import Need, speed
 from ingle.core.spec import LayerSpec, ModelConfig
 from ingle.core.state import StateLayout
 from ingle.engine.delta_kinds import LAYERS_KIND, spec_tensors
@@ -39,8 +39,7 @@ from ingle.engine.packs import LIBRARIES as SERVING
 from ingle.engine.packs import ServedSize, checkpoint_tokenizer, open_weights, served_size
 from ingle.home.kept import Kept
 from ingle.home.place import Home
-from ingle.hybridize.hybrid_settings import LEAST_DIALOGUE, HybridSettings, Lesson
-from ingle.hybridize.lessons import (
+from ingle.hybridize.hybrid_lessons import (
     Mixers,
     Sources,
     answers_of,
@@ -51,6 +50,7 @@ from ingle.hybridize.lessons import (
     read_texts,
     set_aside,
 )
+from ingle.hybridize.hybrid_settings import LEAST_DIALOGUE, HybridSettings, Lesson
 from ingle.model.module import CausalLM, load_module
 from ingle.model.module_parts import Attend, PackedRows
 from ingle.model.tensor import size_of
@@ -207,9 +207,9 @@ def _passes(config: ModelConfig, settings: HybridSettings, each: int) -> list[tu
 # The groups left after these rounds are not yet the best set: a group that was given up early may be worth more beside those that stayed.
 # So groups are then exchanged, the one with the least effect for the one that is missed most, and the loss itself decides (floating search:
 # Pudil et al. 1994, Pattern Recognition Letters 15(11)).
-# L: nats per token of answers about facts, in documents with many facts (`hybridize.lessons`). The loss on texts depends on the window and
-# hardly on which groups these are (LOG.md), so texts are not used. Effect counts, not where attention goes: much attention is paid to
-# tokens that hardly matter.
+# L: nats per token of answers about facts, in documents with many facts (`hybridize.hybrid_lessons`). The loss on texts depends on the
+# window and hardly on which groups these are (LOG.md), so texts are not used. Effect counts, not where attention goes: much attention is
+# paid to tokens that hardly matter.
 
 
 SEARCH = 8  # changes when the same settings find other groups than before
@@ -268,7 +268,7 @@ def find_groups(
 ) -> Iterator[FoundGroups]:
     """Search for the `count` groups that are to keep full attention. Yields the result after each round; the last one is final.
 
-    `corpus`: documents with facts (`hybridize.lessons`). `begun`: an earlier result, at least with all groups.
+    `corpus`: documents with facts (`hybridize.hybrid_lessons`). `begun`: an earlier result, at least with all groups.
     """
     search, groups, every = settings.search, all_groups(module.config), len(corpus)
     sizes = _sizes(len(groups), count, search.rounds)

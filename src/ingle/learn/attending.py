@@ -14,7 +14,7 @@ from ingle.kernels.jit import kernel
 from ingle.kernels.packed_attention import AttentionPlan
 from ingle.learn.pieces import Angles, Array, Back, LayerWeights, sigmoid, turned
 from ingle.learn.remembering import remember
-from ingle.train.rows import DocumentRow
+from ingle.train.shared_rows import DocumentRow
 
 Three = tuple[Array, Array, Array]
 _LANES = 32

@@ -37,7 +37,7 @@ from ingle.measure.suites import find_suite, training_rows
 from ingle.model.checkpoint import Checkpoint
 from ingle.model.tokenizer import Tokenizer
 from ingle.train.corpus import Corpus, Member, corpus_of
-from ingle.train.examples import Document
+from ingle.train.example_files import Document
 from ingle.train.loop_settings import TrainReport
 from ingle.train.making import (
     DeltaJob,

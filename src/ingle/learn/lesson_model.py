@@ -25,8 +25,8 @@ from ingle.learn.upper import UpperLayers
 from ingle.model.checkpoint import Checkpoint
 from ingle.model.template import has_template
 from ingle.model.tensor import Tensor, decode
-from ingle.train.examples import Document
-from ingle.train.rows import DocumentRow, Integers, make_row, shared_start
+from ingle.train.example_files import Document
+from ingle.train.shared_rows import DocumentRow, Integers, make_row, shared_start
 from ingle.tuning.linears import chosen_layers, chosen_linears
 
 _ROW_TOKENS = 2048  # most tokens whose lower layers are run at once

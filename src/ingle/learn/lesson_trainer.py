@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, TypeVar
 from ingle.adapt.scope import ACTS, score
 from ingle.core.candidate import Candidate
 from ingle.core.example import Example
+from ingle.core.headroom import Headroom
 from ingle.core.report import Sink
-from ingle.core.room import Headroom
 from ingle.engine.loading import Opener
 from ingle.engine.threads import Cores
 from ingle.gate.decide import admit

@@ -9,7 +9,7 @@ from contextlib import suppress
 
 from ingle.core.errors import IngleError
 from ingle.core.example import Example
-from ingle.core.room import Headroom, Need, room_for, speed
+from ingle.core.headroom import Headroom, Need, room_for, speed
 from ingle.engine.packs import served_size
 from ingle.home.kept import Kept, get_kept
 from ingle.home.place import Home

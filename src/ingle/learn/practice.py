@@ -22,7 +22,7 @@ from ingle.learn.lesson_settings import StyleSettings
 from ingle.learn.style_bounds import Bound, beginning
 from ingle.learn.trainable_model import TrainableModel
 from ingle.learn.work import LessonError
-from ingle.train.examples import Document
+from ingle.train.example_files import Document
 from ingle.train.writing import Drawn, write_all
 from ingle.tuning.data import EVERYDAY
 

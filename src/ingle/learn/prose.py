@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ingle.learn.trainable_model import Read, TrainableModel
-from ingle.train.examples import Document
+from ingle.train.example_files import Document
 from ingle.train.objectives import CHUNK, distillation
 from ingle.train.writing import Drawn, write_all
 

@@ -29,7 +29,7 @@ from ingle.learn.prose import Prose
 from ingle.learn.style_bounds import common_bounds
 from ingle.learn.trainable_model import TrainableModel
 from ingle.learn.work import LessonError
-from ingle.train.examples import Document
+from ingle.train.example_files import Document
 from ingle.train.objectives import kto, log_probabilities
 from ingle.train.optimisers import OptimiserSettings, Trained
 

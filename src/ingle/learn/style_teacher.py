@@ -11,7 +11,7 @@ from ingle.learn.lesson import lesson_candidate
 from ingle.learn.lesson_settings import LessonSettings, StyleSettings
 from ingle.learn.style import teach_style
 from ingle.learn.trainable_model import TrainableModel
-from ingle.tuning.low_rank import LowRankSettings
+from ingle.tuning.low_rank_settings import LowRankSettings
 
 
 class StyleTeacher:

@@ -21,15 +21,15 @@ from ingle.home.place import Home
 from ingle.learn.lesson_documents import Turns, answered, prompt_ids
 from ingle.model.module import load_module
 from ingle.model.tokenizer import Tokenizer
-from ingle.train.examples import Document
+from ingle.train.example_files import Document
 from ingle.train.forward import first_trained_layer
 from ingle.train.loop import determined
 from ingle.train.low_rank import LowRankLinear, all_tensors, kaiming
 from ingle.train.optimisers import OptimiserSettings, Trained
 from ingle.train.shared import SharedRow, final_states_of, lower_states_of, make_row, sharing
 from ingle.tuning.linears import chosen_layers
-from ingle.tuning.low_rank import LowRankSettings, attach_low_rank
-from ingle.tuning.method import check_touched
+from ingle.tuning.low_rank_settings import LowRankSettings, attach_low_rank
+from ingle.tuning.tuning_method import check_touched
 
 _ROW_TOKENS = 2048  # most tokens whose lower layers are run at once
 

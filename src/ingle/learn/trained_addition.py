@@ -25,9 +25,9 @@ from ingle.train.optimisers import DTYPES, choose
 from ingle.train.packing import Data
 from ingle.tuning.kept_model import subject_of
 from ingle.tuning.linears import chosen_layers
-from ingle.tuning.low_rank import LowRankSettings
-from ingle.tuning.method import Attached, check_touched, find_method
+from ingle.tuning.low_rank_settings import LowRankSettings
 from ingle.tuning.need import addition_need
+from ingle.tuning.tuning_method import Attached, check_touched, find_method
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,11 +13,11 @@ import numpy.typing as npt
 from ingle.core.spec import ModelConfig
 from ingle.learn.inner import inner
 from ingle.learn.matrix import kept_matrix
-from ingle.learn.mixers import mix
+from ingle.learn.mixing import mix
 from ingle.learn.pieces import Angles, Array, Back, LayerWeights, Linear, Norm
 from ingle.model.hf_config import all_frequencies
 from ingle.model.tensor import expected_shapes
-from ingle.train.rows import DocumentRow
+from ingle.train.shared_rows import DocumentRow
 
 _LAYERS = "model.layers."
 

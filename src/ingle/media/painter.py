@@ -1,10 +1,10 @@
-"""The painter's hand: 64 codes out of 512 become a picture of 64×64 pixels. NumPy only; its training is in tuning/emblem_net.py.
+"""The painter's hand: 64 codes out of 512 become a picture of 64×64 pixels. NumPy only; its training is in recipes/painter/emblem_net.py.
 
 | tensor | means |
 |---|---|
 | painter.palette [512, 4] uint8 | the token of each code, 32 bits, the lowest first |
 | painter.codebook [512, 16] | the vector of each code |
-| painter.decoder.… | the decoder's layers, named as in tuning/emblem_net.py |
+| painter.decoder.… | the decoder's layers, named as in recipes/painter/emblem_net.py |
 | model.layers.… | a low-rank addition that acts while the model paints, and only then: as in the kind `lora` |
 """
 

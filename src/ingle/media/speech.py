@@ -24,7 +24,7 @@ from ingle.energy.meter import Clocks, Meter
 from ingle.home.parts import find_part, is_kept
 from ingle.home.place import Home
 from ingle.media.decoder import Audible, InMemory
-from ingle.media.reading import ABBREVIATIONS, spoken
+from ingle.media.spoken_words import ABBREVIATIONS, spoken
 
 # A stream of text → clauses worth saying, each as soon as it is complete.
 # The first clause is short, so that a voice begins early; the next ones may be longer, because they are made while the ones before are

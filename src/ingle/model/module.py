@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ingle.core.errors import ShapeError
-from ingle.core.room import Need, room_for
+from ingle.core.headroom import Need, room_for
 from ingle.core.spec import Experts, ModelConfig
 from ingle.model.checkpoint import Checkpoint
 from ingle.model.hf_config import all_frequencies

@@ -25,7 +25,7 @@ from ingle.page.federated import federated_routes
 from ingle.page.scaling import scaling_routes
 from ingle.page.session import COOKIE, sign_in_routes, sign_in_url
 from ingle.page.static_files import FOLDER, YEAR_S, static_root, static_text, static_url
-from ingle.serve.errors import error_body
+from ingle.serve.http_errors import error_body
 from ingle.serve.service import Service
 
 if TYPE_CHECKING:
@@ -141,7 +141,7 @@ async def _build(client: "Client", request: Request, conversation: str) -> Respo
     from nicegui import ui
 
     from ingle.core.errors import NotKept
-    from ingle.page.layout import lay_out
+    from ingle.page.page_layout import lay_out
     from ingle.page.view import View
 
     room: Room = request.scope[_ROOM]

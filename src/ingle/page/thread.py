@@ -10,8 +10,8 @@ from ingle.home.turns import Turn
 from ingle.page.acts import buttons
 from ingle.page.conversation import OpenConversation, SaidTurn
 from ingle.page.facts import details, line, seen
-from ingle.page.layout import PageParts
 from ingle.page.markdown import Stroke, render
+from ingle.page.page_layout import PageParts
 from ingle.page.parts import TurnPart
 from ingle.page.pending_answers import PendingAnswer, PendingAnswers
 from ingle.page.taught import TaughtNotes

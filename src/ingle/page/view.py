@@ -17,10 +17,10 @@ from ingle.page.acts import acts_of, correct
 from ingle.page.bringing import Bringing
 from ingle.page.choices import Choices, choices_of, home_choices, request_of
 from ingle.page.conversation import OpenConversation, StoredConversation, TemporaryConversation, title_of
-from ingle.page.layout import PageParts
 from ingle.page.learning import LearningTab
 from ingle.page.list import Listing
 from ingle.page.models import ModelsTab
+from ingle.page.page_layout import PageParts
 from ingle.page.panel import Panel
 from ingle.page.room import Room
 from ingle.page.safety_section import SafetySection

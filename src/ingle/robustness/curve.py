@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 
-from ingle.train.plot import Key, Scale, colour_class, document, frame_below, legend
+from ingle.train.loss_curve import Key, Scale, colour_class, document, frame_below, legend
 
 Curve = Sequence[tuple[float, float]]
 """(tries, share of goals reached by then)."""

@@ -6,12 +6,12 @@ from ingle.engine.language_model import LanguageModel
 from ingle.measure.subjects import Subject
 from ingle.robustness.target import Opinion, Target
 from ingle.safety import answers
+from ingle.safety.guard_files import guard_files, make_guards
 from ingle.safety.judge import load_judge
 from ingle.safety.limits import RequestLimits
 from ingle.safety.opinion import AskGuard, nobody
 from ingle.safety.policy import GuardPolicy, rule_of
 from ingle.safety.reading import REQUESTS
-from ingle.safety.registry import guard_files, make_guards
 
 
 def target_of(

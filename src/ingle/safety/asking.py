@@ -17,7 +17,7 @@ from ingle.safety.judging import SAYS, Alarm, JudgedText, alarmed, margins, says
 from ingle.safety.middleware import Guard, Next, with_verdicts
 from ingle.safety.opinion import AskGuard, GuardOpinion, in_turns, question_of, turns_of
 from ingle.safety.policy import ACTIONS, GuardRule
-from ingle.safety.scoring import last_question
+from ingle.safety.score_rules import last_question
 from ingle.safety.texts import Speaker
 from ingle.safety.watching import Judged, watched_answer
 

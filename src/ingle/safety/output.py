@@ -13,7 +13,7 @@ from ingle.safety.holding import Acts, Look, Passage, both, held_back, watched
 from ingle.safety.limits import RequestLimits
 from ingle.safety.middleware import Guard, Next
 from ingle.safety.policy import ACTIONS, GuardRule, LooksAt, Mode
-from ingle.safety.scoring import ScoreRule, by_sentence, last_question, score_rules
+from ingle.safety.score_rules import ScoreRule, by_sentence, last_question, score_rules
 
 NAME = "output"
 TITLE = "Your own rules for answers"

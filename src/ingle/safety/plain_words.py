@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from ingle.core.errors import NotKept, RequestError
+from ingle.safety.guard_files import GuardFile, guard_files
 from ingle.safety.policy import GuardRule, Mode
-from ingle.safety.registry import GuardFile, guard_files
 
 WORDS: Mapping[Mode, str] = MappingProxyType({"off": "off", "tell": "tell", "edit": "hide", "block": "stop"})
 """By mode, the mildest first: the word for it."""

@@ -10,7 +10,7 @@ from ingle.core.message import Chunk, Request, Verdict
 from ingle.safety.limits import RequestLimits
 from ingle.safety.middleware import Guard, Next, with_verdicts
 from ingle.safety.policy import ACTIONS, GuardRule, LooksAt, Mode
-from ingle.safety.scoring import ScoreRule, last_question, sentences, topic_rules
+from ingle.safety.score_rules import ScoreRule, last_question, sentences, topic_rules
 
 NAME = "topics"
 TITLE = "Your own topics"

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from ingle.core.errors import RequestError
 from ingle.core.message import Chunk, Message, Request, TextPart, Verdict
+from ingle.safety.guard_files import GuardFile, guard_files
 from ingle.safety.injection import score, sentences
 from ingle.safety.judge import load_judge
 from ingle.safety.limits import RequestLimits
@@ -17,7 +18,6 @@ from ingle.safety.middleware import Blocked, GuardLayer, Next, drive, wrap
 from ingle.safety.plain_words import is_idle
 from ingle.safety.policy import ACTIONS, GuardPolicy, GuardRule, LooksAt, Mode, rule_of
 from ingle.safety.reading import REQUESTS
-from ingle.safety.registry import GuardFile, guard_files
 
 _LIMITS = RequestLimits(1 << 20, 64, ("<|im_start|>", "<|im_end|>", "<|endoftext|>", "<|begin_of_text|>", "<|eot_id|>", "<s>", "</s>"))
 """No model is meant, so usual names of control tokens count."""

@@ -10,7 +10,7 @@ from dataclasses import replace
 from ingle.core.message import Chunk, Request, Verdict
 from ingle.safety.holding import Acts, Passage, Undecided, held_back
 from ingle.safety.middleware import with_verdicts
-from ingle.safety.scoring import sentence_end
+from ingle.safety.score_rules import sentence_end
 
 EVERY = 200
 """Characters that come between two questions at least; the end of an answer is asked about in any case."""

@@ -26,7 +26,7 @@ from ingle.model.module import CausalLM
 from ingle.scaling.sweep_settings import RunSettings
 from ingle.scratch.first_model import new_module
 from ingle.scratch.scratch_settings import config_of
-from ingle.scratch.texts import HeldOut, Prepared, held_out_of, rows_of
+from ingle.scratch.text_sources import HeldOut, Prepared, held_out_of, rows_of
 from ingle.train.checkpoints import forked_at, put_back
 from ingle.train.forward import final_states
 from ingle.train.loop import determined, train

@@ -16,7 +16,7 @@ from ingle.scaling.interval import fit_points
 from ingle.scaling.points import Point
 from ingle.scaling.runners.local import run_jobs
 from ingle.scaling.sweep_settings import LEAST_STEPS, RunSettings, SweepSettings, climb_flops, climbs_of, foretold_of, runs_of, shorter
-from ingle.scratch.texts import Prepared
+from ingle.scratch.text_sources import Prepared
 
 # Cost of a sweep: a few steps of each size are timed, on as many cores as will train, and all runs are reckoned from that.
 

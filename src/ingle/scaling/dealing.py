@@ -1,4 +1,4 @@
-"""Jobs are dealt out to workers (scaling/worker.py), wherever those are; the job of a worker that was lost is done again.
+"""Jobs are dealt out to workers (scaling/sweep_worker.py), wherever those are; the job of a worker that was lost is done again.
 
 A worker puts what it says into a queue: (number of the job, header, bytes), and a header of None when it ended without a word.
 """
@@ -101,7 +101,7 @@ class WorkerProcess:
     """A process of this machine with one thread, and what reads its messages."""
 
     def __init__(self, number: int, job: Job, messages: Messages) -> None:
-        command, pipe = [sys.executable, "-P", "-m", "ingle.scaling.worker"], subprocess.PIPE
+        command, pipe = [sys.executable, "-P", "-m", "ingle.scaling.sweep_worker"], subprocess.PIPE
         self._process = subprocess.Popen(
             command, stdin=pipe, stdout=pipe, env={**os.environ, **ONE_THREAD}, start_new_session=True
         )  # its own session: Ctrl-C reaches it through its driver alone

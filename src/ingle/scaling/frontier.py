@@ -11,7 +11,7 @@ from ingle.core.errors import ConfigError, counted
 from ingle.scaling.interval import MOST_EXTRAPOLATION, Fit, Prediction, fit_points, forms_for, interval_of
 from ingle.scaling.plot import Curve, Dot, EqualLoss, Foretold, SizeLine, loss_against_compute
 from ingle.scaling.points import FLOPS_A_TOKEN, Floats, Place, Point, read_points, short, shown
-from ingle.train.plot import Scale
+from ingle.train.loss_curve import Scale
 
 TOKENS_A_PARAMETER = (0.03, 3000.0)  # splits that are searched: tokens for each parameter
 _SPLITS = 91  # splits that are tried, in equal factors; between them a parabola is believed

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ingle.core.errors import counted
-from ingle.train.plot import STAR, Frame, Key, Scale, alike, colour_class, document, frame_below, legend, scale_over, shape_of, short
+from ingle.train.loss_curve import STAR, Frame, Key, Scale, alike, colour_class, document, frame_below, legend, scale_over, shape_of, short
 
 _FIRST_LINE = 50.0  # where a legend begins, in user units
 _BAND = "90 % of the fits"

@@ -31,7 +31,7 @@ from ingle.scaling.points import Floats, Place, Point, write_points
 from ingle.scaling.sweep import CSV, Sweep, run_sweep
 from ingle.scaling.sweep_settings import LADDER, LEAST_STEPS, RunSettings, SweepSettings, point_of, run_of, rung
 from ingle.scratch.scratch_settings import config_of, parameters_of
-from ingle.scratch.texts import Prepared, find_prepared, held_out_texts, prepare, rows_read
+from ingle.scratch.text_sources import Prepared, find_prepared, held_out_texts, prepare, rows_read
 from ingle.train.making import RunWatch, to_json
 
 

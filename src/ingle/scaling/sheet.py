@@ -24,7 +24,7 @@ from ingle.scaling.frontier import Curves, curves_of
 from ingle.scaling.interval import Fit
 from ingle.scaling.plot import ComputeUnit, Curve, Dot, Foretold, equal_loss, loss_against_compute, marginal_gain, residuals
 from ingle.scaling.points import Place, Point
-from ingle.train.plot import short
+from ingle.train.loss_curve import short
 
 CURVES = "curves.json"
 STALE_S = 300.0  # seconds without a step after which a sweep is no longer said to run

@@ -50,7 +50,7 @@ from ingle.scaling.sweep_settings import (
     point_of,
     runs_of,
 )
-from ingle.scratch.texts import PREPARED, Prepared, find_prepared
+from ingle.scratch.text_sources import PREPARED, Prepared, find_prepared
 from ingle.train.making import RunWatch, stop_signals, to_json
 
 VERSION = 1

@@ -10,7 +10,7 @@ from ingle.core.errors import ConfigError
 from ingle.core.spec import Memory
 from ingle.scaling.points import Place, Point
 from ingle.scratch.scratch_settings import ShapeSettings, TextSettings, config_of, parameters_of
-from ingle.scratch.texts import Prepared
+from ingle.scratch.text_sources import Prepared
 from ingle.train.loop_settings import NO_MATTER, Schedule, TrainSettings
 from ingle.train.optimisers import OptimiserSettings, Precision
 

@@ -20,13 +20,13 @@ from ingle.home.kept import Kept, adopt, refuse_taken
 from ingle.home.kept_file import KeptFile
 from ingle.home.staging import staging
 from ingle.model.checkpoint import check_finite, open_checkpoint
-from ingle.model.exporting import write_hf
+from ingle.model.export_formats import write_hf
 from ingle.model.hf_config import config_to_hf
 from ingle.model.module import Attention, CausalLM
 from ingle.model.module_parts import READ
 from ingle.model.tokenizer import Tokenizer
 from ingle.scratch.scratch_settings import ScratchSettings, config_of, memory_parameters_of, parameters_of
-from ingle.scratch.texts import Texts, kept_vocabulary, make_data
+from ingle.scratch.text_sources import Texts, kept_vocabulary, make_data
 from ingle.train.checkpoints import TRAINED, load_tensors
 from ingle.train.loop import train_for
 from ingle.train.loop_settings import TrainReport

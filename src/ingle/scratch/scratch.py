@@ -29,7 +29,7 @@ from ingle.measure.subjects import Subject
 from ingle.scratch import first_model
 from ingle.scratch.first_model import SOURCE, ScratchJob, made_before, make_base, write_report
 from ingle.scratch.scratch_settings import ScratchJudge, ScratchSettings, TextSettings, config_of, course
-from ingle.scratch.texts import PairRow, Planter, Texts, find_suites, read_texts
+from ingle.scratch.text_sources import PairRow, Planter, Texts, find_suites, read_texts
 from ingle.train.making import Made, RunWatch, at_work
 
 # Judging a model from scratch as it is served: bits per byte of each source's held-out texts, and recall of pairs by distance.

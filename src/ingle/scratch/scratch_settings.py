@@ -90,7 +90,7 @@ class TextSettings:
     # Tokens that see each other in training: texts stand on end in rows of this length, with a token between.
     row_tokens: Annotated[int, Bounds(ge=16)] = 512
     max_tokens: Amount = 0  # most tokens of text to learn from, chosen by a hash of each text; 0 = all
-    pairs: Part = 0.0  # share of all rows in which key-value pairs are planted, see `scratch.texts`
+    pairs: Part = 0.0  # share of all rows in which key-value pairs are planted, see `scratch.text_sources`
     seed: Amount = 0  # seed of the planted pairs
 
     def __post_init__(self) -> None:

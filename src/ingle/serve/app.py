@@ -30,10 +30,10 @@ from ingle.serve import (
 )
 from ingle.serve.auth import KeyAuth
 from ingle.serve.document import ANSWERING, LOOKING, document, errors
-from ingle.serve.errors import add_handlers
 from ingle.serve.gateway import Gateway
 from ingle.serve.health import Health
 from ingle.serve.housekeeping import keep_house
+from ingle.serve.http_errors import add_handlers
 from ingle.serve.service import Service
 from ingle.serve.shares import Places
 from ingle.serve.stream import ClientGone

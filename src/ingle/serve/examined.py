@@ -6,7 +6,7 @@ from ingle.core.errors import DamagedError, LedgerError
 from ingle.ethics.notary import KEY as NOTARY
 from ingle.ethics.notary import notary_fault
 from ingle.home.place import Home
-from ingle.home.reading import database_faults, reading
+from ingle.home.read_only import database_faults, reading
 from ingle.ledger.chain import Ledger
 from ingle.ledger.head import Head
 from ingle.ledger.keys import KEY as LEDGER

@@ -13,7 +13,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from ingle.serve.errors import error_body
+from ingle.serve.http_errors import error_body
 from ingle.serve.logs import log
 from ingle.serve.refusals import Refusals, asker_in, explain
 from ingle.serve.settings import LOOPBACK, ServeSettings

@@ -5,11 +5,11 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from ingle.core.message import Request
+from ingle.safety.guard_files import judge_ahead, make_guards
 from ingle.safety.limits import RequestLimits
 from ingle.safety.middleware import GuardLayer
 from ingle.safety.opinion import GuardCost
 from ingle.safety.policy import GuardPolicy
-from ingle.safety.registry import judge_ahead, make_guards
 
 if TYPE_CHECKING:
     from ingle.serve.service import Service

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from ingle.core.example import Example
-from ingle.core.room import Headroom
+from ingle.core.headroom import Headroom
 from ingle.engine.threads import Cores
 from ingle.learn.need import awaited_room
 from ingle.learn.settings import LearnSettings

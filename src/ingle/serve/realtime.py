@@ -12,7 +12,7 @@ from starlette.websockets import WebSocketDisconnect, WebSocketState
 from ingle.core.errors import Busy, IngleError, RequestError
 from ingle.home.api_keys import ApiKey
 from ingle.serve.auth import KeyAuth
-from ingle.serve.errors import response_of
+from ingle.serve.http_errors import response_of
 from ingle.serve.logs import log
 from ingle.serve.realtime_items import PATH, Emitter
 from ingle.serve.realtime_session import TalkSession

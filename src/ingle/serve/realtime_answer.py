@@ -10,7 +10,7 @@ from ingle.core.errors import IngleError
 from ingle.core.message import AudioPart, Chunk
 from ingle.serve.aloud import aloud
 from ingle.serve.ask import Ask
-from ingle.serve.errors import body_of
+from ingle.serve.http_errors import body_of
 from ingle.serve.realtime_items import PATH, Emitter, TalkItem
 from ingle.serve.reply import FINISH, account_of, usage_of
 from ingle.serve.service import Service

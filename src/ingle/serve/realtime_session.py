@@ -13,8 +13,8 @@ from ingle.core.message import Message, Request, Role
 from ingle.media.sound import TurnSettings
 from ingle.serve.ahead import read_ahead
 from ingle.serve.ask import Ask
-from ingle.serve.errors import body_of
 from ingle.serve.hearing import HearingWish, heard_fact, listen
+from ingle.serve.http_errors import body_of
 from ingle.serve.limits import limits_of
 from ingle.serve.listening import HeardTurn, Listener, SaidSoFar, SpeechBegan, SpeechEnded, TurnFailed, TurnNews
 from ingle.serve.realtime_answer import SpokenTurn

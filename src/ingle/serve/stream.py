@@ -14,7 +14,7 @@ from ingle.core.errors import IngleError
 from ingle.core.message import Chunk
 from ingle.safety.middleware import close
 from ingle.serve.ask import Ask
-from ingle.serve.errors import body_of
+from ingle.serve.http_errors import body_of
 from ingle.serve.service import Service
 
 T = TypeVar("T")

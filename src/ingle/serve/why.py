@@ -27,9 +27,9 @@ from ingle.home.kept import Kept
 from ingle.home.place import Home
 from ingle.home.turns import find_any_completion
 from ingle.ledger.row import MAX_TEXT
+from ingle.safety.guard_files import guard_files, guard_policy
 from ingle.safety.middleware import Next
 from ingle.safety.policy import GuardPolicy, rule_of
-from ingle.safety.registry import guard_files, guard_policy
 from ingle.serve.record import answer_digest
 from ingle.serve.replay import kept_as_said, request_of
 

@@ -17,7 +17,7 @@ from ingle.core.config import Amount, Bounds, Part, check_bounds
 from ingle.core.digest import digest_file, digest_json
 from ingle.core.errors import ConfigError, HomeError
 from ingle.core.files import os_errors, write_atomic
-from ingle.train.examples import Document, Encoder, ExampleTally, Record, read_records
+from ingle.train.example_files import Document, Encoder, ExampleTally, Record, read_records
 
 Wanted = Literal["answers", "pairs", "labels"]
 _KINDS = {"answers": {"chat", "completion", "text"}, "pairs": {"pair"}, "labels": {"label"}}

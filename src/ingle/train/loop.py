@@ -50,11 +50,11 @@ from ingle.train.forward import (
     lower_states,
 )
 from ingle.train.loop_settings import TrainProgress, TrainReport, TrainSettings, TrainWatch, run_digest
+from ingle.train.loss_curve import Journal, JournalLine
 from ingle.train.making import MakingJob, Stop, memory_errors, not_finite, peak_bytes, smaller_batches, stop_signals
 from ingle.train.objectives import Answers, Objective
 from ingle.train.optimisers import DTYPES, Trained, check_names, choose, keep_few_programs, multiplies_bf16
 from ingle.train.packing import Batch, Data, Order, make_batch, plan
-from ingle.train.plot import Journal, JournalLine
 
 # Ranks: several processes that learn as one, started by torchrun. Each takes its share of the batches; gradients are added up.
 #

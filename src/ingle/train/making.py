@@ -23,9 +23,9 @@ from ingle.core.digest import canonical_json, digest_json
 from ingle.core.energy import amount, reported, total
 from ingle.core.errors import IngleError, Interrupted
 from ingle.core.files import os_errors
+from ingle.core.headroom import Headroom, Need, room_for
 from ingle.core.progress import FetchProgress, Progress, silent
 from ingle.core.report import Event, Fact, Sink
-from ingle.core.room import Headroom, Need, room_for
 from ingle.core.spec import ModelConfig
 from ingle.home.base import CURVES
 from ingle.home.deltas import delta_report, list_deltas, refuse_taken_delta

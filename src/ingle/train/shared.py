@@ -1,4 +1,4 @@
-"""Rows of documents that share their start (train/rows.py), read by a module in PyTorch.
+"""Rows of documents that share their start (train/shared_rows.py), read by a module in PyTorch.
 
 Shapes: T tokens in the row, of which A predict one that carries the loss.
 """
@@ -14,8 +14,8 @@ from ingle.core.spec import LayerSpec
 from ingle.kernels.packed_attention import AttentionPlan
 from ingle.model.module import CausalLM
 from ingle.model.module_parts import PackedRows
-from ingle.train import rows
-from ingle.train.examples import Document
+from ingle.train import shared_rows
+from ingle.train.example_files import Document
 from ingle.train.forward import BlockAttention, read_packed
 from ingle.train.packing import ROUND
 
@@ -24,7 +24,7 @@ from ingle.train.packing import ROUND
 class SharedRow:
     """A row's numbers as tensors."""
 
-    own: rows.DocumentRow
+    own: shared_rows.DocumentRow
 
     @cached_property
     def ids(self) -> Tensor:
@@ -59,12 +59,12 @@ class SharedRow:
 
 def sharing(module: CausalLM, documents: Sequence[Document]) -> int:
     """The start that this module can share among these documents: 0 where a layer goes on from token to token."""
-    return rows.shared_start(module.config, documents)
+    return shared_rows.shared_start(module.config, documents)
 
 
 def make_row(documents: Sequence[Document], start: int) -> SharedRow:
     """Make the row of these documents, which begin with the same `start` tokens."""
-    return SharedRow(rows.make_row(documents, start, ROUND))
+    return SharedRow(shared_rows.make_row(documents, start, ROUND))
 
 
 class SharedAttention(BlockAttention):

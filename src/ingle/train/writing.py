@@ -12,9 +12,9 @@ from torch import Tensor
 from ingle.core.spec import LayerSpec
 from ingle.model.module import CausalLM
 from ingle.model.module_parts import PackedRows, RecurrentMemory, turn, visible
-from ingle.train.examples import Document
-from ingle.train.rows import START
+from ingle.train.example_files import Document
 from ingle.train.shared import make_row, sharing
+from ingle.train.shared_rows import START
 
 # (logits [n, V], number of the answer of each, index of the token in its answer) → the chosen tokens, int [n].
 Choice = Callable[[Tensor, Sequence[int], int], Tensor]

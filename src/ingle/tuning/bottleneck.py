@@ -14,7 +14,7 @@ from ingle.core.config import Count, check_bounds
 from ingle.model.module import CausalLM
 from ingle.train.low_rank import check_rank, plain_linear, replace_module, uniform
 from ingle.tuning.linears import there
-from ingle.tuning.method import Attached, attached
+from ingle.tuning.tuning_method import Attached, attached
 
 PARTS = ("adapter_down.weight", "adapter_down.bias", "adapter_up.weight", "adapter_up.bias")
 

@@ -28,7 +28,7 @@ from ingle.measure.measuring import Options, SuiteResult, run_suite
 from ingle.measure.subjects import Finished, ItemPlan, Row, Subject, gather
 from ingle.measure.suites import find_suite
 from ingle.model.tokenizer import Tokenizer
-from ingle.train.examples import Document
+from ingle.train.example_files import Document
 from ingle.train.making import cost_rows, figure_facts, training_facts
 from ingle.train.packing import Data
 from ingle.tuning.kept_model import subject_of

@@ -21,7 +21,7 @@ from ingle.measure.suites import find_suite, training_rows
 from ingle.model.module import CausalLM
 from ingle.model.tokenizer import Tokenizer
 from ingle.train.corpus import Corpus, Wanted, corpus_of, read_corpus, split
-from ingle.train.examples import Document, Encoder, ExampleTally, Record
+from ingle.train.example_files import Document, Encoder, ExampleTally, Record
 from ingle.train.making import RunWatch
 from ingle.train.objectives import Hold, HoldSettings, held
 from ingle.train.packing import Data

@@ -31,7 +31,7 @@ from ingle.home.place import Home
 from ingle.home.staging import staging
 from ingle.kernels import formats
 from ingle.model.checkpoint import Checkpoint, check_finite, open_checkpoint
-from ingle.model.exporting import Dtype, check_config, words_of, write_gguf, write_hf
+from ingle.model.export_formats import Dtype, check_config, words_of, write_gguf, write_hf
 from ingle.model.hf_config import config_to_hf, config_to_own
 from ingle.model.tensor import expected_shapes
 from ingle.model.tokenizer import Tokenizer

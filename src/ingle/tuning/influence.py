@@ -33,7 +33,7 @@ from ingle.model.tokenizer import Tokenizer
 from ingle.train.by_document import Sketcher
 from ingle.train.checkpoints import put_back
 from ingle.train.corpus import EXAMPLES, KeptExamples, corpus_of, read_kept
-from ingle.train.examples import Document, ExampleTally, Record, read_records
+from ingle.train.example_files import Document, ExampleTally, Record, read_records
 from ingle.train.loop import train
 from ingle.train.loop_settings import TrainReport, TrainWatch
 from ingle.train.making import MakingJob, RunWatch, at_work, provenance
@@ -43,8 +43,8 @@ from ingle.train.packing import Batch, Data, make_batch
 from ingle.train.rerun import Halfway, Rerun, through_training
 from ingle.tuning.data import SUITE, hold_of, with_virtual_tokens
 from ingle.tuning.linears import chosen_layers
-from ingle.tuning.method import Attached, find_method
 from ingle.tuning.tune_settings import TuneSettings, method_settings
+from ingle.tuning.tuning_method import Attached, find_method
 from ingle.tuning.virtual import with_virtual
 
 # A finished tune, ready to be trained again: from the delta, its report, and what it kept of its examples.

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from ingle.core.room import Need, speed
+from ingle.core.headroom import Need, speed
 from ingle.engine.answer import STARTS_BYTES
 from ingle.engine.packs import LIBRARIES as SERVING
 from ingle.engine.packs import ServedSize

@@ -36,8 +36,8 @@ from ingle.train.making import RunWatch
 from ingle.tuning.comparison import progress_of
 from ingle.tuning.data import SUITE
 from ingle.tuning.kept_model import subject_of
-from ingle.tuning.method import find_method
 from ingle.tuning.tune_settings import TuneSettings, settings_of
+from ingle.tuning.tuning_method import find_method
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,7 +26,7 @@ from ingle.media.picture import read_picture
 from ingle.media.sight import line_of, look, of_length, said
 from ingle.model.template import render
 from ingle.model.tokenizer import ControlToken, Tokenizer
-from ingle.train.examples import Document
+from ingle.train.example_files import Document
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -52,10 +52,10 @@ from ingle.tuning import comparison
 from ingle.tuning.comparison import Sample, Standing, judge, sample, samples, stand
 from ingle.tuning.data import Learnt, bring, find_sources, hold_of, learn_from, with_virtual_tokens
 from ingle.tuning.linears import chosen_layers
-from ingle.tuning.method import Attached, Method, check_touched, find_method
 from ingle.tuning.need import TuneTokens, tune_need
 from ingle.tuning.tune_settings import TuneSettings, course_of, method_settings, plain
 from ingle.tuning.tune_settings import told as told_course
+from ingle.tuning.tuning_method import Attached, Method, check_touched, find_method
 
 # Origin of a run: kept in HOME/tuning/KEY/run.json while it is unfinished, so that the delta tells of its first sitting.
 

@@ -13,7 +13,7 @@ from ingle.train.loop_settings import NO_MATTER, TrainSettings
 from ingle.train.objectives import HoldSettings
 from ingle.train.optimisers import Device
 from ingle.train.packing import Data
-from ingle.tuning.method import find_method
+from ingle.tuning.tuning_method import find_method
 
 # Course of a run where the owner sets none: small data are read more often and in smaller batches, or nothing is learnt.
 

@@ -13,7 +13,7 @@ _BEST = 2
 
 
 def propose(falls: Falls, answer: str, seed: int) -> Nats:
-    """See explain/method.py: how much less the answer loses with this sentence alone than with none."""
+    """See explain/proposal_method.py: how much less the answer loses with this sentence alone than with none."""
     [nothing] = falls.of([falls.every])
     places = list(range(len(falls.causes)))
     groups = [[place] for place in places]

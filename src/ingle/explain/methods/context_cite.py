@@ -13,7 +13,7 @@ _ROUNDS = 1000
 
 
 def propose(falls: Falls, answer: str, seed: int) -> Nats:
-    """See explain/method.py: the sentence's weight in the model."""
+    """See explain/proposal_method.py: the sentence's weight in the model."""
     return fitted(falls, ABLATIONS, seed)
 
 

@@ -7,5 +7,5 @@ from ingle.explain.effects import Falls
 
 
 def propose(falls: Falls, answer: str, seed: int) -> Nats:
-    """See explain/method.py."""
+    """See explain/proposal_method.py."""
     return -np.arange(len(falls.causes), dtype=np.float64)

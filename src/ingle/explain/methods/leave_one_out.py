@@ -7,5 +7,5 @@ from ingle.explain.effects import Falls, Left
 
 
 def propose(falls: Falls, answer: str, seed: int) -> Nats:
-    """See explain/method.py: how much the answer loses without the sentence."""
+    """See explain/proposal_method.py: how much the answer loses without the sentence."""
     return np.array(falls.of([Left({i}) for i in falls.causes]))

@@ -13,7 +13,7 @@ _WORD = re.compile(r"\w+")
 
 
 def propose(falls: Falls, answer: str, seed: int) -> Nats:
-    """See explain/method.py: the sum of log(n / sentences with the word) over the shared words."""
+    """See explain/proposal_method.py: the sum of log(n / sentences with the word) over the shared words."""
     bags = [set(_WORD.findall(falls.sentences[i].text.lower())) for i in falls.causes]
     spread = Counter(word for bag in bags for word in bag)
     said = set(_WORD.findall(answer.lower()))

@@ -49,7 +49,7 @@ class Kokoro:
 
 def open_kokoro(folder: Path, phonemes: Phonemes, threads: int) -> Kokoro:
     """Open the net in a folder of its part."""
-    from ingle.media.mouths.session import open_session
+    from ingle.media.mouths.net import open_session
 
     return Kokoro(open_session(folder / MODEL, threads), folder, phonemes)
 

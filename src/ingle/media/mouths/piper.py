@@ -52,7 +52,7 @@ class Piper:
 
 def open_piper(folder: Path, phonemes: Phonemes, threads: int) -> Piper:
     """Open the voice in a folder of its part."""
-    from ingle.media.mouths.session import open_session
+    from ingle.media.mouths.net import open_session
 
     about = json.loads((folder / f"{MODEL}.json").read_bytes())
     style = about["inference"]

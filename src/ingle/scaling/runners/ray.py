@@ -28,7 +28,7 @@ from ingle.core.errors import ConfigError, Interrupted, fault_of
 from ingle.core.files import how_to_install, os_errors, write_atomic
 from ingle.core.process import usable_cores
 from ingle.scaling.dealing import LAST, LOOK_S, PATIENCE_S, Hear, Job, Messages, WorkerProcess, deal
-from ingle.scratch.texts import FILES
+from ingle.scratch.text_sources import FILES
 from ingle.train.making import TrainError
 
 WORDS = "on a Ray cluster, one task a core"

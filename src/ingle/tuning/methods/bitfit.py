@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from ingle.model.module import CausalLM
 from ingle.train.low_rank import plain_linear
 from ingle.tuning.linears import chosen_linears
-from ingle.tuning.method import Attached, attached
+from ingle.tuning.tuning_method import Attached, attached
 
 KIND = "bias"
 RATE = 2e-3
@@ -22,7 +22,7 @@ class Settings:
 
 
 def attach(module: CausalLM, layers: tuple[int, ...], settings: Settings, seed: int) -> Attached:
-    """See `tuning.method.Method`; nothing is random. Raises ConfigError for targets that aren't there."""
+    """See `tuning.tuning_method.Method`; nothing is random. Raises ConfigError for targets that aren't there."""
     intended = chosen_linears(module.config, layers, settings.targets)
     linears = {name: plain_linear(module, name) for name in intended}
     before: dict[str, Tensor] = {}

@@ -7,8 +7,8 @@ from torch import Tensor, nn
 
 from ingle.model.module import CausalLM
 from ingle.train.low_rank import LowRankLinear, added_backward, kaiming
-from ingle.tuning.low_rank import LowRankSettings, attach_low_rank
-from ingle.tuning.method import Attached
+from ingle.tuning.low_rank_settings import LowRankSettings, attach_low_rank
+from ingle.tuning.tuning_method import Attached
 
 KIND = "dora"
 RATE = 3e-4
@@ -90,5 +90,5 @@ class _Directed(torch.autograd.Function):
 
 
 def attach(module: CausalLM, layers: tuple[int, ...], settings: LowRankSettings, seed: int) -> Attached:
-    """See `tuning.method.Method`. Raises ConfigError for targets or a rank that don't fit."""
+    """See `tuning.tuning_method.Method`. Raises ConfigError for targets or a rank that don't fit."""
     return attach_low_rank(module, layers, settings, settings.alpha / settings.rank, seed, kaiming, DirectedLinear)[0]

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from ingle.model.module import CausalLM
-from ingle.tuning.method import Attached, attached
+from ingle.tuning.tuning_method import Attached, attached
 
 KIND = "full"
 RATE = 5e-5
@@ -21,7 +21,7 @@ class Settings:
 
 
 def attach(module: CausalLM, layers: tuple[int, ...], settings: Settings, seed: int) -> Attached:
-    """See `tuning.method.Method`; nothing is random.
+    """See `tuning.tuning_method.Method`; nothing is random.
 
     The values before training stay in memory, in their type, because the delta is the difference to them.
     """

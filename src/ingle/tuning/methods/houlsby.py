@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from ingle.model.module import CausalLM
 from ingle.tuning.bottleneck import BottleneckSettings, attach_bottlenecks
-from ingle.tuning.method import Attached
+from ingle.tuning.tuning_method import Attached
 
 KIND = "bottleneck"
 RATE = 1e-3
@@ -18,5 +18,5 @@ class Settings(BottleneckSettings):
 
 
 def attach(module: CausalLM, layers: tuple[int, ...], settings: Settings, seed: int) -> Attached:
-    """See `tuning.method.Method`. Raises ConfigError for a rank above hidden."""
+    """See `tuning.tuning_method.Method`. Raises ConfigError for a rank above hidden."""
     return attach_bottlenecks(module, layers, ("self_attn.o_proj", "mlp.down_proj"), settings.rank, seed)

@@ -10,7 +10,7 @@ from ingle.core.errors import ConfigError
 from ingle.model.module import CausalLM
 from ingle.train.low_rank import plain_linear, replace_module
 from ingle.tuning.linears import chosen_linears
-from ingle.tuning.method import Attached, attached
+from ingle.tuning.tuning_method import Attached, attached
 
 KIND = "ia3"
 RATE = 1e-2
@@ -68,7 +68,7 @@ class _Scaled(torch.autograd.Function):
 
 
 def attach(module: CausalLM, layers: tuple[int, ...], settings: Settings, seed: int) -> Attached:
-    """See `tuning.method.Method`; nothing is random. Raises ConfigError for a linear on both sides, or none at all."""
+    """See `tuning.tuning_method.Method`; nothing is random. Raises ConfigError for a linear on both sides, or none at all."""
     sides = [chosen_linears(module.config, layers, text) if text else () for text in (settings.outputs, settings.inputs)]
     both = set(sides[0]) & set(sides[1])
     if both:

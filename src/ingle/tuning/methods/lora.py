@@ -2,8 +2,8 @@
 
 from ingle.model.module import CausalLM
 from ingle.train.low_rank import kaiming
-from ingle.tuning.low_rank import LowRankSettings, attach_low_rank
-from ingle.tuning.method import Attached
+from ingle.tuning.low_rank_settings import LowRankSettings, attach_low_rank
+from ingle.tuning.tuning_method import Attached
 
 KIND = "lora"
 RATE = 3e-4
@@ -11,5 +11,5 @@ Settings = LowRankSettings
 
 
 def attach(module: CausalLM, layers: tuple[int, ...], settings: LowRankSettings, seed: int) -> Attached:
-    """See `tuning.method.Method`. Raises ConfigError for targets or a rank that don't fit."""
+    """See `tuning.tuning_method.Method`. Raises ConfigError for targets or a rank that don't fit."""
     return attach_low_rank(module, layers, settings, settings.alpha / settings.rank, seed, kaiming)[0]

@@ -2,7 +2,7 @@
 
 from ingle.model.module import CausalLM
 from ingle.tuning.bottleneck import BottleneckSettings, attach_bottlenecks
-from ingle.tuning.method import Attached
+from ingle.tuning.tuning_method import Attached
 
 KIND = "bottleneck"
 RATE = 1e-3
@@ -10,5 +10,5 @@ Settings = BottleneckSettings
 
 
 def attach(module: CausalLM, layers: tuple[int, ...], settings: BottleneckSettings, seed: int) -> Attached:
-    """See `tuning.method.Method`. Raises ConfigError for a rank above hidden."""
+    """See `tuning.tuning_method.Method`. Raises ConfigError for a rank above hidden."""
     return attach_bottlenecks(module, layers, ("mlp.down_proj",), settings.rank, seed)

@@ -8,8 +8,8 @@ from torch import Tensor
 from ingle.core.config import Amount, check_bounds
 from ingle.model.module import CausalLM
 from ingle.train.low_rank import LowRankLinear
-from ingle.tuning.low_rank import LowRankSettings, attach_low_rank
-from ingle.tuning.method import Attached
+from ingle.tuning.low_rank_settings import LowRankSettings, attach_low_rank
+from ingle.tuning.tuning_method import Attached
 
 KIND = "lora"
 RATE = 2e-4
@@ -30,7 +30,7 @@ class Settings(LowRankSettings):
 
 
 def attach(module: CausalLM, layers: tuple[int, ...], settings: Settings, seed: int) -> Attached:
-    """See `tuning.method.Method`. Raises ConfigError for targets or a rank that don't fit.
+    """See `tuning.tuning_method.Method`. Raises ConfigError for targets or a rank that don't fit.
 
     While it is trained, the module's weights are the remainder of the model's.
     """

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from ingle.model.module import CausalLM
 from ingle.model.module_parts import turn
 from ingle.train.low_rank import plain_linear, replace_module
-from ingle.tuning.method import Attached, attached
+from ingle.tuning.tuning_method import Attached, attached
 from ingle.tuning.virtual import EMBEDDING, VirtualEmbedding, VirtualSettings, check_virtual, some_tokens
 
 KIND = "prefix"
@@ -52,7 +52,7 @@ class _Put(torch.autograd.Function):
 
 
 def attach(module: CausalLM, layers: tuple[int, ...], settings: VirtualSettings, seed: int) -> Attached:
-    """See `tuning.method.Method`. Unlike most, it changes the module's output: every text now has something before it.
+    """See `tuning.tuning_method.Method`. Unlike most, it changes the module's output: every text now has something before it.
 
     It begins with the keys and values of some frequent tokens. Raises ConfigError unless all layers are asked for, because a layer
     without a prefix has nothing at those positions.

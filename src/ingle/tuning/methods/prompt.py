@@ -4,7 +4,7 @@ from torch import Tensor
 
 from ingle.model.module import CausalLM
 from ingle.train.low_rank import replace_module
-from ingle.tuning.method import Attached, attached
+from ingle.tuning.tuning_method import Attached, attached
 from ingle.tuning.virtual import EMBEDDING, PromptEmbedding, VirtualSettings, check_virtual, prompt_tensors, some_tokens
 
 KIND = "prompt"
@@ -13,7 +13,7 @@ Settings = VirtualSettings
 
 
 def attach(module: CausalLM, layers: tuple[int, ...], settings: VirtualSettings, seed: int) -> Attached:
-    """See `tuning.method.Method`. Unlike most, it changes the module's output: every text now has something before it.
+    """See `tuning.tuning_method.Method`. Unlike most, it changes the module's output: every text now has something before it.
 
     It begins with the embeddings of some frequent tokens. Raises ConfigError unless all layers are asked for: all of them read a prompt.
     """

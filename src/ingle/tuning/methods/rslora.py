@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 from ingle.model.module import CausalLM
 from ingle.train.low_rank import kaiming
-from ingle.tuning.low_rank import LowRankSettings, attach_low_rank
-from ingle.tuning.method import Attached
+from ingle.tuning.low_rank_settings import LowRankSettings, attach_low_rank
+from ingle.tuning.tuning_method import Attached
 
 KIND = "lora"
 RATE = 3e-4
@@ -19,5 +19,5 @@ class Settings(LowRankSettings):
 
 
 def attach(module: CausalLM, layers: tuple[int, ...], settings: Settings, seed: int) -> Attached:
-    """See `tuning.method.Method`. Raises ConfigError for targets or a rank that don't fit."""
+    """See `tuning.tuning_method.Method`. Raises ConfigError for targets or a rank that don't fit."""
     return attach_low_rank(module, layers, settings, settings.alpha / settings.rank**0.5, seed, kaiming)[0]

@@ -6,13 +6,13 @@ from typing import Any
 from ingle.core.digest import digest_bytes
 from ingle.core.errors import FederatedError
 from ingle.federated.halving import split_verdict
-from ingle.federated.message import Letter, number_of
-from ingle.federated.quantise import Whole, packed_bytes
+from ingle.federated.rounding import Whole, packed_bytes
 from ingle.federated.secure_sum import LEAVE, Member
 from ingle.federated.split import Group, Split, believe_split, group_member, group_terms
 from ingle.federated.statement import read_all
 from ingle.federated.terms import Terms
 from ingle.federated.verdict import RoundVerdict, count
+from ingle.federated.wire import Letter, number_of
 from ingle.federated.witness import SAID, witnessed_sum
 
 

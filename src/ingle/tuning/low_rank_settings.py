@@ -9,7 +9,7 @@ from ingle.core.config import Count, Part, Positive, check_bounds
 from ingle.model.module import CausalLM
 from ingle.train.low_rank import LowRankLinear, added_parameters, all_tensors, kaiming, put_low_rank
 from ingle.tuning.linears import chosen_linears
-from ingle.tuning.method import Attached, attached
+from ingle.tuning.tuning_method import Attached, attached
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from ingle.core.spec import LayerSpec, ModelConfig
 from ingle.kernels.packed_attention import AttentionBlock, AttentionPlan, pieces
-from ingle.train.examples import Document
+from ingle.train.example_files import Document
 
 Integers = npt.NDArray[np.int64]
 START = -1  # owner of a token that belongs to all documents, in place of a document's number

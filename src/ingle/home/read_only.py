@@ -22,6 +22,7 @@ from ingle.home.place import Home
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine
 
+
 MOST_FAULTS = 10
 """Most faults of a database that are named: one damaged page causes many."""
 _BAD_WORDS = "malformed inverted index for FTS5 table"

@@ -1,7 +1,7 @@
 """The process that trains: reads one job from standard input, and writes messages to standard output until it is done.
 
-`python -P -m ingle.scaling.worker`. It computes with one thread, at low priority. When its standard input ends, its driver is gone: it
-writes a checkpoint and ends, too.
+`python -P -m ingle.scaling.sweep_worker`. It computes with one thread, at low priority. When its standard input ends, its driver is
+gone: it writes a checkpoint and ends, too.
 
 A job is {"call": "climb", "runs", "prepared", "work"}, which is answered by `step`, `say` and `run` messages; or {"call": "time", "runs",
 "prepared"}, which is answered by one `time` message a run. The last message is `done` or `fault`.
@@ -66,7 +66,7 @@ def perform(job: dict[str, Any], send: Send) -> None:
 def _climb(job: dict[str, Any], send: Send) -> None:
     from ingle.scaling.climb import FinishedRun, climb
     from ingle.scaling.sweep_settings import RunSettings
-    from ingle.scratch.texts import find_prepared
+    from ingle.scratch.text_sources import find_prepared
     from ingle.train.loop_settings import TrainProgress
 
     told = {"at": 0.0}
@@ -88,7 +88,7 @@ def _climb(job: dict[str, Any], send: Send) -> None:
 
 def _time(job: dict[str, Any], send: Send) -> None:
     from ingle.scaling.sweep_settings import RunSettings
-    from ingle.scratch.texts import find_prepared
+    from ingle.scratch.text_sources import find_prepared
 
     prepared = find_prepared(Path(job["prepared"]))
     for table in job["runs"]:

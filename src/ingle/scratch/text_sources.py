@@ -24,7 +24,7 @@ from ingle.measure.suites import Suite, find_texts
 from ingle.model.tokenizer import FACTS_FILE, TOKENIZER_FILE, Tokenizer, TokenizerFacts, open_tokenizer
 from ingle.scratch.scratch_settings import TextSettings
 from ingle.train.corpus import Corpus
-from ingle.train.examples import ExampleTally, read_records
+from ingle.train.example_files import ExampleTally, read_records
 from ingle.train.making import RunWatch
 from ingle.train.packing import Data
 

@@ -11,7 +11,7 @@ import numpy as np
 from ingle.learn.attending import attention
 from ingle.learn.delta_rule import delta_rule
 from ingle.learn.pieces import Angles, Array, Back, LayerWeights, sigmoid, softplus, unit
-from ingle.train.rows import DocumentRow
+from ingle.train.shared_rows import DocumentRow
 
 
 def mix(own: LayerWeights, x: Array, row: DocumentRow, angles: Angles, last: bool) -> tuple[Array, Back]:

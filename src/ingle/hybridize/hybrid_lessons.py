@@ -1,7 +1,7 @@
 """Lessons of a hybrid: plain texts, facts that are said and asked for, texts that are repeated, and dialogues about texts.
 
 A window alone can't do facts and copies, so they teach the memory to look back. Plain texts teach it to leave the rest alone, dialogues to
-say what a text is about (`hybridize.lessons`). Everything comes from the training parts of suites. Facts are made of words of these
+say what a text is about (`hybridize.hybrid_lessons`). Everything comes from the training parts of suites. Facts are made of words of these
 texts, in sentences of their own: no planted fact of a suite is ever taught, nor the request of a suite of summaries.
 """
 
@@ -36,7 +36,7 @@ from ingle.model.module_parts import Attend, PackedRows, RecurrentMemory
 from ingle.model.template import has_template
 from ingle.model.tokenizer import Tokenizer
 from ingle.train.corpus import Corpus, Wanted, corpus_of
-from ingle.train.examples import Document, Encoder, Record
+from ingle.train.example_files import Document, Encoder, Record
 from ingle.train.forward import attend_on, read_packed
 from ingle.train.objectives import States, TokenLoss
 from ingle.train.packing import Batch
