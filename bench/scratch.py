@@ -9,8 +9,8 @@ trained on so many more tokens as the hybrid's slower training would have left i
 - bits per byte on held-out texts of three sources, paired by document: the hybrid's minus the transformer's, with an interval; also of
   those that are as long as the rows of training at most, and of longer ones;
 - recall: values of key-value pairs (see `scratch/text_sources.py`) in rows that nobody has trained on, among held-out prose, by distance,
-  inside the hybrid's window and beyond it; paired by row. At a size at which the transformer doesn't recall either, recall says nothing, and
-  that is said;
+  inside the hybrid's window and beyond it; paired by row. At a size at which the transformer doesn't recall either, recall says nothing,
+  and that is said;
 - decode at 4,096 tokens of context on the CPU backend, each in a process of its own, in turn;
 - seconds of training, of a few steps of each side in turn: the trainings themselves may run beside others.
 
