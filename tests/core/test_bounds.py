@@ -38,3 +38,15 @@ def test_bounds_in_types_are_held(table: dict[str, Any], said: str) -> None:
     assert from_table(Bounded, {"rank": 1, "share": 1.0, "most": 3}) == Bounded(1, 1.0, most=3)
     with pytest.raises(ConfigError, match=said):
         Bounded(**table)
+
+
+@dataclass(frozen=True)
+class Narrower(Bounded):
+    """Settings with another default."""
+
+    rank: int = 2
+
+
+def test_a_subclass_keeps_them() -> None:
+    with pytest.raises(ConfigError, match=r"some\.rank must be at least 1"):
+        Narrower(rank=0)

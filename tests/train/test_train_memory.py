@@ -8,13 +8,14 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import Tensor
+from torch import Tensor, nn
 
 from ingle.core.spec import LayerSpec
-from ingle.model.module_parts import RecurrentMemory
+from ingle.model.module_parts import RecurrentMemory, log_held
 from ingle.train import forward
 from ingle.train.forward import read_packed
 from tests.engine.tiny import tiny_config
+from tests.model.test_memory import token_by_token
 
 SPEC = LayerSpec((), window=5, sinks=2, memory="gated_delta")
 Form = Callable[..., Tensor]
@@ -48,9 +49,15 @@ def found(form: Form, memory: RecurrentMemory, told: list[Tensor], bounds: list[
 
 
 def alone(memory: RecurrentMemory, window: Tensor, q: Tensor, k: Tensor, v: Tensor, spec: LayerSpec, bounds: list[int]) -> Tensor:
-    """Each document by itself, by the form that reads on from a state."""
-    spans = [slice(a, b) for a, b in pairwise(bounds)]
-    return torch.cat([memory.read(window[None, at], (q[None, at], k[None, at], v[None, at]), spec, None, 0)[0][0] for at in spans])
+    """Each document by itself, token by token."""
+    return torch.cat([_one(memory, window[a:b], q[a:b], k[a:b], v[a:b], spec) for a, b in pairwise(bounds)])
+
+
+def _one(memory: RecurrentMemory, window: Tensor, q: Tensor, k: Tensor, v: Tensor, spec: LayerSpec) -> Tensor:
+    key, value = (nn.functional.pad(tensor, (0, 0, 0, 0, spec.window, 0))[None, : len(q)] for tensor in (k, v))
+    count = torch.arange(1, len(q) + 1) - (spec.window + spec.sinks)
+    y = token_by_token(memory.features(q[None], key, value, (count > 0)[None]))
+    return memory.blend(window[None], y, q[None], log_held(count, spec.window))[0]
 
 
 @settings(deadline=None, max_examples=40)

@@ -114,11 +114,12 @@ Part = Annotated[float, Bounds(ge=0, lt=1)]  # a share that leaves something
 @cache
 def _bounds(cls: type) -> dict[str, Bounds]:
     found = {}
-    for name, hint in typing.get_type_hints(cls, include_extras=True).items():
-        for one in (hint, *typing.get_args(hint)):  # also behind `| None`
-            for bounds in getattr(one, "__metadata__", ()):
-                if isinstance(bounds, Bounds):
-                    found[name] = bounds
+    for base in reversed(cls.__mro__):  # a subclass that names a field again keeps its bounds
+        for name, hint in typing.get_type_hints(base, include_extras=True).items():
+            for one in (hint, *typing.get_args(hint)):  # also behind `| None`
+                for bounds in getattr(one, "__metadata__", ()):
+                    if isinstance(bounds, Bounds):
+                        found[name] = bounds
     return found
 
 

@@ -1,0 +1,151 @@
+"""This checkout beside an earlier one, on the same machine and model, in turn: speed, start, memory, and training.
+
+    python bench/before.py ../earlier [--rounds 7] [--without training]
+
+Each figure is told by a command of either checkout, in a process and a home of its own (the kept `smollm2`, packed, kernels compiled).
+Decode: tokens per second of a long answer. Prefill: of a prompt of about 500 tokens. Start: from the command to the end of a first word.
+Memory: the most that this process had. Training: tokens per second of a LoRA of rank 8, by each checkout's own `bench/train_runs.py`, all
+steps but the first two. Answers and losses must be the same on both sides, or nothing is shown.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from harness import Figure, alternate, finish, ratios, show
+from ingle.engine.packs import checkpoint_tokenizer
+from ingle.home.kept import get_kept
+from ingle.home.place import find_home
+from ingle.model.checkpoint import open_checkpoint
+from ingle.model.export_formats import write_hf
+from model import smollm2
+
+HERE = Path(__file__).parent.parent
+MODEL = "smollm2"
+SPEC = {
+    "rank": 8, "alpha": 16.0, "layers": "all", "seed": 0, "epochs": 1, "max_steps": 6, "batch_tokens": 512, "pieces": 1, "rate": 1e-3,
+    "warm_up": 0.1, "cache_mb": 0, "places": 0,
+}  # fmt: skip
+STORY = "Write a long story about a fire in a cold house."
+LONG = "Tell me the story of a lighthouse keeper, from the morning to the night. " * 34
+
+
+class Checkout:
+    """One side: its sources, and a home of its own."""
+
+    def __init__(self, root: Path, work: Path) -> None:
+        self.root, self.home, self.said = root, work / f"home-{len([*work.iterdir()])}", dict[str, str]()
+        mine = find_home()
+        base = get_kept(mine, MODEL).base
+        for folder in (mine.base_folder(base), mine.pack_folder(base), mine.root / "models"):
+            shutil.copytree(folder, self.home / folder.relative_to(mine.root), copy_function=os.link)
+        self.ask("first", "run", "Hi", MODEL, "--max-tokens", "1")  # compiles its kernels
+
+    def ask(self, task: str, *arguments: str) -> tuple[dict[str, Any], float, float]:
+        """Run a command; return its JSON, its wall time in seconds, and the most memory that it had, in MB."""
+        code = "import sys; from ingle.cli.main import main; sys.exit(main())"
+        environment = {**os.environ, "PYTHONPATH": str(self.root / "src"), "INGLE_HOME": str(self.home)}
+        with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+            began = time.perf_counter()
+            process = subprocess.Popen([sys.executable, "-P", "-c", code, *arguments, "--json"], stdout=out, stderr=err, env=environment)
+            _, status, usage = os.wait4(process.pid, 0)
+            wall_s = time.perf_counter() - began
+            process.returncode = os.waitstatus_to_exitcode(status)
+            out.seek(0)
+            err.seek(0)
+            if process.returncode:
+                raise SystemExit(f"{self.root}: {' '.join(arguments)[:200]}\n{err.read().decode()[-2000:]}")
+            answer: dict[str, Any] = json.loads(out.read())
+        self.said[task] = str(answer.get("text", answer.get("train", {}).get("loss")))
+        return answer, wall_s, usage.ru_maxrss / 1024
+
+    def decode(self) -> float:
+        """Tokens per second."""
+        options = ("--max-tokens", "200", "--temperature", "0")
+        return float(
+            self.ask("decode", "run", "Write a long story about a fire in a cold house.", MODEL, *options)[0]["usage"][
+                "decode_tokens_per_s"
+            ]
+        )
+
+    def prefill(self) -> float:
+        """Tokens per second."""
+        usage = self.ask("prefill", "run", LONG, MODEL, "--max-tokens", "1", "--temperature", "0")[0]["usage"]
+        assert not usage["cached_tokens"]
+        return float(usage["prefill_tokens_per_s"])
+
+    def start(self) -> float:
+        """Starts per second: as for the others, more is better."""
+        return 1 / self.ask("start", "run", "Hi", MODEL, "--max-tokens", "1", "--temperature", "0")[1]
+
+    def memory(self) -> float:
+        """Megabytes."""
+        return self.ask("memory", "run", "Hi", MODEL, "--max-tokens", "1", "--temperature", "0")[2]
+
+    def training(self, work: Path) -> float:
+        """Tokens per second."""
+        out = work / f"run-{self.home.name}"
+        shutil.rmtree(out, ignore_errors=True)
+        out.mkdir()
+        (out / "spec.json").write_text(json.dumps({**SPEC, "model": str(work / "model"), "data": str(work / "data.npz"), "out": str(out)}))
+        command = [sys.executable, str(self.root / "bench" / "train_runs.py"), "ours", str(out / "spec.json")]
+        environment = {**os.environ, "PYTHONPATH": str(self.root / "src"), "INGLE_KERNEL_CACHE": str(self.home / "cache" / "jit")}
+        done = subprocess.run(command, check=False, capture_output=True, text=True, env=environment)
+        if done.returncode:
+            raise SystemExit(f"{self.root}: {done.stderr[-2000:]}")
+        result = json.loads(done.stdout.strip().splitlines()[-1])
+        self.said["training"] = str([round(loss, 3) for loss in result["losses"]])
+        return float(sum(result["tokens"][2:]) / sum(result["seconds"][2:]))
+
+
+def prepare(work: Path) -> None:
+    """Write what a training reads: the model as a Hugging Face folder, and documents of random tokens."""
+    checkpoint = open_checkpoint(smollm2())
+    tokenizer = checkpoint_tokenizer(checkpoint, smollm2().parent)
+    write_hf(work / "model", checkpoint.config, lambda name: checkpoint.tensor(name).to_float32(), "float32", tokenizer)
+    draw = np.random.default_rng(0)
+    sizes = draw.integers(40, 240, 160)
+    answer = np.concatenate([np.arange(size) > size // 2 for size in sizes])
+    ids = draw.integers(100, 40_000, sizes.sum(), dtype=np.int32)
+    numbers = np.arange(len(sizes))
+    np.savez(work / "data.npz", ids=ids, answer=answer, bounds=np.cumsum([0, *sizes]), train=numbers[:150], held_out=numbers[150:])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("earlier", type=Path)
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--without", action="append", default=[])
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        work = Path(folder)
+        sides = {"earlier": Checkout(options.earlier.resolve(), work), "this": Checkout(HERE, work)}
+        prepare(work)
+        tasks = ["decode", "prefill", "start", "memory", "training"]
+        result: dict[str, dict[str, Figure]] = {}
+        for task in (task for task in tasks if task not in options.without):
+            calls = {name: partial(side.training, work) if task == "training" else getattr(side, task) for name, side in sides.items()}
+            result[task] = alternate(options.rounds, calls)
+            said = {side.said[task] for side in sides.values()}
+            if len(said) > 1:
+                raise SystemExit(f"{task}: the two sides say different things: {said}")
+    rows = [["", *sides, "this ÷ earlier"]]
+    rows += [[task, str(by["earlier"]), str(by["this"]), str(ratios(by["this"], by["earlier"]))] for task, by in result.items()]
+    show(f"{MODEL}, median (range) of {options.rounds} alternating runs", rows)
+    quotients = {task: ratios(by["this"], by["earlier"]).table() for task, by in result.items()}
+    figures = {task: {name: figure.table() for name, figure in by.items()} for task, by in result.items()}
+    finish("before", {"rounds": options.rounds, "figures": figures, "quotients": quotients})
+
+
+if __name__ == "__main__":
+    main()
