@@ -32,6 +32,12 @@ from model import smollm2
 
 HERE = Path(__file__).parent.parent
 MODEL = "smollm2"
+CODE = """
+import atexit, sys
+from ingle.cli.main import main
+atexit.register(lambda: print(*(line for line in open("/proc/self/status") if line.startswith("VmHWM")), file=sys.stderr))
+sys.exit(main())
+"""
 SPEC = {
     "rank": 8, "alpha": 16.0, "layers": "all", "seed": 0, "epochs": 1, "max_steps": 6, "batch_tokens": 512, "pieces": 1, "rate": 1e-3,
     "warm_up": 0.1, "cache_mb": 0, "places": 0,
@@ -53,21 +59,21 @@ class Checkout:
 
     def ask(self, task: str, *arguments: str) -> tuple[dict[str, Any], float, float]:
         """Run a command; return its JSON, its wall time in seconds, and the most memory that it had, in MB."""
-        code = "import sys; from ingle.cli.main import main; sys.exit(main())"
         environment = {**os.environ, "PYTHONPATH": str(self.root / "src"), "INGLE_HOME": str(self.home)}
         with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
             began = time.perf_counter()
-            process = subprocess.Popen([sys.executable, "-P", "-c", code, *arguments, "--json"], stdout=out, stderr=err, env=environment)
-            _, status, usage = os.wait4(process.pid, 0)
+            process = subprocess.run(
+                [sys.executable, "-P", "-c", CODE, *arguments, "--json"], check=False, stdout=out, stderr=err, env=environment
+            )
             wall_s = time.perf_counter() - began
-            process.returncode = os.waitstatus_to_exitcode(status)
             out.seek(0)
             err.seek(0)
             if process.returncode:
                 raise SystemExit(f"{self.root}: {' '.join(arguments)[:200]}\n{err.read().decode()[-2000:]}")
             answer: dict[str, Any] = json.loads(out.read())
+            most_kb = int(err.read().split()[-2])
         self.said[task] = str(answer.get("text", answer.get("train", {}).get("loss")))
-        return answer, wall_s, usage.ru_maxrss / 1024
+        return answer, wall_s, most_kb / 1024
 
     def decode(self) -> float:
         """Tokens per second."""
