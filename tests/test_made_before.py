@@ -1,6 +1,7 @@
 """A home that was made before the house was rebuilt (at 5ab187e1) opens as it was: models, deltas, packs, states, memories, ledger.
 
-`made_before/home.tar.xz` was written by that version's commands: pull, tune (also by virtual tokens), quantise, prune, hybridize, teach, memory, run.
+`made_before/home.tar.xz` was written by that version's commands: pull, tune (also by virtual tokens), quantise, prune, hybridize, teach,
+memory, run.
 `expected.json` holds what that version said of it.
 """
 
