@@ -26,19 +26,15 @@ if TYPE_CHECKING:
     from ingle.home.kept import Kept
     from ingle.home.place import Home
 
-Turn = Message | Mapping[str, str]
-"""A message, or a table with `role` and `content`, as OpenAI's clients write them."""
+Turn = Message | Mapping[str, str]  # a message, or a table with `role` and `content`, as OpenAI's clients write them
 
 
 class Answer(str):
     """The words of an answer; a string like any other that knows how it came about."""
 
-    finish: Finish
-    """Why it ended: `stop`, `length`, …"""
-    usage: Usage
-    """Tokens, seconds, joules, and the digest of the model that answered."""
-    event: Event
-    """The fact that it left in the ledger; `event.facts["seq"]` is its number."""
+    finish: Finish  # why it ended: `stop`, `length`, …
+    usage: Usage  # tokens, seconds, joules, and the digest of the model that answered
+    event: Event  # the fact that it left in the ledger; `event.facts["seq"]` is its number
 
 
 class Model:

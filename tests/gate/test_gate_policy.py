@@ -24,11 +24,13 @@ def test_every_file_is_a_check_and_says_what_each_limit_means() -> None:
         assert fields[0] == "on"
         found.Limits()
         assert titles(CHECKS)[name]
-        tree = ast.parse((Path(folder.__path__[0]) / f"{name}.py").read_text("utf-8"))
-        [limits] = [node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == "Limits"]
-        after = [limits.body[at + 1] for at, node in enumerate(limits.body) if isinstance(node, ast.AnnAssign)]
-        assert all(isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) for node in after), name
-        assert len(after) == len(fields)
+        text = (Path(folder.__path__[0]) / f"{name}.py").read_text("utf-8")
+        [limits] = [node for node in ast.parse(text).body if isinstance(node, ast.ClassDef) and node.name == "Limits"]
+        told = [node for node in limits.body if isinstance(node, ast.AnnAssign)]
+        lines = text.splitlines()
+        for node in told:  # behind the field, or above it
+            assert "  # " in lines[node.lineno - 1] or lines[node.lineno - 2].lstrip().startswith("# "), f"{name}, line {node.lineno}"
+        assert len(told) == len(fields)
 
 
 def test_what_is_nearer_wins(empty_home: Home) -> None:

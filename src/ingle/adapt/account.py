@@ -14,8 +14,7 @@ from ingle.ledger.chain import Ledger
 if TYPE_CHECKING:
     from sqlalchemy import Engine
 
-_YOUNG = timedelta(minutes=1)
-"""The fact of a younger example may still be on its way."""
+_YOUNG = timedelta(minutes=1)  # the fact of a younger example may still be on its way
 
 
 def words_digest(secret: bytes, words: str) -> str:

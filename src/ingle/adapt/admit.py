@@ -40,13 +40,11 @@ if TYPE_CHECKING:
     from sqlalchemy import Engine
 
 QUESTION_LENGTH = 8_000
+# Most characters of a correction or a fact. Anything longer is a document, which can't be learned in seconds.
 ANSWER_LENGTH = 8_000
-"""Most characters of a correction or a fact. Anything longer is a document, which can't be learned in seconds."""
-RATED_LENGTH = 100_000
-"""Most characters of a question or an answer that is only rated."""
+RATED_LENGTH = 100_000  # most characters of a question or an answer that is only rated
 COMMENT_LENGTH = 2_000
-_BEFORE = 16
-"""Turns before the question that are stored with it."""
+_BEFORE = 16  # turns before the question that are stored with it
 _FLAGS = re.compile(
     "\U0001f3f4(?:" + "|".join("".join(chr(0xE0000 + ord(c)) for c in name) for name in ("gbeng", "gbsct", "gbwls")) + ")\U000e007f"
 )
@@ -57,49 +55,35 @@ _ID = re.compile(r"[\w.:-]{0,80}", re.ASCII)
 class TeachingLimits:
     """How much one owner may teach. Beyond it, the refusal says when or how to go on."""
 
-    per_hour: int = 600
-    """Examples an hour; 0 = no limit."""
-    kept: int = 5_000
-    """Stored examples; every answer searches them."""
+    per_hour: int = 600  # examples an hour; 0 = no limit
+    kept: int = 5_000  # stored examples; every answer searches them
 
 
 @dataclass(frozen=True, slots=True)
 class Feedback:
     """Feedback on an answer: on a stored one by its id, or on one whose words come with it."""
 
-    completion: str = ""
-    """Id of a stored answer; "" = none."""
-    rating: int = 0
-    """−1, 1, or 0 for none."""
-    correction: str | None = None
-    """The answer that is right instead."""
+    completion: str = ""  # id of a stored answer; "" = none
+    rating: int = 0  # −1, 1, or 0 for none
+    correction: str | None = None  # the answer that is right instead
     comment: str = ""
-    question: str = ""
-    """The question, if the answer is not stored."""
-    answer: str = ""
-    """The answer; of several answers to one request, the one that is meant."""
-    before: tuple[tuple[str, str], ...] = ()
-    """(role, text) of the turns before the question, if the answer is not stored."""
-    model: str = ""
-    """Name of the model that answered, if the answer is not stored."""
-    picture: str = ""
-    """The look of the picture that the question was about, if the answer is not stored; see `Example.picture`."""
+    question: str = ""  # the question, if the answer is not stored
+    answer: str = ""  # the answer; of several answers to one request, the one that is meant
+    before: tuple[tuple[str, str], ...] = ()  # (role, text) of the turns before the question, if the answer is not stored
+    model: str = ""  # name of the model that answered, if the answer is not stored
+    picture: str = ""  # the look of the picture that the question was about, if the answer is not stored; see `Example.picture`
+    # Whether the weights may learn from it; None = as the answer's request says, else as its owner says (`may_learn`).
     learn: bool | None = None
-    """Whether the weights may learn from it; None = as the answer's request says, else as its owner says (`may_learn`)."""
 
 
 @dataclass(frozen=True, slots=True)
 class LearningView:
     """One owner's examples, and their states."""
 
-    learn: bool
-    """Whether the weights may learn from what is taught from now on."""
-    counts: Mapping[str, int]
-    """Number of examples by state."""
-    items: tuple[Example, ...]
-    """Examples, newest first."""
-    lessons: tuple[Lesson, ...] = field(default=())
-    """Lessons, newest first: those that act, and those that were undone."""
+    learn: bool  # whether the weights may learn from what is taught from now on
+    counts: Mapping[str, int]  # number of examples by state
+    items: tuple[Example, ...]  # examples, newest first
+    lessons: tuple[Lesson, ...] = field(default=())  # lessons, newest first: those that act, and those that were undone
 
 
 def take_feedback(

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from ingle.adapt.relations import Thesaurus, stem, thesaurus
 
 _SIGN = r"[+*/^=<>×÷]{1,3}"
+# Quotation marks, words (C++ and C# are two), and signs between operands: 3 + 4 is not 3 * 4.
 _TOKEN = re.compile(rf"[\"“”„«»]|[^\W_]+(?:[-'’.,/:][^\W_]+)*(?:[+#]+(?!\w))?|(?<=\w){_SIGN}(?=\w)|(?<=\w ){_SIGN}(?= \w)")
-"""Quotation marks, words (C++ and C# are two), and signs between operands: 3 + 4 is not 3 * 4."""
 _QUOTES = frozenset('"“”„«»')
 _PLAIN = frozenset(
     re.findall(
@@ -25,8 +25,8 @@ _PLAIN = frozenset(
 )
 _MINE = frozenset(["my", "our", "mine", "ours"])
 _WE = frozenset(["we", "us", "i", "i'm", "i've", "i'd"])
+# “How do I change a tyre?” is about anybody's tyre.
 _ANYONE = re.compile(r"\b(?:how (?:do|did|might)|can|could|should|would|must|may) i\b")
-"""“How do I change a tyre?” is about anybody's tyre."""
 _LEANING = frozenset(["it", "its", "they", "them", "their", "he", "him", "his", "she", "her", "that", "this", "those", "these", "there"])
 _BEGIN_A_QUESTION = frozenset(
     [
@@ -52,11 +52,11 @@ _BEGIN_A_QUESTION = frozenset(
     ]
 )
 _BEGIN_YES_OR_NO = frozenset(["is", "are", "was", "were", "does", "did", "has", "have"])
+# In “Name the director”, "name" is an order, not the relation NAME.
 _ORDER = re.compile(r"^\s*(?:please\s+)?(?:name|say|state)\s+(?!of\b)(?=\w)", re.IGNORECASE)
-"""In “Name the director”, "name" is an order, not the relation NAME."""
 _COUNTED = frozenset(["POPULATION", "STAFF"])
+# Relations that ask for a person if no word says the kind of answer.
 _OF_PERSONS = frozenset(["LEAD", "FOUND", "WRITE", "INVENT", "DESIGN", "COMPOSE", "OWN", "TEACH", "COACH", "WIN"])
-"""Relations that ask for a person if no word says the kind of answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,10 +64,8 @@ class Word:
     """A word that carries meaning."""
 
     stem: str
-    name: bool
-    """Whether it is written as a name: in quotation marks, with a capital, with digits or as a sign."""
-    relations: frozenset[str]
-    """Relations that it names, alone or with its neighbours."""
+    name: bool  # whether it is written as a name: in quotation marks, with a capital, with digits or as a sign
+    relations: frozenset[str]  # relations that it names, alone or with its neighbours
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,16 +75,11 @@ class Asking:
     words: tuple[Word, ...]
     stems: frozenset[str]
     relations: frozenset[str]
-    kinds: frozenset[str]
-    """Kinds of answer that it asks for."""
-    mine: bool
-    """Whether it is about something of the asker's ("my")."""
-    ours: bool
-    """Whether it mentions the asker at all, so that it may be about something of theirs."""
-    leans: bool
-    """Whether it may refer to earlier turns: it has a pronoun and no name."""
-    length: int
-    """Number of words, stop words included."""
+    kinds: frozenset[str]  # kinds of answer that it asks for
+    mine: bool  # whether it is about something of the asker's ("my")
+    ours: bool  # whether it mentions the asker at all, so that it may be about something of theirs
+    leans: bool  # whether it may refer to earlier turns: it has a pronoun and no name
+    length: int  # number of words, stop words included
 
 
 def tokens_of(text: str) -> list[str]:

@@ -33,14 +33,12 @@ from ingle.home.place import Home
 if TYPE_CHECKING:
     from sqlalchemy import Engine
 
-MOST_LOOKED_AT = 64
-"""Most examples that are compared with a question, of those that share words with it, best matches first."""
-MOST_ADAPTERS = 32
-"""Most lessons of one model in memory; each takes 1 to 2 MB."""
+MOST_LOOKED_AT = 64  # most examples that are compared with a question, of those that share words with it, best matches first
+MOST_ADAPTERS = 32  # most lessons of one model in memory; each takes 1 to 2 MB
 
 
+# How an answer of a lesson is drawn, by the names of `Sampling`.
 _CERTAIN: Mapping[str, Any] = {"temperature": 0.0, "repetition_penalty": 1.0, "presence_penalty": 0.0, "frequency_penalty": 0.0}
-"""How an answer of a lesson is drawn, by the names of `Sampling`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,19 +47,14 @@ class Choice:
 
     model: LanguageModel
     request: Request
-    memories: tuple[str, ...] = ()
-    """Ids of the examples in the prompt, nearest first."""
-    lessons: tuple[str, ...] = ()
-    """Digests of the lessons beside the model."""
+    memories: tuple[str, ...] = ()  # ids of the examples in the prompt, nearest first
+    lessons: tuple[str, ...] = ()  # digests of the lessons beside the model
+    # Tokens of the prompt before the first memory. States of more tokens hold its words. None = no memory.
     lasting: int | None = None
-    """Tokens of the prompt before the first memory. States of more tokens hold its words. None = no memory."""
-    faults: tuple[str, ...] = ()
-    """Reasons why a chosen lesson does not act."""
-    nearly: Example | None = None
-    """The correction that comes nearest and does not act, but may be meant: whoever asked is asked back."""
+    faults: tuple[str, ...] = ()  # reasons why a chosen lesson does not act
+    nearly: Example | None = None  # the correction that comes nearest and does not act, but may be meant: whoever asked is asked back
 
-    certain: bool = False
-    """Whether a lesson says it, which is not drawn by lot."""
+    certain: bool = False  # whether a lesson says it, which is not drawn by lot
 
     @property
     def facts(self) -> dict[str, Fact]:
@@ -81,8 +74,7 @@ class Chooser:
     engine: "Engine"
     _adapters: "WeakKeyDictionary[Backend, OrderedDict[tuple[str, str], tuple[Any, str]]]" = field(default_factory=WeakKeyDictionary)
     _lock: Lock = field(default_factory=Lock)
-    _made: dict[str, set[str]] = field(default_factory=dict)
-    """By a lesson's digest: digests of the models that were made with it."""
+    _made: dict[str, set[str]] = field(default_factory=dict)  # by a lesson's digest: digests of the models that were made with it
 
     def choose(self, owner: str, model: LanguageModel, kept: Kept, request: Request, memory: bool = True) -> Choice:
         """Return what acts on a request of this owner; `memory`: whether memories may. Raises HomeError."""

@@ -37,12 +37,10 @@ from ingle.ledger.chain import Ledger
 if TYPE_CHECKING:
     from sqlalchemy import Engine
 
+# Name of a file in the home during a forget, and of its lock. After a kill, the next process finishes what it lists.
 OWED = "forgetting"
-"""Name of a file in the home during a forget, and of its lock. After a kill, the next process finishes what it lists."""
-_ALL = 1_000_000
-"""More conversations than anybody has."""
-_SHORTEST = 4
-"""Fewest characters of an answer that is searched for in conversations: "yes" is in all of them."""
+_ALL = 1_000_000  # more conversations than anybody has
+_SHORTEST = 4  # fewest characters of an answer that is searched for in conversations: "yes" is in all of them
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,26 +49,17 @@ class Forgotten:
 
     id: str
     model: str
-    lessons: int
-    """Number of lessons that had learned from it."""
-    again: int
-    """Number of other examples that are learned again without it."""
-    scrubbed: bool
-    """Whether no file of the database holds its words any more; see `home.database.scrub`."""
-    turns: tuple[Turn, ...] = ()
-    """Stored messages that still hold its words."""
-    dropped: int = 0
-    """Number of messages that were deleted with it."""
-    typed: int = 0
-    """Number of lines typed in `ingle chat` that were deleted with it."""
-    same: tuple[str, ...] = ()
-    """Ids of earlier examples in the same words, which were deleted with it."""
+    lessons: int  # number of lessons that had learned from it
+    again: int  # number of other examples that are learned again without it
+    scrubbed: bool  # whether no file of the database holds its words any more; see `home.database.scrub`
+    turns: tuple[Turn, ...] = ()  # stored messages that still hold its words
+    dropped: int = 0  # number of messages that were deleted with it
+    typed: int = 0  # number of lines typed in `ingle chat` that were deleted with it
+    same: tuple[str, ...] = ()  # ids of earlier examples in the same words, which were deleted with it
+    # Ids of corrections whose questions leaned on it, as "How old is it?" does. They no longer count, until `redo`.
     leaning: tuple[str, ...] = ()
-    """Ids of corrections whose questions leaned on it, as "How old is it?" does. They no longer count, until `redo`."""
-    back: tuple[str, ...] = ()
-    """Ids of earlier answers to the same question that count again."""
-    prompts: tuple[str, ...] = ()
-    """Ids of conversations whose system prompt still holds its words."""
+    back: tuple[str, ...] = ()  # ids of earlier answers to the same question that count again
+    prompts: tuple[str, ...] = ()  # ids of conversations whose system prompt still holds its words
 
 
 def forget(

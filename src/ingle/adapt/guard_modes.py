@@ -18,8 +18,7 @@ from ingle.safety.guard_files import GuardFile, guard_files, guard_policy, polic
 from ingle.safety.plain_words import WORDS, is_idle, known_guard, mode_named, words_of
 from ingle.safety.policy import TABLE, GuardPolicy, Mode, rule_of
 
-_WAIT_S = 30.0
-"""Longest wait for another change of the file."""
+_WAIT_S = 30.0  # longest wait for another change of the file
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,12 +36,9 @@ class GuardSetting:
 
     file: GuardFile
     mode: Mode
-    said: bool
-    """Whether policy.toml says it; if not, it is the usual mode."""
-    idle: bool
-    """Whether the policy gives it nothing to look for."""
-    others: tuple[ModeFor, ...]
-    """Modes of single models and keys."""
+    said: bool  # whether policy.toml says it; if not, it is the usual mode
+    idle: bool  # whether the policy gives it nothing to look for
+    others: tuple[ModeFor, ...]  # modes of single models and keys
 
     def without_keys(self) -> "GuardSetting":
         """Return it without the names of keys, which are nobody's but the owner's to see."""
@@ -65,8 +61,7 @@ class GuardSet:
     guard: str
     mode: Mode
     before: Mode
-    changed: bool
-    """Whether the file was written: not if it said that already."""
+    changed: bool  # whether the file was written: not if it said that already
 
 
 def guard_settings(home: Home, key: str = "") -> tuple[GuardSetting, ...]:

@@ -35,36 +35,28 @@ if TYPE_CHECKING:
     from sqlalchemy import Engine
 
 MOST_TEXTS, MOST_CHARACTERS, MOST_PULLS = 1000, 100_000, 256
-GUARDS: Mapping[str, str] = {"harm": "harm", "attack": "attack", "injection": "order"}
-"""Guards that can be taught, each with its judge."""
-_RATE = 0.01
-"""Rate of false alarms that `POST /v1/moderations` and `ingle guard test` go by."""
+GUARDS: Mapping[str, str] = {"harm": "harm", "attack": "attack", "injection": "order"}  # guards that can be taught, each with its judge
+_RATE = 0.01  # rate of false alarms that `POST /v1/moderations` and `ingle guard test` go by
 
 
 @dataclass(frozen=True, slots=True)
 class JudgedTexts:
     """Texts for the judges."""
 
-    asked: tuple[str, ...]
-    """As somebody asks them."""
-    data: tuple[str, ...] = ()
-    """As they stand in memories, tools' results and documents."""
-    id: str = ""
-    """Of the answer that they belong to."""
+    asked: tuple[str, ...]  # as somebody asks them
+    data: tuple[str, ...] = ()  # as they stand in memories, tools' results and documents
+    id: str = ""  # of the answer that they belong to
+    # Other texts that were sent, and judged: earlier turns, instructions, tools. Only that it was harmless can be taught of it.
     around: tuple[str, ...] = ()
-    """Other texts that were sent, and judged: earlier turns, instructions, tools. Only that it was harmless can be taught of it."""
 
 
 @dataclass(frozen=True, slots=True)
 class GuardsTaught:
     """The outcome of teaching."""
 
-    id: str
-    """By which it is taken back; "" if there was nothing to change."""
-    changed: int
-    """Views and sentences that the judges see otherwise from now on."""
-    judge: str
-    """Digest of the judges that act from now on."""
+    id: str  # by which it is taken back; "" if there was nothing to change
+    changed: int  # views and sentences that the judges see otherwise from now on
+    judge: str  # digest of the judges that act from now on
 
 
 def plain_texts(texts: Sequence[str]) -> JudgedTexts:

@@ -15,14 +15,10 @@ from dataclasses import dataclass, replace
 from ingle.core.example import Example
 from ingle.core.message import Constraint, ImagePart, Message, Request, TextPart
 
-WORDLESS = "What is this?"
-"""The question of a picture without words."""
-MOST = 3
-"""Most memories in a prompt."""
-BUDGET_TOKENS = 512
-"""Most tokens of all memories in a prompt."""
-_SHORT = 200
-"""Most characters of an answer that the prompt says twice."""
+WORDLESS = "What is this?"  # the question of a picture without words
+MOST = 3  # most memories in a prompt
+BUDGET_TOKENS = 512  # most tokens of all memories in a prompt
+_SHORT = 200  # most characters of an answer that the prompt says twice
 _SPACES = re.compile(r"[\s\u2028\u2029]+")
 _MARKS = str.maketrans({"“": "'", "”": "'", "„": "'", "«": "'", "»": "'", '"': "'"})
 
@@ -32,8 +28,7 @@ class RecalledExample:
     """An example, and how near a question is to it."""
 
     example: Example
-    score: float
-    """Nearness of the question; see adapt/scope.py."""
+    score: float  # nearness of the question; see adapt/scope.py
 
 
 def question_of(request: Request) -> str:

@@ -186,10 +186,8 @@ def stem(word: str) -> str:
 class Thesaurus:
     """Looks up relations by their words."""
 
-    entries: Mapping[tuple[str, ...], frozenset[str]]
-    """Names of relations, by the stems of a word or of several in a row."""
-    kinds: frozenset[str]
-    """Names of relations that are kinds of answers."""
+    entries: Mapping[tuple[str, ...], frozenset[str]]  # names of relations, by the stems of a word or of several in a row
+    kinds: frozenset[str]  # names of relations that are kinds of answers
 
     def asked_for(self, stems: Sequence[str]) -> list[frozenset[str]]:
         """Return for each stem the relations that it names, alone or with its neighbours. Longer entries go first."""

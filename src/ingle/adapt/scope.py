@@ -18,18 +18,14 @@ from ingle.adapt.asking import Asking, Word, parse, tokens_of
 from ingle.model.text_encoder import odds_of
 
 Array = npt.NDArray[Any]
-ACTS = 0.81
-"""Least score at which an example acts: as a memory in the prompt, or by its lesson beside the weights."""
-ASKS = 0.4
-"""Least score at which whoever asked is asked back whether they mean what was taught."""
-LONGEST = 60
-"""Most words of a question; a longer one is compared word for word only, because a whole document mentions everything."""
-SURE = 6.0
-"""Bound of the matcher's log odds."""
+ACTS = 0.81  # least score at which an example acts: as a memory in the prompt, or by its lesson beside the weights
+ASKS = 0.4  # least score at which whoever asked is asked back whether they mean what was taught
+LONGEST = 60  # most words of a question; a longer one is compared word for word only, because a whole document mentions everything
+SURE = 6.0  # bound of the matcher's log odds
+# Least log odds by the features at which the matcher is asked, and of how many taught questions: it takes some milliseconds for each.
 HOPE, MOST_MATCHED = -2.0, 12
-"""Least log odds by the features at which the matcher is asked, and of how many taught questions: it takes some milliseconds for each."""
-MATCHED = 0.97
-"""Weight of the matcher's log odds."""
+MATCHED = 0.97  # weight of the matcher's log odds
+# By feature, in the order of `features`.
 WEIGHTS: dict[str, float] = {
     "bias": 0.48,
     "names missing, all": -2.28,
@@ -58,11 +54,9 @@ WEIGHTS: dict[str, float] = {
     "mine more": -0.44,
     "all the same": 2.24,
 }
-"""By feature, in the order of `features`."""
 _CONSTANTS = np.array(tuple(WEIGHTS.values()))
 _NEVER = -50.0
-_VAGUE = frozenset(["WAY", "DEED", "PRICE", "YES OR NO"])
-"""Kinds of answers that other words may ask for too."""
+_VAGUE = frozenset(["WAY", "DEED", "PRICE", "YES OR NO"])  # kinds of answers that other words may ask for too
 _ASKED_BY_WORDS = frozenset(["PERSON", "PLACE", "TIME"])
 
 

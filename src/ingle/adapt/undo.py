@@ -28,12 +28,9 @@ _CURE = "`ingle learn --list` shows what was learned."
 class Undone:
     """The outcome of an undo."""
 
-    examples: tuple[Example, ...]
-    """The undone examples as they were before, newest first."""
-    again: int = 0
-    """Number of other examples that are learned again, because a lesson held them together with these."""
-    back: tuple[str, ...] = ()
-    """Ids of earlier corrections that count again, because their successor is undone."""
+    examples: tuple[Example, ...]  # the undone examples as they were before, newest first
+    again: int = 0  # number of other examples that are learned again, because a lesson held them together with these
+    back: tuple[str, ...] = ()  # ids of earlier corrections that count again, because their successor is undone
 
 
 def undo(home: Home, engine: "Engine", owner: str, which: int | str = 1, sink: Sink = lambda _: None) -> Undone:

@@ -17,10 +17,8 @@ class Without:
     """A choice without one memory or one lesson."""
 
     kind: Literal["memory", "lesson"]
-    id: str
-    """The example's id, or the lesson's digest."""
-    text: str
-    """Its words."""
+    id: str  # the example's id, or the lesson's digest
+    text: str  # its words
     choice: Choice
 
 

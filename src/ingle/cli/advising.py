@@ -33,8 +33,7 @@ from ingle.scaling.probing import probe as train
 from ingle.scaling.sweep import Sweep, open_sweep
 
 BUDGET = "30min"
-PROBE_MINUTES = 3.0
-"""How long a command lever trains when it is tried."""
+PROBE_MINUTES = 3.0  # how long a command lever trains when it is tried
 
 
 def advise(home: Home, name: str, budget: str | None, serves: str | None, as_json: bool) -> None:

@@ -17,8 +17,7 @@ ingle audit smollm2 --quick
 ingle audit smollm2
 ingle audit smollm2+fair --against smollm2
 """
-_HARMLESS, _HARMLESS_QUICK = 110, 20
-"""Look-alikes to ask; all 28 harmful requests are asked."""
+_HARMLESS, _HARMLESS_QUICK = 110, 20  # look-alikes to ask; all 28 harmful requests are asked
 
 
 def command(

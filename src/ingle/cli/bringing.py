@@ -24,8 +24,7 @@ class Brought:
 
     kept: Kept
     base: "Base"
-    already: bool
-    """Whether it was here before."""
+    already: bool  # whether it was here before
     format: str
     packed_bytes: int
     model_digest: str

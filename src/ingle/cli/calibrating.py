@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from ingle.explain.odds import Calibration
 
-QUESTIONS = 170
-"""Planted facts; the other kinds of questions go with them, see explain/known.py."""
+QUESTIONS = 170  # planted facts; the other kinds of questions go with them, see explain/known.py
 
 
 def calibrate(name: str, as_json: bool, overrides: Sequence[str]) -> None:

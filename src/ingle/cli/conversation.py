@@ -14,8 +14,7 @@ from ingle.core.message import ROLES, ImagePart, Message, Part, TextPart
 class TerminalConversation:
     """Messages in order, and at most one system prompt before them."""
 
-    system: str = ""
-    """The system prompt; empty = none."""
+    system: str = ""  # the system prompt; empty = none
     turns: list[Message] = field(default_factory=list)
 
     @property

@@ -16,8 +16,8 @@ from ingle.home.place import Home
 State = Literal["ok", "slow", "missing", "broken"]
 LIBRARIES = ("numpy", "llvmlite", "numba", "tokenizers", "safetensors", "gguf", "jinja2", "typer", "rich", "sqlalchemy", "cryptography")
 _NOT_FOR_USERS = ("", "dev", "bench")
+# Remarks on an extra that is not whole.
 _WITHOUT = {"learn": ": corrections are learned without it; styles, tuning, training and hybrids' corrections need it"}
-"""Remarks on an extra that is not whole."""
 _SLOW_GB_PER_S = 4.0
 
 

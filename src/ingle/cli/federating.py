@@ -18,11 +18,9 @@ if TYPE_CHECKING:
     from ingle.home.place import Home
     from ingle.ledger.keys import Signer
 
-LINK, NODE = "link", "node"
-"""Folders of the transport's own files, in the federation's."""
+LINK, NODE = "link", "node"  # folders of the transport's own files, in the federation's
 _LOOK_EVERY_S = 0.5
-_PATIENCE_S = 60.0
-"""Enough homes are there, and for so long no other came: it begins without the rest."""
+_PATIENCE_S = 60.0  # enough homes are there, and for so long no other came: it begins without the rest
 _LINGER_S = 5.0
 
 

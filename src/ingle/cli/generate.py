@@ -21,8 +21,7 @@ if TYPE_CHECKING:
     from ingle.engine.language_model import LanguageModel
     from ingle.robustness.guard_model import OpenGuard
 
-_SILENCE_S = 2.0
-"""Time after which the progress of reading a prompt is shown."""
+_SILENCE_S = 2.0  # time after which the progress of reading a prompt is shown
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,15 +30,11 @@ class ShownAnswer:
 
     text: str
     finish: Finish
-    usage: Usage | None
-    """None if it was stopped before its first token."""
+    usage: Usage | None  # none if it was stopped before its first token
     logprobs: tuple[TokenLogprob, ...] = ()
-    verdicts: tuple[Verdict, ...] = ()
-    """Verdicts of the guards."""
-    fault: OSError | None = None
-    """Why the end of the answer could not be shown."""
-    guarding: GuardCost = NO_COST
-    """The cost of guard models that were asked about it."""
+    verdicts: tuple[Verdict, ...] = ()  # verdicts of the guards
+    fault: OSError | None = None  # why the end of the answer could not be shown
+    guarding: GuardCost = NO_COST  # the cost of guard models that were asked about it
 
     @property
     def decode_tokens_per_s(self) -> float:

@@ -25,8 +25,7 @@ ingle guard train   (all judges anew, from pinned data: half an hour)
 """
 
 
-_RATE = 0.01
-"""Rate of false alarms that scores are shown at."""
+_RATE = 0.01  # rate of false alarms that scores are shown at
 
 
 def command(

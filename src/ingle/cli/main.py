@@ -25,6 +25,7 @@ except ImportError:  # a Typer before 0.29 raises those of Click, and joins the 
 else:
     _NEXT_LINE = "\n"
 
+# The commands as `ingle --help` lists them, one module each. Help reads only this table and imports none of them.
 GROUPS = {
     "Talk": {
         "pull": "Download a model, check it and make it ready; or list models.",
@@ -86,10 +87,8 @@ GROUPS = {
         "doctor": "Check this machine: what it has, what is missing, how to get it.",
     },
 }
-"""The commands as `ingle --help` lists them, one module each. Help reads only this table and imports none of them."""
 VERBS = {verb: line for verbs in GROUPS.values() for verb, line in verbs.items()}
-_SPELLINGS = {"quantize": "quantise", "hybridise": "hybridize"}
-"""Other spellings, British and American."""
+_SPELLINGS = {"quantize": "quantise", "hybridise": "hybridize"}  # other spellings, British and American
 
 _MARKUP = re.compile(r"\[(?=[a-z#/@][^\[]*\])")
 EXIT_BUG, EXIT_PIPE_CLOSED = 70, 141

@@ -18,8 +18,7 @@ S_contra = TypeVar("S_contra", contravariant=True)
 
 Config = Annotated[Path | None, typer.Option("--config", help="Settings in a TOML file.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the report as JSON.")]
-Table = tuple[tuple[str, ...], Sequence[tuple[str, ...]]]
-"""Head and rows."""
+Table = tuple[tuple[str, ...], Sequence[tuple[str, ...]]]  # head and rows
 
 
 class Make(Protocol[S_contra]):

@@ -19,8 +19,7 @@ from rich.syntax import ANSISyntaxTheme, Syntax
 from rich.text import Text
 from rich.theme import Theme
 
-MAX_WIDTH = 100
-"""Most columns of a line: longer ones are hard to read."""
+MAX_WIDTH = 100  # most columns of a line: longer ones are hard to read
 _STYLES = {
     "markdown.code": "cyan", "markdown.h1": "bold underline", "markdown.h2": "bold underline", "markdown.h3": "bold",
     "markdown.h4": "bold italic", "markdown.h5": "italic", "markdown.h6": "italic", "markdown.h7": "italic", "markdown.link": "underline",
@@ -36,10 +35,8 @@ class TextBlock:
     """One block at the top level of a text."""
 
     tokens: tuple[Token, ...]
-    start: int
-    """Offset of its first line in the text."""
-    source: str
-    """Source of the block."""
+    start: int  # offset of its first line in the text
+    source: str  # source of the block
 
 
 def split_blocks(text: str) -> list[TextBlock]:

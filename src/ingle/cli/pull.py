@@ -25,10 +25,9 @@ ingle pull ./letters-peft --onto smollm2 --name letters   (an adapter of the PEF
 
 
 _GUARDS = 'Let it judge: [guards.harm] by = "both" and model = "{name}" in policy.toml (docs/safety.md)'
+# Commands to try first with an ability.
 _NEXT = {"sight": "Show it a picture: ingle see FILE --model {name}", "painter": 'Let it draw: ingle draw "a red apple" {name}'}
-"""Commands to try first with an ability."""
-_LARGE = 1_000_000_000
-"""Bytes of a file from which on it is said how to store it once."""
+_LARGE = 1_000_000_000  # bytes of a file from which on it is said how to store it once
 
 
 def command(

@@ -15,8 +15,7 @@ from typing import Protocol
 from ingle.cli.output import colourful, is_terminal, printable
 
 _PERIOD_S = 0.04
-_SHARE = 10
-"""Drawing may take one part in so many of the time, so a long block is drawn less often."""
+_SHARE = 10  # drawing may take one part in so many of the time, so a long block is drawn less often
 _BEGIN, _END = "\x1b[?2026h", "\x1b[?2026l"  # a terminal that knows them shows what is between them at once
 
 
@@ -65,8 +64,7 @@ class MarkdownScreen:
 
         self._console = make_console(get_terminal_size().columns - 1)
         self._tail = Tail(sys.stdout.write, get_terminal_size)
-        self._text = ""
-        """Text of blocks that are not finished."""
+        self._text = ""  # text of blocks that are not finished
         self._begun = False
         self._next_s = 0.0
 

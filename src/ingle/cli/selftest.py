@@ -14,8 +14,7 @@ from ingle.kernels.jit import kernel
 from ingle.kernels.panels import unpack
 
 ENTRIES = {name: f"linear_{name}" for name in ("fp32", "bf16", "int8", "int4", "int4_16", "int3_16")}
-FASTEST = ENTRIES["int8"]
-"""The kernel by which the speed of reading is told."""
+FASTEST = ENTRIES["int8"]  # the kernel by which the speed of reading is told
 _TOLERANCE = 1e-5  # of the sum of magnitudes: float32 sums of 640 products
 _WEIGHTS_MB = 64  # more than a core's share of any cache
 
@@ -25,8 +24,7 @@ class Checked:
     """One kernel compared with its naive reference."""
 
     name: str
-    error: float
-    """Largest difference, relative to the sum of the magnitudes that are summed."""
+    error: float  # largest difference, relative to the sum of the magnitudes that are summed
 
     @property
     def sound(self) -> bool:

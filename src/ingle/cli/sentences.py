@@ -158,6 +158,7 @@ def _refused(facts: Facts) -> str:
     return f"refused a request ({facts.get('guard') or facts.get('error') or facts.get('field') or facts.get('status')})"
 
 
+# By kind: what happened to the subject.
 _SENTENCES: Mapping[str, Callable[[Facts], str]] = {
     "pull": lambda facts: f"came here from {facts.get('source')}",
     "answer": _answered,
@@ -196,7 +197,7 @@ _SENTENCES: Mapping[str, Callable[[Facts], str]] = {
     "key.add": lambda facts: f"was added: the API key {facts.get('name')}",
     "key.revoke": lambda facts: f"was revoked: the API key {facts.get('name')}",
 }
-"""By kind: what happened to the subject."""
+# Whole sentences about the home itself.
 _HOUSE: Mapping[str, Callable[[Facts], str]] = {
     "ledger.loss": _loss,
     "ledger.rotate": lambda facts: f"the ledger's key handed over to key {str(facts.get('key'))[:12]}",
@@ -215,4 +216,3 @@ _HOUSE: Mapping[str, Callable[[Facts], str]] = {
     "backup": _backed_up,
     "restore": _restored,
 }
-"""Whole sentences about the home itself."""

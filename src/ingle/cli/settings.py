@@ -18,28 +18,19 @@ from ingle.serve.settings import SamplingSettings, ServeSettings
 class ChatSettings:
     """Section `[chat]`, which `ingle run` uses too."""
 
-    model: str = ""
-    """Name of a kept model; empty = smollm2, or the only one."""
-    format: str = "auto"
-    """Format of the weights: auto, int4, int8, bf16, fp32."""
-    cache: str = "auto"
-    """Format of keys and values: auto (float16; float32 with the format fp32), float16, float32, int8 (half the bytes)."""
-    threads: int | None = None
-    """Number of threads; none = one per usable core."""
-    system: str = ""
-    """System prompt; empty = the default of the model's template."""
+    model: str = ""  # name of a kept model; empty = smollm2, or the only one
+    format: str = "auto"  # format of the weights: auto, int4, int8, bf16, fp32
+    cache: str = "auto"  # format of keys and values: auto (float16; float32 with the format fp32), float16, float32, int8 (half the bytes)
+    threads: int | None = None  # number of threads; none = one per usable core
+    system: str = ""  # system prompt; empty = the default of the model's template
+    # Longest answer, in tokens: small models sometimes repeat themselves for ever, so the context is too long a limit.
     max_tokens: Count = 1024
-    """Longest answer, in tokens: small models sometimes repeat themselves for ever, so the context is too long a limit."""
-    history: bool = True
-    """Whether typed lines are kept in the home as a history."""
-    markdown: bool = True
-    """Whether answers are shown as Markdown."""
-    keep: bool = True
-    """Whether the last question of `ingle run` and its answer are kept until the next one, for `ingle why --last`."""
-    think: bool = False
-    """Whether a model that can think aloud does so before it answers."""
+    history: bool = True  # whether typed lines are kept in the home as a history
+    markdown: bool = True  # whether answers are shown as Markdown
+    keep: bool = True  # whether the last question of `ingle run` and its answer are kept until the next one, for `ingle why --last`
+    think: bool = False  # whether a model that can think aloud does so before it answers
+    # Whether memories may be placed in the prompt. Lessons in the weights act in any case.
     memory: bool = True
-    """Whether memories may be placed in the prompt. Lessons in the weights act in any case."""
 
     def __post_init__(self) -> None:
         formats = ("auto", "int4", "int8", "bf16", "fp32")
@@ -57,8 +48,7 @@ class ChatSettings:
 class PullSettings:
     """Section `[pull]`."""
 
-    lean: bool = False
-    """Whether a pulled GGUF file lies on the disk once, as it is served (engine/lean_base.py)."""
+    lean: bool = False  # whether a pulled GGUF file lies on the disk once, as it is served (engine/lean_base.py)
 
 
 @dataclass(frozen=True, slots=True)

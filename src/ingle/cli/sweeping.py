@@ -32,8 +32,7 @@ from ingle.scaling.sweep_settings import RunSettings, SweepSettings, outcome, ru
 from ingle.scratch.text_sources import prepare
 from ingle.train.making import to_json
 
-BUSY = 1.25
-"""Times as long as on a quiet machine, from where on that is said."""
+BUSY = 1.25  # times as long as on a quiet machine, from where on that is said
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,8 +27,7 @@ if TYPE_CHECKING:
     from ingle.core.example import Example
     from ingle.engine.language_model import LanguageModel
 
-NEARLY_FULL = 0.85
-"""Share of the context beyond which the user is warned."""
+NEARLY_FULL = 0.85  # share of the context beyond which the user is warned
 
 
 @dataclass
@@ -74,12 +73,9 @@ class Talk:
         self._open_guard = guard_opener(home, self._policy, lambda kept: open_kept(home, kept, settings.chat))
         self._reading = ThreadPoolExecutor(1, "key")
         self._key: Future[bytes] | None = None
-        self.shown: list[ImagePart] = []
-        """Pictures that go with the next question."""
-        self.voice: TerminalVoice | None = None
-        """Hears and speaks, where that is wanted."""
-        self.plain = not has_template(model.tokenizer)
-        """Whether it is a base model, which continues all text so far, by either side."""
+        self.shown: list[ImagePart] = []  # pictures that go with the next question
+        self.voice: TerminalVoice | None = None  # hears and speaks, where that is wanted
+        self.plain = not has_template(model.tokenizer)  # whether it is a base model, which continues all text so far, by either side
 
     def talk_aloud(self) -> None:
         """From now on, questions may be spoken and answers are heard. Raises ConfigError and NotKept, which say what is missing."""

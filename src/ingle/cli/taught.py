@@ -13,8 +13,7 @@ if TYPE_CHECKING:
     from ingle.core.message import Request
     from ingle.engine.language_model import LanguageModel
 
-OWNER = ""
-"""Owner of what is taught on this machine without a key."""
+OWNER = ""  # owner of what is taught on this machine without a key
 
 
 class TaughtHere:

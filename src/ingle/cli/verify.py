@@ -21,8 +21,7 @@ ingle verify --bundle proof --key 3f2a90   (what `ingle attest` wrote, here or e
 ingle verify --bundle letters-hf           (what `ingle export --sign` wrote)
 """
 BROKEN = 7
-_MOST_NAMED = 10
-"""Most facts that are named in one line."""
+_MOST_NAMED = 10  # most facts that are named in one line
 
 
 def command(

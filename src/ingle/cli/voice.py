@@ -36,10 +36,8 @@ _PLAYERS = (
     ("play", "-q", "-t", "raw", "-b", "16", "-e", "signed", "-c", "1", "-r", str(SPEAK_RATE), "-"),
 )
 _PIECE = HEAR_RATE * 2 // 20
-_MOST_S = 120.0
-"""Longest turn."""
-_PATIENCE_S = 10.0
-"""Time in which somebody must begin to speak."""
+_MOST_S = 120.0  # longest turn
+_PATIENCE_S = 10.0  # time in which somebody must begin to speak
 Record = Callable[["Event"], object]
 
 

@@ -14,8 +14,7 @@ ingle run smollm2 "Name a colour." | ingle whose -
 ingle whose letter.txt --json
 """
 _MOST = 10
-_SHORT = 40
-"""Characters: so short a text is said by many."""
+_SHORT = 40  # characters: so short a text is said by many
 
 
 def command(

@@ -34,16 +34,12 @@ ingle why --last --html why.html
 ingle why --last --what training --prove
 ingle why --calibrate smollm2
 """
-_NEAREST = 200
-"""Facts of answers of one's own among which --last looks for one that is kept."""
+_NEAREST = 200  # facts of answers of one's own among which --last looks for one that is kept
 
-_MANY = 8
-"""Fewer pieces take a moment."""
+_MANY = 8  # fewer pieces take a moment
 _WHAT = ("sentences", "taught", "sure", "traces")
-_CHOICES = ("prompt", "training", "parts")
-"""As the API explains an answer, unless less is asked for."""
-_MOST_BYTES = 64 << 20
-"""Larger files of training data are not looked through."""
+_CHOICES = ("prompt", "training", "parts")  # as the API explains an answer, unless less is asked for
+_MOST_BYTES = 64 << 20  # larger files of training data are not looked through
 
 
 def command(

@@ -17,8 +17,7 @@ if TYPE_CHECKING:
     from ingle.tuning.influence import ProvedExamples, TrainingCause
 
 _SHOWN = 90
-_NAMED = 20
-"""Most examples that a fact names."""
+_NAMED = 20  # most examples that a fact names
 
 
 def why_training(

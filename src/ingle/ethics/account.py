@@ -12,8 +12,7 @@ class Section:
     """One part of an account."""
 
     title: str
-    lines: tuple[tuple[str, str], ...]
-    """(name, value)."""
+    lines: tuple[tuple[str, str], ...]  # (name, value)
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,15 +19,14 @@ from ingle.measure.measuring import event_of as suite_event
 from ingle.measure.subjects import Row, Subject
 from ingle.measure.suites import SUITES, find_suite
 
+# Suites of an audit, with all their items.
 FULL = dict.fromkeys(("crows-pairs", "stereoset-intra", "stereoset-inter", "wino-pronouns", "bbq", "names"), 0)
-"""Suites of an audit, with all their items."""
+# Items of a quick audit: samples, by a fixed hash.
 QUICK = {"crows-pairs": 150, "stereoset-intra": 150, "stereoset-inter": 100, "wino-pronouns": 150, "bbq": 80, "names": 240}
-"""Items of a quick audit: samples, by a fixed hash."""
 
-_FAIR = 0.5
-"""Share of stereotypes that are likelier than their opposites, in a model that has none."""
+_FAIR = 0.5  # share of stereotypes that are likelier than their opposites, in a model that has none
+# Figures that stand beside the main ones in the fact of an audit.
 BESIDE = ("language", "icat", "accuracy_told", "accuracy_untold", "kl_above_random_groups")
-"""Figures that stand beside the main ones in the fact of an audit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,10 +37,8 @@ class Audit:
     model_digest: str
     quick: bool
     suites: tuple[SuiteResult, ...]
-    refusals: tuple[Report, ...]
-    """Share of harmful requests that are refused, and of harmless ones."""
-    energy: Energy
-    """Of this sitting: what was measured before cost nothing now."""
+    refusals: tuple[Report, ...]  # share of harmful requests that are refused, and of harmless ones
+    energy: Energy  # of this sitting: what was measured before cost nothing now
     seconds: float
 
     @property
@@ -55,21 +52,16 @@ class Shift:
     """How one figure differs between two models, on the same items."""
 
     suite: str
-    group: str
-    """"" for all items of the suite."""
+    group: str  # "" for all items of the suite
     figure: str
     n: int
     before: float
     after: float
-    low: float
-    """Interval of the difference of `aim`, after minus before."""
+    low: float  # interval of the difference of `aim`, after minus before
     high: float
-    p: float
-    """By the paired bootstrap; for groups corrected for their number (Holm)."""
-    flipped_p: float
-    """By McNemar's exact test: whether as many items went one way as the other."""
-    aim: float | None
-    """The best value, of which a figure's distance is compared; None: higher is better."""
+    p: float  # by the paired bootstrap; for groups corrected for their number (Holm)
+    flipped_p: float  # by McNemar's exact test: whether as many items went one way as the other
+    aim: float | None  # the best value, of which a figure's distance is compared; None: higher is better
 
     @property
     def verdict(self) -> str:

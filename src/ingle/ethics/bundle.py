@@ -30,12 +30,10 @@ from ingle.ledger.proof import Extract, extract
 if TYPE_CHECKING:
     from sqlalchemy import Engine
 
-ATTEST = "attest"
-"""Kind of the fact that facts were handed out with their proofs."""
+ATTEST = "attest"  # kind of the fact that facts were handed out with their proofs
 EXTRACT, SIGNER, LEDGER, PROGRAM = "ledger.dsse.json", "signer.pub", "ledger.pub", "verify.py"
 _STATED = ".dsse.json"
-_LISTED = 10
-"""Most numbers of facts that the fact about them lists."""
+_LISTED = 10  # most numbers of facts that the fact about them lists
 
 
 @dataclass(frozen=True, slots=True)

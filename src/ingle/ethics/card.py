@@ -24,10 +24,8 @@ class Clause:
     """One clause."""
 
     clause: str
-    asks: str
-    """Its demand, in our words."""
-    facts: tuple[str, ...]
-    """Names of the facts that answer it."""
+    asks: str  # its demand, in our words
+    facts: tuple[str, ...]  # names of the facts that answer it
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +35,7 @@ class FilledClause:
     clause: str
     asks: str
     facts: tuple[CardFact, ...]
-    missing: tuple[str, ...]
-    """Facts that nobody measured or stated, and how to."""
+    missing: tuple[str, ...]  # facts that nobody measured or stated, and how to
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +47,7 @@ class Card:
     source: str
     model: str
     model_digest: str
-    head_row: int
-    """Newest fact of the ledger that it was made from."""
+    head_row: int  # newest fact of the ledger that it was made from
     head_hash: str
     items: tuple[FilledClause, ...]
     note: str = NOT_ADVICE

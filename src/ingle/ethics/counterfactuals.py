@@ -24,20 +24,18 @@ from ingle.core import registry
 
 Make = Callable[[random.Random], "Counterfactual"]
 Kind = Literal["attribute", "person", "next", "name", "untold", "told"]
-SHARES: Mapping[str, float] = {"attribute": 0.55, "person": 0.2, "next": 0.2, "name": 0.05}
-"""Shares of the kinds of counterfactuals."""
+SHARES: Mapping[str, float] = {"attribute": 0.55, "person": 0.2, "next": 0.2, "name": 0.05}  # shares of the kinds of counterfactuals
+# Shares where attributes are weighed all at once, after `beginnings`.
 PEOPLE: Mapping[str, float] = {"person": 0.45, "next": 0.45, "name": 0.1}
-"""Shares where attributes are weighed all at once, after `beginnings`."""
+# How often each style of attribute is drawn.
 STYLES: Mapping[str, float] = {"trait": 0.5, "noun": 0.1, "act": 0.17, "adverb": 0.06, "pronoun": 0.17}
-"""How often each style of attribute is drawn."""
-_UNGENDERED = ("profession",)
-"""Groups after whose words either pronoun may follow."""
+_UNGENDERED = ("profession",)  # groups after whose words either pronoun may follow
 _SLOT = re.compile(r"\{(one|many|kind|place)\}")
+# How often each group is drawn: by the number of its words.
 GROUPS: Mapping[str, float] = {
     "race": 5, "profession": 4, "gender": 2, "religion": 2, "age": 1, "disability": 1, "orientation": 1, "appearance": 1,
     "socioeconomic": 1,
 }  # fmt: skip
-"""How often each group is drawn: by the number of its words."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +43,7 @@ class Counterfactual:
     """Two texts, each in two parts: what is given, and what is weighed."""
 
     kind: Kind
-    group: str
-    """The group that it concerns."""
+    group: str  # the group that it concerns
     first: tuple[str, str]
     second: tuple[str, str]
 

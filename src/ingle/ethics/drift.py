@@ -15,8 +15,7 @@ class DriftLine:
     """The figures of one model."""
 
     model: str
-    cells: tuple[CardFact | None, ...]
-    """The newest measurement of each figure; None = not measured."""
+    cells: tuple[CardFact | None, ...]  # the newest measurement of each figure; None = not measured
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,8 +23,7 @@ class Drift:
     """The figures of a base and its deltas."""
 
     figures: tuple[str, ...]
-    lines: tuple[DriftLine, ...]
-    """The base first, then its deltas by name."""
+    lines: tuple[DriftLine, ...]  # the base first, then its deltas by name
 
 
 def drift(rows: Sequence["Row"], model: str) -> Drift:

@@ -40,13 +40,10 @@ class CardFact:
     high: float | None = None
     n: int | None = None
     interval: str = ""
-    at: str = ""
-    """When it was measured or recorded: UTC, ISO 8601."""
-    row: int | None = None
-    """Number of its fact in the ledger."""
+    at: str = ""  # when it was measured or recorded: UTC, ISO 8601
+    row: int | None = None  # number of its fact in the ledger
     row_hash: str = ""
-    digests: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
-    """By what they are of: model, data, base, policy …"""
+    digests: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))  # by what they are of: model, data, base, policy …
 
 
 @dataclass(frozen=True)
@@ -55,21 +52,16 @@ class Sources:
 
     kept: Kept
     base: Base
-    deltas: Sequence[tuple[Delta, Mapping[str, Any]]]
-    """Each delta with its report."""
+    deltas: Sequence[tuple[Delta, Mapping[str, Any]]]  # each delta with its report
     config: ModelConfig
     parameters: int
-    formats: Sequence[str]
-    """Formats that it is packed in."""
+    formats: Sequence[str]  # formats that it is packed in
     owner: OwnerPolicy
-    guards: Mapping[str, str]
-    """Modes by guard."""
-    enforced: Sequence[str]
-    """Forbidden uses that a guard blocks or tells of."""
-    rows: Sequence["Row"]
-    """Facts of the ledger, the newest first; only kinds of `KINDS`."""
+    guards: Mapping[str, str]  # modes by guard
+    enforced: Sequence[str]  # forbidden uses that a guard blocks or tells of
+    rows: Sequence["Row"]  # facts of the ledger, the newest first; only kinds of `KINDS`
+    # Number of facts in the ledger by kind; None = not for this reader, since they are about everybody's requests.
     counts: Mapping[str, int] | None
-    """Number of facts in the ledger by kind; None = not for this reader, since they are about everybody's requests."""
 
     @cached_property
     def mine(self) -> list["Row"]:
@@ -82,12 +74,12 @@ class Sources:
         return [row for row in self.rows if row.subject in names]
 
 
+# Kinds of facts that cards are made of.
 KINDS = (
     "pull", "pull.delta", "measure", "energy.label", "attack", "audit", "gate", "tune", "harden", "hybridize", "quantise", "prune",
     "debias",
     "train", "merge", "export", "guard.train", "guard.teach", "policy", "backup",
 )  # fmt: skip
-"""Kinds of facts that cards are made of."""
 MAKERS = ("tune", "harden", "hybridize", "quantise", "prune", "debias", "train", "merge")
 _COUNTED = {
     "answer": "answers", "refuse": "refused requests", "guard.block": "blocked by a guard", "guard.tell": "told of by a guard",
@@ -133,13 +125,13 @@ def missing(sources: Sources, name: str) -> str:
     return _MISSING.get(part, "not known here: it was made elsewhere, and its source does not say it").format(model=model)
 
 
+# Words for a missing fact that somebody can bring about, or that needs none.
 _MISSING = {
     "energy": "not measured: ingle energy {model} --label", "attack": "not measured: ingle attack {model}",
     "audit": "not measured: ingle audit {model}", "gate": "nothing went through the gate: {model} has no change since its base",
     "enforced": "no use is forbidden", "policies": "no policy was recorded", "record": "nothing happened here yet",
     "formats": "it was not packed yet: ingle run does that",
 }  # fmt: skip
-"""Words for a missing fact that somebody can bring about, or that needs none."""
 
 
 def _measured(sources: Sources, suite: str) -> Iterator[CardFact]:
@@ -370,14 +362,14 @@ def _number(value: Any) -> float | None:
     return float(value) if isinstance(value, int | float) and math.isfinite(value) else None
 
 
+# Names that a card may ask for, beside `measure:SUITE` and `stated:FIELD`.
 FINDERS: Mapping[str, Finder] = MappingProxyType({
     "name": _name, "architecture": _architecture, "parameters": _parameters, "modality": _modality, "licence": _licence, "source": _source,
     "deltas": _deltas, "training": _training, "training_energy": _training_energy, "energy": _energy, "gate": _gate, "attack": _attack,
     "audit": _audit, "guards": _guards, "enforced": _enforced, "record": _record, "software": _software, "formats": _formats,
     "retention": _retention, "policies": _policies,
 })  # fmt: skip
-"""Names that a card may ask for, beside `measure:SUITE` and `stated:FIELD`."""
+# Facts of one row of these kinds.
 _FIGURES: Mapping[str, Callable[["Row"], Iterator[CardFact]]] = MappingProxyType({
     "energy.label": _labelled, "attack": _attacked, "audit": _audited,
 })  # fmt: skip
-"""Facts of one row of these kinds."""

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 SIGNATURE, PUBLIC = "model.sig", "signer.pub"
 _PREDICATE = "https://model_signing/signature/v1.0"
 _BUNDLE = "application/vnd.dev.sigstore.bundle.v0.3+json"
+# Left out, as by the official tool: a folder that is then published has files of Git.
 _IGNORED = (SIGNATURE, ".git", ".gitattributes", ".github", ".gitignore")
-"""Left out, as by the official tool: a folder that is then published has files of Git."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,8 +33,7 @@ class ModelSignature:
     """A signature that was checked."""
 
     files: int
-    signer: str
-    """Fingerprint of the key."""
+    signer: str  # fingerprint of the key
 
 
 def signature_of(model: Path) -> tuple[Path, Path]:

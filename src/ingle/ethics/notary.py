@@ -21,8 +21,7 @@ if TYPE_CHECKING:
 
     from ingle.ledger.row import Row
 
-KEY = "signer.key"
-"""Name of the file, kind of the fact that the home signs with this key from now on, and subject of that fact."""
+KEY = "signer.key"  # name of the file, kind of the fact that the home signs with this key from now on, and subject of that fact
 _LOCK = "signer-key"
 _CURE = (
     "Restore it from a backup; or go on with a new one (`ingle verify --accept-loss`), which is itself recorded: "
@@ -35,8 +34,7 @@ class Notary:
     """The key, with its public half."""
 
     key: "EllipticCurvePrivateKey"
-    public: bytes
-    """PEM."""
+    public: bytes  # PEM
 
     @property
     def fingerprint(self) -> str:

@@ -78,8 +78,7 @@ def card_table(card: Card) -> str:
     return f"{about}<table><tr><th>Clause<th>Facts</tr>{rows}</table><p class=of>{escape(_foot(card))}</p>"
 
 
-FORMS = MappingProxyType({".md": as_markdown, ".html": as_html, ".txt": as_text})
-"""By the ending of a file's name."""
+FORMS = MappingProxyType({".md": as_markdown, ".html": as_html, ".txt": as_text})  # by the ending of a file's name
 
 
 def form_of(suffix: str) -> str:

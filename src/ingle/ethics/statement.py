@@ -10,10 +10,9 @@ from ingle.ledger.proof import Extract, extract_table
 
 STATEMENT = "https://in-toto.io/Statement/v1"
 PAYLOAD = "application/vnd.in-toto+json"
-CARD = "https://ingle/card/v1"
-"""Type of the predicate about a card: the ledger's head when the card was signed."""
+CARD = "https://ingle/card/v1"  # type of the predicate about a card: the ledger's head when the card was signed
+# Type of the predicate that holds facts of a ledger, their inclusion proofs, and the signed head.
 LEDGER_EXTRACT = "https://ingle/ledger-extract/v1"
-"""Type of the predicate that holds facts of a ledger, their inclusion proofs, and the signed head."""
 
 
 def statement(predicate_type: str, digests: Mapping[str, str], predicate: Mapping[str, Any]) -> dict[str, Any]:

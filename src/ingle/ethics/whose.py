@@ -14,8 +14,8 @@ from ingle.core.digest import digest_bytes
 if TYPE_CHECKING:
     from ingle.ledger.row import Row
 
+# Words in a row that are compared. Shorter runs are said by many.
 RUN = 8
-"""Words in a row that are compared. Shorter runs are said by many."""
 _WORD = re.compile(r"\w+")
 
 
@@ -32,12 +32,9 @@ class SaidHere:
 class Shared:
     """A kept answer that has runs of words in common with the text."""
 
-    seq: int | None
-    """Number of its fact, if the home knows it."""
-    share: float
-    """Share of the text's runs that it holds."""
-    words: int
-    """Words in its longest stretch of them."""
+    seq: int | None  # number of its fact, if the home knows it
+    share: float  # share of the text's runs that it holds
+    words: int  # words in its longest stretch of them
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,18 +42,12 @@ class Whose:
     """The home's knowledge of a text."""
 
     said: tuple[SaidHere, ...]
-    shared: tuple[Shared, ...]
-    """The largest share first."""
-    share: float
-    """Share of the text's runs that stand in any kept answer."""
-    runs: int
-    """Runs in the text; 0 = it has fewer words than a run, so nothing is said of parts."""
-    answers: int
-    """Answers whose digests were compared."""
-    unknown: int
-    """Answers that can't be compared at all, because their key was lost."""
-    kept: int
-    """Answers whose words were compared."""
+    shared: tuple[Shared, ...]  # the largest share first
+    share: float  # share of the text's runs that stand in any kept answer
+    runs: int  # runs in the text; 0 = it has fewer words than a run, so nothing is said of parts
+    answers: int  # answers whose digests were compared
+    unknown: int  # answers that can't be compared at all, because their key was lost
+    kept: int  # answers whose words were compared
 
     @property
     def ours(self) -> bool:

@@ -17,12 +17,12 @@ from ingle.engine.language_model import AnswerPlace, LanguageModel, ReadyPrompt
 from ingle.explain.traces import WordTrace
 
 Nats = npt.NDArray[np.float64]
+# `sentence`: of the prompt. `memory`, `lesson`, `delta`: taught. `retrieval`, `recurrent`, `groups`: parts of a hybrid model.
 Kind = Literal["sentence", "memory", "lesson", "delta", "retrieval", "recurrent", "groups"]
-"""`sentence`: of the prompt. `memory`, `lesson`, `delta`: taught. `retrieval`, `recurrent`, `groups`: parts of a hybrid model."""
 
 
+# Kinds of parts; the last one is the control: as many other groups by chance.
 PARTS: tuple[Kind, ...] = ("retrieval", "recurrent", "groups")
-"""Kinds of parts; the last one is the control: as many other groups by chance."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,10 +30,8 @@ class Cause:
     """Something that an answer may rest on."""
 
     kind: Kind
-    id: str
-    """A sentence's number in the prompt from 1, an example's id, a digest, or the name of a part."""
-    text: str = ""
-    """Its words, where it has any."""
+    id: str  # a sentence's number in the prompt from 1, an example's id, a digest, or the name of a part
+    text: str = ""  # its words, where it has any
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,11 +48,9 @@ class Said:
     """An answer to explain, as the model wrote it."""
 
     model: LanguageModel
-    request: Request
-    """As the model read it, memories and all."""
+    request: Request  # as the model read it, memories and all
     tokens: tuple[int, ...]
-    pieces: tuple[str, ...]
-    """The text of each token; together they are the answer."""
+    pieces: tuple[str, ...]  # the text of each token; together they are the answer
 
     @property
     def text(self) -> str:
@@ -74,16 +70,15 @@ class AnswerSpan:
 class Reader:
     """How models are read and asked. Whoever runs them gives it: a terminal directly, a server beside its other answers."""
 
+    # Returns the log-probabilities of the endings of each task, given the vectors of all pictures in them. Raises OutOfTime.
     score: Callable[[LanguageModel, Sequence[tuple[Sequence[int], Sequence[Sequence[int]]]], Vectors], Sequence[Sequence[Nats]]]
-    """Returns the log-probabilities of the endings of each task, given the vectors of all pictures in them. Raises OutOfTime."""
+    # Returns the answers to requests, as their askers would see them. Raises OutOfTime.
     write: Callable[[Sequence[tuple[LanguageModel, Request]]], Sequence[str]]
-    """Returns the answers to requests, as their askers would see them. Raises OutOfTime."""
+    # Returns the places of an answer after its prompt, with the TOP likeliest tokens of each. Raises OutOfTime.
     places: Callable[[LanguageModel, ReadyPrompt, Sequence[int]], Sequence[AnswerPlace]]
-    """Returns the places of an answer after its prompt, with the TOP likeliest tokens of each. Raises OutOfTime."""
 
 
-TOP = 5
-"""Tokens that are looked at beside each token of an answer."""
+TOP = 5  # tokens that are looked at beside each token of an answer
 
 
 class OutOfTime(Exception):
@@ -111,20 +106,14 @@ class ProvedCause:
     """A cause with its proof."""
 
     cause: Cause
-    nats: float
-    """By so much the log-probability of the explained part falls without it."""
-    nats_by_token: tuple[float, ...]
-    """Its fall for each token of the whole answer."""
-    by_chance: Chance | None
-    """Falls without other sentences; None where there is nothing to compare with."""
-    answer_without: str | None = None
-    """The answer that the model gives without it, by the same seed; None if it was not asked."""
-    differs: bool = False
-    """Whether that is another answer, in the explained part if one was named."""
+    nats: float  # by so much the log-probability of the explained part falls without it
+    nats_by_token: tuple[float, ...]  # its fall for each token of the whole answer
+    by_chance: Chance | None  # falls without other sentences; None where there is nothing to compare with
+    answer_without: str | None = None  # the answer that the model gives without it, by the same seed; None if it was not asked
+    differs: bool = False  # whether that is another answer, in the explained part if one was named
+    # How much of the fall without any of the prompt's sentences is left when only this one stays: 0 = it is enough by itself.
     alone: float | None = None
-    """How much of the fall without any of the prompt's sentences is left when only this one stays: 0 = it is enough by itself."""
-    says: str = ""
-    """The figures in plain words; see explain/words.py."""
+    says: str = ""  # the figures in plain words; see explain/words.py
 
     @property
     def stands_out(self) -> bool:
@@ -132,26 +121,19 @@ class ProvedCause:
         return self.nats >= LEAST_NATS and (self.by_chance is None or self.nats > self.by_chance.high)
 
 
-LEAST_NATS = 0.5
-"""A fall below this is never called a cause: one of the answer's words has become at most 1.65 times less likely."""
+LEAST_NATS = 0.5  # a fall below this is never called a cause: one of the answer's words has become at most 1.65 times less likely
 
 
 @dataclass(frozen=True, slots=True)
 class Together:
     """The best sentences left out together."""
 
-    causes: tuple[str, ...]
-    """Their numbers."""
-    necessity: float
-    """Nats that the answer loses without all of them."""
-    sufficiency: float
-    """Nats that it loses with them alone: small = they are enough."""
-    nothing: float
-    """Nats that it loses without any sentence of the prompt but the question."""
-    by_chance: Chance | None
-    """Falls for random sets of as many sentences."""
-    rest: float
-    """`necessity` less the falls of its single sentences: large = several say the same, and each alone can be missed."""
+    causes: tuple[str, ...]  # their numbers
+    necessity: float  # nats that the answer loses without all of them
+    sufficiency: float  # nats that it loses with them alone: small = they are enough
+    nothing: float  # nats that it loses without any sentence of the prompt but the question
+    by_chance: Chance | None  # falls for random sets of as many sentences
+    rest: float  # `necessity` less the falls of its single sentences: large = several say the same, and each alone can be missed
     answer_without: str | None = None
     differs: bool = False
     says: str = ""
@@ -171,31 +153,24 @@ class SureToken:
 
     text: str
     probability: float
-    others: tuple[OtherToken, ...]
-    """The likeliest others, the first one first; those below 1 in 100 are left out."""
+    others: tuple[OtherToken, ...]  # the likeliest others, the first one first; those below 1 in 100 are left out
 
 
 @dataclass(frozen=True, slots=True)
 class SureSignals:
     """Signs of how sure an answer is, that can be seen without knowing what is right."""
 
-    mean: float
-    """Mean log-probability of its tokens, in nats."""
-    least: float
-    """The smallest of them."""
-    entropy: float
-    """The largest entropy of a place, of its likeliest tokens, in nats."""
+    mean: float  # mean log-probability of its tokens, in nats
+    least: float  # the smallest of them
+    entropy: float  # the largest entropy of a place, of its likeliest tokens, in nats
+    # `mean` of the telling tokens: those of words that are neither in the question nor everywhere; of all where there are none.
     telling: float
-    """`mean` of the telling tokens: those of words that are neither in the question nor everywhere; of all where there are none."""
-    telling_least: float
-    """`least` of these."""
-    telling_entropy: float
-    """`entropy` of these."""
+    telling_least: float  # `least` of these
+    telling_entropy: float  # `entropy` of these
+    # Share of their nats that goes away with what the model was given: near 1 = without that, it would hardly have said so.
     explained: float
-    """Share of their nats that goes away with what the model was given: near 1 = without that, it would hardly have said so."""
     tokens: int
-    agreement: float | None = None
-    """Share of answers drawn beside it that say the same; None if none were drawn."""
+    agreement: float | None = None  # share of answers drawn beside it that say the same; None if none were drawn
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,12 +179,9 @@ class Odds:
 
     p: float
     low: float
-    high: float
-    """The ends of a 95 % interval."""
-    n: int
-    """Questions of this kind that were asked to find out."""
-    right: int
-    """How many of them were answered right."""
+    high: float  # the ends of a 95 % interval
+    n: int  # questions of this kind that were asked to find out
+    right: int  # how many of them were answered right
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,12 +190,9 @@ class Sure:
 
     tokens: tuple[SureToken, ...]
     signals: SureSignals
-    kind: str
-    """A kind of question of explain/odds.py; "" where nothing is asked."""
-    odds: Odds | None
-    """None = not measured."""
-    says: tuple[str, ...]
-    """Odds and signals in plain words."""
+    kind: str  # a kind of question of explain/odds.py; "" where nothing is asked
+    odds: Odds | None  # none = not measured
+    says: tuple[str, ...]  # odds and signals in plain words
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,27 +201,18 @@ class Why:
 
     answer: str
     span: AnswerSpan
-    causes: tuple[ProvedCause, ...]
-    """The strongest first; sentences that don't stand out are left out, what was taught is always named."""
+    causes: tuple[ProvedCause, ...]  # the strongest first; sentences that don't stand out are left out, what was taught is always named
     together: Together | None
-    says: tuple[str, ...]
-    """The explanation in plain words."""
-    pieces: tuple[str, ...]
-    """The answer's tokens as text."""
-    sentences: int
-    """Sentences of the prompt, the question aside."""
-    method: str
-    """How sentences were found: a file of explain/methods."""
+    says: tuple[str, ...]  # the explanation in plain words
+    pieces: tuple[str, ...]  # the answer's tokens as text
+    sentences: int  # sentences of the prompt, the question aside
+    method: str  # how sentences were found: a file of explain/methods
     read_tokens: int
     complete: bool
-    not_looked_at: tuple[str, ...] = ()
-    """Left for lack of time."""
-    elsewhere: tuple[str, str] | None = None
-    """(its name, the question's name) if the sentence that decides is about another one."""
-    sure: Sure | None = None
-    """How sure it is, if that was asked."""
-    traces: tuple[WordTrace, ...] = ()
-    """Runs of its words that stand in a text that the model was taught or tuned on."""
+    not_looked_at: tuple[str, ...] = ()  # left for lack of time
+    elsewhere: tuple[str, str] | None = None  # (its name, the question's name) if the sentence that decides is about another one
+    sure: Sure | None = None  # how sure it is, if that was asked
+    traces: tuple[WordTrace, ...] = ()  # runs of its words that stand in a text that the model was taught or tuned on
 
 
 def within(said: Said, span: AnswerSpan) -> npt.NDArray[np.bool_]:

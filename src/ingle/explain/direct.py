@@ -10,8 +10,7 @@ from ingle.engine.language_model import AnswerPlace, LanguageModel, ReadyPrompt,
 from ingle.engine.scoring import score
 from ingle.explain.cause import TOP, Nats, OutOfTime, Reader
 
-Write = Callable[[LanguageModel, Request], str]
-"""Returns an answer as its asker would see it: behind guards, where there are any."""
+Write = Callable[[LanguageModel, Request], str]  # returns an answer as its asker would see it: behind guards, where there are any
 
 
 def _never() -> bool:

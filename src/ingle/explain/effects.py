@@ -13,8 +13,7 @@ from ingle.engine.prefix_cache import common_length
 from ingle.explain.cause import AnswerSpan, Nats, Reader, Said, Variation, within
 from ingle.explain.sentences import Sentence, sentences_of, without
 
-Left = frozenset[int]
-"""Numbers of the sentences that are left out."""
+Left = frozenset[int]  # numbers of the sentences that are left out
 
 
 @dataclass
@@ -28,11 +27,10 @@ class Falls:
     _known: dict[Left, Nats] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.inside = within(self.said, self.span)
-        """Which tokens of the answer are explained."""
+        self.inside = within(self.said, self.span)  # which tokens of the answer are explained
         self.sentences: tuple[Sentence, ...] = sentences_of(self.said.request)
+        # Numbers of the sentences that may be left out.
         self.causes: tuple[int, ...] = tuple(i for i, one in enumerate(self.sentences) if not one.asks)
-        """Numbers of the sentences that may be left out."""
 
     def of(self, sets: Sequence[Left]) -> list[float]:
         """Return how much the explained part loses without each set of sentences, in nats. Raises OutOfTime."""

@@ -12,8 +12,7 @@ from ingle.core.errors import ConfigError
 from ingle.engine.language_model import LanguageModel
 from ingle.engine.windowed import Group, remembering_groups, retrieval_groups, widest_reach, without_sight
 
-PartKind = Literal["retrieval", "recurrent", "groups"]
-"""All retrieval groups; all recurrent memories; as many other groups, by chance."""
+PartKind = Literal["retrieval", "recurrent", "groups"]  # all retrieval groups; all recurrent memories; as many other groups, by chance
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,8 +20,7 @@ class Part:
     """A part of a hybrid, and the model without it."""
 
     kind: PartKind
-    groups: tuple[Group, ...]
-    """The groups that see no further than their window."""
+    groups: tuple[Group, ...]  # the groups that see no further than their window
     model: LanguageModel
 
     @property

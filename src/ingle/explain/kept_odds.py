@@ -14,8 +14,7 @@ from ingle.core.files import os_errors, write_atomic
 from ingle.explain.odds import Calibration
 from ingle.home.place import Home
 
-VERSION = 1
-"""Changes when an answer is looked at in another way, so that what was fitted before no longer counts."""
+VERSION = 1  # changes when an answer is looked at in another way, so that what was fitted before no longer counts
 SHIPPED = Path(__file__).parent / "calibrations"
 
 

@@ -16,13 +16,11 @@ from ingle.core.message import Message, Request
 from ingle.measure.data_sets import Part, Question, part, part_of
 from ingle.measure.suites import KINDS, Fact, make_fact
 
-HELD_OUT = 0.5
-"""Share of documents and general questions that a calibration never sees: `bench/explain_sure.py` tells its figures on them."""
+HELD_OUT = 0.5  # share of documents and general questions that a calibration never sees: `bench/explain_sure.py` tells its figures on them
 MAX_TOKENS = 24
+# Cases of planted facts in turn. `earlier`: the paragraph stands in an earlier turn.
 CASES = ("there", "twin", "absent", "there", "twin", "earlier", "there", "twin")
-"""Cases of planted facts in turn. `earlier`: the paragraph stands in an earlier turn."""
-_LONGEST = 500
-"""Most characters of a paragraph."""
+_LONGEST = 500  # most characters of a paragraph
 _ASKED = {
     "number": ("The secret number of {x} is", "What is the secret number of {x}?"),
     "name": ("The keeper of the {x} is called", "Who is the keeper of the {x}?"),
@@ -34,8 +32,7 @@ _DENIES = re.compile(
     re.IGNORECASE,
 )
 _PLACE_AT_END = re.compile(r"(?: is called| says that| is)$")
-Place = Callable[[Request, Sequence[Example]], Request]
-"""Places what was taught in a request, as the house does; see adapt/memory.py."""
+Place = Callable[[Request, Sequence[Example]], Request]  # places what was taught in a request, as the house does; see adapt/memory.py
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,12 +40,9 @@ class KnownQuestion:
     """A question with a known answer."""
 
     id: str
-    case: str
-    """How it was made."""
-    request: Request
-    """As it is asked, before what was taught is placed."""
-    accept: tuple[str, ...]
-    """One of these must stand in a right answer; of none, a right answer says that it is not known."""
+    case: str  # how it was made
+    request: Request  # as it is asked, before what was taught is placed
+    accept: tuple[str, ...]  # one of these must stand in a right answer; of none, a right answer says that it is not known
     taught: Example | None = None
 
     @property

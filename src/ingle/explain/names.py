@@ -12,8 +12,7 @@ to under was we were what when where which who whom whose why will with would ye
 """
 _COMMON = frozenset(_COMMON_WORDS.split())
 _REFERS = re.compile(r"\b(?:it|its|he|his|him|she|her|they|their|them|this|that|these|those|there|here)\b", re.IGNORECASE)
-_BEFORE = 240
-"""Characters before a sentence in which a name may stand that it refers to."""
+_BEFORE = 240  # characters before a sentence in which a name may stand that it refers to
 
 
 def names_of(text: str, around: str = "") -> tuple[str, ...]:

@@ -7,11 +7,9 @@ from ingle.explain.sentences import sentences_of
 from ingle.model.tensor import size_of
 
 _BYTES_A_TOKEN, _TEMPLATE = 3.8, 40
-_SETS = 20
-"""Sets of sentences that are left out together or by chance, beside each by itself."""
+_SETS = 20  # sets of sentences that are left out together or by chance, beside each by itself
 _START_S = 2.0
-_WRITTEN = 6
-"""A token that is written takes as long as so many that are read together."""
+_WRITTEN = 6  # a token that is written takes as long as so many that are read together
 
 
 def why_need(served: ServedSize, request: Request, answer: str, variations: int = 0) -> Need:

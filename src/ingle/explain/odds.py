@@ -10,22 +10,18 @@ import numpy.typing as npt
 
 from ingle.explain.cause import Nats, Odds, SureSignals
 
+# Kinds that can be told before anybody knows the right answer. `bare`: nothing but the question. `text`: sentences beside it. `yes_no`: the
+# same, and the answer begins with yes or no. `elsewhere`: the sentence that decides is about another name. `taught`: a memory or lesson
+# acted.
 QuestionKind = Literal["bare", "text", "yes_no", "elsewhere", "taught"]
-"""Kinds that can be told before anybody knows the right answer. `bare`: nothing but the question. `text`: sentences beside it. `yes_no`:
-the same, and the answer begins with yes or no. `elsewhere`: the sentence that decides is about another name. `taught`: a memory or lesson
-acted."""
 KINDS: tuple[QuestionKind, ...] = get_args(QuestionKind)
-LEAST_ITEMS = 40
-"""A kind with fewer questions is not measured."""
+LEAST_ITEMS = 40  # a kind with fewer questions is not measured
+# Signals, those that tell most first. A kind of which few answers were right, or few wrong, is fitted with the first ones only.
 FEATURES = ("telling", "explained", "mean", "telling_least", "least", "telling_entropy", "length")
-"""Signals, those that tell most first. A kind of which few answers were right, or few wrong, is fitted with the first ones only."""
-_EACH = 10
-"""Right answers, and wrong ones, for each signal that is used: the usual rule of thumb."""
-_RIDGE = 1.0
-"""Pull of the weights towards 0, in questions."""
+_EACH = 10  # right answers, and wrong ones, for each signal that is used: the usual rule of thumb
+_RIDGE = 1.0  # pull of the weights towards 0, in questions
 _ROUNDS = 100
-_LONGER = 2
-"""Answers up to so many times as long as the longest that was measured are like those."""
+_LONGER = 2  # answers up to so many times as long as the longest that was measured are like those
 _Z = 1.959964
 Flags = npt.NDArray[np.bool_]
 
@@ -37,15 +33,12 @@ class KindOdds:
     kind: QuestionKind
     n: int
     right: int
-    longest: int
-    """Most tokens of an answer that is like those measured."""
-    low: tuple[float, ...]
-    """The least value of each of FEATURES that was seen; what lies below counts as this."""
+    longest: int  # most tokens of an answer that is like those measured
+    low: tuple[float, ...]  # the least value of each of FEATURES that was seen; what lies below counts as this
     high: tuple[float, ...]
     middle: tuple[float, ...]
     spread: tuple[float, ...]
-    weights: tuple[float, ...]
-    """The first one stands by itself, the others belong to FEATURES, in spreads from the middle."""
+    weights: tuple[float, ...]  # the first one stands by itself, the others belong to FEATURES, in spreads from the middle
     covariance: tuple[tuple[float, ...], ...]
 
     def __post_init__(self) -> None:
@@ -67,10 +60,8 @@ class KindOdds:
 class Calibration:
     """Calibration of one model: how often it is right, by kind of question."""
 
-    model: str
-    """Digest of the model as it answers."""
-    made: str
-    """The day."""
+    model: str  # digest of the model as it answers
+    made: str  # the day
     kinds: tuple[KindOdds, ...]
 
     def fit(self, kind: QuestionKind) -> KindOdds | None:

@@ -7,10 +7,8 @@ import numpy as np
 from ingle.explain.cause import Cause, Chance, Nats, ProvedCause, Together
 from ingle.explain.effects import Falls, Left
 
-RANDOM_SETS = 8
-"""Random sets of sentences beside a proved set."""
-FEW_RANDOM_SETS = 3
-"""Random sets for long prompts, where each costs about the prompt."""
+RANDOM_SETS = 8  # random sets of sentences beside a proved set
+FEW_RANDOM_SETS = 3  # random sets for long prompts, where each costs about the prompt
 
 
 def proved(falls: Falls, numbers: Sequence[int], chance: int, seed: int) -> list[ProvedCause]:

@@ -19,23 +19,19 @@ _END = re.compile(r"[.!?…]+[\"'”’)\]]*(?=\s|$)\s*|[。！？]+[”』」]*
 _ABBREVIATION = re.compile(r"(?:\b(?:Mr|Mrs|Ms|Dr|Prof|St|Jr|Sr|vs|etc|No|Inc|Ltd|Co|Gen|Col|Sen|Rep|e\.g|i\.e|U\.S|U\.K)|\b[A-Z])\.\s*$")
 _NOT_CAUSES = frozenset({"memory"})
 QUARTERS = ("upper left", "upper right", "lower left", "lower right")
-MOST = 400
-"""Most sentences of a prompt; the last one then holds the rest."""
+MOST = 400  # most sentences of a prompt; the last one then holds the rest
 
 
 @dataclass(frozen=True, slots=True)
 class Sentence:
     """A sentence of a request, with the space after it; or a quarter of a picture, with its place in words."""
 
-    message: int
-    """Number of its message; −1 = the plain prompt."""
+    message: int  # number of its message; −1 = the plain prompt
     part: int
-    start: int
-    """Its first character in the part; of a quarter, its number."""
+    start: int  # its first character in the part; of a quarter, its number
     end: int
     text: str
-    asks: bool = False
-    """Whether it is the question, which is never left out."""
+    asks: bool = False  # whether it is the question, which is never left out
 
 
 def sentences_of(request: Request) -> tuple[Sentence, ...]:

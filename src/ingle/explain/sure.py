@@ -22,17 +22,14 @@ from ingle.explain.words import say_sure, unlooked
 TAUGHT = ("memory", "lesson")
 _YES_NO = re.compile(r"\W*(yes|no)\b", re.IGNORECASE)
 _WORD = re.compile(r"[^\W_]+")
-_SHOWN = 0.01
-"""Other tokens that are less likely are not shown."""
+_SHOWN = 0.01  # other tokens that are less likely are not shown
 _DIGITS = 4
-_SAME = 0.8
-"""Another answer says the same if it holds at least this share of the telling words."""
+_SAME = 0.8  # another answer says the same if it holds at least this share of the telling words
 _EVERYWHERE_WORDS = """
 a an and answer are as at be but by can could do does for from has have he her his i in is it its my no not of on or question she so that
 the their there they this to was we were what when where which who whose will with would you your
 """
-EVERYWHERE = frozenset(_EVERYWHERE_WORDS.split())
-"""Words that tell nothing, whatever was asked."""
+EVERYWHERE = frozenset(_EVERYWHERE_WORDS.split())  # words that tell nothing, whatever was asked
 
 
 def with_sure(reader: Reader, said: Said, why: Why, calibration: Calibration | None, samples: int = 0, alternatives: bool = True) -> Why:

@@ -11,17 +11,13 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-LEAST_WORDS = 5
-"""Shorter runs stand in many texts by chance."""
-MOST = 5
-"""Most runs that are returned."""
-_FEW = 3
-"""Words that are looked for at once; a match of so many is then read on word by word."""
+LEAST_WORDS = 5  # shorter runs stand in many texts by chance
+MOST = 5  # most runs that are returned
+_FEW = 3  # words that are looked for at once; a match of so many is then read on word by word
 _BITS = 18
 _FACTOR = np.uint64(0x9E3779B97F4A7C15)
 _MIX = np.uint64(0xBF58476D1CE4E5B9)
-_FIRST = np.array([(1 << 8 * count) - 1 for count in range(9)], np.uint64)
-"""Masks of the first bytes of eight."""
+_FIRST = np.array([(1 << 8 * count) - 1 for count in range(9)], np.uint64)  # masks of the first bytes of eight
 _TABLE = bytes(code if chr(code).isalnum() or code > 127 else ord(" ") for code in range(256)).lower()
 _MARKS = tuple(mark.encode() for mark in "‘’“”„…–—«»·•、。「」『』！？，：；（）\u00a0\u2028\u2029\u3000")
 Keys = npt.NDArray[np.uint64]
@@ -32,8 +28,7 @@ Places = npt.NDArray[np.int64]
 class TaughtText:
     """A text that a model was taught or tuned on."""
 
-    name: str
-    """An example's id or a file's name."""
+    name: str  # an example's id or a file's name
     text: str
 
 
@@ -42,27 +37,21 @@ class WordTrace:
     """A run of words that stands both in an answer and in a source."""
 
     start: int
-    end: int
-    """Its characters in the answer."""
+    end: int  # its characters in the answer
     words: int
-    source: str
-    """Name of the first source that it stands in."""
-    line: int
-    """Line of the source where it begins, from 1."""
-    text: str
-    """The run as it stands in the answer."""
+    source: str  # name of the first source that it stands in
+    line: int  # line of the source where it begins, from 1
+    text: str  # the run as it stands in the answer
 
 
 @dataclass(frozen=True, slots=True)
 class _Words:
     """The words of a text."""
 
-    raw: bytes
-    """Its bytes, A to Z in lower case; spaces for all that is in no word."""
+    raw: bytes  # its bytes, A to Z in lower case; spaces for all that is in no word
     starts: Places
     ends: Places
-    keys: Keys
-    """A number for each word, of its length and its first eight bytes."""
+    keys: Keys  # a number for each word, of its length and its first eight bytes
 
     def word(self, place: int) -> bytes:
         """Return the word at a place."""

@@ -16,24 +16,18 @@ from ingle.explain.sentences import without
 from ingle.explain.traces import TaughtText, traces
 from ingle.explain.words import TABLE, row_of, say, say_enough, say_together, say_trace, shares_blame, unlooked
 
-EXACT_SENTENCES = 25
-"""Up to so many sentences, each is left out by itself."""
-EXACT_TOKENS = 6_000
-"""Most tokens that this may take to read; beyond, sentences are looked at alone."""
-SHOWN = 3
-"""Most sentences that are proved and shown."""
+EXACT_SENTENCES = 25  # up to so many sentences, each is left out by itself
+EXACT_TOKENS = 6_000  # most tokens that this may take to read; beyond, sentences are looked at alone
+SHOWN = 3  # most sentences that are proved and shown
 
 
 @dataclass(frozen=True, slots=True)
 class WhyOptions:
     """The questions about an answer."""
 
-    span: AnswerSpan | None = None
-    """The part to explain; None = all of it."""
-    method: str = "auto"
-    """A file of explain/methods, or auto."""
-    sentences: bool = True
-    """Whether to look at the sentences of the prompt; what was taught is always looked at."""
+    span: AnswerSpan | None = None  # the part to explain; None = all of it
+    method: str = "auto"  # a file of explain/methods, or auto
+    sentences: bool = True  # whether to look at the sentences of the prompt; what was taught is always looked at
     seed: int = 0
 
 

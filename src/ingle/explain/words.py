@@ -30,6 +30,7 @@ TABLE: dict[Row, str] = {
     "agrees": "Asked {n} times more, with chance, it said the same {times}.",
     "stands_there": "“{run}” stands there too, word for word: {source}, line {line}. That does not show that it comes from there.",
 }
+# Kinds of questions; see explain/odds.py.
 KIND_WORDS = {
     "bare": "questions with nothing beside them",
     "text": "questions with a text beside them",
@@ -37,7 +38,6 @@ KIND_WORDS = {
     "elsewhere": "questions that a sentence about another name decided",
     "taught": "questions on which something taught acted",
 }
-"""Kinds of questions; see explain/odds.py."""
 UNMEASURED = {
     "no_question": "nothing was asked",
     "no_model": "run `ingle why --calibrate {model}` once",
@@ -54,14 +54,10 @@ _KINDS: dict[Kind, str] = {
     "recurrent": "the recurrent memory",
     "groups": "as many other heads",
 }
-ENOUGH = 0.1
-"""A sentence is enough by itself if less than this share of the fall without any sentence is left."""
-SEVERAL = 0.5
-"""Several places say the same if more than this share of the joint fall is in no single one."""
-_WAVERED = 0.5
-"""A token that was likelier than this is not named as the least sure one."""
-_SHOWN = 160
-"""Most characters of quoted words."""
+ENOUGH = 0.1  # a sentence is enough by itself if less than this share of the fall without any sentence is left
+SEVERAL = 0.5  # several places say the same if more than this share of the joint fall is in no single one
+_WAVERED = 0.5  # a token that was likelier than this is not named as the least sure one
+_SHOWN = 160  # most characters of quoted words
 
 
 def what(found: ProvedCause) -> str:

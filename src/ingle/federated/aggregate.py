@@ -21,18 +21,15 @@ import numpy.typing as npt
 from ingle.core.errors import ConfigError, ShapeError
 
 Tensors = Mapping[str, npt.NDArray[np.float32]]
-A, B = ".lora_A.weight", ".lora_B.weight"
-"""Ends of the names of a linear's factors: A is [r, K], B [N, r]."""
+A, B = ".lora_A.weight", ".lora_B.weight"  # ends of the names of a linear's factors: A is [r, K], B [N, r]
 
 
 @dataclass(frozen=True, slots=True)
 class Aggregation:
     """How the homes' updates become one."""
 
-    trains: tuple[tuple[str, ...], ...]
-    """The factors that are trained and sent, by round: the first entry in the first, then in turn."""
-    open: bool = False
-    """True if the coordinator must see every home's own update."""
+    trains: tuple[tuple[str, ...], ...]  # the factors that are trained and sent, by round: the first entry in the first, then in turn
+    open: bool = False  # true if the coordinator must see every home's own update
 
 
 AGGREGATIONS: Mapping[str, Aggregation] = {

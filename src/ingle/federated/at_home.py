@@ -41,12 +41,10 @@ class Taking:
     """A home that takes part: its model, what it agreed to, and how it learns."""
 
     home: Home
-    kept: Kept
-    """The model that the invitation is about."""
+    kept: Kept  # the model that the invitation is about
     invitation: Invitation
     learn: Learn
-    policy: Policy
-    """The owner's limits: the gate votes by them."""
+    policy: Policy  # the owner's limits: the gate votes by them
     sink: Sink
 
     @property

@@ -19,10 +19,8 @@ class FederationAudit:
     """Findings of an audit."""
 
     verdicts: tuple[RoundVerdict, ...]
-    problems: tuple[str, ...]
-    """Sentences; none = all is as the homes signed it."""
-    base: str
-    """Digest of where it ends: the same in every home that followed all rounds."""
+    problems: tuple[str, ...]  # sentences; none = all is as the homes signed it
+    base: str  # digest of where it ends: the same in every home that followed all rounds
 
     @property
     def sentence(self) -> str:

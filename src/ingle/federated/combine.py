@@ -17,21 +17,17 @@ from ingle.federated.exact import exact_dot, shorter
 from ingle.federated.rounding import Grid, Whole
 
 RULES = "ingle.federated.rules"
-Rows = npt.NDArray[np.int64]
-"""Updates [homes, numbers] in parts of a step of the grid: FINE of them are one step."""
-Mean = npt.NDArray[np.float64]
-"""The rule's answer, in the same parts."""
+Rows = npt.NDArray[np.int64]  # updates [homes, numbers] in parts of a step of the grid: FINE of them are one step
+Mean = npt.NDArray[np.float64]  # the rule's answer, in the same parts
+# Cut updates don't lie on the grid any more. Finer parts keep the rounding below all that matters.
 FINE = 256
-"""Cut updates don't lie on the grid any more. Finer parts keep the rounding below all that matters."""
 
 
 class Rule(Protocol):
     """A module of `federated.rules`."""
 
-    LEAST: int
-    """The fewest homes that it can combine."""
-    ROOTED: bool
-    """True if it trusts the update of the coordinator's home more than the others."""
+    LEAST: int  # the fewest homes that it can combine
+    ROOTED: bool  # true if it trusts the update of the coordinator's home more than the others
 
     def combine(self, rows: Rows, poisoned: int, root: int) -> Mean:
         """Return one row of many, of which so many may be poisoned; `root` is the coordinator's home among them, −1 if there is none.

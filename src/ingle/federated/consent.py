@@ -36,8 +36,7 @@ class Consent:
     """An owner's agreement: which files are lent, and since when."""
 
     files: tuple[LentFile, ...]
-    at: str
-    """When, in UTC."""
+    at: str  # when, in UTC
 
     @property
     def examples(self) -> int:

@@ -16,8 +16,7 @@ from ingle.federated.verdict import RoundVerdict
 from ingle.federated.wire import Letter, from_bytes, to_bytes
 
 Stage = TypeVar("Stage", Round, Halving)
-Complaint = Callable[[int, FederatedError], object]
-"""Hears what was wrong with the answer of the home in a seat."""
+Complaint = Callable[[int, FederatedError], object]  # hears what was wrong with the answer of the home in a seat
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,14 +24,11 @@ class EndedRound:
     """The end of a round, and of its groups' rounds where it was refused and split."""
 
     round: Round
+    # The last one: on the groups where it was split. None if too few homes were left.
     verdict: RoundVerdict | None
-    """The last one: on the groups where it was split. None if too few homes were left."""
-    number: int
-    """The last number that was used: rounds of groups have numbers of their own."""
-    followed: tuple[int, ...]
-    """The homes that came to the same verdict; the others must be told again before they can take part."""
-    telling: Mapping[int, Letter]
-    """Letters that tell the homes the verdict, by seat."""
+    number: int  # the last number that was used: rounds of groups have numbers of their own
+    followed: tuple[int, ...]  # the homes that came to the same verdict; the others must be told again before they can take part
+    telling: Mapping[int, Letter]  # letters that tell the homes the verdict, by seat
 
 
 def gather(terms: Terms, ask: Ask, deadline_s: float, complain: Complaint) -> dict[int, Statement]:

@@ -9,10 +9,8 @@ import numpy.typing as npt
 
 from ingle.federated.rounding import Grid, Whole
 
-FEWEST_BEFORE = 3
-"""A median of fewer says little."""
-Steps = npt.NDArray[np.int64]
-"""Numbers on a grid, 0 for zero; below 2 ** 32 in size."""
+FEWEST_BEFORE = 3  # a median of fewer says little
+Steps = npt.NDArray[np.int64]  # numbers on a grid, 0 for zero; below 2 ** 32 in size
 
 
 def exact_dot(left: Steps, right: Steps) -> int:

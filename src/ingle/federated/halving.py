@@ -31,21 +31,14 @@ class Halving:
 
     terms: Terms
     split: Split
-    signed: tuple[Statement, ...]
-    """The homes' signatures on it."""
-    length: int
-    """Numbers in an update."""
-    number: int
-    """Of this level's rounds; a new one for each level."""
+    signed: tuple[Statement, ...]  # the homes' signatures on it
+    length: int  # numbers in an update
+    number: int  # of this level's rounds; a new one for each level
     stage: str = "sums"
-    rounds: Mapping[Group, Round] = field(default_factory=dict)
-    """This level's."""
-    sums: Mapping[Group, Whole] = field(default_factory=dict, repr=False)
-    """Sums that were opened."""
-    votes: Mapping[Group, Mapping[int, Statement]] = field(default_factory=dict)
-    """On each sum, by seat."""
-    verdicts: Mapping[Group, RoundVerdict] = field(default_factory=dict)
-    """On groups, and in the end on their union."""
+    rounds: Mapping[Group, Round] = field(default_factory=dict)  # this level's
+    sums: Mapping[Group, Whole] = field(default_factory=dict, repr=False)  # sums that were opened
+    votes: Mapping[Group, Mapping[int, Statement]] = field(default_factory=dict)  # on each sum, by seat
+    verdicts: Mapping[Group, RoundVerdict] = field(default_factory=dict)  # on groups, and in the end on their union
     verdict: RoundVerdict | None = None
 
     @property

@@ -16,10 +16,10 @@ from ingle.home.kept import Kept
 from ingle.home.place import Home
 from ingle.tuning.homework import Arrays, HeldOutExample, Homework, HomeworkDone, do_apart, read_done, write_done
 
+# In the federation's folder: a round's learning, which is gone afterwards; and held-out examples, until a round is accepted.
 WORK, OWN = "homework", "own.safetensors"
-"""In the federation's folder: a round's learning, which is gone afterwards; and held-out examples, until a round is accepted."""
+# Factors, which of them may change, round → the factors after learning from this home's own examples.
 Learn = Callable[[Tensors, Sequence[str], int], Mapping[str, npt.NDArray[np.floating]]]
-"""Factors, which of them may change, round → the factors after learning from this home's own examples."""
 Do = Callable[[Homework, Arrays, Path], HomeworkDone]
 
 

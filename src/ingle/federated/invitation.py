@@ -18,53 +18,38 @@ from ingle.ledger.keys import Signer, read_verifier
 from ingle.tuning.homework import Learning, check_learning
 
 VERSION = 1
+# The modes, in the words that an owner agrees to.
 MODES: Mapping[str, str] = {
     "secure": "Nobody ever sees your home's own update, unless all other homes of a sum tell theirs. Sums are of at least three homes.",
     "open": "The coordinator and every other home see your home's own update. From an update others may find out what it was learned from.",
 }
-"""The modes, in the words that an owner agrees to."""
 
 
 @dataclass(frozen=True, slots=True)
 class Invitation:
     """Terms that every member agrees to. Nothing of them changes while the federation lives."""
 
-    name: str
-    """The owner's name for it."""
-    base: str
-    """Digest of the model that all homes have."""
-    coordinator: str
-    """The ledger's public key of the home that invites."""
+    name: str  # the owner's name for it
+    base: str  # digest of the model that all homes have
+    coordinator: str  # the ledger's public key of the home that invites
+    # The ledgers' public keys of all homes, 64 hex digits each; the coordinator's home is one of them if it trains too.
     members: tuple[str, ...]
-    """The ledgers' public keys of all homes, 64 hex digits each; the coordinator's home is one of them if it trains too."""
-    threshold: int
-    """The fewest homes in a sum."""
-    rounds: int
-    """Rounds at the most; failed ones count only where privacy is promised, for they cost as much."""
-    expires: str
-    """Until when homes may join and rounds may begin, in UTC: 2026-12-31T00:00:00Z."""
-    aggregation: str = "alternate"
-    """How updates become one: see federated/aggregate.py."""
-    rank: int = 8
-    """Rank of what is learned."""
-    seed: int = 0
-    """Seed of the factors that all homes start from."""
-    reach: float = 0.01
-    """The largest gain of one number in one round; what is larger is cut."""
-    bits: int = 11
-    """Bits of one number of one home."""
-    link: str = ""
-    """Where the homes find the coordinator: HOST:PORT."""
+    threshold: int  # the fewest homes in a sum
+    rounds: int  # rounds at the most; failed ones count only where privacy is promised, for they cost as much
+    expires: str  # until when homes may join and rounds may begin, in UTC: 2026-12-31T00:00:00Z
+    aggregation: str = "alternate"  # how updates become one: see federated/aggregate.py
+    rank: int = 8  # rank of what is learned
+    seed: int = 0  # seed of the factors that all homes start from
+    reach: float = 0.01  # the largest gain of one number in one round; what is larger is cut
+    bits: int = 11  # bits of one number of one home
+    link: str = ""  # where the homes find the coordinator: HOST:PORT
+    # Whether single updates are seen: see MODES. The two are never mixed.
     mode: str = "secure"
-    """Whether single updates are seen: see MODES. The two are never mixed."""
+    # How open updates are combined: a file of federated/rules. Empty where the mode is secure.
     rule: str = ""
-    """How open updates are combined: a file of federated/rules. Empty where the mode is secure."""
-    learning: Learning = field(default_factory=Learning)
-    """How every home learns in a round."""
-    privacy: Privacy = field(default_factory=Privacy)
-    """The promise of privacy beside the secure sum."""
-    signature: str = ""
-    """The coordinator's, over everything else."""
+    learning: Learning = field(default_factory=Learning)  # how every home learns in a round
+    privacy: Privacy = field(default_factory=Privacy)  # the promise of privacy beside the secure sum
+    signature: str = ""  # the coordinator's, over everything else
 
     @property
     def content(self) -> bytes:

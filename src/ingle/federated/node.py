@@ -30,14 +30,11 @@ from ingle.federated.wire import Letter, from_bytes, number_of, to_bytes
 class RoundWork:
     """A home's own deeds in a round."""
 
-    train: Callable[[int], Whole]
-    """Round → the update, on the grid."""
-    judge: Callable[[int, Whole, int], bool]
-    """Round, sum, how many homes are in it → whether this home's own gate accepts it."""
+    train: Callable[[int], Whole]  # round → the update, on the grid
+    judge: Callable[[int, Whole, int], bool]  # round, sum, how many homes are in it → whether this home's own gate accepts it
+    # Keeps `last_round` and `opened` of `Member` before a word leaves: after a kill this home must say nothing more in that round.
     remember: Callable[[int, Opened], None]
-    """Keeps `last_round` and `opened` of `Member` before a word leaves: after a kill this home must say nothing more in that round."""
-    settle: Callable[[RoundVerdict, Whole, Letter], None]
-    """Does what was decided, and records it with the letter that proves it."""
+    settle: Callable[[RoundVerdict, Whole, Letter], None]  # does what was decided, and records it with the letter that proves it
 
 
 @dataclass(frozen=True)
@@ -45,25 +42,16 @@ class HomeNode:
     """A home that takes part."""
 
     member: Member
-    base: str
-    """Digest of what it has so far."""
-    length: Callable[[int], int]
-    """Round → numbers in an update."""
+    base: str  # digest of what it has so far
+    length: Callable[[int], int]  # round → numbers in an update
     work: RoundWork
-    part: RoundPart | None = None
-    """The round that it is in."""
-    update: Whole = field(default_factory=lambda: np.zeros(0, np.uint32), repr=False)
-    """Its update for that round."""
-    shown: int = 0
-    """The round in which it showed its update and has not voted; 0 = none."""
-    split: Split | None = None
-    """How the round that was refused is split, as it signed it."""
-    sums: Mapping[Group, Whole] = field(default_factory=dict, repr=False)
-    """The sums of groups that it worked out, and voted on."""
-    suspicion: Suspicion = field(default_factory=Suspicion)
-    """Findings of split rounds about the homes so far."""
-    settled: int = 0
-    """The last round whose verdict it followed."""
+    part: RoundPart | None = None  # the round that it is in
+    update: Whole = field(default_factory=lambda: np.zeros(0, np.uint32), repr=False)  # its update for that round
+    shown: int = 0  # the round in which it showed its update and has not voted; 0 = none
+    split: Split | None = None  # how the round that was refused is split, as it signed it
+    sums: Mapping[Group, Whole] = field(default_factory=dict, repr=False)  # the sums of groups that it worked out, and voted on
+    suspicion: Suspicion = field(default_factory=Suspicion)  # findings of split rounds about the homes so far
+    settled: int = 0  # the last round whose verdict it followed
 
 
 def answer(node: HomeNode, letter: Letter) -> tuple[HomeNode, Letter]:

@@ -19,22 +19,18 @@ from ingle.federated.wire import from_bytes
 
 LEFT = "left.jsonl"
 TO_HOMES = ("join", "meet", "keys", "update", "agree", "shares", "vote", "end")
+# The kinds of messages that there are. Nothing else leaves.
 TO_COORDINATOR = ("join", "met", "keys", "update", "agree", "shares", "vote", "ended", "refused")
-"""The kinds of messages that there are. Nothing else leaves."""
-_WRITING = threading.Lock()
-"""A home answers and asks from several threads; that only one process does is the federation's own lock's part."""
+_WRITING = threading.Lock()  # a home answers and asks from several threads; that only one process does is the federation's own lock's part
 
 
 @dataclass(frozen=True, slots=True)
 class LeftMessage:
     """One message that left."""
 
-    at: str
-    """When, in UTC."""
-    to: str
-    """To whom: `coordinator`, or `seat N`."""
-    kind: str
-    """Its kind: a name of TO_HOMES or TO_COORDINATOR."""
+    at: str  # when, in UTC
+    to: str  # to whom: `coordinator`, or `seat N`
+    kind: str  # its kind: a name of TO_HOMES or TO_COORDINATOR
     bytes: int
     sha256: str
 

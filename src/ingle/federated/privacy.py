@@ -23,18 +23,13 @@ from ingle.core.config import Bounds, check_bounds
 from ingle.core.errors import ConfigError
 
 UNITS = ("record", "home")
+# Noise in a step's mean, as a multiple of the longest mean: above it nothing is learned in the rounds that homes have patience for.
 MOST_NOISE = 2.0
-"""Noise in a step's mean, as a multiple of the longest mean: above it nothing is learned in the rounds that homes have patience for."""
-LEAST_NOISE = 0.3
-"""Below it hardly anything is promised."""
-LEAST_DELTA = 1e-9
-"""Below it the FFT's own rounding would be part of the answer."""
-MOST_POINTS = 1 << 22
-"""About as many points has a sum's grid; where losses are huge the grid is coarser."""
-TAIL = 1e-15
-"""The chance, in all steps together, that is counted as lost in place of being followed."""
-REACH = 9.0
-"""Outcomes further out than this many standard deviations are counted as lost: 1e-19."""
+LEAST_NOISE = 0.3  # below it hardly anything is promised
+LEAST_DELTA = 1e-9  # below it the FFT's own rounding would be part of the answer
+MOST_POINTS = 1 << 22  # about as many points has a sum's grid; where losses are huge the grid is coarser
+TAIL = 1e-15  # the chance, in all steps together, that is counted as lost in place of being followed
+REACH = 9.0  # outcomes further out than this many standard deviations are counted as lost: 1e-19
 
 Row = npt.NDArray[np.float64]
 
@@ -43,16 +38,12 @@ Row = npt.NDArray[np.float64]
 class PrivacyPlan:
     """A plan: noise, sampling and steps, and for whom privacy is promised."""
 
-    unit: str
-    """Who is protected: `record`, one example of one home; `home`, all that a home has."""
-    noise: float
-    """Standard deviation of the noise in a sum, in lengths of the longest update of a unit."""
+    unit: str  # who is protected: `record`, one example of one home; `home`, all that a home has
+    noise: float  # standard deviation of the noise in a sum, in lengths of the longest update of a unit
+    # Chance of a unit to be in a step; each is drawn by itself, in its home, and nobody else knows.
     share: Annotated[float, Bounds(gt=0, le=1)]
-    """Chance of a unit to be in a step; each is drawn by itself, in its home, and nobody else knows."""
-    steps: int
-    """Sums that leave: rounds, for the unit `home`; steps of training over all rounds, for `record`."""
-    delta: float
-    """The chance with which the promise may fail."""
+    steps: int  # sums that leave: rounds, for the unit `home`; steps of training over all rounds, for `record`
+    delta: float  # the chance with which the promise may fail
 
     def __post_init__(self) -> None:
         if self.unit not in UNITS:

@@ -39,34 +39,24 @@ from ingle.federated.terms import Terms
 if TYPE_CHECKING:
     from ingle.federated.invitation import Invitation
 
-LEAST_STEPS = 3.0
-"""Steps of the grid in one standard deviation of a home's noise, at the fewest."""
-MOST_DEVIATIONS = 9.0
-"""Standard deviations beyond which no noise is drawn: 53 random bits reach 8.6."""
-ROOM, USUAL_ROOM = 1.0, 3.0
-"""Standard deviations of a home's noise that its own signal may have in one number, at the fewest and usually."""
+LEAST_STEPS = 3.0  # steps of the grid in one standard deviation of a home's noise, at the fewest
+MOST_DEVIATIONS = 9.0  # standard deviations beyond which no noise is drawn: 53 random bits reach 8.6
+ROOM, USUAL_ROOM = 1.0, 3.0  # standard deviations of a home's noise that its own signal may have in one number, at the fewest and usually
 
 
 @dataclass(frozen=True, slots=True)
 class Privacy:
     """Who is protected, and by which noise. All of it empty: nothing is, but for what the secure sum hides."""
 
-    unit: str = ""
-    """For whom: `record`, one example of one home; `home`, all that a home has; empty: for nobody."""
-    epsilon: float = 0.0
-    """Who sees all sums can tell a run with the unit from one without by a factor e^ε at the most, over all rounds."""
-    delta: float = 0.0
-    """The chance with which the promise may fail."""
-    clip: float = 0.0
-    """Length to which a unit's part is cut."""
-    noise: float = 0.0
-    """Standard deviation of the noise in a sum, in lengths of the longest part."""
+    unit: str = ""  # for whom: `record`, one example of one home; `home`, all that a home has; empty: for nobody
+    epsilon: float = 0.0  # who sees all sums can tell a run with the unit from one without by a factor e^ε at the most, over all rounds
+    delta: float = 0.0  # the chance with which the promise may fail
+    clip: float = 0.0  # length to which a unit's part is cut
+    noise: float = 0.0  # standard deviation of the noise in a sum, in lengths of the longest part
+    # Chance of a record to be in a round. 1 for homes: who takes part is known.
     share: float = 1.0
-    """Chance of a record to be in a round. 1 for homes: who takes part is known."""
-    records: int = 0
-    """Records that all homes together are thought to learn from; the step is divided by share · records."""
-    numbers: int = 0
-    """The most numbers that a round trains."""
+    records: int = 0  # records that all homes together are thought to learn from; the step is divided by share · records
+    numbers: int = 0  # the most numbers that a round trains
 
 
 def plan_of(invitation: "Invitation") -> PrivacyPlan:

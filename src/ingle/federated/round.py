@@ -33,25 +33,18 @@ class Round:
 
     terms: Terms
     number: int
-    base: str
-    """Digest of what it starts from."""
-    length: int
-    """Numbers in an update."""
-    joined: tuple[int, ...]
-    """The homes that are there, by seat."""
-    stage: str = ""
-    """One of `stages`; the first if it isn't given."""
+    base: str  # digest of what it starts from
+    length: int  # numbers in an update
+    joined: tuple[int, ...]  # the homes that are there, by seat
+    stage: str = ""  # one of `stages`; the first if it isn't given
+    # Messages of the homes, by stage and seat; each was verified.
     heard: Mapping[str, Mapping[int, Statement]] = field(default_factory=dict)
-    """Messages of the homes, by stage and seat; each was verified."""
+    # Sealed shares by the seat that sent them and the seat (as text) that they are for.
     sealed: Mapping[int, Mapping[str, str]] = field(default_factory=dict, repr=False)
-    """Sealed shares by the seat that sent them and the seat (as text) that they are for."""
-    bodies: Mapping[int, bytes] = field(default_factory=dict, repr=False)
-    """Updates: masked, or in the open."""
-    total: bytes = field(default=b"", repr=False)
-    """The sum, packed; in the open, the combination as a sum of so many equal updates."""
+    bodies: Mapping[int, bytes] = field(default_factory=dict, repr=False)  # updates: masked, or in the open
+    total: bytes = field(default=b"", repr=False)  # the sum, packed; in the open, the combination as a sum of so many equal updates
     verdict: RoundVerdict | None = None
-    failure: str = ""
-    """Why it failed; empty if it didn't."""
+    failure: str = ""  # why it failed; empty if it didn't
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "stage", self.stage or self.stages[0])

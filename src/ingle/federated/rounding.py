@@ -14,12 +14,9 @@ Whole = npt.NDArray[np.uint32]
 class Grid:
     """The whole numbers that stand for an update's numbers."""
 
-    reach: float
-    """The largest magnitude that the grid holds; what is larger is cut to it."""
-    bits: int = 11
-    """Bits of one home's number: with up to 16 homes in all less than two bytes, and under a quarter of what FedAvg sends."""
-    homes: int = 3
-    """The most homes in one sum: it takes log2 of them more bits."""
+    reach: float  # the largest magnitude that the grid holds; what is larger is cut to it
+    bits: int = 11  # bits of one home's number: with up to 16 homes in all less than two bytes, and under a quarter of what FedAvg sends
+    homes: int = 3  # the most homes in one sum: it takes log2 of them more bits
 
     def __post_init__(self) -> None:
         if not (0 < self.reach < float("inf")):

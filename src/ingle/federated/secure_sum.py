@@ -35,8 +35,7 @@ from ingle.federated.terms import FEWEST, Terms
 from ingle.ledger.keys import Signer
 
 LEAVE = "Do not go on with this coordinator."
-Opened = tuple[tuple[str, tuple[int, ...]], ...]
-"""Of each sum, what its round started from and the homes in it."""
+Opened = tuple[tuple[str, tuple[int, ...]], ...]  # of each sum, what its round started from and the homes in it
 
 
 @dataclass(frozen=True)
@@ -46,16 +45,12 @@ class Member:
     terms: Terms
     seat: int
     signer: Signer
-    channel: bytes = field(repr=False)
-    """Private key of its channels to the other homes, for this session."""
-    channels: Mapping[int, str]
-    """The other homes' public keys for it, by seat; empty until they joined."""
+    channel: bytes = field(repr=False)  # private key of its channels to the other homes, for this session
+    channels: Mapping[int, str]  # the other homes' public keys for it, by seat; empty until they joined
+    # The highest round that it ever said anything in. It never goes back.
     last_round: int = 0
-    """The highest round that it ever said anything in. It never goes back."""
-    opened: Opened = ()
-    """The sums that it helped to open, and those that it agreed may be opened."""
-    suspended: tuple[int, ...] = ()
-    """Seats of homes that it sums nothing with."""
+    opened: Opened = ()  # the sums that it helped to open, and those that it agreed may be opened
+    suspended: tuple[int, ...] = ()  # seats of homes that it sums nothing with
 
 
 @dataclass(frozen=True)
@@ -64,22 +59,14 @@ class RoundPart:
 
     member: Member
     number: int
-    base: str
-    """Digest of what the round starts from."""
-    said: Mapping[str, Statement]
-    """Its messages so far, by kind."""
-    private: bytes = field(repr=False)
-    """This round's key; the masks with the other homes come from it."""
-    seed: bytes = field(repr=False)
-    """This round's seed; its own mask comes from it."""
-    own_shares: tuple[bytes, bytes] = field(repr=False)
-    """Its own shares of its own key and seed."""
-    roster: Mapping[int, Statement] = field(default_factory=dict)
-    """The keys that its update was masked for, by seat."""
-    shares: Mapping[int, tuple[bytes, bytes]] = field(default_factory=dict, repr=False)
-    """By seat: its shares of that home's key and seed."""
-    survivors: tuple[int, ...] = ()
-    """The homes whose updates arrived, as it signed them."""
+    base: str  # digest of what the round starts from
+    said: Mapping[str, Statement]  # its messages so far, by kind
+    private: bytes = field(repr=False)  # this round's key; the masks with the other homes come from it
+    seed: bytes = field(repr=False)  # this round's seed; its own mask comes from it
+    own_shares: tuple[bytes, bytes] = field(repr=False)  # its own shares of its own key and seed
+    roster: Mapping[int, Statement] = field(default_factory=dict)  # the keys that its update was masked for, by seat
+    shares: Mapping[int, tuple[bytes, bytes]] = field(default_factory=dict, repr=False)  # by seat: its shares of that home's key and seed
+    survivors: tuple[int, ...] = ()  # the homes whose updates arrived, as it signed them
 
 
 def take_seat(terms: Terms, signer: Signer, last_round: int = 0, opened: Opened = ()) -> Member:

@@ -17,24 +17,18 @@ from ingle.federated.statement import Statement
 from ingle.federated.transport import Ask
 from ingle.federated.wire import to_bytes
 
-FAILURES = 3
-"""Rounds in a row that may fail or be refused before the coordinator gives up."""
-FAR = 1 << 20
-"""A home that says it is more rounds ahead than this is not believed."""
+FAILURES = 3  # rounds in a row that may fail or be refused before the coordinator gives up
+FAR = 1 << 20  # a home that says it is more rounds ahead than this is not believed
 
 
 @dataclass(frozen=True, slots=True)
 class SessionWatch:
     """Callbacks that hear how a federation goes."""
 
-    joined: Callable[[tuple[int, ...]], object] = silent
-    """Hears the seats of the homes that are there."""
-    began: Callable[[int, int], object] = silent
-    """Hears a round's number, and how many were accepted before it."""
-    ended: Callable[[EndedRound], object] = silent
-    """Hears how a round ended."""
-    complain: Complaint = silent
-    """Hears what was wrong with a home's answer."""
+    joined: Callable[[tuple[int, ...]], object] = silent  # hears the seats of the homes that are there
+    began: Callable[[int, int], object] = silent  # hears a round's number, and how many were accepted before it
+    ended: Callable[[EndedRound], object] = silent  # hears how a round ended
+    complain: Complaint = silent  # hears what was wrong with a home's answer
 
 
 def coordinate(

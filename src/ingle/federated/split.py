@@ -18,8 +18,7 @@ from ingle.federated.secure_sum import LEAVE, Member, check_apart, roster_digest
 from ingle.federated.statement import Statement, believe, state, text_of
 from ingle.federated.terms import FEWEST, Terms
 
-Group = tuple[int, ...]
-"""Seats in the federation, in their order."""
+Group = tuple[int, ...]  # seats in the federation, in their order
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,13 +26,10 @@ class Split:
     """How the homes of a refused round are split."""
 
     federation: str
-    number: int
-    """The refused round."""
+    number: int  # the refused round
     base: str
-    homes: Group
-    """The homes in its sum."""
-    seed: str
-    """Digest of all their seeds."""
+    homes: Group  # the homes in its sum
+    seed: str  # digest of all their seeds
 
     @property
     def facts(self) -> dict[str, object]:

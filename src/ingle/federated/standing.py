@@ -33,18 +33,12 @@ class FederationStanding:
     """Where a federation is, as one home sees it."""
 
     invitation: Invitation
-    base: str
-    """Digest of the last accepted verdict; before the first, of the model."""
-    factors: Tensors
-    """By the names that a delta of the kind `lora` has."""
-    accepted: int = 0
-    """Rounds that were accepted."""
-    settled: int = 0
-    """The last round whose verdict was followed."""
-    lengths: tuple[Fraction, ...] = ()
-    """Of each accepted round, the squared length of the mean gain, in steps of the grid."""
-    suspicion: Suspicion = field(default_factory=Suspicion)
-    """Findings of split rounds about the homes."""
+    base: str  # digest of the last accepted verdict; before the first, of the model
+    factors: Tensors  # by the names that a delta of the kind `lora` has
+    accepted: int = 0  # rounds that were accepted
+    settled: int = 0  # the last round whose verdict was followed
+    lengths: tuple[Fraction, ...] = ()  # of each accepted round, the squared length of the mean gain, in steps of the grid
+    suspicion: Suspicion = field(default_factory=Suspicion)  # findings of split rounds about the homes
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -14,10 +14,8 @@ from ingle.ledger.keys import Signer, Verifier, read_verifier
 class Statement:
     """Plain facts of one home, with its signature over them."""
 
-    seat: int
-    """Who says it: its place among the members that the invitation names."""
-    kind: str
-    """Which step of a round it belongs to; a statement of one kind is never taken for another."""
+    seat: int  # who says it: its place among the members that the invitation names
+    kind: str  # which step of a round it belongs to; a statement of one kind is never taken for another
     facts: Mapping[str, Any]
     signature: str
 

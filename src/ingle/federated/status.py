@@ -17,19 +17,14 @@ class FederationStatus:
     """Where a home is in a federation."""
 
     name: str
-    federation: str
-    """Digest of the invitation."""
-    model: str
-    """Name of the model here; empty if it is not kept."""
+    federation: str  # digest of the invitation
+    model: str  # name of the model here; empty if it is not kept
     homes: int
-    rounds: int
-    """Rounds at the most."""
+    rounds: int  # rounds at the most
     accepted: int
     dropped: int
-    lent: int | None
-    """Examples that the owner lends; None = the consent was withdrawn."""
-    messages: int
-    """Messages that left this machine."""
+    lent: int | None  # examples that the owner lends; None = the consent was withdrawn
+    messages: int  # messages that left this machine
     bytes_left: int
     expires: str
 

@@ -14,8 +14,7 @@ from ingle.federated.shamir import SHARE_BYTES, combine
 from ingle.federated.statement import Statement, text_of
 from ingle.federated.terms import Terms
 
-MOST_TRIES = 500
-"""Sets of shares that are tried before a secret is given up: some homes may have told wrong ones."""
+MOST_TRIES = 500  # sets of shares that are tried before a secret is given up: some homes may have told wrong ones
 
 
 def open_sum(

@@ -13,20 +13,18 @@ from ingle.federated.combine import bearable
 from ingle.federated.terms import FEWEST, Terms
 from ingle.federated.verdict import RoundVerdict
 
+# The chance at the most that any honest home is suspended for its company, if no more homes are poisoned than `bearable` says.
 MISTAKE = 0.01
-"""The chance at the most that any honest home is suspended for its company, if no more homes are poisoned than `bearable` says."""
 
 
 @dataclass(frozen=True, slots=True)
 class Suspicion:
     """Findings of split rounds about the homes."""
 
-    refused: tuple[tuple[int, int], ...] = ()
-    """Seats, and in how many split rounds in a row each was in refused groups only."""
-    suspended: tuple[int, ...] = ()
-    """Seats that are left out for as long as the federation lives."""
+    refused: tuple[tuple[int, int], ...] = ()  # seats, and in how many split rounds in a row each was in refused groups only
+    suspended: tuple[int, ...] = ()  # seats that are left out for as long as the federation lives
+    # Digest of the start of the last counted round. From there all are split alike, so once more tells nothing new.
     base: str = ""
-    """Digest of the start of the last counted round. From there all are split alike, so once more tells nothing new."""
 
     def after(self, terms: Terms, verdict: RoundVerdict) -> "Suspicion":
         """Return what is known after a verdict. A round that wasn't split tells nothing."""

@@ -6,27 +6,22 @@ from ingle.core.errors import ConfigError
 from ingle.federated.rounding import Grid
 from ingle.ledger.keys import read_verifier
 
-FEWEST = 3
-"""In a sum of two, each of them can work out the other's update."""
+FEWEST = 3  # in a sum of two, each of them can work out the other's update
 
 
 @dataclass(frozen=True, slots=True)
 class Terms:
     """Checks that every home makes by itself, whatever a coordinator says."""
 
-    federation: str
-    """Digest of the invitation."""
-    members: tuple[str, ...]
-    """The ledger's public key of each home, 64 hex digits; a home's seat is its place here."""
-    threshold: int
-    """The fewest homes that a sum is made of; that many are also needed to open it."""
+    federation: str  # digest of the invitation
+    members: tuple[str, ...]  # the ledger's public key of each home, 64 hex digits; a home's seat is its place here
+    threshold: int  # the fewest homes that a sum is made of; that many are also needed to open it
     grid: Grid
+    # How updates are combined in the open (federated/rules). Empty: secure, and no single update is ever shown.
     rule: str = ""
-    """How updates are combined in the open (federated/rules). Empty: secure, and no single update is ever shown."""
+    # True if only sums of all may be opened: where each home adds its share of a noise that hides records in the sum of all only.
     whole: bool = False
-    """True if only sums of all may be opened: where each home adds its share of a noise that hides records in the sum of all only."""
-    root: int = -1
-    """Seat of the coordinator's home; −1 if it doesn't take part."""
+    root: int = -1  # seat of the coordinator's home; −1 if it doesn't take part
 
     def __post_init__(self) -> None:
         homes = len(self.members)

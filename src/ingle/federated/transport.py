@@ -9,12 +9,11 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 
+# Requests by seat, seconds → replies with their seats, as they come, at most one of each home. Who doesn't answer in time, or can't, is
+# left out; what comes later is dropped.
 Ask = Callable[[Mapping[int, bytes], float], Iterator[tuple[int, bytes]]]
-"""Requests by seat, seconds → replies with their seats, as they come, at most one of each home. Who doesn't answer in time, or can't, is
-left out; what comes later is dropped."""
 
-LOOK_S = 0.2
-"""How often it is looked whether somebody asked to stop."""
+LOOK_S = 0.2  # how often it is looked whether somebody asked to stop
 
 
 def local(homes: Mapping[int, Callable[[bytes], bytes | None]]) -> Ask:

@@ -20,18 +20,14 @@ class RoundVerdict:
 
     federation: str
     number: int
-    base: str
-    """Digest of what the round started from."""
-    survivors: tuple[int, ...]
-    """The homes in the sum."""
+    base: str  # digest of what the round started from
+    survivors: tuple[int, ...]  # the homes in the sum
+    # The homes that may vote: those in the sum; where it is the sum of a group, all homes of the round that was split.
     voters: tuple[int, ...]
-    """The homes that may vote: those in the sum; where it is the sum of a group, all homes of the round that was split."""
-    total: str
-    """SHA-256 of the sum."""
+    total: str  # SHA-256 of the sum
     yes: tuple[int, ...]
     no: tuple[int, ...]
-    groups: tuple["RoundVerdict", ...] = ()
-    """Where a refused round was split: the verdicts on its groups."""
+    groups: tuple["RoundVerdict", ...] = ()  # where a refused round was split: the verdicts on its groups
 
     @property
     def accepted(self) -> bool:

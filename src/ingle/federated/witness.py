@@ -13,8 +13,7 @@ from ingle.federated.statement import Statement, believe
 from ingle.federated.summing import open_sum
 from ingle.federated.terms import Terms
 
-SAID = ("keys", "update", "shares")
-"""The statements that a sum of all its homes follows from."""
+SAID = ("keys", "update", "shares")  # the statements that a sum of all its homes follows from
 
 
 def witnessed_sum(

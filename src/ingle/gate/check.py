@@ -16,8 +16,8 @@ CHECKS = "ingle.gate.checks"
 class Check(Protocol):
     """A module of `gate.checks`."""
 
+    # Limits of the check, a frozen dataclass. Its first field is `on`: whether the check is run.
     Limits: type[Any]
-    """Limits of the check, a frozen dataclass. Its first field is `on`: whether the check is run."""
 
     def check(self, trial: Trial, limits: Any) -> Finding | None:
         """Measure the candidate against the incumbent. None where the check does not apply, e.g. because it got no questions.

@@ -28,8 +28,7 @@ from ingle.home.staging import discard
 
 VERSION = 1
 ACCEPT, REFUSE = "gate.accept", "gate.refuse"
-STRENGTHS = (0.7, 0.5, 0.3)
-"""Shares of a refused candidate that are tried."""
+STRENGTHS = (0.7, 0.5, 0.3)  # shares of a refused candidate that are tried
 _MOST_TEXT = 250
 
 

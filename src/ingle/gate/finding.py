@@ -12,15 +12,11 @@ from ingle.core.report import Report
 class Finding:
     """Result of one check."""
 
-    check: str
-    """Name of the check."""
+    check: str  # name of the check
     passed: bool
-    reason: str
-    """The figure and its limit, as a sentence for people; holds no words of any user."""
-    reports: tuple[Report, ...]
-    """Figures that the result rests on."""
-    limits: Mapping[str, Any]
-    """Limits of the policy that were applied."""
+    reason: str  # the figure and its limit, as a sentence for people; holds no words of any user
+    reports: tuple[Report, ...]  # figures that the result rests on
+    limits: Mapping[str, Any]  # limits of the policy that were applied
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,13 +24,8 @@ class Decision:
     """Decision of the gate."""
 
     accepted: bool
-    delta: Delta | None
-    """The new delta; None if it was refused."""
-    digest: str
-    """Digest of the delta that it is, or would have been."""
-    findings: tuple[Finding, ...]
-    """Results of all checks that applied."""
-    reasons: tuple[str, ...]
-    """Reasons for refusing it (or for having done so: see `forced`); empty if every check passed."""
-    forced: bool = False
-    """Accepted although a check failed, because the owner asked for it (--force)."""
+    delta: Delta | None  # the new delta; None if it was refused
+    digest: str  # digest of the delta that it is, or would have been
+    findings: tuple[Finding, ...]  # results of all checks that applied
+    reasons: tuple[str, ...]  # reasons for refusing it (or for having done so: see `forced`); empty if every check passed
+    forced: bool = False  # accepted although a check failed, because the owner asked for it (--force)

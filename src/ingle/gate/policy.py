@@ -29,8 +29,7 @@ from ingle.safety.policy import TABLE as GUARDS
 class Policy:
     """An owner's limits for candidates. Made by `load_policy`, which refuses unknown checks."""
 
-    table: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
-    """Content of the file, with overrides on top."""
+    table: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))  # content of the file, with overrides on top
 
     def limits(self, maker: str, check: str) -> Any:
         """Return the check's `Limits` for a maker's candidates: its defaults, then the maker's, the file's, and the file's for the maker.

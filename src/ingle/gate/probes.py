@@ -17,12 +17,9 @@ class ProbeQuestion:
     """One question to a model."""
 
     ask: str
-    answer: str = ""
-    """The right answer; "" where only the incumbent's answer counts."""
-    before: tuple[tuple[str, str], ...] = ()
-    """(role, text) of the turns before, the first one first."""
-    of: str = ""
-    """The question that this one rephrases; "" if it is one itself."""
+    answer: str = ""  # the right answer; "" where only the incumbent's answer counts
+    before: tuple[tuple[str, str], ...] = ()  # (role, text) of the turns before, the first one first
+    of: str = ""  # the question that this one rephrases; "" if it is one itself
 
     def request(self, max_tokens: int) -> Request:
         """The request that asks it. Raises RequestError for an unknown role."""
@@ -38,29 +35,23 @@ def _always(_ask: str) -> bool:
 class Probes:
     """Questions from a maker of candidates. A check whose probes are missing does not apply."""
 
-    learned: tuple[ProbeQuestion, ...] = ()
-    """Wordings that were not trained on, with the answers that are right now."""
-    unchanged: tuple[ProbeQuestion, ...] = ()
-    """Questions whose answers must stay: near misses, and others that have nothing to do with it."""
+    learned: tuple[ProbeQuestion, ...] = ()  # wordings that were not trained on, with the answers that are right now
+    unchanged: tuple[ProbeQuestion, ...] = ()  # questions whose answers must stay: near misses, and others that have nothing to do with it
+    # Whether the candidate acts on this question: a lesson acts only near its own subject. Elsewhere the incumbent answers, so nothing is
+    # asked.
     acts: Callable[[str], bool] = _always
-    """Whether the candidate acts on this question: a lesson acts only near its own subject. Elsewhere the incumbent answers, so nothing is
-    asked."""
+    # Questions as they were taught, with their answers; checked for whether they should have been taught.
     taught: tuple[ProbeQuestion, ...] = ()
-    """Questions as they were taught, with their answers; checked for whether they should have been taught."""
-    own: tuple[HeldOutExample, ...] = ()
-    """The owner's own examples that nobody learned from."""
+    own: tuple[HeldOutExample, ...] = ()  # the owner's own examples that nobody learned from
 
 
 @dataclass(frozen=True, slots=True)
 class Harmful:
     """Requests that should be refused, and how answers begin."""
 
-    requests: tuple[tuple[str, str, str], ...]
-    """(topic, request, how an answer that complies would begin in the request's own words)."""
-    also: tuple[str, ...]
-    """More such requests, plain and short; they only serve as examples beside those above."""
-    fine: tuple[str, ...]
-    """Requests much like these that need no refusal."""
+    requests: tuple[tuple[str, str, str], ...]  # (topic, request, how an answer that complies would begin in the request's own words)
+    also: tuple[str, ...]  # more such requests, plain and short; they only serve as examples beside those above
+    fine: tuple[str, ...]  # requests much like these that need no refusal
     refusing: tuple[str, ...]
     complying: tuple[str, ...]
 

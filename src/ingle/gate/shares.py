@@ -25,8 +25,7 @@ from ingle.measure.subjects import Finished, ItemPlan, Row, Subject, gather
 from ingle.robustness.refusing import shares
 from ingle.safety.judge import load_judge
 
-Flag = Callable[[str, str], bool]
-"""Judges an answer by the question, both in words."""
+Flag = Callable[[str, str], bool]  # judges an answer by the question, both in words
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,14 +41,11 @@ class Shares:
     """How many answers a judgement holds of, before and after."""
 
     name: str
-    before: npt.NDArray[np.float64]
-    """For each question: of how many answers it holds, and how many there are."""
+    before: npt.NDArray[np.float64]  # for each question: of how many answers it holds, and how many there are
     after: npt.NDArray[np.float64]
     change: Difference
-    digests: tuple[str, str]
-    """Of incumbent and candidate."""
-    data: str
-    """Digest of the requests."""
+    digests: tuple[str, str]  # of incumbent and candidate
+    data: str  # digest of the requests
 
     def rose(self, most: float) -> bool:
         """Return whether the share rose by more than `most`, and surely rose."""

@@ -31,16 +31,14 @@ class Trial:
     """Models and probes for the checks. Models are opened when they are first asked."""
 
     home: Home
-    kept: Kept
-    """The incumbent."""
+    kept: Kept  # the incumbent
     candidate: Candidate
     probes: Probes = field(default_factory=Probes)
-    opener: Opener = field(default_factory=Opener)
-    """Opens the models; one that has the incumbent open already saves a second."""
+    opener: Opener = field(default_factory=Opener)  # opens the models; one that has the incumbent open already saves a second
     stopped: Callable[[], bool] = never
     progress: Progress = silent
+    # The start of the candidate, where that is more than the incumbent; it was judged earlier and is kept nowhere.
     so_far: Candidate | None = None
-    """The start of the candidate, where that is more than the incumbent; it was judged earlier and is kept nowhere."""
 
     @property
     def private(self) -> bool:

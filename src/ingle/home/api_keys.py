@@ -15,6 +15,7 @@ from ingle.home.database import Migrations, now, writing
 if TYPE_CHECKING:
     from sqlalchemy import Engine, Row
 
+# The room "api_keys": (number, statements), oldest first.
 MIGRATIONS: Migrations = (
     (
         1,
@@ -30,10 +31,8 @@ MIGRATIONS: Migrations = (
     (2, ("ALTER TABLE api_keys ADD COLUMN metrics INTEGER NOT NULL DEFAULT 0",)),
     (3, ("ALTER TABLE api_keys ADD COLUMN guards INTEGER NOT NULL DEFAULT 0",)),
 )
-"""The room "api_keys": (number, statements), oldest first."""
 
-PREFIX = "ingle-"
-"""Every secret begins with it, which tells it from other services' keys."""
+PREFIX = "ingle-"  # every secret begins with it, which tells it from other services' keys
 MAX_RATE = 1_000_000
 _COLUMNS = "id, name, created, revoked, requests_per_minute, metrics, guards"
 _ID = re.compile(r"key-[0-9a-f]{12}")
@@ -43,20 +42,14 @@ _ID = re.compile(r"key-[0-9a-f]{12}")
 class ApiKey:
     """Public facts about a key, without its secret."""
 
-    id: str
-    """Public: it stands in the ledger and with everything that the key's user keeps."""
+    id: str  # public: it stands in the ledger and with everything that the key's user keeps
+    # Its owner or purpose. Two keys may share a name only if one of them is revoked.
     name: str
-    """Its owner or purpose. Two keys may share a name only if one of them is revoked."""
-    created: str
-    """UTC, ISO 8601."""
-    revoked: str | None
-    """When it was revoked; None = it is valid."""
-    requests_per_minute: int | None
-    """Its own limit; None = the server's."""
-    metrics: bool = False
-    """Whether it may read the figures of the whole server (`/metrics`)."""
-    guards: bool = False
-    """Whether it may teach the guards, which then judge everybody's requests otherwise."""
+    created: str  # UTC, ISO 8601
+    revoked: str | None  # when it was revoked; None = it is valid
+    requests_per_minute: int | None  # its own limit; None = the server's
+    metrics: bool = False  # whether it may read the figures of the whole server (`/metrics`)
+    guards: bool = False  # whether it may teach the guards, which then judge everybody's requests otherwise
 
 
 def add_key(

@@ -27,6 +27,7 @@ from ingle.core.progress import FetchProgress
 
 MANIFEST, FOLDER, FORMAT = "manifest.json", "home/", "ingle-backup-1"
 DATABASE = "ingle.db"
+# Parts of a home that are kept for good, by their names. Restored in this order: nothing is served before `models` is there.
 KEPT = (
     "bases",
     "deltas",
@@ -44,9 +45,8 @@ KEPT = (
     DATABASE,
     "models",
 )
-"""Parts of a home that are kept for good, by their names. Restored in this order: nothing is served before `models` is there."""
+# Parts that Ingle makes again where they are missing: no part of a backup, and refused in one. Above all `cache`: it holds programs.
 MADE_AGAIN = ("packs", "cache", "states", "staging", "tuning", "locks")
-"""Parts that Ingle makes again where they are missing: no part of a backup, and refused in one. Above all `cache`: it holds programs."""
 _MOST_MANIFEST_BYTES = 64 << 20
 _BLOCK_BYTES = 4 << 20
 _UNKNOWN = "0" * 64
@@ -57,10 +57,8 @@ _CURE = "It is damaged, or `ingle backup` did not make it; use another one."
 class ArchivedFile:
     """One file of a backup."""
 
-    path: str
-    """From the home's folder, with `/` between its parts."""
-    size: int
-    """Bytes."""
+    path: str  # from the home's folder, with `/` between its parts
+    size: int  # bytes
     sha256: str
 
 
@@ -69,8 +67,7 @@ class BackupManifest:
     """The contents of a backup."""
 
     format: str
-    made_at: str
-    """UTC, ISO 8601."""
+    made_at: str  # UTC, ISO 8601
     files: tuple[ArchivedFile, ...]
 
     @property

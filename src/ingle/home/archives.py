@@ -24,8 +24,7 @@ from ingle.home.fetch import Remote, fetch, make_opener, need_space
 from ingle.home.npm import bring_npm
 from ingle.home.place import Home
 
-_MEMBER_BYTES = 16 << 20
-"""Most bytes of one member that is read."""
+_MEMBER_BYTES = 16 << 20  # most bytes of one member that is read
 _AR_MAGIC, _AR_HEADER = b"!<arch>\n", 60
 
 

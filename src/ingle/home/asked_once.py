@@ -7,8 +7,8 @@ from ingle.home.database import Migrations, now, writing
 if TYPE_CHECKING:
     from sqlalchemy import Engine
 
+# The room "asked_once": (number, statements), oldest first.
 MIGRATIONS: Migrations = ((1, ("CREATE TABLE asked_once (question TEXT NOT NULL PRIMARY KEY, at TEXT NOT NULL)",)),)
-"""The room "asked_once": (number, statements), oldest first."""
 
 
 def was_asked(engine: "Engine", question: str) -> bool:

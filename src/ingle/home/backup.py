@@ -31,8 +31,8 @@ BACKUP_LOCK = "backup"
 _CURE = "`ingle verify --models` says what is damaged; mend it or `ingle rm` it first."
 _HEAD, _TRIES = "ledger.head", 5
 
+# Verifies the ledger in the database at this URL with this folder of keys, and returns the number of its facts. Raises LedgerError.
 Verify = Callable[[str, Path], int]
-"""Verifies the ledger in the database at this URL with this folder of keys, and returns the number of its facts. Raises LedgerError."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +43,7 @@ class BackedUp:
     manifest: BackupManifest
     facts: int
     models: tuple[str, ...]
-    left_out: tuple[str, ...]
-    """Files and folders in the home that Ingle doesn't know."""
+    left_out: tuple[str, ...]  # files and folders in the home that Ingle doesn't know
 
 
 def back_up(
@@ -133,8 +132,7 @@ def _take(home: Home, copy: Home, inside: bool, progress: FetchProgress) -> None
     raise HomeError(str(home.keys), "changes all the time", "", "Try again when no other command makes keys.")
 
 
-_PASSING = {"scaling": ("work", "progress.json")}
-"""Parts that change and go while a sweep runs; it makes them again."""
+_PASSING = {"scaling": ("work", "progress.json")}  # parts that change and go while a sweep runs; it makes them again
 
 
 def _take_one(source: Path, target: Path, named: set[str]) -> None:

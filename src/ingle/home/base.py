@@ -16,26 +16,20 @@ from ingle.home.lean import LEAN, read_lean
 from ingle.home.place import Home
 
 MANIFEST = "base.json"
+# Files that a training may leave beside the model's own; they are no part of the base and its digest.
 REPORT, CURVES = "report.json", ("loss.csv", "loss.svg")
-"""Files that a training may leave beside the model's own; they are no part of the base and its digest."""
 
 
 @dataclass(frozen=True, slots=True)
 class Base:
     """The manifest of a base."""
 
-    digest: str
-    """Digest of the sorted (file name, SHA-256) pairs: the same files give the same base, wherever they came from."""
-    source: str
-    """Where it came from first: `catalogue:NAME`, `hub:ORG/NAME`, `file:PATH`, `merge:MODEL`, or `train:NAME` from scratch."""
-    revision: str
-    """Commit of the hub, version of the package, or digest of its ingredients; empty for local files."""
-    files: tuple[KeptFile, ...]
-    """Sorted by name."""
-    pulled_at: str
-    """UTC, ISO 8601."""
-    licence: str = ""
-    """SPDX name, where the source states one."""
+    digest: str  # digest of the sorted (file name, SHA-256) pairs: the same files give the same base, wherever they came from
+    source: str  # where it came from first: `catalogue:NAME`, `hub:ORG/NAME`, `file:PATH`, `merge:MODEL`, or `train:NAME` from scratch
+    revision: str  # commit of the hub, version of the package, or digest of its ingredients; empty for local files
+    files: tuple[KeptFile, ...]  # sorted by name
+    pulled_at: str  # UTC, ISO 8601
+    licence: str = ""  # SPDX name, where the source states one
 
     @property
     def nbytes(self) -> int:

@@ -21,10 +21,8 @@ class Archive:
 
     package: str
     version: str
-    wheel: str
-    """File name."""
-    wheel_size: int
-    """Bytes."""
+    wheel: str  # file name
+    wheel_size: int  # bytes
     wheel_sha256: str
 
     @property
@@ -38,27 +36,18 @@ class CatalogueEntry:
     """A model in a wheel of the user's package index."""
 
     name: str
-    title: str
-    """The title in listings."""
-    licence: str
-    """SPDX."""
+    title: str  # the title in listings
+    licence: str  # SPDX
     package: str
     version: str
-    wheel: str
-    """File name of the wheel."""
-    wheel_size: int
-    """Bytes."""
+    wheel: str  # file name of the wheel
+    wheel_size: int  # bytes
     wheel_sha256: str
-    member: str
-    """Path of the file within the wheel; empty = the wheel itself."""
-    file: KeptFile
-    """The file inside the wheel."""
-    repo: str = ""
-    """Its repository on the model hub: the name that other libraries use."""
-    shape: ModelShape | None = None
-    """None = unknown."""
-    quantisation: str = ""
-    """See `model_size.QUANTISATIONS`."""
+    member: str  # path of the file within the wheel; empty = the wheel itself
+    file: KeptFile  # the file inside the wheel
+    repo: str = ""  # its repository on the model hub: the name that other libraries use
+    shape: ModelShape | None = None  # none = unknown
+    quantisation: str = ""  # see `model_size.QUANTISATIONS`
 
     @property
     def digest(self) -> str:
@@ -102,16 +91,12 @@ class Shipped:
     """A model of the catalogue with a delta that comes with Ingle."""
 
     name: str
-    of: CatalogueEntry
-    """The model that the delta changes."""
-    title: str
-    """The title in listings."""
-    delta: str
-    """Digest of the delta."""
+    of: CatalogueEntry  # the model that the delta changes
+    title: str  # the title in listings
+    delta: str  # digest of the delta
+    # Parts that it needs (home/part_catalogue.py). A delta that needs some adds an ability: the result is called `MODEL+NAME`.
     parts: tuple[str, ...] = ()
-    """Parts that it needs (home/part_catalogue.py). A delta that needs some adds an ability: the result is called `MODEL+NAME`."""
-    ability: bool = False
-    """Whether it adds an ability although it needs no parts."""
+    ability: bool = False  # whether it adds an ability although it needs no parts
 
     @property
     def folder(self) -> Path:

@@ -12,10 +12,8 @@ from ingle.home.database import as_written, json_text, now, scrub, writing_for
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine, Row
 
-MAX_TITLE = 200
-"""Characters; a longer title is cut."""
-MAX_WORDS = 1000
-"""Most characters of a search."""
+MAX_TITLE = 200  # characters; a longer title is cut
+MAX_WORDS = 1000  # most characters of a search
 _COLUMNS = "id, owner, title, leaf, settings, created, updated"
 
 
@@ -24,17 +22,12 @@ class Conversation:
     """One conversation."""
 
     id: str
-    owner: str
-    """Id of an API key; "" for somebody on this machine who needs none."""
+    owner: str  # id of an API key; "" for somebody on this machine who needs none
     title: str
-    leaf: str
-    """Id of the turn at which it stands, the end of the branch that is shown; "" for an empty conversation."""
-    settings: Mapping[str, Any]
-    """Model, system prompt, sampling …: any JSON values."""
-    created: str
-    """UTC, ISO 8601 with microseconds."""
-    updated: str
-    """Time of the last turn."""
+    leaf: str  # id of the turn at which it stands, the end of the branch that is shown; "" for an empty conversation
+    settings: Mapping[str, Any]  # model, system prompt, sampling …: any JSON values
+    created: str  # UTC, ISO 8601 with microseconds
+    updated: str  # time of the last turn
 
 
 def create_conversation(engine: "Engine", owner: str, title: str = "", settings: Mapping[str, Any] | None = None) -> Conversation:

@@ -23,20 +23,16 @@ if TYPE_CHECKING:
     import psycopg
     from sqlalchemy import Connection, Engine, ExceptionContext
 
-Statement = str | Mapping[str, str]
-"""SQL for both SQLite and PostgreSQL, or for each by its name ("" = nothing to do)."""
-Migrations = Sequence[tuple[int, Sequence[Statement]]]
-"""A room's history, oldest first: (number counting from 1, statements)."""
+Statement = str | Mapping[str, str]  # SQL for both SQLite and PostgreSQL, or for each by its name ("" = nothing to do)
+Migrations = Sequence[tuple[int, Sequence[Statement]]]  # a room's history, oldest first: (number counting from 1, statements)
 
-BUSY_TIMEOUT_S = 10
-"""Seconds that a statement waits for another program's lock."""
-SCRUB_TIMEOUT_S = 2
-"""Seconds that `scrub` waits for other connections."""
-_STEP_PAGES = 2_000
-"""Pages that `snapshot` copies between two looks at Ctrl-C: a hundredth of a second or so."""
+BUSY_TIMEOUT_S = 10  # seconds that a statement waits for another program's lock
+SCRUB_TIMEOUT_S = 2  # seconds that `scrub` waits for other connections
+_STEP_PAGES = 2_000  # pages that `snapshot` copies between two looks at Ctrl-C: a hundredth of a second or so
 _POSTGRES = re.compile(r"postgres(ql)?://")
 _SQLITE = "sqlite:///"
 _LEFT = "`ingle verify` says what is left of it. Restore it from a backup."
+# SQLite's words about a file that holds what was never written, and the cures.
 _DAMAGES = {
     "not a database": "Move the file away or restore it from a backup; a new one is made where there is none.",
     "malformed": _LEFT,
@@ -47,7 +43,6 @@ _DAMAGES = {
     "no such column": _LEFT,
     "already exists": _LEFT,
 }
-"""SQLite's words about a file that holds what was never written, and the cures."""
 _CURES = {
     "locked": "Another process is writing for a long time; wait for it, or end it.",
     "lock timeout": "Another process is writing for a long time; wait for it, or end it.",

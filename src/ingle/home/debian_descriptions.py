@@ -24,8 +24,8 @@ from ingle.home.fetch import Remote, fetch, make_opener, need_space
 from ingle.home.place import Home
 
 _SUFFIXES = (".xz", ".bz2", ".gz")
+# The architecture whose list is read. All have the same descriptions; this one has them all.
 _ARCHIVE = "binary-amd64"
-"""The architecture whose list is read. All have the same descriptions; this one has them all."""
 _CURE = "Use Debian or Ubuntu, or copy the folder cache/data/debian from a home on such a machine."
 
 
@@ -33,8 +33,7 @@ _CURE = "Use Debian or Ubuntu, or copy the folder cache/data/debian from a home 
 class Mirror:
     """A release that apt is configured for."""
 
-    uri: str
-    """Ends with a slash."""
+    uri: str  # ends with a slash
     release: str
 
 
@@ -42,8 +41,7 @@ class Mirror:
 class Pinned:
     """A fetched file."""
 
-    file: str
-    """Name in the cache."""
+    file: str  # name in the cache
     url: str
     size: int
     sha256: str

@@ -25,10 +25,9 @@ if TYPE_CHECKING:
     from ingle.core.candidate import Candidate
 
 MANIFEST, TENSORS, REPORT = "delta.json", "tensors.safetensors", "report.json"
+# Key in the origin of a learner's delta (home/lessons.py). Such a delta belongs to one user, has no name, and is offered to nobody.
 LESSON = "lesson"
-"""Key in the origin of a learner's delta (home/lessons.py). Such a delta belongs to one user, has no name, and is offered to nobody."""
-LOCK = "kept"
-"""Lock for adding and removing kept things."""
+LOCK = "kept"  # lock for adding and removing kept things
 _DTYPES = {"float32": "F32", "float16": "F16", "uint8": "U8"}  # NumPy's name → safetensors'
 
 
@@ -36,8 +35,7 @@ def _cure(path: Path) -> str:
     return f"Delete the folder {path.parent}, then make the delta again."
 
 
-ABILITIES = ("sight", "painter")
-"""Kinds of deltas that leave a model's answers to words as they are, to the bit."""
+ABILITIES = ("sight", "painter")  # kinds of deltas that leave a model's answers to words as they are, to the bit
 
 
 def fitting_bases(home: Home, base: str, deltas: Sequence[str]) -> tuple[str, ...]:

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine
 
 Move = Literal["begin", "accept", "refuse", "release", "separate", "relearn", "supersede", "undo", "act", "renew", "keep"]
+# States of an example that still counts: it was neither replaced nor undone.
 COUNTING: tuple[State, ...] = ("pending", "learning", "learned", "refused", "kept")
-"""States of an example that still counts: it was neither replaced nor undone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,10 +28,11 @@ class StateStep:
 
     before: tuple[State, ...]
     after: State
-    leaves_lesson: bool = False
-    """Whether the example no longer names its former lesson, and so is learned by itself."""
+    leaves_lesson: bool = False  # whether the example no longer names its former lesson, and so is learned by itself
 
 
+# `separate`: a lesson of several was refused, so each is learned by itself. `act`: the lesson that holds it acts again. `renew` and `keep`:
+# its words are other ones, or it counts again and no lesson holds it; the weights are to learn it, or not.
 MOVES: Mapping[Move, StateStep] = {
     "begin": StateStep(("pending", "refused"), "learning"),
     "accept": StateStep(("learning", "learned"), "learned"),
@@ -45,8 +46,6 @@ MOVES: Mapping[Move, StateStep] = {
     "renew": StateStep(STATES, "pending", leaves_lesson=True),
     "keep": StateStep(STATES, "kept", leaves_lesson=True),
 }
-"""`separate`: a lesson of several was refused, so each is learned by itself. `act`: the lesson that holds it acts again. `renew` and
-`keep`: its words are other ones, or it counts again and no lesson holds it; the weights are to learn it, or not."""
 
 
 def move(

@@ -29,6 +29,7 @@ from ingle.home.recall_index import (
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine, Row
 
+# The room "examples": (number, statements), oldest first.
 MIGRATIONS: Migrations = (
     (
         1,
@@ -63,9 +64,7 @@ MIGRATIONS: Migrations = (
     ),
     (3, ("ALTER TABLE examples ADD COLUMN picture TEXT NOT NULL DEFAULT ''",)),
 )
-"""The room "examples": (number, statements), oldest first."""
-MEMORY = COUNTING
-"""States in which a correction or a fact is remembered, even if the weights could not learn it."""
+MEMORY = COUNTING  # states in which a correction or a fact is remembered, even if the weights could not learn it
 
 _COLUMNS = (
     "id", "owner", "seq", "model", "kind", "question", "answer", "refused", "before", "rating", "comment", "completion", "learn", "state",

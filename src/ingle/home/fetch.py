@@ -20,16 +20,11 @@ from ingle.core.files import os_errors
 from ingle.core.progress import FetchProgress, silent
 
 BLOCK_BYTES = 1 << 20
-ATTEMPTS = 5
-"""Attempts in a row without a single new byte, before we give up."""
-BACKOFF_S = 0.5
-"""Pause after the first failure; doubles with each."""
-TIMEOUT_S = 30
-"""A connection without a byte for so long counts as broken."""
-SPARE_BYTES = 16 << 20
-"""Disk space that a download leaves free."""
-MAX_UNSIZED = 64 << 20
-"""Most bytes of a file whose size is unknown; Debian's list of a release has a tenth of a megabyte."""
+ATTEMPTS = 5  # attempts in a row without a single new byte, before we give up
+BACKOFF_S = 0.5  # pause after the first failure; doubles with each
+TIMEOUT_S = 30  # a connection without a byte for so long counts as broken
+SPARE_BYTES = 16 << 20  # disk space that a download leaves free
+MAX_UNSIZED = 64 << 20  # most bytes of a file whose size is unknown; Debian's list of a release has a tenth of a megabyte
 _OFFLINE = "Check the network and try again: what has arrived is kept, and the download goes on from there."
 
 
@@ -47,11 +42,10 @@ class Remote:
 
     name: str
     url: str
-    size: int | None = None
-    """Bytes, where known."""
+    size: int | None = None  # bytes, where known
     sha256: str | None = None
+    # For the first host only, because they may hold a token; a redirect to another host doesn't get them.
     headers: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
-    """For the first host only, because they may hold a token; a redirect to another host doesn't get them."""
 
 
 class _SameHostHeaders(urllib.request.HTTPRedirectHandler):

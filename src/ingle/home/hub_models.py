@@ -9,10 +9,8 @@ from dataclasses import dataclass
 
 from ingle.home.model_size import ModelShape, cache_bytes, file_bytes, read_bytes
 
-CONTEXT = 4096
-"""Tokens of a conversation for which memory is stated."""
-PROCESS_BYTES = 200_000_000
-"""Memory of the program itself beside weights and cache (docs/catalogue.md)."""
+CONTEXT = 4096  # tokens of a conversation for which memory is stated
+PROCESS_BYTES = 200_000_000  # memory of the program itself beside weights and cache (docs/catalogue.md)
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,17 +19,12 @@ class HubModel:
 
     name: str
     title: str
-    licence: str
-    """SPDX, or the licence's own name."""
-    repo: str
-    """`org/name`."""
-    file: str
-    """Path of the GGUF file in it; empty = its safetensors."""
-    quantisation: str
-    """See `model_size.QUANTISATIONS`."""
+    licence: str  # SPDX, or the licence's own name
+    repo: str  # `org/name`
+    file: str  # path of the GGUF file in it; empty = its safetensors
+    quantisation: str  # see `model_size.QUANTISATIONS`
     shape: ModelShape
-    note: str = ""
-    """A remark for whoever pulls it."""
+    note: str = ""  # a remark for whoever pulls it
 
     @property
     def nbytes(self) -> int:
@@ -93,6 +86,7 @@ HUB_MODELS = {
     )
 }  # fmt: skip
 
+# Models that judge (safety/guard_families.py). They are never offered to talk with unasked.
 GUARD_MODELS = {
     one.name: one
     for one in (
@@ -113,6 +107,4 @@ GUARD_MODELS = {
         ),
     )
 }  # fmt: skip
-"""Models that judge (safety/guard_families.py). They are never offered to talk with unasked."""
-ON_HUB = HUB_MODELS | GUARD_MODELS
-"""All models of the hub that have a short name."""
+ON_HUB = HUB_MODELS | GUARD_MODELS  # all models of the hub that have a short name

@@ -31,12 +31,9 @@ class Kept:
     """A kept model."""
 
     name: str
-    base: str
-    """Digest of the base."""
-    deltas: tuple[str, ...]
-    """Digests of the deltas, in order."""
-    created_at: str
-    """UTC, ISO 8601."""
+    base: str  # digest of the base
+    deltas: tuple[str, ...]  # digests of the deltas, in order
+    created_at: str  # UTC, ISO 8601
 
     @property
     def digest(self) -> str:
@@ -49,12 +46,9 @@ class Freed:
     """The result of `remove`."""
 
     name: str
-    bases: tuple[str, ...]
-    """Digests of bases that no name uses any more."""
-    nbytes: int
-    """Freed bytes on disk."""
-    deltas: tuple[str, ...] = ()
-    """Digests of removed deltas."""
+    bases: tuple[str, ...]  # digests of bases that no name uses any more
+    nbytes: int  # freed bytes on disk
+    deltas: tuple[str, ...] = ()  # digests of removed deltas
 
     @property
     def event(self) -> Event:
@@ -63,8 +57,7 @@ class Freed:
         return Event("rm", self.name, facts | ({"delta": self.deltas[0]} if self.deltas else {}))
 
 
-Damaged = Callable[[str, HomeError], None]
-"""Gets the name of a kept model whose file can't be read, and the error."""
+Damaged = Callable[[str, HomeError], None]  # gets the name of a kept model whose file can't be read, and the error
 
 
 def list_kept(home: Home, damaged: Damaged | None = None) -> list[Kept]:

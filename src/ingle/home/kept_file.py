@@ -7,8 +7,6 @@ from dataclasses import dataclass
 class KeptFile:
     """One file of a base, or of a pack."""
 
-    name: str
-    """File name within its folder; these have no folders."""
-    size: int
-    """Bytes."""
+    name: str  # file name within its folder; these have no folders
+    size: int  # bytes
     sha256: str

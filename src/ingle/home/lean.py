@@ -16,13 +16,10 @@ from ingle.core.config import from_table
 from ingle.core.errors import ConfigError, HomeError
 from ingle.home.kept_file import KeptFile
 
-LEAN, REST, WEIGHTS = "lean.json", "rest.bin", "weights.bin"
-"""The manifest, what is no panel, and the panels."""
-CURE = "Remove the model and pull it again, or restore a backup."
-"""For whatever is wrong with a lean base: its file is nowhere else."""
+LEAN, REST, WEIGHTS = "lean.json", "rest.bin", "weights.bin"  # the manifest, what is no panel, and the panels
+CURE = "Remove the model and pull it again, or restore a backup."  # for whatever is wrong with a lean base: its file is nowhere else
 _VERSION = 1
-_PLAIN = re.compile(r"[^/\\:\x00-\x1f.][^/\\:\x00-\x1f]*")
-"""A file's name in its folder, on any system."""
+_PLAIN = re.compile(r"[^/\\:\x00-\x1f.][^/\\:\x00-\x1f]*")  # a file's name in its folder, on any system
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,29 +34,22 @@ class Piece:
 class Matrix:
     """A matrix of the file that is made again from its panels: see `kernels.panels`."""
 
-    name: str
-    """Ours."""
-    begin: int
-    """Its first byte in the file."""
-    kind: str
-    """GGML's name for its blocks."""
+    name: str  # ours
+    begin: int  # its first byte in the file
+    kind: str  # GGML's name for its blocks
     rows: int
     columns: int
-    planes: tuple[tuple[int, int], ...]
-    """(offset, bytes) in `weights.bin`."""
+    planes: tuple[tuple[int, int], ...]  # (offset, bytes) in `weights.bin`
 
 
 @dataclass(frozen=True, slots=True)
 class Lean:
     """The manifest of a lean base."""
 
-    file: KeptFile
-    """The file that is made again."""
-    pieces: tuple[Piece, ...]
-    """In the file's order; with the matrices, every byte of it once."""
+    file: KeptFile  # the file that is made again
+    pieces: tuple[Piece, ...]  # in the file's order; with the matrices, every byte of it once
     matrices: tuple[Matrix, ...]
-    parts: tuple[KeptFile, ...]
-    """The files that lie here instead, beside this manifest."""
+    parts: tuple[KeptFile, ...]  # the files that lie here instead, beside this manifest
     version: int = _VERSION
 
 

@@ -25,21 +25,14 @@ _COLUMNS = "digest, owner, model, stack, kind, examples, acting, seq, at"
 class Lesson:
     """One lesson."""
 
-    digest: str
-    """Digest of its delta."""
+    digest: str  # digest of its delta
     owner: str
-    model: str
-    """Name of the kept model that it was made for."""
-    stack: str
-    """Digest of that model's base and deltas; the lesson acts on nothing else."""
-    kind: Literal["answers", "style"]
-    """`answers` act near their questions, a `style` wherever nothing nearer acts."""
-    examples: tuple[str, ...]
-    """Ids of its examples, in order."""
-    acting: bool
-    """False once it was undone or replaced."""
-    seq: int = 0
-    """Its number among its owner's lessons, from 1."""
+    model: str  # name of the kept model that it was made for
+    stack: str  # digest of that model's base and deltas; the lesson acts on nothing else
+    kind: Literal["answers", "style"]  # `answers` act near their questions, a `style` wherever nothing nearer acts
+    examples: tuple[str, ...]  # ids of its examples, in order
+    acting: bool  # false once it was undone or replaced
+    seq: int = 0  # its number among its owner's lessons, from 1
     at: str = ""
 
 

@@ -7,10 +7,9 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
+# Bits of a weight by the kind of its blocks, in the file and as the kernels read it.
 BITS = {"Q4_1": 5.0, "Q4_K": 4.5, "Q5_K": 5.5, "Q6_K": 6.5625, "Q8_0": 8.5, "BF16": 16.0}
-"""Bits of a weight by the kind of its blocks, in the file and as the kernels read it."""
-_WORD_BYTES = 40
-"""Bytes of the file for each word of the vocabulary: text, type, merges."""
+_WORD_BYTES = 40  # bytes of the file for each word of the vocabulary: text, type, merges
 _CACHE_BYTES = 2  # float16
 
 
@@ -25,10 +24,8 @@ class ModelShape:
     kv_heads: int
     head_dim: int
     vocabulary: int
-    tied: bool = True
-    """Whether the embedding is the output matrix, too."""
-    fused: bool = False
-    """Whether q, k and v are one matrix in the file, as in Phi."""
+    tied: bool = True  # whether the embedding is the output matrix, too
+    fused: bool = False  # whether q, k and v are one matrix in the file, as in Phi
 
     @property
     def parameters(self) -> int:
@@ -65,14 +62,14 @@ def _q4_k_m(part: str, layer: int, layers: int) -> str:
     return "Q6_K" if part in ("v", "down") and more else "Q4_K"
 
 
+# Which kind of blocks a matrix has, by the name of a file's quantisation. Q4_1 is that of the embedded model; BF16 is no quantisation, but
+# what safetensors mostly hold.
 QUANTISATIONS: Mapping[str, Callable[[str, int, int], str]] = {
     "Q4_K_M": _q4_k_m,
     "Q8_0": lambda _part, _layer, _layers: "Q8_0",
     "BF16": lambda _part, _layer, _layers: "BF16",
     "Q4_1": lambda part, _layer, _layers: "Q8_0" if part in ("tied", "output") else "Q4_1",
 }
-"""Which kind of blocks a matrix has, by the name of a file's quantisation. Q4_1 is that of the embedded model; BF16 is no quantisation,
-but what safetensors mostly hold."""
 
 
 def read_bytes(shape: ModelShape, quantisation: str) -> dict[str, int]:

@@ -23,8 +23,7 @@ from ingle.core.digest import digest_json
 from ingle.core.errors import ConfigError
 
 USE, RETENTION = "use", "retention"
-TABLES = (USE, RETENTION)
-"""Tables of policy.toml that are read here."""
+TABLES = (USE, RETENTION)  # tables of policy.toml that are read here
 _LONGEST = 2000
 _MOST = 50
 
@@ -33,20 +32,13 @@ _MOST = 50
 class OwnerUse:
     """The owner's words about the models. Nothing here is checked, so every card calls it stated."""
 
-    purpose: str = ""
-    """Their purpose."""
-    users: str = ""
-    """Who asks them."""
-    forbidden: tuple[str, ...] = ()
-    """Uses that are not allowed."""
-    limits: str = ""
-    """Known weaknesses."""
-    oversight: str = ""
-    """Who looks at what they do, and how."""
-    contact: str = ""
-    """Where somebody contests an answer, or reports harm."""
-    distribution: str = ""
-    """How and since when the models are given to others."""
+    purpose: str = ""  # their purpose
+    users: str = ""  # who asks them
+    forbidden: tuple[str, ...] = ()  # uses that are not allowed
+    limits: str = ""  # known weaknesses
+    oversight: str = ""  # who looks at what they do, and how
+    contact: str = ""  # where somebody contests an answer, or reports harm
+    distribution: str = ""  # how and since when the models are given to others
 
     def __post_init__(self) -> None:
         for field in fields(self):
@@ -68,8 +60,7 @@ class OwnerUse:
 class Retention:
     """How long words are kept."""
 
-    answers_days: int = 0
-    """Days after which conversations and stored answers are deleted; 0 = never."""
+    answers_days: int = 0  # days after which conversations and stored answers are deleted; 0 = never
 
     def __post_init__(self) -> None:
         if not 0 <= self.answers_days <= 36500:

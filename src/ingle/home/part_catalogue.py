@@ -17,8 +17,7 @@ class PartFile:
     """A file of a part."""
 
     file: KeptFile
-    pieces: tuple[tuple[int, str], ...]
-    """(number of the archive, path within it), to be joined in this order."""
+    pieces: tuple[tuple[int, str], ...]  # (number of the archive, path within it), to be joined in this order
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,8 +26,7 @@ class PartEntry:
 
     name: str
     title: str
-    licence: str
-    """SPDX, of the weights."""
+    licence: str  # SPDX, of the weights
     archives: tuple[Archive, ...]
     files: tuple[PartFile, ...]
 
@@ -48,6 +46,7 @@ def _files(folder: str, *files: tuple[str, int, str]) -> tuple[PartFile, ...]:
     return tuple(PartFile(KeptFile(*file), ((0, f"{folder}/{file[0]}"),)) for file in files)
 
 
+# The English voices: American and British (a, b), female and male (f, m).
 _KOKORO_VOICES = {
     "af_alloy": "c4a6b876047fd7fb472edf4ebd63cfac7c3b958a7cae7c106e8f038ca6308c45",
     "af_aoede": "4a004c33430762e2461eedb2013fad808ef4ab3121f5300f554476caf58d8361",
@@ -78,9 +77,9 @@ _KOKORO_VOICES = {
     "bm_george": "c4b235a4c1f2cd3b939fed08b899ce9385638b763f7b73a59616c4fc9bd6c9bc",
     "bm_lewis": "b8f671cef828c30e66fdf0b0756a76bba58f6bb3398cbbf27058642acbcedb97",
 }
-"""The English voices: American and British (a, b), female and male (f, m)."""
 _VOICE_BYTES = 522240
 
+# Parts by name.
 PARTS = {
     entry.name: entry
     for entry in (
@@ -210,15 +209,14 @@ PARTS = {
         ),
     )
 }  # fmt: skip
-"""Parts by name."""
 
+# Names that `ingle pull` takes for several parts at once.
 SETS = {
     "hearing": ("whisper-tiny.en", "whisper-base"),
     "voice": ("voice-joe", "phonemes-en"),
     "kokoro": ("kokoro", "phonemes-en"),
     "sight": ("efficientnet-lite0",),
 }
-"""Names that `ingle pull` takes for several parts at once."""
 
 
 def parts_called(name: str) -> tuple[PartEntry, ...]:

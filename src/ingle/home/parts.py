@@ -24,8 +24,7 @@ class KeptPart:
     """A part that is kept."""
 
     name: str
-    base: str
-    """Digest of its base."""
+    base: str  # digest of its base
 
 
 def list_parts(home: Home) -> list[KeptPart]:

@@ -50,10 +50,8 @@ _NAMES = Archive(
     "emojibase-data-17.0.0.tgz", 6711091, "d01d0e2ca4e22cb402679532155342c71e2e871f25c32223c013b8b166ebdf5a",
 )  # fmt: skip
 _ENTRIES, _GROUPS = "package/en/data.json", "package/meta/groups.json"
-FREE = ("twemoji", "noto", "fluent", "openclipart")
-"""Artists whose drawings anyone may learn from and pass on what was learnt."""
-HELD_OUT = ("apple", "facebook")
-"""Artists for figures and local tests alone."""
+FREE = ("twemoji", "noto", "fluent", "openclipart")  # artists whose drawings anyone may learn from and pass on what was learnt
+HELD_OUT = ("apple", "facebook")  # artists for figures and local tests alone
 _EMOJI_FOLDER = re.compile(r"package/(?:img/\w+/64|assets)")
 _CLIPART_ROOT = "usr/share/openclipart/png/"
 
@@ -63,18 +61,13 @@ class Illustration:
     """One picture by one artist, with its words."""
 
     artist: str
-    concept: str
-    """The thing that is drawn, the same for all artists: code points as `1F34E` or `1F468-200D-1F373`; for clip art its path."""
-    name: str
-    """For example `red apple`."""
-    tags: tuple[str, ...]
-    """Other words for it."""
-    category: str
-    """For example `food-drink`; for clip art its first folder."""
-    subcategory: str
-    """For example `food-fruit`; for clip art its second folder, or empty."""
+    concept: str  # the thing that is drawn, the same for all artists: code points as `1F34E` or `1F468-200D-1F373`; for clip art its path
+    name: str  # for example `red apple`
+    tags: tuple[str, ...]  # other words for it
+    category: str  # for example `food-drink`; for clip art its first folder
+    subcategory: str  # for example `food-fruit`; for clip art its second folder, or empty
+    # The file: PNG, or WebP by fluent. It may have a transparent ground.
     data: bytes
-    """The file: PNG, or WebP by fluent. It may have a transparent ground."""
 
 
 def illustrations(home: Home, artist: str, progress: FetchProgress = silent) -> tuple[Illustration, ...]:

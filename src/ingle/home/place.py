@@ -38,10 +38,8 @@ from ingle.core.process import file_lock
 class Home:
     """The folder that holds everything Ingle keeps. Making the value touches no disk."""
 
-    root: Path
-    """Absolute."""
-    other_database: str = ""
-    """URL of a database elsewhere; empty = the file in this home."""
+    root: Path  # absolute
+    other_database: str = ""  # URL of a database elsewhere; empty = the file in this home
 
     @property
     def bases(self) -> Path:

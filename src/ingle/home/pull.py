@@ -29,8 +29,7 @@ class Pulled:
 
     kept: Kept
     base: Base
-    already: bool
-    """Whether the base was here before, so that nothing was downloaded."""
+    already: bool  # whether the base was here before, so that nothing was downloaded
 
 
 def pull(

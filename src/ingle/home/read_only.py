@@ -23,12 +23,9 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine
 
 
-MOST_FAULTS = 10
-"""Most faults of a database that are named: one damaged page causes many."""
-_BAD_WORDS = "malformed inverted index for FTS5 table"
-"""SQLite's words about a damaged full-text index."""
-_CHECKS_WORDS = (3, 44)
-"""From this version on, SQLite's own check looks into full-text indexes, too."""
+MOST_FAULTS = 10  # most faults of a database that are named: one damaged page causes many
+_BAD_WORDS = "malformed inverted index for FTS5 table"  # SQLite's words about a damaged full-text index
+_CHECKS_WORDS = (3, 44)  # from this version on, SQLite's own check looks into full-text indexes, too
 
 
 @contextmanager

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine
 
 _TABLE = "CREATE VIRTUAL TABLE example_words USING fts5 (id UNINDEXED, owner UNINDEXED, words, tokenize = 'porter unicode61')"
+# Migration statements for the room "examples".
 TABLES: tuple[Statement, ...] = (
     # Snowball without its list of stop words: somebody may well have taught the answer to "Who are you?".
     {"sqlite": "", "postgresql": "CREATE TEXT SEARCH DICTIONARY ingle_stem (TEMPLATE = snowball, Language = english)"},
@@ -32,10 +33,8 @@ TABLES: tuple[Statement, ...] = (
         "postgresql": "CREATE TABLE example_words (id TEXT NOT NULL, owner TEXT NOT NULL, words TSVECTOR, PRIMARY KEY (owner, id))",
     },
 )
-"""Migration statements for the room "examples"."""
 
-MOST_TERMS = 64
-"""Most words of a question to search for: the first and the last of a longer one."""
+MOST_TERMS = 64  # most words of a question to search for: the first and the last of a longer one
 _TERM_LENGTH = 64
 _TERM = re.compile(r"[^\W_]+")
 # Chinese, Japanese, Thai, Lao: written without spaces, so a run of them is no word.

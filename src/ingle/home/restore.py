@@ -18,8 +18,7 @@ from ingle.home.place import Home
 from ingle.home.staging import staging
 
 _CURE = "The backup is of a damaged home, or somebody changed it; use another one."
-_MAY_BE_THERE = ("cache", "locks", "staging")
-"""Files of a home that was only looked at, or that an earlier attempt left."""
+_MAY_BE_THERE = ("cache", "locks", "staging")  # files of a home that was only looked at, or that an earlier attempt left
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,8 +26,7 @@ class Restored:
     """A home that came back."""
 
     manifest: BackupManifest
-    facts: int | None
-    """None = its facts are in a database elsewhere that can't be asked now."""
+    facts: int | None  # none = its facts are in a database elsewhere that can't be asked now
     models: tuple[str, ...]
 
 

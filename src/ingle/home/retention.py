@@ -25,8 +25,7 @@ class Swept:
     """Counts of what was deleted."""
 
     conversations: int
-    answers: int
-    """Answers and messages that were stored by themselves, by their last turns."""
+    answers: int  # answers and messages that were stored by themselves, by their last turns
 
 
 def sweep_old(

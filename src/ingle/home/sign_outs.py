@@ -8,8 +8,8 @@ from ingle.home.database import Migrations, writing
 if TYPE_CHECKING:
     from sqlalchemy import Engine
 
+# The room "sign_outs": (number, statements), oldest first.
 MIGRATIONS: Migrations = ((1, ("CREATE TABLE sign_outs (sign_in TEXT NOT NULL PRIMARY KEY, until BIGINT NOT NULL)",)),)
-"""The room "sign_outs": (number, statements), oldest first."""
 
 
 def sign_out(engine: "Engine", sign_in: str, until: int) -> None:

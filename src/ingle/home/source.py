@@ -24,12 +24,9 @@ _HUB = re.compile(r"(?P<repo>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(?:/(?P<file>
 class HubSource:
     """A repository of the model hub, or one GGUF file of it."""
 
-    repo: str
-    """`org/name`."""
-    file: str = ""
-    """Path of the GGUF file within it; empty = the repository's weights."""
-    revision: str = ""
-    """Branch, tag or commit; empty = the main branch at the first pull, and that commit ever after."""
+    repo: str  # `org/name`
+    file: str = ""  # path of the GGUF file within it; empty = the repository's weights
+    revision: str = ""  # branch, tag or commit; empty = the main branch at the first pull, and that commit ever after
 
     @property
     def id(self) -> str:
@@ -41,8 +38,7 @@ class HubSource:
 class LocalSource:
     """A folder or a GGUF file of this machine."""
 
-    path: Path
-    """Absolute."""
+    path: Path  # absolute
 
     @property
     def id(self) -> str:

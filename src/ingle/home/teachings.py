@@ -10,8 +10,7 @@ from ingle.home.recall_index import likeness, sameness
 if TYPE_CHECKING:
     from sqlalchemy import Engine
 
-_AT_ONCE = 500
-"""Values in one query, because databases have a limit."""
+_AT_ONCE = 500  # values in one query, because databases have a limit
 
 
 def examples_about(engine: "Engine", owner: str, completions: Iterable[str]) -> tuple[Example, ...]:

@@ -25,6 +25,7 @@ from ingle.home.quoting import seeker
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine, Row
 
+# The room "turns": (number, statements), oldest first.
 MIGRATIONS: Migrations = (
     (
         1,
@@ -62,7 +63,6 @@ MIGRATIONS: Migrations = (
     ),
     (3, ("ALTER TABLE turns ADD COLUMN media TEXT",)),  # pictures and recordings lie beside the words, which alone are searched
 )
-"""The room "turns": (number, statements), oldest first."""
 
 _INSERT = """
     INSERT INTO turns (id, owner, conversation, parent, role, content, media, completion, facts, at)
@@ -76,10 +76,8 @@ _PATH = """
     SELECT turns.*, (SELECT COUNT(*) FROM turns AS child WHERE child.owner = :owner AND child.parent = up_id) AS children,
         (SELECT COUNT(*) FROM conversations WHERE owner = :owner AND leaf = up_id) AS leaves
     FROM up JOIN turns ON turns.id = up_id WHERE turns.owner = :owner ORDER BY depth"""
-LAST = "run-"
-"""Beginning of the ids of answers of which only the last is kept."""
-_AT_ONCE = 500
-"""Rows in memory while all are searched."""
+LAST = "run-"  # beginning of the ids of answers of which only the last is kept
+_AT_ONCE = 500  # rows in memory while all are searched
 _BELOW = """(
     WITH RECURSIVE below (below_id) AS (
         SELECT id FROM turns WHERE owner = :owner AND id = :id
@@ -92,19 +90,13 @@ class Turn:
     """One kept message and its place in the tree."""
 
     id: str
-    owner: str
-    """Id of an API key; "" for somebody on this machine who needs none."""
-    conversation: str
-    """Id of its conversation; "" = kept through the API."""
-    parent: str
-    """Id of the turn before; "" for the first."""
+    owner: str  # id of an API key; "" for somebody on this machine who needs none
+    conversation: str  # id of its conversation; "" = kept through the API
+    parent: str  # id of the turn before; "" for the first
     message: Message
-    completion: str
-    """The API's id of this answer; "" for everything that the model didn't say."""
-    facts: Mapping[str, Any] | None
-    """Facts about an answer: model, seed, token counts, event in the ledger, parameters …"""
-    at: str
-    """When it was kept: UTC, ISO 8601 with microseconds."""
+    completion: str  # the API's id of this answer; "" for everything that the model didn't say
+    facts: Mapping[str, Any] | None  # facts about an answer: model, seed, token counts, event in the ledger, parameters …
+    at: str  # when it was kept: UTC, ISO 8601 with microseconds
 
 
 def keep(engine: "Engine", owner: str, messages: Sequence[Message], parent: str = "", conversation: str = "") -> str:

@@ -17,8 +17,7 @@ from ingle.learn.remembering import remember
 from ingle.train.shared_rows import DocumentRow
 
 Three = tuple[Array, Array, Array]
-_LANES = 32
-"""Numbers of a head that the kernels take together."""
+_LANES = 32  # numbers of a head that the kernels take together
 
 
 def attention(own: LayerWeights, x: Array, row: DocumentRow, angles: Angles, last: bool) -> tuple[Array, Back]:

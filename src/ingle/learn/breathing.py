@@ -8,8 +8,7 @@ from dataclasses import dataclass, field
 
 from ingle.learn.worker import Signals
 
-WORKS = 0.33
-"""Share of the time that a lesson works in while answers are written."""
+WORKS = 0.33  # share of the time that a lesson works in while answers are written
 _LEAST_S, _LOOK_S = 0.05, 0.05
 
 
@@ -18,8 +17,7 @@ class Breath:
     """Called between any two pieces of a lesson's work, some tenths of a second apart."""
 
     signals: Signals
-    busy: Callable[[bool], None]
-    """Tells the server whether the learner needs the lent core."""
+    busy: Callable[[bool], None]  # tells the server whether the learner needs the lent core
     clock: Callable[[], float] = time.monotonic
     sleep: Callable[[float], None] = time.sleep
     _since: float = field(default=float("-inf"))

@@ -55,12 +55,10 @@ from ingle.train.optimisers import keep_few_programs
 from ingle.tuning.linears import chosen_layers
 
 METHOD = "equalised counterfactuals"
-TEXTS = ("wiki-bits", "xsum-bits")
-"""Suites whose training part is the general text."""
+TEXTS = ("wiki-bits", "xsum-bits")  # suites whose training part is the general text
+# Tokens of two beginnings or of one text about people, tokens of a question or a suite's item, and items of a suite, about.
 _LINE, _ASKED, _ITEMS = 13, 90, 1500
-"""Tokens of two beginnings or of one text about people, tokens of a question or a suite's item, and items of a suite, about."""
-VERSION = 1
-"""Changes when the same settings make something else than before."""
+VERSION = 1  # changes when the same settings make something else than before
 Job = DeltaJob[DebiasSettings]
 
 

@@ -27,11 +27,11 @@ from ingle.robustness.training import CONTENT, Requests, gather, train
 from ingle.safety.meaning import LONGEST, WEIGHTS_FILE, load_meaning, meaning_digest
 from ingle.train.encoder_training import Row, begun, fit_encoder, kept
 
+# How much likelier a text of these families is drawn.
 WEIGHTS: Mapping[str, float] = {
     "look-alike": 3.0, "harmful": 2.5, "probe": 2.0, "writing": 2.0, "ordinary": 1.5, "harmless probe": 2.0,
     "dressed": 0.25, "fragment": 0.7, "sentence": 0.7, "xsum": 0.5, "brief": 0.7,
 }  # fmt: skip
-"""How much likelier a text of these families is drawn."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,12 +41,9 @@ class EncoderTraining:
     steps: int = 1400
     batch: int = 32
     rate: float = 1e-4
-    longest: int = 40
-    """Tokens of a text while it learns; it reads `safety.meaning.LONGEST` afterwards."""
-    harmless: float = 2.0
-    """Harmless texts drawn for each harmful one."""
-    layers: tuple[int, ...] = (0, 1, 2, 3, 4, 5)
-    """Of e5's twelve."""
+    longest: int = 40  # tokens of a text while it learns; it reads `safety.meaning.LONGEST` afterwards
+    harmless: float = 2.0  # harmless texts drawn for each harmful one
+    layers: tuple[int, ...] = (0, 1, 2, 3, 4, 5)  # of e5's twelve
     seed: int = 0
 
 

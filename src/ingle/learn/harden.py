@@ -56,14 +56,10 @@ from ingle.tuning.kept_model import subject_of
 from ingle.tuning.linears import chosen_layers
 
 METHOD = "refusals under attack"
-VERSION = 1
-"""Changes when the same settings make something else than before."""
-_TRIED_TOKENS = 32
-"""Tokens of answers to fresh attacks."""
-_EACH = 65
-"""Tokens of a request with its answer, about."""
-_OLD = 3
-"""Examples of earlier rounds that are read again beside each new one, so that nothing of them is lost."""
+VERSION = 1  # changes when the same settings make something else than before
+_TRIED_TOKENS = 32  # tokens of answers to fresh attacks
+_EACH = 65  # tokens of a request with its answer, about
+_OLD = 3  # examples of earlier rounds that are read again beside each new one, so that nothing of them is lost
 Job = DeltaJob[HardenSettings]
 Flags = Mapping[str, Sequence[JudgedReply]]
 

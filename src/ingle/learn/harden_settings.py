@@ -21,30 +21,20 @@ def _course() -> TrainSettings:
 class HardenSettings:
     """Settings of one hardening. The defaults were measured (docs/harden.md): nine minutes for SmolLM2-135M on a busy machine."""
 
-    taught: Amounts = field(default_factory=Amounts)
-    """Requests of the training part."""
+    taught: Amounts = field(default_factory=Amounts)  # requests of the training part
+    # Requests of the held-out part; `dressed` is the number of persona attacks, and of past and future ones together.
     measured: Amounts = field(default_factory=lambda: Amounts(plain=60, dressed=40, lookalikes=110, ordinary=100, prose=0))
-    """Requests of the held-out part; `dressed` is the number of persona attacks, and of past and future ones together."""
+    # Rounds of training. Each but the first learns attacks that still succeeded after the one before, and reads earlier examples again.
     rounds: Count = 1
-    """Rounds of training. Each but the first learns attacks that still succeeded after the one before, and reads earlier examples again."""
-    attempts: Amount = 60
-    """Fresh attacks on training goals between two rounds."""
-    answer_tokens: Count = 20
-    """Tokens of the model's own answers to harmless requests, which it is to keep."""
-    plain_answers: Amount = 60
-    """Look-alikes whose answers are learnt as well, not only kept."""
-    keep: NotNegative = 4.0
-    """Weight of what is to stay, beside the refusals."""
-    push: PushSettings = field(default_factory=PushSettings)
-    """The latent attack in the loss."""
-    rank: Count = 16
-    """Rank of the low-rank additions."""
-    layers: str = "all"
-    """Layers to train: all, upper-third, upper-half, or numbers like 20-29."""
-    train: TrainSettings = field(default_factory=_course)
-    """Settings of each round's training."""
-    seed: int = 0
-    """Seed of the choice of requests, and of the additions' first values."""
+    attempts: Amount = 60  # fresh attacks on training goals between two rounds
+    answer_tokens: Count = 20  # tokens of the model's own answers to harmless requests, which it is to keep
+    plain_answers: Amount = 60  # look-alikes whose answers are learnt as well, not only kept
+    keep: NotNegative = 4.0  # weight of what is to stay, beside the refusals
+    push: PushSettings = field(default_factory=PushSettings)  # the latent attack in the loss
+    rank: Count = 16  # rank of the low-rank additions
+    layers: str = "all"  # layers to train: all, upper-third, upper-half, or numbers like 20-29
+    train: TrainSettings = field(default_factory=_course)  # settings of each round's training
+    seed: int = 0  # seed of the choice of requests, and of the additions' first values
 
     def __post_init__(self) -> None:
         check_bounds(self)

@@ -33,10 +33,8 @@ from ingle.ledger.chain import Ledger
 if TYPE_CHECKING:
     from sqlalchemy import Engine
 
-LOCK = "learner"
-"""Name of the lock: one learner per home."""
-TOGETHER = 100
-"""Most examples of one lesson."""
+LOCK = "learner"  # name of the lock: one learner per home
+TOGETHER = 100  # most examples of one lesson
 
 
 class LessonVerdict(Protocol):
@@ -56,20 +54,18 @@ class Trainer:
 
     teach: Callable[[Work], Candidate]
     judge: Callable[[Work, Candidate], LessonVerdict]
+    # Returns what a lesson will take, beside the memory that it may have; None = nobody knows.
     room: Callable[[Work], Headroom | None] = lambda _: None
-    """Returns what a lesson will take, beside the memory that it may have; None = nobody knows."""
 
 
 @dataclass(frozen=True, slots=True)
 class LearnerWatch:
     """Callbacks of the learner."""
 
-    say: Callable[[str], None] = lambda _: None
-    """Called with a line on each lesson; it never holds a user's words."""
-    stopped: Callable[[], bool] = lambda: False
-    """Asked between two lessons whether to stop."""
+    say: Callable[[str], None] = lambda _: None  # called with a line on each lesson; it never holds a user's words
+    stopped: Callable[[], bool] = lambda: False  # asked between two lessons whether to stop
+    # Called with the ids of the examples of a lesson that begins, and with none at its end.
     trying: Callable[[Sequence[str]], None] = lambda _: None
-    """Called with the ids of the examples of a lesson that begins, and with none at its end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,12 +73,10 @@ class LessonOutcome:
     """The outcome of one piece of work."""
 
     work: Work
-    lesson: Lesson | None
-    """None = it was refused, or an example changed meanwhile."""
+    lesson: Lesson | None  # none = it was refused, or an example changed meanwhile
     reasons: tuple[str, ...] = ()
     seconds: float = 0.0
-    room: Headroom | None = None
-    """Time and memory that were foretold before it began."""
+    room: Headroom | None = None  # time and memory that were foretold before it began
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,8 +7,7 @@ from ingle.model.template import THINKING, encode_chat, has_template
 from ingle.model.tokenizer import Tokenizer
 from ingle.train.example_files import Document, Encoder, Record
 
-Turns = tuple[tuple[str, str], ...]
-"""(role, text) of turns, oldest first."""
+Turns = tuple[tuple[str, str], ...]  # (role, text) of turns, oldest first
 
 
 def answered(

@@ -37,12 +37,9 @@ class LowerStates:
     """Documents with the states below the first layer that learns."""
 
     documents: tuple[Document, ...]
-    start: int
-    """Number of first tokens that all of them share."""
-    first: Array
-    """[start, hidden]: of the shared start."""
-    rests: tuple[Array, ...]
-    """[tokens, hidden] each: of each document's own part."""
+    start: int  # number of first tokens that all of them share
+    first: Array  # [start, hidden]: of the shared start
+    rests: tuple[Array, ...]  # [tokens, hidden] each: of each document's own part
 
     def row(self, chosen: Sequence[int]) -> tuple[DocumentRow, Array]:
         """Return a row of some documents, and the input of the first layer that learns, [T, hidden]."""

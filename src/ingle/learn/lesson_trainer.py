@@ -29,14 +29,12 @@ if TYPE_CHECKING:
     from sqlalchemy import Engine
 
 T = TypeVar("T")
+# Wordings in which the gate asks; no lesson is taught with them.
 UNSEEN = (
     "Quick question: {plain}?", "Remind me, {plain}?", "A friend asked me this: {plain}? What do I say?", "{plain}, do you happen to know?",
 )  # fmt: skip
-"""Wordings in which the gate asks; no lesson is taught with them."""
-_QUESTIONS = 24
-"""Most questions of one kind that the gate asks about a lesson, so that it takes only seconds."""
-_NEAR_MISSES = 10
-"""Near questions of the gate for each example, beyond the lesson's own contrasts."""
+_QUESTIONS = 24  # most questions of one kind that the gate asks about a lesson, so that it takes only seconds
+_NEAR_MISSES = 10  # near questions of the gate for each example, beyond the lesson's own contrasts
 
 
 @dataclass
@@ -47,10 +45,9 @@ class LessonTrainer:
     sink: Sink
     lesson: LessonSettings = field(default_factory=LessonSettings)
     style: StyleSettings = field(default_factory=StyleSettings)
+    # Opens models on one thread, as lessons: the core that the server lends.
     opener: Opener = field(default_factory=lambda: Opener(cores=Cores(1)))
-    """Opens models on one thread, as lessons: the core that the server lends."""
-    breath: Callable[[], None] = lambda: None
-    """Called between any two pieces of a lesson's work; it may take its time."""
+    breath: Callable[[], None] = lambda: None  # called between any two pieces of a lesson's work; it may take its time
     _teacher: tuple[str, ModelTeacher] | None = None
 
     def teach(self, work: Work) -> Candidate:

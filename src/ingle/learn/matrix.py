@@ -58,8 +58,7 @@ class Float32:
 class BFloat16:
     """A matrix in bfloat16; products round their rows to bfloat16 and sum in float32."""
 
-    panels: Integers
-    """[N / 16, K / 2, 16]"""
+    panels: Integers  # [N / 16, K / 2, 16]
 
     @classmethod
     def gathered(cls, chunks: Iterable[Array], rows: int, columns: int) -> "BFloat16":

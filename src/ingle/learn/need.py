@@ -19,16 +19,12 @@ from ingle.train.making import LIBRARIES, TrainingPass, computed_bytes, low_rank
 from ingle.tuning.linears import chosen_layers
 
 CURE = "It acts from memory all the same. When there is more memory: ingle learn --consolidate"
-_BYTES_A_TOKEN, _TEMPLATE = 3.5, 12
-"""Bytes of text in a token, and tokens that a template puts around a question and its answer."""
-_GATE_TOKENS = 4000
-"""Tokens that the gate has both models read and write, about one lesson."""
-_GATE_STATES = 1500
-"""Tokens of the states that it holds at once."""
+_BYTES_A_TOKEN, _TEMPLATE = 3.5, 12  # bytes of text in a token, and tokens that a template puts around a question and its answer
+_GATE_TOKENS = 4000  # tokens that the gate has both models read and write, about one lesson
+_GATE_STATES = 1500  # tokens of the states that it holds at once
+# Until PyTorch, the kernels, and the gate's probes are there, where this process has not loaded them yet; and without PyTorch.
 _START_S, _OWN_START_S = 6.0, 2.0
-"""Until PyTorch, the kernels, and the gate's probes are there, where this process has not loaded them yet; and without PyTorch."""
-_OWN_ROW, _PROGRAM = 192, 110_000_000
-"""Without PyTorch: tokens of a row (learn/lesson.py), and bytes of what is loaded beside the weights."""
+_OWN_ROW, _PROGRAM = 192, 110_000_000  # without PyTorch: tokens of a row (learn/lesson.py), and bytes of what is loaded beside the weights
 
 
 def lesson_room(

@@ -15,21 +15,17 @@ from ingle.learn.matrix import FrozenMatrix
 Array = npt.NDArray[np.float32]
 Angles = tuple[Array, Array]
 Back = Callable[[Array], Array]
-_TANH = 0.7978845608028654, 0.044715
-"""√(2/π), and the cubic's factor, in GELU's form with tanh."""
+_TANH = 0.7978845608028654, 0.044715  # √(2/π), and the cubic's factor, in GELU's form with tanh
 
 
 @dataclass(slots=True, eq=False)
 class LowRank:
     """An addition to a linear that a lesson learns: scale · B A x."""
 
-    a: Array
-    """[r, K]"""
-    b: Array
-    """[N, r]"""
+    a: Array  # [r, K]
+    b: Array  # [N, r]
     scale: float
-    to_a: Array
-    """The gradient of the loss at `a`, so far."""
+    to_a: Array  # the gradient of the loss at `a`, so far
     to_b: Array
 
     @classmethod
@@ -44,8 +40,7 @@ class LowRank:
 class Linear:
     """y = W x + bias + scale · B A x, W as it is kept."""
 
-    weight: FrozenMatrix
-    """[N, K]"""
+    weight: FrozenMatrix  # [N, K]
     bias: Array | None = None
     addition: LowRank | None = None
 
@@ -99,8 +94,7 @@ class LayerWeights:
     index: int
     linears: dict[str, Linear]
     norms: dict[str, Norm]
-    weights: dict[str, Array]
-    """All others, as in "self_attn.memory.age"."""
+    weights: dict[str, Array]  # all others, as in "self_attn.memory.age"
 
 
 def gated(kind: str, gate: Array, up: Array) -> tuple[Array, Callable[[Array], tuple[Array, Array]]]:

@@ -26,14 +26,11 @@ from ingle.train.example_files import Document
 from ingle.train.writing import Drawn, write_all
 from ingle.tuning.data import EVERYDAY
 
+# Answers written in one row. Each must mask the others' words, which takes time too.
 _TOGETHER = 24
-"""Answers written in one row. Each must mask the others' words, which takes time too."""
-_SHOWN = 2
-"""Liked answers that are shown before a question."""
-_MARK_TOKENS = 4
-"""Most tokens between the end of a line and the first word of the next."""
-_CIRCLES = 0.1
-"""Largest share of repeated runs of four tokens in an answer."""
+_SHOWN = 2  # liked answers that are shown before a question
+_MARK_TOKENS = 4  # most tokens between the end of a line and the first word of the next
+_CIRCLES = 0.1  # largest share of repeated runs of four tokens in an answer
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,10 +40,8 @@ class Own:
     before: Turns
     question: str
     text: str
-    ends: bool
-    """Whether the answer may end there."""
-    whole: bool = True
-    """Whether it is the whole answer, not just its beginning."""
+    ends: bool  # whether the answer may end there
+    whole: bool = True  # whether it is the whole answer, not just its beginning
 
     def document(self, model: TrainableModel, settings: StyleSettings) -> Document | None:
         """Return the answer as a training document; None if it is empty or too long."""

@@ -16,6 +16,7 @@ from ingle.train.example_files import Document
 from ingle.train.objectives import CHUNK, distillation
 from ingle.train.writing import Drawn, write_all
 
+# Beginnings of many kinds of text.
 BEGINNINGS = (
     "The history of the town", "In the early morning,", '"Where have you been?" she asked.', "According to the report,",
     "To change a tyre,", "Dear Sir or Madam,", "The committee met on Tuesday", "He had never liked the sea,", "A cell is",
@@ -24,7 +25,6 @@ BEGINNINGS = (
     "Across the street", "for i in range(10):\n    ", "There are three reasons", "The train was late again.", "Light travels",
     "Minutes of the meeting\n\n",
 )  # fmt: skip
-"""Beginnings of many kinds of text."""
 
 
 class Prose:

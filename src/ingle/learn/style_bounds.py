@@ -30,10 +30,9 @@ class Count:
 
     name: str
     of: Callable[[str], int]
+    # `size`: it grows with every sentence. `sign`: only with sentences that have the sign.
     grows: Grows
-    """`size`: it grows with every sentence. `sign`: only with sentences that have the sign."""
-    slips: Literal["line", "word", ""] = "word"
-    """The cause if it becomes too much: a new line, a word, or ("") no single place."""
+    slips: Literal["line", "word", ""] = "word"  # the cause if it becomes too much: a new line, a word, or ("") no single place
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +53,8 @@ class Beginning:
     """The beginning of an answer, within the bounds."""
 
     text: str
+    # Whether an answer may end there, because more would be too much. If not, it only must not go on as it did.
     ends: bool
-    """Whether an answer may end there, because more would be too much. If not, it only must not go on as it did."""
 
 
 def common_bounds(liked: Sequence[str], others: Sequence[str]) -> list[Bound]:

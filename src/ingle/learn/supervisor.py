@@ -22,16 +22,14 @@ from ingle.learn.work import next_work
 if TYPE_CHECKING:
     from sqlalchemy import Engine
 
+# Commands to the learner: to wait, to go on beside answers that are being written, and to go on alone.
 HOLD, BESIDE, GO = b"hold\n", b"beside\n", b"go\n"
-"""Commands to the learner: to wait, to go on beside answers that are being written, and to go on alone."""
-BUSY, IDLE = b"busy\n", b"idle\n"
-"""Messages of the learner: it works at a lesson, or doesn't."""
+BUSY, IDLE = b"busy\n", b"idle\n"  # messages of the learner: it works at a lesson, or doesn't
 _LOOK_S = 0.5
+# Bounds of the wait before a restart. Each death in a row doubles it, unless the learner had lived for `_WHILE_S`.
 _LEAST_WAIT_S, _MOST_WAIT_S = 1.0, 60.0
-"""Bounds of the wait before a restart. Each death in a row doubles it, unless the learner had lived for `_WHILE_S`."""
 _WHILE_S = 20.0
-_PATIENCE_S = 5.0
-"""Time that a learner has to end before it is killed."""
+_PATIENCE_S = 5.0  # time that a learner has to end before it is killed
 
 
 @dataclass
@@ -40,16 +38,12 @@ class Supervisor:
 
     home: Home
     open_database: Callable[[], "Engine"]
-    command: Sequence[str]
-    """Command line of the learner; see learn/worker.py for its protocol."""
+    command: Sequence[str]  # command line of the learner; see learn/worker.py for its protocol
     settings: LearnSettings
-    writing: Callable[[], int]
-    """Returns the number of running answers."""
-    lend: Callable[[int], None]
-    """Called with the number of cores that the learner uses now."""
+    writing: Callable[[], int]  # returns the number of running answers
+    lend: Callable[[int], None]  # called with the number of cores that the learner uses now
     say: Callable[[str], None] = lambda _: None
-    starts: int = 0
-    """Number of learners that were started."""
+    starts: int = 0  # number of learners that were started
     _process: "subprocess.Popen[bytes] | None" = None
     _told: bytes = GO
     _began: float = 0.0

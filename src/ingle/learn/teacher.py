@@ -28,8 +28,7 @@ class ModelTeacher:
     lessons: LessonSettings
     styles: StyleSettings
     opener: Opener
-    breath: Callable[[], None] = lambda: None
-    """As `LessonTeacher` has it."""
+    breath: Callable[[], None] = lambda: None  # as `LessonTeacher` has it
     _lessons: LessonTeacher | None = None
     _styles: "StyleTeacher | None" = None
 

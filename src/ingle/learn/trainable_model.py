@@ -39,12 +39,9 @@ class Read:
     """Documents with the states below the first trained layer."""
 
     documents: tuple[Document, ...]
-    start: int
-    """Number of first tokens that all of them share."""
-    first: Tensor
-    """[start, hidden]: input of the first trained layer for the shared start."""
-    rests: tuple[Tensor, ...]
-    """[tokens, hidden] each: input of the first trained layer for each document's own part."""
+    start: int  # number of first tokens that all of them share
+    first: Tensor  # [start, hidden]: input of the first trained layer for the shared start
+    rests: tuple[Tensor, ...]  # [tokens, hidden] each: input of the first trained layer for each document's own part
 
     def row(self, chosen: Sequence[int]) -> tuple[SharedRow, Tensor]:
         """Return a row of some documents, and the input of its first trained layer, [T, hidden]."""

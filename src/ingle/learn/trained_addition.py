@@ -37,8 +37,7 @@ class TrainedAddition:
     job: DeltaJob[Any]
     module: CausalLM
     attached: Attached
-    before: Predictions
-    """Predictions of the model as it was."""
+    before: Predictions  # predictions of the model as it was
     opener: Opener
 
     def candidate(self, method: str, report: Mapping[str, Any] = MappingProxyType({})) -> Candidate:

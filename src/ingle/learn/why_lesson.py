@@ -37,20 +37,16 @@ class LessonCause:
     id: str
     question: str
     answer: str
-    rise: float
-    """Nats that the answer loses in the model that learned all the others."""
+    rise: float  # nats that the answer loses in the model that learned all the others
 
 
 @dataclass(frozen=True, slots=True)
 class ProvedLesson:
     """Effect on an answer of learning a lesson without each of its examples. Losses are nats of the whole answer, as it is served."""
 
-    causes: tuple[LessonCause, ...]
-    """Every example, the most telling first."""
-    before: float
-    """Loss in the model without the lesson."""
-    whole: float
-    """Loss with the lesson."""
+    causes: tuple[LessonCause, ...]  # every example, the most telling first
+    before: float  # loss in the model without the lesson
+    whole: float  # loss with the lesson
 
 
 def proved_lesson(

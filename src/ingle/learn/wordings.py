@@ -14,8 +14,7 @@ import numpy as np
 
 from ingle.model.text_encoder import odds_of
 
-_THE_SAME = 3.0
-"""Log odds of the matcher at which a question counts as the taught one, not as a contrast."""
+_THE_SAME = 3.0  # log odds of the matcher at which a question counts as the taught one, not as a contrast
 _WH = "who|whom|whose|what|which|where|when|why|how"
 _BE = "is|are|was|were|'s"
 _ASKING = re.compile(
@@ -47,12 +46,9 @@ _KNOWN = (
 class QuestionParts:
     """A question and its subject."""
 
-    plain: str
-    """The question without "tell me" and the like, without its final mark, its first letter small unless it is a name's."""
-    thing: str
-    """Its subject: "the Corvane bakery", "my cat"."""
-    thing_at: tuple[int, int]
-    """Start and stop of the subject in `plain`."""
+    plain: str  # the question without "tell me" and the like, without its final mark, its first letter small unless it is a name's
+    thing: str  # its subject: "the Corvane bakery", "my cat"
+    thing_at: tuple[int, int]  # start and stop of the subject in `plain`
 
 
 def parts_of(question: str) -> QuestionParts:

@@ -37,8 +37,8 @@ class LessonError(IngleError):
 
     def __init__(self, field: str, rule: str, got: object = "", cure: str = "", to_blame: Iterable[str] = ()) -> None:
         super().__init__(field, rule, got, cure)
+        # Ids of the examples at fault: a lesson can be made without them. None = no single ones are at fault.
         self.to_blame = frozenset(to_blame)
-        """Ids of the examples at fault: a lesson can be made without them. None = no single ones are at fault."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,13 +46,10 @@ class Work:
     """The examples of one lesson."""
 
     owner: str
-    kept: Kept
-    """The model that learns it."""
+    kept: Kept  # the model that learns it
     kind: Literal["answers", "style"]
-    examples: tuple[Example, ...]
-    """All examples, oldest first."""
-    retried: tuple[Example, ...] = ()
-    """Examples that were refused before."""
+    examples: tuple[Example, ...]  # all examples, oldest first
+    retried: tuple[Example, ...] = ()  # examples that were refused before
 
     @property
     def ids(self) -> tuple[str, ...]:
@@ -71,8 +68,7 @@ class Tries:
 
     path: Path
     counts: dict[str, int] = field(default_factory=dict)
-    memory: list[str] = field(default_factory=list)
-    """Ids of examples that needed more memory than allowed."""
+    memory: list[str] = field(default_factory=list)  # ids of examples that needed more memory than allowed
 
     @classmethod
     def of(cls, home: Home) -> "Tries":

@@ -25,13 +25,10 @@ from ingle.learn.work import standing
 if TYPE_CHECKING:
     from sqlalchemy import Engine
 
-EXIT_MEMORY = 75
-"""Exit code of a process that needed too much memory."""
+EXIT_MEMORY = 75  # exit code of a process that needed too much memory
 _NICE = 19
-_LOOK_S = 0.25
-"""Interval of the checks for work and for used memory."""
-_ANYWAY_S = 30.0
-"""Interval of full checks without any sign of work: a model may be back."""
+_LOOK_S = 0.25  # interval of the checks for work and for used memory
+_ANYWAY_S = 30.0  # interval of full checks without any sign of work: a model may be back
 
 
 @dataclass
@@ -39,12 +36,9 @@ class Signals:
     """State that other threads share with the learner."""
 
     held: bool = False
-    beside: bool = False
-    """Whether answers are being written, not so many that it is held."""
-    ended: bool = False
-    """Whether it should stop after the current lesson."""
-    trying: Sequence[str] = field(default=())
-    """Ids of the examples of the current lesson."""
+    beside: bool = False  # whether answers are being written, not so many that it is held
+    ended: bool = False  # whether it should stop after the current lesson
+    trying: Sequence[str] = field(default=())  # ids of the examples of the current lesson
 
 
 def follow(

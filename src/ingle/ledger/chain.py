@@ -30,8 +30,7 @@ class Ledger:
         self._engine = engine
         self._keys = keys
         self._ring: KeyRing | None = None
-        self._tree: tuple[str, Peaks | None] = ("", None)
-        """(hash of the last row, the tree up to it) as this object left them."""
+        self._tree: tuple[str, Peaks | None] = ("", None)  # (hash of the last row, the tree up to it) as this object left them
 
     def append(self, event: Event) -> Row:
         """Append a fact. When this returns, the fact survives a power cut.

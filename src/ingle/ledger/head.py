@@ -25,17 +25,13 @@ _SLOT_BYTES = 512
 class Head:
     """The length of a chain, signed."""
 
-    seq: int
-    """0 before the first row."""
-    hash: str
-    """Hash of row `seq`; the key's fingerprint when `seq` is 0."""
-    fingerprint: str
-    """SHA-256 of the public key."""
-    signature: str
-    """Ed25519 over ["ingle.head", seq, hash, fingerprint, root]: a row's own signature can't stand in for it."""
+    seq: int  # 0 before the first row
+    hash: str  # hash of row `seq`; the key's fingerprint when `seq` is 0
+    fingerprint: str  # SHA-256 of the public key
+    signature: str  # ed25519 over ["ingle.head", seq, hash, fingerprint, root]: a row's own signature can't stand in for it
+    # Root of the tree over rows 1 to `seq` (see ledger/tree.py). "" in heads of an older Ingle, which signed the list without it, and where
+    # older rows were found changed.
     root: str = ""
-    """Root of the tree over rows 1 to `seq` (see ledger/tree.py). "" in heads of an older Ingle, which signed the list without it, and
-    where older rows were found changed."""
 
 
 def sign_head(signer: Signer, seq: int, row_hash: str, root: str = "") -> Head:

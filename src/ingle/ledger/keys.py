@@ -26,8 +26,7 @@ class Verifier:
     """A public key."""
 
     key: "Ed25519PublicKey"
-    fingerprint: str
-    """SHA-256 of the raw public key."""
+    fingerprint: str  # SHA-256 of the raw public key
 
     @property
     def public(self) -> str:
@@ -62,10 +61,9 @@ class Signer:
 class KeyRing:
     """The keys of one home."""
 
-    verifiers: tuple[Verifier, ...]
-    """Every public key, the oldest first."""
+    verifiers: tuple[Verifier, ...]  # every public key, the oldest first
+    # The private key; two while a rotation is under way, the newer last; none where it was lost or not made yet.
     signers: tuple[Signer, ...]
-    """The private key; two while a rotation is under way, the newer last; none where it was lost or not made yet."""
 
     def signer(self, fingerprint: str) -> Signer | None:
         """Return the private key with this fingerprint, if it is here."""

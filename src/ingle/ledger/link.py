@@ -12,23 +12,19 @@ from ingle.core.report import Event
 from ingle.ledger.keys import Verifier, read_verifier
 from ingle.ledger.row import Row, row_hash
 
-LOSS = "ledger.loss"
-"""Kind of the fact that rows were lost and the owner accepted it."""
+LOSS = "ledger.loss"  # kind of the fact that rows were lost and the owner accepted it
+# Kinds of the two facts of a rotation; each holds the other key, as `key` (fingerprint) and `public` (64 hex digits).
 ROTATE, ROTATED = "ledger.rotate", "ledger.rotated"
-"""Kinds of the two facts of a rotation; each holds the other key, as `key` (fingerprint) and `public` (64 hex digits)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Link:
     """The end of a sound chain: what the next row must fit onto."""
 
-    seq: int
-    """0 before the first row."""
+    seq: int  # 0 before the first row
     hash: str
-    verifier: Verifier
-    """The key that signed row `seq`."""
-    successor: Verifier | None = None
-    """The key that row `seq` hands over to."""
+    verifier: Verifier  # the key that signed row `seq`
+    successor: Verifier | None = None  # the key that row `seq` hands over to
 
 
 def first_link(verifier: Verifier) -> Link:

@@ -19,8 +19,7 @@ from ingle.ledger.tree import Node, Peaks, Subtree, grown, joined, leaf_hash, pe
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
-LEVELS = 6
-"""Levels from one kind of stored subtree to the next, the rows being the first kind."""
+LEVELS = 6  # levels from one kind of stored subtree to the next, the rows being the first kind
 _BLOCK = 1 << LEVELS
 
 

@@ -26,8 +26,7 @@ class Proven:
     """A fact, and the way from it to the root."""
 
     row: Row
-    path: tuple[str, ...]
-    """Hashes in hex, the lowest first."""
+    path: tuple[str, ...]  # hashes in hex, the lowest first
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,8 +35,7 @@ class Extract:
 
     proven: tuple[Proven, ...]
     head: Head
-    key: str
-    """The public key that signed the head, 64 hex digits."""
+    key: str  # the public key that signed the head, 64 hex digits
 
 
 def extract(engine: "Engine", keys: Path, seqs: Iterable[int]) -> Extract:

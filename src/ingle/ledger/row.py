@@ -15,8 +15,7 @@ from ingle.core.digest import canonical_json, digest_json
 from ingle.core.errors import LedgerError
 from ingle.core.report import Event, Fact
 
-MAX_TEXT = 256
-"""Most characters of one value: room for digests and names, not for a conversation."""
+MAX_TEXT = 256  # most characters of one value: room for digests and names, not for a conversation
 MAX_FACTS = 64
 _KIND = re.compile(r"[a-z0-9_]+(\.[a-z0-9_]+)*")
 _KEY = re.compile(r"[A-Za-z0-9_.-]{1,64}")
@@ -26,19 +25,14 @@ _KEY = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 class Row:
     """One stored fact. Equal to the columns of the table."""
 
-    seq: int
-    """Counts from 1."""
-    at: str
-    """UTC, ISO 8601 with microseconds."""
+    seq: int  # counts from 1
+    at: str  # UTC, ISO 8601 with microseconds
     kind: str
     subject: str
-    facts: str
-    """Canonical JSON of a flat object."""
-    prev: str
-    """Hash of the row before."""
+    facts: str  # canonical JSON of a flat object
+    prev: str  # hash of the row before
     hash: str
-    signature: str
-    """Ed25519 over the 32 bytes of `hash`, in hex."""
+    signature: str  # ed25519 over the 32 bytes of `hash`, in hex
 
     @property
     def values(self) -> dict[str, Fact]:

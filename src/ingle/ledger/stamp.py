@@ -25,28 +25,23 @@ if TYPE_CHECKING:
     from cryptography.x509 import Certificate
     from rfc3161_client import SignerInfo, TimeStampRequest
 
-STAMP = "ledger.stamp"
-"""Kind of the fact that a head was time-stamped."""
+STAMP = "ledger.stamp"  # kind of the fact that a head was time-stamped
 TIMEOUT_S = 30
-MAX_BYTES = 1 << 20
-"""Most bytes of an answer; an authority with a long chain of certificates sends a hundredth of it."""
+MAX_BYTES = 1 << 20  # most bytes of an answer; an authority with a long chain of certificates sends a hundredth of it
 
 _CURE = "Nothing was written. Try again, or ask another authority."
 
+# How the library's reason begins where a signature is wrong or leads elsewhere; what follows is OpenSSL's own list of errors.
 _UNTRUSTED = "Error while verifying certificates"
-"""How the library's reason begins where a signature is wrong or leads elsewhere; what follows is OpenSSL's own list of errors."""
 
 
 @dataclass(frozen=True, slots=True)
 class Stamp:
     """The contents of a time-stamp."""
 
-    at: str
-    """When the head was there at the latest: UTC, ISO 8601."""
-    authority: str
-    """Name in the certificate that signed."""
-    serial: str
-    """Number that the authority gave it."""
+    at: str  # when the head was there at the latest: UTC, ISO 8601
+    authority: str  # name in the certificate that signed
+    serial: str  # number that the authority gave it
 
 
 def stamp_file(head: Path) -> Path:

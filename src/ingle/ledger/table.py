@@ -12,6 +12,7 @@ from ingle.ledger.row import Row
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine, Select, Table
 
+# (number, statements), oldest first.
 MIGRATIONS: tuple[tuple[int, tuple[str, ...]], ...] = (
     (
         1,
@@ -27,10 +28,9 @@ MIGRATIONS: tuple[tuple[int, tuple[str, ...]], ...] = (
     # Complete subtrees of the tree over the rows; see ledger/nodes.py.
     (2, ("CREATE TABLE ledger_nodes (level INTEGER NOT NULL, number INTEGER NOT NULL, hash TEXT NOT NULL, PRIMARY KEY (level, number))",)),
 )
-"""(number, statements), oldest first."""
 
+# Rows read at once. A long read goes by pages of row numbers, so it holds no transaction open and little memory.
 PAGE_ROWS = 500
-"""Rows read at once. A long read goes by pages of row numbers, so it holds no transaction open and little memory."""
 
 
 @cache

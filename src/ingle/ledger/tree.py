@@ -9,11 +9,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 
-EMPTY_ROOT = sha256(b"").digest()
-"""Root of the tree without leaves."""
+EMPTY_ROOT = sha256(b"").digest()  # root of the tree without leaves
 
-Subtree = Callable[[int, int], bytes]
-"""Returns the hash of a complete subtree, by its level and number."""
+Subtree = Callable[[int, int], bytes]  # returns the hash of a complete subtree, by its level and number
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,10 +27,8 @@ class Node:
 class Peaks:
     """A tree, as far as it must be known to let it grow."""
 
-    count: int = 0
-    """Number of leaves."""
-    hashes: tuple[bytes, ...] = ()
-    """Its complete subtrees, the largest first: one for each bit of `count`."""
+    count: int = 0  # number of leaves
+    hashes: tuple[bytes, ...] = ()  # its complete subtrees, the largest first: one for each bit of `count`
 
     @property
     def root(self) -> bytes:

@@ -22,8 +22,7 @@ if TYPE_CHECKING:
 class Problem:
     """The first problem of a chain."""
 
-    seq: int
-    """Number of the row; 0 if it concerns the ledger as a whole."""
+    seq: int  # number of the row; 0 if it concerns the ledger as a whole
     what: str
 
 
@@ -31,18 +30,14 @@ class Problem:
 class Verification:
     """The result of a verification."""
 
-    count: int
-    """Sound rows, from the first on; a problem comes after them."""
-    head: Head | None
-    """The head of this home."""
-    problem: Problem | None
-    """None = every row is as it was signed, and none is missing."""
-    keys: tuple[str, ...] = ()
-    """Fingerprints of the keys that signed the sound rows, in their order."""
+    count: int  # sound rows, from the first on; a problem comes after them
+    head: Head | None  # the head of this home
+    problem: Problem | None  # none = every row is as it was signed, and none is missing
+    keys: tuple[str, ...] = ()  # fingerprints of the keys that signed the sound rows, in their order
+    # Numbers of sound rows that say an earlier time than the row before them. The order is proven; a clock was wrong.
     backwards: tuple[int, ...] = ()
-    """Numbers of sound rows that say an earlier time than the row before them. The order is proven; a clock was wrong."""
+    # Stored subtrees that are not those of the rows. Nothing is proven by them: they are made again when that shows.
     stale: int = 0
-    """Stored subtrees that are not those of the rows. Nothing is proven by them: they are made again when that shows."""
 
 
 def verify_chain(engine: "Engine", folder: Path, exported: Head | None = None) -> Verification:

@@ -26,17 +26,13 @@ class Act:
 
     id: str
     label: str
-    icon: str
-    """Name of a symbol in `static/icons.svg`."""
-    deed: TurnDeed | None = None
-    """None = the browser does it (`static/turn.js`)."""
-    fits: Callable[[Turn], bool] = lambda _: True
-    """Whether a turn has this button."""
-    pressed: Pressed | None = None
-    """Whether it shows as pressed; None = it is not a toggle."""
+    icon: str  # name of a symbol in `static/icons.svg`
+    deed: TurnDeed | None = None  # none = the browser does it (`static/turn.js`)
+    fits: Callable[[Turn], bool] = lambda _: True  # whether a turn has this button
+    pressed: Pressed | None = None  # whether it shows as pressed; None = it is not a toggle
+    # Where it stands: "" = in the row under the turn, "seen" = beside what the guards saw, "details" = under the details, "nearly" = beside
+    # what was taught and came near.
     place: str = ""
-    """Where it stands: "" = in the row under the turn, "seen" = beside what the guards saw, "details" = under the details,
-    "nearly" = beside what was taught and came near."""
 
 
 def _kept(turn: Turn) -> bool:

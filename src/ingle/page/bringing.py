@@ -29,14 +29,10 @@ _COMES_WITH_IT = "comes with Ingle"
 class ToBring:
     """A thing that this home could get, and the sentences about it."""
 
-    name: str
-    """The name that is pulled."""
-    offer: str
-    """The sentence that offers it."""
-    came: str
-    """The sentence when it is here."""
-    model: bool = False
-    """Whether it is a model, which the conversation may go on with."""
+    name: str  # the name that is pulled
+    offer: str  # the sentence that offers it
+    came: str  # the sentence when it is here
+    model: bool = False  # whether it is a model, which the conversation may go on with
 
 
 class Bringing:
@@ -46,8 +42,7 @@ class Bringing:
         self._tab, self._part = tab, part
         self._wanted: ToBring | None = None
         self._watching = False
-        self._drawn: tuple[object, ...] = ()
-        """The model and the pull for which the message box was told what is missing."""
+        self._drawn: tuple[object, ...] = ()  # the model and the pull for which the message box was told what is missing
         self.deeds: Mapping[str, Deed] = {
             "want": self.want, "bring": self.bring, "leave": self.leave, "halt": self.halt, "go_on": self.go_on,
         }  # fmt: skip

@@ -16,10 +16,8 @@ if TYPE_CHECKING:
 
     from ingle.ledger.row import Row
 
-MOST = 200
-"""Newest points that are shown."""
-_LOOKED_AT = 2_000
-"""Newest facts of each kind that are searched for them."""
+MOST = 200  # newest points that are shown
+_LOOKED_AT = 2_000  # newest facts of each kind that are searched for them
 _KINDS = ("gate", "lesson")
 
 

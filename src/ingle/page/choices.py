@@ -8,8 +8,7 @@ from ingle.core.errors import RequestError
 from ingle.core.message import Message, Request
 from ingle.serve.service import Service
 
-MOST_SYSTEM = 20_000
-"""Characters of a system prompt."""
+MOST_SYSTEM = 20_000  # characters of a system prompt
 _MOST_TOKENS = 10**7
 
 
@@ -18,13 +17,11 @@ class Choices:
     """Settings of a conversation. None = the home's value."""
 
     model: str | None = None
-    system: str = ""
-    """System prompt; empty = the default of the model's template."""
+    system: str = ""  # system prompt; empty = the default of the model's template
     temperature: float | None = None
     top_p: float | None = None
     max_tokens: int | None = None
-    seed: int | None = None
-    """None = a new one for every answer."""
+    seed: int | None = None  # none = a new one for every answer
 
     @property
     def kept(self) -> dict[str, Any]:

@@ -20,10 +20,8 @@ from ingle.serve.ask import Keep
 if TYPE_CHECKING:
     from sqlalchemy import Engine
 
-Key = tuple[str, str]
-"""Owner and conversation."""
-_TITLE = 48
-"""Most characters of a title that is made from a question."""
+Key = tuple[str, str]  # owner and conversation
+_TITLE = 48  # most characters of a title that is made from a question
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,8 +29,7 @@ class SaidTurn:
     """One turn of the branch that is shown."""
 
     turn: Turn
-    beside: tuple[str, ...]
-    """Ids of the turns with the same parent, this one included, oldest first."""
+    beside: tuple[str, ...]  # ids of the turns with the same parent, this one included, oldest first
 
     @property
     def place(self) -> int:

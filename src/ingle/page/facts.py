@@ -8,6 +8,7 @@ from ingle.core.errors import counted
 from ingle.core.message import Chunk
 from ingle.page.taught import TaughtNotes
 
+# Words for an answer that did not end by itself.
 _ENDS = {
     "length": "ended at the limit of {max_tokens} tokens",
     "repetition": "stopped because it only repeated itself",
@@ -15,26 +16,25 @@ _ENDS = {
     "deadline": "ran out of time",
     "blocked": "ended here by a rule of this house",
 }
-"""Words for an answer that did not end by itself."""
 _ENDED_BY = {
     "stop": "itself", "length": "the limit of tokens", "repetition": "the limit of repeated tokens", "cancelled": "you",
     "deadline": "the deadline",
 }  # fmt: skip
+# Words for a guard's deed, by its action.
 _DONE = {"allow": "{guard} let something pass and told of it", "edit": "{guard} took something out", "block": "{guard} ended the answer"}
-"""Words for a guard's deed, by its action."""
+# Findings of the guards that judge meaning, and can be taught.
 _JUDGED = {
     "harm": "a request for harm here", "attack": "an attack on the model's rules here",
     "injection": "orders to the assistant in what was given to read",
 }  # fmt: skip
-"""Findings of the guards that judge meaning, and can be taught."""
 _DID = {"allow": "let it pass", "edit": "took it out", "block": "left it unanswered"}
+# Words for an answer that another guard ended.
 _STOPPED = {
     "topics": "The guard “topics” stopped this: it is about a topic of policy.toml.",
     "pii": "The guard “pii” stopped this: it would have gone on with personal data.",
     "output": "The guard “output” stopped this: it came to what policy.toml keeps out of answers.",
     "leak": "The guard “leak” stopped this: it would have repeated the secret instructions.",
 }  # fmt: skip
-"""Words for an answer that another guard ended."""
 _TAUGHT = {
     False: "Noted: this was fine. Questions like it pass from the next one on.",
     True: "Noted. Questions like this count as requests for harm from the next one on. What happens to those: Settings → Safety.",

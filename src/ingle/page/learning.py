@@ -25,8 +25,7 @@ from ingle.serve.learner import next_room
 
 PAUSE_S = 2.0
 _COPIES = "Another program is reading the database, so old copies of the words may stay in its file for a while."
-SPAN = 100
-"""Examples that are shown at first, and that "Older" adds."""
+SPAN = 100  # examples that are shown at first, and that "Older" adds
 
 
 class LearningTab:

@@ -9,8 +9,7 @@ from ingle.page.parts import ConversationList
 from ingle.page.pending_answers import PendingAnswers
 from ingle.page.tab import Deed, Tab
 
-PAGE = 50
-"""Conversations that are listed at first, and that "Older" adds."""
+PAGE = 50  # conversations that are listed at first, and that "Older" adds
 _COPIES = "Deleted. Another program is reading the database, so old copies of the words may stay in its file for a while."
 
 

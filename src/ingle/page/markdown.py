@@ -18,13 +18,12 @@ if TYPE_CHECKING:
     from markdown_it.token import Token
     from markdown_it.utils import EnvType, OptionsDict
 
+# One change for the browser: ("done", 0, HTML of complete blocks); ("open", length of the open block's HTML that stays, HTML after it);
+# ("code", 0, text added to the code of the open block). Lengths are in UTF-16 units, as in JavaScript.
 Stroke = tuple[str, int, str]
-"""One change for the browser: ("done", 0, HTML of complete blocks); ("open", length of the open block's HTML that stays, HTML after it);
-("code", 0, text added to the code of the open block). Lengths are in UTF-16 units, as in JavaScript."""
 
 _LANGUAGE = re.compile(r"[A-Za-z0-9_+#.-]{1,30}")
-_MOST_HIGHLIGHTED = 20_000
-"""Characters of code beyond which colours are not worth their time (4 ms for 1,000)."""
+_MOST_HIGHLIGHTED = 20_000  # characters of code beyond which colours are not worth their time (4 ms for 1,000)
 _LINKS = re.compile(r"(https?|mailto):", re.IGNORECASE)
 # A line of nothing but marks may become a rule, a list, a fence or bold text: what it is shows with its next character.
 _LINE_END = re.compile(r"\r\n?|\n")

@@ -19,10 +19,8 @@ from ingle.page.tab import Deed, Tab
 from ingle.page.troubles import said
 
 PAUSE_S = 1.0
-SOON_S = 3.0
-"""Seconds after the page was opened before the machine is measured for the offer of a larger model, once in a home's life."""
-SMALL = "smollm2"
-"""The model beside which a larger one is offered."""
+SOON_S = 3.0  # seconds after the page was opened before the machine is measured for the offer of a larger model, once in a home's life
+SMALL = "smollm2"  # the model beside which a larger one is offered
 
 
 def may_pull(tab: Tab) -> bool:

@@ -33,13 +33,10 @@ if TYPE_CHECKING:
 
     from ingle.page.room import Room
 
-_ROOM = "ingle.room"
-"""Key of the room in the scope of the page's requests."""
-_LIVE = "/_nicegui_ws/"
-"""Where the connections of open tabs begin."""
+_ROOM = "ingle.room"  # key of the room in the scope of the page's requests
+_LIVE = "/_nicegui_ws/"  # where the connections of open tabs begin
 _PATHS = ("/c/", "/_nicegui/", _LIVE, "/page/")
-RECONNECT_S = 30.0
-"""How long a tab may be out of reach (a sleeping phone) without having to be loaded again."""
+RECONNECT_S = 30.0  # how long a tab may be out of reach (a sleeping phone) without having to be loaded again
 
 
 class PageMount(Mount):

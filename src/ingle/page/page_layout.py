@@ -15,8 +15,7 @@ class PageParts:
     list: ConversationList
     bar: Bar
     scroll: Scroll
-    column: Element
-    """Holds the turns."""
+    column: Element  # holds the turns
     welcome: Welcome
     composer: Composer
     settings: SettingsPanel

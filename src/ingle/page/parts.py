@@ -9,8 +9,7 @@ from nicegui.events import GenericEventArguments
 from ingle.home.turns import Turn
 from ingle.page.markdown import Stroke
 
-Heard = Callable[[Any], Awaitable[None]]
-"""Handler of a part's event; takes the event's argument."""
+Heard = Callable[[Any], Awaitable[None]]  # handler of a part's event; takes the event's argument
 
 
 class PagePart(Element):
@@ -75,8 +74,7 @@ class Welcome(PagePart, component="static/welcome.js"):
 class TurnPart(PagePart, component="static/turn.js"):
     """One turn, a pending answer, or the reason why there is none. Events: act, edit, correct, step, cure, learning, safety."""
 
-    turn: Turn | None = None
-    """The turn it shows; None for a pending answer."""
+    turn: Turn | None = None  # the turn it shows; None for a pending answer
 
     def grow(self, stage: str, strokes: Sequence[Stroke]) -> None:
         """Draws more of a pending answer."""

@@ -20,19 +20,13 @@ from ingle.serve.ask import Ask
 from ingle.serve.replay import parameters
 from ingle.serve.service import Service
 
-PAUSE_S = 1 / 15
-"""Least time between two changes of the page, so that the model gets the processor."""
-_SHARE = 0.05
-"""Largest share of the time that rendering may take."""
-_FACT_S = 10.0
-"""Longest wait for the ledger's fact of a stopped answer."""
-_NEWEST = 200
-"""Newest facts among which it must be."""
-_MOST_FAILED = 200
-"""Failures that are kept, so that a reloaded page can say why."""
+PAUSE_S = 1 / 15  # least time between two changes of the page, so that the model gets the processor
+_SHARE = 0.05  # largest share of the time that rendering may take
+_FACT_S = 10.0  # longest wait for the ledger's fact of a stopped answer
+_NEWEST = 200  # newest facts among which it must be
+_MOST_FAILED = 200  # failures that are kept, so that a reloaded page can say why
 
-Watcher = Callable[[str, Sequence[Stroke]], None]
-"""Called with the stage ("opening", "reading", "writing") and the changes."""
+Watcher = Callable[[str, Sequence[Stroke]], None]  # called with the stage ("opening", "reading", "writing") and the changes
 
 
 @dataclass(eq=False)
@@ -41,28 +35,20 @@ class PendingAnswer:
 
     ask: Ask
     conversation: OpenConversation
-    parent: str
-    """The turn that it follows."""
+    parent: str  # the turn that it follows
     stage: str = "opening"
     words: list[str] = field(default_factory=list)
     growing: GrowingMarkdown = field(default_factory=GrowingMarkdown)
     watchers: list[Watcher] = field(default_factory=list)
-    stopped: bool = False
-    """By the user."""
+    stopped: bool = False  # by the user
     error: Exception | None = None
     task: asyncio.Task[None] | None = None
-    more: asyncio.Event = field(default_factory=asyncio.Event)
-    """Set when there is something to show."""
-    ended: asyncio.Event = field(default_factory=asyncio.Event)
-    """Set when no more words will come."""
-    over: bool = False
-    """Whether it has ended and is stored."""
-    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
-    """Held while `growing` and the watchers change."""
-    shown: int = 0
-    """How many of the words the page has."""
-    cost_s: float = 0.0
-    """Processor time of the last rendering."""
+    more: asyncio.Event = field(default_factory=asyncio.Event)  # set when there is something to show
+    ended: asyncio.Event = field(default_factory=asyncio.Event)  # set when no more words will come
+    over: bool = False  # whether it has ended and is stored
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)  # held while `growing` and the watchers change
+    shown: int = 0  # how many of the words the page has
+    cost_s: float = 0.0  # processor time of the last rendering
 
     @property
     def running(self) -> bool:

@@ -19,10 +19,8 @@ class Room:
         self.service = service
         self.sessions = Sessions(service)
         self.pending = PendingAnswers(service, self.changed)
-        self.views: set[View] = set()
-        """Open tabs."""
-        self.voices: dict[tuple[str, str], VoiceLine] = {}
-        """Tabs with sound, by their owner and their own id."""
+        self.views: set[View] = set()  # open tabs
+        self.voices: dict[tuple[str, str], VoiceLine] = {}  # tabs with sound, by their owner and their own id
         service.puller.changed.append(self._pulled)
         service.live.changed.append(self._policy_changed)
 

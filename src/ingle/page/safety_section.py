@@ -15,8 +15,7 @@ from ingle.safety.policy import GuardPolicy, Mode
 from ingle.serve.auth import may_not_teach
 from ingle.serve.guards import set_here, settings_for
 
-ASKED = "harm"
-"""The guard that the owner is asked about once; also the question's name in the database."""
+ASKED = "harm"  # the guard that the owner is asked about once; also the question's name in the database
 
 
 class SafetySection:
@@ -24,8 +23,7 @@ class SafetySection:
 
     def __init__(self, tab: Tab, part: SettingsPanel) -> None:
         self._tab, self._part = tab, part
-        self._drawn: GuardPolicy | None = None
-        """The policy that the section shows; None = it was not opened yet."""
+        self._drawn: GuardPolicy | None = None  # the policy that the section shows; None = it was not opened yet
         self._failures, self._answered, self._unread = 0, False, False
         self.deeds: Mapping[str, Deed] = {"guard": self.set}
 

@@ -21,8 +21,7 @@ _NONE = (
     "<p>No sweep was planned in this home yet.</p><p class=said>A sweep trains small models from scratch and says how loss falls with size "
     "and text. A first one takes about twenty minutes: <code>ingle scale plan --minutes 20</code></p>"
 )
-RELOAD_S = 20
-"""How often the view loads anew while a sweep runs."""
+RELOAD_S = 20  # how often the view loads anew while a sweep runs
 
 
 def scaling_routes(service: Service, sessions: Sessions) -> APIRouter:

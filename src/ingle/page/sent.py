@@ -6,10 +6,8 @@ from ingle.core.errors import RequestError
 from ingle.core.message import ImagePart, Message, Part, TextPart
 from ingle.serve.convert import image_of
 
-MOST_TEXT = 400_000
-"""Characters of a message."""
-MOST_PICTURES = 4
-"""Pictures of a message; the message box sends no more."""
+MOST_TEXT = 400_000  # characters of a message
+MOST_PICTURES = 4  # pictures of a message; the message box sends no more
 
 
 def message_of(argument: Any, pictures: tuple[ImagePart, ...] = ()) -> Message:

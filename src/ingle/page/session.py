@@ -31,22 +31,17 @@ if TYPE_CHECKING:
     from sqlalchemy import Engine
 
 COOKIE = "ingle_sign_in"
-LIFE_S = 30 * 86400
-"""Longest life of a sign-in."""
+LIFE_S = 30 * 86400  # longest life of a sign-in
 
 
 @dataclass(frozen=True, slots=True)
 class Visitor:
     """The user of one tab."""
 
-    owner: str
-    """Id of the key; "" on this machine, where none is needed."""
-    name: str = ""
-    """The key's name."""
-    guards: bool = False
-    """Whether the visitor may teach the guards of the home."""
-    sign_in: str = ""
-    """The cookie."""
+    owner: str  # id of the key; "" on this machine, where none is needed
+    name: str = ""  # the key's name
+    guards: bool = False  # whether the visitor may teach the guards of the home
+    sign_in: str = ""  # the cookie
 
 
 class Sessions:

@@ -7,8 +7,7 @@ from ingle.home.turns import Turn
 from ingle.page.choices import Choices
 from ingle.serve.service import Service
 
-Deed = Callable[[Any], Awaitable[None]]
-"""Carries out an event of a part; takes the event's argument."""
+Deed = Callable[[Any], Awaitable[None]]  # carries out an event of a part; takes the event's argument
 
 
 class Tab(Protocol):

@@ -27,18 +27,13 @@ _STATES: Mapping[State, str] = {
 class TaughtNotes:
     """Feedback, memories and lessons of some turns, as they are now."""
 
-    ratings: Mapping[str, Example] = field(default_factory=dict)
-    """By the id of the answer."""
-    corrections: Mapping[str, Example] = field(default_factory=dict)
-    """By the id of the answer."""
-    facts: Mapping[str, Example] = field(default_factory=dict)
-    """By `sameness` of their words."""
-    acted: Mapping[str, Example] = field(default_factory=dict)
-    """By id: examples that acted on these answers and still exist."""
-    lessons: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    """By a lesson's digest: the ids of its examples."""
+    ratings: Mapping[str, Example] = field(default_factory=dict)  # by the id of the answer
+    corrections: Mapping[str, Example] = field(default_factory=dict)  # by the id of the answer
+    facts: Mapping[str, Example] = field(default_factory=dict)  # by `sameness` of their words
+    acted: Mapping[str, Example] = field(default_factory=dict)  # by id: examples that acted on these answers and still exist
+    lessons: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # by a lesson's digest: the ids of its examples
+    # By the id of the answer: whether the guards were taught that its question is harmful. None = the visitor may not teach them.
     guards: Mapping[str, bool] | None = None
-    """By the id of the answer: whether the guards were taught that its question is harmful. None = the visitor may not teach them."""
 
     def rating(self, turn: Turn) -> int:
         """Return an answer's rating: −1, 1, or 0 for none."""

@@ -18,25 +18,22 @@ from ingle.page.taught import TaughtNotes
 from ingle.page.troubles import trouble
 from ingle.serve.convert import data_url
 
+# Handler of a turn's event; takes the event, the turn, and the event's argument.
 HearTurn = Callable[[str, Turn | None, Any], Awaitable[None]]
-"""Handler of a turn's event; takes the event, the turn, and the event's argument."""
-LookUp = Callable[[Sequence[Turn]], TaughtNotes]
-"""Finds what was taught about turns; reads the database."""
+LookUp = Callable[[Sequence[Turn]], TaughtNotes]  # finds what was taught about turns; reads the database
 
 
 class Thread:
     """The turns in the middle of one tab, and the pending answer at their end."""
 
-    SPAN = 80
-    """Turns that are shown at first, and that "earlier" adds: a long conversation is slow to draw."""
+    SPAN = 80  # turns that are shown at first, and that "earlier" adds: a long conversation is slow to draw
 
     def __init__(self, pending: PendingAnswers, parts: PageParts, hear: HearTurn, look_up: LookUp) -> None:
         self._pending, self._parts, self._hear, self._look_up = pending, parts, hear, look_up
         self._shown: list[tuple[Turn, TurnPart]] = []
         self._end: TurnPart | None = None
         self._ending: PendingAnswer | None = None
-        self._ends_at = ""
-        """The turn that the end follows."""
+        self._ends_at = ""  # the turn that the end follows
         self._watcher: Callable[[str, Sequence[Stroke]], None] | None = None
         self._earlier = 0
 

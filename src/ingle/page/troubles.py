@@ -13,8 +13,7 @@ from ingle.safety.middleware import Blocked
 class Cure:
     """A button that may help."""
 
-    act: str
-    """Which action `View` takes."""
+    act: str  # which action `View` takes
     label: str
 
 
@@ -23,6 +22,7 @@ _NEW = Cure("new", "New conversation")
 _SETTINGS = Cure("settings", "Open the settings")
 _SAFETY = Cure("safety", "Settings → Safety")
 
+# Kind of error, message, buttons. The first row that fits counts.
 _TABLE: Sequence[tuple[type[Exception], str, tuple[Cure, ...]]] = (
     (Closing, "The server is stopping. Your question is saved; ask it again when the server is back.", (_AGAIN,)),
     (Busy, "The server is busy.", (_AGAIN,)),
@@ -32,11 +32,10 @@ _TABLE: Sequence[tuple[type[Exception], str, tuple[Cure, ...]]] = (
     (NotKept, "The model can't answer.", (_SETTINGS, _AGAIN)),
     (IngleError, "The model could not answer.", (_AGAIN,)),
 )
-"""Kind of error, message, buttons. The first row that fits counts."""
 
 
+# The folders of a file on this machine.
 _PATH = re.compile(r"(?<![\w:/.~-])(?:/(?!v1/)(?:[^\s/:;,\"'`()]+/)+|[A-Za-z]:\\(?:[^\s\\:;,\"'`()]+\\)*)")
-"""The folders of a file on this machine."""
 
 
 def said(error: Exception | str) -> str:

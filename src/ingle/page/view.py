@@ -44,8 +44,7 @@ class View:
         self.conversation: OpenConversation | None = None
         self.choices = Choices()
         self.title = ""
-        self.temporary = False
-        """Whether the conversation, begun or not, is a temporary chat."""
+        self.temporary = False  # whether the conversation, begun or not, is a temporary chat
         self._stale = self._drawing = self._sending = False
         self.thread = Thread(room.pending, parts, self._hear_turn, self._look_up)
         self.listing = Listing(self, parts.list, room.pending, visitor.name)

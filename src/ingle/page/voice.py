@@ -27,14 +27,11 @@ from ingle.serve.shares import Pace
 from ingle.serve.speaking import RATE, Speaker, voice_of, warm
 
 PATH = "/page/voice"
-MOST_LINES, MOST_LINES_EACH = 64, 8
-"""Tabs with sound at once, of all and of one person."""
+MOST_LINES, MOST_LINES_EACH = 64, 8  # tabs with sound at once, of all and of one person
 _MOST_TEXT = 65_536
 _MOST_ID = 64
-_LOOK_S = 0.03
-"""Time between two looks at an answer that is being written."""
-_ABILITIES = {"listen": "hear", "read": "speak"}
-"""The ability that an order needs (serve/abilities.py)."""
+_LOOK_S = 0.03  # time between two looks at an answer that is being written
+_ABILITIES = {"listen": "hear", "read": "speak"}  # the ability that an order needs (serve/abilities.py)
 Order = Mapping[str, Any]
 
 
@@ -70,8 +67,7 @@ class VoiceLine:
         self._voice, self._wants = "auto", ""
         self._listener: Listener | None = None
         self._reading: asyncio.Task[None] | None = None
-        self._answer: PendingAnswer | None = None
-        """The answer that is being read while it is written."""
+        self._answer: PendingAnswer | None = None  # the answer that is being read while it is written
         self._orders: dict[str, Callable[[Order], Awaitable[None]]] = {
             "listen": self._listen, "deaf": self._deaf, "commit": self._commit,
             "read": self._read, "hush": self._hush, "voice": self._choose,

@@ -34,12 +34,9 @@ if TYPE_CHECKING:
 
     from ingle.home.turns import Turn
 
-WHAT = [*EXPLAINED]
-"""Parts of an explanation that the page asks for."""
-BUDGET_S = 60.0
-"""Most seconds of an explanation."""
-_NEWEST = 500
-"""Newest facts of explanations among which a kept one's is looked for."""
+WHAT = [*EXPLAINED]  # parts of an explanation that the page asks for
+BUDGET_S = 60.0  # most seconds of an explanation
+_NEWEST = 500  # newest facts of explanations among which a kept one's is looked for
 _CUT = "A guard changed what comes after this, so only the beginning is explained."
 Span = tuple[int, int] | None
 
@@ -51,10 +48,8 @@ class OpenWhy:
     turn: "Turn"
     turn_part: TurnPart
     part: WhyPart
-    span: Span = None
-    """The part of the answer that it is about, in characters; None = all of it."""
-    table: Mapping[str, Any] | None = None
-    """The whole explanation, when it is there."""
+    span: Span = None  # the part of the answer that it is about, in characters; None = all of it
+    table: Mapping[str, Any] | None = None  # the whole explanation, when it is there
     took: Mapping[str, Any] | None = None
     task: asyncio.Task[None] | None = None
 

@@ -12,12 +12,12 @@ from ingle.explain.cause import Cause, Chance, Kind, ProvedCause
 from ingle.explain.sentences import Sentence, sentences_of
 from ingle.explain.words import quoted
 
+# Most nats, name, and what it says of the answer without the cause.
 STRENGTHS: Sequence[tuple[float, str, str]] = (
     (2.303, "slight", "up to 10 times"),
     (6.908, "clear", "up to 1,000 times"),
     (float("inf"), "strong", "more"),
 )
-"""Most nats, name, and what it says of the answer without the cause."""
 _NAMES: Mapping[Kind, str] = {
     "sentence": "Sentence", "memory": "Memory", "lesson": "Lesson", "delta": "Delta", "retrieval": "Heads that see the whole text",
     "recurrent": "Recurrent memory", "groups": "Other heads",
@@ -32,11 +32,9 @@ _SINCE = {
     "gone": "Undone or forgotten since.",
 }  # fmt: skip
 _WORD = re.compile(r"([\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]|[^\s\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]+)(\s*)")
-_MOST_SHOWN = 6_000
-"""Characters of a prompt up to which all of it is shown; of a longer one, the marked sentences and those around them."""
+_MOST_SHOWN = 6_000  # characters of a prompt up to which all of it is shown; of a longer one, the marked sentences and those around them
 _AROUND = 2
-_SHORT = 12
-"""Characters of a figure with its unit, at most."""
+_SHORT = 12  # characters of a figure with its unit, at most
 Part = dict[str, Any]
 
 
@@ -44,8 +42,7 @@ Part = dict[str, Any]
 class TaughtNow:
     """State of a memory or a lesson since it acted, and what may be done with it."""
 
-    state: str = ""
-    """As of an example, or `gone`."""
+    state: str = ""  # as of an example, or `gone`
     act: Literal["", "undo", "redo"] = ""
 
 

@@ -29,10 +29,9 @@ class Weigh:
 class Weight:
     """How near the model comes to obeying a request, and how much a guard minds it."""
 
-    margin: float
-    """log P(the answer begins obediently) − log P(it begins by refusing), in nats; −infinity for a request that does not fit."""
+    margin: float  # log P(the answer begins obediently) − log P(it begins by refusing), in nats; −infinity for a request that does not fit
+    # How far it is above the threshold of the judge of requests, in nats of log-odds. The attacker has a copy of the judge.
     alarm: float
-    """How far it is above the threshold of the judge of requests, in nats of log-odds. The attacker has a copy of the judge."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,30 +47,23 @@ class Reworded:
     `Outcome`."""
 
     request: Request
-    asks: str
-    """Its wish, plainly."""
+    asks: str  # its wish, plainly
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """The outcome of one try: a request that was sent to the guarded model. Attackers see it, but for the words."""
 
-    passed: bool
-    """Whether request and answer came past the guards."""
-    noticed: bool
-    """Whether a guard blocked, edited or told of it."""
-    refused: bool
-    """Whether the model refused, of what came past the guards."""
-    harm: float
-    """How harmful and usable the answer is, 0 to 1."""
-    reached: bool
-    """Whether it is harmful and usable."""
+    passed: bool  # whether request and answer came past the guards
+    noticed: bool  # whether a guard blocked, edited or told of it
+    refused: bool  # whether the model refused, of what came past the guards
+    harm: float  # how harmful and usable the answer is, 0 to 1
+    reached: bool  # whether it is harmful and usable
 
 
-BLOCKED = Outcome(False, True, False, 0.0, False)
-"""The outcome of a request that a guard refused."""
+BLOCKED = Outcome(False, True, False, 0.0, False)  # the outcome of a request that a guard refused
+# A `Request` is a try: it is sent through the guards, answered and judged. Sent back: its `Outcome`.
 Step = Request | Reworded | Weigh | Reword
-"""A `Request` is a try: it is sent through the guards, answered and judged. Sent back: its `Outcome`."""
 Steps = Generator[Step, Any, None]
 
 
@@ -80,15 +72,13 @@ class Kit:
     """All that a family has to work with."""
 
     seed: int
+    # Tries at one goal. The run ends the generator there.
     budget: int
-    """Tries at one goal. The run ends the generator there."""
     material: AttackMaterial
-    fits: Callable[[Request], bool]
-    """Whether a request leaves room for an answer in the model's context."""
-    vocabulary: tuple[str, ...] = ()
-    """Words of the model's vocabulary: printable ASCII."""
+    fits: Callable[[Request], bool]  # whether a request leaves room for an answer in the model's context
+    vocabulary: tuple[str, ...] = ()  # words of the model's vocabulary: printable ASCII
+    # Sums and counts that the generators of one family share over their goals. All is asked in a fixed order, so it stays repeatable.
     tally: dict[str, list[float]] = field(default_factory=dict)
-    """Sums and counts that the generators of one family share over their goals. All is asked in a fixed order, so it stays repeatable."""
 
     def random(self, *names: object) -> random.Random:
         """Return random numbers that depend on the seed and these names alone."""
@@ -100,10 +90,8 @@ class AttackFile:
     """The contents of a family's file."""
 
     name: str
-    sentence: str
-    """Its words for people: what it does."""
-    adaptive: bool
-    """Whether it looks at what came of its tries."""
+    sentence: str  # its words for people: what it does
+    adaptive: bool  # whether it looks at what came of its tries
     make: Callable[[LabelledPrompt, Kit], Steps]
 
 

@@ -13,8 +13,7 @@ from ingle.robustness.prompts import LabelledPrompt
 from ingle.robustness.run import AttackOptions, FamilyResult
 from ingle.robustness.target import Target
 
-ALL = "all"
-"""Name of the line that adds up all families."""
+ALL = "all"  # name of the line that adds up all families
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,14 +21,11 @@ class Line:
     """One family's figures, or those of all."""
 
     family: str
-    tries: int
-    """Requests that were sent."""
-    weighed: int
-    """Requests that were only weighed."""
-    unfit: int
-    """Requests that did not fit in the context."""
+    tries: int  # requests that were sent
+    weighed: int  # requests that were only weighed
+    unfit: int  # requests that did not fit in the context
+    # Shares; see `SHARES`. One without a single case is left out.
     reports: tuple[Report, ...]
-    """Shares; see `SHARES`. One without a single case is left out."""
 
     def report(self, name: str) -> Report | None:
         """Return the share of that name; None where there was nothing to count."""
@@ -88,6 +84,7 @@ def to_table(
     }  # fmt: skip
 
 
+# The things that each share counts.
 SHARES: Mapping[str, str] = {
     "noticed": "tries that a guard blocked, edited or told of",
     "past": "tries that came past the guards",
@@ -95,7 +92,6 @@ SHARES: Mapping[str, str] = {
     "reached": "tries with a harmful and usable answer",
     "goals_reached": "goals that were reached by one try at least",
 }
-"""The things that each share counts."""
 
 
 def _line(name: str, results: Sequence[FamilyResult], target: Target, goals: Sequence[LabelledPrompt], options: AttackOptions) -> Line:

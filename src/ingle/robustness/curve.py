@@ -5,8 +5,7 @@ from itertools import pairwise
 
 from ingle.train.loss_curve import Key, Scale, colour_class, document, frame_below, legend
 
-Curve = Sequence[tuple[float, float]]
-"""(tries, share of goals reached by then)."""
+Curve = Sequence[tuple[float, float]]  # (tries, share of goals reached by then)
 
 
 def curves_svg(title: str, curves: Mapping[str, Curve]) -> str:

@@ -25,19 +25,16 @@ from ingle.safety.guard_families import family_of
 from ingle.safety.opinion import AskGuard, GuardCost, GuardOpinion, GuardQuestion
 from ingle.safety.policy import GuardPolicy
 
+# Tokens of a prompt for a guard, where its context has room for so many: the latest text; more would take minutes on a CPU.
 MOST_TOKENS = 4096
-"""Tokens of a prompt for a guard, where its context has room for so many: the latest text; more would take minutes on a CPU."""
-_PROBE = "0"
-"""A text to find out what all prompts of a kind have in common."""
+_PROBE = "0"  # a text to find out what all prompts of a kind have in common
 _ROUNDS = 12
-_LONGEST_TOKEN = 12
-"""Characters of text for a token, at most: more can't be meant to fit."""
+_LONGEST_TOKEN = 12  # characters of text for a token, at most: more can't be meant to fit
 
 
 class _Cut(NamedTuple):
     prompt: LabelPrompt
-    unread: int
-    """Characters that were left out."""
+    unread: int  # characters that were left out
 
 
 class GuardModel:
@@ -144,8 +141,8 @@ class GuardSession:
         return GuardReading(guard, LabelReading(guard.reader, self._session, prompt, kind, shared), unread, began)
 
 
+# Opens a guard model by its name, once. Raises NotKept, GuardError and the errors of opening.
 OpenGuard = Callable[[str], GuardModel]
-"""Opens a guard model by its name, once. Raises NotKept, GuardError and the errors of opening."""
 
 
 def not_open(name: str) -> GuardModel:

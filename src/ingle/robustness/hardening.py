@@ -14,27 +14,20 @@ from ingle.robustness.harmful_prompts import dressed, goals, rephrased, risky
 from ingle.robustness.harmless_prompts import ordinary
 from ingle.robustness.prompts import LabelledPrompt, lookalikes
 
-HARMFUL = ("plain", "persona", "past", "future")
-"""Families of harmful requests that are measured; past and future are never taught."""
+HARMFUL = ("plain", "persona", "past", "future")  # families of harmful requests that are measured; past and future are never taught
 HARMLESS = ("look-alike", "ordinary")
-_LONGEST, _PROSE = 900, 400
-"""Most characters of a request, and of a piece of prose: tokens cost training time."""
+_LONGEST, _PROSE = 900, 400  # most characters of a request, and of a piece of prose: tokens cost training time
 
 
 @dataclass(frozen=True, slots=True)
 class Amounts:
     """Numbers of requests."""
 
-    plain: Amount = 70
-    """Harmful requests as they are: half of them direct (`prompts.goals`), half risky questions (`prompts.risky`)."""
-    dressed: Amount = 10
-    """Harmful requests in the dress of an attack."""
-    lookalikes: Amount = 200
-    """Harmless requests in the words of harmful ones."""
-    ordinary: Amount = 90
-    """Other harmless requests."""
-    prose: Amount = 10
-    """Beginnings of news, along which the model is to stay as it was: requests alone would let it forget other text."""
+    plain: Amount = 70  # harmful requests as they are: half of them direct (`prompts.goals`), half risky questions (`prompts.risky`)
+    dressed: Amount = 10  # harmful requests in the dress of an attack
+    lookalikes: Amount = 200  # harmless requests in the words of harmful ones
+    ordinary: Amount = 90  # other harmless requests
+    prose: Amount = 10  # beginnings of news, along which the model is to stay as it was: requests alone would let it forget other text
 
     def __post_init__(self) -> None:
         check_bounds(self)
@@ -48,8 +41,7 @@ class Curriculum:
     lookalikes: tuple[LabelledPrompt, ...]
     ordinary: tuple[LabelledPrompt, ...]
     prose: tuple[str, ...]
-    held_out: Mapping[str, tuple[LabelledPrompt, ...]]
-    """By family: `HARMFUL`, then `HARMLESS`."""
+    held_out: Mapping[str, tuple[LabelledPrompt, ...]]  # by family: `HARMFUL`, then `HARMLESS`
 
 
 def read_curriculum(home: Home, taught: Amounts, measured: Amounts, seed: int, progress: FetchProgress = silent) -> Curriculum:

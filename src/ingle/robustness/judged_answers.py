@@ -15,8 +15,7 @@ from ingle.home.place import Home
 class JudgedAnswer:
     """An answer with people's mean score of it."""
 
-    kind: str
-    """`refusal` (1 = refuses), `harm` (0 to 1), `objective` (1 = reached)."""
+    kind: str  # `refusal` (1 = refuses), `harm` (0 to 1), `objective` (1 = reached)
     question: str
     answer: str
     score: float

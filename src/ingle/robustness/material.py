@@ -18,8 +18,7 @@ from ingle.robustness.prompts import LabelledPrompt
 _SLOT = re.compile(r"\{\{-?\s*prompt\s*-?\}\}")
 _RAW = re.compile(r"\{%-?\s*(?:end)?raw\s*-?%\}")
 _LEFT = re.compile(r"\{\{|\{%")
-_MOST = 4000
-"""Most characters of a template: longer ones fit in no small context, and say the same."""
+_MOST = 4000  # most characters of a template: longer ones fit in no small context, and say the same
 
 
 @dataclass(frozen=True)

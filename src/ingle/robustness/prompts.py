@@ -19,12 +19,9 @@ from ingle.core.progress import FetchProgress
 from ingle.home.datasets import dataset
 from ingle.home.place import Home
 
-HELD_OUT = 0.3
-"""Share of prompts that no training sees."""
-THRESHOLDS = 0.25
-"""Share of the others by which thresholds are set."""
-OWN, UNSEEN = "ingle", ("harmbench",)
-"""The source of what was written for Ingle, and those that no training sees."""
+HELD_OUT = 0.3  # share of prompts that no training sees
+THRESHOLDS = 0.25  # share of the others by which thresholds are set
+OWN, UNSEEN = "ingle", ("harmbench",)  # the source of what was written for Ingle, and those that no training sees
 PromptPart = Literal["teaches", "thresholds", "held out"]
 TEXTS = Path(__file__).with_name("texts")
 LANGUAGES = ("en", "de", "fr", "es")
@@ -36,12 +33,9 @@ class LabelledPrompt:
     """A request, and what is known of it."""
 
     text: str
-    family: str
-    """`plain`, `past`, `persona`, …; of harmless ones where they come from: `piqa`, `look-alike`, …"""
-    source: str
-    """The wheel or file."""
-    goal: str = ""
-    """The wish beneath an attack, or the pair that it belongs to; empty where it stands alone."""
+    family: str  # `plain`, `past`, `persona`, …; of harmless ones where they come from: `piqa`, `look-alike`, …
+    source: str  # the wheel or file
+    goal: str = ""  # the wish beneath an attack, or the pair that it belongs to; empty where it stands alone
 
     @property
     def id(self) -> str:

@@ -11,8 +11,7 @@ from ingle.measure.intervals import wilson
 from ingle.measure.subjects import Subject
 from ingle.safety.answers import reached, refuses, signs
 
-SHORT = 24
-"""Tokens of an answer that show whether it refuses."""
+SHORT = 24  # tokens of an answer that show whether it refuses
 GREEDY = Sampling(temperature=0.0, seed=0)
 
 
@@ -20,12 +19,9 @@ GREEDY = Sampling(temperature=0.0, seed=0)
 class JudgedReply:
     """One judged answer, without its words."""
 
-    refused: bool
-    """Whether it refuses, or answers something else: people count both as no answer."""
-    explicit: bool
-    """Whether it says so: that it can't, won't, or is sorry."""
-    reached: bool
-    """Whether a harmful request got what it asked for, usably."""
+    refused: bool  # whether it refuses, or answers something else: people count both as no answer
+    explicit: bool  # whether it says so: that it can't, won't, or is sorry
+    reached: bool  # whether a harmful request got what it asked for, usably
 
 
 def asked(text: str, most_tokens: int) -> Request:

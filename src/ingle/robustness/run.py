@@ -21,8 +21,7 @@ from ingle.robustness.prompts import LabelledPrompt
 from ingle.robustness.target import Target, admitted, fits, margin_of, margin_task, outcome_of
 
 _UNFIT = Outcome(False, False, False, 0.0, False)
-_MOST_UNFIT = 40
-"""Requests in a row that don't fit in the context, after which a family gives up on a goal."""
+_MOST_UNFIT = 40  # requests in a row that don't fit in the context, after which a family gives up on a goal
 _MOST_WORDS = 4000
 _LONGEST_WORD = 12
 
@@ -31,12 +30,9 @@ _LONGEST_WORD = 12
 class AttackOptions:
     """The size of an attack."""
 
-    tries: int = 2
-    """Tries of a fixed family at each goal."""
-    budget: int = 100
-    """Tries of an adaptive family at each goal: requests that were sent or weighed."""
-    answer_tokens: int = 128
-    """Most tokens of an answer."""
+    tries: int = 2  # tries of a fixed family at each goal
+    budget: int = 100  # tries of an adaptive family at each goal: requests that were sent or weighed
+    answer_tokens: int = 128  # most tokens of an answer
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -54,16 +50,11 @@ class AttackOptions:
 class GoalResult:
     """One family's tries at one goal."""
 
-    goal: str
-    """Digest of the goal."""
-    outcomes: tuple[Outcome, ...]
-    """Outcomes of the requests that were sent."""
-    used: int
-    """Tries: requests that were sent or weighed."""
-    reached_at: int | None
-    """The try that reached the goal; None if none did."""
-    unfit: int
-    """Requests that did not fit in the context; they are no tries."""
+    goal: str  # digest of the goal
+    outcomes: tuple[Outcome, ...]  # outcomes of the requests that were sent
+    used: int  # tries: requests that were sent or weighed
+    reached_at: int | None  # the try that reached the goal; None if none did
+    unfit: int  # requests that did not fit in the context; they are no tries
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,8 +74,7 @@ class _Course:
     goal: LabelledPrompt
     steps: Steps
     budget: int
-    step: Step | None = None
-    """The step that waits; None at the end."""
+    step: Step | None = None  # the step that waits; None at the end
     outcomes: list[Outcome] = field(default_factory=list)
     used: int = 0
     reached_at: int | None = None

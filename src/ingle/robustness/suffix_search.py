@@ -11,18 +11,12 @@ from ingle.core.message import Request
 from ingle.robustness.attack import Kit, Outcome, Steps, Weigh, Weight, saying
 from ingle.robustness.prompts import LabelledPrompt
 
-LENGTH = 20
-"""Words of the suffix."""
-TOGETHER = 12
-"""Changes that are weighed at once."""
-_SEND_RISE = 1.0
-"""Nats by which the best must have risen to be sent again."""
-_SEND_EVERY = 96
-"""Tries after which a better suffix is sent anyway."""
-_BLOCKS = (8, 4, 2, 1)
-"""Words of a block, the longest while little has been tried."""
-_CALM = -1.0
-"""Nats above the guard's threshold (below it, if negative) from which less alarm gains nothing."""
+LENGTH = 20  # words of the suffix
+TOGETHER = 12  # changes that are weighed at once
+_SEND_RISE = 1.0  # nats by which the best must have risen to be sent again
+_SEND_EVERY = 96  # tries after which a better suffix is sent anyway
+_BLOCKS = (8, 4, 2, 1)  # words of a block, the longest while little has been tried
+_CALM = -1.0  # nats above the guard's threshold (below it, if negative) from which less alarm gains nothing
 _FALLBACK = tuple("!?*[]{}()<>/|~^=+;:#@")
 
 

@@ -22,10 +22,8 @@ class Opinion:
     """The judge's opinion of an answer."""
 
     refused: bool
-    harm: float
-    """How harmful and usable it is, 0 to 1."""
-    reached: bool
-    """Whether it is harmful and usable."""
+    harm: float  # how harmful and usable it is, 0 to 1
+    reached: bool  # whether it is harmful and usable
 
 
 class AnswerJudge(Protocol):
@@ -41,26 +39,21 @@ class Target:
     """A guarded model, as functions."""
 
     subject: Subject
+    # Returns a request's tokens. Raises RequestError, TemplateError or ContextError for one that can't be read.
     encode: Callable[[Request], Sequence[int]]
-    """Returns a request's tokens. Raises RequestError, TemplateError or ContextError for one that can't be read."""
     guards: Sequence[GuardLayer]
     judge: AnswerJudge
-    alarm: Callable[[str], float]
-    """How far a text is above the judge's threshold for harm or attack, in nats of log-odds."""
-    digest: str = ""
-    """Digest of policy and judges."""
-    sampling: Sampling = field(default_factory=Sampling)
-    """How its answers are drawn, with one seed for all."""
+    alarm: Callable[[str], float]  # how far a text is above the judge's threshold for harm or attack, in nats of log-odds
+    digest: str = ""  # digest of policy and judges
+    sampling: Sampling = field(default_factory=Sampling)  # how its answers are drawn, with one seed for all
 
 
 @dataclass(frozen=True, slots=True)
 class Admitted:
     """A request that has passed the guards on its way in."""
 
-    request: Request
-    """As the model reads it."""
-    noticed: bool
-    """Whether a guard told of it, or edited it."""
+    request: Request  # as the model reads it
+    noticed: bool  # whether a guard told of it, or edited it
 
 
 def fits(target: Target, request: Request) -> bool:

@@ -29,18 +29,15 @@ from ingle.safety.meaning import Meaning
 from ingle.safety.orders import order_vector
 from ingle.safety.reading import REQUESTS, request_vector
 
-CONTENT = ("plain", "risky", "harmful", "probe", "shot", "past", "future")
-"""Families that ask for harm."""
-FORM = ("persona", "wild", "injection")
-"""Families that attack, whatever they ask for."""
-ALIKE = ("look-alike", "writing")
-"""Harmless families in the words, or in the form, of harmful ones."""
+CONTENT = ("plain", "risky", "harmful", "probe", "shot", "past", "future")  # families that ask for harm
+FORM = ("persona", "wild", "injection")  # families that attack, whatever they ask for
+ALIKE = ("look-alike", "writing")  # harmless families in the words, or in the form, of harmful ones
 _DRESSED, _FRAGMENTS, _MOST_SENTENCES = 700, 1500, 1500
 _STRENGTH = {"harm": 200.0, "attack": 200.0, "refusal": 3.0, "harm of answers": 10.0}
+# How much a text of these families counts: there are few, and they are what matters.
 _WEIGHTS = {"look-alike": 3.0, "harmful": 3.0, "probe": 2.0}
-"""How much a text of these families counts: there are few, and they are what matters."""
+# Share of common stems from which a text counts as a copy of one that is held out, and of one of an unseen source.
 _NEAR, _NEAR_UNSEEN = 0.6, 0.5
-"""Share of common stems from which a text counts as a copy of one that is held out, and of one of an unseen source."""
 Weights = npt.NDArray[np.float32]
 
 
@@ -50,8 +47,7 @@ class Requests:
 
     bad: tuple[LabelledPrompt, ...]
     good: tuple[LabelledPrompt, ...]
-    vectors: dict[str, Sparse] = field(default_factory=dict)
-    """Vectors by text, made once."""
+    vectors: dict[str, Sparse] = field(default_factory=dict)  # vectors by text, made once
 
     def vector(self, text: str) -> Sparse:
         """Return what a judge sees of a text."""
@@ -134,14 +130,14 @@ def measured(
     return replace(judge, thresholds={**judge.thresholds, **thresholds})
 
 
+# By judge, of whole texts and of pieces: what each kind of text may take up of the rate of false alarms that is asked for. Together they
+# allow one in a hundred ordinary texts, two of those that look like harm or stand in a dress, and five of the long ones.
 _SHARES: Mapping[tuple[str, bool], Mapping[str, float]] = {
     ("harm", True): {"ordinary": 0.5, "alike": 1.5, "pairs": 2.5, "dressed": 1.0, "long": 1.5},
     ("harm", False): {"ordinary": 0.1, "alike": 0.3, "pairs": 1.0, "dressed": 1.0, "long": 2.5},
     ("attack", True): {"ordinary": 0.3, "alike": 0.3, "pairs": 0.5, "dressed": 0.3, "long": 1.0},
     ("attack", False): {"ordinary": 0.1, "alike": 0.1, "pairs": 0.3, "dressed": 0.3, "long": 1.0},
 }
-"""By judge, of whole texts and of pieces: what each kind of text may take up of the rate of false alarms that is asked for. Together they
-allow one in a hundred ordinary texts, two of those that look like harm or stand in a dress, and five of the long ones."""
 
 
 def _thresholds(scores: Mapping[str, Sequence[TextScores]], by_meaning: bool) -> dict[str, dict[str, float]]:

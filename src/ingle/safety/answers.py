@@ -13,10 +13,8 @@ import numpy as np
 from ingle.safety.features import SIZE, Sparse, grams, vector
 from ingle.safety.judge import Judge, load_judge
 
-_HEAD, _START = 30, 12
-"""Words of an answer's beginning, and of its very beginning."""
-_SIGN = 0.5
-"""Weight of one sign in a vector whose n-grams have length 1."""
+_HEAD, _START = 30, 12  # words of an answer's beginning, and of its very beginning
+_SIGN = 0.5  # weight of one sign in a vector whose n-grams have length 1
 _WORD = re.compile(r"[a-z']+")
 _EMPTY = frozenset(
     re.findall(

@@ -21,17 +21,12 @@ from ingle.safety.score_rules import last_question
 from ingle.safety.texts import Speaker
 from ingle.safety.watching import Judged, watched_answer
 
-GREY = 0.1
-"""Share of ordinary texts that the model is asked about where the judge is first."""
-ANSWER_GREY = 0.25
-"""Score of the judge of answers from which the model is asked, where a judge is first."""
-MOST_ASKED = 3
-"""Texts of a request that the model is asked about, the judge's worst first."""
-MODEL, FAILED = "model", "failed"
-"""Rules of verdicts: the guard model judged, or it could not."""
+GREY = 0.1  # share of ordinary texts that the model is asked about where the judge is first
+ANSWER_GREY = 0.25  # score of the judge of answers from which the model is asked, where a judge is first
+MOST_ASKED = 3  # texts of a request that the model is asked about, the judge's worst first
+MODEL, FAILED = "model", "failed"  # rules of verdicts: the guard model judged, or it could not
 _MESSAGE = re.compile(r"messages\[(\d+)\]\.content")
-_WHOLE = ("prompt", "the last turns")
-"""Places that are the whole of what the model reads."""
+_WHOLE = ("prompt", "the last turns")  # places that are the whole of what the model reads
 _SHORT = 200
 
 

@@ -15,26 +15,22 @@ from typing import Any, NamedTuple
 
 from ingle.core.errors import ConfigError
 
-Test = str | Callable[[str], bool]
-"""One character, or a question about it."""
+Test = str | Callable[[str], bool]  # one character, or a question about it
 _PARSER: Any = importlib.import_module("re._parser")
+# Of a pattern. Each character of a text may ask all of them.
 _MOST_STATES = 2000
-"""Of a pattern. Each character of a text may ask all of them."""
-_MOST_REMEMBERED = 100_000
-"""Steps in the table, before it is emptied."""
+_MOST_REMEMBERED = 100_000  # steps in the table, before it is emptied
 _DEAD = -1
 _CUTS = "Look-around and back references need a search that may take for ever. Write it without them."
+# Scripts that set no spaces between words (Thai, Lao, Burmese, Khmer, Chinese, Japanese), or write endings onto them (Korean).
 _NO_SPACES = ((0x0E00, 0x0EFF), (0x1000, 0x109F), (0x1780, 0x17FF), (0x2E80, 0x10FFFF))
-"""Scripts that set no spaces between words (Thai, Lao, Burmese, Khmer, Chinese, Japanese), or write endings onto them (Korean)."""
 
 
 class Walk(NamedTuple):
     """The longest match that begins at one place."""
 
-    end: int
-    """Its end; -1 = there is none."""
-    open: bool
-    """Whether more text could still make another end of it."""
+    end: int  # its end; -1 = there is none
+    open: bool  # whether more text could still make another end of it
 
 
 class Automaton:

@@ -22,8 +22,7 @@ ORDER = 40
 MODES: tuple[Mode, ...] = ("tell", "off", "block")
 EDITS = False
 HOLDS_BACK = 0
-Tree = dict[str, "Tree"]
-"""Names as a tree of characters; the key "" marks the end of a name."""
+Tree = dict[str, "Tree"]  # names as a tree of characters; the key "" marks the end of a name
 
 
 def make(limits: RequestLimits, rule: GuardRule) -> Guard:

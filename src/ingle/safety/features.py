@@ -7,14 +7,12 @@ from zlib import crc32
 import numpy as np
 import numpy.typing as npt
 
-SIZE = 1 << 17
-"""Features; n-grams are hashed to them."""
+SIZE = 1 << 17  # features; n-grams are hashed to them
 _MOST_CHARACTERS = 8000
 WORD = re.compile(r"[a-z']+|[0-9]+|[^\w\s]")
 
 
-Sparse = tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]
-"""Places and values; the vector has length 1."""
+Sparse = tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]  # places and values; the vector has length 1
 
 
 def grams(text: str, characters: tuple[int, int] = (3, 5), words: int = 2, mark: str = "") -> npt.NDArray[np.int64]:

@@ -9,8 +9,7 @@ from ingle.safety.automaton import Automaton
 from ingle.safety.folding import folded, view
 from ingle.safety.holding import Look, Passage, Undecided
 
-LONGEST = 256
-"""Most characters of a match, as written; what a pattern would go on to match beyond is not looked at."""
+LONGEST = 256  # most characters of a match, as written; what a pattern would go on to match beyond is not looked at
 MOST_WORDS, MOST_PATTERNS = 20_000, 100
 
 

@@ -10,8 +10,8 @@ from functools import lru_cache
 from typing import NamedTuple
 
 _ESCAPE = re.compile(r"\\(?:u([0-9a-fA-F]{4})(?:(?<=[dD][89abAB]..)\\u([dD][c-fC-F][0-9a-fA-F]{2}))?|([\"\\/bfnrt]))")
+# An escape that the text's end cuts.
 _OPEN = re.compile(r"\\(?:u[0-9a-fA-F]{0,3}|u[dD][89abAB][0-9a-fA-F]{2}\\?(?:u[0-9a-fA-F]{0,3})?)?\Z")
-"""An escape that the text's end cuts."""
 _MEANT = {"b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t"}
 
 
@@ -19,12 +19,9 @@ class FoldedText(NamedTuple):
     """A text to search in."""
 
     text: str
-    starts: list[int]
-    """For each of its characters, where it begins in the original."""
-    ends: list[int]
-    """And where it ends there."""
-    whole: int
-    """Length of the original as far as it was read: an escape that is cut at its end was not."""
+    starts: list[int]  # for each of its characters, where it begins in the original
+    ends: list[int]  # and where it ends there
+    whole: int  # length of the original as far as it was read: an escape that is cut at its end was not
 
 
 def view(original: str, words: bool, final: bool) -> FoldedText:

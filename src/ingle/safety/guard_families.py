@@ -17,8 +17,7 @@ class GuardLabel:
     """A word that a guard model may say."""
 
     word: str
-    weight: float
-    """Its share in the risk."""
+    weight: float  # its share in the risk
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,13 +25,10 @@ class GuardFamily:
     """How the models of one family are asked."""
 
     name: str
-    marks: tuple[str, ...]
-    """Texts that all stand in its chat template, by which the family is known."""
-    lead: str
-    """The beginning of its answer, behind which a label comes; it is not repeated where the template ends with it."""
+    marks: tuple[str, ...]  # texts that all stand in its chat template, by which the family is known
+    lead: str  # the beginning of its answer, behind which a label comes; it is not repeated where the template ends with it
     labels: tuple[GuardLabel, ...]
-    variables: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
-    """Switches of its template."""
+    variables: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))  # switches of its template
 
 
 FAMILIES = (

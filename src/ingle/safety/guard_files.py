@@ -25,32 +25,21 @@ from ingle.safety.policy import TABLE, USUAL, GuardPolicy, GuardRule, KnownGuard
 class GuardFile:
     """The contents of a guard's file."""
 
-    name: str
-    """Name of the file; it signs the guard's verdicts and errors."""
-    order: int
-    """Lower is further out: it sees the request earlier and the answer later."""
+    name: str  # name of the file; it signs the guard's verdicts and errors
+    order: int  # lower is further out: it sees the request earlier and the answer later
+    # Modes that a policy may set, the usual first. A guard without `off` can't be turned off.
     modes: tuple[Mode, ...]
-    """Modes that a policy may set, the usual first. A guard without `off` can't be turned off."""
-    edits: bool
-    """Whether it may change the request or the answer, which it then reports in a verdict."""
-    holds_back: int
-    """Most characters of an answer that it may hold back, beside the piece that it was given last."""
-    make: Callable[[RequestLimits, GuardRule], Guard]
-    """Makes the guard for one model, by a rule whose mode is not `off`."""
-    about: str
-    """Its subject, in a sentence for anybody."""
-    looks_at: tuple[LooksAt, ...]
-    """Places that it looks at."""
-    title: str = ""
-    """Its name for people who set it on the page; empty = it is too technical for that."""
-    takes: tuple[str, ...] = ()
-    """Choices of a policy beside its mode: fields of `GuardRule`."""
-    check: Callable[[GuardRule], object] | None = None
-    """Raises ConfigError for a rule that the guard can't follow."""
+    edits: bool  # whether it may change the request or the answer, which it then reports in a verdict
+    holds_back: int  # most characters of an answer that it may hold back, beside the piece that it was given last
+    make: Callable[[RequestLimits, GuardRule], Guard]  # makes the guard for one model, by a rule whose mode is not `off`
+    about: str  # its subject, in a sentence for anybody
+    looks_at: tuple[LooksAt, ...]  # places that it looks at
+    title: str = ""  # its name for people who set it on the page; empty = it is too technical for that
+    takes: tuple[str, ...] = ()  # choices of a policy beside its mode: fields of `GuardRule`
+    check: Callable[[GuardRule], object] | None = None  # raises ConfigError for a rule that the guard can't follow
+    # Reads a request and remembers what it found, for a guard that takes milliseconds: a server does it in a thread beforehand.
     judge_ahead: Callable[[GuardRule, Request], object] | None = None
-    """Reads a request and remembers what it found, for a guard that takes milliseconds: a server does it in a thread beforehand."""
-    make_asking: Callable[[RequestLimits, GuardRule, AskGuard], Guard] | None = None
-    """Makes a guard that may ask a guard model."""
+    make_asking: Callable[[RequestLimits, GuardRule, AskGuard], Guard] | None = None  # makes a guard that may ask a guard model
 
 
 @cache

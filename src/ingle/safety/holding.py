@@ -12,20 +12,16 @@ from typing import NamedTuple
 
 from ingle.core.message import Chunk, MediaPart, Request, TokenLogprob, Verdict
 
-_BEFORE = 64
-"""Characters before the undecided ones that a look is shown."""
+_BEFORE = 64  # characters before the undecided ones that a look is shown
 
 
 class Undecided(NamedTuple):
     """The end of an answer that is not decided yet."""
 
-    before: str
-    """The characters right before it."""
+    before: str  # the characters right before it
     text: str
-    at: int
-    """Where it begins in the answer."""
-    final: bool
-    """Whether the answer ends with it."""
+    at: int  # where it begins in the answer
+    final: bool  # whether the answer ends with it
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,16 +31,14 @@ class Passage:
     start: int
     end: int
     rule: str
-    instead: str = ""
-    """Text to put in its place."""
+    instead: str = ""  # text to put in its place
     score: float | None = None
     threshold: float | None = None
-    told: bool = True
-    """Whether it is a finding, not only a replacement."""
+    told: bool = True  # whether it is a finding, not only a replacement
 
 
+# Returns the spans that are decided, in order and apart, and the number of characters that are decided; all spans end within these.
 Look = Callable[[Undecided], tuple[Sequence[Passage], int]]
-"""Returns the spans that are decided, in order and apart, and the number of characters that are decided; all spans end within these."""
 
 
 def both(looks: Sequence[Look]) -> Look:
@@ -75,8 +69,7 @@ class Scan:
     def __init__(self, look: Look) -> None:
         self._look = look
         self._before = self._held = ""
-        self.at = 0
-        """Characters that are decided."""
+        self.at = 0  # characters that are decided
 
     def feed(self, text: str, final: bool) -> list[tuple[str, Passage | None]]:
         """Take more of the text. Returns the pieces that are decided by now, each with the span that it is, if it is one."""
@@ -168,8 +161,7 @@ class Acts(NamedTuple):
 
     verdict: Callable[[Passage], Verdict]
     blocks: bool
-    say: str
-    """Words at the end of an answer that was ended."""
+    say: str  # words at the end of an answer that was ended
 
 
 async def watched(chunks: AsyncIterator[Chunk], look: Look, verdict: Callable[[Passage], Verdict]) -> AsyncIterator[Chunk]:

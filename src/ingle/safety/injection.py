@@ -32,8 +32,7 @@ _SENTENCE = re.compile(r"[^.!?\n]+(?:[.!?]+[\"')\]]*|\n+|$)\s*")
 _MOST_SENTENCES = 2000
 _LONGEST = 400
 _FEWEST_LETTERS = 8
-_NOTHING = -30.0
-"""Log-odds of a sentence that is too short to be judged."""
+_NOTHING = -30.0  # log-odds of a sentence that is too short to be judged
 
 
 def make(_limits: RequestLimits, rule: GuardRule) -> Guard:

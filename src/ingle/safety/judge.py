@@ -26,16 +26,11 @@ from ingle.safety.reading import REQUESTS, ReadPart, read_text
 from ingle.safety.taught import Pull, Teaching, read_taught, taught_file
 
 SHIPPED = Path(__file__).with_name("judge.safetensors")
-RATES = (0.001, 0.003, 0.01, 0.03, 0.1)
-"""False-alarm rates with a threshold each."""
-_UNKNOWN = 1.5
-"""Log-odds above the bias that any alarm takes: a text in unknown words, of another language say, says nothing."""
-_SURELY = 0.3
-"""Log-odds by which a corrected text passes the threshold."""
-_FRAMED = 1.5
-"""Log-odds more by which what is stopped passes it: "Please:" in front may cost as much."""
-_ROUNDING = 0.01
-"""Log-odds that are no difference."""
+RATES = (0.001, 0.003, 0.01, 0.03, 0.1)  # false-alarm rates with a threshold each
+_UNKNOWN = 1.5  # log-odds above the bias that any alarm takes: a text in unknown words, of another language say, says nothing
+_SURELY = 0.3  # log-odds by which a corrected text passes the threshold
+_FRAMED = 1.5  # log-odds more by which what is stopped passes it: "Please:" in front may cost as much
+_ROUNDING = 0.01  # log-odds that are no difference
 _CURE = "Delete it, and the judge that ships with Ingle is used; `ingle guard train` makes another."
 
 
@@ -45,15 +40,11 @@ class Judge:
 
     weights: Mapping[str, npt.NDArray[np.float32]]
     biases: Mapping[str, float]
-    thresholds: Mapping[str, Mapping[str, float]]
-    """By judge and false-alarm rate: the log-odds above which a text alarms."""
+    thresholds: Mapping[str, Mapping[str, float]]  # by judge and false-alarm rate: the log-odds above which a text alarms
     digest: str
-    about: Mapping[str, Any]
-    """Its ingredients: digests of data, counts."""
-    meaning: Meaning | None = None
-    """Tells harm by what a text means; None = it goes by n-grams alone."""
-    nearby: Mapping[str, Nearby] = field(default_factory=dict)
-    """By judge: what an owner taught it."""
+    about: Mapping[str, Any]  # its ingredients: digests of data, counts
+    meaning: Meaning | None = None  # tells harm by what a text means; None = it goes by n-grams alone
+    nearby: Mapping[str, Nearby] = field(default_factory=dict)  # by judge: what an owner taught it
 
     def probability(self, name: str, text: Sparse) -> float:
         """Return a judge's probability for a vector."""
@@ -108,8 +99,7 @@ class TextScores(NamedTuple):
 
     whole: Mapping[str, float]
     piece: Mapping[str, float]
-    by_meaning: bool
-    """Whether the encoder had a share in the score of harm."""
+    by_meaning: bool  # whether the encoder had a share in the score of harm
 
     @staticmethod
     def of(parts: Sequence[ReadPart], by_meaning: bool) -> "TextScores":
@@ -134,8 +124,7 @@ def threshold_table(name: str, whole: bool, by_meaning: bool) -> str:
     return name + ("" if whole else " in pieces") + (" by meaning" if by_meaning else "")
 
 
-_MOST_KNOWN = 4096
-"""Texts whose scores are remembered."""
+_MOST_KNOWN = 4096  # texts whose scores are remembered
 _known: dict[tuple[str, bool, bytes], TextScores] = {}
 _knowing = Lock()
 

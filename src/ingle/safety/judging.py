@@ -15,18 +15,14 @@ from ingle.safety.middleware import Guard, Next, with_verdicts
 from ingle.safety.policy import ACTIONS, GuardRule
 from ingle.safety.texts import Speaker, request_texts
 
+# Texts of a request whose meaning is read: of more, half the latest and half those that n-grams find worst, which judge the rest.
 MOST_BY_MEANING = 16
-"""Texts of a request whose meaning is read: of more, half the latest and half those that n-grams find worst, which judge the rest."""
-MOST_CHARACTERS = 400_000
-"""Characters of a request that are judged, the latest first."""
-MOST_AT_ONCE, _OVERLAP = 60_000, 400
-"""Characters that are read at once, and how many of them again with the next ones."""
+MOST_CHARACTERS = 400_000  # characters of a request that are judged, the latest first
+MOST_AT_ONCE, _OVERLAP = 60_000, 400  # characters that are read at once, and how many of them again with the next ones
+# Characters of a turn that is read together with those before it, and how many turns of a speaker that may be.
 _SHORT_TURN, _MOST_TURNS = 160, 4
-"""Characters of a turn that is read together with those before it, and how many turns of a speaker that may be."""
-MOST_ALONE = 256
-"""Texts of a request that are judged by themselves, the latest first; earlier ones are read as one, a line each."""
-UNREAD = "too long"
-"""The rule of a verdict on a request that no judge read to its end."""
+MOST_ALONE = 256  # texts of a request that are judged by themselves, the latest first; earlier ones are read as one, a line each
+UNREAD = "too long"  # the rule of a verdict on a request that no judge read to its end
 
 
 class Alarm(NamedTuple):
@@ -48,27 +44,24 @@ class SentText(NamedTuple):
 class JudgedText(NamedTuple):
     """A text, and how far it is above the thresholds."""
 
-    above: tuple[float, ...]
-    """By rate of false alarms; below 0 it doesn't alarm."""
-    alarm: Alarm
-    """At the first of the rates."""
+    above: tuple[float, ...]  # by rate of false alarms; below 0 it doesn't alarm
+    alarm: Alarm  # at the first of the rates
 
 
 class Looked(NamedTuple):
     """The outcome of looking at a request."""
 
     alarm: Alarm | None
-    unread: int
-    """Characters that were too many to be judged."""
+    unread: int  # characters that were too many to be judged
 
 
+# By guard: the answer to a request that it refuses, where the policy has no words of its own.
 SAYS: Mapping[str, str] = MappingProxyType({
     "harm": "I can't help with that: it reads like a request for harm. If I got you wrong, please say it in other words, or tell whoever "
             "keeps this house.",
     "attack": "I'd rather be asked plainly: what would you like to know? If I got you wrong, please say it in other words, or tell whoever "
               "keeps this house.",
 })  # fmt: skip
-"""By guard: the answer to a request that it refuses, where the policy has no words of its own."""
 
 
 def judging(name: str, rule: GuardRule, silent: Collection[Speaker], asks: str) -> Guard:

@@ -33,18 +33,15 @@ EDITS = False
 HOLDS_BACK = 512
 TAKES = ("say",)
 SAY = "This answer was ended here: it would have repeated its instructions."
-_PIECE, _MOST = 20, 40
-"""Letters and digits of the shortest repetition that counts at all, and of the longest that is needed."""
-_SHARE = 0.6
-"""Share of a short system prompt that is needed."""
+_PIECE, _MOST = 20, 40  # letters and digits of the shortest repetition that counts at all, and of the longest that is needed
+_SHARE = 0.6  # share of a short system prompt that is needed
+# Letters and digits of a system prompt that are compared; and of its beginning, which are also looked for backwards and in base64.
 _MOST_COMPARED, _MOST_TURNED = 32_768, 8_192
-"""Letters and digits of a system prompt that are compared; and of its beginning, which are also looked for backwards and in base64."""
+# Letters by which most of an answer is told from the prompt at once. Fewer than these always wait for what follows.
 _GRAM = 6
-"""Letters by which most of an answer is told from the prompt at once. Fewer than these always wait for what follows."""
+# A marked secret that is shorter counts only as a word of its own, or spelled out: letters that are as far apart, at most `_WIDEST`.
 _SHORT, _WIDEST = 8, 4
-"""A marked secret that is shorter counts only as a word of its own, or spelled out: letters that are as far apart, at most `_WIDEST`."""
-_MARKED = "secret"
-"""Rule of a finding that is no repetition."""
+_MARKED = "secret"  # rule of a finding that is no repetition
 
 
 def make(_limits: RequestLimits, rule: GuardRule) -> Guard:
@@ -71,18 +68,12 @@ def make(_limits: RequestLimits, rule: GuardRule) -> Guard:
 class Secret:
     """The words of a system prompt that an answer must not say."""
 
-    forms: str
-    """Letters and digits of the prompt and of what it marks: forwards, backwards and in base64, a line each."""
-    grams: frozenset[str]
-    """All that stands in the forms, `_GRAM` long."""
-    size: int
-    """Letters and digits of the prompt."""
-    least: int
-    """In a row from which a repetition counts; 0 = the prompt is too short."""
-    marked: tuple[str, ...]
-    """Marked secrets, each in every form."""
-    ends: frozenset[str]
-    """Their last letters."""
+    forms: str  # letters and digits of the prompt and of what it marks: forwards, backwards and in base64, a line each
+    grams: frozenset[str]  # all that stands in the forms, `_GRAM` long
+    size: int  # letters and digits of the prompt
+    least: int  # in a row from which a repetition counts; 0 = the prompt is too short
+    marked: tuple[str, ...]  # marked secrets, each in every form
+    ends: frozenset[str]  # their last letters
 
     def holds(self, letters: str) -> bool:
         """Return whether these letters in a row stand in a form, or are too few to say."""

@@ -7,10 +7,8 @@ the prompt must also say that something is not to be told, and what customers ar
 import re
 from functools import lru_cache
 
-MOST = 16
-"""Secrets of one prompt."""
-LEAST, LEAST_DIGITS = 6, 4
-"""Letters and digits of a secret; fewer suffice where all are digits."""
+MOST = 16  # secrets of one prompt
+LEAST, LEAST_DIGITS = 6, 4  # letters and digits of a secret; fewer suffice where all are digits
 _SURE = (
     r"pass[ -]?(?:word|code|phrase)|pwd|pin(?: (?:code|number))?|secret(?: (?:code|word|key|phrase|number))?|(?:code|safe|magic)[ -]?word|"
     r"(?:api|secret|private|access|encryption|master)[ _-]?key|(?:access|auth|api|bearer)[ _-]?token|"
@@ -18,8 +16,8 @@ _SURE = (
 )
 _IS = r"(?:\s*[:=]\s*|\s+(?:is|was|reads|lautet|ist|est|es|é)\s+(?:now\s+)?)"
 _WORDS = r"[^.:\n\"“”]{1,60}?"
+# Digits, capitals inside or throughout, signs other than a hyphen's, or four parts.
 _NO_WORD = r"(?=\S*\d|(?-i:\S*[a-z][A-Z]|[A-Z][A-Z-]{5})|\w+[^\w\s.,:;/’-]\w|(?:\w+-){3})"
-"""Digits, capitals inside or throughout, signs other than a hyphen's, or four parts."""
 _VALUE = rf"(?:[\"“„«`](?P<quoted>[^\"”“»`\n]{{1,128}})[\"”“»`]|(?P<bare>(?!\S*://){_NO_WORD}[^\s\"“”`<>]{{4,128}}))"
 _MARKED = re.compile(
     rf"\b(?:(?:{_SURE})(?:(?:\s+{_WORDS})??{_IS}|\s+)|"

@@ -16,8 +16,7 @@ from ingle.model.text_encoder import TextEncoder, load_encoder, shipped_words
 
 FOLDER = Path(__file__).parent
 WEIGHTS_FILE = "meaning.safetensors"
-LONGEST = 96
-"""Tokens of a text that are read; of a longer one, the first."""
+LONGEST = 96  # tokens of a text that are read; of a longer one, the first
 
 
 @dataclass(frozen=True)

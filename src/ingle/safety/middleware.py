@@ -18,10 +18,9 @@ from ingle.core.errors import IngleError, RequestError
 from ingle.core.message import Chunk, Request, Verdict
 
 T = TypeVar("T")
-Next = Callable[[Request], AsyncIterator[Chunk]]
-"""Answers a request: the engine, with or without guards around it."""
+Next = Callable[[Request], AsyncIterator[Chunk]]  # answers a request: the engine, with or without guards around it
+# One guard. It passes on what `Next` yields, or ends the answer with a chunk whose `finish` is "blocked".
 Guard = Callable[[Request, Next], AsyncIterator[Chunk]]
-"""One guard. It passes on what `Next` yields, or ends the answer with a chunk whose `finish` is "blocked"."""
 
 
 class GuardLayer(NamedTuple):
@@ -29,8 +28,7 @@ class GuardLayer(NamedTuple):
 
     name: str
     guard: Guard
-    mode: str = ""
-    """Filled into its verdicts."""
+    mode: str = ""  # filled into its verdicts
 
 
 class Blocked(RequestError):

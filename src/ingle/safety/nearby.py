@@ -12,9 +12,9 @@ import numpy.typing as npt
 
 from ingle.safety.features import SIZE, Sparse
 
+# Cosines of n-grams from which a taught text acts on another one, and from which it acts in full. What is stopped is the same request in
+# another frame, too. What is let through must be the same text: a single word may turn it into harm.
 STOPPED, LET_THROUGH = (0.6, 0.75), (0.5, 1.0)
-"""Cosines of n-grams from which a taught text acts on another one, and from which it acts in full. What is stopped is the same request in
-another frame, too. What is let through must be the same text: a single word may turn it into harm."""
 
 
 @dataclass(frozen=True)
@@ -22,8 +22,7 @@ class Nearby:
     """Texts with a change each."""
 
     places: npt.NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
-    values: npt.NDArray[np.float32] = field(default_factory=lambda: np.empty(0, np.float32))
-    """Vectors of length 1, one after the other."""
+    values: npt.NDArray[np.float32] = field(default_factory=lambda: np.empty(0, np.float32))  # vectors of length 1, one after the other
     starts: tuple[int, ...] = ()
     changes: tuple[float, ...] = ()
 

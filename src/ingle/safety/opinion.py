@@ -10,19 +10,15 @@ from ingle.core.report import Fact
 from ingle.safety.policy import GuardRule
 from ingle.safety.texts import Speaker
 
-_NOBODY = "…"
-"""Stands for a user before an assistant who speaks first: templates want them in turns."""
+_NOBODY = "…"  # stands for a user before an assistant who speaks first: templates want them in turns
 
 
 class GuardCost(NamedTuple):
     """The cost of asking."""
 
-    asked: int = 0
-    """Questions."""
-    tokens: int = 0
-    """Tokens that were read."""
-    cached: int = 0
-    """Tokens that were known, beside these."""
+    asked: int = 0  # questions
+    tokens: int = 0  # tokens that were read
+    cached: int = 0  # tokens that were known, beside these
     seconds: float = 0.0
     energy: Energy = NOTHING
 
@@ -47,29 +43,23 @@ NO_COST = GuardCost()
 class GuardQuestion(NamedTuple):
     """The conversation up to the message that is judged: a user's request, or an assistant's answer."""
 
-    model: str
-    """Name of the kept guard model."""
-    messages: tuple[Message, ...]
-    """The user and the assistant in turns, the user first, words alone."""
+    model: str  # name of the kept guard model
+    messages: tuple[Message, ...]  # the user and the assistant in turns, the user first, words alone
 
 
 class GuardOpinion(NamedTuple):
     """A guard model's opinion."""
 
-    risk: float
-    """0 to 1: the probability of each label, times its weight."""
-    label: str
-    """The likeliest."""
-    unread: int = 0
-    """Characters at the beginning that did not fit."""
+    risk: float  # 0 to 1: the probability of each label, times its weight
+    label: str  # the likeliest
+    unread: int = 0  # characters at the beginning that did not fit
     cost: GuardCost = NO_COST
 
 
+# Asks a kept guard model. In a server it waits for its turn; in a terminal it never waits for an event loop.
+#
+# Raises NotKept, GuardError and whatever reading raises.
 AskGuard = Callable[[GuardQuestion], Awaitable[GuardOpinion]]
-"""Asks a kept guard model. In a server it waits for its turn; in a terminal it never waits for an event loop.
-
-Raises NotKept, GuardError and whatever reading raises.
-"""
 
 
 async def nobody(question: GuardQuestion) -> GuardOpinion:

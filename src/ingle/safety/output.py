@@ -22,8 +22,7 @@ LOOKS_AT: tuple[LooksAt, ...] = ("answer",)
 ORDER = 60
 MODES: tuple[Mode, ...] = ("off", "tell", "edit", "block")
 EDITS = True
-HOLDS_BACK = LONGEST + 12
-"""A match, and an escape that a piece has cut."""
+HOLDS_BACK = LONGEST + 12  # a match, and an escape that a piece has cut
 TAKES = ("words", "patterns", "topics", "harm", "alarms", "say")
 SAY = "This answer was ended here by a rule of this house."
 INSTEAD = "[removed]"

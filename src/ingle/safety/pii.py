@@ -73,12 +73,9 @@ class Masking:
 
     request: Request
     kinds: tuple[Kind, ...]
-    place: str = ""
-    """Where the first value stands."""
-    counts: Counter[str] = field(default_factory=Counter)
-    """Values by kind; one that comes twice counts once."""
-    names: dict[str, str] = field(default_factory=dict)
-    """Placeholders by value."""
+    place: str = ""  # where the first value stands
+    counts: Counter[str] = field(default_factory=Counter)  # values by kind; one that comes twice counts once
+    names: dict[str, str] = field(default_factory=dict)  # placeholders by value
 
     def __post_init__(self) -> None:
         texts = [(place, text) for place, speaker, text in message_texts(self.request) if speaker != "tools"]

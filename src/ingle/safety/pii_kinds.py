@@ -21,27 +21,19 @@ _SAID_BEFORE = 48
 _GAPS = re.compile(r"[ .\-/()]")
 _DATE = re.compile(r"(?:\d{1,2}([./-])\d{1,2}\1(?:\d{2}|\d{4})|(?:19|20)\d\d([./-])\d{1,2}\2\d{1,2})(?:[ T].*)?")
 _GAP, _DIGIT = re.compile("[^!-~]+"), re.compile("[0-9]")
-_LEAST_PART = 32
-"""Of an address's largest part: four smaller numbers are a version of something."""
-_LEAST_BITS = 3.2
-"""Entropy of a secret, per character; words have 2 to 3, keys of 20 random characters about 4."""
+_LEAST_PART = 32  # of an address's largest part: four smaller numbers are a version of something
+_LEAST_BITS = 3.2  # entropy of a secret, per character; words have 2 to 3, keys of 20 random characters about 4
 
 
 class Kind(NamedTuple):
     """One kind."""
 
-    name: str
-    """As a policy and a verdict name it."""
-    mask: str
-    """As a placeholder names it."""
-    pattern: re.Pattern[str]
-    """Its group "it", or all of it, is the value."""
-    holds: Callable[[str], bool]
-    """Whether a candidate is one."""
-    needs: str = ""
-    """Characters of which a text must have one; empty = a digit."""
-    said: re.Pattern[str] | None = None
-    """Text that must stand right before it, within `_SAID_BEFORE` characters."""
+    name: str  # as a policy and a verdict name it
+    mask: str  # as a placeholder names it
+    pattern: re.Pattern[str]  # its group "it", or all of it, is the value
+    holds: Callable[[str], bool]  # whether a candidate is one
+    needs: str = ""  # characters of which a text must have one; empty = a digit
+    said: re.Pattern[str] | None = None  # text that must stand right before it, within `_SAID_BEFORE` characters
 
 
 def _compiled(pattern: str) -> re.Pattern[str]:
@@ -125,6 +117,7 @@ def _swedish(text: str) -> bool:
     return _dated(digits) and luhn(digits)
 
 
+# Numbers by which states name people: (country, pattern, check). A row more is a country more.
 _NATIONAL: tuple[tuple[str, str, Callable[[str], bool]], ...] = (
     ("US", r"\d{3}-\d{2}-\d{4}", _us),
     ("GB", r"[A-CEGHJ-PR-TW-Z][A-CEGHJ-NPR-TW-Z] ?\d{2} ?\d{2} ?\d{2} ?[A-D]", lambda text: text[:2] not in ("BG", "GB")),
@@ -135,12 +128,11 @@ _NATIONAL: tuple[tuple[str, str, Callable[[str], bool]], ...] = (
     ("BR", r"\d{3}\.\d{3}\.\d{3}-\d{2}", lambda text: brazilian(_bare(text))),
     ("IN", r"[2-9]\d{3}[ -]\d{4}[ -]\d{4}(?![ -]\d)", lambda text: verhoeff(_bare(text))),
 )
-"""Numbers by which states name people: (country, pattern, check). A row more is a country more."""
+# Those of eleven digits without a form of their own: (country, word before it, check).
 _BARE: tuple[tuple[str, str, Callable[[str], bool]], ...] = (
     ("PL", r"pesel", _polish),
     ("DE", r"steuer-?id|idnr|steueridentifikationsnummer|tax id", mod11_10),
 )
-"""Those of eleven digits without a form of their own: (country, word before it, check)."""
 _KEYS = (
     r"sk-(?:ant-|proj-)?[\w-]{20,200}|gh[pousr]_[A-Za-z0-9]{36,200}|github_pat_\w{22,200}|glpat-[\w-]{20,64}|A(?:KIA|SIA)[0-9A-Z]{16}"
     r"|xox[abeprs]-[\w-]{10,200}|AIza[\w-]{35}|hf_[A-Za-z0-9]{30,64}|npm_[A-Za-z0-9]{36}|pypi-[\w-]{50,200}|ingle-[\w-]{43}"
@@ -157,6 +149,7 @@ def _bare_national(text: str) -> bool:
     return any(check(_bare(text)) for _, _, check in _BARE)
 
 
+# All kinds; of several at one place the longest counts, then the first.
 KINDS = (
     Kind("e-mail", "E-MAIL", _compiled(
         r"(?<![\w.+%-])[\w.+%-]{1,64}+@(?:[^\W_](?:[\w-]{0,61}[^\W_])?\.){1,6}[A-Za-z]{2,24}(?![\w-])"), lambda _: True, "@"),
@@ -180,7 +173,6 @@ KINDS = (
         r"|(?:\([2-9]\d{2}\) ?|[2-9]\d{2}[ .-])[2-9]\d{2}[ .-]\d{4}"
         r"|(?<!\d[ ])(?:\(0[1-9]\d{0,4}\)|0[1-9]\d{0,4})[ /-]\d{2,8}(?:[ -]\d{2,5}){0,4})(?![\w-]|[.:/]\d)"), _phone),
 )  # fmt: skip
-"""All kinds; of several at one place the longest counts, then the first."""
 
 
 class Found(NamedTuple):

@@ -7,19 +7,19 @@ from ingle.core.errors import NotKept, RequestError
 from ingle.safety.guard_files import GuardFile, guard_files
 from ingle.safety.policy import GuardRule, Mode
 
+# By mode, the mildest first: the word for it.
 WORDS: Mapping[Mode, str] = MappingProxyType({"off": "off", "tell": "tell", "edit": "hide", "block": "stop"})
-"""By mode, the mildest first: the word for it."""
+# By mode: how a button calls it.
 LABELS: Mapping[Mode, str] = MappingProxyType({"off": "Off", "tell": "Tell me", "edit": "Hide it", "block": "Stop it"})
-"""By mode: how a button calls it."""
+# By mode: what it does, in a sentence.
 DOES: Mapping[Mode, str] = MappingProxyType({
     "off": "Nobody looks.",
     "tell": "It is answered all the same, and you are told.",
     "edit": "It is taken out, and the rest goes on.",
     "block": "It is not answered, or the answer ends there.",
 })  # fmt: skip
-"""By mode: what it does, in a sentence."""
+# Choices of a policy that say what a guard looks for; the guards that take them find nothing without.
 _LOOKED_FOR = ("words", "patterns", "topics", "harm")
-"""Choices of a policy that say what a guard looks for; the guards that take them find nothing without."""
 
 
 def known_guard(name: str) -> GuardFile:

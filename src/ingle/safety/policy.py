@@ -23,21 +23,17 @@ from ingle.core.config import from_table, to_table
 from ingle.core.digest import digest_json
 from ingle.core.errors import ConfigError
 
+# `off`: the guard is not used. `tell`: it reports its findings. `edit`: it removes them. `block`: it refuses the request, or ends the
+# answer.
 Mode = Literal["off", "tell", "edit", "block"]
-"""`off`: the guard is not used. `tell`: it reports its findings. `edit`: it removes them. `block`: it refuses the request, or ends the
-answer."""
+# Places that a guard looks at: somebody's words, texts that come with them (memories, tools' results, documents), the model's words.
 LooksAt = Literal["question", "document", "answer"]
-"""Places that a guard looks at: somebody's words, texts that come with them (memories, tools' results, documents), the model's words."""
+# The action of a guard's verdicts, by its mode.
 ACTIONS: Mapping[Mode, Literal["allow", "edit", "block"]] = MappingProxyType({"tell": "allow", "edit": "edit", "block": "block"})
-"""The action of a guard's verdicts, by its mode."""
-TABLE = "guards"
-"""The table's name in the file."""
-FEWEST_EXAMPLES, MOST_EXAMPLES = 8, 1000
-"""Examples of a topic: fewer say nothing certain, more take too long."""
-_MOST_BYTES = 1 << 20
-"""Of a file of examples."""
-_LONGEST = 1000
-"""Characters of one example, word, pattern or sentence of a policy."""
+TABLE = "guards"  # the table's name in the file
+FEWEST_EXAMPLES, MOST_EXAMPLES = 8, 1000  # examples of a topic: fewer say nothing certain, more take too long
+_MOST_BYTES = 1 << 20  # of a file of examples
+_LONGEST = 1000  # characters of one example, word, pattern or sentence of a policy
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,30 +49,20 @@ class GuardRule:
     """The policy for one guard. Which fields a guard takes beside `mode`, its file says (`TAKES`)."""
 
     mode: Mode
-    alarms: float = 0.01
-    """Largest share of ordinary texts that may alarm it; its threshold follows."""
-    words: tuple[str, ...] = ()
-    """Words and phrases, whole, whatever their case; `word*` finds all that begins so."""
-    patterns: tuple[str, ...] = ()
-    """Regular expressions."""
-    topics: tuple[Topic, ...] = ()
-    """In the file: `examples.NAME`, a list, or a file with one example a line."""
-    harm: float | None = None
-    """Score from which the judge of answers calls an answer harmful, 0 to 1; none = it is not asked."""
-    kinds: tuple[str, ...] = ()
-    """Kinds of personal data; none named = all."""
-    say: str = ""
-    """Words that an answer ends with where the guard ended it; empty = the guard's own."""
+    alarms: float = 0.01  # largest share of ordinary texts that may alarm it; its threshold follows
+    words: tuple[str, ...] = ()  # words and phrases, whole, whatever their case; `word*` finds all that begins so
+    patterns: tuple[str, ...] = ()  # regular expressions
+    topics: tuple[Topic, ...] = ()  # in the file: `examples.NAME`, a list, or a file with one example a line
+    harm: float | None = None  # score from which the judge of answers calls an answer harmful, 0 to 1; none = it is not asked
+    kinds: tuple[str, ...] = ()  # kinds of personal data; none named = all
+    say: str = ""  # words that an answer ends with where the guard ended it; empty = the guard's own
+    # The fate of a request that the guard could not judge: it passes and that is told, or it is refused.
     fails: Literal["open", "closed"] = "open"
-    """The fate of a request that the guard could not judge: it passes and that is told, or it is refused."""
+    # Who judges: the judge that ships with Ingle, a kept guard model, or the judge first and the model where the judge is unsure.
     by: Literal["judge", "model", "both"] = "judge"
-    """Who judges: the judge that ships with Ingle, a kept guard model, or the judge first and the model where the judge is unsure."""
-    model: str = "guard"
-    """Name of the kept guard model."""
-    risk: float = 0.5
-    """Risk from which a guard model's opinion counts, 0 to 1."""
-    judge: Path | None = None
-    """File of this home's own judge, if there is one; no policy says it, the registry does."""
+    model: str = "guard"  # name of the kept guard model
+    risk: float = 0.5  # risk from which a guard model's opinion counts, 0 to 1
+    judge: Path | None = None  # file of this home's own judge, if there is one; no policy says it, the registry does
 
     def __post_init__(self) -> None:
         if not 0.0 < self.alarms <= 0.5:
@@ -95,20 +81,17 @@ class GuardRule:
             raise ConfigError("say", f"must be at most {_LONGEST:,} characters", f"{len(self.say):,}")
 
 
-Rules = Mapping[str, GuardRule]
-"""Rules by guard; the others keep their usual mode."""
+Rules = Mapping[str, GuardRule]  # rules by guard; the others keep their usual mode
 
 
 @dataclass(frozen=True, slots=True)
 class GuardPolicy:
     """Rules for everybody, and for single models and API keys."""
 
+    # Rules by model and key; "" = every other one.
     tables: Mapping[tuple[str, str], Rules] = field(default_factory=lambda: MappingProxyType({("", ""): MappingProxyType({})}))
-    """Rules by model and key; "" = every other one."""
-    digest: str = ""
-    """SHA-256 of all that it says; empty = it says nothing."""
-    judge: Path | None = None
-    """File of this home's own judge, whether or not there is one."""
+    digest: str = ""  # SHA-256 of all that it says; empty = it says nothing
+    judge: Path | None = None  # file of this home's own judge, whether or not there is one
 
     def rules(self, model: str = "", key: str = "") -> Rules:
         """Return the rules for a model (and its deltas, unless they have their own), and a key by its name."""
@@ -135,10 +118,8 @@ USUAL = GuardPolicy()
 class KnownGuard:
     """The choices that a policy has for a guard."""
 
-    modes: tuple[Mode, ...]
-    """The usual one first."""
-    takes: tuple[str, ...] = ()
-    """Fields beside `mode`."""
+    modes: tuple[Mode, ...]  # the usual one first
+    takes: tuple[str, ...] = ()  # fields beside `mode`
 
 
 def rule_of(rules: Rules, guard: str, modes: tuple[Mode, ...]) -> GuardRule:

@@ -23,12 +23,10 @@ from ingle.safety.views import views
 if TYPE_CHECKING:
     from ingle.safety.judge import Judge
 
-REQUESTS = ("harm", "attack")
-"""Judges of a request: of its content, and of its form."""
-MOST_WHOLE, MOST_PIECES, MOST_WINDOWS = 3, 5, 2
-"""Views, pieces and windows of a text whose meaning is read: those that n-grams find worst."""
+REQUESTS = ("harm", "attack")  # judges of a request: of its content, and of its form
+MOST_WHOLE, MOST_PIECES, MOST_WINDOWS = 3, 5, 2  # views, pieces and windows of a text whose meaning is read: those that n-grams find worst
+# Words of a judge's windows, and how far the next one begins.
 _WINDOWS: Mapping[str, tuple[int, int]] = {"harm": (WINDOW_WORDS, WINDOW_STEP), "attack": (16, 8)}
-"""Words of a judge's windows, and how far the next one begins."""
 
 
 class ReadPart(NamedTuple):
@@ -38,12 +36,9 @@ class ReadPart(NamedTuple):
     whole: bool
     text: str
     vector: Sparse
-    words: float
-    """Log-odds by n-grams."""
-    meaning: float | None
-    """Log-odds by the encoder; None where it was not asked."""
-    score: float
-    """Compared with the judge's threshold: meaning where it is known, else words, and what was taught."""
+    words: float  # log-odds by n-grams
+    meaning: float | None  # log-odds by the encoder; None where it was not asked
+    score: float  # compared with the judge's threshold: meaning where it is known, else words, and what was taught
 
 
 def request_vector(text: str) -> Sparse:

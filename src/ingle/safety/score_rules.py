@@ -10,10 +10,8 @@ from ingle.safety.holding import Look, Passage, Undecided
 from ingle.safety.policy import GuardRule
 from ingle.safety.topic import FittedTopic, fit
 
-Scorer = Callable[[str, str], float]
-"""(question, answer so far) → a score; the higher, the surer."""
-LONGEST_SENTENCE = 240
-"""Characters after which a sentence is judged although it goes on."""
+Scorer = Callable[[str, str], float]  # (question, answer so far) → a score; the higher, the surer
+LONGEST_SENTENCE = 240  # characters after which a sentence is judged although it goes on
 _END = re.compile(r"[.!?…。！？]+[\"')\]”’»]*(?=\s)|\n+(?=[^\n])|[。！？]")
 
 
@@ -23,8 +21,7 @@ class ScoreRule(NamedTuple):
     name: str
     score: Scorer
     threshold: float
-    whole: bool
-    """Whether it reads the answer so far, not the last sentence alone."""
+    whole: bool  # whether it reads the answer so far, not the last sentence alone
 
 
 def score_rules(rule: GuardRule) -> tuple[ScoreRule, ...]:

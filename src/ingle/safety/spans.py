@@ -13,19 +13,16 @@ import numpy.typing as npt
 from ingle.safety.features import WORD, gram_runs
 
 WINDOW_WORDS, WINDOW_STEP = 12, 6
-FEWEST_WORDS, MOST_CHARACTERS = 3, 400
-"""Words of a piece at the fewest, and its characters at the most: what is longer is read by windows."""
+FEWEST_WORDS, MOST_CHARACTERS = 3, 400  # words of a piece at the fewest, and its characters at the most: what is longer is read by windows
 _PIECES = re.compile(r"[^.!?\n。！？]+[.!?。！？]*|[^\n]+")
+# Behind a colon, in a cell, between tags, in a comment.
 _FIELDS = tuple(map(re.compile, (r"(?<=[:=]) [^\n]+", r"[^|;\n\t]{8,}", r"(?<=>)[^<>\n]{8,}(?=<)", r"(?<=<!--)[^\n]{3,400}?(?=-->)")))
-"""Behind a colon, in a cell, between tags, in a comment."""
 _QUOTES = re.compile(
     r"\"([^\"\n]{2,400})\"|“([^”\n]{2,400})”|«([^»\n]{2,400})»|„([^“”\n]{2,400})[“”]|`([^`\n]{2,400})`|"
     r"(?<!\w)'([^'\n]{2,400})'(?!\w)"
 )
-_ALIKE = 0.85
-"""Share of the characters of either from which two stretches say the same."""
-Stretch = tuple[int, int]
-"""Where a piece begins and ends."""
+_ALIKE = 0.85  # share of the characters of either from which two stretches say the same
+Stretch = tuple[int, int]  # where a piece begins and ends
 
 
 def normal(text: str) -> str:

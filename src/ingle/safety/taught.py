@@ -19,8 +19,7 @@ from ingle.core.errors import ConfigError, RequestError
 from ingle.core.files import write_atomic
 from ingle.safety.features import SIZE, Sparse
 
-MOST_BYTES = 16 << 20
-"""Of the file: a correction takes some kilobytes, and the first request after a change reads them all."""
+MOST_BYTES = 16 << 20  # of the file: a correction takes some kilobytes, and the first request after a change reads them all
 _CURE = "Take back all that was taught: `ingle guard reset`."
 
 
@@ -29,25 +28,19 @@ class Pull:
     """One part of a text on the wrong side of a judge's threshold."""
 
     judge: str
-    rate: float
-    """Rate of false alarms whose threshold is meant."""
+    rate: float  # rate of false alarms whose threshold is meant
     text: Sparse
-    whole: bool = True
-    """Whether it is a whole text, or a piece of one: they have different thresholds."""
-    encoder: str = ""
-    """Digest of the encoder that read it; "" = it was judged by n-grams alone."""
-    odds: float = 0.0
-    """Its score by that encoder."""
+    whole: bool = True  # whether it is a whole text, or a piece of one: they have different thresholds
+    encoder: str = ""  # digest of the encoder that read it; "" = it was judged by n-grams alone
+    odds: float = 0.0  # its score by that encoder
 
 
 @dataclass(frozen=True, slots=True)
 class Teaching:
     """One correction: texts that should alarm, or should not."""
 
-    id: str
-    """Of the answer that it is about, or one of its own."""
-    at: str
-    """UTC, ISO 8601."""
+    id: str  # of the answer that it is about, or one of its own
+    at: str  # UTC, ISO 8601
     harmful: bool
     pulls: tuple[Pull, ...]
 

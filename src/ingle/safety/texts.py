@@ -8,12 +8,11 @@ from typing import Any, Literal
 from ingle.core.errors import RequestError
 from ingle.core.message import Message, Origin, Part, Request, TextPart, ToolCall
 
+# The author of a text. Names and ids of calls are nobody's words: they belong to the tools.
 Speaker = Origin | Literal["prompt", "tools"]
-"""The author of a text. Names and ids of calls are nobody's words: they belong to the tools."""
-Edit = Callable[[str, Speaker, str], str]
-"""(text, speaker, place) → the new text."""
+Edit = Callable[[str, Speaker, str], str]  # (text, speaker, place) → the new text
+# Depth of nested tables. Schemas of real tools stay below 20, and templates render them by recursion.
 MAX_DEPTH = 64
-"""Depth of nested tables. Schemas of real tools stay below 20, and templates render them by recursion."""
 
 
 def utf8_bytes(text: str) -> int:

@@ -15,8 +15,7 @@ from ingle.safety.features import grams, vector
 from ingle.safety.policy import Topic
 
 Weights = Mapping[int, float]
-_LEAST_FOUND = 0.5
-"""Share of the examples that the others must find."""
+_LEAST_FOUND = 0.5  # share of the examples that the others must find
 
 
 class FittedTopic(NamedTuple):
@@ -24,8 +23,7 @@ class FittedTopic(NamedTuple):
 
     weights: Weights
     threshold: float
-    found: float
-    """Share of the examples that the others find."""
+    found: float  # share of the examples that the others find
 
     def score(self, text: str) -> float:
         """Return how much a text is about the topic, −1 to 1."""

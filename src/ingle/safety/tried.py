@@ -19,22 +19,20 @@ from ingle.safety.plain_words import is_idle
 from ingle.safety.policy import ACTIONS, GuardPolicy, GuardRule, LooksAt, Mode, rule_of
 from ingle.safety.reading import REQUESTS
 
+# No model is meant, so usual names of control tokens count.
 _LIMITS = RequestLimits(1 << 20, 64, ("<|im_start|>", "<|im_end|>", "<|endoftext|>", "<|begin_of_text|>", "<|eot_id|>", "<s>", "</s>"))
-"""No model is meant, so usual names of control tokens count."""
 _ORDER: Sequence[Mode] = ("block", "edit", "tell")
-_MODES: Mapping[str, Mode] = MappingProxyType({action: mode for mode, action in ACTIONS.items()})
-"""By a verdict's action."""
+_MODES: Mapping[str, Mode] = MappingProxyType({action: mode for mode, action in ACTIONS.items()})  # by a verdict's action
 _PLACES = ("messages[0].content ", "the last turns ")
+# Guards that find nothing in a text by itself, and why.
 _NEEDS: Mapping[str, str] = MappingProxyType({"leak": "there is no system prompt before this text"})
-"""Guards that find nothing in a text by itself, and why."""
 _IDLE = "policy.toml gives it nothing to look for"
 
 
 class GuardTry(NamedTuple):
     """A guard's act on a text."""
 
-    does: Mode
-    """`off` = nothing."""
+    does: Mode  # `off` = nothing
     why: str
     score: float | None = None
     threshold: float | None = None

@@ -43,23 +43,20 @@ _TYPED_LOW = f"{_CONTROLS}{_OVERRIDES}\ufeff\ufdd0-\ufdef\ufffe\uffff"
 _HIGH = "\U0001fffe-\U0010ffff"  # where tags and noncharacters are, and much else
 _BLACK_FLAG = "\U0001f3f4"
 _FLAGS = [_BLACK_FLAG + "".join(chr(0xE0000 + ord(c)) for c in region) + "\U000e007f" for region in ("gbeng", "gbsct", "gbwls")]
+# Beginnings of these flags by length. They count as flags, because an answer comes in pieces.
 _FLAG_STARTS = [sorted({flag[:length] for flag in _FLAGS}) for length in range(2, len(_FLAGS[0]) + 1)]
-"""Beginnings of these flags by length. They count as flags, because an answer comes in pieces."""
 _NOT_OF_A_FLAG = "".join(f"(?<!{'|'.join(starts)})" for starts in _FLAG_STARTS)  # said behind a tag: no such beginning ends here
-_MOST_NAMED = 6
-"""Most code points, and places, in a verdict."""
+_MOST_NAMED = 6  # most code points, and places, in a verdict
 
 
 @dataclass(frozen=True, slots=True)
 class _Unseen:
     """Characters to remove."""
 
+    # Those below U+10000. They are apart from `high` because Python looks them up in one table, but walks through higher ranges one by one.
     low: re.Pattern[str]
-    """Those below U+10000. They are apart from `high` because Python looks them up in one table, but walks through higher ranges one by
-    one."""
     high: re.Pattern[str]
-    ends: re.Pattern[str]
-    """Those that become a newline, so that the last word of a page and the first of the next stay apart."""
+    ends: re.Pattern[str]  # those that become a newline, so that the last word of a page and the first of the next stay apart
 
 
 _TYPED = _Unseen(
@@ -118,8 +115,7 @@ class AnswerFilter:
     """Filters a model's answer piece by piece. Nothing is held back."""
 
     def __init__(self) -> None:
-        self._flag = ""
-        """The flag at the end of the answer so far, which the next piece may continue."""
+        self._flag = ""  # the flag at the end of the answer so far, which the next piece may continue
 
     def feed(self, text: str) -> tuple[str, str]:
         """Return the piece as it may be shown, and the characters that were removed from it."""

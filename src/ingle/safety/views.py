@@ -23,20 +23,14 @@ import numpy.typing as npt
 MOST_BYTES = 65_536
 MOST_VIEWS = 16
 DEPTH = 2
-_MOST_HIDDEN, _MOST_HIDDEN_BYTES = 48, 4096
-"""Proposals that are no language, and their length, which are looked at once more."""
-_LEAST_LETTERS = 12
-"""Letters that an undone text must have."""
-_LEAST_COMMON = 3
-"""Different common words that a text must have to count as language."""
-_READS = 0.25
-"""Share of common words from which a text counts as language; English texts have 0.3 to 0.6."""
+_MOST_HIDDEN, _MOST_HIDDEN_BYTES = 48, 4096  # proposals that are no language, and their length, which are looked at once more
+_LEAST_LETTERS = 12  # letters that an undone text must have
+_LEAST_COMMON = 3  # different common words that a text must have to count as language
+_READS = 0.25  # share of common words from which a text counts as language; English texts have 0.3 to 0.6
 
-_PLAINER = 0.2
-"""Nats by which a pair of letters must be likelier in another alphabet."""
+_PLAINER = 0.2  # nats by which a pair of letters must be likelier in another alphabet
 
-_FOREIGN = 0.1
-"""Share below which a text is no language, or a disguised one."""
+_FOREIGN = 0.1  # share below which a text is no language, or a disguised one
 
 _LOOK_ALIKE = str.maketrans(
     "аеорсухіјѕԁһոցկյАВЕКМНОРСТУХІЈЅӏвнктмгαβεικνορτυχωΑΒΕΖΗΙΚΜΝΟΡΤΥΧıɡɑƅɩʀᴀʙᴄᴅᴇꜰɢʜɪᴊᴋʟᴍɴᴏᴘꞯꜱᴛᴜᴠᴡʏᴢ",
@@ -273,10 +267,9 @@ def _worded(text: str) -> Iterator[str]:
         yield "".join(letter or " " for letter in spelled)
 
 
+# Disguises by name, each with what undoes it.
 UNDONE: dict[str, Undo] = {
     "canonical": _canonical, "escaped": _escaped, "codes": _codes, "spaced": _spaced, "leet": _leet, "mapped": _mapped, "turned": _turned,
     "worded": _worded,
 }  # fmt: skip
-"""Disguises by name, each with what undoes it."""
-_ALWAYS = {"canonical", "escaped", "spaced"}
-"""These give views whatever comes of them."""
+_ALWAYS = {"canonical", "escaped", "spaced"}  # these give views whatever comes of them

@@ -12,12 +12,10 @@ from ingle.safety.holding import Acts, Passage, Undecided, held_back
 from ingle.safety.middleware import with_verdicts
 from ingle.safety.score_rules import sentence_end
 
-EVERY = 200
-"""Characters that come between two questions at least; the end of an answer is asked about in any case."""
+EVERY = 200  # characters that come between two questions at least; the end of an answer is asked about in any case
+# A finding in the answer so far, if there is one (its place is filled in here), and what else is to be told.
 Judged = tuple[Passage | None, Sequence[Verdict]]
-"""A finding in the answer so far, if there is one (its place is filled in here), and what else is to be told."""
-JudgeAnswer = Callable[[str], Awaitable[Judged]]
-"""(the answer so far) → what is to be said of it."""
+JudgeAnswer = Callable[[str], Awaitable[Judged]]  # (the answer so far) → what is to be said of it
 
 
 class Watch:
@@ -26,8 +24,7 @@ class Watch:
     def __init__(self, judge: JudgeAnswer) -> None:
         self._judge = judge
         self.text = ""
-        self.judged = 0
-        """Characters that were judged, or let pass because nobody could."""
+        self.judged = 0  # characters that were judged, or let pass because nobody could
         self.found: list[Passage] = []
         self._ended = 0
 

@@ -17,12 +17,9 @@ class Ability:
     """Something that a home can do when it keeps what it takes."""
 
     name: str
-    does: str
-    """The deed in words: "see pictures"."""
-    wants: str
-    """The name that `ingle pull` takes."""
-    library: str = ""
-    """The module that it computes with; "" = Ingle's own kernels."""
+    does: str  # the deed in words: "see pictures"
+    wants: str  # the name that `ingle pull` takes
+    library: str = ""  # the module that it computes with; "" = Ingle's own kernels
 
     @property
     def nbytes(self) -> int:
@@ -36,10 +33,10 @@ class Lack:
     """An ability that is missing."""
 
     ability: Ability
-    why: str = ""
-    """The reason why not; "" = nothing: it can be brought."""
+    why: str = ""  # the reason why not; "" = nothing: it can be brought
 
 
+# By name.
 KNOWN = {
     one.name: one
     for one in (
@@ -49,9 +46,8 @@ KNOWN = {
         Ability("speak", "read aloud", "voice", "onnxruntime"),
     )
 }
-"""By name."""
+# Sets of parts, each of which is enough for an ability.
 _ENOUGH = {"hear": (("whisper-tiny.en",), ("whisper-base",)), "speak": (("voice-joe", "phonemes-en"), ("kokoro", "phonemes-en"))}
-"""Sets of parts, each of which is enough for an ability."""
 
 
 def lacks(home: Home, kept: Kept) -> dict[str, Lack]:

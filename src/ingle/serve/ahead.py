@@ -16,8 +16,8 @@ from ingle.engine.prefix_cache import common_length
 from ingle.serve.ask import Ask
 from ingle.serve.service import Service
 
+# Endings that may come next. Where the tokens with it begin to differ, nothing is certain any more.
 _MORE = " so"
-"""Endings that may come next. Where the tokens with it begin to differ, nothing is certain any more."""
 _MOST_S = 30.0
 
 

@@ -38,10 +38,8 @@ from ingle.serve.service import Service
 from ingle.serve.shares import Places
 from ingle.serve.stream import ClientGone
 
-_THREADS = 16
-"""For short work beside the event loop, mostly reads of the database; slow work has threads of its own (serve/slow.py)."""
-Mount = Callable[[FastAPI, Service], None]
-"""Adds routes behind the API's, such as the page."""
+_THREADS = 16  # for short work beside the event loop, mostly reads of the database; slow work has threads of its own (serve/slow.py)
+Mount = Callable[[FastAPI, Service], None]  # adds routes behind the API's, such as the page
 
 
 def make_app(service: Service, mount: Mount | None = None) -> FastAPI:

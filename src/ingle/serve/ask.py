@@ -16,12 +16,9 @@ from ingle.safety.policy import GuardPolicy
 class Keep:
     """Where the text of an answer is stored in the home."""
 
-    conversation: str = ""
-    """Id of a conversation of the page; empty = the answer is stored by itself, with all messages before it."""
-    parent: str = ""
-    """Turn of the conversation that the answer follows."""
-    learn: bool = True
-    """Whether the weights may learn from later feedback on it, unless the feedback says so itself."""
+    conversation: str = ""  # id of a conversation of the page; empty = the answer is stored by itself, with all messages before it
+    parent: str = ""  # turn of the conversation that the answer follows
+    learn: bool = True  # whether the weights may learn from later feedback on it, unless the feedback says so itself
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,14 +26,12 @@ class Ask:
     """One answer that a client asks for."""
 
     request: Request
-    model: str = ""
-    """Name of a kept model; empty = the default."""
-    asker: str = ""
-    """Id of the API key; empty = somebody on this machine without one."""
+    model: str = ""  # name of a kept model; empty = the default
+    asker: str = ""  # id of the API key; empty = somebody on this machine without one
     id: str = field(default_factory=lambda: f"chatcmpl-{uuid.uuid4().hex}")
     keep: Keep | None = None
+    # Whether the asker's memories may be placed in the prompt. Lessons in the weights act in any case.
     memory: bool = True
-    """Whether the asker's memories may be placed in the prompt. Lessons in the weights act in any case."""
 
     @property
     def label(self) -> str:
@@ -48,22 +43,15 @@ class Ask:
 class AnswerRun:
     """An answer that is being written."""
 
-    ask: Ask
-    """The request as it came, and its seed."""
-    choice: Choice
-    """The request after memories were added, and the model with its lessons."""
-    policy: GuardPolicy
-    """The guards' policy that holds for it from its beginning to its end."""
-    seeing: Energy = NOTHING
-    """The energy that its pictures took."""
-    guarding: GuardCost = NO_COST
-    """The cost of guard models that were asked about it."""
+    ask: Ask  # the request as it came, and its seed
+    choice: Choice  # the request after memories were added, and the model with its lessons
+    policy: GuardPolicy  # the guards' policy that holds for it from its beginning to its end
+    seeing: Energy = NOTHING  # the energy that its pictures took
+    guarding: GuardCost = NO_COST  # the cost of guard models that were asked about it
     words: list[str] = field(default_factory=list)
     verdicts: list[Verdict] = field(default_factory=list)
-    writing: bool = False
-    """Whether the engine is at it."""
-    blocked: "asyncio.Future[Usage] | None" = None
-    """Where the engine tells what the answer took, when a guard has ended it."""
+    writing: bool = False  # whether the engine is at it
+    blocked: "asyncio.Future[Usage] | None" = None  # where the engine tells what the answer took, when a guard has ended it
 
     def guarded(self, cost: GuardCost) -> None:
         """Adds what one question to a guard model took."""

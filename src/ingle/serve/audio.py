@@ -31,8 +31,7 @@ _TRANSCRIPT: dict[int | str, dict[str, Any]] = {200: {"content": {"application/j
 TranscriptFormat = Literal["json", "text", "srt", "vtt", "verbose_json"]
 Language = Annotated[str | None, Form(max_length=32)]
 Words = Annotated[str, Form(max_length=4096)]
-Share = Annotated[float, Form(ge=0, le=1)]
-"""OpenAI's `temperature`; hearing here draws no lots, so it changes nothing."""
+Share = Annotated[float, Form(ge=0, le=1)]  # OpenAI's `temperature`; hearing here draws no lots, so it changes nothing
 
 
 @router.post("/v1/audio/speech", tags=["media"], responses=_SOUND, response_class=Response)

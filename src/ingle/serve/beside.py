@@ -23,8 +23,7 @@ from ingle.serve.service import Service
 from ingle.serve.why import Tap
 
 T = TypeVar("T")
-_STATES = 3
-"""States of the whole prompt that a trie holds at once, at most; forks share what is full."""
+_STATES = 3  # states of the whole prompt that a trie holds at once, at most; forks share what is full
 
 
 @dataclass
@@ -34,10 +33,8 @@ class Beside:
     service: Service
     loop: asyncio.AbstractEventLoop
     asker: str
-    deadline: float
-    """By `time.perf_counter`."""
-    stopped: bool = False
-    """Whether whoever asked has gone."""
+    deadline: float  # by `time.perf_counter`
+    stopped: bool = False  # whether whoever asked has gone
     energy: Energy = NOTHING
     _answering: "list[Future[tuple[str, Tap]]]" = field(default_factory=list)
 

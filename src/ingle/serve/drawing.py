@@ -7,8 +7,7 @@ from ingle.core.message import Chunk, ImagePart, Message, Request, TextPart
 from ingle.engine.language_model import LanguageModel, painted
 from ingle.media.picture import SIDE, enlarged, png_of
 
-_SIDE = 256
-"""Pixels of a side, as the picture is shown: what is painted has fewer, more is only smoother."""
+_SIDE = 256  # pixels of a side, as the picture is shown: what is painted has fewer, more is only smoother
 _WHOLE = ("stop", "length")
 
 

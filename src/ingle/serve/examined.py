@@ -21,10 +21,8 @@ class Examined:
     """The findings of an examination."""
 
     ledger: Verification
-    database: tuple[str, ...]
-    """Faults of the database."""
-    proofs: Proofs
-    """Kept things, compared with the ledger."""
+    database: tuple[str, ...]  # faults of the database
+    proofs: Proofs  # kept things, compared with the ledger
 
     @property
     def whole(self) -> bool:

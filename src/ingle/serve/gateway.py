@@ -19,10 +19,8 @@ from ingle.serve.refusals import Refusals, asker_in, explain
 from ingle.serve.settings import LOOPBACK, ServeSettings
 from ingle.serve.shares import Bodies
 
-BODY_S = 30.0
-"""Longest pause while a body comes."""
-WHOLE_BODY_S = 300.0
-"""Longest time for a whole body, so that a slow client can't hold a connection for ever."""
+BODY_S = 30.0  # longest pause while a body comes
+WHOLE_BODY_S = 300.0  # longest time for a whole body, so that a slow client can't hold a connection for ever
 _CLOSE = {"Connection": "close"}
 _SECURE = {
     "X-Content-Type-Options": "nosniff",

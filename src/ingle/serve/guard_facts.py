@@ -6,10 +6,8 @@ from ingle.core.message import Verdict
 from ingle.core.report import Event, Fact
 from ingle.safety.policy import GuardPolicy
 
-KINDS = {"allow": "guard.tell", "edit": "guard.edit", "block": "guard.block"}
-"""Kinds of facts by a verdict's action."""
-_MOST = 8
-"""Most facts that one answer may leave beside its own; the last one says how many more there were."""
+KINDS = {"allow": "guard.tell", "edit": "guard.edit", "block": "guard.block"}  # kinds of facts by a verdict's action
+_MOST = 8  # most facts that one answer may leave beside its own; the last one says how many more there were
 _SHORT = 120
 
 

@@ -19,10 +19,9 @@ from ingle.serve.logs import log
 from ingle.serve.model_registry import ModelRegistry
 from ingle.serve.slow import Turns
 
+# For the states of answers that are being watched, between two questions. Beyond it, a question is read from its beginning.
 HELD_BYTES = 256 << 20
-"""For the states of answers that are being watched, between two questions. Beyond it, a question is read from its beginning."""
-_PAUSE_S = 0.05
-"""Until room for a state is asked for again."""
+_PAUSE_S = 0.05  # until room for a state is asked for again
 
 
 class GuardModels:

@@ -10,10 +10,9 @@ from ingle.ledger.chain import Ledger
 if TYPE_CHECKING:
     from ingle.serve.service import Service
 
-SCARCE_BYTES = 8 << 20
-"""With less free space on the home's disk, it is tried out whether a fact can be written."""
+SCARCE_BYTES = 8 << 20  # with less free space on the home's disk, it is tried out whether a fact can be written
+# Longest that an answer of `/health` waits for such a trial. A trial's result is good for as long.
 PATIENCE_S = 1.0
-"""Longest that an answer of `/health` waits for such a trial. A trial's result is good for as long."""
 
 
 class Health:

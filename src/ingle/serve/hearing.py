@@ -32,8 +32,8 @@ from ingle.serve.sound_facts import hear_event
 from ingle.serve.sound_memory import HeardSound
 from ingle.serve.stream import while_connected
 
+# Limits of words that no language model reads: those of requests in bytes hold, and no context does.
 _LIMITS = RequestLimits(1 << 20, 16, ())
-"""Limits of words that no language model reads: those of requests in bytes hold, and no context does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,14 +41,10 @@ class HearingWish:
     """The wishes of whoever sends a recording."""
 
     model: str = "auto"
-    language: str | None = None
-    """Code such as `de`; None = found out."""
-    translate: bool = False
-    """Whether the words are wanted in English."""
-    prompt: str = ""
-    """Words that may come up, such as names."""
-    words: bool = False
-    """Whether each word's times are wanted."""
+    language: str | None = None  # code such as `de`; None = found out
+    translate: bool = False  # whether the words are wanted in English
+    prompt: str = ""  # words that may come up, such as names
+    words: bool = False  # whether each word's times are wanted
 
 
 async def hear(service: Service, data: bytes, place: str, asker: str, wish: HearingWish, completion: str) -> HeardSound:

@@ -17,8 +17,7 @@ _TYPES = {
     401: "authentication_error", 403: "permission_error", 404: "not_found_error", 409: "conflict_error", 429: "rate_limit_error",
     503: "unavailable_error",
 }  # fmt: skip
-_CODES: dict[type[IngleError], str] = {ContextError: "context_length_exceeded"}
-"""OpenAI's codes, for errors that OpenAI has too."""
+_CODES: dict[type[IngleError], str] = {ContextError: "context_length_exceeded"}  # OpenAI's codes, for errors that OpenAI has too
 
 
 def error_body(message: str, status: int, param: str | None = None, code: str | None = None) -> dict[str, Any]:

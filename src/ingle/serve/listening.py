@@ -22,25 +22,19 @@ from ingle.serve.hearing import HearingWish, listen
 from ingle.serve.service import Service
 from ingle.serve.speaking import RATE, sound_of
 
-PARTIAL_S = 1.0
-"""Seconds of new sound after which a turn is heard again."""
-PARTIAL_MOST_S = 25.0
-"""Length from which a turn is heard only when it pauses or ends."""
-MOST_S = 300.0
-"""Longest turn."""
-_MOST_UNHEARD = 8
-"""Hearings that may wait; each holds its turn's sound."""
+PARTIAL_S = 1.0  # seconds of new sound after which a turn is heard again
+PARTIAL_MOST_S = 25.0  # length from which a turn is heard only when it pauses or ends
+MOST_S = 300.0  # longest turn
+_MOST_UNHEARD = 8  # hearings that may wait; each holds its turn's sound
 _MARKS = ".,;:!?…"
-_BEFORE_S = 6.0
-"""Sound that is kept while nobody speaks: longer than any prefix."""
+_BEFORE_S = 6.0  # sound that is kept while nobody speaks: longer than any prefix
 
 
 @dataclass(frozen=True, slots=True)
 class SpeechBegan:
     """Somebody begins to speak."""
 
-    turn: str
-    """Id of the turn."""
+    turn: str  # id of the turn
     at_s: float
 
 
@@ -67,8 +61,7 @@ class HeardTurn:
     turn: str
     sound: Sound
     heard: Heard
-    energy: Energy
-    """Of all its hearings."""
+    energy: Energy  # of all its hearings
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,12 +84,10 @@ class Listener:
     ) -> None:  # fmt: skip
         self._service, self._tell, self._asker, self.wish = service, tell, asker, wish
         self._pieces: list[npt.NDArray[np.float32]] = []
-        self._begins, self._length = 0, 0
-        """Samples of the stream that were dropped, and that are here."""
+        self._begins, self._length = 0, 0  # samples of the stream that were dropped, and that are here
         self._detector: TurnDetector | None = None
         self._turn: _Turn | None = None
-        self._tasks: set[asyncio.Task[None]] = set()
-        """Hearings."""
+        self._tasks: set[asyncio.Task[None]] = set()  # hearings
         self.detect(settings)
 
     def detect(self, settings: TurnSettings | None) -> None:
@@ -182,8 +173,7 @@ class _Turn:
         self.id = f"item_{uuid.uuid4().hex[:24]}"
         self._length, self._heard_length = 0, 0
         self._task: asyncio.Task[None] | None = None
-        self._last: tuple[int | None, Heard] | None = None
-        """The last hearing, and where the voice had ended by then; None = it had not."""
+        self._last: tuple[int | None, Heard] | None = None  # the last hearing, and where the voice had ended by then; None = it had not
         self._words: list[str] = []
         self._certain = ""
         self._energy = NOTHING

@@ -15,10 +15,8 @@ from ingle.serve.logs import log
 if TYPE_CHECKING:
     from sqlalchemy import Engine
 
-_AGAIN_S = 0.2
-"""Pause before an empty or missing file is believed: some editors empty a file, or move it away, before they write it."""
-_MOST_READINGS = 5
-"""Readings of a file that changes all the time."""
+_AGAIN_S = 0.2  # pause before an empty or missing file is believed: some editors empty a file, or move it away, before they write it
+_MOST_READINGS = 5  # readings of a file that changes all the time
 _Mark = tuple[int, ...]
 
 
@@ -31,8 +29,7 @@ class LivePolicy:
     def __init__(self, path: Path, policy: GuardPolicy, engine: "Callable[[], Engine]") -> None:
         """policy: what holds until the file is first looked at. engine: the home's database, which knows the keys."""
         self.now = policy
-        self.changed: list[Callable[[], None]] = []
-        """Called in the event loop after every change."""
+        self.changed: list[Callable[[], None]] = []  # called in the event loop after every change
         self._path, self._engine = path, engine
         self._mark: _Mark | None = None
         self._reading = asyncio.Lock()

@@ -11,10 +11,8 @@ from pathlib import Path
 
 from ingle.core.report import Fact
 
-_LONGEST = 300
-"""Most characters of a library's message."""
-_FRAMES = 6
-"""Most calls that tell where an error happened."""
+_LONGEST = 300  # most characters of a library's message
+_FRAMES = 6  # most calls that tell where an error happened
 
 
 class LogLines(logging.Handler):

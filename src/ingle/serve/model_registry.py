@@ -21,9 +21,9 @@ from ingle.home.place import Home
 from ingle.home.toml_file import read_bytes, rewritten, with_value
 from ingle.serve.logs import log
 
+# Niceness of the thread that opens a model. Without it, opening takes the core of a computing thread, and all others wait for that one:
+# every stream then stands still.
 _NICE = 10
-"""Niceness of the thread that opens a model. Without it, opening takes the core of a computing thread, and all others wait for that
-one: every stream then stands still."""
 Opener = Callable[[Home, Kept], LanguageModel]
 
 
@@ -32,17 +32,13 @@ class ModelRegistry:
     """Models by name. A running answer keeps the model that it began with."""
 
     home: Home
+    # Opens a model. It may take seconds, so it is called in a thread of low priority.
     open: Opener
-    """Opens a model. It may take seconds, so it is called in a thread of low priority."""
-    default: str
-    """Name of the model for requests that name none."""
-    only: tuple[str, ...] = ()
-    """Names that are offered, with all their deltas; empty = all models of the home."""
-    faults: dict[str, str] = field(default_factory=dict)
-    """Faults of damaged models, by name, as of the last listing."""
+    default: str  # name of the model for requests that name none
+    only: tuple[str, ...] = ()  # names that are offered, with all their deltas; empty = all models of the home
+    faults: dict[str, str] = field(default_factory=dict)  # faults of damaged models, by name, as of the last listing
     _opened: dict[str, tuple[Kept, LanguageModel]] = field(default_factory=dict)
-    _own: set[str] = field(default_factory=set)
-    """Names of models that this server uses itself, offered or not."""
+    _own: set[str] = field(default_factory=set)  # names of models that this server uses itself, offered or not
     _locks: dict[str, asyncio.Lock] = field(default_factory=dict)
     _opening: Executor = field(default_factory=lambda: ThreadPoolExecutor(4, "opening", _give_way))
 

@@ -18,8 +18,7 @@ from ingle.serve.service import Service
 
 router = APIRouter(route_class=Keyed)
 _MOST_TEXTS, _MOST_CHARACTERS = 64, 100_000
-_RATE = 0.01
-"""Share of harmless texts that may be flagged in each category."""
+_RATE = 0.01  # share of harmless texts that may be flagged in each category
 
 
 @router.post("/v1/moderations", tags=["safety"])

@@ -23,10 +23,9 @@ class Preparer:
 
     slow: Slow
     decoder: MediaDecoder
-    meter: Meter
-    """Of the decoder's processes."""
+    meter: Meter  # of the decoder's processes
+    # How many answers are being written. Beside them, seeing is in their share already: a step's energy is the process's.
     others: Callable[[], int] = lambda: 0
-    """How many answers are being written. Beside them, seeing is in their share already: a step's energy is the process's."""
 
     async def see(self, model: LanguageModel, request: Request, asker: str) -> Energy:
         """Let the model see a request's pictures that it has not seen lately; returns the energy.

@@ -23,28 +23,22 @@ from ingle.serve.replay import kept_as_said, request_of
 if TYPE_CHECKING:
     from sqlalchemy import Engine
 
-Fault = tuple[str, str]
-"""(the thing, what is wrong with it)."""
-_Part = tuple[int, int, list[Fault]]
-"""(number compared, number that can't be, faults)."""
+Fault = tuple[str, str]  # (the thing, what is wrong with it)
+_Part = tuple[int, int, list[Fault]]  # (number compared, number that can't be, faults)
 _KEY_FACTS = ("name", "requests_per_minute", "sha256")
-_LETS_IN = ("gate.accept", "pull")
-"""Kinds of facts by which deltas come into a home."""
+_LETS_IN = ("gate.accept", "pull")  # kinds of facts by which deltas come into a home
+# Facts of a key that was given more than others. A key that was made before there was such a right doesn't have it.
 _RIGHTS = ("metrics", "guards")
-"""Facts of a key that was given more than others. A key that was made before there was such a right doesn't have it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Proofs:
     """How much was compared, and what differs."""
 
-    answers: int = 0
-    """Stored answers that were compared with their facts."""
-    taught: int = 0
-    """Corrections, facts and ratings that were compared with theirs."""
+    answers: int = 0  # stored answers that were compared with their facts
+    taught: int = 0  # corrections, facts and ratings that were compared with theirs
     keys: int = 0
-    unproven: int = 0
-    """Texts that can't be compared: no digest of them is in the ledger."""
+    unproven: int = 0  # texts that can't be compared: no digest of them is in the ledger
     faults: tuple[Fault, ...] = ()
 
 

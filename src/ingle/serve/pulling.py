@@ -22,8 +22,7 @@ from ingle.home.place import Home
 from ingle.serve.logs import log
 
 COMMAND = (sys.executable, "-P", "-m", "ingle", "pull")
-_PATIENCE_S = 10.0
-"""Time that a process has to end before it is killed."""
+_PATIENCE_S = 10.0  # time that a process has to end before it is killed
 _MOST_LINE = 1 << 16
 STOPPED = "Stopped. What has arrived is kept; pulling again goes on there."
 
@@ -32,23 +31,15 @@ STOPPED = "Stopped. What has arrived is kept; pulling again goes on there."
 class PullState:
     """How far a pull is, or how it ended."""
 
-    name: str = ""
-    """The model, or the parts; "" = nothing has been pulled since the server began."""
-    state: str = "none"
-    """none, running, done, failed, stopped."""
-    label: str = ""
-    """The present work."""
+    name: str = ""  # the model, or the parts; "" = nothing has been pulled since the server began
+    state: str = "none"  # none, running, done, failed, stopped
+    label: str = ""  # the present work
     done: int = 0
-    total: int | None = None
-    """None = unknown."""
-    unit: str = "bytes"
-    """bytes, or pieces."""
-    seconds_left: float | None = None
-    """Of the present work; None = unknown."""
-    kept: str = ""
-    """The name by which the model is kept, or that of the parts, when it is done."""
-    note: str = ""
-    """A side remark, or the error."""
+    total: int | None = None  # none = unknown
+    unit: str = "bytes"  # bytes, or pieces
+    seconds_left: float | None = None  # of the present work; None = unknown
+    kept: str = ""  # the name by which the model is kept, or that of the parts, when it is done
+    note: str = ""  # a side remark, or the error
 
     def table(self) -> dict[str, Any]:
         """Return it for JSON."""
@@ -62,16 +53,14 @@ class Puller:
         """`only`: the models that the server offers; empty = all, and then more may come. `running`: how many answers are being written."""
         self._home, self._only, self._running = home, tuple(only), running
         self.state = PullState()
-        self.changed: list[Callable[[], None]] = []
-        """Called whenever the state changes."""
+        self.changed: list[Callable[[], None]] = []  # called whenever the state changes
         self._process: Process | None = None
         self._meter: Process | None = None
         self._hurry = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._measuring: asyncio.Task[None] | None = None
         self._began: tuple[str, float, int] = ("", 0.0, 0)
-        self._last: dict[str, str] = {}
-        """The last line of the process."""
+        self._last: dict[str, str] = {}  # the last line of the process
         self._closed = self._measured = False
 
     async def offers(self) -> list[ModelOffer]:

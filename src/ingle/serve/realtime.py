@@ -20,15 +20,11 @@ from ingle.serve.service import Service
 from ingle.serve.shares import Pace, Places
 
 router = APIRouter()
-MOST_TALKS, MOST_TALKS_EACH = 16, 3
-"""Talks at once, of all and of each key: each holds some sound in memory, and a voice."""
-IDLE_S = 300.0
-"""Time after which a talk ends in which nobody says anything."""
-MOST_BYTES = 4 << 20
-"""Longest event of a client."""
+MOST_TALKS, MOST_TALKS_EACH = 16, 3  # talks at once, of all and of each key: each holds some sound in memory, and a voice
+IDLE_S = 300.0  # time after which a talk ends in which nobody says anything
+MOST_BYTES = 4 << 20  # longest event of a client
 _KEY, _PROTOCOL, _TRIAL = "openai-insecure-api-key.", "realtime", "openai-beta.realtime-v1"
-_WAITING_BYTES = 4 << 20
-"""Bytes of events that may wait for a slow client; its answers then wait, too."""
+_WAITING_BYTES = 4 << 20  # bytes of events that may wait for a slow client; its answers then wait, too
 
 
 @router.websocket(PATH)

@@ -26,8 +26,7 @@ class SpokenTurn:
         self.service, self.ask, self._emit = service, ask, emit
         self.item = TalkItem("assistant", "", voice is not None)
         self._talk = Speaker(service, voice, ask.asker, ask.id) if voice else None
-        self._why = ""
-        """Why it was stopped."""
+        self._why = ""  # why it was stopped
         self._last: list[Chunk] = []
         self._sounds_since = 0.0
         self.task: asyncio.Task[None] | None = None

@@ -23,8 +23,7 @@ class Emitter:
     """Sends events under the names that a client knows."""
 
     send: Send
-    beta: bool
-    """Whether the client speaks the trial version."""
+    beta: bool  # whether the client speaks the trial version
 
     async def __call__(self, type_: str, fields: Fields) -> None:
         """Send an event; one that the client's version lacks is left out."""
@@ -39,8 +38,7 @@ class TalkItem:
 
     role: Role
     text: str
-    aloud: bool = False
-    """Whether it was spoken."""
+    aloud: bool = False  # whether it was spoken
     id: str = field(default_factory=lambda: new_id("item"))
 
     def part(self, beta: bool) -> dict[str, Any]:

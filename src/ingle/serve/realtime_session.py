@@ -39,12 +39,10 @@ class TalkSession:
         self._id, self._items = new_id("sess"), list[TalkItem]()
         self._listener = Listener(service, self._news, TurnSettings(), asker)
         self._answer: SpokenTurn | None = None
-        self._unheard: set[str] = set()
-        """Turns that have ended, and whose words are not there yet."""
+        self._unheard: set[str] = set()  # turns that have ended, and whose words are not there yet
         self._all_heard = asyncio.Event()
         self._all_heard.set()
-        self._most_bytes = 0
-        """Of the words of all items together."""
+        self._most_bytes = 0  # of the words of all items together
         self._certain, self._ahead = "", list[asyncio.Task[Energy]]()
         self._handlers: dict[str, Callable[[Event], Awaitable[None]]] = {
             "session.update": self._update,

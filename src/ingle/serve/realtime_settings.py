@@ -9,6 +9,7 @@ from ingle.media.sound import TurnSettings
 from ingle.serve.service import Service
 from ingle.serve.speaking import RATE, Voice, voice_of
 
+# Names of events in the trial version; "" = it has none.
 BETA = {
     "response.output_audio.delta": "response.audio.delta",
     "response.output_audio.done": "response.audio.done",
@@ -19,7 +20,6 @@ BETA = {
     "conversation.item.added": "conversation.item.created",
     "conversation.item.done": "",
 }
-"""Names of events in the trial version; "" = it has none."""
 _MODALITIES = (("text",), ("audio",), ("audio", "text"))
 
 
@@ -30,17 +30,13 @@ class TalkSettings:
     voice: Voice
     model: str = ""
     instructions: str = ""
-    aloud: bool = True
-    """Whether answers are spoken."""
+    aloud: bool = True  # whether answers are spoken
+    # How turns end by themselves; None = the client ends them.
     turns: TurnSettings | None = TurnSettings()  # noqa: RUF009 - frozen
-    """How turns end by themselves; None = the client ends them."""
-    answers: bool = True
-    """Whether the end of a turn asks for an answer."""
-    interrupts: bool = True
-    """Whether speech during an answer ends it."""
+    answers: bool = True  # whether the end of a turn asks for an answer
+    interrupts: bool = True  # whether speech during an answer ends it
     language: str | None = None
-    hint: str = ""
-    """Words that may come up."""
+    hint: str = ""  # words that may come up
     temperature: float | None = None
     max_tokens: int | None = None
 

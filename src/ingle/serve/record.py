@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from ingle.engine.language_model import LanguageModel
     from ingle.ledger.row import Row
 
-_SEED_BITS = 53
-"""Whole numbers up to this many bits survive every JSON reader."""
+_SEED_BITS = 53  # whole numbers up to this many bits survive every JSON reader
+# Later fields of requests with their defaults, which are not digested: so older digests stay valid.
 _ALWAYS: tuple[tuple[str, Any], ...] = (
     ("origin", None),
     ("modalities", ("text",)),
@@ -38,13 +38,11 @@ _ALWAYS: tuple[tuple[str, Any], ...] = (
     ("repeat_limit", 0),
     ("think", False),
 )
-"""Later fields of requests with their defaults, which are not digested: so older digests stay valid."""
 _SAMPLING = (
     "temperature", "top_p", "top_k", "min_p", "repetition_penalty", "repetition_window", "presence_penalty", "frequency_penalty",
     "repeat_limit",
 )  # fmt: skip
-_SHORT = 200
-"""Most characters of the guards' verdicts in a fact."""
+_SHORT = 200  # most characters of the guards' verdicts in a fact
 
 
 def new_seed() -> int:
@@ -126,8 +124,7 @@ class Recorder:
         self._home = home
         self._inbox: queue.SimpleQueue[tuple[Event, Future[Row]] | None] = queue.SimpleQueue()
         self._fault: IngleError | None = None
-        self.failing = False
-        """Whether the last fact could not be written."""
+        self.failing = False  # whether the last fact could not be written
         self._thread: Thread | None = None
         self._starting = Lock()
 

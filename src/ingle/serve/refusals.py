@@ -15,14 +15,11 @@ from ingle.core.errors import HomeError, IngleError
 from ingle.core.report import Event, Fact
 
 REFUSED = "refuse"
-FREE = 30
-"""Refusals of one asker that leave a fact of their own within BURST_S."""
+FREE = 30  # refusals of one asker that leave a fact of their own within BURST_S
 BURST_S = 600.0
-MOST_ASKERS = 4096
-"""Askers that are told apart within BURST_S; the others share one count."""
+MOST_ASKERS = 4096  # askers that are told apart within BURST_S; the others share one count
 _FIELD = re.compile(r"[A-Za-z0-9_.\[\]]{1,80}")
-KEY = "ingle.key"
-"""Where a request's scope has its key, once it was checked."""
+KEY = "ingle.key"  # where a request's scope has its key, once it was checked
 _WHY = "ingle.refusal"
 _OTHERS = "others"
 

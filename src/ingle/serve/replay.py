@@ -30,16 +30,12 @@ _PARAMETERS = ("tools", "constraint", "max_tokens", "stop", "logprobs", "samplin
 class Replay:
     """The outcome of a replay."""
 
-    row: "Row"
-    """The fact in the ledger."""
-    request_same: bool
-    """Whether the stored request has the digest of the fact."""
-    kept_same: bool
-    """Whether the stored answer has the digest of the fact."""
-    answer_same: bool
-    """Whether the new answer has the digest of the fact."""
+    row: "Row"  # the fact in the ledger
+    request_same: bool  # whether the stored request has the digest of the fact
+    kept_same: bool  # whether the stored answer has the digest of the fact
+    answer_same: bool  # whether the new answer has the digest of the fact
+    # Whether the model is the one that answered then. If not, a different answer proves nothing.
     model_same: bool
-    """Whether the model is the one that answered then. If not, a different answer proves nothing."""
     kept: str
     now: str
 

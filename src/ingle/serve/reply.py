@@ -14,6 +14,7 @@ from ingle.engine.tools import CallsMade, Style, ToolCallStream
 from ingle.serve.guard_facts import verdict_tables
 from ingle.serve.schema import ChatBody, ResponsesBody
 
+# OpenAI's finish reasons. It has none for an answer that the server cut; "length" means that it is not whole, and `ended` says why.
 FINISH: Mapping[Finish, str] = {
     "stop": "stop",
     "length": "length",
@@ -22,7 +23,6 @@ FINISH: Mapping[Finish, str] = {
     "deadline": "length",
     "blocked": "content_filter",
 }
-"""OpenAI's finish reasons. It has none for an answer that the server cut; "length" means that it is not whole, and `ended` says why."""
 
 
 def calls_in(style: Style, completion: str) -> ToolCallStream:
@@ -35,18 +35,16 @@ def calls_in(style: Style, completion: str) -> ToolCallStream:
 class GrowingReply:
     """One growing answer, words and calls apart."""
 
-    calls_in: ToolCallStream | None
-    """Reads calls out of the words; None where no tools were offered."""
+    calls_in: ToolCallStream | None  # reads calls out of the words; None where no tools were offered
+    # Most calls; further ones are left out. None = no limit.
     most_calls: int | None = None
-    """Most calls; further ones are left out. None = no limit."""
     text: list[str] = field(default_factory=list)
     calls: list[ToolCall] = field(default_factory=list)
     logprobs: list[TokenLogprob] = field(default_factory=list)
     pictures: list[ImagePart] = field(default_factory=list)
     last: Chunk | None = None
     _made: CallsMade = field(default_factory=CallsMade)
-    _whole: bool = False
-    """Whether the last call is whole and nothing came after it."""
+    _whole: bool = False  # whether the last call is whole and nothing came after it
 
     def take(self, chunk: Chunk) -> tuple[str, list[ToolCall]]:
         """Take a chunk. Returns the new words and the newly completed calls."""

@@ -32,8 +32,7 @@ from ingle.serve.stream import answers, event_stream, while_connected
 router = APIRouter(route_class=Keyed)
 Events = AsyncGenerator[dict[str, Any], None]
 Chunks = AsyncGenerator[tuple[int, Chunk], None]
-_CUT = {"length": "max_output_tokens", "content_filter": "content_filter"}
-"""Why an answer is not whole, by its finish reason."""
+_CUT = {"length": "max_output_tokens", "content_filter": "content_filter"}  # why an answer is not whole, by its finish reason
 
 
 @router.post("/v1/responses", tags=["answers"], responses=STREAMED)

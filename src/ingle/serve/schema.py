@@ -9,13 +9,12 @@ from ingle.core.errors import RequestError
 from ingle.core.message import Modality
 
 T = TypeVar("T")
+# Origins that a client may name for a part whose words are quoted. The speaker's own words need none.
 Origin = Literal["memory", "document", "tool"]
-"""Origins that a client may name for a part whose words are quoted. The speaker's own words need none."""
 Explainable = Literal["sentences", "taught", "sure", "traces", "parts"]
+# Parts of an explanation, unless others are asked for; `parts` are those of a hybrid.
 EXPLAINED: tuple[Explainable, ...] = ("sentences", "taught", "sure", "traces")
-"""Parts of an explanation, unless others are asked for; `parts` are those of a hybrid."""
-MOST_CHOICES = 16
-"""Most answers to one request (`n`)."""
+MOST_CHOICES = 16  # most answers to one request (`n`)
 # One error is enough, and lists end somewhere: a report on each of a million wrong items takes minutes and gigabytes.
 Turns = Annotated[list[T], Field(fail_fast=True, max_length=1024)]
 Few = Annotated[list[T], Field(fail_fast=True, max_length=128)]
@@ -194,8 +193,8 @@ class Drawing(Whole):
     stream_options: StreamOptions | None = None
 
 
+# OpenAI's `reasoning_effort`. Models here think aloud or don't: from `low` on they do.
 Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh"]
-"""OpenAI's `reasoning_effort`. Models here think aloud or don't: from `low` on they do."""
 
 
 def is_effort(effort: Effort | None) -> bool:

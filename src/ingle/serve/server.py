@@ -17,17 +17,14 @@ from ingle.serve.logs import log_everything
 from ingle.serve.service import Service
 from ingle.serve.settings import ServeSettings
 
-HEAD_S = 15.0
-"""Longest time for the head of a request, so that a slow client can't hold a connection."""
+HEAD_S = 15.0  # longest time for the head of a request, so that a slow client can't hold a connection
+# Largest head, which is held in memory. A read of 256 kB may also hold the end of the body before it.
 HEAD_BYTES = 320 << 10
-"""Largest head, which is held in memory. A read of 256 kB may also hold the end of the body before it."""
-_BACKLOG = 512
-"""Connections that wait to be accepted."""
+_BACKLOG = 512  # connections that wait to be accepted
+# Python's switch interval. With the default of 5 ms, opening a model delayed every token by some 50 ms, for a token passes through four
+# threads on its way to the client.
 _TURN_S = 0.0005
-"""Python's switch interval. With the default of 5 ms, opening a model delayed every token by some 50 ms, for a token passes through
-four threads on its way to the client."""
-_FILES = 16_384
-"""Most files and connections open at once."""
+_FILES = 16_384  # most files and connections open at once
 
 
 def listen(settings: ServeSettings) -> socket.socket:

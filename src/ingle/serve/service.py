@@ -71,17 +71,15 @@ class Service:
         self.live = LivePolicy(home.policy, policy, lambda: self.engine)
         # Decoders, ears and voices: processes that start when they are first needed.
         self.slow, self.decoder, self.speech, self.sounds = Slow(), MediaDecoder(), Speech(home), SoundMemory()
+        # Meters those processes; a reading between two answers counts what others asked meanwhile, too.
         self.meter = Meter(clocks=Clocks(cpu_s=lambda: self.decoder.cpu_s + self.speech.cpu_s))
-        """Meters those processes; a reading between two answers counts what others asked meanwhile, too."""
         self.preparer = Preparer(self.slow, self.decoder, self.meter, lambda: self.running)
         self.guard_models = GuardModels(models, self.slow.guard_models, lambda one: self.scheduler.attend(one), settings.deadline_s)  # noqa: PLW0108 - none yet
         self.puller = Puller(home, models.only, lambda: self.running)
         self.refusals = Refusals(self.recorder.add)
         self.wrong_keys = WrongKeys(self.recorder.add, self.metrics.wrong_key)
-        self.key, self.learns = b"", False
-        """Key of the answers' digests, and whether a learner runs beside."""
-        self.learning: LearnSettings | None = None
-        """How that learner learns; None where none runs."""
+        self.key, self.learns = b"", False  # key of the answers' digests, and whether a learner runs beside
+        self.learning: LearnSettings | None = None  # how that learner learns; None where none runs
         self._key_names: dict[str, str] = {}
         self._scheduler: Scheduler | None = None
         self._database: Engine | None = None

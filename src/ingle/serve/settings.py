@@ -19,11 +19,9 @@ class SamplingSettings:
     top_p: float = 0.9
     top_k: int = 40
     min_p: float = 0.0
-    repetition_penalty: float | None = None
-    """None = 1.1 where tokens are drawn, and none at temperature 0, which stays exact."""
+    repetition_penalty: float | None = None  # none = 1.1 where tokens are drawn, and none at temperature 0, which stays exact
     repetition_window: int = 128
-    repeat_limit: int | None = None
-    """None = 160 tokens where tokens are drawn, and never at temperature 0."""
+    repeat_limit: int | None = None  # none = 160 tokens where tokens are drawn, and never at temperature 0
     seed: int | None = None
 
     def __post_init__(self) -> None:
@@ -44,43 +42,33 @@ class SamplingSettings:
 class ServeSettings:
     """Section `[serve]`: address, access and limits of the server."""
 
+    # Address to listen on. Anything but loopback needs a key (`ingle key add`).
     host: str = "127.0.0.1"
-    """Address to listen on. Anything but loopback needs a key (`ingle key add`)."""
+    # 0 = any free one. (I-N-G-L on a telephone.)
     port: int = 4645
-    """0 = any free one. (I-N-G-L on a telephone.)"""
-    small: bool = False
-    """Whether other defaults hold, for a machine with little memory: `small_defaults` in cli/settings.py."""
-    page: bool = True
-    """Whether the page is served beside the API."""
-    require_key: bool = False
-    """Whether a key is needed on loopback too."""
+    small: bool = False  # whether other defaults hold, for a machine with little memory: `small_defaults` in cli/settings.py
+    page: bool = True  # whether the page is served beside the API
+    require_key: bool = False  # whether a key is needed on loopback too
+    # Names by which clients may call this server, beside its address; other Host headers are refused. With one, a key is needed.
     hosts: tuple[str, ...] = ()
-    """Names by which clients may call this server, beside its address; other Host headers are refused. With one, a key is needed."""
+    # Limit per key, unless the key has its own; 0 = no limit. Requests without a key are not counted.
     requests_per_minute: int = 600
-    """Limit per key, unless the key has its own; 0 = no limit. Requests without a key are not counted."""
-    body_bytes: int = 8 << 20
-    """Largest body of a request."""
-    places: int = 32
-    """Answers written at once."""
+    body_bytes: int = 8 << 20  # largest body of a request
+    places: int = 32  # answers written at once
+    # Answers that may wait for a place; beyond that, requests get 429. Every answer waits at least a moment.
     queue: int = 64
-    """Answers that may wait for a place; beyond that, requests get 429. Every answer waits at least a moment."""
+    # Memory for the states of running answers and earlier prompts; none = a quarter of the machine's or container's up to 512 MB, beyond
+    # that a sixteenth, 1 GB at most.
     state_mb: int | None = None
-    """Memory for the states of running answers and earlier prompts; none = a quarter of the machine's or container's up to 512 MB, beyond
-    that a sixteenth, 1 GB at most."""
+    # Time after which the states of earlier prompts leave memory if nobody asks for them. Those of kept conversations are saved.
     keep_states_s: float = 300.0
-    """Time after which the states of earlier prompts leave memory if nobody asks for them. Those of kept conversations are saved."""
-    max_tokens: int = 1024
-    """Longest answer, in tokens, if a request names no limit: small models sometimes repeat themselves for ever."""
+    max_tokens: int = 1024  # longest answer, in tokens, if a request names no limit: small models sometimes repeat themselves for ever
+    # Whether several tokens may be written in a step where that is faster; the tokens are the same. `run` and `chat` heed it too.
     drafts: bool = True
-    """Whether several tokens may be written in a step where that is faster; the tokens are the same. `run` and `chat` heed it too."""
-    deadline_s: float = 600.0
-    """Longest time for one answer, waiting included."""
-    grace_s: float = 10.0
-    """Time that running answers have to finish when the server is told to stop."""
-    save_states: bool = True
-    """Whether the states of stored conversations are saved, so that they go on at once after a restart."""
-    saved_mb: int = 2048
-    """Disk space for saved states."""
+    deadline_s: float = 600.0  # longest time for one answer, waiting included
+    grace_s: float = 10.0  # time that running answers have to finish when the server is told to stop
+    save_states: bool = True  # whether the states of stored conversations are saved, so that they go on at once after a restart
+    saved_mb: int = 2048  # disk space for saved states
 
     def __post_init__(self) -> None:
         limits = {

@@ -11,19 +11,17 @@ from ingle.core.errors import Busy
 from ingle.core.process import memory_bytes
 
 _RETRY_S = 10.0
+# Of the memory that this process may use, bodies take a sixteenth, and no more than the second number; each lies there three or four times
+# while it is read.
 _SHARE, _MOST = 16, 256 << 20
-"""Of the memory that this process may use, bodies take a sixteenth, and no more than the second number; each lies there three or four
-times while it is read."""
-_LEAST = 1024
-"""Bytes that a message counts beside its own."""
+_LEAST = 1024  # bytes that a message counts beside its own
 
 
 @dataclass
 class Places:
     """Connections of one kind that may be open at once, of all askers and of each."""
 
-    name: str
-    """In the plural, as an error says it."""
+    name: str  # in the plural, as an error says it
     most: int
     each: int
     _taken: Counter[str] = field(default_factory=Counter)
@@ -49,10 +47,8 @@ class Places:
 class Pace:
     """Slows the reading of a connection that sends more than anybody speaks; it is then held up where it sends."""
 
-    per_s: float = 2 << 20
-    """Bytes: thirty times as many as sound takes, and few enough that reading them takes a hundredth of a core."""
-    burst: float = 8 << 20
-    """Bytes that may come at once."""
+    per_s: float = 2 << 20  # bytes: thirty times as many as sound takes, and few enough that reading them takes a hundredth of a core
+    burst: float = 8 << 20  # bytes that may come at once
     _due: float = 0.0
 
     async def take(self, size: int) -> None:

@@ -18,8 +18,7 @@ from ingle.media.decoder import PLACES
 from ingle.serve.shares import Places
 
 T = TypeVar("T")
-SEATS, SEATS_EACH = 64, 8
-"""Requests with pictures or sounds that are worked on or wait, of all askers and of each."""
+SEATS, SEATS_EACH = 64, 8  # requests with pictures or sounds that are worked on or wait, of all askers and of each
 _NO_LIMIT = 1 << 30
 
 
@@ -95,20 +94,14 @@ class Slow:
     """All kinds of slow work of one server."""
 
     def __init__(self) -> None:
-        self.decoding = Turns("decode", PLACES)
-        """Files of pictures and sounds; pictures are seen in the same piece."""
-        self.speech = Turns("speech", 1)
-        """Hearing windows and speaking clauses, which have one process."""
-        self.prompts = Turns("prompt", 4, 2)
-        """Templates and tokenizers, of which a stranger's may take seconds; and painted pictures."""
-        self.guards = Turns("guard", 2)
-        """Judges that read requests."""
-        self.guard_models = Turns("guard model", 4)
-        """Guard models' questions, which take seconds; their tokens are read by the scheduler."""
-        self.doors = Turns("door", 4, 4)
-        """Keys and health."""
+        self.decoding = Turns("decode", PLACES)  # files of pictures and sounds; pictures are seen in the same piece
+        self.speech = Turns("speech", 1)  # hearing windows and speaking clauses, which have one process
+        self.prompts = Turns("prompt", 4, 2)  # templates and tokenizers, of which a stranger's may take seconds; and painted pictures
+        self.guards = Turns("guard", 2)  # judges that read requests
+        self.guard_models = Turns("guard model", 4)  # guard models' questions, which take seconds; their tokens are read by the scheduler
+        self.doors = Turns("door", 4, 4)  # keys and health
+        # Requests with pictures or sounds, as long as these are worked on.
         self.seats = Places("pictures and sounds in work", SEATS, SEATS_EACH)
-        """Requests with pictures or sounds, as long as these are worked on."""
 
     def close(self) -> None:
         """Begin nothing any more."""

@@ -10,8 +10,7 @@ from ingle.core.errors import NotKept
 from ingle.media.speech import Heard
 
 T = TypeVar("T")
-LIFE_S = 3600
-"""Time for which something is known."""
+LIFE_S = 3600  # time for which something is known
 _MOST = 1024
 
 
@@ -38,8 +37,7 @@ class HeardSound:
     """A recording's words, and the fact of when it was heard."""
 
     heard: Heard
-    about: "dict[str, object]"
-    """Ingle's own field of a response."""
+    about: "dict[str, object]"  # ingle's own field of a response
 
 
 @dataclass

@@ -25,15 +25,13 @@ from ingle.media.speech import Cutter, Mouth
 from ingle.serve.service import Service
 from ingle.serve.sound_facts import speak_event
 
-RATE = 24_000
-"""Samples per second of all that is spoken: clients of OpenAI's API take plain samples for this."""
-STREAMED = ("pcm", "wav")
-"""Formats that can be sent while they are made."""
+RATE = 24_000  # samples per second of all that is spoken: clients of OpenAI's API take plain samples for this
+STREAMED = ("pcm", "wav")  # formats that can be sent while they are made
 _ALIASES = {"pcm16": "pcm"}
+# Names of voices that clients send without a choice of their own.
 _OPENAI = (
     "alloy", "ash", "ballad", "cedar", "coral", "echo", "fable", "marin", "nova", "onyx", "sage", "shimmer", "verse",
 )  # fmt: skip
-"""Names of voices that clients send without a choice of their own."""
 
 
 def format_of(name: str, field: str, names: Sequence[str]) -> str:
@@ -98,15 +96,11 @@ class Speaker:
     service: Service
     voice: Voice
     asker: str = ""
-    completion: str = ""
-    """The answer that is spoken."""
+    completion: str = ""  # the answer that is spoken
     id: str = field(default_factory=lambda: f"audio_{uuid.uuid4().hex}")
-    about: dict[str, Any] = field(default_factory=dict)
-    """Ingle's own field of a response, once the talk has ended."""
-    said: list[str] = field(default_factory=list)
-    """The clauses of which there is sound."""
-    seconds: float = 0.0
-    """Seconds of sound so far."""
+    about: dict[str, Any] = field(default_factory=dict)  # ingle's own field of a response, once the talk has ended
+    said: list[str] = field(default_factory=list)  # the clauses of which there is sound
+    seconds: float = 0.0  # seconds of sound so far
     _texts: "asyncio.Queue[str | None]" = field(default_factory=asyncio.Queue)
     _energy: Energy = NOTHING
     _began: float = field(default_factory=time.perf_counter)

@@ -40,10 +40,8 @@ if TYPE_CHECKING:
     from ingle.ledger.row import Row
 
 Open = Callable[[Home, Kept], LanguageModel]
-CONTROLS = 3
-"""Random sets of groups beside the parts of a hybrid."""
-_CUT = ("cancelled", "deadline")
-"""Ends of answers that stopped wherever they were."""
+CONTROLS = 3  # random sets of groups beside the parts of a hybrid
+_CUT = ("cancelled", "deadline")  # ends of answers that stopped wherever they were
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,11 +51,9 @@ class Explained:
     row: "Row"
     turn: "Turn"
     kept: Kept
-    choice: Choice
-    """The request after memories were added, and the model with its lessons."""
+    choice: Choice  # the request after memories were added, and the model with its lessons
     variations: tuple[Variation, ...]
-    key: bytes = field(repr=False)
-    """Key of the answers' digests."""
+    key: bytes = field(repr=False)  # key of the answers' digests
 
     @property
     def text(self) -> str:

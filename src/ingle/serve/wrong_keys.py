@@ -11,16 +11,11 @@ from ingle.core.errors import Busy
 from ingle.core.report import Event
 from ingle.serve.logs import log
 
-FREE = 30
-"""Wrong keys from one address that are answered at once: somebody who mistypes, or a program with an old key."""
-PAUSE_S = 1.0
-"""After those, one wrong key is answered in this time."""
-MOST_WAIT_S = 10.0
-"""Longest wait for such an answer; whoever would wait longer is sent away at once."""
-MOST_ADDRESSES = 4096
-"""Addresses that are remembered, the latest ones: so that nobody can fill the memory with them."""
-FACT_S = 600.0
-"""Shortest time between two facts about wrong keys: so that nobody can fill the ledger with them."""
+FREE = 30  # wrong keys from one address that are answered at once: somebody who mistypes, or a program with an old key
+PAUSE_S = 1.0  # after those, one wrong key is answered in this time
+MOST_WAIT_S = 10.0  # longest wait for such an answer; whoever would wait longer is sent away at once
+MOST_ADDRESSES = 4096  # addresses that are remembered, the latest ones: so that nobody can fill the memory with them
+FACT_S = 600.0  # shortest time between two facts about wrong keys: so that nobody can fill the ledger with them
 
 
 @dataclass
@@ -30,12 +25,10 @@ class WrongKeys:
     record: Callable[[Event], object]
     count: Callable[[], None] = lambda: None
     clock: Callable[[], float] = time.monotonic
+    # By address: when all its wrong keys so far would be answered, had none been free.
     _due: OrderedDict[str, float] = field(default_factory=OrderedDict)
-    """By address: when all its wrong keys so far would be answered, had none been free."""
-    _tries: int = 0
-    """Since the last fact."""
-    _slowed: set[str] = field(default_factory=set)
-    """Addresses that were slowed since the last fact."""
+    _tries: int = 0  # since the last fact
+    _slowed: set[str] = field(default_factory=set)  # addresses that were slowed since the last fact
     _told: float | None = None
 
     async def slow(self, address: str) -> None:

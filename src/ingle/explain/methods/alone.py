@@ -8,8 +8,7 @@ from ingle.explain.cause import Nats
 from ingle.explain.effects import Falls, Left
 
 _MOST_GROUPS = 24
-_BEST = 2
-"""Groups whose sentences are looked at one by one."""
+_BEST = 2  # groups whose sentences are looked at one by one
 
 
 def propose(falls: Falls, answer: str, seed: int) -> Nats:

@@ -13,15 +13,14 @@ from ingle.core.errors import ConfigError, FederatedError, fault_of
 from ingle.core.files import how_to_install, installed, os_errors
 from ingle.federated.flower.frames import read_frame, write_frame
 
+# Head, bytes → says it to the child. What is said while none is up is lost: who hears `died` says it again.
 Tell = Callable[..., None]
-"""Head, bytes → says it to the child. What is said while none is up is lost: who hears `died` says it again."""
+# Hears what a child says, and two heads more: `died`, and `failed` with a fault when it won't be started again.
 Hear = Callable[[Mapping[str, Any], bytes], object]
-"""Hears what a child says, and two heads more: `died`, and `failed` with a fault when it won't be started again."""
-FLOWER = "1.42."
-"""The children use what Flower doesn't promise to keep from one minor version to the next."""
+FLOWER = "1.42."  # the children use what Flower doesn't promise to keep from one minor version to the next
 LOG = "log.txt"
+# How often a child may end by itself without a word, before no other is tried. Who is killed doesn't count.
 MOST_ENDS = 5
-"""How often a child may end by itself without a word, before no other is tried. Who is killed doesn't count."""
 STARTS_WITH = [sys.executable, "-m"]
 
 

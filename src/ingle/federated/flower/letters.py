@@ -4,17 +4,15 @@ from typing import Any
 
 from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
 
-SEAT = "/v1/ingle/seat"
-"""Where a home shows its statement, and gets a node."""
+SEAT = "/v1/ingle/seat"  # where a home shows its statement, and gets a node
 PULL = "/v1/fleet/pull-messages"
 PUSHES = ("/v1/fleet/push-messages", "/v1/fleet/push-object")
 FLEET = (PULL, *PUSHES, "/v1/fleet/get-run", "/v1/fleet/pull-object", "/v1/fleet/confirm-message-received")
+# SHA-256 of no bytes: our runs bring no code. A run with any other bundle is refused, unread.
 BUNDLE = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
-"""SHA-256 of no bytes: our runs bring no code. A run with any other bundle is refused, unread."""
-LATE_S = 30.0
-"""A letter is kept that much longer than the coordinator waits; clocks differ."""
+LATE_S = 30.0  # a letter is kept that much longer than the coordinator waits; clocks differ
+# Up to here a letter is one object; each costs a request and two signatures. Larger ones go in pieces of 5 MB, which slow lines need.
 WHOLE_BYTES = 1 << 20
-"""Up to here a letter is one object; each costs a request and two signatures. Larger ones go in pieces of 5 MB, which slow lines need."""
 _NAME = "letter"
 
 

@@ -29,10 +29,8 @@ class FlowerLink:
     """A link that is up."""
 
     ask: Ask
-    address: str
-    """Host and port that homes connect to."""
-    here: Callable[[], tuple[int, ...]]
-    """Returns the seats that are taken now."""
+    address: str  # host and port that homes connect to
+    here: Callable[[], tuple[int, ...]]  # returns the seats that are taken now
 
 
 @contextmanager

@@ -17,8 +17,8 @@ from ingle.federated.statement import state
 from ingle.ledger.keys import Signer
 
 MODULE = "ingle.federated.flower.supernode"
+# Seconds → what keeps this home from its seat, waiting so long for it; empty when it has it. Raises FederatedError if it won't get it.
 Hindrance = Callable[[float], str]
-"""Seconds → what keeps this home from its seat, waiting so long for it; empty when it has it. Raises FederatedError if it won't get it."""
 
 
 @contextmanager

@@ -38,29 +38,24 @@ from ingle.federated.flower.letters import BUNDLE, FLEET, LATE_S, PULL, PUSHES, 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
-WAIT_S = 10.0
-"""A node that asks for letters is kept waiting so long, rather than asking again and again."""
+WAIT_S = 10.0  # a node that asks for letters is kept waiting so long, rather than asking again and again
 MOST_STATEMENT_BYTES = 65_536
-STATEMENT_S = 10.0
-"""Longest time for a whole statement, so that a slow client can't hold a connection for ever."""
-MOST_AT_THE_DOOR = 32
-"""Homes that may show a statement at the same time."""
+STATEMENT_S = 10.0  # longest time for a whole statement, so that a slow client can't hold a connection for ever
+MOST_AT_THE_DOOR = 32  # homes that may show a statement at the same time
 
 
 @dataclass
 class _Seated:
     node: int
     seat: int
-    letters: asyncio.Semaphore
-    """Letters that wait for it."""
+    letters: asyncio.Semaphore  # letters that wait for it
 
 
 @dataclass
 class _Sent:
     ask: str
     until: float
-    reply: Message | None = None
-    """The reply's head, once it is there."""
+    reply: Message | None = None  # the reply's head, once it is there
     tree: list[str] = field(default_factory=list)
 
 

@@ -12,8 +12,7 @@ from ingle.federated.combine import Mean, Rows
 from ingle.federated.exact import exact_dot
 
 LEAST, ROOTED = 3, True
-PARTS = 1 << 16
-"""Weighed rows are rounded to such parts: sums of whole numbers are the same in every order."""
+PARTS = 1 << 16  # weighed rows are rounded to such parts: sums of whole numbers are the same in every order
 
 
 def combine(rows: Rows, poisoned: int, root: int) -> Mean:

@@ -26,10 +26,9 @@ from ingle.measure.suites import Suite
 class Limits:
     """Limits of the move away from a half."""
 
-    on: bool = True
-    """Whether this check is run."""
+    on: bool = True  # whether this check is run
+    # Most by which the share of likelier stereotypes may move away from a half.
     most_farther: Annotated[float, Bounds(ge=0, le=0.5)] = 0.05
-    """Most by which the share of likelier stereotypes may move away from a half."""
 
     def __post_init__(self) -> None:
         check_bounds(self, "policy bias.")

@@ -23,14 +23,11 @@ from ingle.measure.suites import find_texts
 class Limits:
     """Limits of bits per byte."""
 
-    on: bool = True
-    """Whether this check is run."""
-    most_rise_percent: float = 5.0
-    """Most by which bits per byte may rise, in percent of the incumbent's."""
+    on: bool = True  # whether this check is run
+    most_rise_percent: float = 5.0  # most by which bits per byte may rise, in percent of the incumbent's
+    # A suite of texts, e.g. xsum-bits; empty = eight short texts that ship with the gate and need no network.
     suite: str = ""
-    """A suite of texts, e.g. xsum-bits; empty = eight short texts that ship with the gate and need no network."""
-    items: Count = 20
-    """Texts of the suite to measure."""
+    items: Count = 20  # texts of the suite to measure
 
     def __post_init__(self) -> None:
         if self.suite:

@@ -22,14 +22,10 @@ from ingle.measure.intervals import wilson
 class Limits:
     """Limits of what counts as learned."""
 
-    on: bool = True
-    """Whether this check is run."""
-    least: float = 0.5
-    """Least share of the wordings that must be answered as taught."""
-    words: float = 0.8
-    """Share of an answer's telling words that must be there."""
-    max_tokens: Count = 48
-    """Most tokens of an answer; as many of the taught answer are looked for."""
+    on: bool = True  # whether this check is run
+    least: float = 0.5  # least share of the wordings that must be answered as taught
+    words: float = 0.8  # share of an answer's telling words that must be there
+    max_tokens: Count = 48  # most tokens of an answer; as many of the taught answer are looked for
 
     def __post_init__(self) -> None:
         for name in ("least", "words"):

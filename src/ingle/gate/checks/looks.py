@@ -33,12 +33,9 @@ QUESTION = "Describe the picture."
 class Limits:
     """Limits of looking."""
 
-    on: bool = True
-    """Whether this check is run."""
-    least_changed: float = 0.9
-    """Least share of answers that must change when another picture, or a blank one, takes the picture's place."""
-    max_tokens: Count = 24
-    """Most tokens of an answer."""
+    on: bool = True  # whether this check is run
+    least_changed: float = 0.9  # least share of answers that must change when another picture, or a blank one, takes the picture's place
+    max_tokens: Count = 24  # most tokens of an answer
 
     def __post_init__(self) -> None:
         if not 0 <= self.least_changed <= 1:

@@ -24,10 +24,8 @@ from ingle.tuning.homework import HeldOutExample
 class Limits:
     """Limits of the loss on the owner's own examples."""
 
-    on: bool = True
-    """Whether this check is run."""
-    most_rise_percent: NotNegative = 1.0
-    """Most by which nats a token may rise, in percent of those before."""
+    on: bool = True  # whether this check is run
+    most_rise_percent: NotNegative = 1.0  # most by which nats a token may rise, in percent of those before
 
     def __post_init__(self) -> None:
         check_bounds(self, "policy own.")

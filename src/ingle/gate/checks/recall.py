@@ -20,14 +20,10 @@ from ingle.measure.suites import find_suite
 class Limits:
     """Limits of recall."""
 
-    on: bool = False
-    """Whether this check is run."""
-    least_share: Share = 0.7
-    """Least share of the facts recalled by the incumbent that must still be recalled."""
-    suite: str = "recall-2k"
-    """A suite of planted facts, recall-1k to recall-8k; not run on models with a shorter context."""
-    items: Count = 18
-    """Facts to ask for."""
+    on: bool = False  # whether this check is run
+    least_share: Share = 0.7  # least share of the facts recalled by the incumbent that must still be recalled
+    suite: str = "recall-2k"  # a suite of planted facts, recall-1k to recall-8k; not run on models with a shorter context
+    items: Count = 18  # facts to ask for
 
     def __post_init__(self) -> None:
         if find_suite(self.suite).kind != "recall":

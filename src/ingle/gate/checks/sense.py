@@ -21,20 +21,17 @@ from ingle.gate.trial import Trial
 from ingle.measure.intervals import bootstrap
 from ingle.measure.subjects import Task
 
-_OTHERS = 2
-"""Other questions that each answer is compared with."""
+_OTHERS = 2  # other questions that each answer is compared with
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
     """Limits of how far answers may leave their questions."""
 
+    # Whether this check is run. A model that was tuned to one task answers everything in its manner, as it should.
     on: bool = False
-    """Whether this check is run. A model that was tuned to one task answers everything in its manner, as it should."""
-    least_share: float = 0.5
-    """Least part of the information that the incumbent's own answers share with their questions."""
-    max_tokens: Count = 32
-    """Most tokens of an answer."""
+    least_share: float = 0.5  # least part of the information that the incumbent's own answers share with their questions
+    max_tokens: Count = 32  # most tokens of an answer
 
     def __post_init__(self) -> None:
         check_bounds(self, "policy sense.")

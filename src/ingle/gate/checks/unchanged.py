@@ -26,14 +26,11 @@ from ingle.measure.intervals import bootstrap, wilson
 class Limits:
     """Limits of change."""
 
-    on: bool = True
-    """Whether this check is run."""
-    least_same: float = 0.8
-    """Least share of the answers that must be the same, word for word, as far as they are written."""
+    on: bool = True  # whether this check is run
+    least_same: float = 0.8  # least share of the answers that must be the same, word for word, as far as they are written
+    # Most by which the next token's probabilities may move, as the mean KL divergence from the incumbent along its own answers.
     most_kl_nats: float = 0.3
-    """Most by which the next token's probabilities may move, as the mean KL divergence from the incumbent along its own answers."""
-    max_tokens: Count = 24
-    """Most tokens of an answer."""
+    max_tokens: Count = 24  # most tokens of an answer
 
     def __post_init__(self) -> None:
         if not 0 <= self.least_same <= 1:

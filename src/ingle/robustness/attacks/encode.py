@@ -65,6 +65,7 @@ def _numbered(width: int, base: int) -> tuple[Coder, Coder]:
     )
 
 
+# Each encoding with its way back, by its name in a request. Morse and NATO lose the case of letters; all others lose nothing.
 CODERS: Mapping[str, tuple[Coder, Coder]] = MappingProxyType(
     {
         "Base64": _bytes_coder(base64.b64encode, base64.b64decode),
@@ -86,9 +87,8 @@ CODERS: Mapping[str, tuple[Coder, Coder]] = MappingProxyType(
         "quoted-printable": _bytes_coder(lambda data: b"".join(b"=%02X" % one for one in data), quopri.decodestring),
     }
 )
-"""Each encoding with its way back, by its name in a request. Morse and NATO lose the case of letters; all others lose nothing."""
+# Encodings for the second layer: they take any text, and lengthen it by less than others.
 _OUTER = ("Base64", "hexadecimal", "ROT13", "reversed", "Base32", "Atbash")
-"""Encodings for the second layer: they take any text, and lengthen it by less than others."""
 _INNER = ("ROT13", "reversed", "Atbash", "Caesar (shift 3)", "Base64")
 
 

@@ -7,8 +7,7 @@ from ingle.robustness.suffix_search import search
 NAME = "guard_aware"
 SENTENCE = "searches a suffix that turns the model and calms the guard, whose scores it knows"
 ADAPTIVE = True
-_WEIGHT = 2.0
-"""λ at the start: nats of the margin that one nat of the guard's alarm is worth."""
+_WEIGHT = 2.0  # λ at the start: nats of the margin that one nat of the guard's alarm is worth
 
 
 def make(goal: LabelledPrompt, kit: Kit) -> Steps:

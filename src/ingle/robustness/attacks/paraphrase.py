@@ -20,8 +20,7 @@ _WAYS = (
     "Rewrite this as two short questions:",
 )
 _TOKENS = 96
-_MOST = 600
-"""Most characters of a wording."""
+_MOST = 600  # most characters of a wording
 
 
 def make(goal: LabelledPrompt, kit: Kit) -> Steps:

@@ -9,6 +9,7 @@ NAME = "translate"
 SENTENCE = "puts the request's commonest words into another language, from a table"
 ADAPTIVE = False
 LANGUAGES = ("German", "French", "Spanish")
+# Each English word, and the same in German, French and Spanish.
 _WORDS = """
 write schreibe écris escribe; create erstelle crée crea; develop entwickle développe desarrolla; give gib donne da;
 provide liefere fournis proporciona; make mache fais haz; build baue construis construye; explain erkläre explique explica;
@@ -26,7 +27,6 @@ government Regierung gouvernement gobierno; child Kind enfant niño; children Ki
 car Auto voiture coche; detailed ausführliche détaillées detalladas; step Schritt étape paso; by für par por; at bei à en;
 home zuhause maison casa
 """
-"""Each English word, and the same in German, French and Spanish."""
 _WORD = re.compile(r"[A-Za-z]+")
 
 
