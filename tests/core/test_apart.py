@@ -1,12 +1,13 @@
 """A process of one's own: what goes wrong in it ends it alone, and nobody waits for what nobody wants."""
 
 import os
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from threading import Thread, Timer
+from threading import Thread, Timer, get_ident
 
 import pytest
 
@@ -112,3 +113,16 @@ def test_it_ends_in_the_middle_of_an_answer_when_its_asker_is_gone() -> None:
     while Path(f"/proc/{pid}").exists() and "Z" not in Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]:
         assert time.monotonic() < deadline
         time.sleep(0.05)
+
+
+def test_an_answer_that_was_given_up_is_nobody_elses(apart: ProcessApart) -> None:
+    apart.ask("echo", {"words": "hi"})
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        Timer(0.3, signal.pthread_kill, (get_ident(), signal.SIGINT)).start()
+        with pytest.raises(KeyboardInterrupt):
+            apart.ask("sleep", {"seconds": 1.5})
+    finally:
+        signal.signal(signal.SIGINT, before)
+    time.sleep(2)
+    assert apart.ask("echo", {"words": "mine"})[0].get("said") == "mine"

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ingle.core.apart import ProcessBusy
 from ingle.core.errors import CheckpointError, RequestError, TemplateError
 from ingle.core.message import Message
 from ingle.model.template import CHATML, encode_chat, render
@@ -125,6 +126,18 @@ def test_a_damaged_tokenizer_is_said(tmp_path: Path) -> None:
     (folder / TOKENIZER_FILE).write_text("{")
     with pytest.raises(CheckpointError, match="tokenizers library"):
         TokenizerApart(folder)
+
+
+def test_a_process_that_others_are_opening_is_busy_and_not_damaged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    apart = TokenizerApart(saved(tmp_path / "t"))
+
+    def busy(*_given: Any, **_more: Any) -> Any:
+        raise ProcessBusy
+
+    apart.__dict__["_apart"].close()
+    monkeypatch.setattr(apart.__dict__["_apart"], "ask", busy)
+    with pytest.raises(TemplateError, match="busy with another text"):
+        apart.encode("a")
 
 
 def test_its_process_ends_with_it(tmp_path: Path) -> None:

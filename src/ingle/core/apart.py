@@ -136,7 +136,7 @@ class ProcessApart:
         return process.pid if process is not None and process.poll() is None else None
 
     def _tried(self, header: dict[str, Any], data: bytes, stop: StopFlag, tries: int) -> Answer:
-        reason = "was closed"
+        reason = "it was closed"
         for _ in range(tries):
             is_new = self.pid is None
             process = self._started()
@@ -158,6 +158,9 @@ class ProcessApart:
                 stop.check()
                 if self._closing:
                     break
+            except KeyboardInterrupt:  # its answer would pass for that of the next question
+                self._end()
+                raise
             finally:
                 timer.cancel()
         raise ProcessEnded(reason)

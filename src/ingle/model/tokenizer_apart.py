@@ -39,6 +39,8 @@ class TokenizerApart(Tokenizer):
         """Have the files read. Beginning a process takes longer than a text may, so this comes first in each."""
         try:
             answer: Answer = self.__dict__["_apart"].ask("open", {"folder": self.__dict__["_folder"]})
+        except ProcessBusy:  # others have it opened just now
+            raise
         except ApartError as error:
             raise CheckpointError("tokenizer", "can't be opened", error, "Remove this model: it is damaged, or means harm.") from error
         return answer
@@ -60,9 +62,9 @@ class TokenizerApart(Tokenizer):
     def call(self, name: str, *arguments: Any) -> Any:
         """Return what the worker's function gives. Raises what it raises; TemplateError where it breaks off, or takes too long."""
         apart: ProcessApart = self.__dict__["_apart"]
-        if apart.pid is None:
-            self._open()
         try:
+            if apart.pid is None:
+                self._open()
             header, ids = apart.ask(name, {"folder": self.__dict__["_folder"], "arguments": arguments})
         except ProcessBusy:
             raise TemplateError("tokenizer", "is busy with another text", "", "Try again in some seconds.") from None

@@ -12,7 +12,6 @@ import numpy.typing as npt
 RATE = 16_000
 FFT = 400
 HOP = 160
-FRAMES_PER_S = RATE // HOP
 _BLOCK_FRAMES = 3000  # frames whose spectra are computed at once: 30 s take 5 MB
 
 
