@@ -110,7 +110,7 @@ def _by_hand(
     from ingle.train.example_files import check_files
 
     if model == "painter":
-        cure = "In Ingle's repository, run: python recipes/painter/train.py"
+        cure = "In Ingle's repository, run: .venv/bin/python recipes/painter/train.py"
         raise ConfigError("MODEL", "A painter is taught by a recipe, no longer by `ingle tune`", "", cure)
     need_learning()
     if not name:
