@@ -70,9 +70,10 @@ class Whisper:
         found = self._attempt(encoded, context + start, seconds, 0.0)
         if not _nobody(found) and _doubtful(found, seconds):
             encoded, attempts = self._encode(samples, WINDOW_S), list[_Attempt]()
+            said_twice = _repeats(found.text)
             for chance in _CHANCES:
                 attempts.append(self._attempt(encoded, (context if not chance else []) + start, seconds, chance))
-                if _nobody(attempts[-1]) or not _doubtful(attempts[-1], seconds):
+                if _nobody(attempts[-1]) or not _doubtful(attempts[-1], seconds, said_twice and not chance):
                     break
             else:
                 attempts.sort(key=lambda one: (len(one.text) <= _most_letters(seconds), one.mean))
@@ -227,9 +228,13 @@ def _nobody(found: _Attempt) -> bool:
     return found.no_speech > _NO_SPEECH and (found.mean < _MAYBE or _repeats(found.text) or _loops(found.text))
 
 
-def _doubtful(found: _Attempt, seconds: float) -> bool:
-    """Return whether an attempt looks wrong: unlikely, too much text for so short a sound, or a sentence that was just said."""
-    return found.mean < _UNLIKELY or len(found.text) > _most_letters(seconds) or _repeats(found.text) or _loops(found.text)
+def _doubtful(found: _Attempt, seconds: float, said_twice: bool = False) -> bool:
+    """Return whether an attempt looks wrong: unlikely, too much text for so short a sound, or a sentence that was just said.
+
+    `said_twice`: whether the other window heard a sentence twice as well. Two windows seldom make up the same, so somebody said it twice.
+    """
+    repeats = _repeats(found.text) and not said_twice
+    return found.mean < _UNLIKELY or len(found.text) > _most_letters(seconds) or repeats or _loops(found.text)
 
 
 def _most_letters(seconds: float) -> float:
