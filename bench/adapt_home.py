@@ -20,6 +20,7 @@ import ingle
 from adapt_data import Correction, hit
 from ingle.adapt.admit import teach
 from ingle.adapt.choosing import Chooser
+from ingle.app.house import open_rooms
 from ingle.core.digest import digest_file, digest_json
 from ingle.core.errors import IngleError
 from ingle.core.example import Example
@@ -36,7 +37,6 @@ from ingle.learn.lesson_settings import LessonSettings, StyleSettings
 from ingle.learn.lesson_trainer import trainer_of
 from ingle.ledger.chain import Ledger
 from ingle.measure.intervals import bootstrap
-from ingle.serve.rooms import open_rooms
 from servers import CACHE
 
 if TYPE_CHECKING:

@@ -28,13 +28,13 @@ from adapt_home import OWNER, bench_home
 from adapt_speed import correct, post
 from client import words
 from harness import Figure, finish, show
+from ingle.app.house import open_rooms
 from ingle.core.example import Example
 from ingle.home.deltas import verify_delta
 from ingle.home.examples import list_examples
 from ingle.home.lessons import list_lessons
 from ingle.home.place import Home
 from ingle.ledger.chain import Ledger
-from ingle.serve.rooms import open_rooms
 from servers import CACHE, Server, say, start_bench, start_ingle, stopping
 
 if TYPE_CHECKING:

@@ -17,10 +17,10 @@ from adapt_data import Correction, hit, read
 from adapt_home import FOLDER, OWNER, Pupil, bench_home, request_of
 from harness import finish, show
 from ingle.adapt.choosing import Choice
+from ingle.app.settings import SamplingSettings
 from ingle.engine.answer import write
 from ingle.home.lessons import list_lessons
 from ingle.measure.intervals import wilson
-from ingle.serve.settings import SamplingSettings
 from servers import say
 
 TIMES, BEYOND, TOKENS = 3, 6, 128

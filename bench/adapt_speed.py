@@ -20,10 +20,10 @@ from adapt_data import Correction, Corrections
 from adapt_home import OWNER, Log, bench_home
 from client import NO_END, ask, words
 from harness import Figure, show
+from ingle.app.house import open_rooms
 from ingle.core.example import State
 from ingle.home.examples import get_example
 from ingle.ledger.chain import Ledger
-from ingle.serve.rooms import open_rooms
 from servers import Server, say, start_ingle, stopping
 
 ANSWER_TOKENS, ALONE_S, ALONE_EVERY, LOOK_S = 96, 30.0, 5, 0.1

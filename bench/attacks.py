@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from harness import finish, show
+from ingle.app.answering import limits_of
+from ingle.app.settings import SamplingSettings
 from ingle.core.errors import IngleError
 from ingle.engine.loading import open_model
 from ingle.engine.packs import kept_source
@@ -25,8 +27,6 @@ from ingle.robustness.judging import target_of
 from ingle.robustness.run import AttackOptions, attack
 from ingle.safety.guard_files import guard_files, guard_policy
 from ingle.safety.policy import GuardPolicy
-from ingle.serve.limits import limits_of
-from ingle.serve.settings import SamplingSettings
 from ingle.tuning.kept_model import subject_of
 from servers import say, start_bench
 

@@ -31,6 +31,7 @@ from queue import SimpleQueue
 from typing import Any
 
 from harness import finish, show
+from ingle.app.settings import SamplingSettings
 from ingle.core.message import Chunk, Constraint, Message, Request, Sampling, TextPart, ToolCall
 from ingle.engine.job import Capacity, Job
 from ingle.engine.language_model import LanguageModel
@@ -42,7 +43,6 @@ from ingle.engine.tools import CLOSE, ToolCallStream, style_of, tool_constraint
 from ingle.home.kept import get_kept
 from ingle.home.place import find_home
 from ingle.measure.suites import KINDS, make_fact
-from ingle.serve.settings import SamplingSettings
 from model import documents, smollm2
 
 BAR, MOST_WORSE = 1 / 24, 10.0

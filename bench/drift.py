@@ -21,6 +21,7 @@ import numpy as np
 
 from harness import finish, show
 from ingle.adapt.choosing import Chooser
+from ingle.app.house import open_rooms
 from ingle.core.digest import digest_json
 from ingle.core.message import Request
 from ingle.engine.language_model import LanguageModel
@@ -35,7 +36,6 @@ from ingle.robustness.harmful_prompts import goals
 from ingle.robustness.harmless_prompts import ordinary
 from ingle.robustness.prompts import lookalikes
 from ingle.robustness.refusing import judged
-from ingle.serve.rooms import open_rooms
 from ingle.tuning.kept_model import subject_of
 
 KINDS = ("plain", "look-alike", "ordinary")

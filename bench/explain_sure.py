@@ -22,8 +22,8 @@ from adapt_data import read
 from adapt_home import FOLDER
 from harness import finish, show
 from ingle.adapt.memory import placed
+from ingle.app.settings import read_settings
 from ingle.cli.choose import open_kept
-from ingle.cli.settings import read_settings
 from ingle.core.config import from_table
 from ingle.core.example import Example
 from ingle.core.message import Message, Request

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from harness import alternate, finish, ratios, show
+from ingle.app.answering import limits_of
 from ingle.core.message import Message, Request, Sampling
 from ingle.engine.answer import answer
 from ingle.engine.loading import Opener
@@ -29,7 +30,6 @@ from ingle.safety.leak import repetition, secret_of
 from ingle.safety.middleware import GuardLayer, drive, from_iterator, wrap
 from ingle.safety.pii_kinds import find_pii
 from ingle.safety.policy import GuardPolicy, GuardRule
-from ingle.serve.limits import limits_of
 from model import smollm2
 
 BAR = 0.98

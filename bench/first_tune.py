@@ -19,13 +19,13 @@ from typing import Any
 from adapt_home import bench_home
 from first_tune_data import Row, RowSet, row_sets
 from harness import finish, show
+from ingle.app.settings import SamplingSettings
 from ingle.core.message import Message, Request
 from ingle.engine.answer import write
 from ingle.engine.loading import open_model
 from ingle.engine.packs import kept_source
 from ingle.home.kept import get_kept
 from ingle.home.place import Home
-from ingle.serve.settings import SamplingSettings
 
 MODEL, TIMES, MOST = "smollm2", 3, 64
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from adapt_data import read
 from harness import Figure, finish, ratios, show
-from ingle.cli.house import find_home
+from ingle.app.house import find_home
 from ingle.core.example import Example
 from ingle.engine.loading import Opener
 from ingle.engine.threads import Cores

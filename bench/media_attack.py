@@ -33,9 +33,9 @@ from typing import Any
 import httpx
 
 from harness import finish, show
+from ingle.app.house import open_rooms
 from ingle.home.api_keys import add_key
 from ingle.home.place import Home
-from ingle.serve.rooms import open_rooms
 from servers import Server, ingle_command, say, scratch_home, start_bench, start_ingle, stopping
 
 sys.path.insert(0, str(Path(__file__).parent.parent))

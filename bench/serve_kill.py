@@ -19,12 +19,11 @@ from os import environ
 
 from client import Reply, ask, words
 from harness import Figure, finish, show
-from ingle.cli.house import open_ledger
+from ingle.app.answer_key import answer_key
+from ingle.app.facts import answer_digest
+from ingle.app.house import open_ledger, open_rooms
 from ingle.home.place import Home
 from ingle.home.turns import find_any_completion
-from ingle.serve.answers_key import answer_key
-from ingle.serve.record import answer_digest
-from ingle.serve.rooms import open_rooms
 from servers import Server, ingle_command, say, scratch_home, start_bench, start_ingle, stopping
 
 EXAMPLES = """  python bench/serve_kill.py

@@ -22,13 +22,12 @@ import numpy as np
 
 from client import Reply, ask, words
 from harness import finish, show
-from ingle.cli.house import open_ledger
+from ingle.app.answer_key import answer_key
+from ingle.app.facts import answer_digest
+from ingle.app.house import open_ledger, open_rooms
 from ingle.home.api_keys import add_key
 from ingle.home.place import Home
 from ingle.ledger.verify import Verification
-from ingle.serve.answers_key import answer_key
-from ingle.serve.record import answer_digest
-from ingle.serve.rooms import open_rooms
 from servers import Server, say, scratch_home, start_bench, start_ingle, stopping
 
 EXAMPLES = """  python bench/serve_overload.py

@@ -14,9 +14,10 @@ STOREYS = {
     "tuning": 4, "hybridize": 4, "compress": 4, "scratch": 4, "explain": 4, "ethics": 4, "robustness": 4, "adapt": 4,
     "gate": 5, "scaling": 5,
     "learn": 6, "federated": 6,
-    "serve": 7,
-    "page": 8,
-    "cli": 9,
+    "app": 7,
+    "serve": 8,
+    "page": 9,
+    "cli": 10,
 }  # fmt: skip
 REGISTRIES = (
     "tuning/methods/", "gate/checks/", "compress/quantisers/", "compress/pruners/", "robustness/attacks/",
@@ -38,7 +39,7 @@ TORCH_ALLOWED = {
     "train", "tuning", "hybridize", "compress", "scratch", "scaling", "explain", "learn",
 }  # fmt: skip
 TORCH = ("torch", "transformers", "peft")
-LOADS_NO_TORCH = ("adapt", "federated", "serve", "page", "safety", "robustness", "explain", "ethics")
+LOADS_NO_TORCH = ("adapt", "federated", "app", "serve", "page", "safety", "robustness", "explain", "ethics")
 """Rooms that a server imports whole: nothing that they load at their start, however far down, imports PyTorch."""
 CORE_ALLOWED = {"numpy", "ingle"}
 FILES = sorted(SOURCE.rglob("*.py"))

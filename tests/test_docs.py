@@ -106,7 +106,7 @@ def test_every_promise_names_its_test() -> None:
 def test_settings_shown_are_known(page: Path, tmp_path: Path) -> None:
     import tomllib
 
-    from ingle.cli.settings import Settings
+    from ingle.app.settings import Settings
     from ingle.core.config import from_table
     from ingle.gate.policy import load_policy
     from ingle.home.owner import owner_policy

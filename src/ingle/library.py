@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Engine
 
     from ingle.adapt.choosing import Choice, Chooser
-    from ingle.cli.settings import Settings
+    from ingle.app.settings import Settings
     from ingle.engine.answer import Session
     from ingle.engine.language_model import LanguageModel
     from ingle.home.kept import Kept
@@ -114,7 +114,7 @@ class Model:
         self, messages: tuple[Message, ...], prompt: str | None, max_tokens: int | None, temperature: float | None, seed: int | None,
         stop: Sequence[str],
     ) -> Request:  # fmt: skip
-        from ingle.serve.record import new_seed
+        from ingle.app.facts import new_seed
 
         sampling = self._settings.sampling.sampling(new_seed())
         sampling = sampling if seed is None else replace(sampling, seed=seed)
@@ -131,13 +131,13 @@ class Model:
 
     def _chunks(self, request: Request) -> Generator[Chunk, None, None]:
         """The answer; its last chunk carries the fact, and comes when that would survive a power cut."""
+        from ingle.app.answer_key import answer_key
+        from ingle.app.answering import limits_of
+        from ingle.app.facts import refusal_event
         from ingle.engine.answer import answer
         from ingle.robustness.guard_model import asks_here
         from ingle.safety.guard_files import make_guards
         from ingle.safety.middleware import drive, from_iterator, wrap
-        from ingle.serve.answers_key import answer_key
-        from ingle.serve.limits import limits_of
-        from ingle.serve.record import refusal_event
 
         heard: list[Chunk] = []
         took: list[Usage] = []
@@ -170,8 +170,8 @@ class Model:
         self, choice: "Choice", request: Request, heard: Sequence[Chunk], took: Sequence[Usage], costs: Sequence[GuardCost]
     ) -> Chunk:  # fmt: skip
         """The last chunk, once its fact is written; of an answer that nobody read to its end, one that says so."""
-        from ingle.serve.answers_key import answer_key
-        from ingle.serve.record import answer_event, told_events
+        from ingle.app.answer_key import answer_key
+        from ingle.app.facts import answer_event, told_events
 
         last = heard[-1] if heard and heard[-1].finish else Chunk("", finish="cancelled")
         nothing = Usage(0, 0, 0, 0.0, 0.0, 0, model_digest=choice.model.digest, seed=request.sampling.seed or 0)
@@ -209,7 +209,7 @@ class Model:
 
     @property
     def _rooms(self) -> "Engine":
-        from ingle.serve.rooms import open_rooms
+        from ingle.app.house import open_rooms
 
         if self._database is None:
             self._database = open_rooms(self._home)
@@ -229,11 +229,11 @@ def load(model: str = "", threads: int | None = None) -> Model:
     One of Ingle's own list is pulled first if it is not there. `threads`: that compute, by default one per core.
     Raises NotKept for a name that nobody knows, PullError and HomeError where it can't be brought or read.
     """
+    from ingle.app.house import enter
+    from ingle.app.settings import read_settings
     from ingle.cli.bringing import bring
     from ingle.cli.choose import DEFAULT, choose, open_kept
-    from ingle.cli.house import enter
     from ingle.cli.progress import watching
-    from ingle.cli.settings import read_settings
     from ingle.core.errors import NotKept
     from ingle.home.catalogue import CATALOGUE, SHIPPED
 

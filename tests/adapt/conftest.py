@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Engine
 
+from ingle.app.house import open_rooms
 from ingle.core.example import Example
 from ingle.engine.language_model import LanguageModel
 from ingle.engine.loading import Opener
@@ -16,7 +17,6 @@ from ingle.home.kept import Kept, get_kept
 from ingle.home.place import Home
 from ingle.home.pull import pull
 from ingle.model.export_formats import write_hf
-from ingle.serve.rooms import open_rooms
 from tests.engine.test_answer import byte_tokenizer
 from tests.engine.tiny import random_checkpoint, tiny_config
 

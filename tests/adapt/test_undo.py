@@ -10,6 +10,7 @@ from ingle.adapt.account import words_digest
 from ingle.adapt.admit import edit
 from ingle.adapt.forget import OWED, forget, holding, pay
 from ingle.adapt.undo import _called, redo, undo
+from ingle.app.house import open_rooms
 from ingle.core.errors import HomeError, NotKept, RequestError
 from ingle.core.example import Example, State
 from ingle.core.message import Message, ToolCall
@@ -26,7 +27,6 @@ from ingle.home.quoting import seeker
 from ingle.home.turns import find_text, keep, keep_answer
 from ingle.learn.learner import consolidate
 from ingle.ledger.chain import Ledger
-from ingle.serve.rooms import open_rooms
 from tests.adapt.conftest import House
 from tests.learn.lessons import ANSWERS, QUESTIONS, acting, facts, learn, learner, lenient, logits, stray, taught_bytes
 from tests.states import put_in_state

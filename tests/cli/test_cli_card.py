@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine
 
+from ingle.app.house import open_rooms
 from ingle.core.config import to_table
 from ingle.core.errors import ConfigError
 from ingle.core.report import Event
@@ -19,7 +20,6 @@ from ingle.home.kept import get_kept
 from ingle.home.place import Home
 from ingle.ledger.chain import Ledger
 from ingle.serve.cards import card_of, hashes, sources_of
-from ingle.serve.rooms import open_rooms
 from tests.cli.place import ingle
 from tests.serve.conftest import copied
 

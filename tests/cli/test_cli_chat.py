@@ -17,11 +17,12 @@ import pexpect
 import pytest
 
 from ingle.adapt.choosing import Choice
+from ingle.app.facts import Recorder
+from ingle.app.settings import Settings
 from ingle.cli.commands import regenerate
 from ingle.cli.conversation import TerminalConversation
 from ingle.cli.generate import ShownAnswer
 from ingle.cli.lines import TypedLines
-from ingle.cli.settings import Settings
 from ingle.cli.talk import Talk
 from ingle.core.errors import ConfigError, HomeError
 from ingle.core.message import ImagePart, Message, Request, TextPart
@@ -30,7 +31,6 @@ from ingle.engine.loading import open_model
 from ingle.engine.packs import kept_source
 from ingle.home.kept import get_kept
 from ingle.home.place import Home
-from ingle.serve.record import Recorder
 from tests.cli.place import COMMAND, CONTEXT, environment, ingle
 
 PROMPT = "› "

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
+from ingle.app.facts import request_digest
+from ingle.app.house import open_rooms
 from ingle.core.message import Message, Request, Sampling
 from ingle.home.kept import get_kept
 from ingle.home.place import Home
 from ingle.home.turns import answers_kept
-from ingle.serve.record import request_digest
-from ingle.serve.rooms import open_rooms
 from tests.cli.place import COMMAND, environment, ingle
 from tests.serve.conftest import copied
 

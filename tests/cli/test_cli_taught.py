@@ -7,6 +7,9 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Engine
 
+from ingle.app.answer_key import answer_key
+from ingle.app.facts import answer_digest
+from ingle.app.house import open_rooms
 from ingle.core.example import Example
 from ingle.core.message import Message, Request, Sampling
 from ingle.engine.answer import answer
@@ -18,9 +21,6 @@ from ingle.home.kept import get_kept
 from ingle.home.lessons import Lesson
 from ingle.home.place import Home
 from ingle.home.taught import anything_taught
-from ingle.serve.answers_key import answer_key
-from ingle.serve.record import answer_digest
-from ingle.serve.rooms import open_rooms
 from tests.cli.place import ingle
 from tests.engine.test_delta_kinds import OUT, Q, random_change
 from tests.serve.conftest import copied

@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
+from ingle.app.house import open_rooms
 from ingle.core.message import Message
 from ingle.home.conversations import create_conversation
 from ingle.home.place import Home
 from ingle.home.turns import keep
-from ingle.serve.rooms import open_rooms
 from tests.cli.place import ingle
 
 

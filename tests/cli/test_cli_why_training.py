@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from ingle.cli.settings import Settings
+from ingle.app.settings import Settings
 from ingle.cli.why_training import _event, training_table
 from ingle.core.errors import ConfigError
 from ingle.core.message import Request

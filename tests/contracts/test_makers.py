@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from ingle.app.house import open_rooms
 from ingle.cli.sentences import sentence
 from ingle.core.candidate import Candidate
 from ingle.core.delta import Delta
@@ -27,7 +28,6 @@ from ingle.home.place import Home
 from ingle.home.pull import pull
 from ingle.ledger.chain import Ledger
 from ingle.page.chart import loss_chart
-from ingle.serve.rooms import open_rooms
 from ingle.train.making import DeltaJob, MadeDelta, RunWatch, delta_job, make_delta
 from tests.cli.place import ingle, write_model
 

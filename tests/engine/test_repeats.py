@@ -6,13 +6,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ingle.app.settings import SamplingSettings
 from ingle.core.message import Chunk, Constraint, Sampling
 from ingle.engine.answer import answer
 from ingle.engine.decoding import CodeBlock, Repeats
 from ingle.engine.language_model import LanguageModel
 from ingle.model.checkpoint import open_checkpoint
 from ingle.model.tokenizer import Tokenizer, tokenizer_from_gguf
-from ingle.serve.settings import SamplingSettings
 from tests.engine.test_answer import NO_END, byte_tokenizer, chat
 from tests.engine.tiny import backend_of, random_checkpoint, tiny_config
 

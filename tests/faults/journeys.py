@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine
 
+from ingle.app.house import open_rooms
 from ingle.cli.main import EXIT_BUG, main
 from ingle.core.errors import IngleError, Interrupted
 from ingle.home.api_keys import add_key, check_key, list_keys
@@ -28,7 +29,6 @@ from ingle.home.kept import get_kept, list_kept
 from ingle.home.place import Home
 from ingle.home.turns import find_completion
 from ingle.ledger.chain import Ledger
-from ingle.serve.rooms import open_rooms
 from tests.cli.place import environment
 
 Ack = Callable[[str], None]
@@ -134,12 +134,12 @@ def lessons_wrong(home: Home) -> list[str]:
 def _client(home: Home) -> Iterator[Any]:
     from fastapi.testclient import TestClient
 
+    from ingle.app.settings import SamplingSettings, ServeSettings
     from ingle.engine.loading import open_model
     from ingle.engine.packs import kept_source
     from ingle.serve.app import make_app
     from ingle.serve.model_registry import ModelRegistry
     from ingle.serve.service import Service
-    from ingle.serve.settings import SamplingSettings, ServeSettings
 
     registry = ModelRegistry(home, lambda home, kept: open_model(kept_source(home, kept), "fp32", 1), "tiny")
     service = Service(home, ServeSettings(page=False, drafts=False), SamplingSettings(), registry)
@@ -169,8 +169,8 @@ def _answer(home: Home, ack: Ack) -> None:
 
 
 def _answers_kept(home: Home, acks: Sequence[str]) -> list[str]:
-    from ingle.serve.answers_key import answer_key
-    from ingle.serve.record import answer_digest
+    from ingle.app.answer_key import answer_key
+    from ingle.app.facts import answer_digest
 
     found = []
     with opened(home) as engine:

@@ -91,7 +91,7 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 import safetensors.numpy
-from ingle.cli.house import open_ledger
+from ingle.app.house import open_ledger
 from ingle.core.errors import IngleError
 from ingle.core.report import Event
 from ingle.core.files import write_atomic

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from ingle.cli.house import open_ledger
+from ingle.app.house import open_ledger
 from ingle.core.candidate import weakened
 from ingle.core.errors import ConfigError, DeltaError, Interrupted, Refused
 from ingle.core.message import Request

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ingle.cli.house import check_ledger, open_ledger
+from ingle.app.house import check_ledger, open_ledger
 from ingle.core.config import to_table
 from ingle.core.digest import canonical_json, digest_bytes, digest_file
 from ingle.core.errors import ConfigError, HomeError, IngleError, LedgerError
@@ -167,7 +167,7 @@ def test_a_first_key_that_is_made_meanwhile_comes_along(home: Home, tmp_path: Pa
 WRITER = """
 import sys
 from pathlib import Path
-from ingle.cli.house import open_ledger
+from ingle.app.house import open_ledger
 from ingle.core.report import Event
 from ingle.home.parts import adopt_part, find_part
 from ingle.home.place import Home
@@ -353,7 +353,7 @@ def test_what_a_kill_left_goes_with_the_next(full: Home, tmp_path: Path) -> None
     program = f"""
 import os
 from pathlib import Path
-from ingle.cli.house import check_ledger
+from ingle.app.house import check_ledger
 from ingle.home.backup import back_up
 from ingle.home.parts import adopt_part, find_part
 from ingle.home.place import Home

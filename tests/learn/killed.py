@@ -13,6 +13,7 @@ import sys
 import time
 from pathlib import Path
 
+from ingle.app.house import open_rooms
 from ingle.core.report import Event
 from ingle.home.examples import list_examples
 from ingle.home.lessons import list_lessons
@@ -20,7 +21,6 @@ from ingle.home.place import Home
 from ingle.learn import lesson_trainer
 from ingle.learn.learner import LOCK, Learner, Trainer, learn_once
 from ingle.ledger.chain import Ledger
-from ingle.serve.rooms import open_rooms
 from tests.learn.lessons import SMALL
 
 

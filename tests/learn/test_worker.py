@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from ingle.app.house import open_rooms
 from ingle.core.errors import ConfigError, HomeError
 from ingle.home.examples import get_example, list_examples
 from ingle.learn.breathing import WORKS, Breath
@@ -22,7 +23,6 @@ from ingle.learn.supervisor import BESIDE, BUSY, GO, HOLD, IDLE, Supervisor
 from ingle.learn.work import NO_MEMORY, Tries
 from ingle.learn.worker import EXIT_MEMORY, Signals, follow, listen, memory_bytes, tell
 from ingle.ledger.chain import Ledger
-from ingle.serve.rooms import open_rooms
 from tests.adapt.conftest import House
 from tests.learn.lessons import ANSWERS, QUESTIONS, SMALL, acting, learn, lenient, stray
 
@@ -105,7 +105,7 @@ from ingle.learn.settings import LearnSettings
 from ingle.learn.learner import Trainer
 from ingle.learn.worker import Signals, follow
 from ingle.home.place import Home
-from ingle.serve.rooms import open_rooms
+from ingle.app.house import open_rooms
 
 def teach(work):
     time.sleep(600)

@@ -73,7 +73,7 @@ class House:
     @contextmanager
     def database(self) -> Iterator[Engine]:
         """Its database, while the server writes to it."""
-        from ingle.serve.rooms import open_rooms
+        from ingle.app.house import open_rooms
 
         engine = open_rooms(self.home)
         try:

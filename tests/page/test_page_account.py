@@ -6,11 +6,11 @@ from pathlib import Path
 import httpx
 import pytest
 
+from ingle.app.house import open_rooms
 from ingle.core.report import Event
 from ingle.home.kept import get_kept, keep
 from ingle.home.place import Home
 from ingle.ledger.chain import Ledger
-from ingle.serve.rooms import open_rooms
 from tests.cli.place import ingle
 from tests.cli.test_cli_card import MEASURED
 from tests.serve.conftest import copied

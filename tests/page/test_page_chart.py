@@ -7,6 +7,7 @@ import pytest
 from sqlalchemy import Engine
 
 from ingle.adapt.undo import undo
+from ingle.app.house import open_rooms
 from ingle.core.example import Example
 from ingle.core.report import Event
 from ingle.home.examples import add_example
@@ -14,7 +15,6 @@ from ingle.home.lessons import Lesson
 from ingle.home.place import Home
 from ingle.ledger.chain import Ledger
 from ingle.page.chart import loss_chart
-from ingle.serve.rooms import open_rooms
 from tests.states import have_learned
 
 

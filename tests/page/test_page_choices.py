@@ -5,13 +5,13 @@ from pathlib import Path
 
 import pytest
 
+from ingle.app.settings import SamplingSettings, ServeSettings
 from ingle.core.errors import RequestError
 from ingle.core.message import Message
 from ingle.home.place import Home
 from ingle.page.choices import Choices, choices_of, home_choices, request_of
 from ingle.serve.model_registry import ModelRegistry
 from ingle.serve.service import Service
-from ingle.serve.settings import SamplingSettings, ServeSettings
 
 
 @pytest.fixture

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
+from ingle.app.answering import Keep
+from ingle.app.house import open_rooms
 from ingle.core.errors import NotKept
 from ingle.core.message import Message
 from ingle.home.conversations import create_conversation, delete_conversation
 from ingle.home.place import Home
 from ingle.page.conversation import OpenConversation, StoredConversation, TemporaryConversation, title_of
-from ingle.serve.ask import Keep
-from ingle.serve.rooms import open_rooms
 
 
 @pytest.fixture(params=["stored", "temporary"])

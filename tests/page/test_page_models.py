@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, expect
 
-from ingle.cli.settings import read_settings
+from ingle.app.settings import read_settings
 from ingle.core.config import to_table
 from ingle.core.process import usable_cores
 from ingle.engine.bandwidth import KINDS, Bandwidth, find_machine

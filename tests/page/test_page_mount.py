@@ -16,6 +16,9 @@ import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
+from ingle.app.answer_key import answer_key
+from ingle.app.house import open_rooms
+from ingle.app.settings import SamplingSettings, ServeSettings
 from ingle.engine.loading import open_model
 from ingle.engine.packs import kept_source
 from ingle.home.api_keys import add_key, revoke_key
@@ -25,12 +28,9 @@ from ingle.home.place import Home
 from ingle.home.sign_outs import MIGRATIONS, sign_out, signed_out
 from ingle.page.mount import add_page
 from ingle.page.session import COOKIE
-from ingle.serve.answers_key import answer_key
 from ingle.serve.app import make_app
 from ingle.serve.model_registry import ModelRegistry
-from ingle.serve.rooms import open_rooms
 from ingle.serve.service import Service
-from ingle.serve.settings import SamplingSettings, ServeSettings
 
 Make = Callable[[ServeSettings], FastAPI]
 

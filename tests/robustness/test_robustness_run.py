@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from ingle.app.answering import limits_of
 from ingle.core.errors import ConfigError, Interrupted, RequestError
 from ingle.core.message import Chunk, Request, Verdict
 from ingle.engine.language_model import LanguageModel
@@ -24,7 +25,6 @@ from ingle.robustness.run import AttackOptions, attack
 from ingle.robustness.target import Opinion, Target, admitted, fits, margin_of, margin_task, outcome_of
 from ingle.safety.guard_files import make_guards
 from ingle.safety.middleware import Guard, GuardLayer, Next, with_verdicts
-from ingle.serve.limits import limits_of
 from ingle.tuning.kept_model import subject_of
 from tests.cli.place import write_model
 from tests.robustness.material import GOALS, OwnMaterial

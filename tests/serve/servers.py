@@ -178,8 +178,8 @@ def write_long_model(folder: Path) -> Path:
 
 def facts_in(home: Home, kind: str) -> list[Row]:
     """All facts of a kind in a home's ledger, the oldest first."""
+    from ingle.app.house import open_rooms
     from ingle.ledger.chain import Ledger
-    from ingle.serve.rooms import open_rooms
 
     engine = open_rooms(home)
     try:

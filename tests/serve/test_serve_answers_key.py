@@ -11,14 +11,14 @@ from typing import Any
 import pytest
 
 from ingle.adapt.account import digests, make_up
+from ingle.app.answer_key import KEY, LOSS, answer_key, fingerprint
+from ingle.app.house import open_rooms
 from ingle.core.errors import LedgerError
 from ingle.core.example import Example
 from ingle.core.report import Event
 from ingle.home.examples import add_example
 from ingle.home.place import Home
 from ingle.ledger.chain import Ledger
-from ingle.serve.answers_key import KEY, LOSS, answer_key, fingerprint
-from ingle.serve.rooms import open_rooms
 from tests.cli.place import ingle
 from tests.serve.servers import facts_in, launch, serving
 

@@ -4,11 +4,11 @@ from typing import Any
 
 import pytest
 
+from ingle.app.settings import SamplingSettings
 from ingle.core.errors import RequestError
 from ingle.core.message import AudioPart, Constraint, ImagePart
 from ingle.serve.convert import constraint_of, message_of, sampling_of, stops_of
 from ingle.serve.schema import ChatMessage, Drawing, ResponseFormat
-from ingle.serve.settings import SamplingSettings
 
 
 def drawing(**wishes: Any) -> Drawing:

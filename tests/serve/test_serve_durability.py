@@ -19,12 +19,12 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
+from ingle.app.answer_key import answer_key
+from ingle.app.facts import answer_digest
+from ingle.app.house import open_rooms
 from ingle.home.place import Home
 from ingle.home.turns import find_completion
 from ingle.ledger.chain import Ledger
-from ingle.serve.answers_key import answer_key
-from ingle.serve.record import answer_digest
-from ingle.serve.rooms import open_rooms
 from tests.cli.place import ingle
 from tests.serve.servers import Server, error_of, facts_in, serving, settings, start, wait_until, write_long_model
 

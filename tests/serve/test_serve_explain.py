@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
-from ingle.serve.why import tokens_within
+from ingle.app.explained import tokens_within
 from tests.cli.place import ingle
 from tests.serve.conftest import copied
 from tests.serve.servers import Server, facts_in, serving

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from ingle.app.house import open_rooms
 from ingle.cli.main import main
 from ingle.home.place import Home
 from ingle.home.turns import answers_kept, get_any_turn, path
-from ingle.serve.rooms import open_rooms
 from tests.serve.test_serve_verify import full  # noqa: F401 - a fixture
 
 QUESTION = "Who leads the guild?"

@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
+from ingle.app.answer_key import answer_key
+from ingle.app.facts import answer_digest
+from ingle.app.house import open_rooms
 from ingle.home.api_keys import add_key
 from ingle.home.place import Home
-from ingle.serve.answers_key import answer_key
-from ingle.serve.record import answer_digest
-from ingle.serve.rooms import open_rooms
 from tests.cli.place import ingle
 from tests.serve.conftest import copied
 from tests.serve.servers import Server, facts_in, serving

@@ -11,13 +11,13 @@ from typing import Any
 
 import pytest
 
+from ingle.app.answer_key import answer_key
+from ingle.app.facts import answer_digest, request_digest
+from ingle.app.house import open_rooms
+from ingle.app.replay import kept_request
+from ingle.app.settings import SamplingSettings
 from ingle.core.message import Message, Request
 from ingle.home.place import Home
-from ingle.serve.answers_key import answer_key
-from ingle.serve.record import answer_digest, request_digest
-from ingle.serve.replay import kept_request
-from ingle.serve.rooms import open_rooms
-from ingle.serve.settings import SamplingSettings
 from tests.cli.place import ingle
 from tests.serve.servers import Server, events_of, serving, wait_until
 

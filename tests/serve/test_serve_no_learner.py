@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Engine
 
+from ingle.app.house import open_rooms
 from ingle.cli.teach import when_learned
 from ingle.core.example import Example
 from ingle.home.examples import add_example
@@ -17,7 +18,6 @@ from ingle.learn import able
 from ingle.learn.able import lacking
 from ingle.learn.work import next_work
 from ingle.page import learning as page_learning
-from ingle.serve.rooms import open_rooms
 from tests.cli.place import write_model
 
 SAID = "The weights learn it when `ingle serve` or `ingle learn --once` runs."

@@ -10,6 +10,10 @@ from typing import Any
 
 import pytest
 
+from ingle.app.answering import limits_of
+from ingle.app.facts import Recorder, request_digest
+from ingle.app.house import open_rooms
+from ingle.app.settings import SamplingSettings, ServeSettings
 from ingle.core.message import Message, Request, Sampling
 from ingle.core.report import Event
 from ingle.engine.backend import prefill
@@ -18,12 +22,8 @@ from ingle.engine.prefix_cache import drop_saved
 from ingle.home.place import Home
 from ingle.ledger.chain import Ledger
 from ingle.serve import service
-from ingle.serve.limits import limits_of
 from ingle.serve.model_registry import ModelRegistry
-from ingle.serve.record import Recorder, request_digest
-from ingle.serve.rooms import open_rooms
 from ingle.serve.service import Service
-from ingle.serve.settings import SamplingSettings, ServeSettings
 from tests.engine.test_answer import byte_tokenizer
 from tests.engine.tiny import backend_of, random_checkpoint, tiny_config
 

@@ -7,10 +7,11 @@ import pytest
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
+from ingle.app.facts import field_fact
 from ingle.core.errors import RequestError
 from ingle.core.report import Event
 from ingle.serve import refusals as module
-from ingle.serve.refusals import FREE, Refusals, field_fact
+from ingle.serve.refusals import FREE, Refusals
 from tests.cli.place import ingle
 from tests.serve.servers import Server, serving, wait_until
 

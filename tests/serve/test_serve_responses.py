@@ -6,8 +6,8 @@ from typing import Any
 import openai
 import pytest
 
+from ingle.app.house import open_rooms
 from ingle.home.turns import find_text
-from ingle.serve.rooms import open_rooms
 from tests.serve.servers import Server
 from tests.serve.test_serve_tools import WEATHER
 

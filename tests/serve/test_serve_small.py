@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from ingle.cli.settings import Settings, read_settings, serve_settings
+from ingle.app.settings import Settings, read_settings, serve_settings
 from ingle.core.errors import ConfigError
 from ingle.home.place import Home
 from tests.cli.place import ingle

@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine
 
+from ingle.app.house import open_rooms
 from ingle.core.example import Example
 from ingle.home.deltas import LESSON, put_delta
 from ingle.home.examples import add_example, drop_example
 from ingle.home.kept import get_kept
 from ingle.home.lessons import Lesson, set_acting
 from ingle.model.checkpoint import open_checkpoint
-from ingle.serve.rooms import open_rooms
 from tests.cli.place import ingle
 from tests.engine.test_delta_kinds import random_change
 from tests.serve.conftest import copied

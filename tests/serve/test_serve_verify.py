@@ -253,7 +253,7 @@ def test_an_older_sqlite_checks_the_index_in_a_copy(home: Home, monkeypatch: pyt
 
 
 def reading_faults(home: Home) -> list[str]:
-    from ingle.serve.rooms import rooms
+    from ingle.app.house import rooms
 
     with read_only.reading(home, rooms()) as engine:
         return read_only.database_faults(engine)

@@ -24,7 +24,8 @@ def command(
     """
     import json
 
-    from ingle.cli.house import enter
+    from ingle.app.house import enter, open_rooms
+    from ingle.app.replay import find_row
     from ingle.cli.output import note, print_json, printable
     from ingle.core.config import to_table
     from ingle.core.errors import ConfigError
@@ -32,8 +33,6 @@ def command(
     from ingle.ethics.account import account_html, account_text
     from ingle.ledger.chain import Ledger
     from ingle.serve.account import account_of
-    from ingle.serve.replay import find_row
-    from ingle.serve.rooms import open_rooms
 
     if out is not None and out.suffix not in (".html", ".json"):
         raise ConfigError("--out", "must end in .html or .json", out.suffix or "nothing")

@@ -9,12 +9,12 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+from ingle.app.house import open_ledger
+from ingle.app.settings import read_settings
 from ingle.cli.choose import choose, open_kept
-from ingle.cli.house import open_ledger
 from ingle.cli.interrupt import Interrupt
 from ingle.cli.output import note, print_json, print_table
 from ingle.cli.progress import watching
-from ingle.cli.settings import read_settings
 from ingle.cli.sweeping import Where, record_once
 from ingle.cli.training import run_watch
 from ingle.core.errors import ConfigError

@@ -42,12 +42,13 @@ def command(
 
     Interrupted, the same command goes on.
     """
+    from ingle.app.answering import limits_of
+    from ingle.app.house import enter, record
+    from ingle.app.settings import read_settings
     from ingle.cli.choose import choose, open_kept
-    from ingle.cli.house import enter, record
     from ingle.cli.interrupt import Interrupt
     from ingle.cli.output import print_json
     from ingle.cli.progress import Clock, watching
-    from ingle.cli.settings import read_settings
     from ingle.robustness.attack import find_attacks
     from ingle.robustness.attack_report import curves_of, event_of, lines_of, to_table
     from ingle.robustness.goals import held_out_goals
@@ -55,7 +56,6 @@ def command(
     from ingle.robustness.judging import target_of
     from ingle.robustness.run import AttackOptions, attack
     from ingle.safety.guard_files import guard_policy
-    from ingle.serve.limits import limits_of
     from ingle.tuning.kept_model import subject_of
 
     if list_:

@@ -28,7 +28,7 @@ def command(
     Writes the facts, the proof that each is in this ledger, the public keys, and verify.py, which checks all of it with Python and
     `cryptography` alone. Other facts stay at home: only hashes of them are in it.
     """
-    from ingle.cli.house import enter
+    from ingle.app.house import enter
     from ingle.cli.output import note, print_json
     from ingle.core.errors import counted
     from ingle.core.files import os_errors
@@ -59,6 +59,6 @@ def command(
 
 
 def _number(ledger: "Ledger", event: str) -> int:
-    from ingle.serve.replay import find_row
+    from ingle.app.replay import find_row
 
     return int(event) if event.isdecimal() and len(event) < 16 else find_row(ledger, event).seq

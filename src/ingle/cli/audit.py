@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from ingle.cli.settings import ChatSettings
+    from ingle.app.settings import ChatSettings
     from ingle.ethics.audit import Audit, Shift
     from ingle.home.kept import Kept
     from ingle.home.place import Home
@@ -36,10 +36,10 @@ def command(
 
     Interrupted, the same command goes on: items that were measured are kept.
     """
+    from ingle.app.house import enter, record
+    from ingle.app.settings import read_settings
     from ingle.cli.choose import choose
-    from ingle.cli.house import enter, record
     from ingle.cli.output import print_json
-    from ingle.cli.settings import read_settings
     from ingle.ethics.audit import events_of, shift_table, shifts, to_table
 
     home = enter()

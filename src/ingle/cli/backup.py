@@ -27,7 +27,7 @@ def command(
     from datetime import UTC, datetime
 
     from ingle.adapt.forget import OWED
-    from ingle.cli.house import check_ledger, enter, open_ledger
+    from ingle.app.house import check_ledger, enter, open_ledger
     from ingle.cli.output import note, print_json, printable
     from ingle.cli.progress import watching
     from ingle.core.errors import counted, size

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ingle.cli.house import open_ledger, record
+from ingle.app.house import open_ledger, record
 from ingle.cli.progress import Watcher
 from ingle.core.errors import ConfigError, IngleError
 from ingle.core.report import Event, Fact

@@ -12,12 +12,12 @@ QUESTIONS = 170  # planted facts; the other kinds of questions go with them, see
 def calibrate(name: str, as_json: bool, overrides: Sequence[str]) -> None:
     """Ask the model, and keep in the home what was found out. Raises Interrupted after Ctrl-C: the same command then goes on."""
     from ingle.adapt.memory import placed
+    from ingle.app.house import enter
+    from ingle.app.settings import read_settings
     from ingle.cli.choose import choose, open_kept
-    from ingle.cli.house import enter
     from ingle.cli.interrupt import Interrupt
     from ingle.cli.output import note, print_json
     from ingle.cli.progress import Clock, watching
-    from ingle.cli.settings import read_settings
     from ingle.core.config import to_table
     from ingle.explain.calibrate import answers_of, ask_known, calibration_of
     from ingle.explain.direct import direct_reader

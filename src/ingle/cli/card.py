@@ -28,7 +28,7 @@ def command(
 
     Exit code 1 if --check finds a difference.
     """
-    from ingle.cli.house import enter
+    from ingle.app.house import enter, open_rooms
     from ingle.cli.output import note, print_json, printable
     from ingle.core.config import to_table
     from ingle.core.files import write_atomic
@@ -36,7 +36,6 @@ def command(
     from ingle.ethics.render import FORMS, as_text, form_of
     from ingle.home.kept import get_kept
     from ingle.serve.cards import card_of, hashes
-    from ingle.serve.rooms import open_rooms
 
     suffix = form_of(out.suffix) if out is not None else ""
     home = enter()

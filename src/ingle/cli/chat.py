@@ -44,13 +44,13 @@ def command(
 
     Without a terminal it answers each line of standard input, or a sample question if there is none.
     """
+    from ingle.app.facts import Recorder
+    from ingle.app.house import enter
+    from ingle.app.settings import read_settings
     from ingle.cli.choose import choose_or_pull, open_kept
-    from ingle.cli.house import enter
     from ingle.cli.output import is_terminal
-    from ingle.cli.settings import read_settings
     from ingle.cli.talk import Talk
     from ingle.cli.taught import TaughtHere
-    from ingle.serve.record import Recorder
 
     home = enter()
     chat = {"model": model, "system": system, "max_tokens": max_tokens, "format": format_, "cache": cache, "threads": threads}

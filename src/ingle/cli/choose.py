@@ -4,9 +4,9 @@ import sys
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from ingle.app.settings import ChatSettings
 from ingle.cli.output import confirm, is_terminal
 from ingle.cli.progress import watching
-from ingle.cli.settings import ChatSettings
 from ingle.core.errors import ConfigError, HomeError, NotKept
 from ingle.home.base import read_base
 from ingle.home.catalogue import CATALOGUE, SHIPPED, CatalogueEntry

@@ -42,8 +42,8 @@ def command(
     second), shows those that no other beats, and keeps the best within the budget, if the gate admits it.
     Interrupted at any moment, or with another budget or goal, the same command goes on with what is known.
     """
+    from ingle.app.house import enter, record
     from ingle.cli.gating import read_policy, way_in
-    from ingle.cli.house import enter, record
     from ingle.cli.progress import watching
     from ingle.cli.training import percent, run_watch
     from ingle.core.config import assignments, load_config

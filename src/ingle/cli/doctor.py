@@ -22,8 +22,8 @@ def command(
     import textwrap
     from shutil import get_terminal_size
 
+    from ingle.app.house import enter
     from ingle.cli.examine import DoctorFinding, examine
-    from ingle.cli.house import enter
     from ingle.cli.output import colourful, print_json, printable
 
     findings = list[DoctorFinding]()

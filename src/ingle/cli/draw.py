@@ -54,7 +54,7 @@ def command(
     """
     import numpy as np
 
-    from ingle.cli.house import enter
+    from ingle.app.house import enter
     from ingle.core.errors import ConfigError
     from ingle.core.files import write_atomic
     from ingle.media.painter import STYLES, wish_of
@@ -93,15 +93,15 @@ def _draw(
     home: "Home", kept: "Kept", what: str, style: str, count: int, seed: int | None, temperature: float | None
 ) -> list[_Drawn]:  # fmt: skip
     """Return pictures, the likeliest first; each leaves its fact in the ledger."""
+    from ingle.app.answer_key import answer_key
+    from ingle.app.facts import answer_event, new_seed
+    from ingle.app.house import record
+    from ingle.app.settings import read_settings
     from ingle.cli.choose import open_kept
-    from ingle.cli.house import record
-    from ingle.cli.settings import read_settings
     from ingle.engine.answer import write_whole
     from ingle.engine.language_model import USUAL, likeness, painted, painting_request
     from ingle.robustness.guard_model import guard_opener
     from ingle.safety.guard_files import guard_policy
-    from ingle.serve.answers_key import answer_key
-    from ingle.serve.record import answer_event, new_seed
 
     chat, policy = read_settings(home).chat, guard_policy(home.policy)
     guards = guard_opener(home, policy, lambda one: open_kept(home, one, chat))
@@ -125,11 +125,11 @@ def _draw(
 
 def _guard(model: "LanguageModel", request: "Request", policy: "GuardPolicy", guards: "OpenGuard") -> None:
     """Let the guards judge the wish. Raises RequestError if one refuses it."""
+    from ingle.app.answering import limits_of
     from ingle.core.message import Chunk
     from ingle.robustness.guard_model import asks_here
     from ingle.safety.guard_files import make_guards
     from ingle.safety.middleware import drive, from_iterator, wrap
-    from ingle.serve.limits import limits_of
 
     layers = make_guards(limits_of(model), policy, model.name, ask=asks_here(guards))
     nothing = wrap(layers, lambda _asked: from_iterator(iter((Chunk("", finish="stop"),))))

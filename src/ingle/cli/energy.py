@@ -37,7 +37,7 @@ def command(
 
     Answers and trainings leave their joules in the ledger, with an interval and their source: counted by hardware, or worked out.
     """
-    from ingle.cli.house import enter
+    from ingle.app.house import enter
     from ingle.core.errors import ConfigError
     from ingle.energy.totals import find_grid
 
@@ -96,7 +96,7 @@ def _deeds(home: "Home", days: int | None) -> "Sequence[Deed]":
     """Return the ledger's answers and trainings, oldest first."""
     from datetime import UTC, datetime, timedelta
 
-    from ingle.cli.house import open_ledger
+    from ingle.app.house import open_ledger
     from ingle.energy.totals import deed_of
 
     if not home.other_database and not home.database_file.exists():
@@ -120,11 +120,11 @@ def _grams(nominal: float, low: float, high: float) -> str:
 
 def _label(home: "Home", name: str, rounds: int, options: dict[str, Any], overrides: "Sequence[str]", as_json: bool) -> None:
     """Measure a model, store its label and show it."""
+    from ingle.app.house import record
+    from ingle.app.settings import read_settings
     from ingle.cli.choose import choose, open_kept
-    from ingle.cli.house import record
     from ingle.cli.output import note, print_json, print_table
     from ingle.cli.progress import watching
-    from ingle.cli.settings import read_settings
     from ingle.core.message import Message, Request, Usage
     from ingle.core.process import usable_cores
     from ingle.energy import label

@@ -112,7 +112,7 @@ def _home(home: Home) -> Iterator[DoctorFinding]:
 
 
 def _settings(home: Home) -> Iterator[DoctorFinding]:
-    from ingle.cli.settings import read_settings
+    from ingle.app.settings import read_settings
 
     read_settings(home)
     if home.config.exists():
@@ -171,7 +171,7 @@ def _models(home: Home) -> Iterator[DoctorFinding]:
 
 
 def _ledger(home: Home) -> Iterator[DoctorFinding]:
-    from ingle.cli.house import open_ledger
+    from ingle.app.house import open_ledger
 
     if not home.other_database and not home.database_file.exists():
         yield DoctorFinding("ledger", "empty")

@@ -37,7 +37,7 @@ def command(
 
     hf and gguf hold the whole model with its deltas merged; peft holds the last delta, to be loaded on the original model.
     """
-    from ingle.cli.house import enter, record
+    from ingle.app.house import enter, record
     from ingle.cli.output import note, print_json
     from ingle.cli.progress import watching
     from ingle.core.errors import ConfigError, size
@@ -72,7 +72,7 @@ def command(
 
 def _sign(home: "Home", path: Path) -> dict[str, str]:
     """Sign an export; return what the ledger keeps of it."""
-    from ingle.cli.house import open_ledger
+    from ingle.app.house import open_ledger
     from ingle.ethics.model_signature import sign_model
     from ingle.ethics.notary import notary
 

@@ -53,7 +53,7 @@ def command(
     Homes train on their own examples and send sums in which no single home's part can be seen. Each home's gate votes on what comes of
     it. In the end every home has the same delta. Nothing starts by itself, and `left` lists whatever left this machine.
     """
-    from ingle.cli.house import enter
+    from ingle.app.house import enter
     from ingle.core.errors import ConfigError
 
     home = enter()
@@ -90,7 +90,7 @@ def _key(home: "Home", as_json: bool) -> None:
 
 
 def _signer_key(home: "Home") -> str:
-    from ingle.cli.house import open_ledger
+    from ingle.app.house import open_ledger
     from ingle.ledger.keys import load_ring
 
     with open_ledger(home) as ledger:
@@ -190,7 +190,7 @@ def _left(home: "Home", name: str, as_json: bool) -> None:
 
 
 def _audit(home: "Home", name: str, as_json: bool) -> None:
-    from ingle.cli.house import open_ledger
+    from ingle.app.house import open_ledger
     from ingle.cli.output import print_json, print_table
     from ingle.federated.audit import audit
     from ingle.federated.consent import find_federation
@@ -215,7 +215,7 @@ def _audit(home: "Home", name: str, as_json: bool) -> None:
 
 
 def _leave(home: "Home", name: str, as_json: bool) -> None:
-    from ingle.cli.house import record
+    from ingle.app.house import record
     from ingle.cli.output import note, print_json
     from ingle.federated.consent import find_federation, read_consent, withdraw
 

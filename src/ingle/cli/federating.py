@@ -99,7 +99,7 @@ def _may_lead(home: "Home", invitation: "Invitation", action: str, resume: bool)
 
 def _agreed(home: "Home", invitation: "Invitation", data: Sequence[Path], yes: bool) -> "Consent":
     """Return what the owner agreed to: as kept, or asked for now. Raises ConfigError for a no, and without examples."""
-    from ingle.cli.house import record
+    from ingle.app.house import record
     from ingle.cli.output import confirm, note
     from ingle.core.errors import ConfigError
     from ingle.federated.consent import check_unchanged, keep_consent, lent, read_consent, terms_in_words
@@ -121,7 +121,7 @@ def _agreed(home: "Home", invitation: "Invitation", data: Sequence[Path], yes: b
 
 
 def _taking(home: "Home", kept: "Kept", invitation: "Invitation", consent: "Consent") -> "Taking":
-    from ingle.cli.house import record
+    from ingle.app.house import record
     from ingle.federated.at_home import Taking
     from ingle.federated.homework import learner
     from ingle.gate.policy import load_policy

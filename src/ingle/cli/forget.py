@@ -32,12 +32,11 @@ def command(
     Lessons that learned from it are learned again without it, and are then exactly those of a model that never saw it.
     """
     from ingle.adapt.forget import forget, holding
-    from ingle.cli.house import enter
+    from ingle.app.house import enter, open_rooms
     from ingle.cli.output import confirm, is_terminal, note
     from ingle.core.errors import NotKept
     from ingle.home.examples import get_example
     from ingle.ledger.chain import Ledger
-    from ingle.serve.rooms import open_rooms
 
     home = enter()
     engine = open_rooms(home)

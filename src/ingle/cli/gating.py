@@ -27,7 +27,7 @@ def read_policy(home: "Home", overrides: Sequence[str] | None) -> "Policy":
 
 def way_in(home: "Home", kept: "Kept", maker: str, policy: "Policy", force: bool, watch: "Watcher") -> "Admit":
     """Return the admission that a maker gives its candidates to. Decisions go into the ledger."""
-    from ingle.cli.house import record
+    from ingle.app.house import record
     from ingle.gate.decide import admission
 
     return admission(home, kept, maker, policy, force, lambda event: record(home, event), watch.say, watch.pieces)

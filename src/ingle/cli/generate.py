@@ -7,13 +7,13 @@ from dataclasses import dataclass, replace
 from functools import reduce
 from typing import TYPE_CHECKING
 
+from ingle.app.facts import answer_event, told_events
 from ingle.cli.interrupt import Interrupt, Stopped
 from ingle.cli.output import colourful
 from ingle.core.message import Finish, Request, TokenLogprob, Usage, Verdict
 from ingle.core.report import Event
 from ingle.safety.opinion import NO_COST, GuardCost
 from ingle.safety.policy import USUAL, GuardPolicy
-from ingle.serve.record import answer_event, told_events
 
 if TYPE_CHECKING:
     from ingle.adapt.choosing import Choice
@@ -70,11 +70,11 @@ def generate(
     Ctrl-C ends it with finish `cancelled`, and so does `show` by an OSError.
     Raises what `engine.answer.answer` raises.
     """
+    from ingle.app.answering import limits_of
     from ingle.engine.answer import answer
     from ingle.robustness.guard_model import asks_here, not_open
     from ingle.safety.guard_files import make_guards
     from ingle.safety.middleware import drive, from_iterator, wrap
-    from ingle.serve.limits import limits_of
 
     began = time.monotonic()
     shown = False

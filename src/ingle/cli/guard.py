@@ -53,7 +53,7 @@ def command(
     What each guard does with what it finds stands in policy.toml, and `set` changes it there; see docs/safety.md. What is set and taught
     here holds from the next request on, at a running server too. Teaching changes the judgement of like texts alone.
     """
-    from ingle.cli.house import enter
+    from ingle.app.house import enter
     from ingle.core.errors import ConfigError
 
     home = enter()
@@ -140,7 +140,7 @@ def _list(home: "Home", as_json: bool) -> None:
 
 def _set(home: "Home", guard: str, word: str, as_json: bool) -> None:
     from ingle.adapt.guard_modes import set_guard
-    from ingle.cli.house import open_ledger
+    from ingle.app.house import open_ledger
     from ingle.cli.output import print_json
     from ingle.safety.plain_words import DOES, WORDS
 
@@ -193,7 +193,7 @@ def _judged(home: "Home", text: str, rate: float) -> dict[str, Any]:
 
 def _teach(home: "Home", texts: Sequence[str], bad: bool, as_json: bool) -> None:
     from ingle.adapt.guards import plain_texts, teach_guards
-    from ingle.cli.house import open_ledger
+    from ingle.app.house import open_ledger
     from ingle.cli.output import print_json
 
     with open_ledger(home) as ledger:
@@ -208,7 +208,7 @@ def _teach(home: "Home", texts: Sequence[str], bad: bool, as_json: bool) -> None
 
 def _undo(home: "Home", id_: str, as_json: bool) -> None:
     from ingle.adapt.guards import take_back
-    from ingle.cli.house import open_ledger
+    from ingle.app.house import open_ledger
     from ingle.cli.output import print_json
 
     with open_ledger(home) as ledger:
@@ -221,7 +221,7 @@ def _undo(home: "Home", id_: str, as_json: bool) -> None:
 
 def _reset(home: "Home", as_json: bool) -> None:
     from ingle.adapt.guards import reset_guards
-    from ingle.cli.house import open_ledger
+    from ingle.app.house import open_ledger
     from ingle.cli.output import print_json
 
     with open_ledger(home) as ledger:
@@ -233,7 +233,7 @@ def _reset(home: "Home", as_json: bool) -> None:
 
 
 def _train(home: "Home", as_json: bool) -> None:
-    from ingle.cli.house import record
+    from ingle.app.house import record
     from ingle.cli.interrupt import Interrupt
     from ingle.cli.output import print_json
     from ingle.cli.progress import watching

@@ -30,7 +30,7 @@ def command(
     Whoever has a head can prove later that the ledger had these facts, even against the owner of this machine; with a time-stamp, that it
     had them by then. A rotation makes a new key, which the old one vouches for, and deletes the old private key; earlier heads stay good.
     """
-    from ingle.cli.house import enter, open_ledger
+    from ingle.app.house import enter, open_ledger
     from ingle.core.errors import ConfigError, LedgerError
     from ingle.ledger.head import export_head, head_bytes
 

@@ -40,7 +40,7 @@ def command(
     """
     from contextlib import closing
 
-    from ingle.cli.house import enter
+    from ingle.app.house import enter
     from ingle.cli.output import complain, note, print_json
     from ingle.cli.progress import watching
     from ingle.core.errors import ConfigError, IngleError

@@ -21,7 +21,7 @@ def command(
 
     Nothing is copied: the name stands for the same base and the same deltas, which can't be removed as long as it is there.
     """
-    from ingle.cli.house import enter, record
+    from ingle.app.house import enter, record
     from ingle.cli.output import print_json
     from ingle.cli.training import recorder
     from ingle.core.errors import ConfigError

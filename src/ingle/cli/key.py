@@ -39,7 +39,7 @@ def command(
 
     A new key is printed once, alone on standard output; this home keeps only its hash. A revoked one is refused at once.
     """
-    from ingle.cli.house import enter
+    from ingle.app.house import enter
     from ingle.core.errors import ConfigError
     from ingle.home.api_keys import MIGRATIONS, list_keys
     from ingle.home.database import open_database
@@ -69,7 +69,7 @@ def command(
 
 
 def _add(home: "Home", engine: "Engine", name: str, requests_per_minute: int | None, metrics: bool, guards: bool, as_json: bool) -> None:
-    from ingle.cli.house import record
+    from ingle.app.house import record
     from ingle.cli.output import note, print_json
     from ingle.core.errors import IngleError
     from ingle.core.report import Event, Fact
@@ -104,7 +104,7 @@ def _add(home: "Home", engine: "Engine", name: str, requests_per_minute: int | N
 
 
 def _revoke(home: "Home", engine: "Engine", name: str, as_json: bool) -> None:
-    from ingle.cli.house import record
+    from ingle.app.house import record
     from ingle.cli.output import print_json, printable
     from ingle.core.errors import NotKept
     from ingle.core.report import Event
@@ -125,7 +125,7 @@ def _revoke(home: "Home", engine: "Engine", name: str, as_json: bool) -> None:
 
 def _without_fact(home: "Home", engine: "Engine", id_or_name: str) -> "ApiKey | None":
     """Return the revoked key of that id or name that no fact calls revoked: something failed or ended us in between."""
-    from ingle.cli.house import open_ledger
+    from ingle.app.house import open_ledger
     from ingle.home.api_keys import list_keys
 
     keys = [key for key in list_keys(engine) if id_or_name in (key.id, key.name) and key.revoked is not None]

@@ -25,7 +25,7 @@ def command(
     A GGUF file and its packed weights hold the same numbers in two orders. A lean model has only the packed ones. Its file is made again
     from them, bit for bit, wherever it is read: to tune, learn, export or verify. It goes only when that was proven by its SHA-256.
     """
-    from ingle.cli.house import enter, record
+    from ingle.app.house import enter, record
     from ingle.cli.output import print_json
     from ingle.cli.progress import watching
     from ingle.core.errors import ConfigError, size

@@ -8,7 +8,7 @@ import typer
 if TYPE_CHECKING:
     from sqlalchemy import Engine
 
-    from ingle.cli.settings import Settings
+    from ingle.app.settings import Settings
     from ingle.core.example import Example
     from ingle.home.place import Home
     from ingle.learn.learner import Learned
@@ -39,10 +39,9 @@ def command(
 
     A correction becomes a small addition to the weights that acts where its question is asked; the gate decides whether it may.
     """
-    from ingle.cli.house import enter
-    from ingle.cli.settings import read_settings
+    from ingle.app.house import enter, open_rooms
+    from ingle.app.settings import read_settings
     from ingle.core.errors import ConfigError
-    from ingle.serve.rooms import open_rooms
 
     if once + watch + listing + together > 1:
         raise ConfigError("ingle learn", "Use only one of --once, --watch, --list and --consolidate")

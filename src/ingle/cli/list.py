@@ -16,7 +16,7 @@ ingle list --json
 
 def command(as_json: Annotated[bool, typer.Option("--json", help="Print the list as JSON.")] = False) -> None:
     """List the models in this home and their deltas."""
-    from ingle.cli.house import enter
+    from ingle.app.house import enter
     from ingle.cli.output import complain, note, print_json, print_table
     from ingle.core.errors import HomeError, size
     from ingle.home.base import Base, read_base

@@ -27,7 +27,7 @@ def command(
     import json
     from itertools import islice
 
-    from ingle.cli.house import enter, open_ledger
+    from ingle.app.house import enter, open_ledger
     from ingle.cli.output import note, printable
     from ingle.cli.sentences import entries
 

@@ -39,12 +39,12 @@ def command(
 
     Interrupted, the same command goes on: items that were measured are kept.
     """
+    from ingle.app.house import enter, record
+    from ingle.app.settings import read_settings
     from ingle.cli.choose import choose, open_kept
-    from ingle.cli.house import enter, record
     from ingle.cli.interrupt import Interrupt
     from ingle.cli.output import print_json
     from ingle.cli.progress import Clock, watching
-    from ingle.cli.settings import read_settings
     from ingle.measure.measuring import Options, compare, event_of, run_suite, save, to_table
     from ingle.measure.suites import find_suite
     from ingle.tuning.kept_model import subject_of

@@ -33,10 +33,9 @@ def command(
 
     An id may be shortened. `rm` deletes: words, index, states that have read them, and every lesson that learned from them.
     """
-    from ingle.cli.house import enter
+    from ingle.app.house import enter, open_rooms
     from ingle.core.errors import ConfigError
     from ingle.home.taught import anything_taught
-    from ingle.serve.rooms import open_rooms
 
     arguments = words or []
     least, most = {"list": (0, 99), "add": (1, 1), "edit": (2, 2), "rm": (1, 1), "consent": (0, 1)}[action]
@@ -57,9 +56,9 @@ def command(
 def _obey(home: "Home", engine: "Engine", action: str, arguments: Sequence[str], model: str, turns: bool, as_json: bool) -> None:
     from ingle.adapt.admit import TeachingLimits, edit, remember
     from ingle.adapt.forget import forget
+    from ingle.app.house import record
     from ingle.cli.choose import choose
     from ingle.cli.forget import show_forgotten
-    from ingle.cli.house import record
     from ingle.cli.output import print_json
     from ingle.cli.taught import OWNER
     from ingle.serve.feedback_table import example_table
@@ -116,7 +115,7 @@ def _id_of(engine: "Engine", name: str) -> str:
 
 def _consent(home: "Home", engine: "Engine", arguments: Sequence[str], as_json: bool) -> None:
     from ingle.adapt.admit import consent
-    from ingle.cli.house import record
+    from ingle.app.house import record
     from ingle.cli.output import print_json
     from ingle.cli.taught import OWNER
     from ingle.core.errors import ConfigError

@@ -23,7 +23,7 @@ def command(
 
     The deltas become part of its weights, so it needs neither the model nor the deltas any more. Both stay as they are.
     """
-    from ingle.cli.house import enter, record
+    from ingle.app.house import enter, record
     from ingle.cli.output import print_json
     from ingle.cli.progress import watching
     from ingle.core.errors import ConfigError

@@ -12,7 +12,7 @@ _HEADINGS = ("NAME", "PARAMETERS", "LICENCE", "FILE", "MEMORY", "SPEED HERE", "F
 
 def list_offers(as_json: bool, again: bool) -> None:
     """Print the table. The machine's speed is measured where it never was, or `again`. Raises HomeError for a home that can't be read."""
-    from ingle.cli.house import enter
+    from ingle.app.house import enter
     from ingle.cli.output import note, print_json, print_table
     from ingle.engine.bandwidth import offers
     from ingle.home.catalogue import SHIPPED
@@ -39,9 +39,9 @@ def list_offers(as_json: bool, again: bool) -> None:
 
 def _measured(home: "Home", again: bool) -> "Bandwidth | None":
     """Return the machine's bandwidth; None where it can't be measured, which is said: what there is can be listed all the same."""
+    from ingle.app.settings import read_settings
     from ingle.cli.output import complain, note
     from ingle.cli.progress import watching
-    from ingle.cli.settings import read_settings
     from ingle.core.errors import HomeError, KernelError
     from ingle.engine.bandwidth import bandwidth_of, read_bandwidth
 

@@ -17,11 +17,10 @@ def command(
 ) -> None:
     """Bring back what was undone: it acts again."""
     from ingle.adapt import undo as adapt
-    from ingle.cli.house import enter
+    from ingle.app.house import enter, open_rooms
     from ingle.cli.output import print_json, printable
     from ingle.core.errors import shortened
     from ingle.ledger.chain import Ledger
-    from ingle.serve.rooms import open_rooms
 
     home = enter()
     engine = open_rooms(home)

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from ingle.serve.replay import Replay
+    from ingle.app.replay import Replay
 
 EXAMPLES = """
 ingle log --kind answer --last 3
@@ -27,17 +27,16 @@ def command(
     then is kept too. Exit code 1 if it differs.
     """
     from ingle.adapt.choosing import Chooser
+    from ingle.app.answer_key import key_of_answer
+    from ingle.app.house import enter, open_rooms
+    from ingle.app.replay import again, compare, find_row, kept_request
+    from ingle.app.settings import read_settings
     from ingle.cli.choose import open_kept
-    from ingle.cli.house import enter
-    from ingle.cli.settings import read_settings
     from ingle.home.api_keys import list_keys
     from ingle.home.kept import get_kept
     from ingle.ledger.chain import Ledger
     from ingle.robustness.guard_model import asks_here, guard_opener
     from ingle.safety.guard_files import guard_policy
-    from ingle.serve.answers_key import key_of_answer
-    from ingle.serve.replay import again, compare, find_row, kept_request
-    from ingle.serve.rooms import open_rooms
 
     home = enter()
     settings = read_settings(home, overrides or ())

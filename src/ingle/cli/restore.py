@@ -24,7 +24,7 @@ def command(
     """
     import time
 
-    from ingle.cli.house import check_ledger, enter, record
+    from ingle.app.house import check_ledger, enter, record
     from ingle.cli.output import note, print_json, printable
     from ingle.cli.progress import watching
     from ingle.core.errors import counted, size

@@ -26,7 +26,7 @@ def command(
     Its files are deleted too, unless another model uses them, and so are the lessons that were made for it. What was taught stays, for
     the next model of this name. Of MODEL+DELTA only the delta goes. The ledger still says that it was here.
     """
-    from ingle.cli.house import enter, record
+    from ingle.app.house import enter, record
     from ingle.cli.output import confirm, is_terminal, note, print_json
     from ingle.core.errors import size
     from ingle.home.kept import remove
@@ -49,7 +49,7 @@ def command(
 
 def _remove_part(home: "Home", name: str, yes: bool, as_json: bool) -> None:
     """Delete ears, a voice or eyes."""
-    from ingle.cli.house import record
+    from ingle.app.house import record
     from ingle.cli.output import confirm, is_terminal, note, print_json
     from ingle.core.errors import size
     from ingle.home.parts import remove_part
@@ -68,11 +68,11 @@ def _put_right(home: "Home") -> None:
     """Have the lessons that went with a model learned again. A running learner does so by itself."""
     from contextlib import suppress
 
+    from ingle.app.house import open_rooms
     from ingle.core.errors import HomeError
     from ingle.home.taught import anything_taught
     from ingle.learn.learner import LOCK
     from ingle.learn.work import put_right
-    from ingle.serve.rooms import open_rooms
 
     if not anything_taught(home):
         return

@@ -11,8 +11,8 @@ import typer
 
 if TYPE_CHECKING:
     from ingle.adapt.choosing import Choice
+    from ingle.app.settings import Settings
     from ingle.cli.generate import ShownAnswer
-    from ingle.cli.settings import Settings
     from ingle.core.errors import IngleError
     from ingle.core.message import Message, Request
     from ingle.engine.language_model import LanguageModel
@@ -56,10 +56,10 @@ def command(
 
     The prompt and what comes through a pipe are put together, with an empty line between them.
     """
+    from ingle.app.house import enter
+    from ingle.app.settings import read_settings
     from ingle.cli.choose import open_kept
     from ingle.cli.generate import generate
-    from ingle.cli.house import enter
-    from ingle.cli.settings import read_settings
     from ingle.cli.taught import choose_once
     from ingle.core.errors import RequestError
     from ingle.robustness.guard_model import guard_opener
@@ -90,8 +90,8 @@ def command(
 def _request(
     settings: "Settings", messages: "tuple[Message, ...]", text: str, stop: Sequence[str], logprobs: int | None
 ) -> "Request":  # fmt: skip
+    from ingle.app.facts import new_seed
     from ingle.core.message import Request
-    from ingle.serve.record import new_seed
 
     return Request(
         messages, None if messages else text, max_tokens=settings.chat.max_tokens, stop=tuple(stop), logprobs=logprobs,
@@ -110,9 +110,9 @@ def _check_options(unseen_logprobs: bool, system_of_raw: bool) -> None:
 
 
 def _record_refusal(home: "Home", model: "LanguageModel", request: "Request", error: "IngleError", policy: "GuardPolicy") -> None:
-    from ingle.cli.house import record
-    from ingle.serve.answers_key import answer_key
-    from ingle.serve.record import refusal_event
+    from ingle.app.answer_key import answer_key
+    from ingle.app.facts import refusal_event
+    from ingle.app.house import record
 
     record(home, refusal_event(answer_key(home), model, request, error, policy=policy))
 
@@ -121,11 +121,11 @@ def _finish(
     home: "Home", choice: "Choice", request: "Request", outcome: "ShownAnswer", as_json: bool, policy: "GuardPolicy", keep: bool
 ) -> None:  # fmt: skip
     """Record the fact even if nobody reads the output, keep the words if they may be kept, show the rest, and return the exit code."""
+    from ingle.app.answer_key import answer_key
+    from ingle.app.house import record
     from ingle.cli.generate import events_of
-    from ingle.cli.house import record
     from ingle.cli.output import note
     from ingle.home.turns import LAST
-    from ingle.serve.answers_key import answer_key
 
     try:
         completion = f"{LAST}{uuid4().hex}" if keep and request.messages and outcome.finish in ("stop", "length") else ""
@@ -151,10 +151,10 @@ def _finish(
 
 
 def _keep(home: "Home", choice: "Choice", request: "Request", outcome: "ShownAnswer", completion: str, facts: dict[str, object]) -> None:
+    from ingle.app.house import open_rooms
+    from ingle.app.replay import parameters
     from ingle.core.message import Message
     from ingle.home.turns import keep_last
-    from ingle.serve.replay import parameters
-    from ingle.serve.rooms import open_rooms
 
     kept = facts | {"model_name": choice.model.name, "request": parameters(request, system=False)}
     engine = open_rooms(home)

@@ -39,7 +39,7 @@ def command(
     """
     from contextlib import closing
 
-    from ingle.cli.house import enter
+    from ingle.app.house import enter
     from ingle.cli.output import print_json
     from ingle.core.errors import ConfigError
     from ingle.core.files import write_atomic

@@ -47,8 +47,8 @@ def command(
     A sweep trains small models from scratch; a law with intervals is fitted to them. The prediction for a larger run is signed in the
     ledger before that run is trained.
     """
+    from ingle.app.house import enter
     from ingle.cli import scaling
-    from ingle.cli.house import enter
     from ingle.core.files import need_learning
 
     if action == "fit" and target.endswith(".csv"):

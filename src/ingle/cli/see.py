@@ -28,7 +28,7 @@ def command(
 
     A last word that is no file is the question.
     """
-    from ingle.cli.house import enter
+    from ingle.app.house import enter
     from ingle.cli.output import print_json, printable
 
     paths, question = _told(files)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from ingle.cli.settings import Settings
+    from ingle.app.settings import Settings
     from ingle.engine.threads import Cores
     from ingle.home.kept import Kept
     from ingle.home.place import Home
@@ -42,9 +42,9 @@ def command(
 
     It listens on this machine alone unless --host says otherwise. Ctrl-C lets running answers finish.
     """
+    from ingle.app.house import enter
+    from ingle.app.settings import serve_settings
     from ingle.cli.choose import choose_or_pull
-    from ingle.cli.house import enter
-    from ingle.cli.settings import serve_settings
     from ingle.core.process import share_heap
     from ingle.engine.threads import Cores
     from ingle.robustness.guard_model import check_guard_models
@@ -98,11 +98,11 @@ def _service(
 def _check_home(home: "Home", settings: "Settings", policy: "GuardPolicy") -> None:
     """Check keys and database before the server listens. Raises ServeError if the address needs keys and there are none; ConfigError for a
     policy that names a key which there never was; HomeError and LedgerError for a database or key that can't be used."""
+    from ingle.app.answer_key import answer_key
+    from ingle.app.house import open_rooms
     from ingle.core.errors import ServeError
     from ingle.home.api_keys import any_keys
-    from ingle.serve.answers_key import answer_key
     from ingle.serve.live_policy import check_keys
-    from ingle.serve.rooms import open_rooms
 
     engine = open_rooms(home)
     try:

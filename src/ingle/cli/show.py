@@ -24,7 +24,7 @@ def command(
     as_json: Annotated[bool, typer.Option("--json", help="Print it as JSON.")] = False,
 ) -> None:
     """Show what a model is made of."""
-    from ingle.cli.house import enter
+    from ingle.app.house import enter
     from ingle.cli.output import print_json, printable
     from ingle.core.errors import size
     from ingle.energy.label import load as load_label

@@ -6,20 +6,20 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ingle.app.answer_key import answer_key
+from ingle.app.facts import Recorder, new_seed, refusal_event
+from ingle.app.settings import Settings
 from ingle.cli.conversation import TerminalConversation
 from ingle.cli.generate import ShownAnswer, events_of, generate
 from ingle.cli.interrupt import silent_keys
 from ingle.cli.output import complain, note
 from ingle.cli.screen import make_screen
-from ingle.cli.settings import Settings
 from ingle.cli.taught import TaughtHere
 from ingle.core.energy import NOTHING, Energy
 from ingle.core.errors import ContextError, IngleError, RequestError
 from ingle.core.message import ImagePart, Message, Request, TextPart
 from ingle.home.place import Home
 from ingle.model.template import has_template
-from ingle.serve.answers_key import answer_key
-from ingle.serve.record import Recorder, new_seed, refusal_event
 
 if TYPE_CHECKING:
     from ingle.adapt.choosing import Choice

@@ -49,7 +49,7 @@ class TaughtHere:
     def engine(self) -> "Engine":
         """The home's database, opened at first use. Raises HomeError."""
         if self._engine is None:
-            from ingle.serve.rooms import open_rooms
+            from ingle.app.house import open_rooms
 
             self._engine = open_rooms(self._home)
         return self._engine

@@ -28,12 +28,11 @@ def command(
     learn it when `ingle serve` or `ingle learn --once` runs.
     """
     from ingle.adapt.admit import TeachingLimits, teach
+    from ingle.app.house import enter, open_rooms, record
     from ingle.cli.choose import choose
-    from ingle.cli.house import enter, record
     from ingle.cli.output import print_json
     from ingle.cli.taught import OWNER
     from ingle.serve.feedback_table import example_table
-    from ingle.serve.rooms import open_rooms
 
     home = enter()
     name = choose(home, model).name

@@ -29,7 +29,7 @@ def command(
 
     The new model continues plain text; it does not chat. Interrupted at any moment, the same command goes on.
     """
-    from ingle.cli.house import enter
+    from ingle.app.house import enter
     from ingle.cli.progress import watching
     from ingle.cli.training import recorder, run_watch
     from ingle.core.config import load_config

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from ingle.cli.house import open_ledger
+from ingle.app.house import open_ledger
 from ingle.cli.progress import Watcher
 from ingle.core.report import Event, Sink
 from ingle.home.place import Home

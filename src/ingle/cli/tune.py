@@ -99,9 +99,9 @@ def _by_hand(
     model: str, data: list[str], name: str | None, settings: list[str], policy: list[str] | None, force: bool
 ) -> "MadeDelta":  # fmt: skip
     """Tune by the command's options."""
+    from ingle.app.house import enter
     from ingle.cli.choose import choose
     from ingle.cli.gating import read_policy, way_in
-    from ingle.cli.house import enter
     from ingle.cli.progress import watching
     from ingle.cli.training import run_watch
     from ingle.core.config import with_overrides
@@ -138,9 +138,9 @@ def _by_recipe(
     path: Path, model: str | None, name: str | None, settings: list[str], policy: list[str] | None, force: bool
 ) -> "MadeDelta":  # fmt: skip
     """Tune by a recipe, then measure its task."""
+    from ingle.app.house import enter, record
     from ingle.cli.choose import choose_or_pull
     from ingle.cli.gating import read_policy, way_in
-    from ingle.cli.house import enter, record
     from ingle.cli.interrupt import Interrupt
     from ingle.cli.progress import watching
     from ingle.cli.training import run_watch

@@ -25,10 +25,9 @@ def command(
     It stays in the home, without acting: `ingle redo` brings it back, `ingle forget` deletes it.
     """
     from ingle.adapt import undo as adapt
-    from ingle.cli.house import enter
+    from ingle.app.house import enter, open_rooms
     from ingle.cli.output import print_json, printable
     from ingle.ledger.chain import Ledger
-    from ingle.serve.rooms import open_rooms
 
     home = enter()
     engine = open_rooms(home)

@@ -48,7 +48,7 @@ def command(
     if bundle is not None or key:
         _check(bundle, key, as_json)
         return
-    from ingle.cli.house import enter
+    from ingle.app.house import enter
     from ingle.cli.output import print_json, printable
     from ingle.ledger.head import load_head
     from ingle.serve.examined import examine
@@ -127,10 +127,10 @@ def _check(bundle: Path | None, key: str, as_json: bool) -> None:
 
 
 def _accept(home: "Home") -> int:
-    from ingle.cli.house import open_ledger
+    from ingle.app.answer_key import accept_lost_key, key_fault
+    from ingle.app.house import open_ledger
     from ingle.core.errors import LedgerError
     from ingle.ethics.notary import accept_lost_notary, notary_fault
-    from ingle.serve.answers_key import accept_lost_key, key_fault
 
     with open_ledger(home) as ledger:
         lost = [accept for fault, accept in ((key_fault, accept_lost_key), (notary_fault, accept_lost_notary)) if fault(home, ledger)]

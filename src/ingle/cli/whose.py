@@ -28,14 +28,13 @@ def command(
     """
     from functools import partial
 
-    from ingle.cli.house import enter
+    from ingle.app.answer_key import proven_by, read_answer_key
+    from ingle.app.facts import answer_digest
+    from ingle.app.house import enter, open_rooms
     from ingle.cli.output import print_json
     from ingle.ethics.whose import whose
     from ingle.home.turns import answers_said
     from ingle.ledger.chain import Ledger
-    from ingle.serve.answers_key import proven_by, read_answer_key
-    from ingle.serve.record import answer_digest
-    from ingle.serve.rooms import open_rooms
 
     text, home = _text(file), enter()
     engine = open_rooms(home)

@@ -11,7 +11,8 @@ import typer
 if TYPE_CHECKING:
     from sqlalchemy import Engine
 
-    from ingle.cli.settings import Settings
+    from ingle.app.explained import Explained, Tap
+    from ingle.app.settings import Settings
     from ingle.core.energy import Energy
     from ingle.core.headroom import Headroom
     from ingle.core.message import Request
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     from ingle.home.turns import Turn
     from ingle.ledger.chain import Ledger
     from ingle.ledger.row import Row
-    from ingle.serve.why import Explained, Tap
 
 EXAMPLES = """
 ingle why --last
@@ -65,15 +65,14 @@ def command(
     Works where the text is kept, as `ingle replay` does: conversations of the page, and requests with `store: true`. Exit code 1 if
     nothing stands out.
     """
-    from ingle.cli.house import enter
-    from ingle.cli.settings import read_settings
+    from ingle.app.explained import explanation_id, explanation_table, parts, span_in
+    from ingle.app.house import enter, open_rooms
+    from ingle.app.settings import read_settings
     from ingle.core.files import write_atomic
     from ingle.energy.meter import Span, open_meter
     from ingle.explain.html import why_page
     from ingle.explain.why import WhyOptions
     from ingle.home.explanations import keep_explanation
-    from ingle.serve.rooms import open_rooms
-    from ingle.serve.why import explanation_id, explanation_table, parts, span_in
 
     if calibrate is not None:
         _calibrate(calibrate, event is not None or last, as_json, overrides or ())
@@ -110,9 +109,9 @@ def _finish(
     home: "Home", asked: "Explained", table: "Mapping[str, Any]", why: "Why", seconds: float, energy: "Energy", as_json: bool
 ) -> None:
     """Record the explanation, show it, and end with 1 if nothing stands out."""
-    from ingle.cli.house import open_ledger
+    from ingle.app.explained import account, explanation_event
+    from ingle.app.house import open_ledger
     from ingle.cli.output import print_json
-    from ingle.serve.why import account, explanation_event
 
     with open_ledger(home) as ledger:
         row = ledger.append(explanation_event(asked.key, asked, table["id"], why, seconds, energy))
@@ -154,12 +153,12 @@ def _check(event: str | None, last: bool, what: str, budget: float) -> None:
 def _explained(home: "Home", engine: "Engine", settings: "Settings", event: str | None) -> "tuple[Headroom, Explained]":
     """Return what it will take, and the answer to explain; the newest stored one without an event. Raises NotKept, NoRoom."""
     from ingle.adapt.choosing import Chooser
+    from ingle.app.answer_key import key_of_answer
+    from ingle.app.explained import explained, stored_turn
+    from ingle.app.replay import find_row
     from ingle.cli.choose import open_kept
     from ingle.home.kept import get_kept
     from ingle.ledger.chain import Ledger
-    from ingle.serve.answers_key import key_of_answer
-    from ingle.serve.replay import find_row
-    from ingle.serve.why import explained, stored_turn
 
     ledger = Ledger(engine, home.keys)
     row = find_row(ledger, event) if event is not None else _newest(engine, ledger)
@@ -174,11 +173,11 @@ def _explained(home: "Home", engine: "Engine", settings: "Settings", event: str 
 
 def _room(home: "Home", engine: "Engine", settings: "Settings", kept: "Kept", turn: "Turn") -> "Headroom":
     """Say what the explanation will take, before the model is opened. Raises NoRoom where the memory isn't there."""
+    from ingle.app.replay import request_of
     from ingle.cli.output import note
     from ingle.core.headroom import room_for
     from ingle.engine.packs import served_size
     from ingle.explain.need import why_need
-    from ingle.serve.replay import request_of
 
     size = served_size(home, kept, settings.chat.format)
     room = room_for(why_need(size, request_of(engine, turn), turn.message.text))
@@ -190,8 +189,8 @@ def _room(home: "Home", engine: "Engine", settings: "Settings", kept: "Kept", tu
 
 def _newest(engine: "Engine", ledger: "Ledger") -> "Row":
     """Return the last answer of this home's own user. Raises NotKept if its words are not kept."""
+    from ingle.app.replay import find_row
     from ingle.core.errors import NotKept
-    from ingle.serve.replay import find_row
 
     last = find_row(ledger, None)
     if _kept(engine, last):
@@ -214,14 +213,14 @@ def _answering(
     home: "Home", engine: "Engine", asked: "Explained", settings: "Settings"
 ) -> "Callable[[LanguageModel, Request], tuple[str, Tap]]":
     """Return a function that gives an answer as the home's guards let it out, with what passed at the engine."""
+    from ingle.app.answering import limits_of
+    from ingle.app.explained import Tap
     from ingle.cli.choose import open_kept
     from ingle.engine.answer import answer
     from ingle.home.api_keys import list_keys
     from ingle.robustness.guard_model import asks_here, guard_opener
     from ingle.safety.guard_files import guard_policy, make_guards
     from ingle.safety.middleware import drive, from_iterator, wrap
-    from ingle.serve.limits import limits_of
-    from ingle.serve.why import Tap
 
     policy = guard_policy(home.policy)
     guards = guard_opener(home, policy, lambda one: open_kept(home, one, settings.chat))
@@ -237,7 +236,7 @@ def _answering(
 
 
 def _said(asked: "Explained", answering: "Callable[[LanguageModel, Request], tuple[str, Tap]]") -> "Said":
-    from ingle.serve.why import said_again
+    from ingle.app.explained import said_again
 
     return said_again(asked, *answering(asked.choice.model, asked.request))
 
@@ -247,11 +246,11 @@ def _proved(
     questions: "WhyOptions", late: Callable[[], bool],
 ) -> "Why":  # fmt: skip
     """Return the explanation; says on the way how far it is, at a terminal."""
+    from ingle.app.explained import more_of
     from ingle.cli.progress import watching
     from ingle.explain.cause import Why
     from ingle.explain.direct import direct_reader
     from ingle.explain.why import explain
-    from ingle.serve.why import more_of
 
     with watching() as watch:
 

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from sqlalchemy import Engine
 
-    from ingle.cli.settings import Settings
+    from ingle.app.explained import Explained
+    from ingle.app.settings import Settings
     from ingle.core.report import Event
     from ingle.explain.cause import Said
     from ingle.home.place import Home
     from ingle.learn.why_lesson import ProvedLesson
-    from ingle.serve.why import Explained
     from ingle.tuning.influence import ProvedExamples, TrainingCause
 
 _SHOWN = 90
@@ -24,7 +24,7 @@ def why_training(
     home: "Home", engine: "Engine", settings: "Settings", asked: "Explained", said: "Said", top: int, prove: bool, as_json: bool
 ) -> int:  # fmt: skip
     """Print which examples taught an answer, and record what was proved. Returns the exit code: 1 if nothing stands out."""
-    from ingle.cli.house import open_ledger
+    from ingle.app.house import open_ledger
     from ingle.cli.output import note, print_json
 
     began = time.monotonic()

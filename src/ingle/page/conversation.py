@@ -10,12 +10,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
+from ingle.app.answering import Keep
 from ingle.core.errors import NotKept
 from ingle.core.message import Message
 from ingle.home import conversations, turns
 from ingle.home.database import now
 from ingle.home.turns import Turn
-from ingle.serve.ask import Keep
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine

@@ -11,13 +11,13 @@ from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
+from ingle.app.answering import Ask
+from ingle.app.replay import parameters
 from ingle.core.errors import IngleError, LedgerError
 from ingle.core.message import Message, TextPart
 from ingle.page.conversation import Key, OpenConversation
 from ingle.page.facts import facts_of
 from ingle.page.markdown import GrowingMarkdown, Stroke
-from ingle.serve.ask import Ask
-from ingle.serve.replay import parameters
 from ingle.serve.service import Service
 
 PAUSE_S = 1 / 15  # least time between two changes of the page, so that the model gets the processor

@@ -18,12 +18,12 @@ from urllib.parse import parse_qs, quote
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import HTMLResponse, RedirectResponse
 
+from ingle.app.answer_key import answer_key
 from ingle.core.errors import Busy
 from ingle.home.api_keys import ApiKey, check_key, list_keys
 from ingle.home.sign_outs import sign_out, signed_out
 from ingle.page.static_files import static_text, static_url
 from ingle.page.troubles import said
-from ingle.serve.answers_key import answer_key
 from ingle.serve.auth import address_of
 from ingle.serve.service import Service
 

@@ -9,6 +9,7 @@ from nicegui import background_tasks
 from nicegui.client import Client
 
 from ingle.adapt.guards import guards_taught
+from ingle.app.answering import Ask
 from ingle.core.errors import Busy, ConfigError, IngleError, NotKept
 from ingle.core.message import ImagePart, Message
 from ingle.home import conversations
@@ -31,7 +32,6 @@ from ingle.page.taught import TaughtNotes, look_up
 from ingle.page.thread import Thread
 from ingle.page.troubles import said
 from ingle.page.why import WhyTab
-from ingle.serve.ask import Ask
 from ingle.serve.hearing import with_printed_words
 from ingle.serve.service import Service
 

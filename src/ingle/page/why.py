@@ -11,6 +11,8 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from ingle.app.explained import explanation_id
+from ingle.app.replay import request_of
 from ingle.core.errors import IngleError, NotKept, RequestError
 from ingle.explain.cause import AnswerSpan
 from ingle.explain.why import WhyOptions
@@ -25,9 +27,7 @@ from ingle.page.tab import Tab
 from ingle.page.troubles import said
 from ingle.page.why_text import TaughtNow, account_line, cause_row, legend, proved_cause, why_values
 from ingle.serve.explain import explanation
-from ingle.serve.replay import request_of
 from ingle.serve.schema import EXPLAINED, ExplainBody
-from ingle.serve.why import explanation_id
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine

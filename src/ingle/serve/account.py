@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from fastapi import APIRouter, Depends
 
+from ingle.app.replay import find_row
 from ingle.core.config import to_table
 from ingle.core.energy import energy_in
 from ingle.core.errors import IngleError, NotKept
@@ -19,7 +20,6 @@ from ingle.home.place import Home
 from ingle.home.turns import find_any_completion
 from ingle.ledger.chain import Ledger
 from ingle.serve.auth import Keyed, asker, service_of
-from ingle.serve.replay import find_row
 from ingle.serve.service import Service
 
 if TYPE_CHECKING:

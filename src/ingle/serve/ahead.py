@@ -8,12 +8,12 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 
+from ingle.app.answering import Ask
 from ingle.core.energy import NOTHING, Energy
 from ingle.core.errors import IngleError
 from ingle.core.message import Chunk, Message, Request
 from ingle.engine.job import Job
 from ingle.engine.prefix_cache import common_length
-from ingle.serve.ask import Ask
 from ingle.serve.service import Service
 
 # Endings that may come next. Where the tokens with it begin to differ, nothing is certain any more.

@@ -7,6 +7,8 @@ from concurrent.futures import CancelledError, Future
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+from ingle.app.answering import limits_of
+from ingle.app.explained import Tap
 from ingle.core.energy import NOTHING, Energy
 from ingle.core.errors import IngleError
 from ingle.core.media import Vectors
@@ -18,9 +20,7 @@ from ingle.engine.scoring import score_in_steps
 from ingle.explain.cause import TOP, Nats, OutOfTime, Reader
 from ingle.safety.middleware import close, wrap
 from ingle.serve.guarding import guards_around
-from ingle.serve.limits import limits_of
 from ingle.serve.service import Service
-from ingle.serve.why import Tap
 
 T = TypeVar("T")
 _STATES = 3  # states of the whole prompt that a trie holds at once, at most; forks share what is full

@@ -9,11 +9,11 @@ from fastapi import APIRouter, Depends, Response
 from fastapi import Request as HttpRequest
 from fastapi.responses import JSONResponse
 
+from ingle.app.answering import Ask, Keep
 from ingle.core.message import Chunk, ImagePart, Request, TokenLogprob, ToolCall
 from ingle.engine.language_model import LanguageModel, check_thinking
 from ingle.engine.tools import check_tools, style_of, tool_constraint
 from ingle.serve.aloud import SpokenReply, aloud, aloud_wish
-from ingle.serve.ask import Ask, Keep
 from ingle.serve.auth import Keyed, asker, service_of
 from ingle.serve.convert import constraint_of, image_table, message_of, sampling_of, stops_of
 from ingle.serve.document import STREAMED

@@ -9,10 +9,10 @@ from fastapi import APIRouter, Depends, Response
 from fastapi import Request as HttpRequest
 from fastapi.responses import JSONResponse
 
+from ingle.app.answering import Ask
 from ingle.core.errors import RequestError
 from ingle.core.message import Chunk, Request, TokenLogprob
 from ingle.engine.language_model import LanguageModel
-from ingle.serve.ask import Ask
 from ingle.serve.auth import Keyed, asker, service_of
 from ingle.serve.convert import constraint_of, sampling_of, stops_of
 from ingle.serve.document import STREAMED

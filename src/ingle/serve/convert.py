@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, get_args
 
+from ingle.app.settings import SamplingSettings
 from ingle.core.digest import plain_json
 from ingle.core.errors import RequestError
 from ingle.core.message import AudioPart, Constraint, ImagePart, Message, Part, Request, Role, Sampling, TextPart, ToolCall
 from ingle.serve.schema import AudioContent, ChatMessage, Drawing, ImageContent, Origin, ResponseFormat, TextContent
-from ingle.serve.settings import SamplingSettings
 
 _ROLES: dict[str, Role] = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant", "tool": "tool"}
 

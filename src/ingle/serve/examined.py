@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass, replace
 
+from ingle.app.answer_key import KEY, key_fault, read_answer_key
+from ingle.app.house import rooms
 from ingle.core.errors import DamagedError, LedgerError
 from ingle.ethics.notary import KEY as NOTARY
 from ingle.ethics.notary import notary_fault
@@ -11,9 +13,7 @@ from ingle.ledger.chain import Ledger
 from ingle.ledger.head import Head
 from ingle.ledger.keys import KEY as LEDGER
 from ingle.ledger.verify import Problem, Verification
-from ingle.serve.answers_key import KEY, key_fault, read_answer_key
 from ingle.serve.proofs import Proofs, proofs
-from ingle.serve.rooms import rooms
 
 
 @dataclass(frozen=True, slots=True)

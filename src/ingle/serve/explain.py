@@ -11,20 +11,7 @@ from fastapi import APIRouter, Depends, Response
 from fastapi import Request as HttpRequest
 from fastapi.responses import JSONResponse
 
-from ingle.core.errors import NotKept, RequestError
-from ingle.explain.cause import AnswerSpan, OutOfTime, ProvedCause, Why
-from ingle.explain.why import WhyOptions, explain
-from ingle.home.explanations import get_explanation, keep_explanation
-from ingle.home.turns import find_completion
-from ingle.ledger.chain import Ledger
-from ingle.serve.auth import Keyed, asker, service_of
-from ingle.serve.beside import Beside
-from ingle.serve.document import STREAMED
-from ingle.serve.replay import find_row
-from ingle.serve.schema import ExplainBody
-from ingle.serve.service import Service
-from ingle.serve.stream import event_stream, while_connected
-from ingle.serve.why import (
+from ingle.app.explained import (  # fmt: skip
     Explained,
     account,
     explained,
@@ -37,7 +24,20 @@ from ingle.serve.why import (
     said_again,
     span_in,
     stored_turn,
-)  # fmt: skip
+)
+from ingle.app.replay import find_row
+from ingle.core.errors import NotKept, RequestError
+from ingle.explain.cause import AnswerSpan, OutOfTime, ProvedCause, Why
+from ingle.explain.why import WhyOptions, explain
+from ingle.home.explanations import get_explanation, keep_explanation
+from ingle.home.turns import find_completion
+from ingle.ledger.chain import Ledger
+from ingle.serve.auth import Keyed, asker, service_of
+from ingle.serve.beside import Beside
+from ingle.serve.document import STREAMED
+from ingle.serve.schema import ExplainBody
+from ingle.serve.service import Service
+from ingle.serve.stream import event_stream, while_connected
 
 router = APIRouter(route_class=Keyed)
 Tables = AsyncGenerator[dict[str, Any], None]

@@ -13,10 +13,10 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from ingle.app.settings import LOOPBACK, ServeSettings
 from ingle.serve.http_errors import error_body
 from ingle.serve.logs import log
 from ingle.serve.refusals import Refusals, asker_in, explain
-from ingle.serve.settings import LOOPBACK, ServeSettings
 from ingle.serve.shares import Bodies
 
 BODY_S = 30.0  # longest pause while a body comes

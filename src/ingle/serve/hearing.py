@@ -12,6 +12,7 @@ from typing import Any
 
 from fastapi import Request as HttpRequest
 
+from ingle.app.facts import answer_digest, guard_events
 from ingle.core.apart import StopFlag
 from ingle.core.digest import digest_bytes
 from ingle.core.energy import NOTHING, Energy
@@ -24,9 +25,7 @@ from ingle.media.speech import RATE, Heard, Hearing
 from ingle.safety.limits import RequestLimits
 from ingle.safety.middleware import Blocked, close, wrap
 from ingle.safety.policy import GuardPolicy
-from ingle.serve.guard_facts import guard_events
 from ingle.serve.guarding import guards_around
-from ingle.serve.record import answer_digest
 from ingle.serve.service import Service
 from ingle.serve.sound_facts import hear_event
 from ingle.serve.sound_memory import HeardSound

@@ -10,13 +10,13 @@ from typing import Any
 from fastapi import APIRouter, Depends
 from fastapi import Request as HttpRequest
 
+from ingle.app.answering import Ask
 from ingle.core.apart import StopFlag
 from ingle.core.errors import DeltaError, RequestError
 from ingle.core.message import Chunk
 from ingle.engine.language_model import USUAL, LanguageModel, painted, painting_request
 from ingle.media.painter import STYLES, wish_of
 from ingle.media.picture import SIDE, enlarged, png_of
-from ingle.serve.ask import Ask
 from ingle.serve.auth import Keyed, asker, service_of
 from ingle.serve.reply import account_of, usage_of
 from ingle.serve.schema import ImagesBody

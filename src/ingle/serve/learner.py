@@ -4,6 +4,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
+from ingle.app.house import open_rooms
 from ingle.core.example import Example
 from ingle.core.headroom import Headroom
 from ingle.engine.threads import Cores
@@ -11,7 +12,6 @@ from ingle.learn.need import awaited_room
 from ingle.learn.settings import LearnSettings
 from ingle.learn.supervisor import Supervisor
 from ingle.serve.logs import log
-from ingle.serve.rooms import open_rooms
 from ingle.serve.service import Service
 
 

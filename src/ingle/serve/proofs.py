@@ -10,6 +10,8 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from ingle.adapt.account import taught_faults
+from ingle.app.answer_key import proven_by
+from ingle.app.replay import kept_as_said, request_of
 from ingle.core.errors import IngleError
 from ingle.home.api_keys import key_hashes, list_keys
 from ingle.home.deltas import REPORT, report_digest
@@ -17,8 +19,6 @@ from ingle.home.place import Home
 from ingle.home.turns import altered_turns, answers_kept, get_any_turn
 from ingle.ledger.chain import Ledger
 from ingle.scaling.foretold import order_faults
-from ingle.serve.answers_key import proven_by
-from ingle.serve.replay import kept_as_said, request_of
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine

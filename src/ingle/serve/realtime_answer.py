@@ -6,10 +6,10 @@ import time
 from contextlib import aclosing
 from typing import Any
 
+from ingle.app.answering import Ask
 from ingle.core.errors import IngleError
 from ingle.core.message import AudioPart, Chunk
 from ingle.serve.aloud import aloud
-from ingle.serve.ask import Ask
 from ingle.serve.http_errors import body_of
 from ingle.serve.realtime_items import PATH, Emitter, TalkItem
 from ingle.serve.reply import FINISH, account_of, usage_of

@@ -7,15 +7,14 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
+from ingle.app.answering import Ask, limits_of
 from ingle.core.energy import NOTHING, Energy
 from ingle.core.errors import Busy, IngleError, NotKept, RequestError
 from ingle.core.message import Message, Request, Role
 from ingle.media.sound import TurnSettings
 from ingle.serve.ahead import read_ahead
-from ingle.serve.ask import Ask
 from ingle.serve.hearing import HearingWish, heard_fact, listen
 from ingle.serve.http_errors import body_of
-from ingle.serve.limits import limits_of
 from ingle.serve.listening import HeardTurn, Listener, SaidSoFar, SpeechBegan, SpeechEnded, TurnFailed, TurnNews
 from ingle.serve.realtime_answer import SpokenTurn
 from ingle.serve.realtime_items import PATH, Emitter, TalkItem, new_id

@@ -4,29 +4,22 @@ The first ones of an asker leave a fact each. The rest of a burst is counted, an
 fill the ledger by being refused.
 """
 
-import re
 import time
 from collections import Counter
 from collections.abc import Callable, MutableMapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from ingle.app.facts import REFUSED, field_fact
 from ingle.core.errors import HomeError, IngleError
 from ingle.core.report import Event, Fact
 
-REFUSED = "refuse"
 FREE = 30  # refusals of one asker that leave a fact of their own within BURST_S
 BURST_S = 600.0
 MOST_ASKERS = 4096  # askers that are told apart within BURST_S; the others share one count
-_FIELD = re.compile(r"[A-Za-z0-9_.\[\]]{1,80}")
 KEY = "ingle.key"  # where a request's scope has its key, once it was checked
 _WHY = "ingle.refusal"
 _OTHERS = "others"
-
-
-def field_fact(field_: str) -> str:
-    """Return the name of a field as facts hold it; nothing where it may be somebody's words."""
-    return field_ if _FIELD.fullmatch(field_) else ""
 
 
 def asker_in(scope: MutableMapping[str, Any]) -> str:

@@ -6,12 +6,12 @@ from dataclasses import dataclass, field
 from itertools import count
 from typing import Any
 
+from ingle.app.facts import verdict_tables
 from ingle.core.digest import digest_bytes
 from ingle.core.energy import Energy, total
 from ingle.core.message import Chunk, Finish, ImagePart, TokenLogprob, ToolCall, Usage
 from ingle.engine.language_model import LanguageModel
 from ingle.engine.tools import CallsMade, Style, ToolCallStream
-from ingle.serve.guard_facts import verdict_tables
 from ingle.serve.schema import ChatBody, ResponsesBody
 
 # OpenAI's finish reasons. It has none for an answer that the server cut; "length" means that it is not whole, and `ended` says why.

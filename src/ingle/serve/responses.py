@@ -13,13 +13,13 @@ from fastapi import APIRouter, Depends, Response
 from fastapi import Request as HttpRequest
 from fastapi.responses import JSONResponse
 
+from ingle.app.answering import Ask, Keep
 from ingle.core.energy import energy_in
 from ingle.core.errors import NotKept, RequestError
 from ingle.core.message import Chunk, Finish, ImagePart, Message, Part, Request, TextPart, ToolCall
 from ingle.engine.language_model import LanguageModel, check_thinking
 from ingle.engine.tools import check_tools, style_of, tool_constraint
 from ingle.home.turns import Turn, drop, find_completion, path
-from ingle.serve.ask import Ask, Keep
 from ingle.serve.auth import Keyed, asker, service_of
 from ingle.serve.convert import constraint_of, image_of, origin_of, recording_of, sampling_of
 from ingle.serve.document import STREAMED

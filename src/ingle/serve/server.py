@@ -11,11 +11,11 @@ from typing import Any
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from ingle.app.settings import ServeSettings
 from ingle.core.errors import ServeError
 from ingle.serve.app import Mount, make_app
 from ingle.serve.logs import log_everything
 from ingle.serve.service import Service
-from ingle.serve.settings import ServeSettings
 
 HEAD_S = 15.0  # longest time for the head of a request, so that a slow client can't hold a connection
 # Largest head, which is held in memory. A read of 256 kB may also hold the end of the body before it.

@@ -12,6 +12,13 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ingle.adapt.choosing import Choice, Chooser
+from ingle.app.answer_key import answer_key
+from ingle.app.answering import AnswerRun, Ask, Keep, limits_of
+from ingle.app.drawing import drawn, is_drawing, said_with_picture
+from ingle.app.facts import Recorder, answer_event, new_seed, refusal_event, told_events
+from ingle.app.house import open_rooms
+from ingle.app.replay import parameters
+from ingle.app.settings import SamplingSettings, ServeSettings
 from ingle.core.errors import HomeError, IngleError, RequestError
 from ingle.core.message import Chunk, Finish, Request, Usage, Verdict
 from ingle.core.report import Event
@@ -30,23 +37,15 @@ from ingle.media.decoder import MediaDecoder
 from ingle.media.speech import Speech
 from ingle.safety.middleware import Blocked, Next, close, wrap
 from ingle.safety.policy import USUAL, GuardPolicy
-from ingle.serve.answers_key import answer_key
-from ingle.serve.ask import AnswerRun, Ask, Keep
-from ingle.serve.drawing import drawn, is_drawing, said_with_picture
 from ingle.serve.guard_models import GuardModels
 from ingle.serve.guarding import guards_around
-from ingle.serve.limits import limits_of
 from ingle.serve.live_policy import LivePolicy
 from ingle.serve.logs import log
 from ingle.serve.metrics import Metrics
 from ingle.serve.model_registry import ModelRegistry
 from ingle.serve.prepare import Preparer
 from ingle.serve.pulling import Puller
-from ingle.serve.record import Recorder, answer_event, new_seed, refusal_event, told_events
 from ingle.serve.refusals import Refusals
-from ingle.serve.replay import parameters
-from ingle.serve.rooms import open_rooms
-from ingle.serve.settings import SamplingSettings, ServeSettings
 from ingle.serve.slow import Slow
 from ingle.serve.sound_memory import SoundMemory
 from ingle.serve.wrong_keys import WrongKeys

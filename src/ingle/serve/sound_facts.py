@@ -4,12 +4,12 @@ import hashlib
 import hmac
 from collections.abc import Sequence
 
+from ingle.app.facts import answer_digest
 from ingle.core.energy import Energy
 from ingle.core.report import Event, Fact
 from ingle.home.parts import list_parts
 from ingle.home.place import Home
 from ingle.media.speech import Heard
-from ingle.serve.record import answer_digest
 
 
 def hear_event(

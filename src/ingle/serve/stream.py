@@ -10,10 +10,10 @@ from fastapi import Request
 from fastapi.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
+from ingle.app.answering import Ask
 from ingle.core.errors import IngleError
 from ingle.core.message import Chunk
 from ingle.safety.middleware import close
-from ingle.serve.ask import Ask
 from ingle.serve.http_errors import body_of
 from ingle.serve.service import Service
 

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from ingle.ledger.row import Row
 
+
 KEY = "answers.key"  # name of the file, kind of the fact that a key has this fingerprint, and subject of all facts about the key
 LOSS = "answers.loss"  # kind of the fact that the key was lost, and that the owner goes on with another one
 _LOCK = "answers-key"

@@ -1,4 +1,4 @@
-"""An answer that is asked for, where its text is stored, and how far it is."""
+"""One answer that is asked for, where its text is stored, and how far it is."""
 
 import asyncio
 import uuid
@@ -8,8 +8,11 @@ from ingle.adapt.choosing import Choice
 from ingle.core.energy import NOTHING, Energy
 from ingle.core.message import Request, Usage, Verdict
 from ingle.engine.language_model import LanguageModel
+from ingle.safety.limits import RequestLimits
 from ingle.safety.opinion import NO_COST, GuardCost
 from ingle.safety.policy import GuardPolicy
+
+# An answer that is asked for, where its text is stored, and how far it is.
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,3 +64,12 @@ class AnswerRun:
     def model(self) -> LanguageModel:
         """The model that answers."""
         return self.choice.model
+
+
+# The limits of a model that guards check.
+
+
+def limits_of(model: LanguageModel) -> RequestLimits:
+    """Return the limits of this model. Takes some milliseconds the first time."""
+    tokenizer = model.tokenizer
+    return RequestLimits(model.backend.config.context_length, tokenizer.longest_token, tuple(tokenizer.control))

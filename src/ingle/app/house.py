@@ -1,7 +1,7 @@
-"""Opens the home and its ledger, for most commands."""
+"""Opens the home: its database with all tables, and its ledger."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,8 +10,13 @@ from ingle.core.report import Event
 from ingle.home.place import Home, find_home
 
 if TYPE_CHECKING:
+    from sqlalchemy import Engine
+
+    from ingle.home.database import Migrations
     from ingle.ledger.chain import Ledger
     from ingle.ledger.row import Row
+
+# Opens the home and its ledger, for most commands.
 
 
 def enter() -> Home:
@@ -62,3 +67,24 @@ def record(home: Home, *events: Event) -> "list[Row]":
     """Add facts to the ledger, and return them."""
     with open_ledger(home) as ledger:
         return [ledger.append(event) for event in events]
+
+
+# Opens the home's database with all tables that the server writes.
+
+
+def open_rooms(home: Home) -> "Engine":
+    """Return the engine, with its tables up to date. Raises HomeError."""
+    from ingle.home.database import open_database
+
+    return open_database(home.database_url, rooms())
+
+
+def rooms() -> "Mapping[str, Migrations]":
+    """Return the migrations of all tables that the server writes."""
+    from ingle.home import api_keys, asked_once, examples, sign_outs, turns
+    from ingle.ledger import table
+
+    named = {
+        "ledger": table, "turns": turns, "api_keys": api_keys, "examples": examples, "sign_outs": sign_outs, "asked_once": asked_once,
+    }  # fmt: skip
+    return {name: room.MIGRATIONS for name, room in named.items()}

@@ -4,6 +4,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from ingle.app.answering import limits_of
+from ingle.app.facts import answer_digest, request_digest
 from ingle.core.config import from_table, to_table
 from ingle.core.errors import ConfigError, LedgerError, NotKept
 from ingle.core.message import Chunk, Message, Request
@@ -13,8 +15,6 @@ from ingle.safety.guard_files import make_guards
 from ingle.safety.middleware import drive, from_iterator, wrap
 from ingle.safety.opinion import AskGuard, nobody
 from ingle.safety.policy import USUAL, GuardPolicy
-from ingle.serve.limits import limits_of
-from ingle.serve.record import answer_digest, request_digest
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from ingle.home.turns import Turn
     from ingle.ledger.chain import Ledger
     from ingle.ledger.row import Row
+
 
 _PARAMETERS = ("tools", "constraint", "max_tokens", "stop", "logprobs", "sampling", "modalities", "think")
 

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from ingle.adapt.choosing import Choice, Chooser
 from ingle.adapt.without import without_each
+from ingle.app.facts import answer_digest
+from ingle.app.replay import kept_as_said, request_of
 from ingle.core.config import to_table
 from ingle.core.digest import digest_json
 from ingle.core.energy import Energy
@@ -30,14 +32,13 @@ from ingle.ledger.row import MAX_TEXT
 from ingle.safety.guard_files import guard_files, guard_policy
 from ingle.safety.middleware import Next
 from ingle.safety.policy import GuardPolicy, rule_of
-from ingle.serve.record import answer_digest
-from ingle.serve.replay import kept_as_said, request_of
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
 
     from ingle.home.turns import Turn
     from ingle.ledger.row import Row
+
 
 Open = Callable[[Home, Kept], LanguageModel]
 CONTROLS = 3  # random sets of groups beside the parts of a hybrid

@@ -8,6 +8,7 @@ import hashlib
 import hmac
 import logging
 import queue
+import re
 import secrets
 from collections.abc import Sequence
 from concurrent.futures import Future
@@ -22,13 +23,68 @@ from ingle.core.report import Event, Fact
 from ingle.home.place import Home
 from ingle.safety.middleware import Blocked
 from ingle.safety.policy import USUAL, GuardPolicy
-from ingle.serve.guard_facts import guard_events, judged, summary
-from ingle.serve.refusals import REFUSED, field_fact
 
 if TYPE_CHECKING:
     from ingle.engine.language_model import LanguageModel
     from ingle.ledger.row import Row
 
+# The ledger's facts of guards that judge content: what they told of, edited or blocked. Rules, scores and keyed digests; never words.
+
+
+KINDS = {"allow": "guard.tell", "edit": "guard.edit", "block": "guard.block"}  # kinds of facts by a verdict's action
+_MOST = 8  # most facts that one answer may leave beside its own; the last one says how many more there were
+_LONGEST_RULE = 120
+
+
+def judged(verdicts: Sequence[Verdict]) -> list[Verdict]:
+    """Return the verdicts on content, each once."""
+    return [verdict for verdict in dict.fromkeys(verdicts) if verdict.rule]
+
+
+def guard_events(
+    verdicts: Sequence[Verdict], name: str, model: str, policy: GuardPolicy, request: str, answer: str = "", completion: str = "",
+    asker: str = "",
+) -> list[Event]:  # fmt: skip
+    """Return the facts of the verdicts on content.
+
+    `model`: its digest; `request`, `answer`: the keyed digests of what was judged; `completion`, `asker`: as for an answer's fact.
+    """
+    told = judged(verdicts)
+    more = len(told) - _MOST
+    events = []
+    for number, verdict in enumerate(told[:_MOST], 1):
+        facts: dict[str, Fact] = {
+            "guard": verdict.guard, "rule": verdict.rule[:_LONGEST_RULE], "mode": verdict.mode, "score": verdict.score,
+            "threshold": verdict.threshold, "policy": policy.digest, "model": model, "request": request, "answer": answer,
+            "id": completion, "key": asker, "more": more if more > 0 and number == _MOST else None,
+        }  # fmt: skip
+        events.append(Event(KINDS[verdict.action], name, {key: value for key, value in facts.items() if value not in (None, "")}))
+    return events
+
+
+def verdict_tables(verdicts: Sequence[Verdict]) -> list[dict[str, object]]:
+    """Return verdicts as responses show them."""
+    return [
+        {"guard": verdict.guard, "action": verdict.action, "rule": verdict.rule or None, "score": verdict.score, "mode": verdict.mode}
+        for verdict in dict.fromkeys(verdicts)
+    ]
+
+
+def summary(verdicts: Sequence[Verdict], most: int) -> str:
+    """Return verdicts in one line of at most so many characters: `output: block (words 1); pii: edit (e-mail)`."""
+    lines: list[str] = []
+    for verdict in dict.fromkeys(verdicts):
+        score = "" if verdict.score is None else f" {verdict.score:.2f}"
+        line = f"{verdict.guard}: {verdict.action}" + (f" ({verdict.rule}{score})" if verdict.rule else "")
+        if line not in lines:
+            lines.append(line)
+    while len("; ".join(lines)) > most:
+        lines.pop()
+    return "; ".join(lines)
+
+
+REFUSED = "refuse"
+_FIELD = re.compile(r"[A-Za-z0-9_.\[\]]{1,80}")
 _SEED_BITS = 53  # whole numbers up to this many bits survive every JSON reader
 # Later fields of requests with their defaults, which are not digested: so older digests stay valid.
 _ALWAYS: tuple[tuple[str, Any], ...] = (
@@ -104,6 +160,11 @@ def refusal_event(
     facts: dict[str, Fact] = {"model": model.digest, "error": type(error).__name__, "request": digest}
     optional = {"guard": error.guard, "field": field_fact(error.field), "id": completion, "key": asker}
     return Event(REFUSED, model.name, facts | {name: value for name, value in optional.items() if value})
+
+
+def field_fact(field_: str) -> str:
+    """Return the name of a field as facts hold it; nothing where it may be somebody's words."""
+    return field_ if _FIELD.fullmatch(field_) else ""
 
 
 def told_events(
