@@ -23,7 +23,7 @@ from adapt_home import FOLDER
 from harness import finish, show
 from ingle.adapt.memory import placed
 from ingle.app.settings import read_settings
-from ingle.cli.choose import open_kept
+from ingle.cli.choose import open_watched
 from ingle.core.config import from_table
 from ingle.core.example import Example
 from ingle.core.message import Message, Request
@@ -189,7 +189,7 @@ def main() -> None:
     parser.add_argument("--fit", action="store_true")
     args = parser.parse_args()
     home = Home(args.home.absolute())
-    model = open_kept(home, get_kept(home, args.model), read_settings(home, ()).chat)
+    model = open_watched(home, get_kept(home, args.model), read_settings(home, ()).chat)
     passages, kept, reader = boolq(home, lambda *_: None), answers_of(model, home), direct_reader()
 
     def asked(questions: Sequence[KnownQuestion], name: str) -> list[Row]:

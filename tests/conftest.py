@@ -38,7 +38,7 @@ os.environ.setdefault("INGLE_KERNEL_CACHE", str(_test_home() / "cache" / "jit"))
 @pytest.fixture(scope="session")
 def smollm2_home(tmp_path_factory: pytest.TempPathFactory) -> Home:
     """A home that keeps smollm2, ready to answer. Tests may read it and talk with it, and must leave what is kept as it is."""
-    from ingle.cli.bringing import bring
+    from ingle.app.bringing import bring
     from ingle.cli.progress import Lines
     from ingle.core.errors import PullError
     from ingle.home.fetch import WrongBytes

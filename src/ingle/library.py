@@ -8,20 +8,14 @@ print(model.chat("What is a hearth good for?"))
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
-from functools import reduce
 from typing import TYPE_CHECKING
 
 from ingle.core.errors import RequestError
 from ingle.core.message import ROLES, Chunk, Finish, Message, Request, Usage
 from ingle.core.report import Event
-from ingle.safety.opinion import NO_COST, GuardCost
 
 if TYPE_CHECKING:
-    from sqlalchemy import Engine
-
-    from ingle.adapt.choosing import Choice, Chooser
     from ingle.app.settings import Settings
-    from ingle.engine.answer import Session
     from ingle.engine.language_model import LanguageModel
     from ingle.home.kept import Kept
     from ingle.home.place import Home
@@ -41,15 +35,10 @@ class Model:
     """A model of your home, ready to answer. Made by `ingle.load`; `close` it, or use it in a `with` block, to let its database go."""
 
     def __init__(self, home: "Home", kept: "Kept", model: "LanguageModel", settings: "Settings") -> None:
-        from ingle.robustness.guard_model import guard_opener
-        from ingle.safety.guard_files import guard_policy
+        from ingle.cli.choose import answer_here
 
-        self._home, self._kept, self._model, self._settings = home, kept, model, settings
-        self._policy = guard_policy(home.policy)
-        self._open_guard = guard_opener(home, self._policy, self._opened)
-        self._session: tuple[str, Session] | None = None
-        self._database: Engine | None = None
-        self._chooser: Chooser | None = None
+        self._kept, self._model, self._settings = kept, model, settings
+        self._here = answer_here(home, settings)
 
     @property
     def name(self) -> str:
@@ -92,9 +81,7 @@ class Model:
 
     def close(self) -> None:
         """Let the database go. A later answer opens it again."""
-        if self._database is not None:
-            self._database.dispose()
-        self._database = self._chooser = None
+        self._here.close()
 
     def __enter__(self) -> "Model":
         return self
@@ -131,96 +118,10 @@ class Model:
 
     def _chunks(self, request: Request) -> Generator[Chunk, None, None]:
         """The answer; its last chunk carries the fact, and comes when that would survive a power cut."""
-        from ingle.app.answer_key import answer_key
-        from ingle.app.answering import limits_of
-        from ingle.app.facts import refusal_event
-        from ingle.engine.answer import answer
-        from ingle.robustness.guard_model import asks_here
-        from ingle.safety.guard_files import make_guards
-        from ingle.safety.middleware import drive, from_iterator, wrap
+        from ingle.app.answering import Ask
 
-        heard: list[Chunk] = []
-        took: list[Usage] = []
-        costs: list[GuardCost] = []
-        choice: Choice | None = None
-        try:
-            choice = self._choose(request)
-            model, session = choice.model, self._take_session(choice.model)
-            ask = asks_here(self._open_guard, costs.append)
-            guards = make_guards(limits_of(model), self._policy, model.name, ask=ask)
-            drafts = self._settings.serve.drafts
-            guarded = wrap(guards, lambda asked: from_iterator(answer(model, asked, session, drafts=drafts, left=took.append)))
-            with closing(drive(guarded(choice.request))) as chunks:
-                for chunk in chunks:
-                    heard.append(chunk)
-                    if chunk.finish is None:
-                        yield chunk
-            self._session = model.digest, session
-        except RequestError as error:
-            key = answer_key(self._home, self._rooms)
-            self._record(refusal_event(key, self._model, request, error, policy=self._policy))
-            choice = None
-            raise
-        finally:
-            if choice is not None:
-                heard.append(self._told(choice, request, heard, took, costs))
-        yield heard[-1]
-
-    def _told(
-        self, choice: "Choice", request: Request, heard: Sequence[Chunk], took: Sequence[Usage], costs: Sequence[GuardCost]
-    ) -> Chunk:  # fmt: skip
-        """The last chunk, once its fact is written; of an answer that nobody read to its end, one that says so."""
-        from ingle.app.answer_key import answer_key
-        from ingle.app.facts import answer_event, told_events
-
-        last = heard[-1] if heard and heard[-1].finish else Chunk("", finish="cancelled")
-        nothing = Usage(0, 0, 0, 0.0, 0.0, 0, model_digest=choice.model.digest, seed=request.sampling.seed or 0)
-        usage, finish = last.usage or next(iter(took), nothing), last.finish or "cancelled"
-        text, verdicts = "".join(chunk.text for chunk in heard), [verdict for chunk in heard for verdict in chunk.verdicts]
-        key = answer_key(self._home, self._rooms)
-        for told in told_events(key, choice.model, request, text, verdicts, self._policy):
-            self._record(told)
-        event = answer_event(key, choice.model.name, request, text, finish, usage, verdicts)
-        facts = {**event.facts, **choice.facts, **reduce(GuardCost.plus, costs, NO_COST).facts()}
-        return replace(last, usage=usage, event=self._record(replace(event, facts=facts)))
-
-    def _record(self, event: Event) -> Event:
-        from ingle.ledger.chain import Ledger
-
-        row = Ledger(self._rooms, self._home.keys).append(event)
-        return replace(event, facts={**event.facts, "seq": row.seq})
-
-    def _opened(self, kept: "Kept") -> "LanguageModel":
-        """Open another model of the home, as this one was."""
-        from ingle.cli.choose import open_kept
-
-        return open_kept(self._home, kept, self._settings.chat)
-
-    def _choose(self, request: Request) -> "Choice":
-        """Which model answers, and with what of all that was taught here."""
-        from ingle.adapt.choosing import Choice, Chooser
-        from ingle.home.taught import anything_taught
-
-        if self._chooser is None:
-            if not anything_taught(self._home):
-                return Choice(self._model, request)
-            self._chooser = Chooser(self._home, self._rooms)
-        return self._chooser.choose("", self._model, self._kept, request, self._settings.chat.memory)
-
-    @property
-    def _rooms(self) -> "Engine":
-        from ingle.app.house import open_rooms
-
-        if self._database is None:
-            self._database = open_rooms(self._home)
-        return self._database
-
-    def _take_session(self, model: "LanguageModel") -> "Session":
-        """Return the state of what was read, for a conversation reads only what is new; a new one if it is in use or another model's."""
-        from ingle.engine.answer import Session
-
-        taken, self._session = self._session, None
-        return taken[1] if taken is not None and taken[0] == model.digest else Session(model.backend.new_state())
+        ask = Ask(request, id="", memory=self._settings.chat.memory)
+        return self._here.answer(self._here.run(ask, self._kept, self._model))
 
 
 def load(model: str = "", threads: int | None = None) -> Model:
@@ -229,10 +130,11 @@ def load(model: str = "", threads: int | None = None) -> Model:
     One of Ingle's own list is pulled first if it is not there. `threads`: that compute, by default one per core.
     Raises NotKept for a name that nobody knows, PullError and HomeError where it can't be brought or read.
     """
+    from ingle.app.bringing import bring
+    from ingle.app.choose import DEFAULT, choose
     from ingle.app.house import enter
     from ingle.app.settings import read_settings
-    from ingle.cli.bringing import bring
-    from ingle.cli.choose import DEFAULT, choose, open_kept
+    from ingle.cli.choose import open_watched
     from ingle.cli.progress import watching
     from ingle.core.errors import NotKept
     from ingle.home.catalogue import CATALOGUE, SHIPPED
@@ -247,7 +149,7 @@ def load(model: str = "", threads: int | None = None) -> Model:
             raise
         with watching() as watch:
             kept = bring(home, name or DEFAULT, watch, format_=settings.chat.format).kept
-    return Model(home, kept, open_kept(home, kept, settings.chat), settings)
+    return Model(home, kept, open_watched(home, kept, settings.chat), settings)
 
 
 def _message(turn: Turn, at: int) -> Message:

@@ -17,7 +17,8 @@ import pexpect
 import pytest
 
 from ingle.adapt.choosing import Choice
-from ingle.app.facts import Recorder
+from ingle.app.answering import AnswerRun
+from ingle.app.here import Here
 from ingle.app.settings import Settings
 from ingle.cli.commands import regenerate
 from ingle.cli.conversation import TerminalConversation
@@ -25,8 +26,7 @@ from ingle.cli.generate import ShownAnswer
 from ingle.cli.lines import TypedLines
 from ingle.cli.talk import Talk
 from ingle.core.errors import ConfigError, HomeError
-from ingle.core.message import ImagePart, Message, Request, TextPart
-from ingle.engine.language_model import LanguageModel
+from ingle.core.message import ImagePart, Message, TextPart
 from ingle.engine.loading import open_model
 from ingle.engine.packs import kept_source
 from ingle.home.kept import get_kept
@@ -282,15 +282,15 @@ def test_what_is_not_answered_leaves_the_talk_as_it_was(
     home = Home(tiny_home)
     kept, settings = get_kept(home, "tiny"), Settings()
 
-    class Choosing:
-        def choose(self, model: LanguageModel, request: Request) -> Choice:
-            if stops is not None:
-                raise stops
-            return Choice(model, request)
+    def given(_here: Here, run: AnswerRun, _show: object) -> ShownAnswer:
+        if stops is not None:
+            raise stops
+        run.choice = Choice(run.asked, run.ask.request)
+        return ShownAnswer("", "cancelled", None)  # Ctrl-C before the first word
 
-    with closing(Recorder(home)) as recorder:
-        talk = Talk(home, open_model(kept_source(home, kept), threads=1), settings, recorder, Choosing())  # type: ignore[arg-type]
-        monkeypatch.setattr("ingle.cli.talk.generate", lambda *_: ShownAnswer("", "cancelled", None))  # Ctrl-C before the first word
+    with closing(Here(home, lambda _kept: pytest.fail("no guard model is named"))) as here:
+        talk = Talk(here, kept, open_model(kept_source(home, kept), threads=1), settings)
+        monkeypatch.setattr("ingle.cli.talk.generate", given)
         said = [Message.of("user", "one"), Message.of("assistant", "two")]
         for move in (lambda: talk.ask("three"), lambda: regenerate(talk, "")):
             talk.conversation.turns = list(said)

@@ -124,7 +124,7 @@ def test_an_answer_that_only_repeats_itself_is_stopped_and_says_so(tiny_home: Pa
 
 
 def test_each_answer_is_a_fact_without_its_words(own_home: Home) -> None:
-    told = json.loads(ingle(own_home.root, "run", "a very secret question", "--json", "--no-keep", *SHORT).stdout)
+    told = json.loads(ingle(own_home.root, "run", "a quillfeather question", "--json", "--no-keep", *SHORT).stdout)
     [fact] = facts(own_home.root)
     assert fact["model"] == told["model_digest"]
     assert fact["completion_tokens"] == 8
@@ -135,11 +135,11 @@ def test_each_answer_is_a_fact_without_its_words(own_home: Home) -> None:
     assert os.name == "nt" or path.stat().st_mode & 0o777 == 0o600
     key = bytes.fromhex(path.read_text().strip())
     drawn = {name: value for name, value in told["parameters"].items() if name not in ("max_tokens", "stop")} | {"logit_bias": ()}
-    asked = Request((Message.of("user", "a very secret question"),), max_tokens=8, sampling=Sampling(**drawn))
+    asked = Request((Message.of("user", "a quillfeather question"),), max_tokens=8, sampling=Sampling(**drawn))
     assert fact["request"] == request_digest(key, asked)
     assert fact["request"] != request_digest(bytes(32), asked)
     assert fact["answer"] == hmac.digest(key, told["text"].encode(), hashlib.sha256).hex()
-    assert b"secret" not in own_home.database_file.read_bytes()
+    assert b"quillfeather" not in own_home.database_file.read_bytes()
 
 
 def test_a_refused_request_is_a_fact_and_a_policy_refuses(own_home: Home) -> None:

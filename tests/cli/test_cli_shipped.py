@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from ingle.app.bringing import bring
 from ingle.app.house import open_ledger
-from ingle.cli.bringing import bring
 from ingle.cli.progress import Lines
 from ingle.core.errors import ConfigError
 from ingle.core.message import Request, Sampling

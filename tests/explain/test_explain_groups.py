@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from ingle.cli.bringing import bring
+from ingle.app.bringing import bring
 from ingle.cli.progress import Lines
 from ingle.core.errors import ConfigError
 from ingle.core.spec import LayerSpec

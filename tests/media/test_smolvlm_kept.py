@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 from safetensors.numpy import load_file, save_file
 
-from ingle.cli.bringing import bring
+from ingle.app.bringing import bring
 from ingle.cli.progress import Lines
 from ingle.core.errors import CheckpointError, IngleError
 from ingle.core.media import kind_of

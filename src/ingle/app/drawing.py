@@ -1,6 +1,5 @@
 """Drawing in a conversation: the words that a painting model writes become a picture before anybody sees them."""
 
-from collections.abc import AsyncGenerator, AsyncIterator
 from dataclasses import replace
 
 from ingle.core.message import Chunk, ImagePart, Message, Request, TextPart
@@ -16,13 +15,12 @@ def is_drawing(model: LanguageModel, request: Request) -> bool:
     return model.paints and bool(request.messages)
 
 
-async def drawn(model: LanguageModel, chunks: AsyncIterator[Chunk]) -> AsyncGenerator[Chunk, None]:
-    """Yield the chunks of an answer with a picture in the place of its words. An answer that was cut short has none."""
-    words = list[str]()
-    async for chunk in chunks:
-        words.append(chunk.text)
-        media = picture_of(model, "".join(words)) if chunk.finish in _WHOLE else ()
-        yield replace(chunk, text="", media=media)
+def drawn(model: LanguageModel, chunk: Chunk, words: str) -> Chunk:
+    """Return a chunk of a drawing as it is shown: without words, and the last with the picture. An answer that was cut short has none.
+
+    `words`: of the whole answer so far.
+    """
+    return replace(chunk, text="", media=picture_of(model, words) if chunk.finish in _WHOLE else ())
 
 
 def picture_of(model: LanguageModel, words: str) -> tuple[ImagePart, ...]:

@@ -1,20 +1,14 @@
 """Replays a stored answer: the same request, model and seed must give the same answer."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from ingle.app.answering import limits_of
 from ingle.app.facts import answer_digest, request_digest
 from ingle.core.config import from_table, to_table
 from ingle.core.errors import ConfigError, LedgerError, NotKept
-from ingle.core.message import Chunk, Message, Request
-from ingle.engine.answer import answer
+from ingle.core.message import Message, Request
 from ingle.engine.language_model import LanguageModel
-from ingle.safety.guard_files import make_guards
-from ingle.safety.middleware import drive, from_iterator, wrap
-from ingle.safety.opinion import AskGuard, nobody
-from ingle.safety.policy import USUAL, GuardPolicy
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
@@ -100,15 +94,6 @@ def kept_as_said(key: bytes, facts: Mapping[str, Any], request: Request, kept: s
     """Return whether the stored request and the stored answer have the digests of the fact."""
     request = replace(request, sampling=replace(request.sampling, seed=int(facts.get("seed") or 0)))
     return request_digest(key, request) == facts.get("request"), answer_digest(key, kept) == facts.get("answer")
-
-
-def again(
-    model: LanguageModel, request: Request, policy: GuardPolicy = USUAL, key: str = "", ask: AskGuard = nobody
-) -> Iterator[Chunk]:  # fmt: skip
-    """Yield the answer as the server would give it now, behind its guards under this policy. `key`: name of the API key; `ask`: asks guard
-    models."""
-    guards = make_guards(limits_of(model), policy, model.name, key, ask)
-    return drive(wrap(guards, lambda passed: from_iterator(answer(model.answering(passed), passed)))(request))
 
 
 def compare(key: bytes, row: "Row", model: LanguageModel, request: Request, kept: str, now: str) -> Replay:

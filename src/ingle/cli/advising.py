@@ -9,9 +9,10 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+from ingle.app.choose import choose
 from ingle.app.house import open_ledger
 from ingle.app.settings import read_settings
-from ingle.cli.choose import choose, open_kept
+from ingle.cli.choose import open_watched
 from ingle.cli.interrupt import Interrupt
 from ingle.cli.output import note, print_json, print_table
 from ingle.cli.progress import watching
@@ -111,7 +112,7 @@ def _try(home: Home, sweep: Sweep, name: str, lever: CommandLever) -> None:
 
 
 def _loss(home: Home, sweep: Sweep, model: str) -> float:
-    opened = open_kept(home, choose(home, model), read_settings(home).chat)
+    opened = open_watched(home, choose(home, model), read_settings(home).chat)
     with watching() as watch, Interrupt() as interrupt:
         bits = bits_of_kept(opened, sweep.prepared, interrupt.asked, watch.pieces)
     return float(bits.sum()) / sweep.prepared.held_out_bytes

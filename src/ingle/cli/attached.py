@@ -10,9 +10,9 @@ import sys
 import threading
 import time
 
+from ingle.app.bringing import bring, bring_part, lay_lean
 from ingle.app.house import enter
 from ingle.app.settings import read_settings
-from ingle.cli.bringing import bring, bring_part, lay_lean
 from ingle.core.errors import IngleError
 from ingle.engine.bandwidth import check_room
 from ingle.home.catalogue import SHIPPED

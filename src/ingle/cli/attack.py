@@ -43,9 +43,10 @@ def command(
     Interrupted, the same command goes on.
     """
     from ingle.app.answering import limits_of
+    from ingle.app.choose import choose
     from ingle.app.house import enter, record
     from ingle.app.settings import read_settings
-    from ingle.cli.choose import choose, open_kept
+    from ingle.cli.choose import open_watched
     from ingle.cli.interrupt import Interrupt
     from ingle.cli.output import print_json
     from ingle.cli.progress import Clock, watching
@@ -68,8 +69,8 @@ def command(
     kept = choose(home, settings.chat.model)
     with watching() as watch:
         chosen = held_out_goals(home, goals, watch.bytes)
-    ask = asks_here(guard_opener(home, rules, lambda one: open_kept(home, one, settings.chat)))
-    opened = open_kept(home, kept, settings.chat)
+    ask = asks_here(guard_opener(home, rules, lambda one: open_watched(home, one, settings.chat)))
+    opened = open_watched(home, kept, settings.chat)
     with watching() as watch, Interrupt() as interrupt:
         subject = subject_of(opened, interrupt.asked)
         target = target_of(opened, subject, limits_of(opened), rules, settings.sampling.sampling(seed), ask)

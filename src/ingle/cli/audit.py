@@ -36,9 +36,9 @@ def command(
 
     Interrupted, the same command goes on: items that were measured are kept.
     """
+    from ingle.app.choose import choose
     from ingle.app.house import enter, record
     from ingle.app.settings import read_settings
-    from ingle.cli.choose import choose
     from ingle.cli.output import print_json
     from ingle.ethics.audit import events_of, shift_table, shifts, to_table
 
@@ -59,7 +59,7 @@ def command(
 def _audit(home: "Home", kept: "Kept", chat: "ChatSettings", quick: bool, seed: int) -> "Audit":
     import time
 
-    from ingle.cli.choose import open_kept
+    from ingle.cli.choose import open_watched
     from ingle.cli.interrupt import Interrupt
     from ingle.cli.progress import Clock, watching
     from ingle.energy.meter import Span, open_meter
@@ -67,7 +67,7 @@ def _audit(home: "Home", kept: "Kept", chat: "ChatSettings", quick: bool, seed: 
     from ingle.gate.checks.refusals import standing
     from ingle.tuning.kept_model import subject_of
 
-    opened = open_kept(home, kept, chat)
+    opened = open_watched(home, kept, chat)
     began, span = time.monotonic(), Span(open_meter())
     with watching() as watch, Interrupt() as interrupt:
         subject = subject_of(opened, interrupt.asked)

@@ -12,9 +12,10 @@ QUESTIONS = 170  # planted facts; the other kinds of questions go with them, see
 def calibrate(name: str, as_json: bool, overrides: Sequence[str]) -> None:
     """Ask the model, and keep in the home what was found out. Raises Interrupted after Ctrl-C: the same command then goes on."""
     from ingle.adapt.memory import placed
+    from ingle.app.choose import choose
     from ingle.app.house import enter
     from ingle.app.settings import read_settings
-    from ingle.cli.choose import choose, open_kept
+    from ingle.cli.choose import open_watched
     from ingle.cli.interrupt import Interrupt
     from ingle.cli.output import note, print_json
     from ingle.cli.progress import Clock, watching
@@ -27,7 +28,7 @@ def calibrate(name: str, as_json: bool, overrides: Sequence[str]) -> None:
 
     home = enter()
     settings = read_settings(home, overrides, {"chat.model": name})
-    model = open_kept(home, choose(home, settings.chat.model), settings.chat)
+    model = open_watched(home, choose(home, settings.chat.model), settings.chat)
     with watching() as watch, Interrupt() as interrupt:
         questions = known_questions(boolq(home, watch.bytes), "train", QUESTIONS)
         reader = direct_reader(interrupt.asked)

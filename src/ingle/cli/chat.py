@@ -44,13 +44,11 @@ def command(
 
     Without a terminal it answers each line of standard input, or a sample question if there is none.
     """
-    from ingle.app.facts import Recorder
     from ingle.app.house import enter
     from ingle.app.settings import read_settings
-    from ingle.cli.choose import choose_or_pull, open_kept
-    from ingle.cli.output import is_terminal
+    from ingle.cli.choose import answer_here, choose_or_pull, open_watched
+    from ingle.cli.output import is_terminal, note
     from ingle.cli.talk import Talk
-    from ingle.cli.taught import TaughtHere
 
     home = enter()
     chat = {"model": model, "system": system, "max_tokens": max_tokens, "format": format_, "cache": cache, "threads": threads}
@@ -59,20 +57,14 @@ def command(
     options = {f"chat.{key}": value for key, value in {**chat, **switches}.items()}
     settings = read_settings(home, overrides or (), options | {f"sampling.{key}": value for key, value in drawn.items()})
     kept = choose_or_pull(home, settings.chat.model, settings.chat.format)
-    recorder = Recorder(home)
-    taught = TaughtHere(home, kept, settings.chat.memory)
-    talk = Talk(home, open_kept(home, kept, settings.chat, bool(think)), settings, recorder, taught)
+    here = answer_here(home, settings, note)
+    talk = Talk(here, kept, open_watched(home, kept, settings.chat, bool(think)), settings)
     try:
         if voice:
             talk.talk_aloud()
         code = _converse(home, talk) if is_terminal(sys.stdin) else _answer_lines(talk)
     finally:
         talk.close()
-        recorder.close()
-        taught.close()
-    fault = recorder.fault()
-    if fault is not None:
-        raise fault
     if code:
         raise typer.Exit(code)
 
@@ -115,7 +107,6 @@ def _converse(home: "Home", talk: "Talk") -> int:
 def _take(talk: "Talk", turn: str) -> None:
     """Handle one line of the user: a command or a question."""
     from ingle.cli.commands import is_command, obey
-    from ingle.cli.output import complain
 
     if talk.voice is not None and not turn.strip():
         turn = talk.voice.listen()
@@ -125,8 +116,6 @@ def _take(talk: "Talk", turn: str) -> None:
     elif turn.strip():
         print()
         talk.ask(turn.removeprefix("/") if turn.startswith("//") else turn)
-    if fault := talk.recorder.fault():
-        complain(fault)
 
 
 def _answer_lines(talk: "Talk") -> int:

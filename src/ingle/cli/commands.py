@@ -118,7 +118,7 @@ def stats(talk: Talk, _rest: str) -> None:
         lines.append(
             ("energy", f"{talk.tally.energy}; the last answer {amount(last.energy.joules)}" if last and last.energy else "unknown")
         )
-    lines.append(("context", f"{talk.used_tokens:,} of {context:,} tokens, {size(talk.session.state.nbytes)} of state"))
+    lines.append(("context", f"{talk.used_tokens:,} of {context:,} tokens, {size(talk.state_bytes)} of state"))
     lines.append(("memory", f"{size(resident_bytes())} resident"))
     lines.append(("model", f"{talk.model.name}, digest {talk.model.digest}"))
     for label, value in lines:

@@ -88,8 +88,8 @@ def _limits(setup: "CompressSettings") -> list[str]:
 
 def _kept(home: "Home", model: str) -> "Kept":
     """Return the model, pulled first if it is in the catalogue and not here."""
-    from ingle.cli.bringing import bring
-    from ingle.cli.choose import choose
+    from ingle.app.bringing import bring
+    from ingle.app.choose import choose
     from ingle.cli.progress import watching
     from ingle.core.errors import NotKept
     from ingle.home.catalogue import known_names

@@ -1,8 +1,9 @@
 """`ingle draw`."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,11 +12,8 @@ import typer
 if TYPE_CHECKING:
     from ingle.core.media import Picture
     from ingle.core.message import Chunk, Request
-    from ingle.engine.language_model import LanguageModel
     from ingle.home.kept import Kept
     from ingle.home.place import Home
-    from ingle.robustness.guard_model import OpenGuard
-    from ingle.safety.policy import GuardPolicy
 
 EXAMPLES = """
 ingle draw "a red apple"
@@ -93,48 +91,44 @@ def _draw(
     home: "Home", kept: "Kept", what: str, style: str, count: int, seed: int | None, temperature: float | None
 ) -> list[_Drawn]:  # fmt: skip
     """Return pictures, the likeliest first; each leaves its fact in the ledger."""
-    from ingle.app.answer_key import answer_key
-    from ingle.app.facts import answer_event, new_seed
-    from ingle.app.house import record
+    from ingle.app.answering import Ask
+    from ingle.app.facts import new_seed
     from ingle.app.settings import read_settings
-    from ingle.cli.choose import open_kept
+    from ingle.cli.choose import answer_here, open_watched
+    from ingle.core.message import Chunk
     from ingle.engine.answer import write_whole
     from ingle.engine.language_model import USUAL, likeness, painted, painting_request
-    from ingle.robustness.guard_model import guard_opener
-    from ingle.safety.guard_files import guard_policy
+    from ingle.safety.middleware import from_iterator
 
-    chat, policy = read_settings(home).chat, guard_policy(home.policy)
-    guards = guard_opener(home, policy, lambda one: open_kept(home, one, chat))
-    opened, first = open_kept(home, kept, chat), new_seed() if seed is None else seed
+    settings = read_settings(home)
+    here = answer_here(home, settings)
+    opened, first = open_watched(home, kept, settings.chat), new_seed() if seed is None else seed
     sampling = replace(USUAL, temperature=USUAL.temperature if temperature is None else temperature)
     requests = [painting_request(opened, what, style, replace(sampling, seed=first + i)) for i in range(count)]
     model = opened.answering(requests[0])
-    _guard(model, requests[0], policy, guards)
-    answers = {number: (text, last) for number, text, last in write_whole(model, requests)}
-    texts = [answers[i][0] for i in range(count)]
-    likely = likeness(model, what, style, [model.tokenizer.encode(text) for text in texts])
-    key = answer_key(home)
-    events = []
-    for number, (text, last) in sorted(answers.items()):
-        assert last.finish is not None and last.usage is not None, "the last chunk has both"
-        events.append(answer_event(key, model.name, requests[number], text, last.finish, last.usage))
-    record(home, *events)
-    drawn = [_Drawn(painted(model, text), requests[i], text, answers[i][1], likely[i]) for i, text in enumerate(texts)]
-    return sorted(drawn, key=lambda one: -one.likeness)
+    written: dict[int, tuple[str, Chunk]] = {}
 
+    def paint(number: int, _request: "Request") -> AsyncIterator[Chunk]:
+        return from_iterator(painting(number))
 
-def _guard(model: "LanguageModel", request: "Request", policy: "GuardPolicy", guards: "OpenGuard") -> None:
-    """Let the guards judge the wish. Raises RequestError if one refuses it."""
-    from ingle.app.answering import limits_of
-    from ingle.core.message import Chunk
-    from ingle.robustness.guard_model import asks_here
-    from ingle.safety.guard_files import make_guards
-    from ingle.safety.middleware import drive, from_iterator, wrap
+    def painting(number: int) -> Iterator[Chunk]:
+        if not written:  # all at once, when the guards have let the wish pass
+            written.update({at: (text, last) for at, text, last in write_whole(model, requests)})
+        text, last = written[number]
+        yield Chunk(text)
+        yield replace(last, text="")
 
-    layers = make_guards(limits_of(model), policy, model.name, ask=asks_here(guards))
-    nothing = wrap(layers, lambda _asked: from_iterator(iter((Chunk("", finish="stop"),))))
-    for _ in drive(nothing(request)):
-        pass
+    drawn = []
+    try:
+        for number, request in enumerate(requests):
+            run = here.run(Ask(request, id=""), kept, opened)
+            *_, last = here.answer(run, inner=partial(paint, number))
+            drawn.append((request, "".join(run.words), last))
+    finally:
+        here.close()
+    likely = likeness(model, what, style, [model.tokenizer.encode(text) for _, text, _ in drawn])
+    pictures = [_Drawn(painted(model, text), request, text, last, one) for (request, text, last), one in zip(drawn, likely, strict=True)]
+    return sorted(pictures, key=lambda one: -one.likeness)
 
 
 def _show(path: Path, drawn: Sequence[_Drawn], as_json: bool) -> None:

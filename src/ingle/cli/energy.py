@@ -120,9 +120,10 @@ def _grams(nominal: float, low: float, high: float) -> str:
 
 def _label(home: "Home", name: str, rounds: int, options: dict[str, Any], overrides: "Sequence[str]", as_json: bool) -> None:
     """Measure a model, store its label and show it."""
+    from ingle.app.choose import choose
     from ingle.app.house import record
     from ingle.app.settings import read_settings
-    from ingle.cli.choose import choose, open_kept
+    from ingle.cli.choose import open_watched
     from ingle.cli.output import note, print_json, print_table
     from ingle.cli.progress import watching
     from ingle.core.message import Message, Request, Usage
@@ -134,7 +135,7 @@ def _label(home: "Home", name: str, rounds: int, options: dict[str, Any], overri
 
     settings = read_settings(home, overrides, options)
     kept = choose(home, name)
-    model = open_kept(home, kept, settings.chat)
+    model = open_watched(home, kept, settings.chat)
     plain = not has_template(model.tokenizer)
 
     def ask(prompt: str, most: int) -> Usage:

@@ -114,7 +114,7 @@ def _invite(
     home: "Home", name: str, model: str, members: list[str], asked: dict[str, Any], days: int, overrides: list[str] | None,
     out: Path | None, as_json: bool,
 ) -> None:  # fmt: skip
-    from ingle.cli.choose import choose
+    from ingle.app.choose import choose
     from ingle.cli.output import note, print_json
     from ingle.core.config import assignments, from_table, to_table, with_overrides
     from ingle.core.errors import ConfigError

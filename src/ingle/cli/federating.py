@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 from ingle.core.errors import counted
 
 if TYPE_CHECKING:
-    from ingle.cli.progress import Watcher
+    from ingle.core.progress import Watcher
     from ingle.federated.at_home import Taking
     from ingle.federated.consent import Consent
     from ingle.federated.coordinate import EndedRound

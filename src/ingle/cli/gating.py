@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from ingle.cli.progress import Watcher
     from ingle.core.candidate import Admit
+    from ingle.core.progress import Watcher
     from ingle.gate.policy import Policy
     from ingle.home.kept import Kept
     from ingle.home.place import Home

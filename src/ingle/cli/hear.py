@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from ingle.cli.progress import Watcher
+    from ingle.core.progress import Watcher
     from ingle.media.speech import Heard, Speech
 
 EXAMPLES = """

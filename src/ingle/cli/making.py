@@ -53,8 +53,8 @@ def make_delta(
     `words`: the command's first words, where they are not `ingle` and the verb.
     Raises ConfigError for wrong options, and the errors of the maker.
     """
+    from ingle.app.choose import choose
     from ingle.app.house import enter, record
-    from ingle.cli.choose import choose
     from ingle.cli.gating import read_policy, way_in
     from ingle.cli.progress import watching
     from ingle.cli.training import run_watch, settle

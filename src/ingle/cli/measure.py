@@ -39,9 +39,10 @@ def command(
 
     Interrupted, the same command goes on: items that were measured are kept.
     """
+    from ingle.app.choose import choose
     from ingle.app.house import enter, record
     from ingle.app.settings import read_settings
-    from ingle.cli.choose import choose, open_kept
+    from ingle.cli.choose import open_watched
     from ingle.cli.interrupt import Interrupt
     from ingle.cli.output import print_json
     from ingle.cli.progress import Clock, watching
@@ -57,7 +58,7 @@ def command(
     home, options = enter(), Options(items, shots, style, seed)  # type: ignore[arg-type]
     chosen = {"chat.model": model, "chat.format": format_, "chat.cache": cache, "chat.threads": threads}
     settings = read_settings(home, overrides or (), chosen)
-    opened = open_kept(home, choose(home, settings.chat.model), settings.chat)
+    opened = open_watched(home, choose(home, settings.chat.model), settings.chat)
     tables = []
     for one in suites:
         with watching() as watch, Interrupt() as interrupt:

@@ -56,11 +56,11 @@ def command(
 def _obey(home: "Home", engine: "Engine", action: str, arguments: Sequence[str], model: str, turns: bool, as_json: bool) -> None:
     from ingle.adapt.admit import TeachingLimits, edit, remember
     from ingle.adapt.forget import forget
+    from ingle.app.choose import choose
+    from ingle.app.here import OWNER
     from ingle.app.house import record
-    from ingle.cli.choose import choose
     from ingle.cli.forget import show_forgotten
     from ingle.cli.output import print_json
-    from ingle.cli.taught import OWNER
     from ingle.serve.feedback_table import example_table
 
     if action == "list":
@@ -83,7 +83,7 @@ def _obey(home: "Home", engine: "Engine", action: str, arguments: Sequence[str],
 
 
 def _found(engine: "Engine", words: str) -> Sequence["Example"]:
-    from ingle.cli.taught import OWNER
+    from ingle.app.here import OWNER
     from ingle.home.examples import MEMORY, list_examples, search_examples
 
     if words:
@@ -93,7 +93,7 @@ def _found(engine: "Engine", words: str) -> Sequence["Example"]:
 
 def _named(engine: "Engine", name: str) -> "Example":
     """Return the example whose id begins so. Raises NotKept if there is none, ConfigError if there are several."""
-    from ingle.cli.taught import OWNER
+    from ingle.app.here import OWNER
     from ingle.core.errors import ConfigError
     from ingle.home.examples import get_example, list_examples
 
@@ -115,9 +115,9 @@ def _id_of(engine: "Engine", name: str) -> str:
 
 def _consent(home: "Home", engine: "Engine", arguments: Sequence[str], as_json: bool) -> None:
     from ingle.adapt.admit import consent
+    from ingle.app.here import OWNER
     from ingle.app.house import record
     from ingle.cli.output import print_json
-    from ingle.cli.taught import OWNER
     from ingle.core.errors import ConfigError
     from ingle.home.examples import may_learn
 

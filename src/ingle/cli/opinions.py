@@ -1,6 +1,5 @@
 """The commands of a chat that teach: ratings, corrections and facts to remember."""
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from ingle.cli.output import note
@@ -11,7 +10,6 @@ from ingle.core.message import Message
 if TYPE_CHECKING:
     from ingle.cli.talk import Talk
     from ingle.core.example import Example
-    from ingle.core.report import Event
 
 
 def good(talk: "Talk", rest: str) -> None:
@@ -33,7 +31,7 @@ def fix(talk: "Talk", rest: str) -> None:
     example = _feedback(talk, -1, rest, "")
     talk.conversation.turns[-1] = Message.of("assistant", rest)  # the talk goes on from what should have been said
     note("It acts from the next question on.")
-    talk.taught.tell(when_learned(example))
+    talk.here.say_once(when_learned(example))
 
 
 def meant(talk: "Talk", rest: str) -> None:
@@ -46,22 +44,17 @@ def meant(talk: "Talk", rest: str) -> None:
 def remember(talk: "Talk", rest: str) -> None:
     """remember a fact; `ingle memory` lists them"""
     from ingle.adapt.admit import remember as keep
-    from ingle.cli.taught import OWNER
+    from ingle.app.here import OWNER
 
     if not rest:
         raise ConfigError("/remember TEXT", "Say what to remember: /remember TEXT")
-    example = keep(talk.taught.engine, OWNER, talk.model.name, rest, sink=recorded(talk))
+    example = keep(talk.here.engine, OWNER, talk.model.name, rest, sink=talk.here.record)
     note(f"Remembered as {example.id}.")
-
-
-def recorded(talk: "Talk") -> "Callable[[Event], object]":
-    """Return a sink that waits until the fact would survive a power cut."""
-    return lambda event: talk.recorder.add(event).result()
 
 
 def _feedback(talk: "Talk", rating: int, correction: str | None, comment: str) -> "Example":
     from ingle.adapt.admit import Feedback, take_feedback
-    from ingle.cli.taught import OWNER
+    from ingle.app.here import OWNER
 
     messages = talk.conversation.messages
     if len(messages) < 2 or (messages[-2].role, messages[-1].role) != ("user", "assistant"):
@@ -71,4 +64,4 @@ def _feedback(talk: "Talk", rating: int, correction: str | None, comment: str) -
         rating=rating, correction=correction, comment=comment, question=messages[-2].text, answer=messages[-1].text, before=before,
         model=talk.model.name,
     )  # fmt: skip
-    return take_feedback(talk.taught.engine, OWNER, feedback, sink=recorded(talk))
+    return take_feedback(talk.here.engine, OWNER, feedback, sink=talk.here.record)

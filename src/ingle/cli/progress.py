@@ -4,10 +4,11 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from ingle.cli.output import colourful, note, printable
 from ingle.core.errors import size
+from ingle.core.progress import Watcher
 
 if TYPE_CHECKING:
     from rich.progress import TaskID
@@ -15,22 +16,6 @@ if TYPE_CHECKING:
 _LINE_EVERY_S = 5.0
 _SAY_LEFT_EVERY_S = 20.0
 _LINE_EVERY_SHARE = 0.05  # of the time since it began
-
-
-class Watcher(Protocol):
-    """Takes progress in bytes (from `home`) and in pieces (from `engine`)."""
-
-    def bytes(self, label: str, done_bytes: int, total_bytes: int | None) -> None:
-        """`label` has `done_bytes`, of `total_bytes` if that is known."""
-        ...
-
-    def pieces(self, label: str, done: int, total: int, detail: str = "") -> None:
-        """`label` has `done` of `total` pieces; `detail`: a remark for now."""
-        ...
-
-    def say(self, text: str) -> None:
-        """Shows a side remark."""
-        ...
 
 
 @contextmanager

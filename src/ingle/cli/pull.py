@@ -95,9 +95,9 @@ def _model(what: str, name: str | None, options: dict[str, object], update: bool
     if what not in SHIPPED and (parts := parts_called(what)):
         _parts(parts, as_json)
         return
+    from ingle.app.bringing import bring, lay_lean
     from ingle.app.house import enter
     from ingle.app.settings import read_settings
-    from ingle.cli.bringing import bring, lay_lean
     from ingle.cli.output import print_json
     from ingle.cli.progress import watching
     from ingle.core.errors import size
@@ -132,8 +132,8 @@ def _model(what: str, name: str | None, options: dict[str, object], update: bool
 
 def _parts(parts: "tuple[PartEntry, ...]", as_json: bool) -> None:
     """Keep ears, voices or eyes."""
+    from ingle.app.bringing import bring_part
     from ingle.app.house import enter
-    from ingle.cli.bringing import bring_part
     from ingle.cli.output import print_json
     from ingle.cli.progress import watching
     from ingle.core.errors import size
@@ -154,8 +154,8 @@ def _adapter(what: str, onto: str, name: str | None, policy: list[str] | None, f
     """Keep a folder of the PEFT library as a delta."""
     from pathlib import Path
 
+    from ingle.app.choose import choose
     from ingle.app.house import enter, record
-    from ingle.cli.choose import choose
     from ingle.cli.gating import read_policy, way_in
     from ingle.cli.output import print_json
     from ingle.cli.progress import watching

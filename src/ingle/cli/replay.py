@@ -28,34 +28,28 @@ def command(
     """
     from ingle.adapt.choosing import Chooser
     from ingle.app.answer_key import key_of_answer
-    from ingle.app.house import enter, open_rooms
-    from ingle.app.replay import again, compare, find_row, kept_request
+    from ingle.app.house import enter
+    from ingle.app.replay import compare, find_row, kept_request
     from ingle.app.settings import read_settings
-    from ingle.cli.choose import open_kept
-    from ingle.home.api_keys import list_keys
+    from ingle.cli.choose import answer_here, open_watched
     from ingle.home.kept import get_kept
     from ingle.ledger.chain import Ledger
-    from ingle.robustness.guard_model import asks_here, guard_opener
-    from ingle.safety.guard_files import guard_policy
 
     home = enter()
     settings = read_settings(home, overrides or ())
-    engine = open_rooms(home)
+    here = answer_here(home, settings)
     try:
-        row = find_row(Ledger(engine, home.keys), event)
-        key = key_of_answer(home, engine, row.seq)
-        request, kept = kept_request(engine, str(row.values.get("id", "")))
+        row = find_row(Ledger(here.engine, home.keys), event)
+        key = key_of_answer(home, here.engine, row.seq)
+        request, kept = kept_request(here.engine, str(row.values.get("id", "")))
         stands = get_kept(home, row.subject)
         owner, *acted = (str(row.values.get(name, "")) for name in ("key", "memories", "lessons"))
         memories, lessons = (names.split() for names in acted)
-        asker = next((one.name for one in list_keys(engine) if one.id == owner), "") if owner else ""
-        choice = Chooser(home, engine).again(owner, open_kept(home, stands, settings.chat), stands, request, memories, lessons)
+        model = open_watched(home, stands, settings.chat)
+        choice = Chooser(home, here.engine).again(owner, model, stands, request, memories, lessons)
+        result = compare(key, row, choice.model, request, kept, here.again(choice.model, choice.request, owner))
     finally:
-        engine.dispose()
-    policy = guard_policy(home.policy)
-    guards = guard_opener(home, policy, lambda one: open_kept(home, one, settings.chat))
-    now = "".join(chunk.text for chunk in again(choice.model, choice.request, policy, asker, asks_here(guards)))
-    result = compare(key, row, choice.model, request, kept, now)
+        here.close()
     _show(result, as_json)
     if not result.proven:
         raise typer.Exit(1)

@@ -11,14 +11,13 @@ import typer
 
 if TYPE_CHECKING:
     from ingle.adapt.choosing import Choice
+    from ingle.app.answering import AnswerRun
     from ingle.app.settings import Settings
     from ingle.cli.generate import ShownAnswer
-    from ingle.core.errors import IngleError
     from ingle.core.message import Message, Request
     from ingle.engine.language_model import LanguageModel
     from ingle.home.kept import Kept
     from ingle.home.place import Home
-    from ingle.safety.policy import GuardPolicy
 
 EXAMPLES = """
 ingle run "Why is the sky blue?"
@@ -56,14 +55,13 @@ def command(
 
     The prompt and what comes through a pipe are put together, with an empty line between them.
     """
+    from ingle.app.answering import Ask, Keep
     from ingle.app.house import enter
     from ingle.app.settings import read_settings
-    from ingle.cli.choose import open_kept
+    from ingle.cli.choose import answer_here, open_watched
     from ingle.cli.generate import generate
-    from ingle.cli.taught import choose_once
-    from ingle.core.errors import RequestError
-    from ingle.robustness.guard_model import guard_opener
-    from ingle.safety.guard_files import guard_policy
+    from ingle.cli.output import note
+    from ingle.home.turns import LAST
 
     home = enter()
     chat = {"model": model, "format": format_, "cache": cache, "threads": threads, "system": system}
@@ -73,18 +71,18 @@ def command(
     settings = read_settings(home, overrides or (), options)
     _check_options(logprobs is not None and not as_json, raw and bool(system))
     kept, text = _choose(home, settings.chat.model, prompt), _read_prompt(prompt)
-    opened = open_kept(home, kept, settings.chat, bool(think))
+    opened = open_watched(home, kept, settings.chat, bool(think))
     messages = () if raw else _messages(opened, text, settings.chat.system, bool(system))
     request = _request(settings, messages, text, stop or (), logprobs)
-    show, policy = _silent if as_json else _shower(), guard_policy(home.policy)
-    guards = guard_opener(home, policy, lambda one: open_kept(home, one, settings.chat))
+    stored = settings.chat.keep and bool(messages)
+    ask = Ask(request, id=f"{LAST}{uuid4().hex}" if stored else "", keep=Keep() if stored else None, memory=settings.chat.memory)
+    here = answer_here(home, settings, note)
+    answer, show = here.run(ask, kept, opened), _silent if as_json else _shower()
     try:
-        choice = choose_once(home, kept, settings.chat.memory, opened, request)
-        outcome = generate(choice.model, choice.request, show, drafts=settings.serve.drafts, policy=policy, open_guard=guards)
-    except RequestError as error:
-        _record_refusal(home, opened, request, error, policy)
-        raise
-    _finish(home, choice, request, outcome, as_json, policy, settings.chat.keep)
+        outcome = generate(here, answer, show)
+    finally:
+        here.close()
+    _finish(answer, outcome, as_json)
 
 
 def _request(
@@ -109,64 +107,29 @@ def _check_options(unseen_logprobs: bool, system_of_raw: bool) -> None:
         raise ConfigError("--system", "Plain text (--raw) has no place for --system", "", "Leave one of them out.")
 
 
-def _record_refusal(home: "Home", model: "LanguageModel", request: "Request", error: "IngleError", policy: "GuardPolicy") -> None:
-    from ingle.app.answer_key import answer_key
-    from ingle.app.facts import refusal_event
-    from ingle.app.house import record
-
-    record(home, refusal_event(answer_key(home), model, request, error, policy=policy))
-
-
-def _finish(
-    home: "Home", choice: "Choice", request: "Request", outcome: "ShownAnswer", as_json: bool, policy: "GuardPolicy", keep: bool
-) -> None:  # fmt: skip
-    """Record the fact even if nobody reads the output, keep the words if they may be kept, show the rest, and return the exit code."""
-    from ingle.app.answer_key import answer_key
-    from ingle.app.house import record
-    from ingle.cli.generate import events_of
+def _finish(answer: "AnswerRun", outcome: "ShownAnswer", as_json: bool) -> None:
+    """Show the rest, and return the exit code."""
     from ingle.cli.output import note
-    from ingle.home.turns import LAST
 
-    try:
-        completion = f"{LAST}{uuid4().hex}" if keep and request.messages and outcome.finish in ("stop", "length") else ""
-        events = events_of(answer_key(home), choice, request, outcome, policy, completion)
-        *_, row = record(home, *events)
-        if completion:
-            _keep(home, choice, request, outcome, completion, {**events[-1].facts, "seq": row.seq})
-    finally:
-        if not as_json and outcome.fault is None and not outcome.text.endswith("\n"):
-            print(flush=True)
+    assert answer.choice is not None, "it was chosen before anything was written"
+    if not as_json and outcome.fault is None and not outcome.text.endswith("\n"):
+        print(flush=True)
     if outcome.fault is not None:
         raise outcome.fault
     if as_json:
-        _print_json(choice, request, outcome)
+        _print_json(answer.choice, answer.ask.request, outcome)
     elif outcome.finish == "repetition":
         note("(stopped because it only repeated itself)")
-    elif choice.nearly is not None:
-        note(
-            f"(You taught: “{choice.nearly.in_short}”. If that is what you mean, teach it in these words too: ingle teach QUESTION ANSWER)"
-        )
+    elif answer.choice.nearly is not None:
+        taught = answer.choice.nearly.in_short
+        note(f"(You taught: “{taught}”. If that is what you mean, teach it in these words too: ingle teach QUESTION ANSWER)")
     if outcome.finish == "cancelled":
         raise typer.Exit(130)
 
 
-def _keep(home: "Home", choice: "Choice", request: "Request", outcome: "ShownAnswer", completion: str, facts: dict[str, object]) -> None:
-    from ingle.app.house import open_rooms
-    from ingle.app.replay import parameters
-    from ingle.core.message import Message
-    from ingle.home.turns import keep_last
-
-    kept = facts | {"model_name": choice.model.name, "request": parameters(request, system=False)}
-    engine = open_rooms(home)
-    try:
-        keep_last(engine, "", Message.of("assistant", outcome.text), completion, kept, request.messages)
-    finally:
-        engine.dispose()
-
-
 def _choose(home: "Home", asked: str, prompt: str | None) -> "Kept":
     """Return the model. Raises the errors of `choose`, and ConfigError if its name is in the place of the prompt."""
-    from ingle.cli.choose import choose
+    from ingle.app.choose import choose
     from ingle.core.errors import ConfigError, NotKept
     from ingle.home.kept import list_kept
 

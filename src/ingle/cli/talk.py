@@ -1,28 +1,27 @@
 """A conversation with a model at a terminal, turn by turn."""
 
 import sys
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ingle.app.answer_key import answer_key
-from ingle.app.facts import Recorder, new_seed, refusal_event
+from ingle.app.answering import Ask
+from ingle.app.facts import new_seed
 from ingle.app.settings import Settings
 from ingle.cli.conversation import TerminalConversation
-from ingle.cli.generate import ShownAnswer, events_of, generate
+from ingle.cli.generate import ShownAnswer, generate
 from ingle.cli.interrupt import silent_keys
 from ingle.cli.output import complain, note
 from ingle.cli.screen import make_screen
-from ingle.cli.taught import TaughtHere
 from ingle.core.energy import NOTHING, Energy
-from ingle.core.errors import ContextError, IngleError, RequestError
+from ingle.core.errors import ContextError, IngleError
 from ingle.core.message import ImagePart, Message, Request, TextPart
-from ingle.home.place import Home
+from ingle.home.kept import Kept
 from ingle.model.template import has_template
 
 if TYPE_CHECKING:
-    from ingle.adapt.choosing import Choice
+    from ingle.app.answering import AnswerRun
+    from ingle.app.here import Here
     from ingle.cli.voice import TerminalVoice
     from ingle.core.example import Example
     from ingle.engine.language_model import LanguageModel
@@ -55,24 +54,12 @@ class TalkTally:
 class Talk:
     """A conversation with its model, settings and screen."""
 
-    def __init__(self, home: Home, model: "LanguageModel", settings: Settings, recorder: Recorder, taught: TaughtHere) -> None:
-        from ingle.cli.choose import open_kept
-        from ingle.engine.answer import Session
-        from ingle.robustness.guard_model import guard_opener
-        from ingle.safety.guard_files import guard_policy
-
-        self.home, self.model, self.settings, self.taught = home, model, settings, taught
+    def __init__(self, here: "Here", kept: Kept, model: "LanguageModel", settings: Settings) -> None:
+        self.here, self.kept, self.model, self.settings = here, kept, model, settings
         self.conversation = TerminalConversation(settings.chat.system)
-        self.session = Session(model.backend.new_state())
-        self._read_by = model.digest
         self.tally = TalkTally()
         self.last: ShownAnswer | None = None
         self.nearly: Example | None = None
-        self.recorder = recorder
-        self._policy = guard_policy(home.policy)
-        self._open_guard = guard_opener(home, self._policy, lambda kept: open_kept(home, kept, settings.chat))
-        self._reading = ThreadPoolExecutor(1, "key")
-        self._key: Future[bytes] | None = None
         self.shown: list[ImagePart] = []  # pictures that go with the next question
         self.voice: TerminalVoice | None = None  # hears and speaks, where that is wanted
         self.plain = not has_template(model.tokenizer)  # whether it is a base model, which continues all text so far, by either side
@@ -81,12 +68,13 @@ class Talk:
         """From now on, questions may be spoken and answers are heard. Raises ConfigError and NotKept, which say what is missing."""
         from ingle.cli.voice import TerminalVoice
 
-        self.voice = TerminalVoice(self.home, lambda: self._begin_key().result(), self.recorder.add)
+        self.voice = TerminalVoice(self.here.home, lambda: self.here.key, self.here.record)
 
     def close(self) -> None:
-        """End the voice, if there is one."""
+        """End the voice, if there is one, and let the database go."""
         if self.voice is not None:
             self.voice.close()
+        self.here.close()
 
     def ask(self, text: str, again: bool = False) -> ShownAnswer | None:
         """Ask a question, show the answer as it comes, and record its fact. None if it could not be answered.
@@ -107,16 +95,13 @@ class Talk:
             think=self.settings.chat.think,
             sampling=sampling,
         )
+        run = self.here.run(Ask(request, id="", memory=self.settings.chat.memory), self.kept, self.model)
         try:
-            choice = self.taught.choose(self.model, request)
-            outcome = self._answer(choice)
+            outcome = self._answer(run)
         except BaseException as error:
             self.conversation.turns = before
             if not isinstance(error, IngleError):  # Ctrl-C before the first word, or for the third time
                 raise
-            if isinstance(error, RequestError):
-                key = self._begin_key().result()
-                self.recorder.add(refusal_event(key, self.model, request, error, policy=self._policy))
             if isinstance(error, ContextError):
                 cure = "Remove the last question with /undo, or start over with /clear."
                 error = ContextError(error.field, error.rule, error.got, cure)
@@ -129,45 +114,38 @@ class Talk:
             self.conversation.turns.pop()
         self.last = outcome
         self.tally.add(outcome)
-        for event in events_of(self._begin_key().result(), choice, request, outcome, self._policy):
-            self.recorder.add(event)
         if outcome.fault is not None:
             raise outcome.fault
-        self._remark(outcome, choice)
+        self._remark(outcome, run)
         return outcome
 
     @property
     def used_tokens(self) -> int:
         """Number of tokens of the context in use."""
-        return len(self.session.ids)
+        return 0 if self.here.session is None else len(self.here.session.ids)
 
-    def _answer(self, choice: "Choice") -> ShownAnswer:
-        from ingle.engine.answer import Session
+    @property
+    def state_bytes(self) -> int:
+        """Bytes of what was read."""
+        return 0 if self.here.session is None else self.here.session.state.nbytes
 
-        if choice.model.digest != self._read_by:  # what one adapter has read is of no use to another
-            self.session, self._read_by = Session(choice.model.backend.new_state()), choice.model.digest
-        self._begin_key()
+    def _answer(self, run: "AnswerRun") -> ShownAnswer:
         screen = make_screen(self.settings.chat.markdown)
         spoken = self.voice.aloud(screen.show) if self.voice is not None else None
         outcome = None
         with silent_keys():
             try:
-                show, drafts = spoken or screen.show, self.settings.serve.drafts
-                outcome = generate(choice.model, choice.request, show, self.session, drafts, self._policy, self._open_guard)
+                outcome = generate(self.here, run, spoken or screen.show)
             finally:
                 screen.finish()
                 if spoken is not None:
                     spoken.end(heard=outcome is not None and outcome.finish != "cancelled")
         return outcome
 
-    def _begin_key(self) -> "Future[bytes]":
-        """Begin to look for the key of the answers' digests, once: it takes the database, which is imported while the model writes."""
-        if self._key is None or (self._key.done() and self._key.exception() is not None):
-            self._key = self._reading.submit(answer_key, self.home)
-        return self._key
-
-    def _remark(self, outcome: ShownAnswer, choice: "Choice") -> None:
+    def _remark(self, outcome: ShownAnswer, run: "AnswerRun") -> None:
         """Print remarks on an answer, if there are any."""
+        choice = run.choice
+        assert choice is not None, "it was chosen before anything was written"
         if choice.memories:
             note(f"(from memory: {', '.join(choice.memories)})")
         self.nearly = choice.nearly

@@ -28,10 +28,10 @@ def command(
     learn it when `ingle serve` or `ingle learn --once` runs.
     """
     from ingle.adapt.admit import TeachingLimits, teach
+    from ingle.app.choose import choose
+    from ingle.app.here import OWNER
     from ingle.app.house import enter, open_rooms, record
-    from ingle.cli.choose import choose
     from ingle.cli.output import print_json
-    from ingle.cli.taught import OWNER
     from ingle.serve.feedback_table import example_table
 
     home = enter()

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ingle.app.house import open_ledger
-from ingle.cli.progress import Watcher
+from ingle.core.progress import Watcher
 from ingle.core.report import Event, Sink
 from ingle.home.place import Home
 

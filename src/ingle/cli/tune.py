@@ -99,8 +99,8 @@ def _by_hand(
     model: str, data: list[str], name: str | None, settings: list[str], policy: list[str] | None, force: bool
 ) -> "MadeDelta":  # fmt: skip
     """Tune by the command's options."""
+    from ingle.app.choose import choose
     from ingle.app.house import enter
-    from ingle.cli.choose import choose
     from ingle.cli.gating import read_policy, way_in
     from ingle.cli.progress import watching
     from ingle.cli.training import run_watch

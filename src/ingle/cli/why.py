@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Engine
 
     from ingle.app.explained import Explained, Tap
+    from ingle.app.here import Here
     from ingle.app.settings import Settings
     from ingle.core.energy import Energy
     from ingle.core.headroom import Headroom
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from ingle.home.turns import Turn
     from ingle.ledger.chain import Ledger
     from ingle.ledger.row import Row
+
+    Answering = Callable[[LanguageModel, Request], tuple[str, Tap]]
 
 EXAMPLES = """
 ingle why --last
@@ -65,9 +68,10 @@ def command(
     Works where the text is kept, as `ingle replay` does: conversations of the page, and requests with `store: true`. Exit code 1 if
     nothing stands out.
     """
-    from ingle.app.explained import explanation_id, explanation_table, parts, span_in
-    from ingle.app.house import enter, open_rooms
+    from ingle.app.explained import explanation_id, explanation_table, parts, said_again, span_in
+    from ingle.app.house import enter
     from ingle.app.settings import read_settings
+    from ingle.cli.choose import answer_here
     from ingle.core.files import write_atomic
     from ingle.energy.meter import Span, open_meter
     from ingle.explain.html import why_page
@@ -79,27 +83,27 @@ def command(
         return
     _check(event, last, what, budget)
     home = enter()
-    settings, engine = read_settings(home, overrides or ()), open_rooms(home)
+    settings = read_settings(home, overrides or ())
+    here = answer_here(home, settings)
     began, metered = time.monotonic(), Span(open_meter(), 0.5)
     try:
-        room, asked = _explained(home, engine, settings, event)
+        room, asked = _explained(home, here.engine, settings, event)
         _quote(asked)
-        answer = _answering(home, engine, asked, settings)
-        said = _said(asked, answer)
+        said = said_again(asked, *(answer := _answering(here, asked))(asked.choice.model, asked.request))
         if what == "training":
             from ingle.cli.why_training import why_training
 
-            raise typer.Exit(why_training(home, engine, settings, asked, said, top, prove, as_json))
+            raise typer.Exit(why_training(home, here.engine, settings, asked, said, top, prove, as_json))
         if what == "parts":
             asked = replace(asked, variations=parts(asked))
         questions = WhyOptions(span_in(said.text, span) if span else None, method, sentences=what == "prompt")
-        why = _proved(home, engine, asked, said, answer, questions, lambda: time.monotonic() - began > budget)
+        why = _proved(home, here.engine, asked, said, answer, questions, lambda: time.monotonic() - began > budget)
         id_ = explanation_id(asked.turn.owner, asked.turn.completion, questions, _WHAT if what == "prompt" else (what,))
         table = {"id": id_, **explanation_table(why)}
         if why.complete:
-            keep_explanation(engine, asked.turn.owner, asked.turn.id, id_, table)
+            keep_explanation(here.engine, asked.turn.owner, asked.turn.id, id_, table)
     finally:
-        engine.dispose()
+        here.close()
     if html is not None:
         write_atomic(html, why_page(why, asked.choice.request).encode(), mode=0o600)  # it quotes the user
     _finish(home, asked, table | {"predicted": room.table()}, why, time.monotonic() - began, metered.end_of_piece(), as_json)
@@ -156,7 +160,7 @@ def _explained(home: "Home", engine: "Engine", settings: "Settings", event: str 
     from ingle.app.answer_key import key_of_answer
     from ingle.app.explained import explained, stored_turn
     from ingle.app.replay import find_row
-    from ingle.cli.choose import open_kept
+    from ingle.cli.choose import open_watched
     from ingle.home.kept import get_kept
     from ingle.ledger.chain import Ledger
 
@@ -165,9 +169,9 @@ def _explained(home: "Home", engine: "Engine", settings: "Settings", event: str 
     turn, key = stored_turn(engine, row, None), key_of_answer(home, engine, row.seq)
     kept = get_kept(home, row.subject)
     room = _room(home, engine, settings, kept, turn)
-    model = open_kept(home, kept, settings.chat)
+    model = open_watched(home, kept, settings.chat)
     return room, explained(
-        home, engine, Chooser(home, engine), row, turn, kept, model, lambda home, shorter: open_kept(home, shorter, settings.chat), key
+        home, engine, Chooser(home, engine), row, turn, kept, model, lambda home, shorter: open_watched(home, shorter, settings.chat), key
     )
 
 
@@ -209,40 +213,19 @@ def _kept(engine: "Engine", row: "Row") -> bool:
     return bool(completion) and find_any_completion(engine, completion) is not None
 
 
-def _answering(
-    home: "Home", engine: "Engine", asked: "Explained", settings: "Settings"
-) -> "Callable[[LanguageModel, Request], tuple[str, Tap]]":
+def _answering(here: "Here", asked: "Explained") -> "Answering":
     """Return a function that gives an answer as the home's guards let it out, with what passed at the engine."""
-    from ingle.app.answering import limits_of
     from ingle.app.explained import Tap
-    from ingle.cli.choose import open_kept
-    from ingle.engine.answer import answer
-    from ingle.home.api_keys import list_keys
-    from ingle.robustness.guard_model import asks_here, guard_opener
-    from ingle.safety.guard_files import guard_policy, make_guards
-    from ingle.safety.middleware import drive, from_iterator, wrap
-
-    policy = guard_policy(home.policy)
-    guards = guard_opener(home, policy, lambda one: open_kept(home, one, settings.chat))
-    asker = next((one.name for one in list_keys(engine) if one.id == asked.turn.owner), "") if asked.turn.owner else ""
 
     def answering(model: "LanguageModel", request: "Request") -> "tuple[str, Tap]":
         tap = Tap()
-        layers = make_guards(limits_of(model), policy, model.name, asker, asks_here(guards))
-        guarded = wrap(layers, tap.around(lambda one: from_iterator(answer(model, one))))
-        return "".join(chunk.text for chunk in drive(guarded(request))), tap
+        return here.again(model, request, asked.turn.owner, tap.around), tap
 
     return answering
 
 
-def _said(asked: "Explained", answering: "Callable[[LanguageModel, Request], tuple[str, Tap]]") -> "Said":
-    from ingle.app.explained import said_again
-
-    return said_again(asked, *answering(asked.choice.model, asked.request))
-
-
 def _proved(
-    home: "Home", engine: "Engine", asked: "Explained", said: "Said", answering: "Callable[[LanguageModel, Request], tuple[str, Tap]]",
+    home: "Home", engine: "Engine", asked: "Explained", said: "Said", answering: "Answering",
     questions: "WhyOptions", late: Callable[[], bool],
 ) -> "Why":  # fmt: skip
     """Return the explanation; says on the way how far it is, at a terminal."""

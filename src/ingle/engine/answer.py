@@ -1,7 +1,7 @@
 """One answer for one caller: reuse the longest start that was already read, then read the rest and answer token by token."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from queue import Empty, SimpleQueue
@@ -66,7 +66,7 @@ def answer(
     progress: Counted = silent,
     drafts: bool = True,
     left: Callable[[Usage], None] = lambda _usage: None,
-) -> Iterator[Chunk]:
+) -> Generator[Chunk, None, None]:
     """Yield the answer in pieces; the last one has `finish` and `usage`.
 
     `session` is continued and kept up to date, even if the caller stops iterating. `stopped` is asked after every chunk. `progress` gets

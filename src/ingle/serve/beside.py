@@ -4,10 +4,11 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import CancelledError, Future
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from ingle.app.answering import limits_of
+from ingle.app.answering import behind_guards, limits_of
 from ingle.app.explained import Tap
 from ingle.core.energy import NOTHING, Energy
 from ingle.core.errors import IngleError
@@ -18,8 +19,6 @@ from ingle.engine.language_model import AnswerPlace, LanguageModel, ReadyPrompt,
 from ingle.engine.metering import Reading
 from ingle.engine.scoring import score_in_steps
 from ingle.explain.cause import TOP, Nats, OutOfTime, Reader
-from ingle.safety.middleware import close, wrap
-from ingle.serve.guarding import guards_around
 from ingle.serve.service import Service
 
 T = TypeVar("T")
@@ -102,15 +101,12 @@ class Beside:
             raise OutOfTime
 
     async def _answer(self, model: LanguageModel, request: Request) -> tuple[str, Tap]:
-        tap, words = Tap(), list[str]()
+        tap = Tap()
         limits = await asyncio.to_thread(limits_of, model)
-        layers = await guards_around(self.service, request, limits, self.service.policy, model.name, self.asker)
-        chunks = wrap(layers, tap.around(lambda passed: self._engine(model, passed)))(request)
-        try:
-            async for chunk in chunks:
-                words.append(chunk.text)
-        finally:
-            await close(chunks)
+        inner, service = tap.around(lambda passed: self._engine(model, passed)), self.service
+        guarded = behind_guards(service, model.name, limits, request, service.policy, self.asker, inner)
+        async with aclosing(guarded) as chunks:
+            words = [chunk.text async for chunk in chunks]
         return "".join(words), tap
 
     async def _engine(self, model: LanguageModel, request: Request) -> AsyncIterator[Chunk]:

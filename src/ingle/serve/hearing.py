@@ -12,6 +12,7 @@ from typing import Any
 
 from fastapi import Request as HttpRequest
 
+from ingle.app.answering import behind_guards
 from ingle.app.facts import answer_digest, guard_events
 from ingle.core.apart import StopFlag
 from ingle.core.digest import digest_bytes
@@ -23,9 +24,8 @@ from ingle.media.decoder import DecodedApart
 from ingle.media.printed import printed_words, quoted, reads_print
 from ingle.media.speech import RATE, Heard, Hearing
 from ingle.safety.limits import RequestLimits
-from ingle.safety.middleware import Blocked, close, wrap
+from ingle.safety.middleware import Blocked
 from ingle.safety.policy import GuardPolicy
-from ingle.serve.guarding import guards_around
 from ingle.serve.service import Service
 from ingle.serve.sound_facts import hear_event
 from ingle.serve.sound_memory import HeardSound
@@ -161,15 +161,13 @@ async def guard_words(service: Service, text: str, name: str, asker: str, comple
     async def nothing(_request: Request) -> AsyncIterator[Chunk]:
         yield Chunk("", finish="stop")
 
-    chunks = wrap(await guards_around(service, request, _LIMITS, policy, name, asker), nothing)(request)
     try:
-        async for chunk in chunks:
+        async for chunk in behind_guards(service, name, _LIMITS, request, policy, asker, nothing):
             verdicts += chunk.verdicts
     except Blocked as error:
         verdicts.append(error.verdict)
         raise
     finally:
-        await close(chunks)
         await _tell(service, policy, verdicts, text, name, asker, completion)
 
 

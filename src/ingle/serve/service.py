@@ -6,20 +6,20 @@ stored) would survive a power cut. An answer whose client has gone leaves its fa
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from concurrent.futures import Future
 from contextlib import aclosing, suppress
-from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
-from ingle.adapt.choosing import Choice, Chooser
+from ingle.adapt.choosing import Chooser
 from ingle.app.answer_key import answer_key
-from ingle.app.answering import AnswerRun, Ask, Keep, limits_of
-from ingle.app.drawing import drawn, is_drawing, said_with_picture
-from ingle.app.facts import Recorder, answer_event, new_seed, refusal_event, told_events
+from ingle.app.answering import AnswerRun, Ask, answering, left
+from ingle.app.drawing import drawn, is_drawing
+from ingle.app.facts import Recorder
 from ingle.app.house import open_rooms
-from ingle.app.replay import parameters
 from ingle.app.settings import SamplingSettings, ServeSettings
-from ingle.core.errors import HomeError, IngleError, RequestError
+from ingle.core.energy import Energy
+from ingle.core.errors import HomeError, IngleError
 from ingle.core.message import Chunk, Finish, Request, Usage, Verdict
 from ingle.core.report import Event
 from ingle.energy.meter import Clocks, Meter
@@ -29,16 +29,14 @@ from ingle.engine.prefix_cache import PrefixCache, SavedStates, forgotten
 from ingle.engine.scheduler import Scheduler
 from ingle.home.api_keys import list_keys
 from ingle.home.examples import mend_index
-from ingle.home.kept import Kept
 from ingle.home.place import Home
-from ingle.home.turns import keep_answer
 from ingle.learn.settings import LearnSettings
 from ingle.media.decoder import MediaDecoder
 from ingle.media.speech import Speech
-from ingle.safety.middleware import Blocked, Next, close, wrap
+from ingle.safety.middleware import Next
+from ingle.safety.opinion import AskGuard, GuardCost
 from ingle.safety.policy import USUAL, GuardPolicy
 from ingle.serve.guard_models import GuardModels
-from ingle.serve.guarding import guards_around
 from ingle.serve.live_policy import LivePolicy
 from ingle.serve.logs import log
 from ingle.serve.metrics import Metrics
@@ -55,6 +53,7 @@ if TYPE_CHECKING:
 
     from ingle.ledger.row import Row
 
+T = TypeVar("T")
 _SWEEP_S = 5.0
 
 
@@ -184,76 +183,68 @@ class Service:
         return self._scheduler
 
     async def answer(self, ask: Ask) -> AsyncGenerator[Chunk, None]:
-        """Yields the chunks of an answer. The last one carries `finish`, `usage` and the ledger's `event`. A refusal is a fact, too.
+        """Yields the chunks of an answer, as `app.answering.answering` does.
 
-        Raises NotKept for an unknown model, RequestError and its subclasses for a request that can't be answered, Busy at too much load,
-        HomeError or LedgerError if the fact can't be written: the answer then has no last chunk.
+        Raises NotKept for an unknown model too, and Busy at too much load.
         """
         policy = await self.live.renewed()
         kept, model = await self.models.able(ask.model, lambda one: lacks(one, ask.request))
-        request = ask.request
-        try:
-            request = as_drawing(model, request)
-            seed = request.sampling.seed
-            request = replace(request, sampling=replace(request.sampling, seed=new_seed() if seed is None else seed))
-            seeing = await self.preparer.see(model, request, ask.asker)
-            choice = await asyncio.to_thread(self._choose, ask, model, kept, request)
-            run = AnswerRun(replace(ask, request=request), choice, policy, seeing)
-            async with aclosing(self._guarded(run)) as chunks:
-                async for chunk in drawn(run.model, chunks) if is_drawing(run.model, request) else chunks:
-                    yield chunk
-        except RequestError as error:
-            if error.guard:
-                self.metrics.judged([error.verdict if isinstance(error, Blocked) else Verdict("block", guard=error.guard)])
-            event = refusal_event(self.key, model, request, error, ask.id, ask.asker, policy)
-            await asyncio.wrap_future(self.recorder.add(event))
-            error.told = True
-            raise
+        run = AnswerRun(ask, kept, model, policy)
+        async with aclosing(answering(self, run, self._engine(run))) as chunks:
+            async for chunk in chunks:
+                shown = is_drawing(run.model, run.ask.request)
+                yield drawn(run.model, chunk, "".join(run.words)) if shown else chunk
 
-    async def _guarded(self, run: AnswerRun) -> AsyncGenerator[Chunk, None]:
-        limits = await asyncio.to_thread(limits_of, run.model)  # reads the vocabulary the first time
-        request = run.choice.request
-        layers = await guards_around(self, request, limits, run.policy, run.model.name, run.ask.asker, run.guarded)
-        guarded = wrap(layers, self._engine(run))(request)
-        try:
-            async for chunk in guarded:
-                run.words.append(chunk.text)
-                run.verdicts += chunk.verdicts
-                if chunk.finish == "blocked" and run.writing:
-                    run.blocked = asyncio.get_running_loop().create_future()
-                    await close(guarded)
-                    chunk = replace(chunk, usage=await run.blocked)
-                yield chunk if chunk.finish is None else await self._last(run, chunk, chunk.finish)
-        finally:
-            await close(guarded)
+    async def ready(self, model: LanguageModel, request: Request, asker: str) -> tuple[Request, Energy]:
+        """See `Runtime`: a conversation that asks for a picture gets one, where the model paints."""
+        request = as_drawing(model, request)
+        return request, await self.preparer.see(model, request, asker)
+
+    async def apart(self, work: Callable[[], T]) -> T:
+        """See `Runtime`."""
+        return await asyncio.to_thread(work)
+
+    async def judged(self, asker: str, work: Callable[[], T]) -> T:
+        """See `Runtime`."""
+        return await self.slow.guards.do(asker, lambda _stop: work())
+
+    def ask_guard(self, asker: str, told: Callable[[GuardCost], object] = lambda _: None) -> AskGuard:
+        """See `Runtime`."""
+        return self.guard_models.ask_for(asker, told)
+
+    def count(self, finish: Finish | None, usage: Usage | None, verdicts: Sequence[Verdict]) -> None:
+        """See `Runtime`."""
+        if finish is not None and usage is not None:
+            self.metrics.answered(finish, usage)
+        self.metrics.judged(dict.fromkeys(verdicts))
+
+    def told(self, model: LanguageModel, fault: str) -> None:
+        """See `Runtime`."""
+        log("lesson", {"model": model.name, "fault": fault})
+
+    def add(self, event: Event) -> "Future[Row]":
+        """See `Runtime`."""
+        return self.recorder.add(event)
 
     def key_name(self, id_: str) -> str:
-        """Return the name of a key, by which a policy knows it; "" where no policy asks. Reads the database."""
+        """See `Runtime`. Reads the database."""
         if not self.policy.keys or not id_:
             return ""
         if id_ not in self._key_names:
             self._key_names |= {key.id: key.name for key in list_keys(self.engine)}
         return self._key_names.get(id_, "")
 
-    def _choose(self, ask: Ask, model: LanguageModel, kept: Kept, request: Request) -> Choice:
-        """Choose the memories and lessons of the asker that act on this request."""
-        if (model := model.answering(request)).paints:
-            return Choice(model, request)
-        choice = self.chooser.choose(ask.asker, model, kept, request, ask.memory)
-        for fault in choice.faults:
-            log("lesson", {"model": model.name, "fault": fault})
-        return choice
-
     def _engine(self, run: AnswerRun) -> Next:
-        """Return the innermost handler, which the guards wrap."""
+        """Return what answers on the scheduler."""
 
         async def engine(request: Request) -> AsyncIterator[Chunk]:
             prompt, grammar = await self.preparer.prepare(run.model, request, run.ask.asker)
             inbox: asyncio.Queue[Chunk | IngleError] = asyncio.Queue()
-            ask = run.ask
+            ask, choice = run.ask, run.choice
+            assert choice is not None, "it was chosen"
             deadline = time.perf_counter() + self.settings.deadline_s
-            label = "" if run.choice.lessons else ask.label  # states made with lessons are not saved: they would outlive the lessons
-            lasting, vectors = run.choice.lasting, prompt.vectors
+            label = "" if choice.lessons else ask.label  # states made with lessons are not saved: they would outlive the lessons
+            lasting, vectors = choice.lasting, prompt.vectors
             job = Job(run.model, request, prompt.ids, inbox.put_nowait, grammar, ask.asker, label, lasting, deadline, vectors=vectors)
             job.energy = run.seeing
             self.scheduler.submit(job)
@@ -264,7 +255,7 @@ class Service:
                     if isinstance(outcome, IngleError):
                         finished = True
                         if run.words:  # the client has them
-                            self._left(run, Chunk("", finish="cancelled", usage=job.decoding.usage()))
+                            left(self, run, job.decoding.usage())
                         raise outcome
                     finished = outcome.finish is not None
                     run.writing = not finished
@@ -280,50 +271,6 @@ class Service:
         return engine
 
     def _left(self, run: AnswerRun, outcome: Chunk | IngleError) -> None:
-        """Records the fact of an answer that nobody reads."""
-        if run.blocked is not None and not run.blocked.done():  # a guard has ended it, and its fact waits for this
-            nothing = Usage(0, 0, 0, 0.0, 0.0, 0, model_digest=run.model.digest, seed=run.ask.request.sampling.seed or 0)
-            usage = outcome.usage if isinstance(outcome, Chunk) else nothing
-            if usage is not None:
-                run.blocked.set_result(usage)
-        elif run.blocked is None and isinstance(outcome, Chunk) and outcome.usage is not None:
-            self.metrics.answered("cancelled", outcome.usage)
-            self._tell(run)
-            self.recorder.add(self._event(run, "cancelled", outcome.usage))
-
-    async def _last(self, run: AnswerRun, chunk: Chunk, finish: Finish) -> Chunk:
-        seed = run.ask.request.sampling.seed or 0
-        usage = chunk.usage or Usage(0, 0, 0, 0.0, 0.0, 0, model_digest=run.model.digest, seed=seed)
-        self.metrics.answered(finish, usage)
-        self._tell(run)
-        event = self._event(run, finish, usage)
-        row: Row = await asyncio.wrap_future(self.recorder.add(event))
-        event = replace(event, facts={**event.facts, "seq": row.seq})
-        if run.ask.keep is not None:
-            await asyncio.to_thread(self._keep, run, run.ask.keep, event, usage)
-        return replace(chunk, usage=usage, event=event, verdicts=tuple(run.verdicts))
-
-    def _tell(self, run: AnswerRun) -> None:
-        """Counts what guards said, and queues the facts of it before that of the answer."""
-        ask, text = run.ask, "".join(run.words)
-        self.metrics.judged(dict.fromkeys(run.verdicts))
-        for event in told_events(self.key, run.model, ask.request, text, run.verdicts, run.policy, ask.id, ask.asker):
-            self.recorder.add(event)
-
-    def _keep(self, run: AnswerRun, keep: Keep, event: Event, usage: Usage) -> None:
-        """Stores the words of an answer, with all that a replay needs."""
-        ask, whole = run.ask, event.facts.get("finish") in ("stop", "length")
-        message = said_with_picture(run.model, ask.request, "".join(run.words), whole)
-        times = {name: getattr(usage, name) for name in ("queued_s", "prefill_s", "decode_s")}
-        facts = {**event.facts, **times, "model_name": run.model.name, "request": parameters(ask.request, system=bool(keep.conversation))}
-        facts |= {} if keep.learn else {"learn": False}
-        if usage.image_tokens and (look := run.model.look(ask.request)):
-            facts["look"] = look.text()
-        history = () if keep.conversation else ask.request.messages
-        keep_answer(self.engine, ask.asker, keep.parent, message, ask.id, facts, history, keep.conversation)
-
-    def _event(self, run: AnswerRun, finish: Finish, usage: Usage) -> Event:
-        ask, text = run.ask, "".join(run.words)
-        event = answer_event(self.key, run.model.name, ask.request, text, finish, usage, run.verdicts, ask.id, ask.asker)
-        sight = {"sight": run.model.seer.sight.digest} if usage.image_tokens and run.model.seer is not None else {}
-        return replace(event, facts={**event.facts, **run.choice.facts, **sight, **run.guarding.facts()})
+        usage = outcome.usage if isinstance(outcome, Chunk) else None
+        if usage is not None or run.blocked is not None:
+            left(self, run, usage or run.nothing)

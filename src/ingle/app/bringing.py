@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ingle.app.house import open_ledger, record
-from ingle.cli.progress import Watcher
 from ingle.core.errors import ConfigError, IngleError
+from ingle.core.progress import Watcher
 from ingle.core.report import Event, Fact
 from ingle.home.kept import Kept
 from ingle.home.place import Home
