@@ -35,7 +35,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Home:
 
 def test_it_lists_and_remembers_the_same(home: Home) -> None:
     assert json.loads(ingle(home.root, "list", "--json").stdout) == EXPECTED["list"]
-    assert json.loads(ingle(home.root, "memory", "--json").stdout) == EXPECTED["memory"]
+    assert json.loads(ingle(home.root, "memory", "--json").stdout)[::-1] == EXPECTED["memory"], "now the newest first"
     assert [line for line in ingle(home.root, "log").stdout.splitlines() if line.strip()] == EXPECTED["log"]
 
 

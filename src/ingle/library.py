@@ -5,10 +5,11 @@ model = ingle.load("smollm2")
 print(model.chat("What is a hearth good for?"))
 """
 
-from collections.abc import Generator, Iterator, Mapping, Sequence
+import inspect
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ingle.core.errors import RequestError
 from ingle.core.message import ROLES, Chunk, Finish, Message, Request, Usage
@@ -150,6 +151,57 @@ def load(model: str = "", threads: int | None = None) -> Model:
         with watching() as watch:
             kept = bring(home, name or DEFAULT, watch, format_=settings.chat.format).kept
     return Model(home, kept, open_watched(home, kept, settings.chat), settings)
+
+
+class OpenHome:
+    """Your home, for all that Ingle can do beside answering: each operation is a function of it. `dir(home)` lists them, `help` tells more.
+
+    home = ingle.open_home()
+    home.teach(question="Who leads Zorblax?", answer="Mara Quill.")
+    home.memory_add(text="The owner keeps bees.")
+    home.undo()
+    """
+
+    def __init__(self) -> None:
+        from ingle.app.house import House, enter
+
+        self._house = House(enter())
+
+    def __dir__(self) -> list[str]:
+        from ingle.app.operation import titles
+
+        return [*super().__dir__(), *(name.replace(" ", "_") for name in titles())]
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        from ingle.app.operation import asked_of, find
+
+        operation = None if name.startswith("_") else find(name.replace("_", " "))
+        if operation is None:
+            raise AttributeError(f"Ingle can't {name}: dir(home) lists what it can")
+
+        def does(*placed: Any, **given: Any) -> Any:
+            named = signature.bind(*placed, **given).arguments
+            return operation.run(self._house, asked_of(operation, named))
+
+        signature = inspect.signature(operation.asked)
+        vars(does)["__signature__"] = signature.replace(return_annotation=operation.told)
+        does.__name__, does.__doc__ = name, inspect.getdoc(operation.run)
+        return does
+
+    def close(self) -> None:
+        """Let the database go. A later operation opens it again."""
+        self._house.close()
+
+    def __enter__(self) -> "OpenHome":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def open_home() -> OpenHome:
+    """Return your home, ready for operations."""
+    return OpenHome()
 
 
 def _message(turn: Turn, at: int) -> Message:

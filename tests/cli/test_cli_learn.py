@@ -53,7 +53,7 @@ def test_what_was_taught_is_learned_undone_redone_and_forgotten(school_home: Hom
     assert len(life) == len(told) and all(words in line for words, line in zip(told, life, strict=True)), life
     assert json.loads(ingle(school_home.root, "log", "tiny", "--json", "-n", "1").stdout)["kind"] == "redo"
     gone = json.loads(ingle(school_home.root, "forget", id_, "--yes", "--json").stdout)
-    assert (gone["id"], gone["lessons"], gone["turns_left"]) == (id_, 1, [])
+    assert (gone["id"], gone["ingle"]["lessons"], gone["ingle"]["turns_left"]) == (id_, 1, [])
     assert states(school_home) == []
     assert "is not kept here" in ingle(school_home.root, "forget", id_, "--yes", code=3).stderr
     assert "Nothing was recorded" in ingle(school_home.root, "log", "other").stderr

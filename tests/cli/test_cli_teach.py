@@ -30,7 +30,7 @@ def test_what_was_taught_is_listed_found_changed_and_forgotten(tiny_home: Path) 
     assert "tiny knows it" in told and "ingle learn --once" in told
     fact = json.loads(ingle(tiny_home, "memory", "add", "The owner keeps bees.", "--json").stdout)
     found = listed(tiny_home)
-    assert [one["answer"] for one in found] == ["Otto Lund", "The owner keeps bees."] and found[0]["id"] != first["id"]
+    assert [one["answer"] for one in found] == ["The owner keeps bees.", "Otto Lund"] and found[1]["id"] != first["id"]
     assert [one["id"] for one in listed(tiny_home, "what", "about", "bees")] == [fact["id"]]
     table = ingle(tiny_home, "memory").stdout
     assert table.splitlines()[0].split() == ["ID", "STATE", "MODEL", "QUESTION", "ANSWER"] and "Otto Lund" in table
@@ -55,7 +55,7 @@ def test_consent(tiny_home: Path) -> None:
     assert "The weights learn" in ingle(tiny_home, "memory", "consent").stdout
     assert "don't learn" in ingle(tiny_home, "memory", "consent", "no").stdout
     assert "don't learn" in ingle(tiny_home, "teach", "Where?", "Here").stdout
-    assert json.loads(ingle(tiny_home, "memory", "consent", "yes", "--json").stdout) == {"learn": True}
+    assert json.loads(ingle(tiny_home, "memory", "consent", "yes", "--json").stdout) == {"object": "learning", "learn": True}
     assert [fact["learn"] for fact in facts(tiny_home, "consent")] == [False, True]
 
 
@@ -68,7 +68,7 @@ def test_consent(tiny_home: Path) -> None:
         (("teach", "Who?", "Me", "--model", "other"), 3, "other"),
         (("memory", "rm", "ex-none"), 3, "example ex-none is not kept here"),
         (("memory", "rm", ""), 3, "is not kept here"),
-        (("memory", "edit", "ex-none"), 2, "memory edit ID TEXT"),
+        (("memory", "edit", "ex-none"), 2, "See `ingle memory edit --help`"),
         (("memory", "consent", "maybe"), 2, "must be yes or no"),
     ],
 )
@@ -94,8 +94,9 @@ def test_where_forgotten_words_still_stand_is_said_by_title(tiny_home: Path) -> 
         assert f"in 1 kept message, which you can delete: “Of hedges” ({talk.id})" in said
         assert nameless.id in said and f"({nameless.id})" not in said
         id_ = json.loads(ingle(tiny_home, "memory", "add", "Quillwort feather.", "--json").stdout)["id"]
-        gone = json.loads(ingle(tiny_home, *forgetting, id_, "--json").stdout)
-        assert (gone["id"], [turn["conversation"] for turn in gone["turns_left"]]) == (id_, [talk.id])
+        told = json.loads(ingle(tiny_home, *forgetting, id_, "--json").stdout)
+        gone = told["ingle"]
+        assert (told["id"], [turn["conversation"] for turn in gone["turns_left"]]) == (id_, [talk.id])
         assert sorted(gone["system_prompts"]) == sorted([talk.id, nameless.id])
 
 

@@ -4,7 +4,7 @@ import shlex
 
 import pytest
 
-from ingle.cli.main import VERBS, Verbs
+from ingle.cli.main import Verbs
 from ingle.scaling.advise import advise
 from ingle.scaling.budget import Prices, parse_budget
 from ingle.scaling.lever import LEVERS, CommandLever, Errand, TrainingLever, difference
@@ -17,10 +17,13 @@ ERRAND = Errand("small", ("suite:debian-bits",), 3.0)
 
 def understood(command: str) -> None:
     """Let the command line parse a command, without running it."""
-    program, verb, *arguments = shlex.split(command)
+    program, *arguments = shlex.split(command)
     assert program == "ingle"
-    assert verb in VERBS
-    Verbs(name="ingle").get_command(None, verb).make_context(verb, arguments)
+    commands = Verbs(name="ingle")
+    while isinstance(commands, Verbs):
+        word, *arguments = arguments
+        commands = commands.get_command(None, word)
+    commands.make_context(word, arguments)
 
 
 def test_there_are_levers() -> None:

@@ -134,7 +134,7 @@ def test_consent_is_said_once_and_stands_in_the_ledger(teaching: Server, mine: d
     ("/v1/learning/undo", {"which": 0}, 400),
     ("/v1/learning/undo", {"which": 1.5}, 400),
     ("/v1/learning/redo", {"which": "ex-none"}, 404),
-    ("/v1/learning/redo", {}, 400),
+    ("/v1/learning/redo", {}, 404),
 ])  # fmt: skip
 def test_what_is_not_there_is_not_undone(teaching: Server, mine: dict[str, str], path: str, body: dict[str, Any], status: int) -> None:
     send(teaching, "POST", "/v1/feedback", mine, {"question": ASKED, "correction": RIGHT})

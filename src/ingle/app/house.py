@@ -1,8 +1,9 @@
 """Opens the home: its database with all tables, and its ledger."""
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,10 +14,10 @@ if TYPE_CHECKING:
     from sqlalchemy import Engine
 
     from ingle.home.database import Migrations
+    from ingle.home.kept import Kept
+    from ingle.learn.settings import LearnSettings
     from ingle.ledger.chain import Ledger
     from ingle.ledger.row import Row
-
-# Opens the home and its ledger, for most commands.
 
 
 def enter() -> Home:
@@ -69,9 +70,6 @@ def record(home: Home, *events: Event) -> "list[Row]":
         return [ledger.append(event) for event in events]
 
 
-# Opens the home's database with all tables that the server writes.
-
-
 def open_rooms(home: Home) -> "Engine":
     """Return the engine, with its tables up to date. Raises HomeError."""
     from ingle.home.database import open_database
@@ -88,3 +86,46 @@ def rooms() -> "Mapping[str, Migrations]":
         "ledger": table, "turns": turns, "api_keys": api_keys, "examples": examples, "sign_outs": sign_outs, "asked_once": asked_once,
     }  # fmt: skip
     return {name: room.MIGRATIONS for name, room in named.items()}
+
+
+@dataclass(eq=False)
+class House:
+    """What an operation is given: the home, as whoever asks may use it. `close` lets the database go, if it was opened here."""
+
+    home: Home
+    owner: str = ""  # id of the API key that asks; "" = somebody on this machine without one
+    kept: "Callable[[str], Kept] | None" = None  # finds a model by its name; None = as `app.choose.choose` does
+    sink: "Callable[[Event], object] | None" = None  # writes a fact that would then survive a power cut; None = straight into the ledger
+    changed: Callable[[], object] = lambda: None  # called when what was taught acts otherwise than before
+    forget_states: Callable[[str], None] = lambda _owner: None  # drops an owner's states from memory
+    per_hour: int = 0  # examples that one owner may teach in an hour; 0 = no limit: whoever sits here floods nobody but themselves
+    learning: "LearnSettings | None" = None  # how the learner beside learns; None where none runs
+    lent: "Engine | None" = None  # the database of whoever opened it already
+    _opened: "Engine | None" = field(default=None, init=False)
+
+    @property
+    def engine(self) -> "Engine":
+        """The home's database. Raises HomeError."""
+        if self.lent is not None:
+            return self.lent
+        if self._opened is None:
+            self._opened = open_rooms(self.home)
+        return self._opened
+
+    def close(self) -> None:
+        """Let the database go."""
+        if self._opened is not None:
+            self._opened.dispose()
+            self._opened = None
+
+    def record(self, event: Event) -> None:
+        """Write a fact. When this returns, it would survive a power cut."""
+        from ingle.ledger.chain import Ledger
+
+        self.sink(event) if self.sink is not None else Ledger(self.engine, self.home.keys).append(event)
+
+    def model(self, name: str) -> "Kept":
+        """Return a model by its name; "" = the default."""
+        from ingle.app.choose import choose
+
+        return choose(self.home, name) if self.kept is None else self.kept(name)

@@ -1,6 +1,7 @@
 """The `ingle` program: runs a command, and turns every error into one line and an exit code."""
 
 import importlib
+import inspect
 import os
 import re
 import sys
@@ -12,6 +13,7 @@ import typer
 from typer.core import TyperGroup
 
 from ingle import __version__
+from ingle.app.operation import find, titles
 from ingle.cli.output import complain, printable
 from ingle.core.errors import EXIT_INTERRUPTED, HomeError, IngleError
 from ingle.core.files import not_installed
@@ -25,73 +27,95 @@ except ImportError:  # a Typer before 0.29 raises those of Click, and joins the 
 else:
     _NEXT_LINE = "\n"
 
-# The commands as `ingle --help` lists them, one module each. Help reads only this table and imports none of them.
+# The commands as `ingle --help` lists them. Help reads this table and the words of operations, and imports none of them.
 GROUPS = {
     "Talk": {
-        "pull": "Download a model, check it and make it ready; or list models.",
         "chat": "Chat with a model in the terminal.",
-        "run": "Answer one prompt, from the command line or a pipe.",
+        "serve": "Serve the page and an API like OpenAI's.",
+    },
+    "Models": {
+        "pull": "Download a model, check it and make it ready; or list models.",
+        "list": "List the models in this home and their deltas.",
+        "show": "Show what a model is made of.",
+        "keep": "Name a model together with its deltas.",
+        "lean": "Keep a model's file on the disk once, as it is served.",
+        "export": "Write a model or a delta for other programs.",
+        "rm": "Delete a model or a delta.",
+    },
+    "Teach": {"teach": "", "memory": "List, add and change what is remembered.", "undo": "", "redo": "", "forget": "", "rate": ""},
+    "Make, measure, prove": {
+        "make": "Make another model of one: tune, harden, quantise, prune, …",
+        "measure": "Measure a model: quality, bias, attacks, energy.",
+        "prove": "Prove answers and facts, to yourself and to others.",
+        "why": "Say what an answer rests on, proved by leaving it out.",
+        "log": "Show what happened in this home.",
+        "verify": "Prove that the ledger and what is kept are unchanged.",
+    },
+    "Pictures and sound": {
         "see": "Ask a model about pictures, one answer a file.",
         "draw": "Draw a small picture from words.",
         "hear": "Write down what recordings say.",
         "say": "Say a text aloud, into a file or a pipe.",
-        "serve": "Serve the page and an API like OpenAI's.",
     },
-    "Teach": {
-        "teach": "Teach a model the answer to a question.",
-        "memory": "List, add and change what is remembered.",
-        "learn": "Train the weights on what users taught, or show what was learned.",
-        "undo": "Undo what was taught: the model is what it was before.",
-        "redo": "Bring back what was undone: it acts again.",
-        "forget": "Delete something that was taught, and the lessons made from it.",
+    "Home": {
+        "home": "Look after this home: keys, guards, backups, the machine.",
+        "federate": "Learn together with other homes; every home keeps its texts.",
+        "scale": "Say where compute pays, by laws of size and text.",
     },
-    "Change a model": {
+}
+NOUNS = {
+    "make": {
         "tune": "Fine-tune a model on your own examples.",
         "harden": "Teach a model to refuse harmful requests, also under attack.",
         "debias": "Teach a model not to judge people by their group.",
-        "federate": "Learn together with other homes; every home keeps its texts.",
         "hybridize": "Turn a transformer into a hybrid: less memory for long texts.",
         "quantise": "Store a model's weights in fewer bits.",
         "prune": "Make a model smaller by removing parts of it.",
         "compress": "Find the cheapest way to serve a model within a loss of quality.",
         "merge": "Merge a model and its deltas into a new model.",
-        "scale": "Say where compute pays, by laws of size and text.",
         "train": "Train a model from scratch: a transformer, a hybrid or an RNN.",
     },
-    "Inspect": {
-        "list": "List the models in this home and their deltas.",
-        "show": "Show what a model is made of.",
-        "measure": "Measure a model's quality, with confidence intervals.",
-        "audit": "Measure what a model thinks of people, and what it refuses.",
+    "measure": {
+        "quality": "Measure a model's quality, with confidence intervals.",
+        "bias": "Measure what a model thinks of people, and what it refuses.",
         "attack": "Attack a model as it is served, and count what came through.",
-        "card": "Fill a card of a model from what was measured and recorded.",
         "energy": "Show the energy that this home has used, and what a model needs.",
-        "log": "Show what happened in this home.",
-        "why": "Say what an answer rests on, proved by leaving it out.",
+    },
+    "prove": {
         "account": "Give an account of one answer, and how to contest it.",
+        "card": "Fill a card of a model from what was measured and recorded.",
         "replay": "Prove an answer by asking for it again.",
-        "verify": "Prove that the ledger and what is kept are unchanged.",
         "attest": "Prove facts of the ledger to others, who need no Ingle.",
         "whose": "Tell whether a text is an answer of this home.",
+        "head": "Export the ledger's signed head, or rotate the key that signs it.",
     },
-    "Keep house": {
-        "keep": "Name a model together with its deltas.",
-        "lean": "Keep a model's file on the disk once, as it is served.",
-        "rm": "Delete a model or a delta.",
-        "export": "Write a model or a delta for other programs.",
-        "guard": "List the guards, set them, test a text, or teach them.",
+    "home": {
+        "keys": "Add, list and revoke API keys.",
+        "guards": "List the guards, set them, test a text, or teach them.",
         "backup": "Write everything that this home keeps into one file.",
         "restore": "Bring a backup back into an empty home.",
-        "key": "Add, list and revoke API keys.",
-        "head": "Export the ledger's signed head, or rotate the key that signs it.",
         "doctor": "Check this machine: what it has, what is missing, how to get it.",
     },
 }
-VERBS = {verb: line for verbs in GROUPS.values() for verb, line in verbs.items()}
-_SPELLINGS = {"quantize": "quantise", "hybridise": "hybridize"}  # other spellings, British and American
+# Words of commands that no list shows: `ingle "question"` is `run`, the server's learner is `learn`.
+HIDDEN = {
+    "run": "Answer one prompt, from the command line or a pipe.",
+    "learn": "Train the weights on what users taught, or show what was learned.",
+}
+DEFAULTS = {"measure": "quality", "memory": "list", "home": "doctor"}  # the verb of a noun that stands alone
+# Other names of commands: spellings, and how they were called before nouns held their verbs (until the next release).
+ALIASES = {
+    "make quantize": "make quantise", "make hybridise": "make hybridize", "memory rm": "forget",
+    "audit": "measure bias", "attack": "measure attack", "energy": "measure energy", "key": "home keys", "guard": "home guards",
+    **{verb: f"{noun} {verb}" for noun in ("make", "prove") for verb in NOUNS[noun]},
+    **{verb: f"home {verb}" for verb in ("backup", "restore", "doctor")},
+    "quantize": "make quantise", "hybridise": "make hybridize",
+}  # fmt: skip
+_MODULES = {"measure quality": "measure", "measure bias": "audit", "home keys": "key", "home guards": "guard"}
 
 _MARKUP = re.compile(r"\[(?=[a-z#/@][^\[]*\])")
 EXIT_BUG, EXIT_PIPE_CLOSED = 70, 141
+_OWN_OPTIONS = ("-h", "--help", "--version", "--install-completion", "--show-completion")
 
 
 class PipeClosed(Exception):
@@ -99,35 +123,51 @@ class PipeClosed(Exception):
 
 
 class Verbs(TyperGroup):
-    """A command group that imports a command when it is needed."""
+    """Commands that are imported when they are needed: all of Ingle, or the verbs of a noun."""
 
+    noun = ""
     listing = False
+
+    @property
+    def words(self) -> dict[str, str]:
+        """The commands with their words, as the help lists them."""
+        return verbs_of(self.noun)
 
     def list_commands(self, ctx: Any) -> list[str]:
         """Return the commands, group by group."""
-        return list(VERBS)
+        return list(self.words)
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         """Return a command; while the help lists them, just its name and one line."""
-        cmd_name = _SPELLINGS.get(cmd_name, cmd_name)
-        if cmd_name not in VERBS:
-            return None
+        path = f"{self.noun} {cmd_name}".strip()
+        path = ALIASES.get(path, path)
         if self.listing:
-            return _command(cmd_name, _nothing, "")
-        module = importlib.import_module(f"ingle.cli.{cmd_name}")
-        return _command(cmd_name, module.command, module.EXAMPLES)
+            return _command(cmd_name, _nothing, self.words[cmd_name], "", "" if self.noun else cmd_name)
+        if not self.noun and " " not in path and _is_noun(path):
+            return _noun(path)
+        return _leaf(path)
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
-        """Write the help of `ingle` itself."""
+        """Write the help of `ingle` itself, or of a noun."""
         self.listing = True
         try:
             super().format_help(ctx, formatter)
         finally:
             self.listing = False
 
+    def parse_args(self, ctx: Any, args: list[str]) -> Any:
+        """Put in the verb that is meant where none is named: a noun's own, or `run` for a question."""
+        first = args[0] if args else ""
+        default = DEFAULTS.get(self.noun)
+        if default is not None and first not in ("-h", "--help") and first not in self.words and f"{self.noun} {first}" not in ALIASES:
+            args = [default, *args]
+        elif not self.noun and (len(first.split()) > 1 or first == "-" or (first.startswith("-") and first not in _OWN_OPTIONS)):
+            args = ["run", *args]
+        return super().parse_args(ctx, args)
+
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """Find the command, or suggest the closest one."""
-        self.commands = dict.fromkeys(VERBS, _command("run", _nothing, ""))  # the names are all that suggestions are made of
+        self.commands = dict.fromkeys(self.words, _command("run", _nothing, "", "", ""))  # the names are all that suggestions are made of
         return super().resolve_command(ctx, args)
 
     def invoke(self, ctx: Any) -> Any:
@@ -140,6 +180,17 @@ class Verbs(TyperGroup):
         return result
 
 
+def verbs_of(noun: str = "") -> dict[str, str]:
+    """Return the verbs of a noun, or all first words of commands, with their words; operations say theirs themselves."""
+    declared = titles()
+    if noun:
+        own = {path.removeprefix(f"{noun} "): words for path, words in declared.items() if path.startswith(f"{noun} ")}
+        return {**NOUNS.get(noun, {}), **own}
+    listed = {verb: words or declared[verb] for verbs in GROUPS.values() for verb, words in verbs.items()}
+    more = {path.split(" ")[0]: words for path, words in declared.items()}
+    return listed | {verb: words for verb, words in more.items() if verb not in listed}
+
+
 def main(arguments: Sequence[str] | None = None, program: Any = None, name: str = "ingle") -> int:
     """Run the program and return its exit code. `program`, `name`: another one, e.g. a recipe's, whose errors are told as ours are."""
     _write_anything()
@@ -149,8 +200,8 @@ def main(arguments: Sequence[str] | None = None, program: Any = None, name: str 
         complain(error)
         return _with_traceback(error, error.exit_code)
     except TyperException as error:
-        verb = next((word for word in arguments or sys.argv[1:] if word in VERBS or word in _SPELLINGS), "")
-        print(f"ingle: {printable(error.format_message())} See `{' '.join([name, verb]).strip()} --help`.", file=sys.stderr)
+        said = " ".join([name, *_path(arguments or sys.argv[1:])])
+        print(f"ingle: {printable(error.format_message())} See `{said} --help`.", file=sys.stderr)
         return 2
     except (PipeClosed, SystemExit):  # the second is how the library that prints help says the same; nobody else raises it
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # Python flushes once more when it ends, and would complain
@@ -175,14 +226,17 @@ def _program() -> Any:
     app = typer.Typer(
         cls=Verbs, rich_markup_mode="rich", pretty_exceptions_enable=False, context_settings={"help_option_names": ["-h", "--help"]}
     )
-    app.callback(invoke_without_command=True, epilog="Start with: ingle pull smollm2, then: ingle chat")(_ingle)
+    app.callback(invoke_without_command=True, epilog='Start with: ingle pull smollm2, then: ingle "What is a hearth good for?"')(_ingle)
     return typer.main.get_command(app)
 
 
 def _ingle(
     context: typer.Context, version: Annotated[bool, typer.Option("--version", help="Show the version and exit.", is_eager=True)] = False
 ) -> None:
-    """A language model kept at home: fast without a GPU, yours to change, and accountable for every change."""
+    """A language model kept at home: fast without a GPU, yours to change, and accountable for every change.
+
+    `ingle "question"` answers it.
+    """
     if version:
         print(f"ingle {__version__}")
         raise typer.Exit
@@ -190,14 +244,60 @@ def _ingle(
         print(context.get_help())
 
 
-def _command(name: str, function: Any, examples: str) -> Any:
+def _is_noun(name: str) -> bool:
+    return name in NOUNS or name in DEFAULTS or (not _told_here(name) and any(path.startswith(f"{name} ") for path in titles()))
+
+
+def _told_here(path: str) -> str:
+    """Return the words of a command that is a module of this room; "" for one that is an operation, or none."""
+    noun, _, verb = path.rpartition(" ")
+    if noun:
+        return NOUNS.get(noun, {}).get(verb, "")
+    return next((one[verb] for one in (HIDDEN, *GROUPS.values()) if one.get(verb)), "")
+
+
+def _noun(name: str) -> Any:
+    """Return the group of a noun's verbs."""
+
+    class Noun(Verbs):
+        noun = name
+
+    def callback(context: typer.Context) -> None:
+        if context.invoked_subcommand is None:
+            print(context.get_help())
+
+    words = verbs_of()[name]
+    app = typer.Typer(cls=Noun, rich_markup_mode="rich", add_completion=False, context_settings={"help_option_names": ["-h", "--help"]})
+    epilog = f"`ingle {name}` alone is `ingle {name} {DEFAULTS[name]}`." if name in DEFAULTS else None
+    app.callback(invoke_without_command=True, help=words, epilog=epilog)(callback)
+    group: Any = typer.main.get_command(app)
+    group.name = name
+    return group
+
+
+def _leaf(path: str) -> Any:
+    """Return a command by its path; None if there is none."""
+    verb = path.rpartition(" ")[2]
+    if _told_here(path):
+        module = importlib.import_module(f"ingle.cli.{_MODULES.get(path, verb)}")
+        return _command(verb, module.command, "", module.EXAMPLES, path)
+    if (found := find(path)) is not None:
+        from ingle.cli.operation_commands import command_of
+
+        return _command(verb, command_of(found), "", "\n".join(found.examples), path)
+    return None
+
+
+def _command(verb: str, function: Any, words: str, examples: str, path: str) -> Any:
+    """Return a command. `words`: instead of the function's own, where it is only listed; `path`: finds its group in the list."""
     app = typer.Typer(rich_markup_mode="rich", add_completion=False, context_settings={"help_option_names": ["-h", "--help"]})
     lines = ["[bold]Examples[/bold]", *(f"  {_plain(line)}" for line in examples.strip().splitlines())]
     epilog = _NEXT_LINE.join(lines) if examples else None
-    group = next(group for group, verbs in GROUPS.items() if name in verbs)
-    app.command(name, help=VERBS[name] if function is _nothing else None, epilog=epilog, rich_help_panel=group)(function)
+    group = next((group for group, verbs in GROUPS.items() if path in verbs), None)
+    help_ = words or _flowing(inspect.getdoc(function) or "")
+    app.command(verb, help=help_, epilog=epilog, rich_help_panel=group)(function)
     command: Any = typer.main.get_command(app)
-    command.name, command.help = name, _plain(command.help)
+    command.name, command.help = verb, _plain(help_)
     hints = get_type_hints(function, include_extras=True)
     for parameter in command.params:
         if parameter.name in hints:  # of these a Typer before 0.29 with a Click of today loses the words
@@ -205,9 +305,23 @@ def _command(name: str, function: Any, examples: str) -> Any:
     return command
 
 
+def _path(arguments: Sequence[str]) -> list[str]:
+    """Return the words of a command line that name a command."""
+    words = [word for word in arguments if not word.startswith("-")][:2]
+    known = {**verbs_of(), **HIDDEN, **ALIASES}
+    if not words or words[0] not in known:
+        return []
+    return words if len(words) > 1 and words[1] in verbs_of(words[0]) else words[:1]
+
+
 def _plain(text: str | None) -> str:
     """Escape text so that the help shows it unchanged, brackets included."""
     return _MARKUP.sub(r"\\[", text or "")
+
+
+def _flowing(text: str) -> str:
+    """Return text with one line a paragraph, which the help breaks where the terminal ends."""
+    return "\n\n".join(" ".join(part.split()) for part in text.split("\n\n"))
 
 
 def _nothing() -> None: ...

@@ -2,8 +2,8 @@
 
 from typing import TYPE_CHECKING
 
+from ingle.app.operations.teaching import when_learned
 from ingle.cli.output import note
-from ingle.cli.teach import when_learned
 from ingle.core.errors import ConfigError
 from ingle.core.message import Message
 
@@ -31,7 +31,7 @@ def fix(talk: "Talk", rest: str) -> None:
     example = _feedback(talk, -1, rest, "")
     talk.conversation.turns[-1] = Message.of("assistant", rest)  # the talk goes on from what should have been said
     note("It acts from the next question on.")
-    talk.here.say_once(when_learned(example))
+    talk.here.say_once(when_learned(example.learn, example.kind))
 
 
 def meant(talk: "Talk", rest: str) -> None:

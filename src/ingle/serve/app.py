@@ -19,7 +19,6 @@ from ingle.serve import (
     events,
     explain,
     federations,
-    feedback,
     guards,
     images,
     models,
@@ -34,6 +33,7 @@ from ingle.serve.gateway import Gateway
 from ingle.serve.health import Health
 from ingle.serve.housekeeping import keep_house
 from ingle.serve.http_errors import add_handlers
+from ingle.serve.operation_routes import operation_routes
 from ingle.serve.service import Service
 from ingle.serve.shares import Places
 from ingle.serve.stream import ClientGone
@@ -61,8 +61,9 @@ def make_app(service: Service, mount: Mount | None = None) -> FastAPI:
     # The documentation pages that come with the library load scripts from elsewhere; /openapi.json is all there is.
     app = FastAPI(title="Ingle", version=__version__, lifespan=life, docs_url=None, redoc_url=None)
     app.state.service, app.state.auth, app.state.health = service, KeyAuth(service), Health(service)
-    for endpoints in (audio, chat, completions, responses, explain, feedback, moderations, guards, images):
+    for endpoints in (audio, chat, completions, responses, explain, moderations, guards, images):
         app.include_router(endpoints.router, responses=errors(*ANSWERING))
+    app.include_router(operation_routes(), responses=errors(*ANSWERING))
     app.state.talks = Places("talks", realtime.MOST_TALKS, realtime.MOST_TALKS_EACH)
     app.include_router(realtime.router)
     for endpoints in (account, cards, catalogue, models, events, federations, scaling):

@@ -305,50 +305,6 @@ class ExplainBody(Whole):
     stream: bool = False
 
 
-class FeedbackBody(Whole):
-    """`POST /v1/feedback`: about a stored answer, by its id; else with the question and the answer."""
-
-    completion_id: str = ""
-    rating: Literal[-1, 1] | None = None
-    correction: str | None = None
-    comment: str = ""
-    question: str = ""
-    answer: str = ""
-    model: str = ""
-    learn: bool | None = None
-
-
-class MemoryBody(Whole):
-    """`POST /v1/memory`: a fact to remember."""
-
-    text: str
-    model: str = ""
-
-
-class MemoryChange(Whole):
-    """`PATCH /v1/memory/{id}`: new words for the answer or the fact."""
-
-    answer: str
-
-
-class LearningChange(Whole):
-    """`PATCH /v1/learning`: whether the weights may learn from what is taught from now on."""
-
-    learn: bool
-
-
-class UndoBody(Whole):
-    """`POST /v1/learning/undo`: a count of the last examples that were learned, an example's id, or a lesson's digest."""
-
-    which: Annotated[int, Field(ge=1)] | str = 1
-
-
-class RedoBody(Whole):
-    """`POST /v1/learning/redo`: the id of an undone example."""
-
-    which: str
-
-
 class GuardTeaching(Whole):
     """`POST /v1/guards/teach`: a text, or a stored answer by its id; and whether it should have been stopped."""
 

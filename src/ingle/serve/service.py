@@ -271,6 +271,7 @@ class Service:
         return engine
 
     def _left(self, run: AnswerRun, outcome: Chunk | IngleError) -> None:
-        usage = outcome.usage if isinstance(outcome, Chunk) else None
-        if usage is not None or run.blocked is not None:
-            left(self, run, usage or run.nothing)
+        """Record an answer that nobody reads, once it is known what it took. One that failed leaves a fact only if a guard had ended it."""
+        usage = outcome.usage if isinstance(outcome, Chunk) else run.nothing if run.blocked is not None else None
+        if usage is not None:
+            left(self, run, usage)

@@ -1,0 +1,1 @@
+"""All that Ingle can do: a file for each noun."""
