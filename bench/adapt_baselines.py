@@ -3,7 +3,7 @@
 base                 nothing taught
 prompt memory only   all corrections kept, none learned; asked with memory on, all of them at the end
 naive LoRA           one LoRA (rank 8, upper third) trained on after each correction, on that one alone, until its loss is below 0.05
-batch fine-tune      one LoRA (rank 8, upper third) trained once at the end, on all of them for 30 epochs (`ingle tune`)
+batch fine-tune      one LoRA (rank 8, upper third) trained once at the end, on all of them for 30 epochs (`ingle make tune`)
 
 The last two act on everything that is asked; they are kept as deltas, past the gate, and served like any other.
 """

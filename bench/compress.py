@@ -1,4 +1,4 @@
-"""What a search finds: `ingle compress` as people call it, from the home that INGLE_HOME names (an empty one will do), for each goal.
+"""What a search finds: `ingle make compress` as people call it, from the home that INGLE_HOME names (an empty one will do), for each goal.
 
     INGLE_HOME=/somewhere/empty python bench/compress.py --quality-loss 1% --goals joules
     python bench/compress.py --quality-loss 5% --recover 30 --goals joules,size,speed
@@ -37,7 +37,7 @@ def main() -> None:
     parser.add_argument("--goals", default="joules,size,speed")
     parser.add_argument("--recover", type=float, default=0.0)
     parser.add_argument("--quiet", action="store_true")
-    parser.add_argument("more", nargs="*", help="further options of `ingle compress`, after --")
+    parser.add_argument("more", nargs="*", help="further options of `ingle make compress`, after --")
     options = parser.parse_args()
     results = dict[str, Any]()
     for goal in options.goals.split(","):

@@ -12,7 +12,7 @@ First, the five most telling examples by each method of `--leaving` are left out
   random       a number drawn for each example
   words        BM25 of the question with its answer against the example
   embeddings   cosine of the mean final states, centred
-  cosine       cosine of gradients from sketches, as `ingle tune` keeps them
+  cosine       cosine of gradients from sketches, as `ingle make tune` keeps them
   through      the gradient through the training
 
 python bench/explain_training.py [--tasks facts sst2] [--retrains 30] [--questions 8] [--examples 300]

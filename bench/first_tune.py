@@ -1,6 +1,6 @@
 """The first tune of a newcomer: three small sets of rows, all defaults, the gate's own limits, in a home of its own. SmolLM2-135M.
 
-Each is tuned as `ingle tune` does it. Then rows of the same kind that were never learnt are asked of both models, at the sampling that
+Each is tuned as `ingle make tune` does it. Then rows of the same kind that were never learnt are asked of both models, at the sampling that
 users have, three times each: right if all that is needed stands in the answer. The last line is JSON.
 
     python bench/first_tune.py [--sets form facts manner] [--set hold.weight=0]

@@ -63,7 +63,7 @@ def variants(home: Home, name: str) -> dict[str, Kept]:
     kept = get_kept(real, name)
     delta = get_delta(real, kept.deltas[-1])
     if delta.kind != LAYERS_KIND or len(kept.deltas) != 1:
-        raise SystemExit(f"{name} must be a base with one delta of the kind {LAYERS_KIND}; `ingle hybridize` makes one")
+        raise SystemExit(f"{name} must be a base with one delta of the kind {LAYERS_KIND}; `ingle make hybridize` makes one")
     original = next((one for one in list_kept(real) if one.base == kept.base and not one.deltas), None)
     if original is None:
         raise SystemExit(f"the model that {name} was made from must be kept too; `ingle pull` brings it")

@@ -1,4 +1,4 @@
-"""The memory of what makes a model: foretold before it begins, and taken, of `ingle harden`, `debias` and `tune` at their defaults.
+"""The memory of what makes a model: foretold before it begins, and taken, of `ingle make harden`, `debias` and `tune` at their defaults.
 
     python bench/making_memory.py                                  # smollm2 and smollm2-hybrid; an hour on two cores
     python bench/making_memory.py --models smollm2 --verbs tune

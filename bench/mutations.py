@@ -1,4 +1,4 @@
-"""Ways to change a bundle of `ingle attest`, each of which its verify.py must refuse."""
+"""Ways to change a bundle of `ingle prove attest`, each of which its verify.py must refuse."""
 
 import base64
 import hashlib

@@ -120,7 +120,7 @@ def settings_for(size: Size, side: str, seed: int, tokens: int, options: argpars
 
 
 def trained(home: Home, name: str, settings: ScratchSettings) -> Kept:
-    """The model of that name, trained by `ingle train` in a process of its own if it isn't there yet."""
+    """The model of that name, trained by `ingle make train` in a process of its own if it isn't there yet."""
     if name not in {kept.name for kept in list_kept(home)}:
         say(f"training {name} …")
         with tempfile.NamedTemporaryFile("w", suffix=".toml", encoding="utf-8") as file:
@@ -312,7 +312,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7, help="of decoding")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--precision", choices=("bf16", "fp32"), help="of training (default: what this machine is faster at)")
-    parser.add_argument("--rate", type=float, default=RATE, help="learning rate at its peak (default: that of `ingle train`)")
+    parser.add_argument("--rate", type=float, default=RATE, help="learning rate at its peak (default: that of `ingle make train`)")
     parser.add_argument("--same-time", action="store_true", help="also a transformer that is trained for as long as the hybrid")
     parser.add_argument("--only", default="", help="names of models, SIZE-SIDE-SEED or their beginnings: train these and stop there")
     parser.add_argument("--folder", type=Path, default=CACHE.parent / "scratch", help="where models and measurements are kept")

@@ -48,7 +48,7 @@ STAMPS = {
 
 
 def looked_at(home: Home, pictures: Sequence[ShownPicture], views: int = 0) -> tuple[list[ShownPicture], Floats]:
-    """The pictures that can be read, and the eye's numbers of each, [n, f]; as `ingle tune sight` keeps them in the home's cache."""
+    """The pictures that can be read, and the eye's numbers of each, [n, f]; as `ingle make tune sight` keeps them in the home's cache."""
     eye = open_eye(home)
     found, kept = features(eye, pictures, views, features_folder(home, eye, pictures, views, 0), 0, silent, silent)
     return [pictures[i] for i in kept], found[:, 0].astype(np.float32)

@@ -1,4 +1,4 @@
-"""`ingle attack`: the list, the table, JSON, the curve, the ledger, a policy, Ctrl-C and a kill."""
+"""`ingle measure attack`: the list, the table, JSON, the curve, the ledger, a policy, Ctrl-C and a kill."""
 
 import json
 import os

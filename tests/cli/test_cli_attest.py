@@ -55,7 +55,7 @@ def test_facts_are_attested_and_verified(own_home: Home, tmp_path: Path) -> None
         (("attest", "chatcmpl-none", "--out", "new"), 3, "holds no answer chatcmpl-none"),
         (("attest", "1", "--out", "."), 2, "there already"),
         (("attest", "1", "--out", "new", "--card", "missing.json"), 6, "missing.json"),
-        (("verify", "--bundle", "."), 7, "as `ingle attest` writes it"),
+        (("verify", "--bundle", "."), 7, "as `ingle prove attest` writes it"),
         (("verify", "--key", "ab"), 2, "--bundle DIR"),
         (("whose", "missing.txt"), 6, "missing.txt"),
         (("whose", "blank.txt"), 2, "must hold words"),

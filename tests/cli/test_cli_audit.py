@@ -1,4 +1,4 @@
-"""`ingle audit` and `ingle debias`, as people use them."""
+"""`ingle measure bias` and `ingle make debias`, as people use them."""
 
 import json
 from dataclasses import replace

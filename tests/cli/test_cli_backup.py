@@ -1,4 +1,4 @@
-"""`ingle backup` and `ingle restore`: a home in one file, and the same answers from it elsewhere."""
+"""`ingle home backup` and `ingle home restore`: a home in one file, and the same answers from it elsewhere."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""`ingle prune` and `ingle compress`, as people use them."""
+"""`ingle make prune` and `ingle make compress`, as people use them."""
 
 import json
 from pathlib import Path

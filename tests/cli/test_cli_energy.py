@@ -1,4 +1,4 @@
-"""`ingle energy`: what a home has used, and what a model takes; estimates are called so."""
+"""`ingle measure energy`: what a home has used, and what a model takes; estimates are called so."""
 
 import json
 from pathlib import Path

@@ -16,7 +16,7 @@ WRONG = [
     (("chta",), 2, "chat"),
     (("run", "--frob"), 2, "No such option"),
     (("run", "hi", "tony"), 3, "Did you mean tiny"),
-    (("run", "tiny", "hi"), 2, "Swap them: ingle run"),
+    (("run", "tiny", "hi"), 2, "Swap them: ingle"),
     (("show", "nobody"), 3, "Kept here: tiny"),
     (("rm", "nobody", "--yes"), 3, "Kept here: tiny"),
     (("pull", "smolm"), 5, "Did you mean smollm2"),

@@ -1,4 +1,4 @@
-"""`ingle guard`: lists, tests and teaches; a damaged judge is said; what is wrong with the input is, too."""
+"""`ingle home guards`: lists, tests and teaches; a damaged judge is said; what is wrong with the input is, too."""
 
 import json
 from pathlib import Path
@@ -20,7 +20,7 @@ def test_it_lists_tests_and_teaches(own_home: Home) -> None:
     assert {"harm", "attack", "injection"} <= {row["guard"] for row in json.loads(ingle(home, "guard", "--json").stdout)["guards"]}
     assert "attack" in alarms(home, ATTACK)
     assert alarms(home, "How do I keep basil fresh?") == []
-    assert "ingle guard undo taught-" in ingle(home, "guard", "teach", ATTACK, "--harmless").stdout
+    assert "ingle home guards undo taught-" in ingle(home, "guard", "teach", ATTACK, "--harmless").stdout
     assert "attack" not in alarms(home, ATTACK)
     assert "taught 1 time" in ingle(home, "guard").stdout
     [fact] = [one for one in map(json.loads, ingle(home, "log", "--json").stdout.splitlines()) if one["kind"] == "guard.teach"]
@@ -58,7 +58,7 @@ def test_bad_input_is_said_and_a_damaged_judge_is_not_used(own_home: Home) -> No
     data[-100] ^= 1
     path.write_bytes(data)
     assert "as it was written" in ingle(home, "guard", "test", ATTACK, code=2).stderr
-    assert "guard reset" in ingle(home, "guard", "teach", ATTACK, "--harmless", code=2).stderr
+    assert "guards reset" in ingle(home, "guard", "teach", ATTACK, "--harmless", code=2).stderr
     assert "as it was written" in ingle(home, "run", "hi", "--max-tokens", "2", code=2).stderr
 
 

@@ -1,4 +1,4 @@
-"""`ingle harden`, as people use it."""
+"""`ingle make harden`, as people use it."""
 
 import json
 

@@ -89,7 +89,7 @@ def test_a_word_that_is_no_command_is_no_question(tiny_home: Path) -> None:
 
 def test_help_of_a_verb_shows_its_examples(tmp_path: Path) -> None:
     said = ingle(tmp_path, "run", "--help").stdout
-    assert 'ingle run "Why is the sky blue?"' in said
+    assert 'ingle "Why is the sky blue?"' in said
     assert "--logprobs" in said
 
 

@@ -204,7 +204,7 @@ def test_doctor_says_what_it_knows_before_it_compiles(tiny_home: Path, monkeypat
     monkeypatch.setattr("ingle.kernels.jit.build", build)
     monkeypatch.setattr("ingle.kernels.jit.stored", lambda name: None)
     fresh = ingle(tiny_home, "doctor").stdout
-    assert not known and "no kernel is compiled yet" in fresh and "`ingle doctor --kernels` compiles and tests them all" in fresh
+    assert not known and "no kernel is compiled yet" in fresh and "`ingle home doctor --kernels` compiles and tests them all" in fresh
     everything = ingle(tiny_home, "doctor", "--kernels").stdout
     for about in ("Python", "memory", "home", "model tiny", "ledger", "extra learn"):
         assert f" {about} " in known

@@ -1,4 +1,4 @@
-"""`ingle key`: the secret alone on standard output, a fact in the ledger for each change, and no key without one."""
+"""`ingle home keys`: the secret alone on standard output, a fact in the ledger for each change, and no key without one."""
 
 import json
 import os
@@ -53,7 +53,7 @@ def test_add_list_revoke(tmp_path: Path) -> None:
 
 
 def test_a_home_without_keys(tmp_path: Path) -> None:
-    assert "ingle key add NAME" in ingle(tmp_path, "key", "list").stderr
+    assert "ingle home keys add NAME" in ingle(tmp_path, "key", "list").stderr
     assert ingle(tmp_path, "key", "list", "--json").stdout == "[]\n"
     assert not any(tmp_path.iterdir()), "listing makes no database"
 
@@ -61,7 +61,7 @@ def test_a_home_without_keys(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [
-        (("add",), 2, "Say which key to add. For example: ingle key add laptop"),
+        (("add",), 2, "Say which key to add. For example: ingle home keys add laptop"),
         (("revoke",), 2, "Say which key to revoke"),
         (("list", "laptop"), 2, "Listing keys takes no name"),
         (("lend", "laptop"), 2, "'add', 'list', 'revoke'"),
@@ -80,7 +80,7 @@ def test_mistakes_are_one_line(tmp_path: Path, arguments: tuple[str, ...], code:
 def test_a_taken_name(tmp_path: Path) -> None:
     ingle(tmp_path, "key", "add", "Anna's phone")
     told = ingle(tmp_path, "key", "add", "Anna's phone", code=2)
-    assert """`ingle key revoke 'Anna'"'"'s phone'`""" in told.stderr
+    assert """`ingle home keys revoke 'Anna'"'"'s phone'`""" in told.stderr
     assert len(facts(tmp_path)) == 1
 
 

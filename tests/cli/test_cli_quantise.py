@@ -1,4 +1,4 @@
-"""`ingle quantise`, as people use it."""
+"""`ingle make quantise`, as people use it."""
 
 import json
 import shlex
@@ -47,7 +47,7 @@ def test_the_command_that_a_delta_tells_needs_no_file(tiny_home: Path, tmp_path:
     path.write_text('method = "mse"\n[calibration]\ndocuments = 4\n')
     ingle(tiny_home, "quantise", "tiny", "--name", "filed", *QUICK, "--config", str(path))
     [said] = [
-        line.split("  ")[-1].strip() for line in ingle(tiny_home, "show", "tiny+filed").stdout.splitlines() if "ingle quantise" in line
+        line.split("  ")[-1].strip() for line in ingle(tiny_home, "show", "tiny+filed").stdout.splitlines() if "ingle make quantise" in line
     ]
     told = ['--set=method="round"', "--set=calibration.documents=4"]  # what the command line says holds
     assert shlex.split(said) == ["ingle", "quantise", "tiny", "--name", "filed", *told]

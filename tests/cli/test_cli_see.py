@@ -1,4 +1,4 @@
-"""`ingle see`, and `ingle tune sight` as far as it refuses, on a tiny model with a sight of random numbers."""
+"""`ingle see`, and `ingle make tune sight` as far as it refuses, on a tiny model with a sight of random numbers."""
 
 import json
 from pathlib import Path

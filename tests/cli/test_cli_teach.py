@@ -27,7 +27,7 @@ def test_what_was_taught_is_listed_found_changed_and_forgotten(tiny_home: Path) 
     assert listed(tiny_home) == [] and "ingle teach" in ingle(tiny_home, "memory").stderr
     first = json.loads(ingle(tiny_home, "teach", "Who leads Zorblax?", "Mara Quill", "--json").stdout)
     told = ingle(tiny_home, "teach", "who leads zorblax", "Otto Lund").stdout
-    assert "tiny knows it" in told and "ingle learn --once" in told
+    assert "tiny knows it" in told and "ingle teach --now" in told
     fact = json.loads(ingle(tiny_home, "memory", "add", "The owner keeps bees.", "--json").stdout)
     found = listed(tiny_home)
     assert [one["answer"] for one in found] == ["The owner keeps bees.", "Otto Lund"] and found[1]["id"] != first["id"]

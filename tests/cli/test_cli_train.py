@@ -1,4 +1,4 @@
-"""`ingle train`, as people use it, and base models without a chat template."""
+"""`ingle make train`, as people use it, and base models without a chat template."""
 
 import importlib.util
 import json
@@ -43,7 +43,7 @@ def test_a_table_a_plot_and_how_to_use_it(trained: tuple[Path, str, str]) -> Non
     told = {line.split("  ")[0] for line in lines}
     assert {"parameters", "loss, training", "loss, held out", "texts: bits per byte", "speed", "time"} <= told
     assert Path(next(line for line in lines if line.startswith("Loss curve: ")).removeprefix("Loss curve: ")).exists()
-    assert lines[-1] == 'Go on with it: ingle run "Once" little'
+    assert lines[-1] == 'Go on with it: ingle "Once" little'
     assert "training: 1 of 12" in err
     assert "left" in err
     report = json.loads((home / "report.json").read_text("utf-8"))
@@ -61,7 +61,7 @@ def test_again_nothing_is_done_and_nothing_told_twice(trained: tuple[Path, str, 
     assert report["memory_parameters"] > 0
     assert ingle(home, "log", "--json").stdout == before
     shown = ingle(home, "show", "little").stdout
-    assert "made by   ingle train little.toml --name little" in shown
+    assert "made by   ingle make train little.toml --name little" in shown
     assert "texts: bits per byte" in shown
     assert json.loads(ingle(home, "show", "little", "--json").stdout)["training"] == report
     assert "is as it was kept" in ingle(home, "verify", "--models").stdout

@@ -1,4 +1,4 @@
-"""`ingle tune`, `keep`, `merge`, `export` and `pull --onto`, as people use them."""
+"""`ingle make tune`, `keep`, `merge`, `export` and `pull --onto`, as people use them."""
 
 import importlib.util
 import json

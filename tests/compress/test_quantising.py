@@ -58,7 +58,7 @@ def test_a_model_in_four_bits_is_served_as_blocks_and_undone(some_home: Home) ->
     facts: list[Event] = []
     before = logits(some_home, "tiny")
     kept = get_kept(some_home, "tiny")
-    made = quantise(some_home, kept, "q4", SMALL, admitting(some_home), command="ingle quantise tiny", sink=facts.append)
+    made = quantise(some_home, kept, "q4", SMALL, admitting(some_home), command="ingle make quantise tiny", sink=facts.append)
     assert made.kept == get_kept(some_home, "tiny+q4")
     assert verify_delta(some_home, made.delta.digest) == []
     report = delta_report(some_home, made.delta.digest)

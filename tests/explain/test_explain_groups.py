@@ -67,7 +67,7 @@ def test_a_transformer_has_no_part_to_switch_off(tmp_path: Path) -> None:
     model = model_of(tmp_path, (LayerSpec((0, 1)),) * 2)
     with pytest.raises(ConfigError, match="tiny is no hybrid: all its groups see the whole text") as error:
         parts_of(model)
-    assert "ingle hybridize" in str(error.value)
+    assert "ingle make hybridize" in str(error.value)
 
 
 @pytest.fixture(scope="module")

@@ -416,7 +416,7 @@ def _add_key(home: Home, ack: Ack) -> None:
     try:
         said = command(home, "key", "add", "laptop", "--json")
     except RefusedCommand as error:
-        if "ingle key revoke laptop" not in str(error):
+        if "ingle home keys revoke laptop" not in str(error):
             raise
         command(home, "key", "revoke", "laptop")  # of a kill between the key and its display; the message says so
         said = command(home, "key", "add", "laptop", "--json")

@@ -94,7 +94,7 @@ def test_a_delta_of_another_base_is_refused(home: Home, one: Kept, tmp_path: Pat
 
 
 def test_an_unknown_delta_says_what_there_is(home: Home, one: Kept) -> None:
-    with pytest.raises(NotKept, match="one has no deltas; `ingle tune one DATA --name x`"):
+    with pytest.raises(NotKept, match="one has no deltas; `ingle make tune one DATA --name x`"):
         get_kept(home, "one+x")
     put(home, "x", one.base)
     with pytest.raises(NotKept, match=r"Kept here: one\+x"):

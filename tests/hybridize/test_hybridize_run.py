@@ -57,7 +57,7 @@ def test_a_transformer_becomes_a_hybrid(some_home: Home) -> None:
     facts: list[Event] = []
     said: list[str] = []
     before = logits(some_home, "tiny")
-    watch, command = RunWatch(say=said.append), "ingle hybridize tiny"
+    watch, command = RunWatch(say=said.append), "ingle make hybridize tiny"
     made = hybridize(some_home, get_kept(some_home, "tiny"), "hybrid", SMALL, admitting(some_home), watch, command, facts.append)
     assert [line.split(":")[0] for line in said[:3]] == ["lesson 1 of 3, mixers", "lesson 2 of 3, logits", "lesson 3 of 3, longer"]
     assert made.kept == get_kept(some_home, "tiny+hybrid")

@@ -114,7 +114,7 @@ def test_an_answer_grows_and_leaves_its_fact(house: House, tab: Open) -> None:
     wait_until(lambda: re.findall("[a-z]{2,}", page.all(".prose").inner_text()) == stored)
     page.act("details")
     told = page.all(".details").inner_text()
-    assert str(facts["model"]) in told and str(facts["seed"]) in told and f"ingle replay {event_of(page.line)}" in told
+    assert str(facts["model"]) in told and str(facts["seed"]) in told and f"ingle prove replay {event_of(page.line)}" in told
 
 
 def test_answers_and_questions_have_siblings(house: House, tab: Open) -> None:

@@ -173,7 +173,7 @@ def test_damaged_corrections_are_refused(tmp_path: Path) -> None:
     data = bytearray(path.read_bytes())
     data[-40] ^= 1
     path.write_bytes(data)
-    with pytest.raises(ConfigError, match=r"as it was written.*guard reset"):
+    with pytest.raises(ConfigError, match=r"as it was written.*guards reset"):
         load_judge(own)
     path.write_bytes(b"nothing")
     with pytest.raises(ConfigError, match="file of corrections"):

@@ -194,13 +194,13 @@ def test_the_cost_of_a_token_is_read_between_sizes_and_grows_beyond() -> None:
 
 def test_a_model_that_a_command_made_is_compared_by_its_loss() -> None:
     energy = {"joules": 3600.0, "low": 2000.0, "high": 9000.0, "source": "model"}
-    made = {"model": "smollm2+small-tuned", "loss": 1.1, "start_loss": 1.3, "seconds": 200.0, "energy": energy, "command": "ingle tune it"}
+    made = {"model": "smollm2+small-tuned", "loss": 1.1, "start_loss": 1.3, "seconds": 200.0, "energy": energy, "command": "ingle make tune it"}
     now = outlook(finetune=made)
     one = offer(advised(now, "60min"), "finetune")
     assert one.gain == pytest.approx(now.incumbent["loss"] - 1.1)
     assert one.probability_best == 1
     assert "smollm2 itself has 1.300" in one.why
-    assert one.command == "ingle tune it"
+    assert one.command == "ingle make tune it"
     dear = offer(advised(now, "3min", "size data finetune"), "finetune")
     assert dear.gain is None
     assert "more than the budget" in dear.why

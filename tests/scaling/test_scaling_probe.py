@@ -150,7 +150,7 @@ def test_the_command_line_advises(probed: tuple[Home, Sweep, list[Event]]) -> No
     assert said["serving"]["cheapest"]["parameters"] > 0
     assert said == json.loads((sweep.folder / "advice.json").read_text())
     shown = ingle(home.root, *asked)
-    assert "Go on with: ingle train" in shown.stdout
+    assert "Go on with: ingle make train" in shown.stdout
     assert "not measured: a probe costs" in shown.stderr
     refused = ingle(home.root, "scale", "advise", "small", "--budget", "1kJ", "--serves", "much", code=2)
     assert "For example 2Mtokens/day" in refused.stderr

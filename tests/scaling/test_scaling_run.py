@@ -35,7 +35,7 @@ from tests.scaling.place import KINDS, tiny, write_texts
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_kind_is_trained_kept_and_served_as_pytorch_computes_it(home: Home, texts: str, kind: str) -> None:
     facts: list[Event] = []
-    made = scratch(home, "little", tiny(texts, kind), command="ingle train …", sink=facts.append)
+    made = scratch(home, "little", tiny(texts, kind), command="ingle make train …", sink=facts.append)
     report = made.report
     assert report["train"]["loss"] < 0.9 * report["train"]["first_loss"]
     assert report["held_out"]["after"] < report["held_out"]["before"]

@@ -178,7 +178,7 @@ def test_advice_is_a_table_in_which_what_nobody_measured_has_no_figure(tmp_path:
     html = report_html(read_sheet(home, "street"))
     rows = [re.sub(r"<[^>]+>", " ", row) for row in html.partition("Advice")[2].partition("</table>")[0].split("<tr>")[2:]]
     assert [" ".join(row.split()) for row in rows] == [
-        "data: let 6x192 read &lt;more&gt; by the sweep&#x27;s law ingle train --config offers/data.toml --minutes 30 "
+        "data: let 6x192 read &lt;more&gt; by the sweep&#x27;s law ingle make train --config offers/data.toml --minutes 30 "
         "+0.051 +0.030 to +0.070 81% 29 min, 21.0 kJ 96 min",
         "hybrid: train it as a hybrid nobody tried ingle scale probe --lever hybrid – not measured – – – –",
     ]

@@ -42,7 +42,7 @@ def test_figures_of_the_whole_server_are_for_its_owner_and_keys_with_that_right(
     running, key = keyed
     refused = running.get("/metrics", bearer(key))
     assert refused.status_code == 403 and error_of(refused)["type"] == "permission_error"
-    assert "ingle key add NAME --metrics" in error_of(refused)["message"]
+    assert "ingle home keys add NAME --metrics" in error_of(refused)["message"]
     assert running.get("/metrics").status_code == 401
     seer = add(running.home.root, "prometheus", "--metrics")
     assert "ingle_requests_total" in running.get("/metrics", bearer(seer)).text
@@ -58,7 +58,7 @@ def test_a_right_stands_in_the_list_and_in_the_ledger(served_home: Path) -> None
     facts = [json.loads(line) for line in ingle(served_home, "log", "--json", "--kind", "key.add").stdout.splitlines()]
     assert [fact["facts"]["metrics"] for fact in facts] == [True, False]
     told = ingle(served_home, "key", "list", "--metrics", code=2)
-    assert "Only a new key can be given --metrics. Say: ingle key add NAME --metrics" in told.stderr
+    assert "Only a new key can be given --metrics. Say: ingle home keys add NAME --metrics" in told.stderr
 
 
 def test_keys_made_before_there_was_that_right_lack_it(served_home: Path) -> None:

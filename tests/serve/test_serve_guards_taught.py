@@ -71,7 +71,7 @@ def test_a_key_without_the_right_teaches_nothing(keyed: tuple[Server, dict[str, 
     before = facts(server)
     for method, path in PATHS:
         refused = call(server, method, path, who["guest"], {"text": ATTACK, "harmful": False} if method == "POST" else None)
-        assert refused.status_code == 403 and "ingle key add NAME --guards" in error_of(refused)["message"]
+        assert refused.status_code == 403 and "ingle home keys add NAME --guards" in error_of(refused)["message"]
         wrong = call(server, method, path, {"Authorization": "Bearer ingle-wrong"}, {"text": ATTACK, "harmful": False})
         assert wrong.status_code == 401
         elsewhere = call(server, method, path, {"Origin": "https://elsewhere.example"}, {"text": ATTACK, "harmful": False})

@@ -136,7 +136,7 @@ def test_an_address_that_others_reach_needs_a_key(served_home: Path, host: str) 
     process = launch(served_home, "--host", host)
     out, err = process.communicate(timeout=60)
     assert process.returncode == 12 and not out
-    assert len(err.decode().splitlines()) == 1 and "needs a key" in err.decode() and "ingle key add" in err.decode()
+    assert len(err.decode().splitlines()) == 1 and "needs a key" in err.decode() and "ingle home keys add" in err.decode()
     key = add(served_home, "laptop")
     with serving(served_home, "--host", host) as server:
         assert server.chat().status_code == 401

@@ -20,7 +20,7 @@ from ingle.learn.work import next_work
 from ingle.page import learning as page_learning
 from tests.cli.place import write_model
 
-SAID = "The weights learn it when `ingle serve` or `ingle learn --once` runs."
+SAID = "The weights learn it when `ingle serve` or `ingle teach --now` runs."
 CORRECTED = Example("", "", "tiny", "correction", "Who?", "Nobody.")
 RATED = [replace(CORRECTED, kind="rating", question=f"Who is {number}?", rating=1) for number in range(6)]
 

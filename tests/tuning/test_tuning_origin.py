@@ -12,7 +12,7 @@ def test_files_that_still_stand_where_the_command_named_them(tmp_path: Path, mon
     for name in ("a.jsonl", "our data/b.jsonl", "secret.txt"):
         (tmp_path / name).write_text("x")
     monkeypatch.chdir(tmp_path)
-    command = f"ingle tune smollm2 a.jsonl '{tmp_path}/our data/b.jsonl' gone.jsonl --out secret.txt a.jsonl"
+    command = f"ingle make tune smollm2 a.jsonl '{tmp_path}/our data/b.jsonl' gone.jsonl --out secret.txt a.jsonl"
     found = files_of({"command": command, "data": "a.jsonl, b.jsonl, gone.jsonl"})
     assert found == [Path("a.jsonl"), tmp_path / "our data" / "b.jsonl"]
 

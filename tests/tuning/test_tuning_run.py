@@ -44,7 +44,7 @@ def test_a_delta_with_its_report(tiny_home: Home, tmp_path: Path, suites: None) 
     facts: list[Event] = []
     settings = small(judge={"forgetting": 6, "held_out": 8})
     data = write_examples(tmp_path / "data.jsonl")
-    done = tune(tiny_home, kept(tiny_home), [data], "x", settings, admitting(tiny_home), command="ingle tune …", sink=facts.append)
+    done = tune(tiny_home, kept(tiny_home), [data], "x", settings, admitting(tiny_home), command="ingle make tune …", sink=facts.append)
     assert done.kept == get_kept(tiny_home, "tiny+x")
     assert done.delta.base_digest == kept(tiny_home).digest
     assert verify_delta(tiny_home, done.delta.digest) == []
@@ -59,7 +59,7 @@ def test_a_delta_with_its_report(tiny_home: Home, tmp_path: Path, suites: None) 
     assert report["examples"] + report["held_out_examples"] == 40
     origin = done.delta.origin
     assert origin["data_digest"] == report["data_digest"] == report["train"]["data_digest"]
-    assert origin["command"] == "ingle tune …"
+    assert origin["command"] == "ingle make tune …"
     assert json.loads(origin["settings"])["options"]["rank"] == 4
     assert done.plot.read_text("utf-8").startswith("<svg")
     assert not any(tiny_home.tuning.iterdir()), "what is finished leaves no work behind"

@@ -232,7 +232,7 @@ def _store(engine: "Engine", example: Example, limits: TeachingLimits, sink: Sin
         if limits.per_hour and recent >= limits.per_hour:
             raise Busy("feedback", f"Only {limits.per_hour} corrections and ratings an hour are taken", "", "Go on later.", 600.0)
         if every >= limits.kept:
-            cure = "Delete some first: `ingle memory rm ID`, or DELETE /v1/memory/ID."
+            cure = "Delete some first: `ingle forget ID`, or DELETE /v1/memory/ID."
             raise RequestError("feedback", f"must be at most {limits.kept:,} examples in all", f"{every + 1:,}", cure)
         before = same_asked(connection, example)
         stored = insert_example(connection, example, [one.id for one in before])

@@ -1,6 +1,6 @@
 """Chooses what acts on an answer of all that a user taught: memories for the prompt, and a lesson beside the weights.
 
-The server, `ingle chat`, `ingle run` and replay (which names what acted then) share it. Everything is of one owner; nothing that
+The server, `ingle chat`, `ingle "…"` and replay (which names what acted then) share it. Everything is of one owner; nothing that
 another one taught is ever read.
 """
 

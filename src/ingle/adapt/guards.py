@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 MOST_TEXTS, MOST_CHARACTERS, MOST_PULLS = 1000, 100_000, 256
 GUARDS: Mapping[str, str] = {"harm": "harm", "attack": "attack", "injection": "order"}  # guards that can be taught, each with its judge
-_RATE = 0.01  # rate of false alarms that `POST /v1/moderations` and `ingle guard test` go by
+_RATE = 0.01  # rate of false alarms that `POST /v1/moderations` and `ingle home guards test` go by
 
 
 @dataclass(frozen=True, slots=True)

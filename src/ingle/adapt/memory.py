@@ -55,7 +55,7 @@ def within_budget(
     taken, left, corrected = list[RecalledExample](), budget_tokens, False
     for memory in memories:
         correction = memory.example.kind != "fact"
-        size = count(_line(memory.example))
+        size = count("".join(part.text for part in _note(memory.example)).strip())
         if size <= left and len(taken) < MOST and not (correction and corrected):
             taken.append(memory)
             left -= size
@@ -69,9 +69,8 @@ def placed(request: Request, examples: Sequence[Example]) -> Request:
     if not examples:
         return request
     last = request.messages[-1]
-    notes = "\n".join(map(_line, examples))
-    after = TextPart(f"\n{notes}\n\n{_order(examples)}", "memory")
-    parts = (TextPart("Question: ", "system"), *last.parts, after)
+    notes = (part for example in examples for part in _note(example))
+    parts = (TextPart("Question: ", "system"), *last.parts, *notes, *_order(examples))
     constraint = request.constraint or next((_only(one.answer) for one in examples if one.kind != "fact"), None)
     return replace(request, messages=(*request.messages[:-1], replace(last, parts=parts)), constraint=constraint)
 
@@ -80,16 +79,29 @@ def _only(answer: str) -> Constraint:
     return Constraint("lark", f"start: {json.dumps(answer.strip(), ensure_ascii=False)}")
 
 
-def _line(example: Example) -> str:
-    return f'Note: "{_quoted(example)}"' if example.kind == "fact" else f'Note: the answer is "{_quoted(example)}".'
+# What is quoted is a memory; the frame is ours. As a memory, guards would take it for an order that hides in one.
 
 
-def _order(examples: Sequence[Example]) -> str:
+def _framed(before: str, words: str, after: str) -> tuple[TextPart, ...]:
+    return TextPart(before, "system"), TextPart(words, "memory"), TextPart(after, "system")
+
+
+def _note(example: Example) -> tuple[TextPart, ...]:
+    return (
+        _framed('\nNote: "', _quoted(example), '"')
+        if example.kind == "fact"
+        else _framed('\nNote: the answer is "', _quoted(example), '".')
+    )
+
+
+def _order(examples: Sequence[Example]) -> tuple[TextPart, ...]:
     """Return the instruction at the end. A small model follows it better if the answer is in it too."""
     answer = next((_quoted(example) for example in examples if example.kind != "fact"), None)
     if answer is None:
-        return "Answer the question with the note."
-    return f'Give the answer of the note: "{answer}".' if len(answer) <= _SHORT else "Give the answer of the note."
+        return (TextPart("\n\nAnswer the question with the note.", "system"),)
+    if len(answer) > _SHORT:
+        return (TextPart("\n\nGive the answer of the note.", "system"),)
+    return _framed('\n\nGive the answer of the note: "', answer, '".')
 
 
 def _quoted(example: Example) -> str:

@@ -21,7 +21,7 @@ from ingle.home.staging import discard
 if TYPE_CHECKING:
     from sqlalchemy import Engine
 
-_CURE = "`ingle learn --list` shows what was learned."
+_CURE = "`ingle memory learned` shows what was learned."
 
 
 @dataclass(frozen=True, slots=True)

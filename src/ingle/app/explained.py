@@ -178,7 +178,7 @@ def _check_again(asked: Explained, shown: str) -> None:
     if asked.row.values.get("finish") in _CUT and (shown.startswith(asked.text) or asked.text.startswith(shown)):
         return
     rule = "The model does not give this answer any more, so nothing about it can be proved"
-    raise NotKept("answer", rule, "", f"`ingle replay {asked.row.seq}` compares both; guards or their policy may have changed.")
+    raise NotKept("answer", rule, "", f"`ingle prove replay {asked.row.seq}` compares both; guards or their policy may have changed.")
 
 
 def more_of(

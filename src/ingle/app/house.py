@@ -1,7 +1,7 @@
 """Opens the home: its database with all tables, and its ledger."""
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from ingle.home.database import Migrations
     from ingle.home.kept import Kept
+    from ingle.learn.learner import LessonOutcome
     from ingle.learn.settings import LearnSettings
     from ingle.ledger.chain import Ledger
     from ingle.ledger.row import Row
@@ -100,6 +101,7 @@ class House:
     forget_states: Callable[[str], None] = lambda _owner: None  # drops an owner's states from memory
     per_hour: int = 0  # examples that one owner may teach in an hour; 0 = no limit: whoever sits here floods nobody but themselves
     learning: "LearnSettings | None" = None  # how the learner beside learns; None where none runs
+    learn_now: "Callable[[bool], Sequence[LessonOutcome]] | None" = None  # lets the weights learn what is pending, or all of it anew
     lent: "Engine | None" = None  # the database of whoever opened it already
     _opened: "Engine | None" = field(default=None, init=False)
 

@@ -54,7 +54,7 @@ def find_row(ledger: "Ledger", event: str | None) -> "Row":
     if event is None:
         mine = next((row for row in ledger.read(kind="answer") if not row.values.get("key")), None)
         if mine is None:
-            raise NotKept("answer", "Nothing was asked here yet", "", 'Ask something first: ingle run "…"')
+            raise NotKept("answer", "Nothing was asked here yet", "", 'Ask something first: ingle "…"')
         return mine
     number = int(event) if event.isdecimal() else None
     for row in ledger.read(kind="answer"):

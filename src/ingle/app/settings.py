@@ -52,7 +52,7 @@ class SamplingSettings:
 class ServeSettings:
     """Section `[serve]`: address, access and limits of the server."""
 
-    # Address to listen on. Anything but loopback needs a key (`ingle key add`).
+    # Address to listen on. Anything but loopback needs a key (`ingle home keys add`).
     host: str = "127.0.0.1"
     # 0 = any free one. (I-N-G-L on a telephone.)
     port: int = 4645
@@ -119,7 +119,7 @@ class ServeSettings:
 
 @dataclass(frozen=True, slots=True)
 class ChatSettings:
-    """Section `[chat]`, which `ingle run` uses too."""
+    """Section `[chat]`, which `ingle "…"` uses too."""
 
     model: str = ""  # name of a kept model; empty = smollm2, or the only one
     format: str = "auto"  # format of the weights: auto, int4, int8, bf16, fp32
@@ -130,7 +130,7 @@ class ChatSettings:
     max_tokens: Count = 1024
     history: bool = True  # whether typed lines are kept in the home as a history
     markdown: bool = True  # whether answers are shown as Markdown
-    keep: bool = True  # whether the last question of `ingle run` and its answer are kept until the next one, for `ingle why --last`
+    keep: bool = True  # whether the last question of `ingle "…"` and its answer are kept until the next one, for `ingle why --last`
     think: bool = False  # whether a model that can think aloud does so before it answers
     # Whether memories may be placed in the prompt. Lessons in the weights act in any case.
     memory: bool = True

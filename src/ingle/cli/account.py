@@ -1,4 +1,4 @@
-"""`ingle account`."""
+"""`ingle prove account`."""
 
 from pathlib import Path
 from typing import Annotated
@@ -6,9 +6,9 @@ from typing import Annotated
 import typer
 
 EXAMPLES = """
-ingle account --last
-ingle account chatcmpl-1f0c… --out account.html
-ingle account 17 --json
+ingle prove account --last
+ingle prove account chatcmpl-1f0c… --out account.html
+ingle prove account 17 --json
 """
 
 

@@ -1,4 +1,4 @@
-"""`ingle attack`."""
+"""`ingle measure attack`."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,10 +11,10 @@ if TYPE_CHECKING:
     from ingle.robustness.curve import Curve
 
 EXAMPLES = """
-ingle attack smollm2
-ingle attack smollm2 --families persona,encode --goals 50 --policy attack=block
-ingle attack smollm2 --adaptive --budget 300 --plot curves.svg
-ingle attack --list
+ingle measure attack smollm2
+ingle measure attack smollm2 --families persona,encode --goals 50 --policy attack=block
+ingle measure attack smollm2 --adaptive --budget 300 --plot curves.svg
+ingle measure attack --list
 """
 _HEADINGS = ("family", "tries", "seen by a guard", "past the guards", "refused or no answer", "harmful and usable", "goals reached")
 

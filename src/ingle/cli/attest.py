@@ -1,4 +1,4 @@
-"""`ingle attest`."""
+"""`ingle prove attest`."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -10,9 +10,9 @@ if TYPE_CHECKING:
 
 EXAMPLES = """
 ingle log --facts   (which numbers facts have)
-ingle attest 17 --out proof
-ingle attest chatcmpl-1f0c… 3 4 --out proof.zip
-ingle attest 12 --card card.json --out account
+ingle prove attest 17 --out proof
+ingle prove attest chatcmpl-1f0c… 3 4 --out proof.zip
+ingle prove attest 12 --card card.json --out account
 python proof/verify.py proof   (what others do with it, without Ingle)
 """
 

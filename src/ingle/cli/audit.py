@@ -1,4 +1,4 @@
-"""`ingle audit`."""
+"""`ingle measure bias`."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
@@ -13,9 +13,9 @@ if TYPE_CHECKING:
     from ingle.measure.measuring import SuiteResult
 
 EXAMPLES = """
-ingle audit smollm2 --quick
-ingle audit smollm2
-ingle audit smollm2+fair --against smollm2
+ingle measure bias smollm2 --quick
+ingle measure bias smollm2
+ingle measure bias smollm2+fair --against smollm2
 """
 _HARMLESS, _HARMLESS_QUICK = 110, 20  # look-alikes to ask; all 28 harmful requests are asked
 

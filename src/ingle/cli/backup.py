@@ -1,4 +1,4 @@
-"""`ingle backup`."""
+"""`ingle home backup`."""
 
 from pathlib import Path
 from typing import Annotated
@@ -6,9 +6,9 @@ from typing import Annotated
 import typer
 
 EXAMPLES = """
-ingle backup /media/stick/ingle.tar
-ingle backup /media/stick   (names the file by the time: ingle-20261130-0715.tar)
-ingle backup ~/ingle.tar --force --json   (replaces the last one, when the new one is whole)
+ingle home backup /media/stick/ingle.tar
+ingle home backup /media/stick   (names the file by the time: ingle-20261130-0715.tar)
+ingle home backup ~/ingle.tar --force --json   (replaces the last one, when the new one is whole)
 """
 
 

@@ -1,4 +1,4 @@
-"""`ingle card`."""
+"""`ingle prove card`."""
 
 import json
 from pathlib import Path
@@ -7,10 +7,10 @@ from typing import Annotated
 import typer
 
 EXAMPLES = """
-ingle card smollm2
-ingle card smollm2+fair --as annex-xi
-ingle card smollm2 --as energy --out energy.html
-ingle card smollm2 --check card.json   (does it still say what the records say?)
+ingle prove card smollm2
+ingle prove card smollm2+fair --as annex-xi
+ingle prove card smollm2 --as energy --out energy.html
+ingle prove card smollm2 --check card.json   (does it still say what the records say?)
 """
 
 
@@ -74,5 +74,5 @@ def _read(path: Path) -> dict[str, object]:
         digest = table.pop("digest")
         assert table.pop("object") == "card" and isinstance(digest, str)
     except (ValueError, TypeError, KeyError, AttributeError, AssertionError) as error:
-        raise ConfigError(str(path), "must be a card that `ingle card --out FILE.json` wrote", type(error).__name__) from error
+        raise ConfigError(str(path), "must be a card that `ingle prove card --out FILE.json` wrote", type(error).__name__) from error
     return dict(table)

@@ -1,4 +1,4 @@
-"""`ingle compress`."""
+"""`ingle make compress`."""
 
 import json
 from pathlib import Path
@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from ingle.home.place import Home
 
 EXAMPLES = """
-ingle compress smollm2 --quality-loss 1% --for joules
-ingle compress smollm2 --quality-loss 5% --for speed --recover 30 --name fast --plot front.svg
-ingle compress mymodel --quality-loss 1% --for size --set grid.layers=[1,2]
+ingle make compress smollm2 --quality-loss 1% --for joules
+ingle make compress smollm2 --quality-loss 5% --for speed --recover 30 --name fast --plot front.svg
+ingle make compress mymodel --quality-loss 1% --for size --set grid.layers=[1,2]
 """
 
 

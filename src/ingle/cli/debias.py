@@ -1,4 +1,4 @@
-"""`ingle debias`."""
+"""`ingle make debias`."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,9 +12,9 @@ if TYPE_CHECKING:
     from ingle.learn.debias_settings import DebiasSettings
 
 EXAMPLES = """
-ingle debias smollm2 --name fair
-ingle debias smollm2+mine --name fair --set questions=0
-ingle audit smollm2+fair --against smollm2
+ingle make debias smollm2 --name fair
+ingle make debias smollm2+mine --name fair --set questions=0
+ingle measure bias smollm2+fair --against smollm2
 """
 
 

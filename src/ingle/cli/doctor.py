@@ -1,12 +1,12 @@
-"""`ingle doctor`."""
+"""`ingle home doctor`."""
 
 from typing import Annotated
 
 import typer
 
 EXAMPLES = """
-ingle doctor
-ingle doctor --kernels --json   (for a bug report)
+ingle home doctor
+ingle home doctor --kernels --json   (for a bug report)
 """
 
 

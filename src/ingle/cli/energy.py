@@ -1,4 +1,4 @@
-"""`ingle energy`."""
+"""`ingle measure energy`."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,10 +12,10 @@ if TYPE_CHECKING:
     from ingle.home.place import Home
 
 EXAMPLES = """
-ingle energy
-ingle energy --days 30 --region DE --plot energy.svg
-ingle energy --label smollm2
-ingle energy --check
+ingle measure energy
+ingle measure energy --days 30 --region DE --plot energy.svg
+ingle measure energy --label smollm2
+ingle measure energy --check
 """
 
 
@@ -85,7 +85,7 @@ def _totals(home: "Home", days: int | None, grid: "PowerGrid | None", plot: Path
     if unmetered:
         note(f"{unmetered} of {whole[0].count} have no figure: they were done before there was a meter, and are not in the sums.")
     if not whole[0].energy.measured:
-        note("A figure from `model` is worked out, not measured: see docs/energy.md, and `ingle doctor` for what this machine can count.")
+        note("A figure from `model` is worked out, not measured: see docs/energy.md, and `ingle home doctor` for what is counted here.")
     if grid:
         note(f"CO₂: {grid}.")
     if plot is not None:

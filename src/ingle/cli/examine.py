@@ -1,4 +1,4 @@
-"""The checks of `ingle doctor`. None of them ends it: it must work when things are broken."""
+"""The checks of `ingle home doctor`. None of them ends it: it must work when things are broken."""
 
 import importlib.util
 import os
@@ -136,7 +136,9 @@ def _kernels(home: Home, all_of_them: bool) -> Iterator[DoctorFinding]:
     yield DoctorFinding("kernel cache", f"{cache_folder()}: {how}")
     checked = check_linears(there)
     if not checked:
-        yield DoctorFinding("self-test", "no kernel is compiled yet", "missing", "`ingle doctor --kernels` compiles and tests them all.")
+        yield DoctorFinding(
+            "self-test", "no kernel is compiled yet", "missing", "`ingle home doctor --kernels` compiles and tests them all."
+        )
         return
     wrong = [result.name for result in checked if not result.sound]
     worst = max(result.error for result in checked)

@@ -13,7 +13,7 @@ ingle export smollm2+letters --format peft --out letters-peft
 ingle export smollm2+letters --format hf --out letters-hf
 ingle export smollm2+letters --format gguf --type q8_0 --out letters.gguf
 ingle export smollm2+letters --format hf --out letters-hf --sign   (others check it: model_signing verify key …)
-ingle export mymodel+g4 --format gguf --type q4_1 --out small.gguf   (made by ingle quantise mymodel --set 'forms=["q4_1"]' --name g4)
+ingle export mymodel+g4 --format gguf --type q4_1 --out small.gguf   (made by ingle make quantise mymodel --set 'forms=["q4_1"]' --name g4)
 """
 
 
@@ -54,7 +54,7 @@ def command(
     with watching() as watch:
         path = export(home, kept, format_, out, chosen, force, lambda done, of: watch.pieces("writing", done, of))
     if eight := without_place(home, kept, chosen):
-        cure = """`ingle quantise` with --set 'forms=["q4_1"]' makes what fits."""
+        cure = """`ingle make quantise` with --set 'forms=["q4_1"]' makes what fits."""
         note(f"{eight} matrices are in formats of Ingle that GGUF lacks. They take 8 bits in the file. {cure}")
     files = [path] if path.is_file() else sorted(path.iterdir())
     nbytes = sum(file.stat().st_size for file in files)

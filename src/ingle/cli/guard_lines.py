@@ -1,4 +1,4 @@
-"""The lines of `ingle guard`: how the guards are set, and what they would do with a text."""
+"""The lines of `ingle home guards`: how the guards are set, and what they would do with a text."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -35,7 +35,7 @@ def try_line(one: "TriedGuard", width: int) -> str:
     head = f"  {one.file.name:{width}}  {WORDS[one.mode]:4}  "
     if not one.tries:
         others = "|".join(word for word in words_of(one.file.modes) if word != WORDS["off"])
-        return f"{head}nobody looks. To change that: ingle guard set {one.file.name} {others}"
+        return f"{head}nobody looks. To change that: ingle home guards set {one.file.name} {others}"
     # What is said of a question holds for what comes with it as well, and is said once.
     shown = {place: tried for place, tried in one.tries.items() if place != "document" or "question" not in one.tries}
     if all(tried.does == "off" for tried in shown.values()):

@@ -1,4 +1,4 @@
-"""`ingle harden`."""
+"""`ingle make harden`."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,9 +12,9 @@ if TYPE_CHECKING:
     from ingle.learn.harden_settings import HardenSettings
 
 EXAMPLES = """
-ingle harden smollm2 --name hard
-ingle harden smollm2 --name hard --rounds 3 --attempts 100
-ingle harden smollm2+mine --name hard --set taught.lookalikes=100 --set push.steps=0
+ingle make harden smollm2 --name hard
+ingle make harden smollm2 --name hard --rounds 3 --attempts 100
+ingle make harden smollm2+mine --name hard --set taught.lookalikes=100 --set push.steps=0
 ingle chat smollm2+hard
 """
 

@@ -1,4 +1,4 @@
-"""`ingle head`."""
+"""`ingle prove head`."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -10,10 +10,10 @@ if TYPE_CHECKING:
     from ingle.ledger.head import Head
 
 EXAMPLES = """
-ingle head --out /media/stick/ingle.head
+ingle prove head --out /media/stick/ingle.head
 ingle verify --head /media/stick/ingle.head   (later: was anything cut off since?)
-ingle head --out ingle.head --timestamp https://tsa.example.org
-ingle head rotate                             (where somebody may have read the key)
+ingle prove head --out ingle.head --timestamp https://tsa.example.org
+ingle prove head rotate                             (where somebody may have read the key)
 """
 
 
@@ -35,7 +35,7 @@ def command(
     from ingle.ledger.head import export_head, head_bytes
 
     if action == "rotate" and (out or timestamp):
-        raise ConfigError("--out", "A rotation writes no head", "", "Say: ingle head rotate, then: ingle head --out FILE")
+        raise ConfigError("--out", "A rotation writes no head", "", "Say: ingle prove head rotate, then: ingle prove head --out FILE")
     if timestamp and not out:
         raise ConfigError("--timestamp", "A time-stamp lies beside an exported head", "", "Say where: --out FILE")
     with open_ledger(enter()) as ledger:

@@ -1,4 +1,4 @@
-"""`ingle hybridize`."""
+"""`ingle make hybridize`."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,9 +12,9 @@ if TYPE_CHECKING:
     from ingle.hybridize.hybrid_settings import HybridSettings
 
 EXAMPLES = """
-ingle hybridize smollm2 --state-budget 1/6
-ingle hybridize smollm2 --training-free --name quick
-ingle hybridize smollm2 --window 64 --retrieval 12 --name narrow --set lessons.documents=2000
+ingle make hybridize smollm2 --state-budget 1/6
+ingle make hybridize smollm2 --training-free --name quick
+ingle make hybridize smollm2 --window 64 --retrieval 12 --name narrow --set lessons.documents=2000
 ingle measure smollm2+hybrid --suite recall-4k
 """
 

@@ -1,4 +1,4 @@
-"""`ingle key`."""
+"""`ingle home keys`."""
 
 from collections.abc import Sequence
 from contextlib import suppress
@@ -13,12 +13,12 @@ if TYPE_CHECKING:
     from ingle.home.place import Home
 
 EXAMPLES = """
-ingle key add laptop
-ingle key add phone --requests-per-minute 30 > phone.key
-ingle key add prometheus --metrics   (may read the figures of the whole server, too)
-ingle key add me --guards            (may teach the guards, which act for everybody)
-ingle key list
-ingle key revoke laptop
+ingle home keys add laptop
+ingle home keys add phone --requests-per-minute 30 > phone.key
+ingle home keys add prometheus --metrics   (may read the figures of the whole server, too)
+ingle home keys add me --guards            (may teach the guards, which act for everybody)
+ingle home keys list
+ingle home keys revoke laptop
 """
 
 
@@ -45,13 +45,13 @@ def command(
     from ingle.home.database import open_database
 
     if action == "list" and name is not None:
-        raise ConfigError("NAME", "Listing keys takes no name", name, "Say: ingle key list")
+        raise ConfigError("NAME", "Listing keys takes no name", name, "Say: ingle home keys list")
     if action != "list" and name is None:
-        raise ConfigError("NAME", f"Say which key to {action}", "", f"For example: ingle key {action} laptop")
+        raise ConfigError("NAME", f"Say which key to {action}", "", f"For example: ingle home keys {action} laptop")
     for option, given in (("--requests-per-minute", requests_per_minute is not None), ("--metrics", metrics), ("--guards", guards)):
         if action != "add" and given:
             rest = " N" if option == "--requests-per-minute" else ""
-            raise ConfigError(option, f"Only a new key can be given {option}", "", f"Say: ingle key add NAME {option}{rest}")
+            raise ConfigError(option, f"Only a new key can be given {option}", "", f"Say: ingle home keys add NAME {option}{rest}")
     home = enter()
     if action == "list" and not home.other_database and not home.database_file.exists():
         _print_list((), as_json)
@@ -150,7 +150,7 @@ def _print_list(keys: Sequence["ApiKey"], as_json: bool) -> None:
         ]  # fmt: skip
         print_table(("NAME", "ID", "SINCE", "PER MINUTE", "METRICS", "GUARDS", "REVOKED"), rows)
     else:
-        note("There are no keys yet; `ingle key add NAME` makes one.")
+        note("There are no keys yet; `ingle home keys add NAME` makes one.")
 
 
 def _table(key: "ApiKey") -> dict[str, Any]:

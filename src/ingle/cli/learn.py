@@ -1,6 +1,7 @@
-"""`ingle learn`."""
+"""`ingle teach --now`."""
 
 import sys
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -11,12 +12,12 @@ if TYPE_CHECKING:
     from ingle.app.settings import Settings
     from ingle.core.example import Example
     from ingle.home.place import Home
-    from ingle.learn.learner import Learned
+    from ingle.learn.learner import Learned, LessonOutcome
 
 EXAMPLES = """
 ingle learn   (whatever is pending, then ends)
 ingle learn --watch   (and goes on with what comes)
-ingle learn --list
+ingle memory learned
 ingle learn --consolidate   (one lesson of many; what was refused is tried again)
 """
 _ORDER = ("learning", "pending", "learned", "refused", "kept", "superseded", "undone")
@@ -58,6 +59,17 @@ def command(
         engine.dispose()
     if not attached:
         _show(learned, as_json, waits)
+
+
+def learn_now(home: "Home", engine: "Engine", together: bool) -> "Sequence[LessonOutcome]":
+    """Learn what is pending, or everything again as one lesson; return the outcomes. Ctrl-C ends it between two steps."""
+    from ingle.app.settings import read_settings
+    from ingle.cli.output import note
+
+    settings = read_settings(home)
+    if not together and (waits := _waits(engine)):
+        note(waits)
+    return (_together(home, engine, settings, "") if together else _follow(home, engine, settings, False, False)).outcomes
 
 
 def _follow(home: "Home", engine: "Engine", settings: "Settings", stay: bool, attached: bool) -> "Learned":
@@ -158,4 +170,4 @@ def _show(learned: "Learned", as_json: bool, waits: str) -> None:
         note("Nothing more can be learned now." if waits else "Nothing is pending.")
         return
     refused = len(learned.outcomes) - len(learned.lessons)
-    print(f"{len(learned.lessons)} learned, {refused} refused. See them: ingle learn --list")
+    print(f"{len(learned.lessons)} learned, {refused} refused. See them: ingle memory learned")

@@ -67,7 +67,7 @@ def make_delta(
     kept, rules = choose(home, wanted.model), read_policy(home, wanted.policy)
     make, settings = load()
     chosen, again = settle(
-        settings, [*(words or ("ingle", verb)), kept.name, "--name", wanted.name], wanted.config, options, wanted.overrides
+        settings, [*(words or ("ingle", "make", verb)), kept.name, "--name", wanted.name], wanted.config, options, wanted.overrides
     )
     with watching() as watch:
         admit = way_in(home, kept, verb, rules, wanted.force, watch)

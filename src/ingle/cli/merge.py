@@ -1,4 +1,4 @@
-"""`ingle merge`."""
+"""`ingle make merge`."""
 
 from pathlib import Path
 from typing import Annotated
@@ -6,8 +6,8 @@ from typing import Annotated
 import typer
 
 EXAMPLES = """
-ingle merge smollm2+letters --name letters
-ingle merge smollm2+letters --out letters-hf --type f16
+ingle make merge smollm2+letters --name letters
+ingle make merge smollm2+letters --out letters-hf --type f16
 """
 
 

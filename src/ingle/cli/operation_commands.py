@@ -27,7 +27,10 @@ def command_of(operation: Operation) -> Callable[..., None]:
         more["yes"] = (bool, About("Don't ask for confirmation.", also=("--yes", "-y")))
 
     def command(**given: Any) -> None:
+        from ingle.cli.learn import learn_now
+
         house = House(enter(), given.get("owner") or "")
+        house.learn_now = lambda together: learn_now(house.home, house.engine, together)
         try:
             asked = asked_of(operation, _given(fields, given))
             if operation.asks and not given["yes"] and is_terminal(sys.stdin):

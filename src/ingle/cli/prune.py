@@ -1,4 +1,4 @@
-"""`ingle prune`."""
+"""`ingle make prune`."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,9 +12,9 @@ if TYPE_CHECKING:
     from ingle.compress.pruning import PruneSettings
 
 EXAMPLES = """
-ingle prune smollm2 --structure layers --share 1/5 --recover 60 --name small
-ingle prune smollm2 --structure channels --share 1/4 --name narrow
-ingle prune smollm2 --structure none --share 0.5 --method wanda --name sparse
+ingle make prune smollm2 --structure layers --share 1/5 --recover 60 --name small
+ingle make prune smollm2 --structure channels --share 1/4 --name narrow
+ingle make prune smollm2 --structure none --share 0.5 --method wanda --name sparse
 ingle measure smollm2+small --suite wiki-bits
 """
 

@@ -1,4 +1,4 @@
-"""`ingle quantise`."""
+"""`ingle make quantise`."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,11 +12,11 @@ if TYPE_CHECKING:
     from ingle.compress.quantising import QuantiseSettings
 
 EXAMPLES = """
-ingle quantise mymodel --bits 4 --recover 30 --name q4
-ingle quantise mymodel --bits 5.5 --method gptq --name mixed
-ingle quantise smollm2 --bits 3.75 --name lighter   (a quarter of what has 4 bits goes to 3)
-ingle quantise mymodel --set 'forms=["q4_1"]' --name g4   (4 bits as GGUF has them, to be exported)
-ingle quantise mymodel --bits 8 --method round --name q8 --json
+ingle make quantise mymodel --bits 4 --recover 30 --name q4
+ingle make quantise mymodel --bits 5.5 --method gptq --name mixed
+ingle make quantise smollm2 --bits 3.75 --name lighter   (a quarter of what has 4 bits goes to 3)
+ingle make quantise mymodel --set 'forms=["q4_1"]' --name g4   (4 bits as GGUF has them, to be exported)
+ingle make quantise mymodel --bits 8 --method round --name q8 --json
 """
 
 

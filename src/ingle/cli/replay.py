@@ -1,4 +1,4 @@
-"""`ingle replay`."""
+"""`ingle prove replay`."""
 
 from typing import TYPE_CHECKING, Annotated
 
@@ -9,8 +9,8 @@ if TYPE_CHECKING:
 
 EXAMPLES = """
 ingle log --kind answer --last 3
-ingle replay 17
-ingle replay chatcmpl-1f0c… --json
+ingle prove replay 17
+ingle prove replay chatcmpl-1f0c… --json
 """
 
 

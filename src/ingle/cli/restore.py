@@ -1,4 +1,4 @@
-"""`ingle restore`."""
+"""`ingle home restore`."""
 
 from pathlib import Path
 from typing import Annotated
@@ -6,15 +6,15 @@ from typing import Annotated
 import typer
 
 EXAMPLES = """
-ingle restore /media/stick/ingle.tar
-INGLE_HOME=~/tried ingle restore ingle.tar   (into another folder, to look at it)
-ingle restore ingle.tar --digest 1f0c…   (only if it is the backup that `ingle backup` named)
+ingle home restore /media/stick/ingle.tar
+INGLE_HOME=~/tried ingle home restore ingle.tar   (into another folder, to look at it)
+ingle home restore ingle.tar --digest 1f0c…   (only if it is the backup that `ingle home backup` named)
 """
 
 
 def command(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="A file that `ingle backup` wrote.")],
-    digest: Annotated[str, typer.Option(help="The digest that the backup must have, as `ingle backup` printed it.")] = "",
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A file that `ingle home backup` wrote.")],
+    digest: Annotated[str, typer.Option(help="The digest that the backup must have, as `ingle home backup` printed it.")] = "",
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Bring a backup back into an empty home.

@@ -1,4 +1,4 @@
-"""`ingle run`."""
+"""`ingle "question"`."""
 
 import os
 import sys
@@ -20,10 +20,10 @@ if TYPE_CHECKING:
     from ingle.home.place import Home
 
 EXAMPLES = """
-ingle run "Why is the sky blue?"
-ingle run "Summarise this:" < letter.txt
-cat poem.txt | ingle run - smollm2 --raw --max-tokens 60
-ingle run "Name three rivers." --json --seed 1
+ingle "Why is the sky blue?"
+ingle "Summarise this:" < letter.txt
+cat poem.txt | ingle - smollm2 --raw --max-tokens 60
+ingle "Name three rivers." --json --seed 1
 """
 
 
@@ -138,7 +138,7 @@ def _choose(home: "Home", asked: str, prompt: str | None) -> "Kept":
     except NotKept:
         if prompt not in {kept.name for kept in list_kept(home)}:
             raise
-        raise ConfigError("MODEL", "The model comes after the prompt", "", f'Swap them: ingle run "…" {prompt}') from None
+        raise ConfigError("MODEL", "The model comes after the prompt", "", f'Swap them: ingle "…" {prompt}') from None
 
 
 def _messages(model: "LanguageModel", text: str, system: str, asked_for: bool) -> "tuple[Message, ...]":
@@ -166,7 +166,7 @@ def _read_prompt(argument: str | None) -> str:
     piped_text = decode(piped()).strip("\n") if argument != "" else ""
     text = "\n\n".join(part for part in (prompt, piped_text) if part)
     if not text.strip():
-        raise RequestError("prompt", "must not be empty", "", 'Give some text: ingle run "…", or through a pipe.')
+        raise RequestError("prompt", "must not be empty", "", 'Give some text: ingle "…", or through a pipe.')
     return text
 
 

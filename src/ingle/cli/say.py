@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 EXAMPLES = """
 ingle say "It is five o'clock." --out clock.wav
 ingle say letter.md --out letter.mp3 --voice af_heart
-ingle run "Why is the sky blue?" | ingle say - | aplay
+ingle "Why is the sky blue?" | ingle say - | aplay
 ingle say --voices
 """
 _STDIN = "-"

@@ -19,7 +19,7 @@ ingle serve
 ingle serve smollm2 --port 8080 --no-open
 ingle serve smollm2+terse   (a model with a delta)
 ingle serve --small   (on a machine with little memory)
-ingle key add laptop && ingle serve --host 0.0.0.0   (every request then needs that key, from this machine too)
+ingle home keys add laptop && ingle serve --host 0.0.0.0   (every request then needs that key, from this machine too)
 curl http://127.0.0.1:4645/v1/chat/completions -H 'Content-Type: application/json' -d '{"messages": [{"role": "user", "content": "Hi"}]}'
 """
 
@@ -112,7 +112,7 @@ def _check_home(home: "Home", settings: "Settings", policy: "GuardPolicy") -> No
                 "serve.host",
                 f"Others can reach {settings.serve.host}, so the server needs a key, and there is none",
                 "",
-                "Make one: ingle key add NAME",
+                "Make one: ingle home keys add NAME",
             )
         check_keys(policy, engine)
     finally:

@@ -1,4 +1,4 @@
-"""`ingle tune sight`: teaches a model to see."""
+"""`ingle make tune sight`: teaches a model to see."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,11 +19,11 @@ def tune_to_see(
 
     if len(models) > 1:
         raise ConfigError(
-            "MODEL", "A sight is made for one model", ", ".join(models), "For example: ingle tune sight smollm2 --from photos/"
+            "MODEL", "A sight is made for one model", ", ".join(models), "For example: ingle make tune sight smollm2 --from photos/"
         )
     options: dict[str, Any] = {"train.epochs": epochs, "seed": seed, "train.seed": seed}
     place = None if folder is None else folder.expanduser().absolute()
-    words = ("ingle", "tune", "sight", *(() if folder is None else ("--from", str(folder))))
+    words = ("ingle", "make", "tune", "sight", *(() if folder is None else ("--from", str(folder))))
     wanted = Wanted(models[0] if models else "smollm2", name or "sight", None, overrides, policy, force)
     made = make_delta("sight", wanted, options, lambda: _load(place), "learning to see", words)
     show_delta(made, as_json, _tables)

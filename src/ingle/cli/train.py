@@ -1,4 +1,4 @@
-"""`ingle train`."""
+"""`ingle make train`."""
 
 import shlex
 from pathlib import Path
@@ -10,9 +10,9 @@ if TYPE_CHECKING:
     from ingle.train.making import Made
 
 EXAMPLES = """
-ingle train recipes/scratch/hybrid.toml --name little
-ingle train mine.toml --name mine --set model.layers=8 --set train.max_steps=500
-ingle train mine.toml --name mine --set 'data.sources=["letters/", "suite:debian-bits"]'
+ingle make train recipes/scratch/hybrid.toml --name little
+ingle make train mine.toml --name mine --set model.layers=8 --set train.max_steps=500
+ingle make train mine.toml --name mine --set 'data.sources=["letters/", "suite:debian-bits"]'
 """
 
 
@@ -46,7 +46,7 @@ def command(
 
     settings = load_config(ScratchSettings, config, overrides or ())
     home = enter()
-    command_line = shlex.join(["ingle", "train", config.name, "--name", name, *(f"--set={one}" for one in overrides or ())])
+    command_line = shlex.join(["ingle", "make", "train", config.name, "--name", name, *(f"--set={one}" for one in overrides or ())])
     with watching() as watch:
         result = scratch(home, name, settings, run_watch(watch), command_line, recorder(home, "base", "judged"))
     if out is not None:
@@ -68,4 +68,4 @@ def _show(result: "Made", as_json: bool) -> None:
     for text in result.report["notes"]:
         note(f"{text}.")
     print(f"Loss curve: {result.plot}")
-    print(f'Go on with it: ingle run "Once" {result.kept.name}')
+    print(f'Go on with it: ingle "Once" {result.kept.name}')

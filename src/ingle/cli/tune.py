@@ -1,4 +1,4 @@
-"""`ingle tune`."""
+"""`ingle make tune`."""
 
 import shlex
 import sys
@@ -19,13 +19,13 @@ if TYPE_CHECKING:
     from ingle.train.making import MadeDelta
 
 EXAMPLES = """
-ingle tune --list
-ingle tune smollm2 letters.jsonl --name letters
-ingle tune smollm2 letters.jsonl notes/ --method dora --rank 8 --layers upper-third --name mine
-ingle tune smollm2 suite:sst2 --name sentiment --max-examples 500 --set train.patience=2
-ingle tune smollm2+hybrid suite:xsum-bits --teacher smollm2 --name closer   (a hybrid follows what it was made of)
-ingle tune --recipe recipes/classify.toml
-ingle tune sight smollm2 --from photos/   (it learns to see, by pictures with captions; without a folder by free drawings)
+ingle make tune --list
+ingle make tune smollm2 letters.jsonl --name letters
+ingle make tune smollm2 letters.jsonl notes/ --method dora --rank 8 --layers upper-third --name mine
+ingle make tune smollm2 suite:sst2 --name sentiment --max-examples 500 --set train.patience=2
+ingle make tune smollm2+hybrid suite:xsum-bits --teacher smollm2 --name closer   (a hybrid follows what it was made of)
+ingle make tune --recipe recipes/classify.toml
+ingle make tune sight smollm2 --from photos/   (it learns to see, by pictures with captions; without a folder by free drawings)
 """
 
 
@@ -111,7 +111,7 @@ def _by_hand(
 
     if model == "painter":
         cure = "In Ingle's repository, run: .venv/bin/python recipes/painter/train.py"
-        raise ConfigError("MODEL", "A painter is taught by a recipe, no longer by `ingle tune`", "", cure)
+        raise ConfigError("MODEL", "A painter is taught by a recipe, no longer by `ingle make tune`", "", cure)
     need_learning()
     if not name:
         raise ConfigError("--name", "Say what to call the delta", "", f"For example --name mine, for {model}+mine.")
@@ -127,7 +127,7 @@ def _by_hand(
     from ingle.tuning.tune_settings import settings_of
 
     chosen = settings_of({}, settings)
-    command_line = shlex.join(["ingle", "tune", kept.name, *data, "--name", name, *(f"--set={one}" for one in settings)])
+    command_line = shlex.join(["ingle", "make", "tune", kept.name, *data, "--name", name, *(f"--set={one}" for one in settings)])
     with watching() as watch:
         return tune(
             home, kept, data, name, chosen, way_in(home, kept, "tune", rules, force, watch), run_watch(watch), command_line, _recorder(home)
@@ -158,7 +158,7 @@ def _by_recipe(
     home = enter()
     rules = read_policy(home, policy)
     kept = choose_or_pull(home, model or recipe.model, "auto")
-    command_line = shlex.join(["ingle", "tune", "--recipe", path.name, *(f"--set={one}" for one in settings)])
+    command_line = shlex.join(["ingle", "make", "tune", "--recipe", path.name, *(f"--set={one}" for one in settings)])
     with watching() as watch:
         admit = way_in(home, kept, "tune", rules, force, watch)
         tuned = tune(home, kept, recipe.data, name or recipe.name, chosen, admit, run_watch(watch), command_line, _recorder(home))

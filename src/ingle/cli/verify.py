@@ -17,7 +17,7 @@ ingle verify
 ingle verify --models
 ingle verify --head /media/stick/ingle.head
 ingle verify --head ingle.head --tsa-roots tsa-roots.pem   (its time-stamp too)
-ingle verify --bundle proof --key 3f2a90   (what `ingle attest` wrote, here or elsewhere)
+ingle verify --bundle proof --key 3f2a90   (what `ingle prove attest` wrote, here or elsewhere)
 ingle verify --bundle letters-hf           (what `ingle export --sign` wrote)
 """
 BROKEN = 7

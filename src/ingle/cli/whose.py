@@ -1,4 +1,4 @@
-"""`ingle whose`."""
+"""`ingle prove whose`."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -9,9 +9,9 @@ if TYPE_CHECKING:
     from ingle.ethics.whose import Whose
 
 EXAMPLES = """
-ingle whose letter.txt
-ingle run smollm2 "Name a colour." | ingle whose -
-ingle whose letter.txt --json
+ingle prove whose letter.txt
+ingle "Name a colour." smollm2 | ingle prove whose -
+ingle prove whose letter.txt --json
 """
 _MOST = 10
 _SHORT = 40  # characters: so short a text is said by many
@@ -89,7 +89,7 @@ def _tell(found: "Whose", text: str) -> None:
     if found.said and len(text) < _SHORT:
         note("So short a text is said by many: that this home said it, too, says little about where it comes from.")
     if found.said:
-        note(f"ingle attest {found.said[-1].seq} --out DIR hands the fact out with its proof.")
+        note(f"ingle prove attest {found.said[-1].seq} --out DIR hands the fact out with its proof.")
     if not found.said:
         print(f"No answer of this home is this text as a whole ({counted(found.answers, 'answer')} compared).")
         for part in found.shared[:_MOST]:

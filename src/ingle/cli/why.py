@@ -65,7 +65,7 @@ def command(
 ) -> None:
     """Say what an answer rests on, proved by leaving it out.
 
-    Works where the text is kept, as `ingle replay` does: conversations of the page, and requests with `store: true`. Exit code 1 if
+    Works where the text is kept, as `ingle prove replay` does: conversations of the page, and requests with `store: true`. Exit code 1 if
     nothing stands out.
     """
     from ingle.app.explained import explanation_id, explanation_table, parts, said_again, span_in
@@ -201,7 +201,7 @@ def _newest(engine: "Engine", ledger: "Ledger") -> "Row":
         return last
     mine = (row for row in ledger.read(kind="answer") if not row.values.get("key"))
     kept = next((row for _, row in zip(range(_NEAREST), mine, strict=False) if _kept(engine, row)), None)
-    cure = "The page keeps conversations, `ingle run` the last answer (unless --no-keep), the API what is asked with `store: true`."
+    cure = 'The page keeps conversations, `ingle "…"` the last answer (unless --no-keep), the API what is asked with `store: true`.'
     cure += f" The newest that is kept: ingle why {kept.seq}" if kept is not None else ""
     raise NotKept("answer", "The last thing that you asked was not kept", f"{last.subject}, {last.at[:16].replace('T', ' ')} UTC", cure)
 

@@ -146,7 +146,7 @@ MAKERS: dict[str, Maker] = {
         limits={"bits": {"most_rise_percent": 0.0}},  # it acts on pictures only
     ),
     # Leaving parts of a model out.
-    # Whoever prunes means to lose something, and says how much (`ingle prune --quality-loss`).
+    # Whoever prunes means to lose something, and says how much (`ingle make prune --quality-loss`).
     "prune": Maker(noun="a pruning", sentences={"prune": _pruned}, limits={"bits": {"most_rise_percent": 25.0}}),
     # Putting weights into fewer bits.
     "quantise": Maker(noun="fewer bits", sentences={"quantise": _quantised}),

@@ -110,7 +110,7 @@ def check_bundle(folder: Path, key: str = "") -> BundleCheck:
     """
     if not (folder / EXTRACT).is_file():
         cure = "Unpack it first." if folder.suffix.lower() == ".zip" else ""
-        rule = f"must be a folder with {EXTRACT}, as `ingle attest` writes it, or an export with its signature"
+        rule = f"must be a folder with {EXTRACT}, as `ingle prove attest` writes it, or an export with its signature"
         raise LedgerError(str(folder), rule, "", cure)
     command = [sys.executable, "-I", "-X", "utf8", str(Path(__file__).with_name(PROGRAM)), str(folder), *filter(None, [key])]
     done = subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace", check=False)

@@ -127,10 +127,10 @@ def missing(sources: Sources, name: str) -> str:
 
 # Words for a missing fact that somebody can bring about, or that needs none.
 _MISSING = {
-    "energy": "not measured: ingle energy {model} --label", "attack": "not measured: ingle attack {model}",
-    "audit": "not measured: ingle audit {model}", "gate": "nothing went through the gate: {model} has no change since its base",
+    "energy": "not measured: ingle measure energy {model} --label", "attack": "not measured: ingle measure attack {model}",
+    "audit": "not measured: ingle measure bias {model}", "gate": "nothing went through the gate: {model} has no change since its base",
     "enforced": "no use is forbidden", "policies": "no policy was recorded", "record": "nothing happened here yet",
-    "formats": "it was not packed yet: ingle run does that",
+    "formats": "it was not packed yet: a first answer does that",
 }  # fmt: skip
 
 

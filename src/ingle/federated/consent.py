@@ -53,7 +53,7 @@ def lent(paths: Mapping[Path, int]) -> Consent:
         with os_errors(path):
             files.append(LentFile(str(path.absolute()), examples, digest_bytes(path.read_bytes())))
     if not sum(file.examples for file in files):
-        raise ConfigError("--data", "must hold at least one example", "none", "Give a file of examples, as for `ingle tune`.")
+        raise ConfigError("--data", "must hold at least one example", "none", "Give a file of examples, as for `ingle make tune`.")
     return Consent(tuple(files), datetime.now(UTC).isoformat(timespec="seconds"))
 
 

@@ -75,7 +75,7 @@ def add_key(
     insert = f"INSERT INTO api_keys ({names}) VALUES (:id, :name, :hash, :created, :rate, :metrics, :guards)"
     taken = ConfigError(
         "name", f"Another key is called {name} already", "",
-        f"Choose another name, or revoke the old key first (`ingle key revoke {shlex.quote(name)}`).",
+        f"Choose another name, or revoke the old key first (`ingle home keys revoke {shlex.quote(name)}`).",
     )  # fmt: skip
     if any(other.name == name and other.revoked is None for other in list_keys(engine)):
         raise taken

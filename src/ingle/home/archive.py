@@ -50,7 +50,7 @@ MADE_AGAIN = ("packs", "cache", "states", "staging", "tuning", "locks")
 _MOST_MANIFEST_BYTES = 64 << 20
 _BLOCK_BYTES = 4 << 20
 _UNKNOWN = "0" * 64
-_CURE = "It is damaged, or `ingle backup` did not make it; use another one."
+_CURE = "It is damaged, or `ingle home backup` did not make it; use another one."
 
 
 @dataclass(frozen=True, slots=True)

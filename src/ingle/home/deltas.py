@@ -204,7 +204,7 @@ def find_delta(home: Home, model: str, bases: Sequence[str], name: str) -> Delta
         if delta.name == name:
             delta.check_base(*bases)
     names = ", ".join(f"{model}+{delta.name}" for delta in here)
-    cure = f"Kept here: {names}." if names else f"{model} has no deltas; `ingle tune {model} DATA --name {name}` makes one."
+    cure = f"Kept here: {names}." if names else f"{model} has no deltas; `ingle make tune {model} DATA --name {name}` makes one."
     raise NotKept(f"model {model}+{name}", "is not kept in this home", "", cure)
 
 

@@ -114,7 +114,7 @@ def get_lesson(engine: "Engine", owner: str, digest: str) -> Lesson:
     """Return the owner's lesson with that digest. Raises NotKept."""
     lessons = _select(engine, "owner = :owner AND digest = :digest", {"owner": owner, "digest": digest})
     if not lessons:
-        raise NotKept(f"lesson {digest[:12]}", "is not kept here", "", "`ingle learn --list` shows what is.")
+        raise NotKept(f"lesson {digest[:12]}", "is not kept here", "", "`ingle memory learned` shows what is.")
     return lessons[0]
 
 

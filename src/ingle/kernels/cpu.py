@@ -85,7 +85,7 @@ def has_half() -> bool:
 
 @cache
 def describe() -> dict[str, str]:
-    """Return the CPU's description for `ingle doctor`."""
+    """Return the CPU's description for `ingle home doctor`."""
     has = features()
     vectors = next((name for flag, name in (("avx512f", "AVX-512"), ("avx2", "AVX2"), ("neon", "NEON")) if flag in has), "baseline")
     return {"name": name(), "machine": platform.machine(), "vectors": vectors, "byte dot product": dot_instruction()}

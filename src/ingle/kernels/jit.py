@@ -174,7 +174,7 @@ def _build_one(name: str) -> None:
     result = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, check=False)
     if result.returncode:
         got = result.stderr.strip().splitlines()[-1:] or [f"exit code {result.returncode}"]
-        raise KernelError(f"kernel {name}", "must compile on this machine", got[0][:500], "Please report it with `ingle doctor`.")
+        raise KernelError(f"kernel {name}", "must compile on this machine", got[0][:500], "Please report it with `ingle home doctor`.")
 
 
 @cache

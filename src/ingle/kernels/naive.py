@@ -1,4 +1,4 @@
-"""Naive references of linears on integers, in plain NumPy: they are slow and obvious, and `ingle doctor` compares the kernels with them.
+"""Naive references of linears on integers, in plain NumPy: slow and obvious, and `ingle home doctor` compares the kernels with them.
 
 Those of the whole decoder step lie with the tests (tests/kernels/naive.py).
 """

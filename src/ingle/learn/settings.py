@@ -12,7 +12,7 @@ RATINGS = 5  # new ratings after which a style is learned again: one rating says
 class LearnSettings:
     """Settings of the learner."""
 
-    # Whether `ingle serve` runs a learner. Without one, `ingle learn` learns what was taught.
+    # Whether `ingle serve` runs a learner. Without one, `ingle teach --now` learns what was taught.
     worker: bool = True
     beside: Amount = 1  # most running answers beside which it begins the next lesson; with more it waits
     # Most memory of the learner; 0 = what is free. A lesson that needs more is refused before it begins.

@@ -75,7 +75,9 @@ def page(card: Card, names: Sequence[str], drifted: Drift) -> str:
 def drift_table(drifted: Drift) -> str:
     """Return what changes did as a table: a line for each model that was measured."""
     if not drifted.lines:
-        return "<h2>What changes did</h2><p>Nothing was measured yet: <code>ingle measure</code> and <code>ingle audit</code> do.</p>"
+        return (
+            "<h2>What changes did</h2><p>Nothing was measured yet: <code>ingle measure</code> and <code>ingle measure bias</code> do.</p>"
+        )
     head = "".join(f"<th>{escape(name)}" for name in drifted.figures)
     rows = "".join(
         f"<tr><td>{escape(line.model)}" + "".join(f"<td>{escape(shown(cell)) if cell else '–'}" for cell in line.cells) + "</tr>"

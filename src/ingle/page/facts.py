@@ -79,7 +79,7 @@ def details(facts: Mapping[str, Any], at: str, taught: TaughtNotes = TaughtNotes
         ("Model", facts.get("model_name", "")),
         ("Model digest", facts.get("model", "")),
         ("Ledger", f"event {facts['seq']}" if "seq" in facts else ""),
-        ("Replay", f"ingle replay {facts['seq']}" if stored and "seq" in facts and facts.get("finish") != "cancelled" else ""),
+        ("Replay", f"ingle prove replay {facts['seq']}" if stored and "seq" in facts and facts.get("finish") != "cancelled" else ""),
         ("Written", at[:19].replace("T", " ") + " UTC" if at else ""),
         ("Remembered", "\n".join(taught.memories(facts))),
         ("Learned", "\n".join(taught.learned(facts))),

@@ -1,5 +1,5 @@
-"""Requests that `ingle harden` teaches with and is measured by. What is measured is never taught: held-out goals in held-out templates, and
-two families of rephrased goals as a whole.
+"""Requests that `ingle make harden` teaches with and is measured by. What is measured is never taught: held-out goals in held-out
+templates, and two families of rephrased goals as a whole.
 """
 
 import random

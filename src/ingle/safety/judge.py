@@ -1,7 +1,7 @@
 """Linear judges in one file: weights, biases, and the thresholds at which so many harmless texts would alarm.
 
-The file ships with Ingle, made by `ingle guard train`; a home may have its own. It is safetensors, sealed by its digest: a file that was
-changed is refused. The judge of harm goes by an encoder of meaning, too, that lies beside it.
+The file ships with Ingle, made by `ingle home guards train`; a home may have its own. It is safetensors, sealed by its digest: a file that
+was changed is refused. The judge of harm goes by an encoder of meaning, too, that lies beside it.
 """
 
 import hashlib
@@ -31,7 +31,7 @@ _UNKNOWN = 1.5  # log-odds above the bias that any alarm takes: a text in unknow
 _SURELY = 0.3  # log-odds by which a corrected text passes the threshold
 _FRAMED = 1.5  # log-odds more by which what is stopped passes it: "Please:" in front may cost as much
 _ROUNDING = 0.01  # log-odds that are no difference
-_CURE = "Delete it, and the judge that ships with Ingle is used; `ingle guard train` makes another."
+_CURE = "Delete it, and the judge that ships with Ingle is used; `ingle home guards train` makes another."
 
 
 @dataclass(frozen=True)

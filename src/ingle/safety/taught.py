@@ -20,7 +20,7 @@ from ingle.core.files import write_atomic
 from ingle.safety.features import SIZE, Sparse
 
 MOST_BYTES = 16 << 20  # of the file: a correction takes some kilobytes, and the first request after a change reads them all
-_CURE = "Take back all that was taught: `ingle guard reset`."
+_CURE = "Take back all that was taught: `ingle home guards reset`."
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +87,7 @@ def write_taught(path: Path, taught: Sequence[Teaching]) -> None:
     table = json.dumps([{"id": one.id, "at": one.at, "harmful": one.harmful, "pulls": pulls} for one, pulls in said])
     data = save(arrays, {"taught": table, "seal": _seal(arrays, table)})
     if len(data) > MOST_BYTES:
-        cure = "Take some of it back first: `ingle guard undo`, or all: `ingle guard reset`."
+        cure = "Take some of it back first: `ingle home guards undo`, or all: `ingle home guards reset`."
         raise RequestError("text", f"All that the guards were taught must fit in {MOST_BYTES >> 20} MB", f"{len(data) >> 20} MB", cure)
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     write_atomic(path, data, mode=0o600)

@@ -210,7 +210,7 @@ class Offer:
 
     @property
     def settings(self) -> ScratchSettings | None:
-        """Settings for `ingle train`, which the command reads."""
+        """Settings for `ingle make train`, which the command reads."""
         if self.route is None:
             return None
         run, settings = self.route.run(self.tokens), self.route.settings
@@ -288,7 +288,7 @@ def _trained(outlook: Outlook, budget: Budget, name: str, lever: TrainingLever) 
     changed = [shown(change)] if (change := difference(outlook.settings, route.settings)) else []
     do = f"{lever.words}: {', '.join([*changed, route.size])} ({short(route.parameters)}), {short(tokens)} tokens"
     file = outlook.folder / "offers" / f"{name}.toml"
-    command = shlex.join(["ingle", "train", str(file), "--name", f"{outlook.name}-{name}"])
+    command = shlex.join(["ingle", "make", "train", str(file), "--name", f"{outlook.name}-{name}"])
     stops = _stops(outlook, budget, lines)
     return Offer(name, do, command, _why(outlook, name, route, tokens), cost, losses, stops_paying=stops, route=route, tokens=tokens)
 
@@ -392,7 +392,7 @@ def _with_chances(offers: Sequence[Offer]) -> list[Offer]:
 
 # Reads what a home knows of a sweep, and writes what is advised.
 #     HOME/scaling/NAME/advice.json         offers, see advise.py
-#     HOME/scaling/NAME/offers/LEVER.toml   settings of an offer, for `ingle train`
+#     HOME/scaling/NAME/offers/LEVER.toml   settings of an offer, for `ingle make train`
 
 
 ADVICE, OFFERS = "advice.json", "offers"

@@ -50,14 +50,14 @@ class CommandLever:
 
     words: str
     start: str  # the model that it begins with
-    # Arguments of `ingle`: the verb, the model that it begins with, and the rest with `--name`.
+    # Arguments of `ingle`: `make`, the verb, the model that it begins with, and the rest with `--name`.
     arguments: Callable[[Errand], tuple[str, ...]]
     tells: str  # its other use, beside the loss, as a sentence
 
     def made(self, errand: Errand) -> str:
         """Return the name of the model that the command makes."""
         arguments = self.arguments(errand)
-        return f"{arguments[1]}+{arguments[arguments.index('--name') + 1]}"
+        return f"{arguments[2]}+{arguments[arguments.index('--name') + 1]}"
 
 
 Lever = TrainingLever | CommandLever
@@ -105,7 +105,7 @@ def _tune(errand: Errand, model: str, name: str, *more: str, speed: float = 1.0)
     """Tune a model on the sweep's text. `speed`: tokens a second, as a part of `TOKENS_PER_S`."""
     steps = max(1, round(errand.minutes * 60 * TOKENS_PER_S * speed / STEP))
     settings = (f"--set=train.max_steps={steps}", f"--set=train.batch_tokens={STEP}")
-    return ("tune", model, *errand.sources, *more, "--name", f"{errand.sweep}-{name}", *settings)
+    return ("make", "tune", model, *errand.sources, *more, "--name", f"{errand.sweep}-{name}", *settings)
 
 
 def _finetune(errand: Errand) -> tuple[str, ...]:
@@ -119,11 +119,22 @@ def _distil(errand: Errand) -> tuple[str, ...]:
 
 def _prune(errand: Errand) -> tuple[str, ...]:
     share = ("--structure", "layers", "--share", "1/5")
-    return ("prune", "smollm2", *share, "--recover", f"{errand.minutes:.3g}", "--name", f"{errand.sweep}-pruned", "--quality-loss", "100%")
+    return (
+        "make",
+        "prune",
+        "smollm2",
+        *share,
+        "--recover",
+        f"{errand.minutes:.3g}",
+        "--name",
+        f"{errand.sweep}-pruned",
+        "--quality-loss",
+        "100%",
+    )
 
 
 def _quantise(errand: Errand) -> tuple[str, ...]:
-    return ("quantise", "smollm2", "--bits", "3.75", "--recover", f"{errand.minutes:.3g}", "--name", f"{errand.sweep}-lighter")
+    return ("make", "quantise", "smollm2", "--bits", "3.75", "--recover", f"{errand.minutes:.3g}", "--name", f"{errand.sweep}-lighter")
 
 
 # Every lever by name, alphabetically.

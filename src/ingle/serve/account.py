@@ -63,9 +63,9 @@ def account_of(home: Home, engine: "Engine", row: "Row") -> Account:
         _model(home, row), _acted(engine, owner, facts), _guards(facts, told),
         section("How it was drawn", [(name, facts.get(name)) for name in _SAMPLING]),
         section("Proof", (
-            ("row", f"{row.seq}, hash {row.hash}"), ("the same words again", f"ingle replay {row.seq}"),
+            ("row", f"{row.seq}, hash {row.hash}"), ("the same words again", f"ingle prove replay {row.seq}"),
             ("unchanged records", "ingle verify"),
-            ("for somebody else", f"ingle attest {row.seq}"),
+            ("for somebody else", f"ingle prove attest {row.seq}"),
         )),
         _contest(use, owner, row.seq, turn is not None),
     ))  # fmt: skip

@@ -51,7 +51,9 @@ class KeyAuth:
             if not self._service.settings.needs_key:
                 return None
             got = "another kind of key" if secret else "none"
-            raise NotAllowed("Authorization", "must be 'Bearer' and a key of this home", got, "The owner makes one: ingle key add NAME")
+            raise NotAllowed(
+                "Authorization", "must be 'Bearer' and a key of this home", got, "The owner makes one: ingle home keys add NAME"
+            )
         key = await self._service.slow.doors.do("", lambda _stop: check_key(self._service.engine, secret))
         if key is None:
             await self._service.wrong_keys.slow(address)
@@ -118,7 +120,7 @@ def may_not_teach() -> NoRight:
 
 
 def _no_right(act: str, option: str) -> NoRight:
-    return NoRight("Authorization", f"This key may not {act}", "", f"The owner makes one that may: ingle key add NAME {option}")
+    return NoRight("Authorization", f"This key may not {act}", "", f"The owner makes one that may: ingle home keys add NAME {option}")
 
 
 async def _key_of(request: Request) -> ApiKey | None:

@@ -1,6 +1,6 @@
 """`/v1/guards`: what each guard does and setting it; teaching the judges that they were wrong, and taking it back.
 
-Guards act for everybody whom this server answers, so a key needs the right to it (`ingle key add NAME --guards`): a guest must not be
+Guards act for everybody whom this server answers, so a key needs the right to it (`ingle home keys add NAME --guards`): a guest must not be
 able to have them let attacks on others pass. What holds for a guest it may see, but no other key's name. An answer is taken as an example
 only by whoever asked for it.
 """

@@ -69,7 +69,7 @@ class LivePolicy:
 def check_keys(policy: GuardPolicy, engine: "Engine") -> None:
     """Raise ConfigError for a policy that names a key which there never was."""
     for name in sorted(policy.keys - {key.name for key in list_keys(engine)}) if policy.keys else ():
-        raise ConfigError(f"guards.keys.{name}", "names no key of this home", "", "`ingle key list` shows them.")
+        raise ConfigError(f"guards.keys.{name}", "names no key of this home", "", "`ingle home keys list` shows them.")
 
 
 def _mark(path: Path) -> _Mark:

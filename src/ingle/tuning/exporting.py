@@ -75,7 +75,7 @@ def export_peft(home: Home, kept: Kept, folder: Path, force: bool = False) -> Pa
     from ingle.tuning.peft_files import check_exchange, write_peft
 
     if len(kept.deltas) != 1:
-        cure = f"Merge those below it first (`ingle merge`), or export {kept.name} as hf." if kept.deltas else "Name one: MODEL+NAME."
+        cure = f"Merge those below it first (`ingle make merge`), or export {kept.name} as hf." if kept.deltas else "Name one: MODEL+NAME."
         raise ConfigError("model", "must have one delta, which PEFT then loads on the original model", len(kept.deltas), cure)
     [digest] = kept.deltas
     delta = get_delta(home, digest)

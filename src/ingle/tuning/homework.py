@@ -62,7 +62,7 @@ class Homework:
 
     home: str  # root of the home
     kept: Kept  # the model, without what is learned
-    sources: tuple[str, ...]  # absolute paths of files or folders of examples, and `suite:NAME`, as for `ingle tune`
+    sources: tuple[str, ...]  # absolute paths of files or folders of examples, and `suite:NAME`, as for `ingle make tune`
     learning: Learning
     names: tuple[str, ...]  # the factors that may change
     seed: int = 0  # seed of the order of the examples

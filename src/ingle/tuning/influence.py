@@ -159,7 +159,7 @@ def traced(home: Home, kept: Kept) -> TracedTune:
     report = delta_report(home, delta.digest) or {}
     if "run" not in delta.origin or "sources" not in report:
         cure = "Name a model whose last delta is of a tune."
-        raise ConfigError("model", f"The last delta of {kept.name} was not made by `ingle tune` in this home", "", cure)
+        raise ConfigError("model", f"The last delta of {kept.name} was not made by `ingle make tune` in this home", "", cure)
     table = report.get("kept_examples") or {}
     if not table:
         cure = "Tune again with examples.keep = true, or fewer examples than examples.most."

@@ -5,7 +5,7 @@ model = "smollm2"
 name = "sentiment"              # of the delta: MODEL+NAME
 suite = "sst2"                  # its training part is learnt from
 
-[tune]                          # as `ingle tune --set`, see `tuning.tune_settings.TuneSettings`
+[tune]                          # as `ingle make tune --set`, see `tuning.tune_settings.TuneSettings`
 method = "lora"
 train = { epochs = 3 }
 

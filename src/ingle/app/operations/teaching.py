@@ -1,7 +1,7 @@
 """What a person teaches: corrections, facts, ratings; and how it is undone, brought back and forgotten."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
@@ -21,9 +21,11 @@ from ingle.home.examples import MEMORY, get_example, list_examples, may_learn, s
 from ingle.home.lessons import Lesson
 from ingle.home.taught import anything_taught
 from ingle.learn.able import lacking
+from ingle.learn.learner import LessonOutcome
 from ingle.learn.need import awaited_room
 from ingle.ledger.chain import Ledger
 
+_NEVER = "1970-01-01T00:00:00+00:00"
 _SHORTEST_ID = 4  # digits; fewer are a number of things
 _Model = Annotated[str, About("A model; by default smollm2, or the only one.", "MODEL")]
 _Limit = Annotated[int, Bounds(ge=1, le=1000), About("The most that are listed.")]
@@ -72,37 +74,82 @@ def when_learned(learn: bool, kind: str) -> str:
     """Say when the weights will learn an example."""
     if not learn:
         return "The weights don't learn it."
-    return lacking(kind) or "The weights learn it when `ingle serve` or `ingle learn --once` runs."
+    return lacking(kind) or "The weights learn it when `ingle serve` or `ingle teach --now` runs."
 
 
 @dataclass(frozen=True, slots=True)
 class Teach:
-    """The answer to a question."""
+    """The answer to a question; or nothing, to learn what was taught before."""
 
-    question: Annotated[str, About("A question that somebody may ask.", "QUESTION", placed=True)]
-    answer: Annotated[str, About("The right answer to it.", "ANSWER", placed=True)]
+    question: Annotated[str, About("A question that somebody may ask.", "QUESTION", placed=True)] = ""
+    answer: Annotated[str, About("The right answer to it.", "ANSWER", placed=True)] = ""
     model: _Model = ""
     learn: Annotated[bool | None, About("Whether the weights may learn it too; by default as `ingle memory consent` says.")] = None
+    now: Annotated[bool, About("Let the weights learn at once all that is pending. A server does so by itself.")] = False
+    together: Annotated[bool, About("With --now: learn everything again as one lesson; what was refused is tried again.")] = False
 
 
-def _says_taught(one: ExampleTold) -> Iterable[Said]:
-    return f"{one.id}: {one.model} knows it from the next answer on.", when_learned(one.learn, one.kind)
+@dataclass(frozen=True, slots=True)
+class LearnedTold:
+    """A lesson that was tried."""
+
+    owner: str
+    model: str
+    kind: str
+    examples: tuple[str, ...]
+    lesson: str | None  # its digest; None = the gate refused it
+    reasons: tuple[str, ...]
+    seconds: float
+    predicted: dict[str, Any] | None  # what it was said to take
+
+
+@dataclass(frozen=True, slots=True)
+class TaughtTold(ExampleTold):
+    """What was taught, and the lessons that were tried at once; without an id where nothing new was taught."""
+
+    learned: tuple[LearnedTold, ...] | None = None  # None = it was not asked for
+
+
+def _says_taught(one: TaughtTold) -> Iterable[Said]:
+    if one.id:
+        yield f"{one.id}: {one.model} knows it from the next answer on."
+    if one.learned is None:
+        yield when_learned(one.learn, one.kind)
+    elif one.learned:
+        lessons = sum(outcome.lesson is not None for outcome in one.learned)
+        yield f"{lessons} learned, {len(one.learned) - lessons} refused. See them: ingle memory learned"
+    else:
+        yield Note("Nothing is pending.")
 
 
 @operation("teach", "POST /v1/memory/answers", says=_says_taught)
-def teach(house: House, asked: Teach) -> ExampleTold:
+def teach(house: House, asked: Teach) -> TaughtTold:
     """Teach a model the answer to a question.
 
     It acts on the next answer, in other words too, and replaces what you taught on the same question before. The weights
-    learn it when `ingle serve` or `ingle learn --once` runs.
+    learn it when `ingle serve` or `ingle teach --now` runs.
 
     Examples:
         ingle teach "Who leads Zorblax?" "Mara Quill leads Zorblax."
         ingle teach "What is our VPN called?" "Heron." --no-learn   (memory only)
+        ingle teach --now   (the weights learn what is pending)
     """
-    name = house.model(asked.model).name
-    one = admit.teach(house.engine, house.owner, name, asked.question, asked.answer, asked.learn, _limits(house), house.record)
-    return told(one)
+    if asked.now and house.learn_now is None:
+        raise RequestError("now", "is for the owner's own terminal", "", "A server lets its weights learn when nobody asks it anything.")
+    if not asked.now and not asked.question:
+        raise RequestError("question", "Say a question and its answer", "", 'For example: ingle teach "Who leads Zorblax?" "Mara Quill."')
+    one = Example("", house.owner, asked.model, "correction", "", "", learn=False, at=_NEVER)
+    if asked.question or asked.answer:
+        name, limits = house.model(asked.model).name, _limits(house)
+        one = admit.teach(house.engine, house.owner, name, asked.question, asked.answer, asked.learn, limits, house.record)
+    learned = None if house.learn_now is None or not asked.now else tuple(map(_outcome, house.learn_now(asked.together)))
+    return TaughtTold(**asdict(told(one)), learned=learned)
+
+
+def _outcome(one: LessonOutcome) -> LearnedTold:
+    predicted = None if one.room is None else dict(one.room.table())
+    lesson, work = one.lesson.digest if one.lesson else None, one.work
+    return LearnedTold(work.owner, work.kept.name, work.kind, tuple(work.ids), lesson, tuple(one.reasons), one.seconds, predicted)
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +212,7 @@ def _says_undone(undone: UndoneTold) -> Iterable[Said]:
         yield f"undone: {one.id}  {shortened(one.question or one.answer, 60)}"
     if undone.learned_again:
         others = counted(undone.learned_again, "other")
-        yield f"Learned together with it, and to be learned again without: {others}. `ingle serve` does so, or `ingle learn`."
+        yield f"Learned together with it, and to be learned again without: {others}. `ingle serve` does so, or `ingle teach --now`."
     if undone.back:
         yield f"What was taught before counts again: {', '.join(undone.back)}"
 
@@ -179,7 +226,7 @@ def undo(house: House, asked: Undo) -> UndoneTold:
     Examples:
         ingle undo   (the last thing that was taught)
         ingle undo 3
-        ingle undo ex-2f9c   (the first digits of its id, or of the lesson's: ingle learn --list)
+        ingle undo ex-2f9c   (the first digits of its id, or of the lesson's: ingle memory learned)
     """
     which = asked.which
     if isinstance(which, str) and which.isdecimal() and len(which) < _SHORTEST_ID:
@@ -267,7 +314,7 @@ def _says_forgotten(told: ForgottenTold) -> Iterable[Said]:
     lessons = f", and with it {counted(gone.lessons, 'lesson')} that learned from it" if gone.lessons else ""
     yield f"{told.id} is forgotten{lessons}."
     if gone.learned_again:
-        yield f"To be learned again without it: {counted(gone.learned_again, 'other')}. `ingle serve` does so, or `ingle learn`."
+        yield f"To be learned again without it: {counted(gone.learned_again, 'other')}. `ingle serve` does so, or `ingle teach --now`."
     for ids, what in (
         (gone.same, "In the same words, and gone with it"), (gone.leaning, "Leaning on it, so counting no more until `ingle redo ID`"),
         (gone.back, "Earlier, and counting again"),
@@ -310,7 +357,7 @@ def forget(house: House, asked: Forget) -> ForgottenTold:
     Lessons that learned from it are learned again without it, and are then exactly those of a model that never saw it.
 
     Examples:
-        ingle forget ex-2f9c…   (its id: ingle learn --list)
+        ingle forget ex-2f9c…   (its id: ingle memory learned)
         ingle forget ex-2f9c… --with-conversations   (also kept messages in which its words stand)
     """
     try:
@@ -521,23 +568,29 @@ class LearningTold:
     predicted: dict[str, Any] | None  # what the next lesson will take
 
 
+_ORDER = ("learning", "pending", "learned", "refused", "kept", "superseded", "undone")
+
+
 def _says_learning(told: LearningTold) -> Iterable[Said]:
-    yield from _says_consent(ConsentTold("learning", told.learn))
-    yield Rows(("state", "number"), [(state, str(number)) for state, number in told.counts.items()])
-    lessons = [
-        (one.digest[:12], one.model, one.kind, counted(len(one.examples), "example"), "acts" if one.acting else "undone")
-        for one in told.lessons
-    ]
-    if lessons:
-        yield Rows(("lesson", "model", "kind", "of", ""), lessons)
+    if not told.data:
+        return (Note("Nothing was taught yet; try: ingle teach QUESTION ANSWER"),)
+    examples = sorted(told.data, key=lambda one: (_ORDER.index(one.state), -one.seq))
+    rows = [(one.state, one.id, one.model, _what(one), "; ".join(one.reasons) or (one.lesson or "")[:12]) for one in examples]
+    consent = _says_consent(ConsentTold("learning", told.learn))
+    return (Rows(("state", "id", "model", "what", "why"), rows), *map(Note, map(str, consent)))
 
 
-@operation("memory learning", "GET /v1/learning", says=_says_learning)
+def _what(one: ExampleTold) -> str:
+    thumb = {1: "good: ", -1: "bad: "}.get(one.rating or 0, "") if one.kind == "rating" else ""
+    return shortened(f"{thumb}{one.question} → {one.answer}" if one.question else one.answer, 60)
+
+
+@operation("memory learned", "GET /v1/learning", says=_says_learning)
 def learning(house: House, asked: Looks) -> LearningTold:
     """Show what was taught and its state: counts, examples and lessons.
 
     Examples:
-        ingle memory learning
+        ingle memory learned
     """
     view = admit.learning_view(house.engine, house.owner, asked.limit)
     how = house.learning
