@@ -2,8 +2,8 @@
 
 Kept are Latin letters, what the texts that teach the judge and the matcher need, and the commonest Latin pieces in lower case. What each
 means is e5's own table in four bits, and stays so: words that no text of ours has go on meaning what they meant. Encoders that were tuned
-with other words can't be used any more: `ingle home guards train` and `bench/adapt_matcher.py` make them anew. Written: words.safetensors and
-words.txt. The last line is JSON.
+with other words can't be used any more: `ingle home guards train` and `bench/adapt_matcher.py` make them anew. Written:
+words.safetensors and words.txt. The last line is JSON.
 
     python bench/words.py [--out FOLDER]
 """

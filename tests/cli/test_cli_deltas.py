@@ -73,7 +73,7 @@ def test_they_are_listed_and_shown(own_home: Home) -> None:
     assert shown["made"][0]["report"] == REPORT and shown["made"][0]["origin"]["data_digest"] == "d" * 8
     assert shown["served"] == "x, y merged into the weights"
     words = ingle(root, "show", "tiny+x").stdout
-    wanted = ["rslora (kind lora), 4 tensors", "letters.jsonl (digest dddddddd)", "ingle make tune tiny letters.jsonl", "x beside the weights"]
+    wanted = ["rslora (kind lora), 4 tensors", "letters.jsonl (digest dddddddd)", "ingle make tune tiny letters.jsonl", "x beside"]
     wanted += ["2.5000 before, 2.2500 after", "forgetting 0.0100 bits/byte (0.0050 … 0.0200, n = 40)", "a remark", digest]
     assert [said for said in wanted if said not in words] == []
     assert "made" not in json.loads(ingle(root, "show", "tiny", "--json").stdout)

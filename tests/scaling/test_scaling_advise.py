@@ -194,7 +194,8 @@ def test_the_cost_of_a_token_is_read_between_sizes_and_grows_beyond() -> None:
 
 def test_a_model_that_a_command_made_is_compared_by_its_loss() -> None:
     energy = {"joules": 3600.0, "low": 2000.0, "high": 9000.0, "source": "model"}
-    made = {"model": "smollm2+small-tuned", "loss": 1.1, "start_loss": 1.3, "seconds": 200.0, "energy": energy, "command": "ingle make tune it"}
+    made = {"model": "smollm2+small-tuned", "loss": 1.1, "start_loss": 1.3, "seconds": 200.0, "energy": energy}
+    made["command"] = "ingle make tune it"
     now = outlook(finetune=made)
     one = offer(advised(now, "60min"), "finetune")
     assert one.gain == pytest.approx(now.incumbent["loss"] - 1.1)

@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import Engine
 
 from ingle.app.house import open_rooms
-from ingle.cli.teach import when_learned
+from ingle.app.operations.teaching import when_learned
 from ingle.core.example import Example
 from ingle.home.examples import add_example
 from ingle.home.place import Home
@@ -48,7 +48,7 @@ def engine(home: Home, tmp_path: Path) -> Iterator[Engine]:
 
 
 def test_with_it_nobody_is_told() -> None:
-    assert when_learned(CORRECTED) == SAID
+    assert when_learned(CORRECTED.learn, CORRECTED.kind) == SAID
     assert all(lacking(kind) == "" for kind in ("correction", "rating"))
 
 
@@ -66,6 +66,6 @@ def test_corrections_are_learned_and_styles_wait(home: Home, engine: Engine) -> 
 
 @pytest.mark.usefixtures("bare")
 def test_who_teaches_is_told() -> None:
-    assert when_learned(CORRECTED) == SAID
-    assert when_learned(RATED[0]).startswith("Learning a style from ratings needs PyTorch")
-    assert when_learned(replace(CORRECTED, learn=False)) == "The weights don't learn it."
+    assert when_learned(CORRECTED.learn, CORRECTED.kind) == SAID
+    assert when_learned(RATED[0].learn, RATED[0].kind).startswith("Learning a style from ratings needs PyTorch")
+    assert when_learned(False, CORRECTED.kind) == "The weights don't learn it."
