@@ -11,12 +11,12 @@ import pytest
 
 from ingle import __version__
 from ingle.app.operation import abouts, find, titles
-from ingle.cli.main import _MODULES, ALIASES, GROUPS, HIDDEN, NOUNS, Verbs, verbs_of
+from ingle.cli.main import _MODULES, ALIASES, DEFAULTS, GROUPS, HIDDEN, NOUNS, Verbs, verbs_of
 from tests.cli.place import COMMAND, environment, ingle
 
 LEAVES = [
     *(verb for verb in [*verbs_of(), *HIDDEN] if verb not in (*NOUNS, "memory")),
-    *(f"{noun} {verb}" for noun in [*NOUNS, "memory"] for verb in verbs_of(noun) if f"{noun} {verb}" not in ALIASES),
+    *(f"{noun} {verb}" for noun in {**NOUNS, **DEFAULTS} for verb in verbs_of(noun) if f"{noun} {verb}" not in [*ALIASES, *DEFAULTS]),
 ]
 assert set(titles()) <= set(LEAVES)
 

@@ -61,12 +61,12 @@ def test_a_home_without_keys(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [
-        (("add",), 2, "Say which key to add. For example: ingle home keys add laptop"),
-        (("revoke",), 2, "Say which key to revoke"),
-        (("list", "laptop"), 2, "Listing keys takes no name"),
-        (("lend", "laptop"), 2, "'add', 'list', 'revoke'"),
-        (("list", "--requests-per-minute", "3"), 2, "Only a new key"),
-        (("add", "x", "--requests-per-minute", "0"), 2, "between 1 and 1000000"),
+        (("add",), 2, "Missing argument 'NAME'. See `ingle key add --help`"),
+        (("revoke",), 2, "Missing argument 'NAME'"),
+        (("list", "laptop"), 2, "unexpected extra argument"),
+        (("lend", "laptop"), 2, "No such command 'lend'"),
+        (("list", "--requests-per-minute", "3"), 2, "No such option"),
+        (("add", "x", "--requests-per-minute", "0"), 2, "between 1 and 1,000,000"),
         (("add", "two\nlines"), 2, "printable characters"),
         (("revoke", "laptop"), 3, "Good keys: none"),
     ],

@@ -73,7 +73,8 @@ ADVICE: dict[str, Any] = {
     "offers": [
         {
             "lever": "data", "do": "let 6x192 read <more>", "command": "ingle make train --config offers/data.toml --minutes 30",
-            "gain": 0.051, "low": 0.03, "high": 0.07, "probability_best": 0.81, "stops_paying": 96.0, "measured": True, "why": "by the sweep's law",
+            "gain": 0.051, "low": 0.03, "high": 0.07, "probability_best": 0.81,
+            "stops_paying": 96.0, "measured": True, "why": "by the sweep's law",
             "cost": {"minutes": 29.0, "core_minutes": 29.0, "flops": 1e14, "money": 0.01, "spent": 29.0,
                      "energy": {"joules": 21_000.0, "low": 14_000.0, "high": 35_000.0, "source": "model"}},
             "gain_per_unit": 0.0018,

@@ -64,6 +64,11 @@ class Note:
     text: str
 
 
+@dataclass(frozen=True, slots=True)
+class Nothing:
+    """What is asked where nothing has to be said."""
+
+
 Said = str | Rows | Note  # a line, a table or a remark, as a person reads it
 Confirm = Callable[[str], bool]
 
@@ -108,8 +113,8 @@ def operation(
     """Declare the function below as an operation. See `Operation`."""
 
     def declare(run: Callable[[House, A], T]) -> Callable[[House, A], T]:
-        hints = typing.get_type_hints(run)
-        found = Operation(name, run, hints["asked"], hints["return"], route, right, says, asks)
+        hints, (_, asked) = typing.get_type_hints(run), inspect.signature(run).parameters
+        found = Operation(name, run, hints[asked], hints["return"], route, right, says, asks)
         vars(run)["operation"] = found
         return run
 

@@ -5,7 +5,7 @@ import inspect
 import os
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, get_type_hints
 
@@ -102,7 +102,8 @@ HIDDEN = {
     "run": "Answer one prompt, from the command line or a pipe.",
     "learn": "Train the weights on what users taught, or show what was learned.",
 }
-DEFAULTS = {"measure": "quality", "memory": "list", "home": "doctor"}  # the verb of a noun that stands alone
+DEFAULTS = {"measure": "quality", "memory": "list", "home": "doctor", "home keys": "list"}  # the verb of a noun that stands alone
+_TAKES_WORDS = ("measure", "memory")  # those whose verb alone takes words, which then are no wrong verbs
 # Other names of commands: spellings, and how they were called before nouns held their verbs (until the next release).
 ALIASES = {
     "make quantize": "make quantise", "make hybridise": "make hybridize", "memory rm": "forget",
@@ -111,7 +112,7 @@ ALIASES = {
     **{verb: f"home {verb}" for verb in ("backup", "restore", "doctor")},
     "quantize": "make quantise", "hybridise": "make hybridize",
 }  # fmt: skip
-_MODULES = {"measure quality": "measure", "measure bias": "audit", "home keys": "key", "home guards": "guard"}
+_MODULES = {"measure quality": "measure", "measure bias": "audit", "home guards": "guard"}
 
 _MARKUP = re.compile(r"\[(?=[a-z#/@][^\[]*\])")
 EXIT_BUG, EXIT_PIPE_CLOSED = 70, 141
@@ -143,9 +144,7 @@ class Verbs(TyperGroup):
         path = ALIASES.get(path, path)
         if self.listing:
             return _command(cmd_name, _nothing, self.words[cmd_name], "", "" if self.noun else cmd_name)
-        if not self.noun and " " not in path and _is_noun(path):
-            return _noun(path)
-        return _leaf(path)
+        return _noun(path) if _is_noun(path) else _leaf(path)
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
         """Write the help of `ingle` itself, or of a noun."""
@@ -159,7 +158,9 @@ class Verbs(TyperGroup):
         """Put in the verb that is meant where none is named: a noun's own, or `run` for a question."""
         first = args[0] if args else ""
         default = DEFAULTS.get(self.noun)
-        if default is not None and first not in ("-h", "--help") and first not in self.words and f"{self.noun} {first}" not in ALIASES:
+        plain = not first or (first.startswith("-") and first not in ("-h", "--help"))
+        named = first in self.words or f"{self.noun} {first}" in ALIASES
+        if default is not None and (plain or (self.noun in _TAKES_WORDS and not named and not first.startswith("-"))):
             args = [default, *args]
         elif not self.noun and (len(first.split()) > 1 or first == "-" or (first.startswith("-") and first not in _OWN_OPTIONS)):
             args = ["run", *args]
@@ -185,7 +186,7 @@ def verbs_of(noun: str = "") -> dict[str, str]:
     declared = titles()
     if noun:
         own = {path.removeprefix(f"{noun} "): words for path, words in declared.items() if path.startswith(f"{noun} ")}
-        return {**NOUNS.get(noun, {}), **own}
+        return {**NOUNS.get(noun, {}), **{verb: words for verb, words in own.items() if " " not in verb}}
     listed = {verb: words or declared[verb] for verbs in GROUPS.values() for verb, words in verbs.items()}
     more = {path.split(" ")[0]: words for path, words in declared.items()}
     return listed | {verb: words for verb, words in more.items() if verb not in listed}
@@ -266,12 +267,13 @@ def _noun(name: str) -> Any:
         if context.invoked_subcommand is None:
             print(context.get_help())
 
-    words = verbs_of()[name]
+    above, _, verb = name.rpartition(" ")
+    words = verbs_of(above)[verb]
     app = typer.Typer(cls=Noun, rich_markup_mode="rich", add_completion=False, context_settings={"help_option_names": ["-h", "--help"]})
     epilog = f"`ingle {name}` alone is `ingle {name} {DEFAULTS[name]}`." if name in DEFAULTS else None
     app.callback(invoke_without_command=True, help=words, epilog=epilog)(callback)
     group: Any = typer.main.get_command(app)
-    group.name = name
+    group.name = verb
     return group
 
 
@@ -307,11 +309,15 @@ def _command(verb: str, function: Any, words: str, examples: str, path: str) -> 
 
 def _path(arguments: Sequence[str]) -> list[str]:
     """Return the words of a command line that name a command."""
-    words = [word for word in arguments if not word.startswith("-")][:2]
-    known = {**verbs_of(), **HIDDEN, **ALIASES}
-    if not words or words[0] not in known:
-        return []
-    return words if len(words) > 1 and words[1] in verbs_of(words[0]) else words[:1]
+    path = list[str]()
+    known: Mapping[str, str] = {**verbs_of(), **HIDDEN, **ALIASES}
+    for word in (word for word in arguments if not word.startswith("-")):
+        if word not in known:
+            break
+        path.append(word)
+        said = " ".join(path)
+        known = verbs_of(ALIASES.get(said, said))
+    return path
 
 
 def _plain(text: str | None) -> str:
