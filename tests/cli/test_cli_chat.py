@@ -212,7 +212,7 @@ def test_rm_asks_at_a_terminal(own_home: Home) -> None:
     child = pexpect.spawn(COMMAND[0], [*COMMAND[1:], "rm", "tiny"], env=environment(own_home.root), encoding="utf-8", timeout=20)
     child.expect_exact("Remove tiny (with its files)? [y/N]")
     child.sendline("")
-    child.expect("Nothing was removed")
+    child.expect("Nothing was changed")
     child.expect(pexpect.EOF)
     child.close()
     assert child.exitstatus == 1

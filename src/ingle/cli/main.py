@@ -37,10 +37,10 @@ GROUPS = {
         "pull": "Download a model, check it and make it ready; or list models.",
         "list": "List the models in this home and their deltas.",
         "show": "Show what a model is made of.",
-        "keep": "Name a model together with its deltas.",
+        "keep": "",
         "lean": "Keep a model's file on the disk once, as it is served.",
         "export": "Write a model or a delta for other programs.",
-        "rm": "Delete a model or a delta.",
+        "rm": "",
     },
     "Teach": {"teach": "", "memory": "List, add and change what is remembered.", "undo": "", "redo": "", "forget": "", "rate": ""},
     "Make, measure, prove": {
