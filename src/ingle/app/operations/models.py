@@ -47,7 +47,8 @@ def keep_as(house: House, asked: Naming) -> NamedTold:
         ingle keep smollm2+letters as letters
         ingle keep smollm2+letters --as letters
     """
-    names = [*asked.words.removeprefix("as ").split(), *([asked.name] if asked.name else [])]
+    words = asked.words.split()
+    names = [*(words[1:] if words[:1] == ["as"] else words), *([asked.name] if asked.name else [])]
     if len(names) != 1:
         raise RequestError("name", "Give one name", " ".join(names), "Say: ingle keep MODEL+DELTA as NAME")
     [chosen] = names
