@@ -50,7 +50,7 @@ def test_the_command_that_a_delta_tells_needs_no_file(tiny_home: Path, tmp_path:
         line.split("  ")[-1].strip() for line in ingle(tiny_home, "show", "tiny+filed").stdout.splitlines() if "ingle make quantise" in line
     ]
     told = ['--set=method="round"', "--set=calibration.documents=4"]  # what the command line says holds
-    assert shlex.split(said) == ["ingle", "quantise", "tiny", "--name", "filed", *told]
+    assert shlex.split(said) == ["ingle", "make", "quantise", "tiny", "--name", "filed", *told]
 
 
 def test_what_cannot_be_is_one_line(tiny_home: Path) -> None:

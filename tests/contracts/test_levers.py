@@ -75,7 +75,7 @@ def test_a_command_lever_makes_the_model_that_it_names(name: str) -> None:
     understood(shlex.join(["ingle", *arguments]))
     made = lever.made(ERRAND)
     assert made.rpartition("+")[2] == arguments[arguments.index("--name") + 1]
-    assert arguments[1] == made.rpartition("+")[0]
+    assert arguments[2] == made.rpartition("+")[0]
     longer = lever.arguments(Errand("small", ERRAND.sources, 30.0))
     assert longer != arguments
     assert lever.tells.endswith(".")
