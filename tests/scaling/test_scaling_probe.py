@@ -111,7 +111,7 @@ def test_from_probes_to_advice_and_settings_that_can_be_trained(probed: tuple[Ho
     assert len(rows(advice)) == len(table["offers"])
     for offer in measured:
         words = shlex.split(offer["command"])
-        settings = load_config(ScratchSettings, Path(words[2]))
+        settings = load_config(ScratchSettings, Path(words[3]))
         assert settings.train.max_steps is not None
         assert settings.tokenizer.size == (600 if offer["lever"] == "vocabulary" else 300)
         assert offer["cost"]["flops"] <= budget.amount

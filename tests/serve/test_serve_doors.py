@@ -58,7 +58,7 @@ def test_a_right_stands_in_the_list_and_in_the_ledger(served_home: Path) -> None
     facts = [json.loads(line) for line in ingle(served_home, "log", "--json", "--kind", "key.add").stdout.splitlines()]
     assert [fact["facts"]["metrics"] for fact in facts] == [True, False]
     told = ingle(served_home, "key", "list", "--metrics", code=2)
-    assert "Only a new key can be given --metrics. Say: ingle home keys add NAME --metrics" in told.stderr
+    assert "No such option: --metrics" in told.stderr, "only a new key can be given it"
 
 
 def test_keys_made_before_there_was_that_right_lack_it(served_home: Path) -> None:

@@ -37,7 +37,7 @@ def parts_of(model: LanguageModel, draws: int = 1, seed: int = 0) -> tuple[Part,
     """
     config = model.backend.config
     if config.is_transformer:
-        cure = "Ask for its sentences or for what it was taught, or make a hybrid of it: ingle hybridize."
+        cure = "Ask for its sentences or for what it was taught, or make a hybrid of it: ingle make hybridize."
         rule = f"{model.name} is no hybrid: all its groups see the whole text, so there is no part that alone carries what lies far back"
         raise ConfigError("model", rule, "", cure)
     if widest_reach(config) is None:
