@@ -34,8 +34,8 @@ ANSWERS: dict[str, list[tuple[dict[str, Any], int]]] = {
 }  # fmt: skip
 # Those that answer nothing, but keep what they are told.
 TOLD = {
-    "/v1/feedback", "/v1/memory", "/v1/memory/answers", "/v1/memory/{id}", "/v1/learning", "/v1/learning/undo", "/v1/learning/redo", "/v1/moderations",
-    "/v1/guards/teach", "/v1/guards/{name}",
+    "/v1/feedback", "/v1/memory", "/v1/memory/answers", "/v1/memory/{id}", "/v1/learning", "/v1/learning/undo", "/v1/learning/redo",
+    "/v1/moderations", "/v1/guards/teach", "/v1/guards/{name}",
 }  # fmt: skip
 # Gives stored answers again, and leaves a fact of its own kind: tests/serve/test_serve_explain.py.
 EXPLAINS = {"/v1/explain"}
