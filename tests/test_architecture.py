@@ -163,6 +163,21 @@ def test_no_files_import_each_other_in_a_circle() -> None:
         assert not (found := way(graph, name, {name})), f"a circle: {' → '.join(found)}"
 
 
+ANSWERED_IN = {"app/answering.py", "robustness/judging.py"}
+"""Where requests pass the guards: answers in one place; attacks and the judges' figures measure guards by themselves."""
+
+
+def test_answers_have_one_way() -> None:
+    """Guards are put around a model, and an answer's fact is made, in one place."""
+    calls = {"make_guards": ANSWERED_IN, "answer_event": {"app/answering.py"}, "refusal_event": {"app/answering.py"}}
+    for name, places in calls.items():
+        found = {
+            relative(path) for path in FILES for node in ast.walk(ast.parse(path.read_text("utf-8")))
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == name
+        }  # fmt: skip
+        assert found == places, name
+
+
 @pytest.mark.parametrize("path", FILES, ids=relative)
 def test_sizes(path: Path) -> None:
     name = relative(path)

@@ -11,16 +11,19 @@ from starlette.testclient import TestClient
 
 import ingle
 import ingle.app.operations
+from ingle.adapt.admit import TeachingLimits
 from ingle.app import operation
+from ingle.app.house import House
 from ingle.app.reference import reference
 from ingle.app.settings import SamplingSettings, ServeSettings
 from ingle.cli.main import main
-from ingle.core.errors import RequestError
+from ingle.core.errors import Busy, RequestError
 from ingle.engine.loading import open_model
 from ingle.engine.packs import kept_source
 from ingle.home.place import Home
 from ingle.serve.app import make_app
 from ingle.serve.model_registry import ModelRegistry
+from ingle.serve.operation_routes import house_of
 from ingle.serve.service import Service
 
 NEW = '''
@@ -132,3 +135,26 @@ def test_each_says_all_that_people_need(name: str) -> None:
     assert all(about.words.endswith(".") for _, about, _ in operation.abouts(found.asked).values())
     for told in (found.asked, found.told):
         assert told.__dataclass_params__.frozen, told
+
+
+def test_nobody_teaches_more_than_their_share_of_an_hour(tiny_home: Path) -> None:
+    teach, teaching = operation.operations()["teach"], operation.operations()["memory add"]
+    guest = House(Home(tiny_home), "key-guest", per_hour=1)
+    try:
+        teach.run(guest, operation.asked_of(teach, {"question": "Who?", "answer": "Me."}))
+        for one, given in ((teach, {"question": "Where?", "answer": "Here."}), (teaching, {"text": "The owner keeps bees."})):
+            with pytest.raises(Busy, match="hour"):
+                one.run(guest, operation.asked_of(one, given))
+        other = House(guest.home, "key-other", per_hour=1, lent=guest.engine)
+        assert teach.run(other, operation.asked_of(teach, {"question": "Who?", "answer": "Me."})).id
+    finally:
+        guest.close()
+
+
+def test_a_key_has_the_limit_of_an_hour_at_a_server(tiny_home: Path) -> None:
+    home = Home(tiny_home)
+    models = ModelRegistry(home, lambda home, kept: open_model(kept_source(home, kept), "fp32", 1), "tiny")
+    service = Service(home, ServeSettings(), SamplingSettings(), models)
+    with TestClient(make_app(service)):
+        house = house_of(service, "key-guest")
+        assert (house.owner, house.per_hour, house.typed, house.learn_now) == ("key-guest", TeachingLimits().per_hour, False, None)

@@ -19,6 +19,7 @@ import pytest
 from ingle.adapt.choosing import Choice
 from ingle.app.answering import AnswerRun
 from ingle.app.here import Here
+from ingle.app.house import House
 from ingle.app.settings import Settings
 from ingle.cli.commands import regenerate
 from ingle.cli.conversation import TerminalConversation
@@ -288,7 +289,7 @@ def test_what_is_not_answered_leaves_the_talk_as_it_was(
         run.choice = Choice(run.asked, run.ask.request)
         return ShownAnswer("", "cancelled", None)  # Ctrl-C before the first word
 
-    with closing(Here(home, lambda _kept: pytest.fail("no guard model is named"))) as here:
+    with closing(Here(House(home), lambda _kept: pytest.fail("no guard model is named"))) as here:
         talk = Talk(here, kept, open_model(kept_source(home, kept), threads=1), settings)
         monkeypatch.setattr("ingle.cli.talk.generate", given)
         said = [Message.of("user", "one"), Message.of("assistant", "two")]

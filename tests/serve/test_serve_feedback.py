@@ -150,3 +150,34 @@ def test_what_only_waits_is_taken_back(teaching: Server, mine: dict[str, str]) -
     made = send(teaching, "POST", "/v1/feedback", mine, {"question": ASKED, "correction": RIGHT}).json()
     assert [one["id"] for one in send(teaching, "POST", "/v1/learning/undo", mine, {}).json()["data"]] == [made["id"]]
     assert send(teaching, "GET", "/v1/learning", mine).json()["counts"] == {"undone": 1}
+
+
+def test_an_answer_is_taught_by_its_question(teaching: Server, mine: dict[str, str]) -> None:
+    made = send(teaching, "POST", "/v1/memory/answers", mine, {"question": ASKED, "answer": RIGHT}).json()
+    assert (made["kind"], made["question"], made["answer"], made["learned"]) == ("correction", ASKED, RIGHT, None)
+    assert teaching.chat(ASKED, mine).json()["ingle"]["memories"] == [[made["id"]]]
+    assert "memories" not in teaching.chat(ASKED, new_user(teaching)).json()["ingle"]
+    assert made["id"] in [fact["example"] for fact in ledger(teaching, "feedback")]
+
+
+@pytest.mark.parametrize(("body", "field"), [
+    ({}, "question"),
+    ({"question": ASKED}, "answer"),
+    ({"question": ASKED, "answer": "x" * 9000}, "answer"),
+    ({"question": ASKED, "answer": "a\x1b[2J"}, "answer"),
+    ({"question": ASKED, "answer": RIGHT, "now": True}, "now"),
+    ({"now": True}, "now"),
+    ({"question": [ASKED], "answer": RIGHT}, "question"),
+])  # fmt: skip
+def test_a_wrong_lesson_leaves_nothing(teaching: Server, mine: dict[str, str], body: dict[str, Any], field: str) -> None:
+    said = send(teaching, "POST", "/v1/memory/answers", mine, body)
+    assert said.status_code == 400 and said.json()["error"]["param"] == field, said.text
+    assert send(teaching, "GET", "/v1/learning", mine).json()["counts"] == {}
+
+
+def test_an_id_is_never_guessed_at_a_server(teaching: Server, mine: dict[str, str]) -> None:
+    made = send(teaching, "POST", "/v1/memory", mine, {"text": RIGHT}).json()
+    for short in ("ex-", made["id"][:-1], made["id"].removeprefix("ex-")):
+        assert send(teaching, "DELETE", f"/v1/memory/{short}", mine).status_code == 404
+        assert send(teaching, "PATCH", f"/v1/memory/{short}", mine, {"answer": "x"}).status_code == 404
+    assert send(teaching, "GET", f"/v1/memory/{made['id']}", mine).json() == made

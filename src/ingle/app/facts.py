@@ -179,12 +179,11 @@ def told_events(
 
 
 class Recorder:
-    """Writes facts in order, in a thread of its own. `fault` returns the last failure once."""
+    """Writes facts in order, in a thread of its own."""
 
     def __init__(self, home: Home) -> None:
         self._home = home
         self._inbox: queue.SimpleQueue[tuple[Event, Future[Row]] | None] = queue.SimpleQueue()
-        self._fault: IngleError | None = None
         self.failing = False  # whether the last fact could not be written
         self._thread: Thread | None = None
         self._starting = Lock()
@@ -201,11 +200,6 @@ class Recorder:
                 self._thread = Thread(target=self._work, name="ledger")
                 self._thread.start()
         return done
-
-    def fault(self) -> IngleError | None:
-        """Return why a fact could not be written, once."""
-        fault, self._fault = self._fault, None
-        return fault
 
     def close(self) -> None:
         """Waits until everything is written."""
@@ -231,9 +225,7 @@ class Recorder:
                 row = ledger.append(event)
             except Exception as error:
                 self.failing = True
-                if isinstance(error, IngleError):
-                    self._fault = error
-                else:
+                if not isinstance(error, IngleError):
                     logging.getLogger("ingle").exception("ledger")
                 if waited_for:
                     done.set_exception(error)

@@ -8,6 +8,7 @@ from threading import RLock, Thread
 from typing import TYPE_CHECKING, TypeVar
 
 from ingle.app.answering import AnswerRun, Ask, answering, behind_guards, left, limits_of
+from ingle.app.house import House
 from ingle.core.energy import NOTHING, Energy
 from ingle.core.errors import RequestError
 from ingle.core.message import Chunk, Finish, Request, Usage, Verdict
@@ -16,7 +17,6 @@ from ingle.core.report import Event
 from ingle.engine.answer import Session, answer
 from ingle.engine.language_model import LanguageModel
 from ingle.home.kept import Kept
-from ingle.home.place import Home
 from ingle.robustness.guard_model import asks_here, guard_opener
 from ingle.safety.guard_files import guard_policy
 from ingle.safety.middleware import Next, drive, from_iterator
@@ -40,7 +40,7 @@ class Here:
     Raises ConfigError for a policy that can't be meant, or that names a guard model which is not kept.
     """
 
-    home: Home
+    house: House
     open_: Callable[[Kept], LanguageModel]  # opens another model of the home: guard models
     drafts: bool = True
     say: Callable[[str], object] = lambda _text: None  # hears why a lesson can't act, once each
@@ -48,12 +48,12 @@ class Here:
     session: Session | None = field(init=False, default=None)  # of the last answer: the next one reads only what is new
 
     def __post_init__(self) -> None:
+        self.home = self.house.home
         self.policy = guard_policy(self.home.policy)
         self._open_guard = guard_opener(self.home, self.policy, self.open_)
         self._read_by = ""  # digest of the model whose state the session is
         self._said: set[str] = set()
         self._lock = RLock()
-        self._database: Engine | None = None
         self._key = b""
         self._chooser: Chooser | None = None
 
@@ -81,10 +81,8 @@ class Here:
 
     def close(self) -> None:
         """Let the database go. A later answer opens it again."""
-        with self._lock:
-            if self._database is not None:
-                self._database.dispose()
-            self._database = self._chooser = None
+        self.house.close()
+        self._chooser = None
 
     def warm(self) -> None:
         """Begin to open the database and to look for the key, beside the model that writes: their libraries take a quarter of a second."""
@@ -97,13 +95,8 @@ class Here:
 
     @property
     def engine(self) -> "Engine":
-        """The home's database, opened at first use. Raises HomeError."""
-        from ingle.app.house import open_rooms
-
-        with self._lock:
-            if self._database is None:
-                self._database = open_rooms(self.home)
-            return self._database
+        """See `Runtime`."""
+        return self.house.engine
 
     @property
     def key(self) -> bytes:
@@ -136,15 +129,9 @@ class Here:
 
     def add(self, event: Event) -> "Future[Row]":
         """See `Runtime`: it is written when this returns."""
-        from ingle.ledger.chain import Ledger
-
         done: Future[Row] = Future()
-        done.set_result(Ledger(self.engine, self.home.keys).append(event))
+        done.set_result(self.house.record(event))
         return done
-
-    def record(self, event: Event) -> "Row":
-        """Write a fact."""
-        return self.add(event).result()
 
     def count(self, finish: Finish | None, usage: Usage | None, verdicts: list[Verdict]) -> None:
         """See `Runtime`: nobody watches."""

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from threading import RLock
 from typing import TYPE_CHECKING
 
 from ingle.core.report import Event
@@ -91,40 +92,44 @@ def rooms() -> "Mapping[str, Migrations]":
 
 @dataclass(eq=False)
 class House:
-    """What an operation is given: the home, as whoever asks may use it. `close` lets the database go, if it was opened here."""
+    """The home, as whoever asks may use it. `close` lets the database go, if it was opened here; later use opens it again."""
 
     home: Home
     owner: str = ""  # id of the API key that asks; "" = somebody on this machine without one
     kept: "Callable[[str], Kept] | None" = None  # finds a model by its name; None = as `app.choose.choose` does
-    sink: "Callable[[Event], object] | None" = None  # writes a fact that would then survive a power cut; None = straight into the ledger
+    sink: "Callable[[Event], Row] | None" = None  # writes a fact that would then survive a power cut; None = straight into the ledger
     changed: Callable[[], object] = lambda: None  # called when what was taught acts otherwise than before
     forget_states: Callable[[str], None] = lambda _owner: None  # drops an owner's states from memory
     per_hour: int = 0  # examples that one owner may teach in an hour; 0 = no limit: whoever sits here floods nobody but themselves
     learning: "LearnSettings | None" = None  # how the learner beside learns; None where none runs
     learn_now: "Callable[[bool], Sequence[LessonOutcome]] | None" = None  # lets the weights learn what is pending, or all of it anew
+    typed: bool = True  # whether a person types ids, and may shorten them
     lent: "Engine | None" = None  # the database of whoever opened it already
     _opened: "Engine | None" = field(default=None, init=False)
+    _lock: RLock = field(default_factory=RLock, init=False)
 
     @property
     def engine(self) -> "Engine":
-        """The home's database. Raises HomeError."""
+        """The home's database. Raises HomeError. Thread-safe."""
         if self.lent is not None:
             return self.lent
-        if self._opened is None:
-            self._opened = open_rooms(self.home)
-        return self._opened
+        with self._lock:
+            if self._opened is None:
+                self._opened = open_rooms(self.home)
+            return self._opened
 
     def close(self) -> None:
         """Let the database go."""
-        if self._opened is not None:
-            self._opened.dispose()
-            self._opened = None
+        with self._lock:
+            if self._opened is not None:
+                self._opened.dispose()
+                self._opened = None
 
-    def record(self, event: Event) -> None:
-        """Write a fact. When this returns, it would survive a power cut."""
+    def record(self, event: Event) -> "Row":
+        """Write a fact, and return it. When this returns, it would survive a power cut."""
         from ingle.ledger.chain import Ledger
 
-        self.sink(event) if self.sink is not None else Ledger(self.engine, self.home.keys).append(event)
+        return Ledger(self.engine, self.home.keys).append(event) if self.sink is None else self.sink(event)
 
     def model(self, name: str) -> "Kept":
         """Return a model by its name; "" = the default."""

@@ -40,7 +40,7 @@ Right = Literal["own", "metrics", "guards", "owner"]
 
 @dataclass(frozen=True, slots=True)
 class About:
-    """What people are told of a field, in its annotation: `Annotated[str, About("Its id.")]`."""
+    """Words about a field for people, in its annotation: `Annotated[str, About("Its id.")]`."""
 
     words: str
     sign: str = ""  # what stands for its value in a usage line: KEY=VALUE
@@ -66,7 +66,7 @@ class Note:
 
 @dataclass(frozen=True, slots=True)
 class Nothing:
-    """What is asked where nothing has to be said."""
+    """The asked of an operation that takes nothing."""
 
 
 Said = str | Rows | Note  # a line, a table or a remark, as a person reads it
@@ -88,12 +88,12 @@ class Operation:
 
     @property
     def words(self) -> str:
-        """What it does, in one line."""
+        """One line about it."""
         return self._doc.split("\n", 1)[0]
 
     @property
     def details(self) -> str:
-        """What more there is to know of it."""
+        """The rest of its words."""
         return self._doc.partition("\n")[2].partition("Examples:")[0].strip()
 
     @property

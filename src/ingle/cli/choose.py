@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from ingle.app.choose import DEFAULT, choose, open_kept
+from ingle.app.house import House
 from ingle.app.settings import ChatSettings, Settings
 from ingle.cli.output import confirm, is_terminal
 from ingle.cli.progress import watching
@@ -53,4 +54,4 @@ def answer_here(home: Home, settings: Settings, say: Callable[[str], object] = l
     """Return this process as the place where requests are answered. `say` hears why a lesson can't act."""
     from ingle.app.here import Here
 
-    return Here(home, lambda kept: open_watched(home, kept, settings.chat), settings.serve.drafts, say)
+    return Here(House(home), lambda kept: open_watched(home, kept, settings.chat), settings.serve.drafts, say)

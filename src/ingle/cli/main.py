@@ -157,18 +157,21 @@ class Verbs(TyperGroup):
     def parse_args(self, ctx: Any, args: list[str]) -> Any:
         """Put in the verb that is meant where none is named: a noun's own, or `run` for a question."""
         first = args[0] if args else ""
-        default = DEFAULTS.get(self.noun)
-        plain = not first or (first.startswith("-") and first not in ("-h", "--help"))
-        named = first in self.words or f"{self.noun} {first}" in ALIASES
-        if default is not None and (plain or (self.noun in _TAKES_WORDS and not named and not first.startswith("-"))):
-            args = [default, *args]
-        elif not self.noun and (len(first.split()) > 1 or first == "-" or (first.startswith("-") and first not in _OWN_OPTIONS)):
+        option = first.startswith("-") and first not in _OWN_OPTIONS
+        if not self.noun and (len(first.split()) > 1 or option):
             args = ["run", *args]
+        elif self.noun in DEFAULTS and (not first or option or self._is_word(first)):
+            args = [DEFAULTS[self.noun], *args]
         return super().parse_args(ctx, args)
+
+    def _is_word(self, first: str) -> bool:
+        """Return whether what follows a noun is for its own verb, and no verb."""
+        return self.noun in _TAKES_WORDS and first not in {*self.words, *_OWN_OPTIONS} and f"{self.noun} {first}" not in ALIASES
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """Find the command, or suggest the closest one."""
-        self.commands = dict.fromkeys(self.words, _command("run", _nothing, "", "", ""))  # the names are all that suggestions are made of
+        if self.get_command(ctx, args[0]) is None:  # the names are all that suggestions are made of
+            self.commands = dict.fromkeys(self.words, _command("run", _nothing, "", "", ""))
         return super().resolve_command(ctx, args)
 
     def invoke(self, ctx: Any) -> Any:

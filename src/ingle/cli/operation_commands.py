@@ -3,9 +3,10 @@
 import inspect
 import json
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from types import NoneType, UnionType
-from typing import Annotated, Any, Union, get_args, get_origin
+from typing import TYPE_CHECKING, Annotated, Any, Union, get_args, get_origin
 
 import typer
 
@@ -13,6 +14,9 @@ from ingle.app.house import House, enter
 from ingle.app.operation import About, Note, Operation, Rows, Said, abouts, asked_of, table_of
 from ingle.cli.output import confirm, is_terminal, note, print_json, print_table, printable
 from ingle.core.errors import RequestError
+
+if TYPE_CHECKING:
+    from ingle.learn.learner import LessonOutcome
 
 _ANYHOW = (bool, int, float, str)  # types that Typer reads as they are
 
@@ -27,10 +31,8 @@ def command_of(operation: Operation) -> Callable[..., None]:
         more["yes"] = (bool, About("Don't ask for confirmation.", also=("--yes", "-y")))
 
     def command(**given: Any) -> None:
-        from ingle.cli.learn import learn_now
-
         house = House(enter(), given.get("owner") or "")
-        house.learn_now = lambda together: learn_now(house.home, house.engine, together)
+        house.learn_now = partial(_learn_now, house)
         try:
             asked = asked_of(operation, _given(fields, given))
             if operation.asks and not given["yes"] and is_terminal(sys.stdin):
@@ -55,6 +57,12 @@ def command_of(operation: Operation) -> Callable[..., None]:
     command.__annotations__ = {one.name: one.annotation for one in parameters}
     command.__doc__ = f"{operation.words}\n\n{operation.details}"
     return command
+
+
+def _learn_now(house: House, together: bool) -> "Sequence[LessonOutcome]":
+    from ingle.cli.learn import learn_now
+
+    return learn_now(house.home, house.engine, together)
 
 
 def show(lines: Iterable[Said]) -> None:

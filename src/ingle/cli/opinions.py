@@ -48,7 +48,7 @@ def remember(talk: "Talk", rest: str) -> None:
 
     if not rest:
         raise ConfigError("/remember TEXT", "Say what to remember: /remember TEXT")
-    example = keep(talk.here.engine, OWNER, talk.model.name, rest, sink=talk.here.record)
+    example = keep(talk.here.engine, OWNER, talk.model.name, rest, sink=talk.here.house.record)
     note(f"Remembered as {example.id}.")
 
 
@@ -64,4 +64,4 @@ def _feedback(talk: "Talk", rating: int, correction: str | None, comment: str) -
         rating=rating, correction=correction, comment=comment, question=messages[-2].text, answer=messages[-1].text, before=before,
         model=talk.model.name,
     )  # fmt: skip
-    return take_feedback(talk.here.engine, OWNER, feedback, sink=talk.here.record)
+    return take_feedback(talk.here.engine, OWNER, feedback, sink=talk.here.house.record)

@@ -68,7 +68,7 @@ class Talk:
         """From now on, questions may be spoken and answers are heard. Raises ConfigError and NotKept, which say what is missing."""
         from ingle.cli.voice import TerminalVoice
 
-        self.voice = TerminalVoice(self.here.home, lambda: self.here.key, self.here.record)
+        self.voice = TerminalVoice(self.here.home, lambda: self.here.key, self.here.house.record)
 
     def close(self) -> None:
         """End the voice, if there is one, and let the database go."""

@@ -45,7 +45,7 @@ def house_of(service: Service, who: str) -> House:
     """Return the home as a key may use it."""
     return House(
         service.home, who, service.models.kept, service.record, service.chooser.forget, service.forget,
-        TeachingLimits().per_hour, service.learning, lent=service.engine,
+        TeachingLimits().per_hour, service.learning, typed=False, lent=service.engine,
     )  # fmt: skip
 
 

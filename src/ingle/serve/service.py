@@ -130,9 +130,9 @@ class Service:
                 self.scheduler.forget_before(gone)
                 seen = gone
 
-    def record(self, event: Event) -> None:
+    def record(self, event: Event) -> "Row":
         """Writes a fact and waits until it would survive a power cut. Not for the event loop. Raises the errors of writing."""
-        self.recorder.add(event).result()
+        return self.recorder.add(event).result()
 
     async def drain(self, grace_s: float | None = None) -> None:
         """Takes no more requests, lets running answers finish within the time of grace, and ends the rest. A later call may shorten it."""

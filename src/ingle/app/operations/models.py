@@ -20,7 +20,7 @@ from ingle.ledger.chain import Ledger
 
 @dataclass(frozen=True, slots=True)
 class Naming:
-    """What to call a model."""
+    """A model, and a name for it."""
 
     model: Annotated[str, About("A model, with or without deltas.", "MODEL+DELTA", placed=True)]
     words: Annotated[str, About("What to call it.", "as NAME", placed=True, many=True)] = ""
@@ -72,14 +72,14 @@ def _is_told(house: House, name: str, stack: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Leaving:
-    """What is to go."""
+    """A thing to delete."""
 
     name: Annotated[str, About("A model, MODEL+DELTA, or a part (a voice, …).", "NAME", placed=True)]
 
 
 @dataclass(frozen=True, slots=True)
 class RemovedTold:
-    """What is gone."""
+    """A deleted thing, and the room that it left."""
 
     name: str
     bases: tuple[str, ...]

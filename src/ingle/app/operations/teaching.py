@@ -1,4 +1,4 @@
-"""What a person teaches: corrections, facts, ratings; and how it is undone, brought back and forgotten."""
+"""Corrections, facts and ratings: taught, listed, undone, brought back and forgotten."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
@@ -105,7 +105,7 @@ class LearnedTold:
 
 @dataclass(frozen=True, slots=True)
 class TaughtTold(ExampleTold):
-    """What was taught, and the lessons that were tried at once; without an id where nothing new was taught."""
+    """A taught example, and the lessons that were tried at once; without an id where nothing new was taught."""
 
     learned: tuple[LearnedTold, ...] | None = None  # None = it was not asked for
 
@@ -154,7 +154,7 @@ def _outcome(one: LessonOutcome) -> LearnedTold:
 
 @dataclass(frozen=True, slots=True)
 class Rate:
-    """What somebody thinks of an answer: of a stored one by its id, else with the question and the answer."""
+    """An opinion of an answer: of a stored one by its id, else with the question and the answer."""
 
     completion_id: Annotated[str, About("The id of a stored answer.", "ID", placed=True)] = ""
     rating: Annotated[Literal[-1, 1] | None, About("1 is good, -1 is bad.")] = None
@@ -192,14 +192,14 @@ def rate(house: House, asked: Rate) -> ExampleTold:
 
 @dataclass(frozen=True, slots=True)
 class Undo:
-    """What to undo."""
+    """How many of the last examples, or one by its id."""
 
     which: Annotated[int | str, About("How many of the last ones to undo, or the id of one.", "[N|ID]", placed=True)] = 1
 
 
 @dataclass(frozen=True, slots=True)
 class UndoneTold:
-    """What was undone."""
+    """Undone examples."""
 
     object: str
     data: tuple[ExampleTold, ...]  # as they were before
@@ -240,7 +240,7 @@ def undo(house: House, asked: Undo) -> UndoneTold:
 
 @dataclass(frozen=True, slots=True)
 class Redo:
-    """What to bring back."""
+    """An undone example."""
 
     which: Annotated[str, About("What to bring back; by default what was undone last.", "[ID]", placed=True)] = ""
 
@@ -264,7 +264,7 @@ def redo(house: House, asked: Redo) -> ExampleTold:
 
 @dataclass(frozen=True, slots=True)
 class Forget:
-    """What to forget."""
+    """An example to delete."""
 
     id: _Id
     turns: Annotated[
@@ -283,7 +283,7 @@ class TurnLeft:
 
 @dataclass(frozen=True, slots=True)
 class Gone:
-    """What was deleted with an example, and what was left."""
+    """Deleted with an example, and left."""
 
     lessons: int
     learned_again: int
@@ -389,7 +389,9 @@ def _called(house: House, conversation: str) -> str:
 
 
 def _named(house: House, name: str) -> Example:
-    """Return the example whose id begins so. Raises NotKept if there is none, ConfigError if there are several."""
+    """Return the example whose id begins so. Raises NotKept if there is none, RequestError if there are several."""
+    if not house.typed:
+        return get_example(house.engine, house.owner, name)
     matches = [one for one in list_examples(house.engine, house.owner) if name and one.id.startswith((name, f"ex-{name}"))]
     whole = [one for one in matches if one.id == name]
     if len(matches) > 1 and not whole:
@@ -399,7 +401,7 @@ def _named(house: House, name: str) -> Example:
 
 @dataclass(frozen=True, slots=True)
 class Search:
-    """What to look for."""
+    """Words to look for."""
 
     query: Annotated[str, About("Words to look for; by default all, the newest first.", "[WORDS]", placed=True, many=True)] = ""
     limit: _Limit = 100
@@ -558,7 +560,7 @@ class LessonTold:
 
 @dataclass(frozen=True, slots=True)
 class LearningTold:
-    """What was taught and its state."""
+    """All that was taught, and its state."""
 
     object: str
     learn: bool
