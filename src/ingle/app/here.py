@@ -85,7 +85,7 @@ class Here:
         self._chooser = None
 
     def warm(self) -> None:
-        """Begin to open the database and to look for the key, beside the model that writes: their libraries take a quarter of a second."""
+        """Begin to open the database and to look for the key, for whoever will answer again: their libraries take a quarter of a second."""
         if not self._key:
             Thread(target=self._warm, name="house", daemon=True).start()
 
@@ -174,7 +174,6 @@ class Here:
             try:
                 with closing(answer(run.model, request, session, stopped, progress, self.drafts, gone)) as written:
                     for chunk in written:
-                        self.warm()
                         run.writing = chunk.finish is None
                         said = not run.writing
                         yield chunk

@@ -130,6 +130,7 @@ class Talk:
         return 0 if self.here.session is None else self.here.session.state.nbytes
 
     def _answer(self, run: "AnswerRun") -> ShownAnswer:
+        self.here.warm()
         screen = make_screen(self.settings.chat.markdown)
         spoken = self.voice.aloud(screen.show) if self.voice is not None else None
         outcome = None
