@@ -1,11 +1,12 @@
-"""This checkout beside an earlier one, on the same machine and model, in turn: speed, start, memory, and training.
+"""This checkout beside an earlier one, on the same machine and model, in turn: speed, start, memory, serving, and training.
 
     python bench/before.py ../earlier [--rounds 7] [--without training]
 
 Each figure is told by a command of either checkout, in a process and a home of its own (the kept `smollm2`, packed, kernels compiled).
 Decode: tokens per second of a long answer. Prefill: of a prompt of about 500 tokens. Start: from the command to the end of a first word.
-Memory: the most that this process had. Training: tokens per second of a LoRA of rank 8, by each checkout's own `bench/train_runs.py`, all
-steps but the first two. Answers and losses must be the same on both sides, or nothing is shown.
+Memory: the most that this process had. Serving: tokens per second of eight answers at once by HTTP, of a server without a learner. Idle:
+megabytes resident of that server with its page. Training: tokens per second of a LoRA of rank 8, by each checkout's own
+`bench/train_runs.py`, all steps but the first two. Answers and losses must be the same on both sides, or nothing is shown.
 """
 
 import argparse
@@ -16,6 +17,10 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.request
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -78,11 +83,7 @@ class Checkout:
     def decode(self) -> float:
         """Tokens per second."""
         options = ("--max-tokens", "200", "--temperature", "0")
-        return float(
-            self.ask("decode", "run", "Write a long story about a fire in a cold house.", MODEL, *options)[0]["usage"][
-                "decode_tokens_per_s"
-            ]
-        )
+        return float(self.ask("decode", "run", STORY, MODEL, *options)[0]["usage"]["decode_tokens_per_s"])
 
     def prefill(self) -> float:
         """Tokens per second."""
@@ -98,6 +99,39 @@ class Checkout:
         """Megabytes."""
         return self.ask("memory", "run", "Hi", MODEL, "--max-tokens", "1", "--temperature", "0")[2]
 
+    def idle(self) -> float:
+        """Megabytes resident of a server with its page, two seconds after it said its address."""
+        with self.served() as (process, _):
+            time.sleep(2)
+            status = Path(f"/proc/{process.pid}/status").read_text("ascii")
+        return int(status.partition("VmRSS:")[2].split()[0]) / 1024
+
+    def serving(self) -> float:
+        """Tokens per second of eight answers at once."""
+        with self.served() as (_, url), ThreadPoolExecutor(8) as pool:
+            ask = partial(post, f"{url}/v1/chat/completions")
+            bodies = [{"messages": [{"role": "user", "content": f"{STORY} It has {n} rooms."}]} for n in range(8)]
+            bodies = [{**body, "max_tokens": 100, "temperature": 0} for body in bodies]
+            ask(bodies[0])
+            began = time.perf_counter()
+            answers = list(pool.map(ask, bodies))
+            took_s = time.perf_counter() - began
+        self.said["serving"] = str([answer["choices"][0]["message"]["content"] for answer in answers])
+        return float(sum(answer["usage"]["completion_tokens"] for answer in answers) / took_s)
+
+    @contextmanager
+    def served(self) -> "Iterator[tuple[subprocess.Popen[str], str]]":
+        """A server of this side, with its address, for as long as the block lasts."""
+        environment = {**os.environ, "PYTHONPATH": str(self.root / "src"), "INGLE_HOME": str(self.home)}
+        command = [sys.executable, "-P", "-c", CODE, "serve", MODEL, "--no-open", "--port", "0", "--set", "learn.worker=false"]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=environment)
+        assert process.stdout is not None
+        try:
+            yield process, process.stdout.readline().split()[3]
+        finally:
+            process.terminate()
+            process.communicate()
+
     def training(self, work: Path) -> float:
         """Tokens per second."""
         out = work / f"run-{self.home.name}"
@@ -112,6 +146,14 @@ class Checkout:
         result = json.loads(done.stdout.strip().splitlines()[-1])
         self.said["training"] = str([round(loss, 3) for loss in result["losses"]])
         return float(sum(result["tokens"][2:]) / sum(result["seconds"][2:]))
+
+
+def post(url: str, body: dict[str, Any]) -> dict[str, Any]:
+    """Return the answer to a request in JSON."""
+    request = urllib.request.Request(url, json.dumps(body).encode(), {"Content-Type": "application/json"})
+    with urllib.request.urlopen(request, timeout=300) as response:
+        answer: dict[str, Any] = json.load(response)
+    return answer
 
 
 def prepare(work: Path) -> None:
@@ -137,12 +179,12 @@ def main() -> None:
         work = Path(folder)
         sides = {"earlier": Checkout(options.earlier.resolve(), work), "this": Checkout(HERE, work)}
         prepare(work)
-        tasks = ["decode", "prefill", "start", "memory", "training"]
+        tasks = ["decode", "prefill", "start", "memory", "serving", "idle", "training"]
         result: dict[str, dict[str, Figure]] = {}
         for task in (task for task in tasks if task not in options.without):
             calls = {name: partial(side.training, work) if task == "training" else getattr(side, task) for name, side in sides.items()}
             result[task] = alternate(options.rounds, calls)
-            said = {side.said[task] for side in sides.values()}
+            said = {side.said.get(task) for side in sides.values()}
             if len(said) > 1:
                 raise SystemExit(f"{task}: the two sides say different things: {said}")
     rows = [["", *sides, "this ÷ earlier"]]
