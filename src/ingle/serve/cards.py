@@ -11,7 +11,7 @@ from ingle.core.config import to_table
 from ingle.core.report import Event
 from ingle.engine.packs import kept_source, list_packs, open_weights
 from ingle.ethics.card import Card, fill
-from ingle.ethics.facts import KINDS, Sources
+from ingle.ethics.card_facts import KINDS, Sources
 from ingle.home.base import read_base
 from ingle.home.deltas import delta_report, get_delta
 from ingle.home.kept import Kept

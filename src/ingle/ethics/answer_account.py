@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 
-from ingle.ethics.render import STYLE
+from ingle.ethics.card import STYLE
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,5 +1,6 @@
-"""The facts of a model, for cards: each has where it stands, so that a reader can open it. Nothing here was written by a model.
+"""Facts that cards may hold, read from the ledger, the home and the model; and how figures of a model drift from delta to delta.
 
+Each fact has where it stands, so that a reader can open it. Nothing here was written by a model.
 `measured` and `recorded` facts stand in the ledger, by row and hash; `kept` ones in files whose digest is named; `stated` ones in the
 owner's policy, which nobody has checked.
 """
@@ -10,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
+from itertools import islice
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -22,6 +24,7 @@ from ingle.home.owner import OwnerPolicy
 
 if TYPE_CHECKING:
     from ingle.ledger.row import Row
+
 
 Origin = Literal["measured", "recorded", "kept", "stated"]
 Value = str | int | float
@@ -66,11 +69,8 @@ class Sources:
     @cached_property
     def mine(self) -> list["Row"]:
         """Facts about this model or what it stands on."""
-        names = {self.kept.name}
-        name = self.kept.name
-        while "+" in name:
-            name = name.rpartition("+")[0]
-            names.add(name)
+        parts = self.kept.name.split("+")
+        names = {"+".join(parts[:count]) for count in range(1, len(parts) + 1)}
         return [row for row in self.rows if row.subject in names]
 
 
@@ -136,8 +136,7 @@ _MISSING = {
 
 def _measured(sources: Sources, suite: str) -> Iterator[CardFact]:
     """The newest measurement of a suite on this very model."""
-    row = next((row for row in _own(sources, "measure") if row.values.get("suite") == suite), None)
-    if row is not None:
+    for row in islice((row for row in _own(sources, "measure") if row.values.get("suite") == suite), 1):
         yield _figure(row, f"{row.values['figure']} of {suite}", row.values)
 
 
@@ -232,12 +231,6 @@ def _training_energy(sources: Sources) -> Iterator[CardFact]:
             )  # fmt: skip
 
 
-def _energy(sources: Sources) -> Iterator[CardFact]:
-    row = next(iter(_own(sources, "energy.label")), None)
-    if row is not None:
-        yield from _labelled(row)
-
-
 def _labelled(row: "Row") -> Iterator[CardFact]:
     values = row.values
     yield CardFact(
@@ -260,24 +253,12 @@ def _gate(sources: Sources) -> Iterator[CardFact]:
             )
 
 
-def _attack(sources: Sources) -> Iterator[CardFact]:
-    row = next(iter(_own(sources, "attack")), None)
-    if row is not None:
-        yield from _attacked(row)
-
-
 def _attacked(row: "Row") -> Iterator[CardFact]:
     tries, digests = row.values.get("tries"), _digests(row)
     for name in ("passed", "refused", "harmful", "reached"):
         if isinstance(count := row.values.get(name), int) and isinstance(tries, int) and tries:
             said = f"attack tries {name}"
             yield CardFact(said, count, "measured", f"of {tries}", n=tries, at=row.at, row=row.seq, row_hash=row.hash, digests=digests)
-
-
-def _audit(sources: Sources) -> Iterator[CardFact]:
-    row = next(iter(_own(sources, "audit")), None)
-    if row is not None:
-        yield from _audited(row)
 
 
 def _audited(row: "Row") -> Iterator[CardFact]:
@@ -347,15 +328,13 @@ def _policies(sources: Sources) -> Iterator[CardFact]:
     for row in sources.rows:
         if row.kind == "policy":
             digests = {"policy": str(row.values.get("digest", ""))}
-            yield CardFact(
-                "policy changed",
-                str(row.values.get("digest", ""))[:12],
-                "recorded",
-                at=row.at,
-                row=row.seq,
-                row_hash=row.hash,
-                digests=digests,
-            )
+            value = digests["policy"][:12]
+            yield CardFact("policy changed", value, "recorded", at=row.at, row=row.seq, row_hash=row.hash, digests=digests)
+
+
+def _newest(kind: str) -> Finder:
+    """Finds the facts of the newest row of that kind about this very model."""
+    return lambda sources: (fact for row in islice(_own(sources, kind), 1) for fact in _FIGURES[kind](row))
 
 
 def _number(value: Any) -> float | None:
@@ -365,11 +344,40 @@ def _number(value: Any) -> float | None:
 # Names that a card may ask for, beside `measure:SUITE` and `stated:FIELD`.
 FINDERS: Mapping[str, Finder] = MappingProxyType({
     "name": _name, "architecture": _architecture, "parameters": _parameters, "modality": _modality, "licence": _licence, "source": _source,
-    "deltas": _deltas, "training": _training, "training_energy": _training_energy, "energy": _energy, "gate": _gate, "attack": _attack,
-    "audit": _audit, "guards": _guards, "enforced": _enforced, "record": _record, "software": _software, "formats": _formats,
-    "retention": _retention, "policies": _policies,
+    "deltas": _deltas, "training": _training, "training_energy": _training_energy, "energy": _newest("energy.label"), "gate": _gate,
+    "attack": _newest("attack"), "audit": _newest("audit"), "guards": _guards, "enforced": _enforced, "record": _record,
+    "software": _software, "formats": _formats, "retention": _retention, "policies": _policies,
 })  # fmt: skip
 # Facts of one row of these kinds.
 _FIGURES: Mapping[str, Callable[["Row"], Iterator[CardFact]]] = MappingProxyType({
     "energy.label": _labelled, "attack": _attacked, "audit": _audited,
 })  # fmt: skip
+
+
+# Drift: how each change of a model moved its figures. One line for each model that was measured, one column for each figure.
+
+
+@dataclass(frozen=True, slots=True)
+class DriftLine:
+    """The figures of one model."""
+
+    model: str
+    cells: tuple[CardFact | None, ...]  # the newest measurement of each figure; None = not measured
+
+
+@dataclass(frozen=True, slots=True)
+class Drift:
+    """The figures of a base and its deltas."""
+
+    figures: tuple[str, ...]
+    lines: tuple[DriftLine, ...]  # the base first, then its deltas by name
+
+
+def drift(rows: Sequence["Row"], model: str) -> Drift:
+    """Return the figures of a model's base and of every delta on it that was measured. `rows`: the newest first."""
+    root = model.partition("+")[0]
+    names = sorted({row.subject for row in rows if row.subject == root or row.subject.startswith((f"{root}+", f"{root}-"))})
+    found = {name: figures_of(rows, name) for name in names}
+    measured = {name: figures for name, figures in found.items() if figures}
+    columns = tuple(dict.fromkeys(figure for figures in measured.values() for figure in figures))
+    return Drift(columns, tuple(DriftLine(name, tuple(figures.get(column) for column in columns)) for name, figures in measured.items()))
