@@ -69,8 +69,8 @@ def command(
     from ingle.cli.settings import read_settings
     from ingle.core.files import write_atomic
     from ingle.energy.meter import Span, open_meter
-    from ingle.explain.html import why_page
     from ingle.explain.why import WhyOptions
+    from ingle.explain.words import why_page
     from ingle.home.explanations import keep_explanation
     from ingle.serve.rooms import open_rooms
     from ingle.serve.why import explanation_id, explanation_table, parts, span_in
@@ -177,7 +177,7 @@ def _room(home: "Home", engine: "Engine", settings: "Settings", kept: "Kept", tu
     from ingle.cli.output import note
     from ingle.core.headroom import room_for
     from ingle.engine.packs import served_size
-    from ingle.explain.need import why_need
+    from ingle.explain.why import why_need
     from ingle.serve.replay import request_of
 
     size = served_size(home, kept, settings.chat.format)

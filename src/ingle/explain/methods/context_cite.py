@@ -4,7 +4,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ingle.explain.cause import Nats
-from ingle.explain.effects import Falls, Left
+from ingle.explain.falls import Falls, Left
 
 ABLATIONS = 32
 _ALPHA = 0.01
@@ -13,7 +13,7 @@ _ROUNDS = 1000
 
 
 def propose(falls: Falls, answer: str, seed: int) -> Nats:
-    """See explain/proposal_method.py: the sentence's weight in the model."""
+    """See explain/falls.py: the sentence's weight in the model."""
     return fitted(falls, ABLATIONS, seed)
 
 

@@ -1,17 +1,24 @@
-"""Measures what an answer loses without some sentences: one trie over all prompts (engine/scoring.py), so what they share is read once."""
+"""Falls: how much of an answer is lost without some sentences, the proof of causes by it, and the contract of methods that propose some.
+
+All prompts are read as one trie (engine/scoring.py), so what they share is read once. To add a method, put a file into explain/methods. It
+holds `propose(falls, answer, seed)`, which returns a number for each sentence that may be left out: the larger, the more the answer rests
+on it. A method only proposes. What is shown was proved by really leaving it out.
+"""
 
 from collections import ChainMap
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
+from typing import Protocol
 
 import numpy as np
 
+from ingle.core import registry
 from ingle.core.message import Request
 from ingle.engine.language_model import LanguageModel
 from ingle.engine.prefix_cache import common_length
-from ingle.explain.cause import AnswerSpan, Nats, Reader, Said, Variation, within
-from ingle.explain.sentences import Sentence, sentences_of, without
+from ingle.explain.cause import AnswerSpan, Cause, Chance, Nats, ProvedCause, Reader, Said, Together, Variation, within
+from ingle.explain.prompt_sentences import Sentence, sentences_of, without
 
 Left = frozenset[int]  # numbers of the sentences that are left out
 
@@ -96,3 +103,67 @@ def tokens_to_read(prompts: Sequence[Sequence[int]], answer: int) -> int:
         return 0
     shared = [0, *(common_length(a, b) for a, b in pairwise(ordered))]
     return sum(len(prompt) - common + answer - 1 for prompt, common in zip(ordered, shared, strict=True))
+
+
+# Proves causes: really leaves them out, alone and together, beside as much left out at random.
+
+
+RANDOM_SETS = 8  # random sets of sentences beside a proved set
+FEW_RANDOM_SETS = 3  # random sets for long prompts, where each costs about the prompt
+
+
+def proved(falls: Falls, numbers: Sequence[int], chance: int, seed: int) -> list[ProvedCause]:
+    """Return the sentences with these numbers, each left out by itself, beside at most `chance` others left out by themselves.
+
+    Where all sentences were left out already, all others are taken: they cost nothing. Raises OutOfTime.
+    """
+    others = [i for i in falls.causes if i not in numbers]
+    drawn = np.random.default_rng(seed).permutation(others)[:chance] if len(others) > chance else others
+    values = falls.by_token([Left({i}) for i in [*numbers, *map(int, drawn)]])
+    by_chance = Chance.of(map(falls.summed, values[len(numbers) :]))
+    return [found(falls, i, nats, by_chance) for i, nats in zip(numbers, values, strict=False)]
+
+
+def found(falls: Falls, number: int, nats: Nats, by_chance: Chance | None) -> ProvedCause:
+    """Return a sentence as a cause."""
+    cause = Cause("sentence", str(number + 1), falls.sentences[number].text.strip())
+    return ProvedCause(cause, falls.summed(nats), tuple(map(float, nats)), by_chance)
+
+
+def proved_together(falls: Falls, numbers: Sequence[int], chance: int, seed: int) -> Together | None:
+    """Return these sentences left out together, beside `chance` random sets of as many others; None for fewer than two.
+
+    Raises OutOfTime."""
+    if len(numbers) < 2:
+        return None
+    best = Left(numbers)
+    others = np.array([i for i in falls.causes if i not in best])
+    draw = np.random.default_rng(seed)
+    sets = [Left(map(int, draw.choice(others, len(best), replace=False))) for _ in range(chance)] if len(others) >= len(best) else []
+    necessity, sufficiency, nothing, *drawn = falls.of([best, falls.every - best, falls.every, *sets])
+    single = falls.of([Left({i}) for i in numbers])
+    return Together(
+        tuple(str(i + 1) for i in numbers), necessity, sufficiency, nothing, Chance.of(drawn), necessity - sum(single)
+    )  # fmt: skip
+
+
+METHODS = "ingle.explain.methods"
+
+
+class Propose(Protocol):
+    """A method that proposes sentences."""
+
+    def __call__(self, falls: Falls, answer: str, seed: int) -> Nats:
+        """Return a number for each of `falls.causes`. Raises OutOfTime."""
+        ...
+
+
+def methods() -> list[str]:
+    """Return the names of all methods."""
+    return registry.names(METHODS)
+
+
+def method(name: str) -> Propose:
+    """Return the method of that name. Raises ConfigError with the names there are."""
+    propose: Propose = registry.find(METHODS, name, "method", "must be auto or a known method").propose
+    return propose
