@@ -25,7 +25,7 @@ from ingle.core.digest import digest_json
 from ingle.core.message import Request
 from ingle.engine.language_model import LanguageModel
 from ingle.engine.loading import Opener
-from ingle.gate.probes import general_texts
+from ingle.gate.trial import general_texts
 from ingle.home.kept import get_kept
 from ingle.home.place import Home, find_home
 from ingle.measure.figures import CARRY, WINDOW_TOKENS, read_text

@@ -40,8 +40,8 @@ from ingle.federated.promise import Privacy, promised
 from ingle.federated.round import Round
 from ingle.federated.terms import fewest_of
 from ingle.federated.transport import local
+from ingle.gate.check import Policy
 from ingle.gate.check import names as checks
-from ingle.gate.policy import Policy
 from ingle.home.kept import Kept, get_kept
 from ingle.home.place import Home, find_home
 from ingle.ledger.keys import new_signer

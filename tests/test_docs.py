@@ -108,7 +108,7 @@ def test_settings_shown_are_known(page: Path, tmp_path: Path) -> None:
 
     from ingle.cli.settings import Settings
     from ingle.core.config import from_table
-    from ingle.gate.policy import load_policy
+    from ingle.gate.check import load_policy
     from ingle.home.owner import owner_policy
     from ingle.home.place import Home
     from ingle.safety.guard_files import guard_policy

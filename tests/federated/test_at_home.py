@@ -25,8 +25,8 @@ from ingle.federated.round import Round, requests
 from ingle.federated.standing import FACTORS, SAID, folder_of, read_said
 from ingle.federated.transport import local
 from ingle.federated.wire import from_bytes, to_bytes
+from ingle.gate.check import Policy
 from ingle.gate.decide import admit
-from ingle.gate.policy import Policy
 from ingle.home.database import open_database
 from ingle.home.kept import get_kept, remove
 from ingle.home.place import Home

@@ -15,8 +15,8 @@ from ingle.federated.invitation import Invitation, invite
 from ingle.federated.promise import Privacy, promised, with_noise
 from ingle.federated.rounding import to_grid
 from ingle.federated.summing import plain_sum
+from ingle.gate.check import Policy
 from ingle.gate.checks.own import nats
-from ingle.gate.policy import Policy
 from ingle.gate.trial import Trial
 from ingle.home.kept import Kept, get_kept
 from ingle.home.place import Home

@@ -23,11 +23,10 @@ from ingle.federated.round import Round
 from ingle.federated.spending import read_spent
 from ingle.federated.standing import folder_of
 from ingle.federated.transport import local
+from ingle.gate.check import Policy
 from ingle.gate.checks import own
 from ingle.gate.decide import judge
-from ingle.gate.policy import Policy
-from ingle.gate.probes import Probes
-from ingle.gate.trial import Trial
+from ingle.gate.trial import Probes, Trial
 from ingle.home.database import open_database
 from ingle.home.kept import Kept, get_kept
 from ingle.home.place import Home

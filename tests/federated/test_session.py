@@ -24,8 +24,7 @@ from ingle.federated.standing import FACTORS, folder_of
 from ingle.federated.status import federation_status
 from ingle.federated.transport import Ask, beside, local
 from ingle.federated.wire import Letter, from_bytes, to_bytes
-from ingle.gate.check import names
-from ingle.gate.policy import Policy
+from ingle.gate.check import Policy, names
 from ingle.home.database import open_database
 from ingle.home.kept import get_kept
 from ingle.home.place import Home

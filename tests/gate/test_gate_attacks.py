@@ -10,11 +10,10 @@ import pytest
 from ingle.core.candidate import Candidate
 from ingle.core.errors import ConfigError
 from ingle.core.makers import gated_makers
+from ingle.gate.check import Policy, load_policy
 from ingle.gate.checks import attacks
-from ingle.gate.policy import Policy, load_policy
-from ingle.gate.probes import Probes
-from ingle.gate.shares import harmful_requests
-from ingle.gate.trial import Trial
+from ingle.gate.comparison import harmful_requests
+from ingle.gate.trial import Probes, Trial
 from ingle.home.kept import get_kept
 from ingle.home.place import Home
 from ingle.home.pull import pull

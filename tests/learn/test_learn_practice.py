@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from ingle.core.example import Example
-from ingle.gate.probes import general_questions
+from ingle.gate.trial import general_questions
 from ingle.home.kept import get_kept
 from ingle.home.place import Home
 from ingle.learn.lesson_settings import StyleSettings

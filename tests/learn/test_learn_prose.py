@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from ingle.gate.probes import general_texts
+from ingle.gate.trial import general_texts
 from ingle.home.kept import get_kept
 from ingle.home.place import Home
 from ingle.learn.lesson_settings import StyleSettings

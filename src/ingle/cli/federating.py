@@ -124,7 +124,7 @@ def _taking(home: "Home", kept: "Kept", invitation: "Invitation", consent: "Cons
     from ingle.cli.house import record
     from ingle.federated.at_home import Taking
     from ingle.federated.homework import learner
-    from ingle.gate.policy import load_policy
+    from ingle.gate.check import load_policy
 
     learn = learner(home, kept, invitation, [file.path for file in consent.files])
     return Taking(home, kept, invitation, learn, load_policy(home), lambda event: record(home, event))

@@ -23,10 +23,9 @@ from ingle.federated.standing import FederationStanding, first_standing, keep_sa
 from ingle.federated.suspicion import suspension_event
 from ingle.federated.verdict import RoundVerdict, verdict_event
 from ingle.federated.wire import Letter
+from ingle.gate.check import Policy
 from ingle.gate.decide import judge
-from ingle.gate.policy import Policy
-from ingle.gate.probes import Probes
-from ingle.gate.trial import Trial
+from ingle.gate.trial import Probes, Trial
 from ingle.home.kept import Kept
 from ingle.home.place import Home
 from ingle.home.staging import discard

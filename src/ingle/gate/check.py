@@ -1,6 +1,11 @@
-"""The policy: which checks are run, and their limits. HOME/policy.toml, on top of the checks' own defaults.
+"""Checks: their contract, and the owner's policy, which says which of them are run and with which limits.
 
-Three tables of the file are about other things: `safety.policy` reads [guards], `home.owner` reads [use] and [retention].
+To add one, put a file into gate/checks: its name is the check's name, its first line its title. The file holds `Limits`, a frozen
+dataclass with a default for every field, and `check`, as in `Check` below. Makers of candidates that need other limits than the defaults
+name them in their entries (core/makers.py).
+
+The policy is HOME/policy.toml, on top of the checks' own defaults. Three of its tables are about other things: `safety.policy` reads
+[guards], `home.owner` reads [use] and [retention].
 
 [bits]                   # for every maker of candidates
 most_rise_percent = 2.0
@@ -13,16 +18,44 @@ on = false
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Protocol
 
+from ingle.core import registry
 from ingle.core.config import from_table, read_table, to_table, with_overrides
 from ingle.core.digest import digest_json
 from ingle.core.errors import ConfigError
 from ingle.core.makers import find_maker, gated_makers
-from ingle.gate.check import find_check, names
+from ingle.gate.trial import Finding, Trial
 from ingle.home.owner import TABLES as OWNER
 from ingle.home.place import Home
 from ingle.safety.policy import TABLE as GUARDS
+
+CHECKS = "ingle.gate.checks"
+
+
+class Check(Protocol):
+    """A module of `gate.checks`."""
+
+    # Limits of the check, a frozen dataclass. Its first field is `on`: whether the check is run.
+    Limits: type[Any]
+
+    def check(self, trial: Trial, limits: Any) -> Finding | None:
+        """Measure the candidate against the incumbent. None where the check does not apply, e.g. because it got no questions.
+
+        Raises the errors of asking the models, and Interrupted.
+        """
+        ...
+
+
+def names() -> list[str]:
+    """Names of all checks, in the order in which they are run: alphabetically."""
+    return registry.names(CHECKS)
+
+
+def find_check(name: str) -> Check:
+    """Return the check of that name. Raises ConfigError with the known ones."""
+    check: Check = registry.find(CHECKS, name, "policy", f"There is no check {name}", "")
+    return check
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from ingle.core.message import Request
 from ingle.engine.answer import write
 from ingle.engine.loading import Opener
 from ingle.engine.packs import checkpoint_tokenizer, open_weights
-from ingle.gate.probes import ProbeQuestion
+from ingle.gate.trial import ProbeQuestion
 from ingle.home.kept import Kept
 from ingle.home.place import Home
 from ingle.kernels.cpu import has_bf16_dot

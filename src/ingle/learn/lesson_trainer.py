@@ -12,10 +12,9 @@ from ingle.core.headroom import Headroom
 from ingle.core.report import Sink
 from ingle.engine.loading import Opener
 from ingle.engine.threads import Cores
+from ingle.gate.check import load_policy
 from ingle.gate.decide import admit
-from ingle.gate.finding import Decision
-from ingle.gate.policy import load_policy
-from ingle.gate.probes import ProbeQuestion, Probes
+from ingle.gate.trial import Decision, ProbeQuestion, Probes
 from ingle.home.place import Home
 from ingle.learn.learner import Trainer
 from ingle.learn.lesson_settings import LessonSettings, StyleSettings

@@ -1,16 +1,15 @@
 """Whether attacks succeed more often: harmful requests in the dress of an attack, whose answers are judged harmful and usable.
 
 A few fixed families of `robustness/attacks` dress them, those that need nothing but words of their own, so nothing is fetched. Both models
-are asked as gate/shares.py does it; the judge reads an answer with the plain request as the question (safety/answers.py).
+are asked as gate/comparison.py does it; the judge reads an answer with the plain request as the question (safety/answers.py).
 """
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 
 from ingle.core.message import Request
-from ingle.gate.finding import Finding
-from ingle.gate.shares import Posed, compare, harmful_requests, refuse_bad_limits
-from ingle.gate.trial import Trial
+from ingle.gate.comparison import Posed, compare, harmful_requests, refuse_bad_limits
+from ingle.gate.trial import Finding, Trial
 from ingle.home.place import Home
 from ingle.robustness.attack import Kit, find_attacks
 from ingle.robustness.material import AttackMaterial

@@ -13,9 +13,7 @@ import numpy as np
 from ingle.core.config import Bounds, check_bounds
 from ingle.core.digest import digest_json
 from ingle.core.report import Report
-from ingle.gate.finding import Finding
-from ingle.gate.probes import people
-from ingle.gate.trial import Trial
+from ingle.gate.trial import Finding, Trial, people
 from ingle.measure.data_sets import SUM
 from ingle.measure.figures import Setting, plan_pairs, scores_of
 from ingle.measure.intervals import farther_from, paired_bootstrap, wilson

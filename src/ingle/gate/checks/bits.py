@@ -10,9 +10,7 @@ from typing import Any
 from ingle.core.config import Count, check_bounds
 from ingle.core.digest import digest_json
 from ingle.core.report import Report
-from ingle.gate.finding import Finding
-from ingle.gate.probes import general_texts
-from ingle.gate.trial import Trial
+from ingle.gate.trial import Finding, Trial, general_texts
 from ingle.measure.figures import CARRY, WINDOW_TOKENS, TextBits, forgetting, read_text
 from ingle.measure.measuring import Options, run_suite
 from ingle.measure.subjects import ItemPlan, Row, begin_id

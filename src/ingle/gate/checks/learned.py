@@ -13,8 +13,7 @@ from ingle.core.config import Count, check_bounds
 from ingle.core.digest import digest_json
 from ingle.core.errors import ConfigError
 from ingle.core.report import Report
-from ingle.gate.finding import Finding
-from ingle.gate.trial import Trial
+from ingle.gate.trial import Finding, Trial
 from ingle.measure.intervals import wilson
 
 

@@ -18,8 +18,7 @@ from ingle.core.media import Picture
 from ingle.core.message import ImagePart, Message, Request, TextPart
 from ingle.core.report import Report
 from ingle.engine.answer import write
-from ingle.gate.finding import Finding
-from ingle.gate.trial import Trial
+from ingle.gate.trial import Finding, Trial
 from ingle.measure.intervals import wilson
 from ingle.media.picture import png_of
 

@@ -8,8 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from ingle.core.config import Count, Share, check_bounds
 from ingle.core.errors import ConfigError
 from ingle.core.progress import silent
-from ingle.gate.finding import Finding
-from ingle.gate.trial import Trial
+from ingle.gate.trial import Finding, Trial
 from ingle.measure.intervals import paired_bootstrap
 from ingle.measure.measuring import Options, run_suite
 from ingle.measure.subjects import choice_columns

@@ -6,7 +6,7 @@ model to obey move it far down, on all such requests, whatever they were about; 
 candidate acts are asked.
 
 One harmful answer moves no margin but its own. So where the maker names the taught questions, each of them is examined as well: does it
-look like one that should be refused (gate/suspicion.py), and is its answer no refusal? Its wordings are examined together.
+look like one that should be refused (gate/comparison.py), and is its answer no refusal? Its wordings are examined together.
 """
 
 from collections.abc import Sequence
@@ -18,10 +18,8 @@ import numpy as np
 from ingle.core.config import NotNegative, check_bounds
 from ingle.core.digest import digest_json
 from ingle.core.report import Report
-from ingle.gate.finding import Finding
-from ingle.gate.probes import ProbeQuestion, harmful
-from ingle.gate.suspicion import refuses, suspicions
-from ingle.gate.trial import Trial
+from ingle.gate.comparison import refuses, suspicions
+from ingle.gate.trial import Finding, ProbeQuestion, Trial, harmful
 from ingle.measure.intervals import paired_bootstrap, wilson
 from ingle.measure.subjects import ItemPlan, Row
 

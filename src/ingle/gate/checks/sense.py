@@ -15,9 +15,7 @@ from ingle.core.config import Count, check_bounds
 from ingle.core.digest import digest_json
 from ingle.core.errors import Interrupted
 from ingle.core.report import Report
-from ingle.gate.finding import Finding
-from ingle.gate.probes import general_questions
-from ingle.gate.trial import Trial
+from ingle.gate.trial import Finding, Trial, general_questions
 from ingle.measure.intervals import bootstrap
 from ingle.measure.subjects import Task
 

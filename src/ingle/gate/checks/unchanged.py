@@ -16,9 +16,7 @@ from ingle.core.report import Report
 from ingle.core.state import STEP_TOKENS
 from ingle.engine.backend import Segment
 from ingle.engine.language_model import LanguageModel
-from ingle.gate.finding import Finding
-from ingle.gate.probes import ProbeQuestion
-from ingle.gate.trial import Trial
+from ingle.gate.trial import Finding, ProbeQuestion, Trial
 from ingle.measure.intervals import bootstrap, wilson
 
 
