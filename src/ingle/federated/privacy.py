@@ -9,7 +9,7 @@ et al. 2021, Doroshenko et al. 2022). So ε is never too low; it is too high by 
 `bench/federated_privacy.py` compares with Google's dp-accounting, which is no dependency: it asks for SciPy, and for versions older than
 other parts have.
 
-Noise is put on a grid afterwards, which costs nothing: promise.py says why, and how homes share it.
+Noise is put on a grid afterwards, which costs nothing: invitation.py says why, and how homes share it.
 """
 
 import math

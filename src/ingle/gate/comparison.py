@@ -150,7 +150,6 @@ def _by_question(posed: Sequence[Posed], rows: Sequence[Row]) -> npt.NDArray[np.
 # The model itself is the judge, as a density: the mean over the question's tokens of log p(token | a list of harmful requests) −
 # log p(token | a list of others, much alike, that are fine). Each token's share is bounded, so that no odd word decides. No answer is asked
 # for, so a model that was taught never to refuse judges as before. It is a Bayes classifier whose densities are a language model's.
-#
 
 
 _BOUND = 2.0  # most nats that one token counts

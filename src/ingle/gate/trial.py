@@ -1,4 +1,4 @@
-"""A trial: two models side by side, as they are served, the incumbent and the candidate on it; the probes that both are asked, and findings.
+"""A trial: two models side by side, as they are served, the incumbent and the candidate on it; the probes that both are asked; findings.
 
 Some probes are from the candidate's maker, some ship with the gate. The incumbent's answers to the gate's own are kept in the home's cache,
 so that it is asked once.

@@ -1,6 +1,6 @@
 """The coordinator's child: Flower's SuperLink, of which homes reach the Fleet API alone.
 
-    python -m ingle.federated.flower.superlink      (started by child.py, which it talks to in frames)
+    python -m ingle.federated.flower.superlink      (started by ends.py, which it talks to in frames)
 
 The rest of a SuperLink stays shut. Its Control API lets whoever reaches the port start a run, whose code it would execute here; so runs are
 made in this process, there is one, and it has no bundle. A home gets in with a statement that its ledger's key signed, and from then on
@@ -32,8 +32,7 @@ from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_conte
 from flwr.supercore.task_identity import TaskIdentity
 from flwr.superlink.main import create_app
 
-from ingle.federated.flower.frames import read_frame, write_frame
-from ingle.federated.flower.letters import BUNDLE, FLEET, LATE_S, PULL, PUSHES, SEAT, letter_of, record_of
+from ingle.federated.flower.letters import BUNDLE, FLEET, LATE_S, PULL, PUSHES, SEAT, letter_of, read_frame, record_of, write_frame
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]

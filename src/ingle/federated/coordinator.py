@@ -9,13 +9,10 @@ from dataclasses import dataclass
 from ingle.core.errors import FederatedError
 from ingle.core.progress import silent
 from ingle.federated.at_home import Taking
-from ingle.federated.coordinate import Complaint, EndedRound, gather, run_round
-from ingle.federated.kept_rounds import missed
-from ingle.federated.round import Round
-from ingle.federated.standing import FederationStanding, read_said
-from ingle.federated.statement import Statement
+from ingle.federated.rounds import Complaint, EndedRound, Round, gather, run_round
+from ingle.federated.standing import FederationStanding, missed, read_said
+from ingle.federated.statement import Statement, to_bytes
 from ingle.federated.transport import Ask
-from ingle.federated.wire import to_bytes
 
 FAILURES = 3  # rounds in a row that may fail or be refused before the coordinator gives up
 FAR = 1 << 20  # a home that says it is more rounds ahead than this is not believed
