@@ -22,7 +22,7 @@ from cryptography import x509
 from ingle.core.errors import ConfigError, FederatedError
 from ingle.federated.flower import ends
 from ingle.federated.flower.ends import FlowerLink, flower_link, flower_node, split_address
-from ingle.federated.flower.letters import CERTIFICATE, check_certificate, make_certificate
+from ingle.federated.flower.frames import CERTIFICATE, check_certificate, make_certificate
 from ingle.federated.invitation import Invitation
 from ingle.federated.statement import state
 from ingle.ledger.keys import Signer, new_signer

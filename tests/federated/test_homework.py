@@ -174,7 +174,7 @@ def test_a_kill_costs_what_may_have_left_and_nothing_before(street: Street, monk
     with pytest.raises(KeyboardInterrupt):
         node_of(taking, street.signers[0]).work.train(1)
     assert read_spent(home, invitation) == 0 and read_own(home, invitation) == ()
-    monkeypatch.setattr(invitation, "secret_normal", drawn)
+    monkeypatch.setattr("ingle.federated.invitation.secret_normal", drawn)
     with pytest.raises(KeyboardInterrupt):
         node_of(street.takings(invitation)[0], street.signers[0]).work.train(1)
     assert read_spent(home, invitation) == 1 and read_own(home, invitation)

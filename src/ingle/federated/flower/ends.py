@@ -21,7 +21,7 @@ from typing import Any
 
 from ingle.core.errors import ConfigError, FederatedError, IngleError, fault_of, raised
 from ingle.core.files import how_to_install, installed, os_errors
-from ingle.federated.flower.letters import CERTIFICATE, KEY, make_certificate, read_frame, write_frame
+from ingle.federated.flower.frames import CERTIFICATE, KEY, make_certificate, read_frame, write_frame
 from ingle.federated.invitation import Invitation
 from ingle.federated.statement import Statement, believe, state
 from ingle.federated.transport import Ask

@@ -32,7 +32,8 @@ from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_conte
 from flwr.supercore.task_identity import TaskIdentity
 from flwr.superlink.main import create_app
 
-from ingle.federated.flower.letters import BUNDLE, FLEET, LATE_S, PULL, PUSHES, SEAT, letter_of, read_frame, record_of, write_frame
+from ingle.federated.flower.frames import read_frame, write_frame
+from ingle.federated.flower.letters import BUNDLE, FLEET, LATE_S, PULL, PUSHES, SEAT, letter_of, record_of
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]

@@ -37,7 +37,8 @@ from flwr.supernode.fleet_http_client import FleetHttpClient
 from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
 
 from ingle.core.errors import FederatedError, IngleError, fault_of, raised
-from ingle.federated.flower.letters import BUNDLE, LATE_S, SEAT, letter_of, read_frame, record_of, trust, write_frame
+from ingle.federated.flower.frames import read_frame, trust, write_frame
+from ingle.federated.flower.letters import BUNDLE, LATE_S, SEAT, letter_of, record_of
 
 LONGEST_PAUSE_S = 2.0
 
