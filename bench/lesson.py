@@ -20,8 +20,8 @@ from ingle.core.example import Example
 from ingle.engine.loading import Opener
 from ingle.engine.threads import Cores
 from ingle.home.kept import get_kept
+from ingle.learn.learning_settings import LessonSettings
 from ingle.learn.lesson import LessonTeacher
-from ingle.learn.lesson_settings import LessonSettings
 
 MODEL = "smollm2"
 PEAK = """

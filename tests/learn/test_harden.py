@@ -16,8 +16,8 @@ from ingle.home.kept import get_kept
 from ingle.home.place import Home
 from ingle.home.pull import pull
 from ingle.learn import harden as verb
+from ingle.learn.addition_settings import HardenSettings
 from ingle.learn.harden import harden
-from ingle.learn.harden_settings import HardenSettings
 from ingle.robustness.hardening import Amounts, Curriculum, own_refusals, refusal_for
 from ingle.robustness.prompts import LabelledPrompt
 from ingle.safety.answers import refuses

@@ -9,7 +9,7 @@ from ingle.core.config import Count, check_bounds, from_table, load_config, read
 from ingle.core.errors import ConfigError
 from ingle.core.process import usable_cores
 from ingle.home.place import Home
-from ingle.learn.settings import LearnSettings
+from ingle.learn.learning_settings import LearnSettings
 from ingle.scaling.budget import Prices
 from ingle.serve.settings import SamplingSettings, ServeSettings
 

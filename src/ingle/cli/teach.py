@@ -52,7 +52,7 @@ def command(
 
 def when_learned(taught: "Example") -> str:
     """Say when the weights will learn an example."""
-    from ingle.learn.able import lacking
+    from ingle.learn.learning_settings import lacking
 
     if not taught.learn:
         return "The weights don't learn it."

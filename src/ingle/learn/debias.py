@@ -28,7 +28,7 @@ from ingle.ethics.audit import FULL, Shift, run_suites, shift_table, shifts
 from ingle.ethics.counterfactuals import PEOPLE, STYLES, Counterfactual, LineBeginning, beginnings, counterfactuals, questions, words_of
 from ingle.home.kept import Kept
 from ingle.home.place import Home
-from ingle.learn.debias_settings import DebiasSettings
+from ingle.learn.addition_settings import DebiasSettings
 from ingle.learn.trained_addition import attach, foretell
 from ingle.measure.data_sets import held_names
 from ingle.measure.measuring import SuiteResult

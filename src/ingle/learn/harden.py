@@ -27,7 +27,7 @@ from ingle.engine.loading import Opener
 from ingle.engine.packs import checkpoint_tokenizer, kept_source, open_weights
 from ingle.home.kept import Kept
 from ingle.home.place import Home
-from ingle.learn.harden_settings import HardenSettings
+from ingle.learn.addition_settings import HardenSettings
 from ingle.learn.trained_addition import TrainedAddition, attach, foretell
 from ingle.measure.intervals import paired_bootstrap
 from ingle.measure.subjects import Finished, ItemPlan, Subject, gather

@@ -25,8 +25,8 @@ from ingle.home.kept import Kept
 from ingle.home.lessons import Lesson, accept_lesson, drop_lesson, list_lessons
 from ingle.home.place import Home
 from ingle.home.staging import discard
-from ingle.learn.need import CURE
-from ingle.learn.settings import RATINGS
+from ingle.learn.learning_settings import RATINGS
+from ingle.learn.lesson_need import CURE
 from ingle.learn.work import NO_MEMORY, LessonError, Tries, Work, model_of, next_work, put_right, recover
 from ingle.ledger.chain import Ledger
 
@@ -50,7 +50,7 @@ class LessonVerdict(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Trainer:
-    """Teaches lessons and judges them. learn/lesson_trainer.py has the real functions, which load nothing before the first lesson."""
+    """Teaches lessons and judges them. learn/teacher.py has the real functions, which load nothing before the first lesson."""
 
     teach: Callable[[Work], Candidate]
     judge: Callable[[Work, Candidate], LessonVerdict]

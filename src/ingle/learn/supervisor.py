@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from ingle.core.errors import IngleError
 from ingle.home.examples import list_examples
 from ingle.home.place import Home
-from ingle.learn.settings import LearnSettings
+from ingle.learn.learning_settings import LearnSettings
 from ingle.learn.work import next_work
 
 if TYPE_CHECKING:

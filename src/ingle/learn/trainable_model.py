@@ -18,7 +18,7 @@ from torch import Tensor
 from ingle.engine.packs import checkpoint_tokenizer, open_weights
 from ingle.home.kept import Kept
 from ingle.home.place import Home
-from ingle.learn.lesson_documents import Turns, answered, prompt_ids
+from ingle.learn.wordings import Turns, answered, prompt_ids
 from ingle.model.module import load_module
 from ingle.model.tokenizer import Tokenizer
 from ingle.train.example_files import Document

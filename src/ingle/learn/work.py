@@ -21,8 +21,7 @@ from ingle.home.kept import Kept, get_kept
 from ingle.home.lessons import Lesson, dissolve_lesson, list_lessons, retire_lesson
 from ingle.home.place import Home
 from ingle.home.staging import discard
-from ingle.learn.able import lacking
-from ingle.learn.settings import RATINGS
+from ingle.learn.learning_settings import RATINGS, lacking
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine

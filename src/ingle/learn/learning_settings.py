@@ -1,11 +1,13 @@
-"""Settings of lessons (from corrections) and of styles (from ratings)."""
+"""Settings of all that is taught: `[learn]` of `config.toml`, with lessons and styles; and which of it can be learned here. No PyTorch."""
 
-from dataclasses import asdict, dataclass
+import importlib.util
+from dataclasses import asdict, dataclass, field
 from typing import Literal
 
 from ingle.core.config import Amount, Count, NotNegative, Positive, check_bounds
 from ingle.core.digest import digest_json
 from ingle.core.errors import ConfigError
+from ingle.core.files import how_to_install
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,3 +80,37 @@ class StyleSettings:
     def digest(self) -> str:
         """Digest of all settings that a style depends on, the adapter's shape aside."""
         return digest_json(asdict(self))
+
+
+RATINGS = 5  # new ratings after which a style is learned again: one rating says too little, and learning takes a minute
+
+
+@dataclass(frozen=True, slots=True)
+class LearnSettings:
+    """Settings of the learner."""
+
+    # Whether `ingle serve` runs a learner. Without one, `ingle learn` learns what was taught.
+    worker: bool = True
+    beside: Amount = 1  # most running answers beside which it begins the next lesson; with more it waits
+    # Most memory of the learner; 0 = what is free. A lesson that needs more is refused before it begins.
+    memory_mb: Amount = 0
+    idle_s: NotNegative = 300.0  # time that it stays idle with its model in memory: the next lesson then begins some seconds sooner
+    ratings: Count = RATINGS  # new ratings after which a style is learned from all of them
+    # How corrections are taught. A lesson that is learned again uses the settings of that time.
+    lesson: LessonSettings = field(default_factory=LessonSettings)
+    style: StyleSettings = field(default_factory=StyleSettings)  # how ratings become a style
+
+    def __post_init__(self) -> None:
+        check_bounds(self, "learn.")
+
+
+def has_pytorch() -> bool:
+    """Whether PyTorch is installed."""
+    return importlib.util.find_spec("torch") is not None
+
+
+def lacking(kind: str) -> str:
+    """Say why an example of this kind can't be learned here and what to install; "" if it can."""
+    if kind == "rating" and not has_pytorch():
+        return f"Learning a style from ratings needs PyTorch, which is not installed. {how_to_install('learn')}"
+    return ""

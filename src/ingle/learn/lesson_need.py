@@ -13,7 +13,7 @@ from ingle.core.headroom import Headroom, Need, room_for, speed
 from ingle.engine.packs import served_size
 from ingle.home.kept import Kept, get_kept
 from ingle.home.place import Home
-from ingle.learn.lesson_settings import LessonSettings, StyleSettings
+from ingle.learn.learning_settings import LessonSettings, StyleSettings
 from ingle.model.tensor import size_of
 from ingle.train.making import LIBRARIES, TrainingPass, computed_bytes, low_rank_parameters
 from ingle.tuning.linears import chosen_layers
