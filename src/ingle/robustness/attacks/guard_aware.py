@@ -1,8 +1,7 @@
 """Random search by an attacker who has a copy of the guard: the suffix must turn the model and calm the guard at once."""
 
-from ingle.robustness.attack import Kit, Steps
+from ingle.robustness.attack import Kit, Steps, search
 from ingle.robustness.prompts import LabelledPrompt
-from ingle.robustness.suffix_search import search
 
 NAME = "guard_aware"
 SENTENCE = "searches a suffix that turns the model and calms the guard, whose scores it knows"

