@@ -22,7 +22,7 @@ from ingle.robustness.attack import find_attacks
 from ingle.robustness.attack_run import AttackOptions, Line, attack, curves_of, lines_of, to_table
 from ingle.robustness.prompts import held_out_goals
 from ingle.robustness.target import target_of
-from ingle.safety.guard_files import guard_files, guard_policy
+from ingle.safety.guard import guard_files, guard_policy
 from ingle.safety.policy import GuardPolicy
 from ingle.serve.limits import limits_of
 from ingle.serve.settings import SamplingSettings

@@ -37,7 +37,7 @@ from ingle.robustness.prompts import (
     wild,
 )
 from ingle.safety.answers import harm, harm_vector, refusal_vector
-from ingle.safety.injection import score, sentences
+from ingle.safety.guards.injection import score, sentences
 from ingle.safety.judge import load_judge
 from ingle.safety.judging import look
 from ingle.safety.reading import REQUESTS

@@ -19,7 +19,7 @@ STOREYS = {
     "cli": 9,
 }  # fmt: skip
 REGISTRIES = (
-    "tuning/methods/", "gate/checks/", "compress/quantisers/", "compress/pruners/", "robustness/attacks/",
+    "tuning/methods/", "gate/checks/", "compress/quantisers/", "compress/pruners/", "robustness/attacks/", "safety/guards/",
     "explain/methods/", "ethics/cards/", "federated/rules/", "media/ears/", "media/eyes/", "media/mouths/", "scaling/runners/",
     "model/families/",
 )  # fmt: skip

@@ -42,7 +42,7 @@ class Model:
 
     def __init__(self, home: "Home", kept: "Kept", model: "LanguageModel", settings: "Settings") -> None:
         from ingle.robustness.guard_model import guard_opener
-        from ingle.safety.guard_files import guard_policy
+        from ingle.safety.guard import guard_policy
 
         self._home, self._kept, self._model, self._settings = home, kept, model, settings
         self._policy = guard_policy(home.policy)
@@ -133,7 +133,7 @@ class Model:
         """The answer; its last chunk carries the fact, and comes when that would survive a power cut."""
         from ingle.engine.answer import answer
         from ingle.robustness.guard_model import asks_here
-        from ingle.safety.guard_files import make_guards
+        from ingle.safety.guard import make_guards
         from ingle.safety.middleware import drive, from_iterator, wrap
         from ingle.serve.answers_key import answer_key
         from ingle.serve.limits import limits_of

@@ -10,7 +10,7 @@ from ingle.home.fetch import WrongBytes
 from ingle.home.place import find_home
 from ingle.robustness.judge_training import CONTENT, DRESSES, Requests, gather, in_dress, orders
 from ingle.robustness.prompts import LANGUAGES, LabelledPrompt, goals, near_copies, own_texts
-from ingle.safety.spans import normal, pieces_of
+from ingle.safety.reading import normal, pieces_of
 
 BENCH = Path(__file__).parents[2] / "bench" / "data" / "guard.tsv"
 KINDS = ("harmful", "look-alike", "ordinary", "writing")

@@ -21,7 +21,7 @@ from ingle.robustness.attack import Outcome, find_attacks, saying
 from ingle.robustness.attack_run import AttackOptions, attack, curves_of, event_of, lines_of, to_table
 from ingle.robustness.prompts import LabelledPrompt
 from ingle.robustness.target import Opinion, Target, admitted, fits, margin_of, margin_task, outcome_of
-from ingle.safety.guard_files import make_guards
+from ingle.safety.guard import make_guards
 from ingle.safety.middleware import Guard, GuardLayer, Next, with_verdicts
 from ingle.serve.limits import limits_of
 from ingle.tuning.kept_model import subject_of

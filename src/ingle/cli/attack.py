@@ -52,7 +52,7 @@ def command(
     from ingle.robustness.guard_model import asks_here, guard_opener
     from ingle.robustness.prompts import held_out_goals
     from ingle.robustness.target import target_of
-    from ingle.safety.guard_files import guard_policy
+    from ingle.safety.guard import guard_policy
     from ingle.serve.limits import limits_of
     from ingle.tuning.kept_model import subject_of
 

@@ -99,7 +99,7 @@ def _draw(
     from ingle.engine.answer import write_whole
     from ingle.engine.language_model import USUAL, likeness, painted, painting_request
     from ingle.robustness.guard_model import guard_opener
-    from ingle.safety.guard_files import guard_policy
+    from ingle.safety.guard import guard_policy
     from ingle.serve.answers_key import answer_key
     from ingle.serve.record import answer_event, new_seed
 
@@ -127,7 +127,7 @@ def _guard(model: "LanguageModel", request: "Request", policy: "GuardPolicy", gu
     """Let the guards judge the wish. Raises RequestError if one refuses it."""
     from ingle.core.message import Chunk
     from ingle.robustness.guard_model import asks_here
-    from ingle.safety.guard_files import make_guards
+    from ingle.safety.guard import make_guards
     from ingle.safety.middleware import drive, from_iterator, wrap
     from ingle.serve.limits import limits_of
 

@@ -72,7 +72,7 @@ def generate(
     """
     from ingle.engine.answer import answer
     from ingle.robustness.guard_model import asks_here, not_open
-    from ingle.safety.guard_files import make_guards
+    from ingle.safety.guard import make_guards
     from ingle.safety.middleware import drive, from_iterator, wrap
     from ingle.serve.limits import limits_of
 

@@ -34,7 +34,7 @@ def command(
     from ingle.home.kept import get_kept
     from ingle.ledger.chain import Ledger
     from ingle.robustness.guard_model import asks_here, guard_opener
-    from ingle.safety.guard_files import guard_policy
+    from ingle.safety.guard import guard_policy
     from ingle.serve.answers_key import key_of_answer
     from ingle.serve.replay import again, compare, find_row, kept_request
     from ingle.serve.rooms import open_rooms

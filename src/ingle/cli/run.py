@@ -63,7 +63,7 @@ def command(
     from ingle.cli.taught import choose_once
     from ingle.core.errors import RequestError
     from ingle.robustness.guard_model import guard_opener
-    from ingle.safety.guard_files import guard_policy
+    from ingle.safety.guard import guard_policy
 
     home = enter()
     chat = {"model": model, "format": format_, "cache": cache, "threads": threads, "system": system}

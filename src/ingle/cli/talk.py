@@ -59,7 +59,7 @@ class Talk:
         from ingle.cli.choose import open_kept
         from ingle.engine.answer import Session
         from ingle.robustness.guard_model import guard_opener
-        from ingle.safety.guard_files import guard_policy
+        from ingle.safety.guard import guard_policy
 
         self.home, self.model, self.settings, self.taught = home, model, settings, taught
         self.conversation = TerminalConversation(settings.chat.system)

@@ -218,7 +218,7 @@ def _answering(
     from ingle.engine.answer import answer
     from ingle.home.api_keys import list_keys
     from ingle.robustness.guard_model import asks_here, guard_opener
-    from ingle.safety.guard_files import guard_policy, make_guards
+    from ingle.safety.guard import guard_policy, make_guards
     from ingle.safety.middleware import drive, from_iterator, wrap
     from ingle.serve.limits import limits_of
     from ingle.serve.why import Tap

@@ -38,10 +38,8 @@ from ingle.robustness.prompts import (
     wild,
 )
 from ingle.safety.answers import harm_vector, refusal_vector
-from ingle.safety.features import SIZE, Sparse, logit, stacked
+from ingle.safety.features import SIZE, Meaning, Sparse, logit, order_vector, stacked
 from ingle.safety.judge import RATES, Judge, TextScores, save_judge, threshold_table
-from ingle.safety.meaning import Meaning
-from ingle.safety.orders import order_vector
 from ingle.safety.reading import REQUESTS, request_vector
 
 # Linear judges: logistic regression on sparse vectors, on the whole data, in NumPy.

@@ -13,9 +13,8 @@ from ingle.engine.language_model import LanguageModel
 from ingle.measure.subjects import Nats, Subject, Task
 from ingle.robustness.attack import BLOCKED, Outcome
 from ingle.safety import answers
-from ingle.safety.guard_files import guard_files, make_guards
+from ingle.safety.guard import RequestLimits, guard_files, make_guards
 from ingle.safety.judge import load_judge
-from ingle.safety.limits import RequestLimits
 from ingle.safety.middleware import GuardLayer, drive, from_iterator, wrap
 from ingle.safety.opinion import AskGuard, nobody
 from ingle.safety.policy import GuardPolicy, rule_of

@@ -20,7 +20,7 @@ from ingle.home.place import Home
 from ingle.ledger.chain import Ledger
 from ingle.ledger.table import counts_by_kind
 from ingle.model.tensor import expected_shapes
-from ingle.safety.guard_files import guard_files, guard_policy
+from ingle.safety.guard import guard_files, guard_policy
 from ingle.safety.policy import GuardPolicy, rule_of
 from ingle.serve.auth import Keyed, sees_everybody, service_of
 from ingle.serve.service import Service

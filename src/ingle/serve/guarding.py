@@ -5,8 +5,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from ingle.core.message import Request
-from ingle.safety.guard_files import judge_ahead, make_guards
-from ingle.safety.limits import RequestLimits
+from ingle.safety.guard import RequestLimits, judge_ahead, make_guards
 from ingle.safety.middleware import GuardLayer
 from ingle.safety.opinion import GuardCost
 from ingle.safety.policy import GuardPolicy

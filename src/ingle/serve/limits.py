@@ -1,7 +1,7 @@
 """The limits of a model that guards check."""
 
 from ingle.engine.language_model import LanguageModel
-from ingle.safety.limits import RequestLimits
+from ingle.safety.guard import RequestLimits
 
 
 def limits_of(model: LanguageModel) -> RequestLimits:

@@ -9,7 +9,7 @@ from ingle.core.errors import ConfigError, LedgerError, NotKept
 from ingle.core.message import Chunk, Message, Request
 from ingle.engine.answer import answer
 from ingle.engine.language_model import LanguageModel
-from ingle.safety.guard_files import make_guards
+from ingle.safety.guard import make_guards
 from ingle.safety.middleware import drive, from_iterator, wrap
 from ingle.safety.opinion import AskGuard, nobody
 from ingle.safety.policy import USUAL, GuardPolicy

@@ -26,7 +26,7 @@ from ingle.home.kept import Kept
 from ingle.home.place import Home
 from ingle.home.turns import find_any_completion
 from ingle.ledger.row import MAX_TEXT
-from ingle.safety.guard_files import guard_files, guard_policy
+from ingle.safety.guard import guard_files, guard_policy
 from ingle.safety.middleware import Next
 from ingle.safety.policy import GuardPolicy, rule_of
 from ingle.serve.record import answer_digest

@@ -1,24 +1,53 @@
-"""The guards of this folder. A guard is one file with NAME, ABOUT, LOOKS_AT, ORDER, MODES, EDITS, HOLDS_BACK and `make`; nothing else lists
-it. One that a person may set on the page has a TITLE, too.
-If a policy may say more of it than a mode, the file names these fields in TAKES; if they can be wrong, `check` raises ConfigError.
-One that may ask a guard model has `make_asking`, too.
+"""Guards: their contract, their limits, and their modes in words. To add one, put a file into safety/guards.
+
+It holds NAME, ABOUT, LOOKS_AT, ORDER, MODES, EDITS, HOLDS_BACK and `make`. One that a person may set on the page has a TITLE, too. If a
+policy may say more of it than a mode, the file names these fields in TAKES; if they can be wrong, `check` raises ConfigError. One that may
+ask a guard model has `make_asking`, too.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import cache
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from ingle.core import registry
 from ingle.core.config import read_table, with_overrides
-from ingle.core.errors import ConfigError, IngleError
+from ingle.core.errors import ConfigError, IngleError, NotKept, RequestError
 from ingle.core.message import Request
-from ingle.safety.limits import RequestLimits
 from ingle.safety.middleware import Guard, GuardLayer
 from ingle.safety.opinion import AskGuard, nobody
 from ingle.safety.policy import TABLE, USUAL, GuardPolicy, GuardRule, KnownGuard, LooksAt, Mode, read_policy, rule_of
+
+
+@dataclass(frozen=True, slots=True)
+class RequestLimits:
+    """The input of every guard's `make`. Raises ConfigError for a limit below 1."""
+
+    max_context_tokens: int  # tokens of the model's context, prompt and answer together
+    # Most bytes of UTF-8 that one token can stand for. A text longer than this times the context can't fit, so it is not tokenised.
+    #
+    # Where the tokenizer makes text shorter before it cuts it (Unicode normalisation), the caller multiplies by as much. A text of
+    # characters that the tokenizer leaves out, or a template trims away, is refused, too.
+    longest_token_bytes: int
+    control_names: tuple[str, ...]  # names of the model's control tokens: `<|im_end|>`, …
+    max_messages: int = 1024  # messages of a conversation: more than any context holds, few enough that guards stay fast
+    max_message_bytes: int = 1 << 20  # bytes of UTF-8 of one message's text, or of one call's arguments
+    max_request_bytes: int = 4 << 20  # bytes of UTF-8 of all messages, or of a plain prompt
+    # Stop strings. OpenAI allows 4.
+    max_stop: int = 16
+    max_stop_bytes: int = 256  # bytes of UTF-8 of one stop string; each is searched for at every token
+    max_logit_bias: int = 1024  # biased tokens of a request; their logits change at every token
+    max_tool_bytes: int = 256 << 10  # bytes of all tools together, about as in JSON
+    max_constraint_bytes: int = 256 << 10  # bytes of UTF-8 of a schema, grammar or regular expression
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if field.name != "control_names" and value < 1:
+                raise ConfigError(field.name, "must be at least 1", value)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +74,7 @@ class GuardFile:
 @cache
 def guard_files() -> tuple[GuardFile, ...]:
     """Return every guard, the outermost first."""
-    files = [_file(module) for module in registry.modules("ingle.safety").values() if hasattr(module, "make")]
-    return tuple(sorted(files, key=lambda file: file.order))
+    return tuple(sorted(map(_file, registry.modules("ingle.safety.guards").values()), key=lambda file: file.order))
 
 
 def guard_policy(path: Path, overrides: Iterable[str] = ()) -> GuardPolicy:
@@ -115,3 +143,56 @@ def _file(module: Any) -> GuardFile:
     words = module.ABOUT, module.LOOKS_AT, getattr(module, "TITLE", "")
     order = module.NAME, module.ORDER, module.MODES, module.EDITS, module.HOLDS_BACK
     return GuardFile(*order, module.make, *words, takes, check, ahead, getattr(module, "make_asking", None))
+
+
+# Modes in words that anybody understands: on the page, at a terminal, and by the API. Mode names are taken as well.
+
+
+# By mode, the mildest first: the word for it.
+WORDS: Mapping[Mode, str] = MappingProxyType({"off": "off", "tell": "tell", "edit": "hide", "block": "stop"})
+# By mode: how a button calls it.
+LABELS: Mapping[Mode, str] = MappingProxyType({"off": "Off", "tell": "Tell me", "edit": "Hide it", "block": "Stop it"})
+# By mode: what it does, in a sentence.
+DOES: Mapping[Mode, str] = MappingProxyType({
+    "off": "Nobody looks.",
+    "tell": "It is answered all the same, and you are told.",
+    "edit": "It is taken out, and the rest goes on.",
+    "block": "It is not answered, or the answer ends there.",
+})  # fmt: skip
+# Choices of a policy that say what a guard looks for; the guards that take them find nothing without.
+_LOOKED_FOR = ("words", "patterns", "topics", "harm")
+
+
+def known_guard(name: str) -> GuardFile:
+    """Return a guard by its name. Raises NotKept."""
+    found = next((file for file in guard_files() if file.name == name), None)
+    if found is None:
+        raise NotKept("guard", "There is no such guard", name[:80], f"Known: {', '.join(file.name for file in guard_files())}.")
+    return found
+
+
+def mode_named(file: GuardFile, word: str) -> Mode:
+    """Return the mode of a guard by its word or its name. Raises RequestError for one that the guard hasn't."""
+    said = word.strip().lower()
+    found = next((mode for mode in file.modes if said in (mode, WORDS[mode])), None)
+    if found is None:
+        words = ", ".join(words_of(file.modes))
+        cure = "" if len(file.modes) > 1 else "It always does that."
+        raise RequestError("mode", f"must be one of {words} for the guard {file.name}", repr(word[:40]), cure)
+    return found
+
+
+def by_mildness(modes: tuple[Mode, ...]) -> tuple[Mode, ...]:
+    """Return modes, the mildest first."""
+    return tuple(mode for mode in WORDS if mode in modes)
+
+
+def words_of(modes: tuple[Mode, ...]) -> tuple[str, ...]:
+    """Return the words for modes, the mildest first."""
+    return tuple(WORDS[mode] for mode in by_mildness(modes))
+
+
+def is_idle(file: GuardFile, rule: GuardRule) -> bool:
+    """Return whether the policy gives a guard nothing to look for."""
+    looked_for = [name for name in _LOOKED_FOR if name in file.takes]
+    return bool(looked_for) and not any(getattr(rule, name) for name in looked_for)

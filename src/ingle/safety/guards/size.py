@@ -8,7 +8,7 @@ from typing import Any
 
 from ingle.core.errors import ContextError, RequestError
 from ingle.core.message import Chunk, Request
-from ingle.safety.limits import RequestLimits
+from ingle.safety.guard import RequestLimits
 from ingle.safety.middleware import Guard, Next
 from ingle.safety.policy import GuardRule, LooksAt, Mode
 from ingle.safety.texts import message_texts, nodes, utf8_bytes

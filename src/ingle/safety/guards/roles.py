@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 
 from ingle.core.errors import RequestError
 from ingle.core.message import Chunk, Message, Request, TextPart
-from ingle.safety.limits import RequestLimits
+from ingle.safety.guard import RequestLimits
 from ingle.safety.middleware import Guard, Next
 from ingle.safety.policy import GuardRule, LooksAt, Mode
 

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Iterable
 
 from ingle.core.errors import RequestError
 from ingle.core.message import Chunk, Request, Verdict
-from ingle.safety.limits import RequestLimits
+from ingle.safety.guard import RequestLimits
 from ingle.safety.middleware import Guard, Next, with_verdicts
 from ingle.safety.policy import GuardRule, LooksAt, Mode
 from ingle.safety.texts import request_texts

@@ -10,10 +10,13 @@ Unlike Python's `re`, the longest match counts, not the first alternative: so an
 import importlib
 import re
 import unicodedata
+from bisect import bisect_left
 from collections.abc import Callable, Iterable, Sequence
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 from ingle.core.errors import ConfigError
+from ingle.safety.holding import Look, Passage, Undecided
 
 Test = str | Callable[[str], bool]  # one character, or a question about it
 _PARSER: Any = importlib.import_module("re._parser")
@@ -272,3 +275,146 @@ _CATEGORIES = {
     "CATEGORY_DIGIT": r"\d", "CATEGORY_NOT_DIGIT": r"\D", "CATEGORY_SPACE": r"\s", "CATEGORY_NOT_SPACE": r"\S", "CATEGORY_WORD": r"\w",
     "CATEGORY_NOT_WORD": r"\W",
 }  # fmt: skip
+
+
+# A text as its reader sees it, with the place of every character in the text as it was written.
+# Words are found in spite of their case, width and accents' spelling (NFKD, case-folded), characters that nobody sees, and the escapes of
+# JSON, as in the arguments of a tool call: `\u0073ecret`.
+
+
+_ESCAPE = re.compile(r"\\(?:u([0-9a-fA-F]{4})(?:(?<=[dD][89abAB]..)\\u([dD][c-fC-F][0-9a-fA-F]{2}))?|([\"\\/bfnrt]))")
+# An escape that the text's end cuts.
+_OPEN = re.compile(r"\\(?:u[0-9a-fA-F]{0,3}|u[dD][89abAB][0-9a-fA-F]{2}\\?(?:u[0-9a-fA-F]{0,3})?)?\Z")
+_MEANT = {"b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t"}
+
+
+class FoldedText(NamedTuple):
+    """A text to search in."""
+
+    text: str
+    starts: list[int]  # for each of its characters, where it begins in the original
+    ends: list[int]  # and where it ends there
+    whole: int  # length of the original as far as it was read: an escape that is cut at its end was not
+
+
+def view(original: str, words: bool, final: bool) -> FoldedText:
+    """Return what to search for words (folded, white space as one space), or for patterns (as it is meant). `final`: nothing follows."""
+    if "\\" not in original and not words and original.isascii():
+        return FoldedText(original, list(range(len(original))), list(range(1, len(original) + 1)), len(original))
+    text: list[str] = []
+    starts: list[int] = []
+    ends: list[int] = []
+    at = 0
+    while at < len(original):
+        character, end = original[at], at + 1
+        if character == "\\":
+            if not final and _OPEN.match(original, at):
+                break
+            if escape := _ESCAPE.match(original, at):
+                character, end = _meant(escape), escape.end()
+        for one in fold(character) if words else shown(character):
+            if words and one == " " and text and text[-1] == " ":
+                ends[-1] = end
+                continue
+            text.append(one)
+            starts.append(at)
+            ends.append(end)
+        at = end
+    return FoldedText("".join(text), starts, ends, at)
+
+
+def folded(word: str) -> str:
+    """Return a word of a policy as `view` shows it."""
+    return re.sub(" +", " ", "".join(map(fold, word))).strip()
+
+
+@lru_cache(1 << 16)
+def fold(character: str) -> str:
+    """Return a character without case, width and unseen parts; "" for one that nobody sees."""
+    if character.isspace():
+        return " "
+    return "".join(one for one in unicodedata.normalize("NFKD", unicodedata.normalize("NFKD", character).casefold()) if shown(one))
+
+
+def shown(character: str) -> str:
+    """Return the character; "" for one that nobody sees: joiners, marks of direction, soft hyphens, variation selectors."""
+    unseen = unicodedata.category(character) == "Cf" or "\ufe00" <= character <= "\ufe0f" if len(character) == 1 else False
+    return "" if unseen else character
+
+
+def _meant(escape: re.Match[str]) -> str:
+    high, low, letter = escape.groups()
+    if letter:
+        return _MEANT.get(letter, letter)
+    code = int(high, 16)
+    if low:
+        code = 0x10000 + ((code - 0xD800) << 10) + (int(low, 16) - 0xDC00)
+    return chr(code)
+
+
+# Finding the words and patterns of a policy in an answer that is still being written.
+
+
+LONGEST = 256  # most characters of a match, as written; what a pattern would go on to match beyond is not looked at
+MOST_WORDS, MOST_PATTERNS = 20_000, 100
+
+
+@lru_cache(64)
+def find_words(words: tuple[str, ...], instead: str) -> Look:
+    """Return a look for words of a policy, and the text to put in their place.
+
+    Raises ConfigError for too many, and for those of which nothing is left to find.
+    """
+    if len(words) > MOST_WORDS:
+        raise ConfigError("words", f"must be at most {MOST_WORDS:,}", f"{len(words):,}")
+    plain = [folded(word) for word in words]
+    for word, left in zip(words, plain, strict=True):
+        if not left.strip("* ") or len(left) > LONGEST // 6:
+            rule = f"must have 1 to {LONGEST // 6} characters that one can see"
+            raise ConfigError("words", rule, repr(word[:40]), "A longer phrase: give its beginning, with * at the end.")
+    numbers = {word.removesuffix("*"): number for number, word in reversed([*enumerate(plain, 1)])}
+
+    def name(found: str) -> str:
+        return f"words {next(numbers[found[:length]] for length in range(len(found), 0, -1) if found[:length] in numbers)}"
+
+    return _look(Automaton.of_words(plain), True, name, instead)
+
+
+@lru_cache(64)
+def find_patterns(patterns: tuple[str, ...], instead: str) -> tuple[Look, ...]:
+    """Return a look for each pattern of a policy, and the text to put in their place. Raises ConfigError for wrong patterns."""
+    if len(patterns) > MOST_PATTERNS:
+        raise ConfigError("patterns", f"must be at most {MOST_PATTERNS}", len(patterns))
+    return tuple(_pattern(source, f"patterns {number}", instead) for number, source in enumerate(patterns, 1))
+
+
+def _pattern(source: str, name: str, instead: str) -> Look:
+    return _look(Automaton.of_pattern(source), False, lambda _found: name, instead)
+
+
+def _look(automaton: Automaton, words: bool, name: Callable[[str], str], instead: str) -> Look:
+    def look(held: Undecided) -> tuple[Sequence[Passage], int]:
+        seen = view(held.text, words, held.final)
+        spans: list[Passage] = []
+        at, size = 0, len(seen.text)
+        before = _last(held.before, words)
+        while at < size:
+            most = bisect_left(seen.starts, seen.starts[at] + LONGEST, at)
+            end, open_ = automaton.walk(seen.text, at, most if most < size else size + 1, before, held.final)
+            if open_:
+                return spans, seen.starts[at]
+            if end > at:
+                spans.append(Passage(seen.starts[at], seen.ends[end - 1], name(seen.text[at:end]), instead))
+                at = end
+            else:
+                at += 1
+        return spans, seen.whole
+
+    return look
+
+
+def _last(text: str, words: bool) -> str:
+    """Return the last character that a reader sees; "" if there is none."""
+    if text[-1:].isascii() and "\\" not in text[-12:]:
+        return text[-1:]
+    return (view(text[-16:], words, True).text or view(text, words, True).text)[-1:]

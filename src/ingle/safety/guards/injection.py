@@ -9,10 +9,10 @@ from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
 
 from ingle.core.message import Chunk, Message, Part, Request, TextPart, Verdict
+from ingle.safety.features import order_vector
+from ingle.safety.guard import RequestLimits
 from ingle.safety.judge import Judge, load_judge
-from ingle.safety.limits import RequestLimits
 from ingle.safety.middleware import Guard, Next, with_verdicts
-from ingle.safety.orders import order_vector
 from ingle.safety.policy import ACTIONS, GuardRule, LooksAt, Mode
 from ingle.safety.views import views
 

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from functools import lru_cache
 
 from ingle.core.message import Chunk, Request, Verdict
-from ingle.safety.limits import RequestLimits
+from ingle.safety.guard import RequestLimits
 from ingle.safety.middleware import Guard, Next, with_verdicts
 from ingle.safety.policy import ACTIONS, GuardRule, LooksAt, Mode
 from ingle.safety.score_rules import ScoreRule, last_question, sentences, topic_rules

@@ -1,16 +1,15 @@
 """Guard: a request asks for harm, whatever it is dressed in: weapons, crimes, cruelty.
 
-The judge reads all that was sent, every view of it (views.py), and the pieces of longer texts (spans.py), by n-grams and by meaning. It
-errs: how often on harmless requests is what `alarms` sets. What it finds and what slips through: docs/safety.md.
+The judge reads all that was sent, every view of it (safety/views.py), and the pieces of longer texts (safety/reading.py), by n-grams and by
+meaning. It errs: how often on harmless requests is what `alarms` sets. What it finds and what slips through: docs/safety.md.
 
-A kept guard model may judge beside it, or in its place (asking.py), of answers too.
+A kept guard model may judge beside it, or in its place (safety/judging.py), of answers too.
 """
 
 from ingle.core.message import Request
-from ingle.safety.asking import asking
+from ingle.safety.guard import RequestLimits
 from ingle.safety.judge import load_judge
-from ingle.safety.judging import judging, look
-from ingle.safety.limits import RequestLimits
+from ingle.safety.judging import asking, judging, look
 from ingle.safety.middleware import Guard
 from ingle.safety.opinion import AskGuard, nobody
 from ingle.safety.policy import GuardRule, LooksAt, Mode

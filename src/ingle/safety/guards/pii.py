@@ -13,8 +13,8 @@ from functools import partial
 
 from ingle.core.errors import ConfigError
 from ingle.core.message import Chunk, Message, Part, Request, TextPart, Verdict
+from ingle.safety.guard import RequestLimits
 from ingle.safety.holding import Acts, Look, Passage, Undecided, held_back, watched
-from ingle.safety.limits import RequestLimits
 from ingle.safety.middleware import Blocked, Guard, Next
 from ingle.safety.pii_kinds import KINDS, LONGEST, Found, Kind, closed, find_pii
 from ingle.safety.policy import ACTIONS, GuardRule, LooksAt, Mode

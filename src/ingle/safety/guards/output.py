@@ -8,12 +8,12 @@ from collections.abc import AsyncIterator, Sequence
 from functools import lru_cache, partial
 
 from ingle.core.message import Chunk, Request, Verdict
-from ingle.safety.finding import LONGEST, find_patterns, find_words
+from ingle.safety.guard import RequestLimits
 from ingle.safety.holding import Acts, Look, Passage, both, held_back, watched
-from ingle.safety.limits import RequestLimits
 from ingle.safety.middleware import Guard, Next
 from ingle.safety.policy import ACTIONS, GuardRule, LooksAt, Mode
 from ingle.safety.score_rules import ScoreRule, by_sentence, last_question, score_rules
+from ingle.safety.word_search import LONGEST, find_patterns, find_words
 
 NAME = "output"
 TITLE = "Your own rules for answers"

@@ -4,9 +4,9 @@ It looks at the form of what was sent, as `harm` looks at what is asked for; the
 """
 
 from ingle.core.message import Request
+from ingle.safety.guard import RequestLimits
 from ingle.safety.judge import load_judge
 from ingle.safety.judging import judging, look
-from ingle.safety.limits import RequestLimits
 from ingle.safety.middleware import Guard
 from ingle.safety.policy import GuardRule, LooksAt, Mode
 from ingle.safety.texts import Speaker
