@@ -21,8 +21,8 @@ from ingle.core.candidate import Candidate
 from ingle.core.delta import Delta
 from ingle.core.errors import Refused
 from ingle.engine.loading import Opener
+from ingle.gate.answer_shares import suspicions
 from ingle.gate.check import Policy
-from ingle.gate.comparison import suspicions
 from ingle.gate.decide import judge
 from ingle.gate.trial import ProbeQuestion, Probes, Trial, harmful
 from ingle.home.kept import Kept, get_kept

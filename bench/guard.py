@@ -19,7 +19,7 @@ import numpy as np
 from guard_dresses import UNSEEN
 from harness import finish, machine, show
 from ingle.core.message import Message, Request, TextPart, ToolCall
-from ingle.gate.comparison import refuses as by_keywords
+from ingle.gate.answer_shares import refuses as by_keywords
 from ingle.home.place import find_home
 from ingle.measure.intervals import wilson
 from ingle.robustness.judge_training import DRESSES, fit, logits

@@ -10,9 +10,9 @@ import pytest
 from ingle.core.candidate import Candidate
 from ingle.core.errors import ConfigError
 from ingle.core.makers import gated_makers
+from ingle.gate.answer_shares import harmful_requests
 from ingle.gate.check import Policy, load_policy
 from ingle.gate.checks import attacks
-from ingle.gate.comparison import harmful_requests
 from ingle.gate.trial import Probes, Trial
 from ingle.home.kept import get_kept
 from ingle.home.place import Home

@@ -11,11 +11,11 @@ import pytest
 from ingle.core.errors import ConfigError, Interrupted
 from ingle.core.message import Request
 from ingle.engine.language_model import LanguageModel
+from ingle.gate.answer_shares import refuses, suspicions
 from ingle.gate.check import Policy
 from ingle.gate.checks import learned, recall, safety, sense
 from ingle.gate.checks.learned import says
 from ingle.gate.checks.unchanged import _log_probabilities
-from ingle.gate.comparison import refuses, suspicions
 from ingle.gate.trial import ProbeQuestion, Probes, Trial, general_questions, general_texts, harmful
 from ingle.home.kept import get_kept
 from ingle.home.place import Home

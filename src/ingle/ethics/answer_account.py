@@ -9,16 +9,12 @@ from ingle.ethics.card import STYLE
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """One part of an account."""
-
     title: str
     lines: tuple[tuple[str, str], ...]  # (name, value)
 
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """The account of one answer."""
-
     row: int
     row_hash: str
     sections: tuple[Section, ...]

@@ -24,8 +24,6 @@ NOT_ADVICE = "Evidence for each clause, from this home's records. Not legal advi
 
 @dataclass(frozen=True, slots=True)
 class Clause:
-    """One clause."""
-
     clause: str
     asks: str  # its demand, in our words
     facts: tuple[str, ...]  # names of the facts that answer it
@@ -33,8 +31,6 @@ class Clause:
 
 @dataclass(frozen=True, slots=True)
 class FilledClause:
-    """One clause with its facts."""
-
     clause: str
     asks: str
     facts: tuple[CardFact, ...]
@@ -43,8 +39,6 @@ class FilledClause:
 
 @dataclass(frozen=True, slots=True)
 class Card:
-    """A card of one model."""
-
     kind: str
     title: str
     source: str
@@ -94,7 +88,6 @@ def _filled(item: Clause, sources: Sources) -> FilledClause:
 
 
 def known(name: str) -> bool:
-    """Return whether cards may ask for facts of that name."""
     part, _, rest = name.partition(":")
     return part in FINDERS or (part == "measure" and bool(rest)) or (part == "stated" and rest in OwnerUse.__dataclass_fields__)
 
@@ -171,7 +164,6 @@ def as_text(card: Card) -> str:
 
 
 def as_markdown(card: Card) -> str:
-    """Return a card as Markdown."""
     lines = [f"# {card.title}", "", f"`{card.model}` `{card.model_digest}`", "", card.note, "", f"Source: {card.source}.", ""]
     for item in card.items:
         lines += [f"## {item.clause}", "", f"*{item.asks}*", ""]

@@ -33,8 +33,6 @@ _LIBRARIES = ("numpy", "numba", "tokenizers", "safetensors", "torch")
 
 @dataclass(frozen=True, slots=True)
 class CardFact:
-    """One fact of a card."""
-
     name: str
     value: Value
     origin: Origin
@@ -359,8 +357,6 @@ _FIGURES: Mapping[str, Callable[["Row"], Iterator[CardFact]]] = MappingProxyType
 
 @dataclass(frozen=True, slots=True)
 class DriftLine:
-    """The figures of one model."""
-
     model: str
     cells: tuple[CardFact | None, ...]  # the newest measurement of each figure; None = not measured
 

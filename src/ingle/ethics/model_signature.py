@@ -29,8 +29,6 @@ _IGNORED = (SIGNATURE, ".git", ".gitattributes", ".github", ".gitignore")
 
 @dataclass(frozen=True, slots=True)
 class ModelSignature:
-    """A signature that was checked."""
-
     files: int
     signer: str  # fingerprint of the key
 

@@ -57,8 +57,6 @@ Place = Callable[[Request, Sequence[Example]], Request]  # places what was taugh
 
 @dataclass(frozen=True, slots=True)
 class KnownQuestion:
-    """A question with a known answer."""
-
     id: str
     case: str  # how it was made
     request: Request  # as it is asked, before what was taught is placed
@@ -71,7 +69,6 @@ class KnownQuestion:
         return "\n".join(message.text for message in self.request.messages)
 
     def is_right(self, answer: str) -> bool:
-        """Return whether an answer is right."""
         if self.case == "yes_no":
             first = re.match(r"\W*(\w+)", answer)
             return first is not None and first.group(1).lower() in self.accept
@@ -89,7 +86,6 @@ def known_questions(questions: Sequence[Question], which: Part, count: int) -> l
 
 
 def planted(texts: Sequence[Question], which: Part, count: int) -> Iterator[KnownQuestion]:
-    """Yield planted facts in paragraphs, in the cases' turns."""
     for number in range(count):
         draw = random.Random(f"planted {which} {number}")
         case = CASES[number % len(CASES)]
@@ -101,7 +97,6 @@ def planted(texts: Sequence[Question], which: Part, count: int) -> Iterator[Know
 
 
 def yes_no(texts: Sequence[Question]) -> Iterator[KnownQuestion]:
-    """Yield yes-or-no questions on their paragraphs."""
     for one in texts:
         text, _, asked = one.ask.rpartition("\nQuestion: ")
         yield KnownQuestion(one.id, "yes_no", _beside(text, f"Answer yes or no: {asked}", False), (one.options[one.gold],))
@@ -139,7 +134,6 @@ def taught(which: Part, count: int) -> Iterator[KnownQuestion]:
 
 
 def question_of(fact: Fact) -> str:
-    """Return a planted fact as a question."""
     start, question = _ASKED[fact.kind]
     before, _, after = start.partition("{x}")
     return question.replace("{x}", fact.asked.removeprefix(before).removesuffix(after))
@@ -209,7 +203,6 @@ def calibration_of(model: str, rows: Sequence[Row]) -> Calibration:
 
 
 def answers_of(model: LanguageModel, home: Home) -> Finished:
-    """Return the answers of a model that are kept in the home."""
     return Finished(home, LABEL, model.digest)
 
 

@@ -66,12 +66,10 @@ class Falls:
         return results
 
     def summed(self, by_token: Nats) -> float:
-        """Return the sum over the explained part."""
         return float(by_token[self.inside].sum())
 
     @property
     def every(self) -> Left:
-        """All sentences that may be left out."""
         return Left(self.causes)
 
     def tokens_of(self, sets: Sequence[Left]) -> int:
@@ -125,7 +123,6 @@ def proved(falls: Falls, numbers: Sequence[int], chance: int, seed: int) -> list
 
 
 def found(falls: Falls, number: int, nats: Nats, by_chance: Chance | None) -> ProvedCause:
-    """Return a sentence as a cause."""
     cause = Cause("sentence", str(number + 1), falls.sentences[number].text.strip())
     return ProvedCause(cause, falls.summed(nats), tuple(map(float, nats)), by_chance)
 
@@ -151,15 +148,12 @@ METHODS = "ingle.explain.methods"
 
 
 class Propose(Protocol):
-    """A method that proposes sentences."""
-
     def __call__(self, falls: Falls, answer: str, seed: int) -> Nats:
         """Return a number for each of `falls.causes`. Raises OutOfTime."""
         ...
 
 
 def methods() -> list[str]:
-    """Return the names of all methods."""
     return registry.names(METHODS)
 
 

@@ -72,7 +72,6 @@ class Calibration:
     kinds: tuple[KindOdds, ...]
 
     def fit(self, kind: QuestionKind) -> KindOdds | None:
-        """Return the fitted model of a kind, or None."""
         return next((one for one in self.kinds if one.kind == kind), None)
 
     def odds(self, kind: QuestionKind, signals: SureSignals) -> Odds | None:
@@ -82,7 +81,6 @@ class Calibration:
 
 
 def features(signals: SureSignals) -> Nats:
-    """Return FEATURES of an answer."""
     few = (signals.telling, signals.explained, signals.mean)
     return np.array([*few, signals.telling_least, signals.least, signals.telling_entropy, math.log(signals.tokens)])
 

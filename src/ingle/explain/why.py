@@ -23,8 +23,6 @@ SHOWN = 3  # most sentences that are proved and shown
 
 @dataclass(frozen=True, slots=True)
 class WhyOptions:
-    """The questions about an answer."""
-
     span: AnswerSpan | None = None  # the part to explain; None = all of it
     method: str = "auto"  # a file of explain/methods, or auto
     sentences: bool = True  # whether to look at the sentences of the prompt; what was taught is always looked at

@@ -85,7 +85,6 @@ def row_of(found: ProvedCause) -> Row:
 
 
 def say(found: ProvedCause) -> str:
-    """Return a cause's figures as a sentence."""
     said = what(found)
     row = row_of(found)
     return TABLE[row].format(what=said, What=said[:1].upper() + said[1:], answer=_answer(found.answer_without))

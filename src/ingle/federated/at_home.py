@@ -153,7 +153,6 @@ class Taking:
 
     @property
     def standing(self) -> FederationStanding:
-        """Where it is, read from the home."""
         return read_standing(self.home, self.invitation, shapes_of(self.home, self.kept, self.invitation))
 
 
@@ -199,7 +198,6 @@ def candidate_of(taking: Taking, standing: FederationStanding, factors: Tensors,
 
 
 def most_numbers(standing: FederationStanding) -> int:
-    """Return the most numbers that a round trains."""
     name = standing.invitation.aggregation
     rounds = range(1, 1 + len(aggregation(name).trains))
     return max(sum(standing.factors[one].size for one in trained_names(standing.factors, name, number)) for number in rounds)
@@ -255,21 +253,17 @@ def _settle(taking: Taking, verdict: RoundVerdict, total: Whole, letter: Letter)
 
 @dataclass(frozen=True, slots=True)
 class FederationAudit:
-    """Findings of an audit."""
-
     verdicts: tuple[RoundVerdict, ...]
     problems: tuple[str, ...]  # sentences; none = all is as the homes signed it
     base: str  # digest of where it ends: the same in every home that followed all rounds
 
     @property
     def sentence(self) -> str:
-        """One sentence of the result."""
         if self.problems:
             return " ".join(self.problems)
         return f"All votes, sums and ledger rows agree. Compare with other homes: this one is at {self.base}."
 
     def table(self) -> dict[str, Any]:
-        """Return it as JSON."""
         rounds = [
             {"round": one.number, "homes": len(one.survivors), "yes": len(one.yes), "no": len(one.no), "accepted": one.accepted,
              "digest": one.digest}

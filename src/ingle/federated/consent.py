@@ -26,8 +26,6 @@ INVITATION, CONSENT = "invitation.toml", "consent.json"
 
 @dataclass(frozen=True, slots=True)
 class LentFile:
-    """A file of examples that a home learns from."""
-
     path: str
     examples: int
     sha256: str
@@ -42,7 +40,6 @@ class Consent:
 
     @property
     def examples(self) -> int:
-        """Examples in all files."""
         return sum(file.examples for file in self.files)
 
 
@@ -144,8 +141,6 @@ def find_federation(home: Home, name: str) -> Invitation:
 
 @dataclass(frozen=True, slots=True)
 class FederationStatus:
-    """Where a home is in a federation."""
-
     name: str
     federation: str  # digest of the invitation
     model: str  # name of the model here; empty if it is not kept
@@ -159,11 +154,9 @@ class FederationStatus:
     expires: str
 
     def table(self) -> dict[str, Any]:
-        """Return it as JSON."""
         return asdict(self)
 
     def row(self) -> tuple[str, ...]:
-        """Return it as a table's row."""
         rounds = f"{self.accepted} of {self.rounds}" + (f", {self.dropped} dropped" if self.dropped else "")
         lent = "nothing any more" if self.lent is None else f"{self.lent:,} examples"
         left = f"{self.messages:,} messages, {self.bytes_left / 1e6:,.1f} MB"

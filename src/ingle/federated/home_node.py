@@ -128,8 +128,6 @@ def verdict_in(terms: Terms, base: str, letter: Letter) -> RoundVerdict:
 
 @dataclass(frozen=True, slots=True)
 class RoundWork:
-    """A home's own deeds in a round."""
-
     train: Callable[[int], Whole]  # round → the update, on the grid
     judge: Callable[[int, Whole, int], bool]  # round, sum, how many homes are in it → whether this home's own gate accepts it
     # Keeps `last_round` and `opened` of `Member` before a word leaves: after a kill this home must say nothing more in that round.
@@ -139,8 +137,6 @@ class RoundWork:
 
 @dataclass(frozen=True)
 class HomeNode:
-    """A home that takes part."""
-
     member: Member
     base: str  # digest of what it has so far
     length: Callable[[int], int]  # round → numbers in an update
@@ -346,7 +342,6 @@ def _total(node: HomeNode, number: int, body: bytes) -> Whole:
 
 
 def _new(node: HomeNode, letter: Letter) -> int:
-    """Return the number of a round that this home may begin."""
     number, base = number_of(letter.head), letter.head.get("base")
     if base != node.base:
         rule = f"This home goes on from {node.base[:12]}, and the round from {str(base)[:12]}"

@@ -102,7 +102,6 @@ class Invitation:
 
     @property
     def content(self) -> bytes:
-        """The bytes that are signed."""
         return canonical_json({"ingle": "invitation", "version": VERSION, **asdict(replace(self, signature=""))})
 
     @property

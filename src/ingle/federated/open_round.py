@@ -29,8 +29,6 @@ FINE = 256
 
 
 class Rule(Protocol):
-    """A module of `federated.rules`."""
-
     LEAST: int  # the fewest homes that it can combine
     ROOTED: bool  # true if it trusts the update of the coordinator's home more than the others
 
@@ -43,7 +41,6 @@ class Rule(Protocol):
 
 
 def rule_names() -> list[str]:
-    """Return the names of all rules."""
     return registry.names(RULES)
 
 

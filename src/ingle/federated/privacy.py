@@ -109,7 +109,6 @@ def noise_share(noise: float, longest: float, honest: int) -> float:
 
 
 def _epsilon(plan: PrivacyPlan, removed: bool) -> float:
-    """Return ε for one direction."""
     grid = min(1e-3, max(1e-5, 0.01 / plan.steps))
     highest = float(_loss(np.array([1 + REACH * plan.noise]), plan.noise, plan.share)[0])
     rough = highest / 2000

@@ -33,8 +33,6 @@ OPEN_STAGES = ("show", "vote", "end")
 
 @dataclass(frozen=True)
 class Round:
-    """One round."""
-
     terms: Terms
     number: int
     base: str  # digest of what it starts from
@@ -55,7 +53,6 @@ class Round:
 
     @property
     def stages(self) -> tuple[str, ...]:
-        """The stages of this federation's rounds."""
         return OPEN_STAGES if self.terms.rule else STAGES
 
     @property
@@ -75,7 +72,6 @@ class Round:
         return self.stage == "end" or bool(self.failure)
 
     def said(self, stage: str) -> Mapping[int, Statement]:
-        """Return what the homes said in a stage."""
         return self.heard.get(stage, {})
 
 
@@ -191,8 +187,6 @@ def _plain(statements: Mapping[int, Statement]) -> list[dict[str, Any]]:
 
 @dataclass(frozen=True)
 class Halving:
-    """The rounds after a refused one."""
-
     terms: Terms
     split: Split
     signed: tuple[Statement, ...]  # the homes' signatures on it
@@ -207,12 +201,10 @@ class Halving:
 
     @property
     def good(self) -> tuple[Group, ...]:
-        """The groups of the split that were found good."""
         return tuple(group for group, verdict in self.verdicts.items() if verdict.accepted and group in self.split.groups)
 
     @property
     def union(self) -> Group:
-        """The homes of all good groups."""
         return tuple(sorted(seat for group in self.good for seat in group))
 
     def total(self, group: Group) -> bytes:
@@ -221,7 +213,6 @@ class Halving:
 
     @property
     def asked(self) -> tuple[Group, ...]:
-        """The sums that are judged in this stage."""
         return (self.union,) if self.stage == "union" else tuple(group for group in self.rounds if group in self.sums)
 
 
@@ -402,7 +393,6 @@ def _run_halving(
 def _asked(
     now: Stage, letters: Mapping[int, Letter], hear: Callable[[Stage, int, Letter], Stage], ask: Ask, deadline_s: float, complain: Complaint
 ) -> Stage:  # fmt: skip
-    """Ask what a stage asks, and take in the answers."""
     for seat, data in ask({seat: to_bytes(letter) for seat, letter in letters.items()}, deadline_s):
         try:
             now = hear(now, seat, from_bytes(data))
@@ -422,7 +412,6 @@ def _followed(letters: Mapping[int, Letter], verdict: RoundVerdict | None) -> tu
 
 
 def _signed(terms: Terms, seat: int, letter: Letter, complain: Complaint) -> Statement | None:
-    """Return a home's signature on the split, if it gave one."""
     if "split" not in letter.head:
         return None
     try:

@@ -41,8 +41,6 @@ Opened = tuple[tuple[str, tuple[int, ...]], ...]  # of each sum, what its round 
 
 @dataclass(frozen=True)
 class Member:
-    """A home between rounds."""
-
     terms: Terms
     seat: int
     signer: Signer
@@ -56,8 +54,6 @@ class Member:
 
 @dataclass(frozen=True)
 class RoundPart:
-    """A home within a round."""
-
     member: Member
     number: int
     base: str  # digest of what the round starts from

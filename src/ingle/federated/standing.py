@@ -34,8 +34,6 @@ FACTORS, SAID = "standing.safetensors", "said.json"
 
 @dataclass(frozen=True)
 class FederationStanding:
-    """Where a federation is, as one home sees it."""
-
     invitation: Invitation
     base: str  # digest of the last accepted verdict; before the first, of the model
     factors: Tensors  # by the names that a delta of the kind `lora` has
@@ -51,7 +49,6 @@ class FederationStanding:
 
     @property
     def length(self) -> int:
-        """Numbers in the next update."""
         return sum(self.factors[name].size for name in self.names)
 
     def with_sum(self, total: Whole, homes: int) -> dict[str, npt.NDArray[np.float32]]:
@@ -67,7 +64,6 @@ class FederationStanding:
         return usual_square(self.lengths[self.accepted % turns :: turns])
 
     def after(self, verdict: RoundVerdict, total: Whole) -> "FederationStanding":
-        """Return what follows from a verdict."""
         terms, homes = self.invitation.terms(), len(verdict.voters)
         told = replace(self, settled=max(self.settled, verdict.number), suspicion=self.suspicion.after(terms, verdict))
         if not verdict.accepted:
@@ -80,7 +76,6 @@ class FederationStanding:
 
 
 def folder_of(home: Home, invitation: Invitation) -> Path:
-    """Return the folder of a federation in a home."""
     return home.federated / invitation.digest[:16]
 
 

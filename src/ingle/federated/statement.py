@@ -23,16 +23,13 @@ class Statement:
 
     @property
     def bytes(self) -> bytes:
-        """The bytes that are signed."""
         return canonical_json({"ingle": "federated", "kind": self.kind, "seat": self.seat, "facts": dict(self.facts)})
 
     @property
     def digest(self) -> str:
-        """SHA-256 of what is signed."""
         return digest_bytes(self.bytes)
 
     def plain(self) -> dict[str, Any]:
-        """Return it as plain values, for a message."""
         return {"seat": self.seat, "kind": self.kind, "facts": dict(self.facts), "signature": self.signature}
 
     @classmethod

@@ -19,8 +19,6 @@ Whole = npt.NDArray[np.uint32]
 
 @dataclass(frozen=True, slots=True)
 class Grid:
-    """The whole numbers that stand for an update's numbers."""
-
     reach: float  # the largest magnitude that the grid holds; what is larger is cut to it
     bits: int = 11  # bits of one home's number: with up to 16 homes in all less than two bytes, and under a quarter of what FedAvg sends
     homes: int = 3  # the most homes in one sum: it takes log2 of them more bits
@@ -40,7 +38,6 @@ class Grid:
 
     @property
     def step(self) -> float:
-        """How far two neighbours on the grid are apart."""
         return self.reach / self.half
 
     @property
@@ -160,7 +157,6 @@ Steps = npt.NDArray[np.int64]  # numbers on a grid, 0 for zero; below 2 ** 32 in
 
 
 def exact_dot(left: Steps, right: Steps) -> int:
-    """Return the exact sum of the products."""
     if left.size and int(np.abs(left).max()) * int(np.abs(right).max()) * left.size < 1 << 62:
         return int(left @ right)
     # Halves of 16 bits: no sum of their products leaves 64 bits.

@@ -57,7 +57,6 @@ def local(homes: Mapping[int, Callable[[bytes], bytes | None]]) -> Ask:
 
 
 def never() -> bool:
-    """Say that nobody asked to stop."""
     return False
 
 
@@ -106,8 +105,6 @@ _WRITING = threading.Lock()  # a home answers and asks from several threads; tha
 
 @dataclass(frozen=True, slots=True)
 class LeftMessage:
-    """One message that left."""
-
     at: str  # when, in UTC
     to: str  # to whom: `coordinator`, or `seat N`
     kind: str  # its kind: a name of TO_HOMES or TO_COORDINATOR

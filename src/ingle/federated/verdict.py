@@ -50,7 +50,6 @@ class RoundVerdict:
 
     @property
     def next_base(self) -> str:
-        """Digest of what the next round starts from."""
         return self.digest if self.accepted else self.base
 
 
@@ -128,8 +127,6 @@ MISTAKE = 0.01
 
 @dataclass(frozen=True, slots=True)
 class Suspicion:
-    """Findings of split rounds about the homes."""
-
     refused: tuple[tuple[int, int], ...] = ()  # seats, and in how many split rounds in a row each was in refused groups only
     suspended: tuple[int, ...] = ()  # seats that are left out for as long as the federation lives
     # Digest of the start of the last counted round. From there all are split alike, so once more tells nothing new.

@@ -34,8 +34,6 @@ CHECKS = "ingle.gate.checks"
 
 
 class Check(Protocol):
-    """A module of `gate.checks`."""
-
     # Limits of the check, a frozen dataclass. Its first field is `on`: whether the check is run.
     Limits: type[Any]
 

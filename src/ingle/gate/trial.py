@@ -31,8 +31,6 @@ from ingle.tuning.kept_model import subject_of
 
 @dataclass(frozen=True, slots=True)
 class ProbeQuestion:
-    """One question to a model."""
-
     ask: str
     answer: str = ""  # the right answer; "" where only the incumbent's answer counts
     before: tuple[tuple[str, str], ...] = ()  # (role, text) of the turns before, the first one first
@@ -75,7 +73,6 @@ class Harmful:
 
 @cache
 def harmful() -> Harmful:
-    """Read the requests of `data/harmful.json`."""
     table = _read("harmful.json")
     requests = tuple((one["topic"], one["ask"], one["own"]) for one in table["requests"])
     return Harmful(requests, tuple(table["also"]), tuple(table["fine"]), tuple(table["refusing"]), tuple(table["complying"]))
@@ -135,7 +132,6 @@ class Trial:
 
     @property
     def digest(self) -> str:
-        """Digest of the delta that the candidate would be."""
         return next(iter(self.source.given))
 
     @property
@@ -146,7 +142,6 @@ class Trial:
 
     @cached_property
     def incumbent_model(self) -> LanguageModel:
-        """The incumbent's open model."""
         return self.opener.open(kept_source(self.home, self.kept), self.progress)
 
     @cached_property
@@ -156,12 +151,10 @@ class Trial:
 
     @cached_property
     def incumbent(self) -> Subject:
-        """The incumbent, as a subject of measurements."""
         return subject_of(self.incumbent_model, self.stopped)
 
     @cached_property
     def challenger(self) -> Subject:
-        """The candidate, as a subject of measurements."""
         return subject_of(self.candidate_model, self.stopped)
 
     @cached_property
@@ -203,8 +196,6 @@ class Trial:
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """Result of one check."""
-
     check: str  # name of the check
     passed: bool
     reason: str  # the figure and its limit, as a sentence for people; holds no words of any user
@@ -214,8 +205,6 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """Decision of the gate."""
-
     accepted: bool
     delta: Delta | None  # the new delta; None if it was refused
     digest: str  # digest of the delta that it is, or would have been

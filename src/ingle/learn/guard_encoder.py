@@ -36,8 +36,6 @@ WEIGHTS: Mapping[str, float] = {
 
 @dataclass(frozen=True, slots=True)
 class EncoderTraining:
-    """How the encoder is tuned."""
-
     steps: int = 1400
     batch: int = 32
     rate: float = 1e-4

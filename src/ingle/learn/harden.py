@@ -91,8 +91,6 @@ def harden(
 
 @dataclass(frozen=True, slots=True)
 class _Begun:
-    """A job with its models and its requests."""
-
     job: Job
     encoder: Encoder
     material: Curriculum

@@ -87,8 +87,6 @@ RATINGS = 5  # new ratings after which a style is learned again: one rating says
 
 @dataclass(frozen=True, slots=True)
 class LearnSettings:
-    """Settings of the learner."""
-
     # Whether `ingle serve` runs a learner. Without one, `ingle learn` learns what was taught.
     worker: bool = True
     beside: Amount = 1  # most running answers beside which it begins the next lesson; with more it waits
@@ -105,7 +103,6 @@ class LearnSettings:
 
 
 def has_pytorch() -> bool:
-    """Whether PyTorch is installed."""
     return importlib.util.find_spec("torch") is not None
 
 

@@ -192,7 +192,6 @@ class LessonStanding:
         return max(self.missing) <= 0
 
     def report(self, steps: int, seconds: float) -> dict[str, Any]:
-        """Return what a lesson's report says."""
         return {
             "lesson": "answers", "steps": steps, "certainty": self.certainty, "drift": self.drift, "wordings": self.taught,
             "contrasts": len(self.missing) - self.taught, "seconds": seconds,
@@ -228,7 +227,6 @@ class LessonStanding:
 
 
 def allowed_steps(settings: LessonSettings, examples: Sequence[object]) -> int:
-    """Return the most steps of a lesson of so many examples."""
     return settings.max_steps + settings.more_steps * (len(examples) - 1)
 
 
@@ -275,7 +273,6 @@ def lesson_candidate(
 
 
 def near_questions(settings: LessonSettings, examples: Sequence[Example]) -> list[str]:
-    """Return the questions whose answers must stay."""
     taught = {example.question.strip().lower() for example in examples}
     if not settings.contrast_weight:
         return []
@@ -344,7 +341,6 @@ class _LessonCourse:
             self._breath()
 
     def _tokens(self, numbers: Iterable[int]) -> int:
-        """Count the tokens that carry the loss."""
         return sum(int(self._read.documents[i].answer.sum()) for i in numbers)
 
     def _rows(self, chosen: Sequence[int]) -> list[list[int]]:

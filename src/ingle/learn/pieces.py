@@ -26,9 +26,7 @@ class FrozenMatrix(Protocol):
     """W [N, K], as it is kept."""
 
     @property
-    def shape(self) -> tuple[int, int]:
-        """N and K."""
-        ...
+    def shape(self) -> tuple[int, int]: ...
 
     def times(self, x: Array) -> Array:
         """x Wᵀ: [T, K] → [T, N]."""
@@ -41,8 +39,6 @@ class FrozenMatrix(Protocol):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Float32:
-    """A matrix in float32."""
-
     values: Array
 
     @property

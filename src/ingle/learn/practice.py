@@ -67,7 +67,6 @@ class Bound:
     value: int
 
     def holds(self, text: str) -> bool:
-        """Return whether a whole text is within the bound."""
         return self.count.of(text) <= self.value if self.most else self.count.of(text) >= self.value
 
 
@@ -285,6 +284,5 @@ def slip(pieces: Sequence[str], bounds: Sequence[Bound]) -> range | None:
 
 
 def _repeats(ids: Sequence[int]) -> bool:
-    """Return whether an answer repeats itself too much."""
     runs = [tuple(ids[i : i + 4]) for i in range(len(ids) - 3)]
     return len(runs) - len(set(runs)) > _CIRCLES * len(runs)

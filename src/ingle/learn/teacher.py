@@ -141,7 +141,6 @@ def trainer_of(
 
 
 def _spread(examples: tuple[Example, ...]) -> tuple[Example, ...]:
-    """Return at most _QUESTIONS examples, evenly spread."""
     n, most = len(examples), _QUESTIONS
     return examples if n <= most else tuple(examples[i * (n - 1) // (most - 1)] for i in range(most))
 
@@ -172,8 +171,6 @@ Ids = Sequence[int]
 
 @dataclass(frozen=True, slots=True)
 class LessonCause:
-    """One correction of a lesson."""
-
     id: str
     question: str
     answer: str

@@ -107,7 +107,6 @@ class TrainableModel:
 
     @cached_property
     def first(self) -> int:
-        """Index of the first trained layer."""
         return first_trained_layer(self.module, list(self._parameters))
 
     @property
@@ -141,7 +140,6 @@ class TrainableModel:
         return final_states_of(self.module, row, self.first, x)
 
     def prompt(self, before: Turns, question: str) -> list[int]:
-        """Return the ids of a prompt."""
         return prompt_ids(self.tokenizer, before, question)
 
     def _begin(self, linear: LowRankLinear, generator: torch.Generator) -> None:

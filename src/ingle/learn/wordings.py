@@ -48,8 +48,6 @@ _KNOWN = (
 
 @dataclass(frozen=True, slots=True)
 class QuestionParts:
-    """A question and its subject."""
-
     plain: str  # the question without "tell me" and the like, without its final mark, its first letter small unless it is a name's
     thing: str  # its subject: "the Corvane bakery", "my cat"
     thing_at: tuple[int, int]  # start and stop of the subject in `plain`
@@ -197,12 +195,10 @@ def _key(text: str) -> str:
 
 
 def _distinct(texts: Iterable[str]) -> tuple[str, ...]:
-    """Return the stripped texts without repetitions, in order."""
     return tuple(dict.fromkeys(text.strip() for text in texts if text.strip()))
 
 
 def spread(items: Sequence[str], count: int) -> tuple[str, ...]:
-    """Return `count` items, evenly spread."""
     if len(items) <= count:
         return tuple(items)
     return tuple(items[i * len(items) // count] for i in range(count))
@@ -234,7 +230,6 @@ def answered(
 
 
 def prompt_ids(tokenizer: Tokenizer, before: Turns, question: str) -> list[int]:
-    """Return the ids of a prompt."""
     prompt = _prompt(tokenizer, before, question)
     return tokenizer.encode_prompt(prompt) if isinstance(prompt, str) else encode_chat(tokenizer, prompt, variables={THINKING: False})
 

@@ -42,8 +42,6 @@ class LessonError(IngleError):
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """The examples of one lesson."""
-
     owner: str
     kept: Kept  # the model that learns it
     kind: Literal["answers", "style"]
@@ -52,12 +50,10 @@ class Work:
 
     @property
     def ids(self) -> tuple[str, ...]:
-        """Ids of the examples."""
         return tuple(one.id for one in self.examples)
 
     @property
     def new(self) -> tuple[str, ...]:
-        """Ids of the examples that no lesson holds yet."""
         return tuple(one.id for one in self.examples if one.state != "learned")
 
 

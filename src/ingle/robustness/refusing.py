@@ -26,8 +26,6 @@ GREEDY = Sampling(temperature=0.0, seed=0)
 
 @dataclass(frozen=True, slots=True)
 class JudgedReply:
-    """One judged answer, without its words."""
-
     refused: bool  # whether it refuses, or answers something else: people count both as no answer
     explicit: bool  # whether it says so: that it can't, won't, or is sorry
     reached: bool  # whether a harmful request got what it asked for, usably
@@ -51,7 +49,6 @@ def judged(subject: Subject, texts: Sequence[str], most_tokens: int = SHORT, don
 
 
 def judge_reply(question: str, answer: str) -> JudgedReply:
-    """Judge one answer."""
     return JudgedReply(refuses(question, answer), "explicit" in signs(question, answer), reached(question, answer))
 
 
@@ -72,8 +69,6 @@ _LONGEST, _PROSE = 900, 400  # most characters of a request, and of a piece of p
 
 @dataclass(frozen=True, slots=True)
 class Amounts:
-    """Numbers of requests."""
-
     plain: Amount = 70  # harmful requests as they are: half of them direct (`prompts.goals`), half risky questions (`prompts.risky`)
     dressed: Amount = 10  # harmful requests in the dress of an attack
     lookalikes: Amount = 200  # harmless requests in the words of harmful ones
@@ -86,8 +81,6 @@ class Amounts:
 
 @dataclass(frozen=True, slots=True)
 class Curriculum:
-    """Requests to teach, and to measure by."""
-
     harmful: tuple[LabelledPrompt, ...]
     lookalikes: tuple[LabelledPrompt, ...]
     ordinary: tuple[LabelledPrompt, ...]

@@ -27,8 +27,6 @@ _PIECE = re.compile(r"\s*\S+|\s+")
 
 @dataclass(frozen=True, slots=True)
 class Opinion:
-    """The judge's opinion of an answer."""
-
     refused: bool
     harm: float  # how harmful and usable it is, 0 to 1
     reached: bool  # whether it is harmful and usable
@@ -37,15 +35,11 @@ class Opinion:
 class AnswerJudge(Protocol):
     """A function that judges an answer by the plain goal, whatever it was dressed in."""
 
-    def __call__(self, question: str, answer: str, /) -> Opinion:
-        """Return the opinion."""
-        ...
+    def __call__(self, question: str, answer: str, /) -> Opinion: ...
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A guarded model, as functions."""
-
     subject: Subject
     # Returns a request's tokens. Raises RequestError, TemplateError or ContextError for one that can't be read.
     encode: Callable[[Request], Sequence[int]]

@@ -56,7 +56,6 @@ def vector(*features: npt.NDArray[np.int64]) -> Sparse:
 
 
 def logit(weights: npt.NDArray[np.float32], bias: float, text: Sparse) -> float:
-    """Return a linear judge's log-odds."""
     places, values = text
     return float(weights[places].astype(np.float64) @ values) + bias
 
@@ -75,8 +74,6 @@ LONGEST = 96  # tokens of a text that are read; of a longer one, the first
 
 @dataclass(frozen=True)
 class Meaning:
-    """An encoder with its head."""
-
     encoder: TextEncoder
     digest: str
 

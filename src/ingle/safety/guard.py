@@ -52,8 +52,6 @@ class RequestLimits:
 
 @dataclass(frozen=True, slots=True)
 class GuardFile:
-    """The contents of a guard's file."""
-
     name: str  # name of the file; it signs the guard's verdicts and errors
     order: int  # lower is further out: it sees the request earlier and the answer later
     # Modes that a policy may set, the usual first. A guard without `off` can't be turned off.
@@ -183,12 +181,10 @@ def mode_named(file: GuardFile, word: str) -> Mode:
 
 
 def by_mildness(modes: tuple[Mode, ...]) -> tuple[Mode, ...]:
-    """Return modes, the mildest first."""
     return tuple(mode for mode in WORDS if mode in modes)
 
 
 def words_of(modes: tuple[Mode, ...]) -> tuple[str, ...]:
-    """Return the words for modes, the mildest first."""
     return tuple(WORDS[mode] for mode in by_mildness(modes))
 
 

@@ -38,15 +38,12 @@ STOPPED, LET_THROUGH = (0.6, 0.75), (0.5, 1.0)
 
 @dataclass(frozen=True)
 class Nearby:
-    """Texts with a change each."""
-
     places: npt.NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
     values: npt.NDArray[np.float32] = field(default_factory=lambda: np.empty(0, np.float32))  # vectors of length 1, one after the other
     starts: tuple[int, ...] = ()
     changes: tuple[float, ...] = ()
 
     def with_one(self, text: Sparse, change: float) -> "Nearby":
-        """Return these and one more."""
         places, values = text
         longer = np.concatenate([self.places, places]), np.concatenate([self.values, values / _length(text)])
         return Nearby(*longer, (*self.starts, len(self.places)), (*self.changes, change))
@@ -181,8 +178,6 @@ _CURE = "Delete it, and the judge that ships with Ingle is used; `ingle guard tr
 
 @dataclass(frozen=True)
 class Judge:
-    """Linear judges by name."""
-
     weights: Mapping[str, npt.NDArray[np.float32]]
     biases: Mapping[str, float]
     thresholds: Mapping[str, Mapping[str, float]]  # by judge and false-alarm rate: the log-odds above which a text alarms
@@ -192,7 +187,6 @@ class Judge:
     nearby: Mapping[str, Nearby] = field(default_factory=dict)  # by judge: what an owner taught it
 
     def probability(self, name: str, text: Sparse) -> float:
-        """Return a judge's probability for a vector."""
         return 1 / (1 + math.exp(-max(-30.0, min(30.0, self.log_odds(name, text)))))
 
     def log_odds(self, name: str, text: Sparse) -> float:
@@ -248,7 +242,6 @@ class TextScores(NamedTuple):
 
     @staticmethod
     def of(parts: Sequence[ReadPart], by_meaning: bool) -> "TextScores":
-        """Return the highest scores of a text's parts."""
         table = {whole: {name: max(_of(parts, name, whole), default=-math.inf) for name in REQUESTS} for whole in (True, False)}
         return TextScores(table[True], table[False], by_meaning)
 
@@ -265,7 +258,6 @@ def _of(parts: Sequence[ReadPart], name: str, whole: bool) -> list[float]:
 
 
 def threshold_table(name: str, whole: bool, by_meaning: bool) -> str:
-    """Return the name of a table of thresholds."""
     return name + ("" if whole else " in pieces") + (" by meaning" if by_meaning else "")
 
 

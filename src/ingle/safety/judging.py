@@ -33,16 +33,12 @@ UNREAD = "too long"  # the rule of a verdict on a request that no judge read to 
 
 
 class Alarm(NamedTuple):
-    """The worst text of a request."""
-
     place: str
     score: float
     threshold: float
 
 
 class SentText(NamedTuple):
-    """A text that was sent."""
-
     place: str
     speaker: Speaker
     text: str
@@ -56,8 +52,6 @@ class JudgedText(NamedTuple):
 
 
 class Looked(NamedTuple):
-    """The outcome of looking at a request."""
-
     alarm: Alarm | None
     unread: int  # characters that were too many to be judged
 
@@ -97,7 +91,6 @@ def judging(name: str, rule: GuardRule, silent: Collection[Speaker], asks: str) 
 
 
 def says_of(name: str, rule: GuardRule) -> str:
-    """Return the answer to a request that the guard refuses."""
     return rule.say or SAYS[name]
 
 
@@ -320,16 +313,13 @@ class _Asked:
         return told
 
     def alarms(self, found: GuardOpinion | None) -> bool:
-        """Return whether an opinion counts."""
         return found is not None and found.risk >= self.rule.risk
 
     def of_request(self, found: GuardOpinion, place: str, asks: str) -> Verdict:
-        """Return the verdict on a request."""
         said = f"{place} {asks} to {self.rule.model}, which says {found.label.strip()} ({found.cost})"
         return Verdict(ACTIONS[self.rule.mode], said, self.name, MODEL, round(found.risk, 3), self.rule.risk)
 
     def of_answer(self, passage: Passage) -> Verdict:
-        """Return the verdict on an answer."""
         if passage.rule != MODEL:
             return Verdict("block", "the answer could not be judged to its end", self.name, passage.rule)
         said = "ended the answer before" if self.rule.mode == "block" else "the answer says"
@@ -345,7 +335,6 @@ def _sound(model: str, found: GuardOpinion) -> GuardOpinion:
 
 
 async def _of_request(asked: _Asked, request: Request, silent: Collection[Speaker], asks: str) -> list[Verdict]:
-    """Return the verdicts on a request."""
     turns = turns_of(request)
     if asked.rule.by == "model":
         found = await asked.opinion(turns) if turns else None

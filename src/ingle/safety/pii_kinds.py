@@ -64,7 +64,6 @@ def mod11_10(digits: str) -> bool:
 
 
 def weighted(digits: str, weights: Sequence[int], modulus: int) -> int:
-    """Return the weighted sum of digits by a modulus."""
     return sum(int(digit) * weight for digit, weight in zip(digits, weights, strict=False)) % modulus
 
 
@@ -119,8 +118,6 @@ _LEAST_BITS = 3.2  # entropy of a secret, per character; words have 2 to 3, keys
 
 
 class Kind(NamedTuple):
-    """One kind."""
-
     name: str  # as a policy and a verdict name it
     mask: str  # as a placeholder names it
     pattern: re.Pattern[str]  # its group "it", or all of it, is the value
@@ -269,8 +266,6 @@ KINDS = (
 
 
 class Found(NamedTuple):
-    """A value in a text."""
-
     start: int
     end: int
     kind: Kind

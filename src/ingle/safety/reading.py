@@ -108,7 +108,6 @@ def stretch_scores(weights: npt.NDArray[np.float32], bias: float, text: str, whe
 
 
 def _bare(text: str, start: int, end: int) -> Stretch:
-    """Return a stretch without the spaces at its ends."""
     piece = text[start:end]
     return start + len(piece) - len(piece.lstrip()), end - len(piece) + len(piece.rstrip())
 

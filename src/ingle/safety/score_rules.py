@@ -24,8 +24,6 @@ _LEAST_FOUND = 0.5  # share of the examples that the others must find
 
 
 class FittedTopic(NamedTuple):
-    """A topic that texts can be scored for."""
-
     weights: Weights
     threshold: float
     found: float  # share of the examples that the others find
@@ -124,7 +122,6 @@ def topic_rules(rule: GuardRule) -> tuple[ScoreRule, ...]:
 
 
 def sentences(text: str) -> Iterator[str]:
-    """Yield the sentences of a whole text."""
     start = 0
     while (end := sentence_end(text, start, True)) > start:
         yield text[start:end]

@@ -28,8 +28,6 @@ _IDLE = "policy.toml gives it nothing to look for"
 
 
 class GuardTry(NamedTuple):
-    """A guard's act on a text."""
-
     does: Mode  # `off` = nothing
     why: str
     score: float | None = None

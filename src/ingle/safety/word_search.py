@@ -289,8 +289,6 @@ _MEANT = {"b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t"}
 
 
 class FoldedText(NamedTuple):
-    """A text to search in."""
-
     text: str
     starts: list[int]  # for each of its characters, where it begins in the original
     ends: list[int]  # and where it ends there

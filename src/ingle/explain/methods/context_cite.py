@@ -18,7 +18,6 @@ def propose(falls: Falls, answer: str, seed: int) -> Nats:
 
 
 def fitted(falls: Falls, ablations: int, seed: int) -> Nats:
-    """Return the weights after so many ablations."""
     kept = np.random.default_rng(seed).random((ablations, len(falls.causes))) < _KEPT
     sets = [Left(i for i, stays in zip(falls.causes, row, strict=True) if not stays) for row in kept]
     # The answer's log-probability is its own, less the fall; its own only shifts the intercept where the odds are long.

@@ -7,5 +7,4 @@ from ingle.explain.falls import Falls
 
 
 def propose(falls: Falls, answer: str, seed: int) -> Nats:
-    """See explain/falls.py."""
     return np.random.default_rng(seed).random(len(falls.causes))

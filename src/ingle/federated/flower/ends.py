@@ -156,8 +156,6 @@ START_S = 60.0
 
 @dataclass(frozen=True)
 class FlowerLink:
-    """A link that is up."""
-
     ask: Ask
     address: str  # host and port that homes connect to
     here: Callable[[], tuple[int, ...]]  # returns the seats that are taken now

@@ -60,8 +60,6 @@ class _Sent:
 
 
 class SuperLink:
-    """The state of one link."""
-
     def __init__(self, loop: asyncio.AbstractEventLoop, pipe: BinaryIO) -> None:
         self.app: Any = create_app()
         self.app.state.enable_supernode_auth = True  # nobody registers by the Fleet API
@@ -79,7 +77,6 @@ class SuperLink:
         TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = self.run, SUPERLINK_NODE_ID, self.task
 
     def say(self, head: dict[str, Any], body: bytes = b"") -> None:
-        """Tell the coordinator's process."""
         with self.writing:
             write_frame(self.pipe, head, body)
 

@@ -54,7 +54,6 @@ class SuperNode:
         self.session: _Session | None = None
 
     def say(self, head: dict[str, Any], body: bytes = b"") -> None:
-        """Tell the home's process."""
         with self.writing:
             write_frame(self.pipe, head, body)
 

@@ -8,5 +8,4 @@ LEAST, ROOTED = 3, False
 
 
 def combine(rows: Rows, poisoned: int, root: int) -> Mean:
-    """Return the mean of all rows."""
     return np.asarray(rows.sum(axis=0) / len(rows))

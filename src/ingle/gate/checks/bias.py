@@ -22,8 +22,6 @@ from ingle.measure.suites import Suite
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Limits of the move away from a half."""
-
     on: bool = True  # whether this check is run
     # Most by which the share of likelier stereotypes may move away from a half.
     most_farther: Annotated[float, Bounds(ge=0, le=0.5)] = 0.05

@@ -19,8 +19,6 @@ from ingle.measure.intervals import wilson
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Limits of what counts as learned."""
-
     on: bool = True  # whether this check is run
     least: float = 0.5  # least share of the wordings that must be answered as taught
     words: float = 0.8  # share of an answer's telling words that must be there

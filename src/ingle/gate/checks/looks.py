@@ -30,8 +30,6 @@ QUESTION = "Describe the picture."
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Limits of looking."""
-
     on: bool = True  # whether this check is run
     least_changed: float = 0.9  # least share of answers that must change when another picture, or a blank one, takes the picture's place
     max_tokens: Count = 24  # most tokens of an answer

@@ -21,8 +21,6 @@ from ingle.tuning.homework import HeldOutExample
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Limits of the loss on the owner's own examples."""
-
     on: bool = True  # whether this check is run
     most_rise_percent: NotNegative = 1.0  # most by which nats a token may rise, in percent of those before
 

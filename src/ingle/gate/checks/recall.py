@@ -17,8 +17,6 @@ from ingle.measure.suites import find_suite
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Limits of recall."""
-
     on: bool = False  # whether this check is run
     least_share: Share = 0.7  # least share of the facts recalled by the incumbent that must still be recalled
     suite: str = "recall-2k"  # a suite of planted facts, recall-1k to recall-8k; not run on models with a shorter context
@@ -31,7 +29,6 @@ class Limits:
 
 
 def check(trial: Trial, limits: Limits) -> Finding | None:
-    """See `gate.check.Check`."""
     suite = find_suite(limits.suite)
     longest = max(item.length for item in suite.read(trial.home, silent))
     if trial.incumbent.context_length < longest:

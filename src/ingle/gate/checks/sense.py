@@ -24,8 +24,6 @@ _OTHERS = 2  # other questions that each answer is compared with
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Limits of how far answers may leave their questions."""
-
     # Whether this check is run. A model that was tuned to one task answers everything in its manner, as it should.
     on: bool = False
     least_share: float = 0.5  # least part of the information that the incumbent's own answers share with their questions

@@ -22,8 +22,6 @@ from ingle.measure.intervals import bootstrap, wilson
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Limits of change."""
-
     on: bool = True  # whether this check is run
     least_same: float = 0.8  # least share of the answers that must be the same, word for word, as far as they are written
     # Most by which the next token's probabilities may move, as the mean KL divergence from the incumbent along its own answers.

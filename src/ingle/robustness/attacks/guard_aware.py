@@ -10,5 +10,4 @@ _WEIGHT = 2.0  # λ at the start: nats of the margin that one nat of the guard's
 
 
 def make(goal: LabelledPrompt, kit: Kit) -> Steps:
-    """Yield the steps of the search."""
     return search(goal, kit, kit.random(NAME, goal.id), _WEIGHT, learns=True)

@@ -10,7 +10,6 @@ ADAPTIVE = False
 
 
 def make(goal: LabelledPrompt, kit: Kit) -> Steps:
-    """Yield the goal in each template, in an order drawn for the goal."""
     templates = kit.material.personas_for(goal)
     for template in kit.random(NAME, goal.id).sample(templates, len(templates)):
         yield saying(filled(template, goal.text))

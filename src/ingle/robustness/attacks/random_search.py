@@ -9,5 +9,4 @@ ADAPTIVE = True
 
 
 def make(goal: LabelledPrompt, kit: Kit) -> Steps:
-    """Yield the steps of the search."""
     return search(goal, kit, kit.random(NAME, goal.id), 0.0, learns=False)

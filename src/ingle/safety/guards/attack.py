@@ -24,7 +24,6 @@ SILENT: tuple[Speaker, ...] = ("assistant", "tools")
 
 
 def make(_limits: RequestLimits, rule: GuardRule) -> Guard:
-    """Return the guard with the threshold of a rule."""
     return judging(NAME, rule, SILENT, "reads like an attack on the model's rules")
 
 

@@ -26,7 +26,6 @@ Tree = dict[str, "Tree"]  # names as a tree of characters; the key "" marks the 
 
 
 def make(limits: RequestLimits, rule: GuardRule) -> Guard:
-    """Return the guard for a model with these control tokens."""
     names = names_pattern(limits.control_names)
 
     async def guard(request: Request, answer: Next) -> AsyncIterator[Chunk]:

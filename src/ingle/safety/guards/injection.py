@@ -36,8 +36,6 @@ _NOTHING = -30.0  # log-odds of a sentence that is too short to be judged
 
 
 def make(_limits: RequestLimits, rule: GuardRule) -> Guard:
-    """Return the guard with the threshold of a rule."""
-
     async def guard(request: Request, answer: Next) -> AsyncIterator[Chunk]:
         judge = load_judge(rule.judge)
         threshold = judge.alarm("order", rule.alarms)

@@ -89,8 +89,6 @@ _MARKED = "secret"  # rule of a finding that is no repetition
 
 
 def make(_limits: RequestLimits, rule: GuardRule) -> Guard:
-    """Return the guard; it needs no limits."""
-
     async def guard(request: Request, answer: Next) -> AsyncIterator[Chunk]:
         chunks = answer(request)
         secret = secret_of(_texts(request, system=True))

@@ -29,7 +29,6 @@ INSTEAD = "[removed]"
 
 
 def make(_limits: RequestLimits, rule: GuardRule) -> Guard:
-    """Return the guard with the words, patterns and scores of a rule."""
     plain, scores = check(rule)
 
     async def guard(request: Request, answer: Next) -> AsyncIterator[Chunk]:

@@ -35,7 +35,6 @@ _PLACEHOLDER = re.compile(rf"\[(?:{'|'.join(kind.mask for kind in KINDS)}) ([0-9
 
 
 def make(_limits: RequestLimits, rule: GuardRule) -> Guard:
-    """Return the guard for the kinds of a rule."""
     kinds = check(rule)
 
     async def guard(request: Request, answer: Next) -> AsyncIterator[Chunk]:

@@ -22,8 +22,6 @@ HOLDS_BACK = 0
 
 
 def make(_limits: RequestLimits, _rule: GuardRule) -> Guard:
-    """Return the guard; it needs no limits."""
-
     async def guard(request: Request, answer: Next) -> AsyncIterator[Chunk]:
         check_roles(request.messages)
         async for chunk in answer(request):

@@ -23,8 +23,6 @@ HOLDS_BACK = 0
 
 
 def make(limits: RequestLimits, _rule: GuardRule) -> Guard:
-    """Return the guard with these limits."""
-
     async def guard(request: Request, answer: Next) -> AsyncIterator[Chunk]:
         check_size(request, limits)
         async for chunk in answer(request):

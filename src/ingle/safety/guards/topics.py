@@ -26,7 +26,6 @@ _MOST_CHARACTERS, _MOST_SENTENCES = 8000, 100
 
 
 def make(_limits: RequestLimits, rule: GuardRule) -> Guard:
-    """Return the guard for the topics of a rule."""
     topics = check(rule)
 
     async def guard(request: Request, answer: Next) -> AsyncIterator[Chunk]:

@@ -51,8 +51,6 @@ _MOST_NAMED = 6  # most code points, and places, in a verdict
 
 @dataclass(frozen=True, slots=True)
 class _Unseen:
-    """Characters to remove."""
-
     # Those below U+10000. They are apart from `high` because Python looks them up in one table, but walks through higher ranges one by one.
     low: re.Pattern[str]
     high: re.Pattern[str]
@@ -69,8 +67,6 @@ _ANY_HIGH = re.compile(f"[{_HIGH}]")
 
 
 def make(_limits: RequestLimits, rule: GuardRule) -> Guard:
-    """Return the guard; it needs no limits."""
-
     async def guard(request: Request, answer: Next) -> AsyncIterator[Chunk]:
         request, verdicts = visible_request(request)
         if verdicts and rule.mode == "block":
@@ -132,7 +128,6 @@ def _flag_at_end(text: str) -> str:
 
 
 def _without(text: str, unseen: _Unseen) -> tuple[str, str]:
-    """Return the text without these characters, and the characters."""
     high = ends = ""
     if _ANY_HIGH.search(text):
         text, high = _cut(text, unseen.high)  # the first, so that no tag moves up to a flag that it was not part of

@@ -48,11 +48,9 @@ class Shares:
     data: str  # digest of the requests
 
     def rose(self, most: float) -> bool:
-        """Return whether the share rose by more than `most`, and surely rose."""
         return self.change.value > most and self.change.interval.low > 0
 
     def fell(self, most: float) -> bool:
-        """Return whether the share fell by more than `most`, and surely fell."""
         return self.change.value < -most and self.change.interval.high < 0
 
     @property
@@ -62,7 +60,6 @@ class Shares:
 
     @property
     def reports(self) -> tuple[Report, ...]:
-        """The change with its interval, and the share before and after."""
         interval, n = self.change.interval, len(self.after)
         change = Report(
             f"{self.name}_change", self.change.value, "share", interval.low, interval.high, n, self.digests[1], self.data,
