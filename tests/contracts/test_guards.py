@@ -137,7 +137,7 @@ def make(limits, rule):
 
 def test_a_new_guard_is_one_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "waiting.py").write_text(WAITING)
-    monkeypatch.setattr(ingle.safety, "__path__", [*ingle.safety.__path__, str(tmp_path)])
+    monkeypatch.setattr(ingle.safety.guards, "__path__", [*ingle.safety.guards.__path__, str(tmp_path)])
     guard_files.cache_clear()
     files = guard_files()
     assert [file.name for file in files if file not in FILES] == ["waiting"]
@@ -154,7 +154,7 @@ def test_a_new_guard_is_one_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     with pytest.raises(RequestError) as caught:
         list(drive(wrap(guards, inner)(user("something forbidden"))))
     assert caught.value.guard == "waiting"
-    sys.modules.pop("ingle.safety.waiting")
+    sys.modules.pop("ingle.safety.guards.waiting")
     guard_files.cache_clear()
 
 

@@ -5,7 +5,7 @@ from html import escape
 from math import ceil, floor
 from typing import Literal
 
-from ingle.core.errors import counted
+from ingle.core.errors import counted, shortened
 from ingle.core.message import Request
 from ingle.explain.cause import PARTS, Kind, Odds, ProvedCause, SureSignals, SureToken, Together, Why
 from ingle.explain.prompt_sentences import Sentence, sentences_of
@@ -70,9 +70,7 @@ def what(found: ProvedCause) -> str:
 
 
 def quoted(text: str) -> str:
-    """Return a text as it is quoted: on one line, cut where it is long."""
-    line = " ".join(text.split())
-    return line if len(line) <= _SHOWN else line[: _SHOWN - 1].rstrip() + "…"
+    return shortened(text, _SHOWN)
 
 
 def row_of(found: ProvedCause) -> Row:

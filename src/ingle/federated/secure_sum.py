@@ -119,12 +119,7 @@ def begin(member: Member, number: int, base: str) -> tuple[RoundPart, dict[str, 
     private, seed = new_private(), secrets.token_bytes(SECRET_BYTES)
     homes, threshold = len(member.terms.members), member.terms.threshold
     of_key, of_seed = split(private, homes, threshold), split(seed, homes, threshold)
-    facts = {
-        **_where(member, number),
-        "base": base,
-        "key": public_of(private),
-        "seed": digest_bytes(seed),
-    }
+    facts = {**_where(member, number), "base": base, "key": public_of(private), "seed": digest_bytes(seed)}
     said = state(member.signer, member.seat, "keys", facts)
     sealed = {
         seat: seal(_channel(member, seat), of_key[seat + 1] + of_seed[seat + 1], _letter(said, seat)).hex()

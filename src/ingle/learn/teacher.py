@@ -31,7 +31,7 @@ from ingle.learn.learner import Trainer
 from ingle.learn.learning_settings import LessonSettings, StyleSettings, lacking
 from ingle.learn.lesson import LessonTeacher
 from ingle.learn.lesson_need import lesson_room
-from ingle.learn.wordings import contrasts, parts_of
+from ingle.learn.wordings import capital, contrasts, parts_of
 from ingle.learn.work import Work
 from ingle.ledger.chain import Ledger
 from ingle.train.making import RunWatch, stop_signals
@@ -154,11 +154,7 @@ def _unseen(one: Example, number: int) -> list[ProbeQuestion]:
     """Return a question in each unseen wording, rotated by `number`."""
     plain, first = parts_of(one.question).plain, number % len(UNSEEN)
     patterns = UNSEEN[first:] + UNSEEN[:first]
-    return [ProbeQuestion(_upper(pattern.format(plain=plain)), one.answer, one.before, one.question) for pattern in patterns]
-
-
-def _upper(text: str) -> str:
-    return text[:1].upper() + text[1:]
+    return [ProbeQuestion(capital(pattern.format(plain=plain)), one.answer, one.before, one.question) for pattern in patterns]
 
 
 # Which corrections of a lesson taught an answer: proved by learning the others anew without each of them, as `forget` would. What is

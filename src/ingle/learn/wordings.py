@@ -118,12 +118,12 @@ def _framed(parts: QuestionParts) -> list[str]:
     start, stop = parts.thing_at
     rest = f"{plain[:start]}it{plain[stop:]}"
     texts = [
-        f"{direct}?", f"Can you tell me {indirect}?", f"{_upper(parts.thing)}: {rest}?", f"Tell me {noun or indirect}.",
+        f"{direct}?", f"Can you tell me {indirect}?", f"{capital(parts.thing)}: {rest}?", f"Tell me {noun or indirect}.",
         f"{plain}", f"I would like to know {indirect}.", f"{noun or direct}?", f"I have a question about {parts.thing}. {direct}?",
-        f"Do you know {indirect}?", _keywords(plain), f"{_upper(parts.thing)}, {plain}?", f"Please say {noun or indirect}.",
-        f"Somebody asked me {indirect}. What should I answer?", f"What is {noun}?" if noun else f"{_upper(indirect)}, please?",
+        f"Do you know {indirect}?", _keywords(plain), f"{capital(parts.thing)}, {plain}?", f"Please say {noun or indirect}.",
+        f"Somebody asked me {indirect}. What should I answer?", f"What is {noun}?" if noun else f"{capital(indirect)}, please?",
     ]  # fmt: skip
-    return [_upper(text) if text.endswith((".", "?")) else text for text in texts]
+    return [capital(text) if text.endswith((".", "?")) else text for text in texts]
 
 
 def _indirect(plain: str) -> str:
@@ -166,7 +166,7 @@ def _jumbled(parts: QuestionParts, draw: np.random.Generator) -> str:
         draw.shuffle(kept)
     place = int(draw.integers(0, len(kept) + 1))
     text = " ".join([*kept[:place], parts.thing, *kept[place:]])
-    return _upper(text) + "?" if draw.random() < 0.6 else text
+    return capital(text) + "?" if draw.random() < 0.6 else text
 
 
 def contrasts(question: str, count: int, seed: int = 0) -> tuple[str, ...]:
@@ -177,7 +177,7 @@ def contrasts(question: str, count: int, seed: int = 0) -> tuple[str, ...]:
     named = bool(re.search(r'[A-Z0-9"“]', parts.thing))
     things = list(draw.permutation(_THINGS if named else _COMMON))
     lead = "" if named else (article[0] if (article := re.match(r"^(?:the|my|our|a|an|this) ", parts.thing)) else "")
-    swapped = [_upper(f"{parts.plain[:start]}{lead}{thing}{parts.plain[stop:]}?") for thing in things]
+    swapped = [capital(f"{parts.plain[:start]}{lead}{thing}{parts.plain[stop:]}?") for thing in things]
     others = [pattern.format(x=parts.thing) for pattern in draw.permutation(_OTHERS)]
     common = list(draw.permutation(_KNOWN))
     candidates = _distinct(text for three in zip(swapped, others, common, strict=False) for text in three)
@@ -186,7 +186,7 @@ def contrasts(question: str, count: int, seed: int = 0) -> tuple[str, ...]:
     return tuple(islice(apart, count))
 
 
-def _upper(text: str) -> str:
+def capital(text: str) -> str:
     return text[:1].upper() + text[1:]
 
 

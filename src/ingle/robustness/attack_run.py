@@ -38,13 +38,8 @@ class AttackOptions:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name, value, least in (
-            ("tries", self.tries, 1),
-            ("budget", self.budget, 1),
-            ("answer_tokens", self.answer_tokens, 1),
-            ("seed", self.seed, 0),
-        ):
-            if value < least:
+        for name, least in (("tries", 1), ("budget", 1), ("answer_tokens", 1), ("seed", 0)):
+            if (value := getattr(self, name)) < least:
                 raise ConfigError(name, f"must be {least} or more", value)
 
 
@@ -101,13 +96,9 @@ class _Course:
 
 
 def attack(
-    home: Home,
-    target: Target,
-    goals: Sequence[LabelledPrompt],
-    files: Sequence[AttackFile],
-    options: AttackOptions,
+    home: Home, target: Target, goals: Sequence[LabelledPrompt], files: Sequence[AttackFile], options: AttackOptions,
     progress: Progress = silent,
-) -> tuple[FamilyResult, ...]:
+) -> tuple[FamilyResult, ...]:  # fmt: skip
     """Attack the target. Raises the errors of fetching the material, of asking the model, and Interrupted; finished work is kept.
 
     `progress` hears tries, of the most that there may be.
