@@ -33,8 +33,8 @@ from ingle.home.examples import list_examples
 from ingle.home.kept import Kept, get_kept
 from ingle.home.place import Home, find_home
 from ingle.learn.learner import Learned, Learner, Trainer, learn_once
-from ingle.learn.lesson_settings import LessonSettings, StyleSettings
-from ingle.learn.lesson_trainer import trainer_of
+from ingle.learn.learning_settings import LessonSettings, StyleSettings
+from ingle.learn.teacher import trainer_of
 from ingle.ledger.chain import Ledger
 from ingle.measure.intervals import bootstrap
 from servers import CACHE

@@ -21,11 +21,10 @@ from ingle.engine.packs import kept_source
 from ingle.home.kept import get_kept
 from ingle.home.place import Home, find_home
 from ingle.robustness.attack import find_attacks
-from ingle.robustness.attack_report import Line, curves_of, lines_of, to_table
-from ingle.robustness.goals import held_out_goals
-from ingle.robustness.judging import target_of
-from ingle.robustness.run import AttackOptions, attack
-from ingle.safety.guard_files import guard_files, guard_policy
+from ingle.robustness.attack_run import AttackOptions, Line, attack, curves_of, lines_of, to_table
+from ingle.robustness.prompts import held_out_goals
+from ingle.robustness.target import target_of
+from ingle.safety.guard import guard_files, guard_policy
 from ingle.safety.policy import GuardPolicy
 from ingle.tuning.kept_model import subject_of
 from servers import say, start_bench

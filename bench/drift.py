@@ -26,15 +26,13 @@ from ingle.core.digest import digest_json
 from ingle.core.message import Request
 from ingle.engine.language_model import LanguageModel
 from ingle.engine.loading import Opener
-from ingle.gate.probes import general_texts
+from ingle.gate.trial import general_texts
 from ingle.home.kept import get_kept
 from ingle.home.place import Home, find_home
 from ingle.measure.figures import CARRY, WINDOW_TOKENS, read_text
 from ingle.measure.intervals import paired_bootstrap, wilson
 from ingle.measure.subjects import Subject, begin_id
-from ingle.robustness.harmful_prompts import goals
-from ingle.robustness.harmless_prompts import ordinary
-from ingle.robustness.prompts import lookalikes
+from ingle.robustness.prompts import goals, lookalikes, ordinary
 from ingle.robustness.refusing import judged
 from ingle.tuning.kept_model import subject_of
 

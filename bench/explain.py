@@ -31,13 +31,11 @@ from ingle.engine.answer import answer
 from ingle.engine.language_model import LanguageModel
 from ingle.engine.loading import open_model
 from ingle.engine.packs import kept_source
-from ingle.explain.cause import AnswerSpan, Said, Why
+from ingle.explain.cause import AnswerSpan, Said, Why, said_by
 from ingle.explain.direct import direct_reader
-from ingle.explain.effects import Falls, Left
+from ingle.explain.falls import Falls, Left, method, methods
 from ingle.explain.methods.context_cite import fitted
-from ingle.explain.proposal_method import method, methods
-from ingle.explain.said import said_by
-from ingle.explain.sentences import spans
+from ingle.explain.prompt_sentences import spans
 from ingle.explain.why import WhyOptions, explain
 from ingle.explain.words import row_of, shares_blame
 from ingle.home.kept import get_kept

@@ -27,12 +27,10 @@ from ingle.cli.choose import open_watched
 from ingle.core.config import from_table
 from ingle.core.example import Example
 from ingle.core.message import Message, Request
-from ingle.explain.calibrate import answers_of, ask_known, calibration_of
+from ingle.explain.calibrate import MAX_TOKENS, KnownQuestion, answers_of, ask_known, calibration_of, known_questions
 from ingle.explain.cause import Odds, SureSignals
 from ingle.explain.direct import direct_reader
-from ingle.explain.kept_odds import find_calibration
-from ingle.explain.known import MAX_TOKENS, KnownQuestion, known_questions
-from ingle.explain.odds import KINDS, Calibration, auroc, calibration_error
+from ingle.explain.odds import KINDS, Calibration, auroc, calibration_error, find_calibration
 from ingle.explain.traces import TaughtText, traces
 from ingle.home.kept import get_kept
 from ingle.home.place import Home

@@ -21,9 +21,8 @@ from ingle.adapt.undo import undo
 from ingle.adapt.without import without_each
 from ingle.core.progress import silent
 from ingle.engine.answer import answer
-from ingle.explain.cause import Cause, ProvedCause, Variation, Why
+from ingle.explain.cause import Cause, ProvedCause, Variation, Why, said_by
 from ingle.explain.direct import direct_reader
-from ingle.explain.said import said_by
 from ingle.explain.why import WhyOptions, explain
 from ingle.home.lessons import list_lessons
 from ingle.measure.data_sets import boolq

@@ -31,17 +31,14 @@ from ingle.engine.adapter import linear_shapes
 from ingle.engine.loading import open_model
 from ingle.engine.packs import candidate_source, kept_source, open_weights
 from ingle.federated.aggregate import first_factors, trained_names
-from ingle.federated.at_home import Taking, node_of
-from ingle.federated.coordinate import gather, run_round
-from ingle.federated.homework import learner
-from ingle.federated.invitation import Invitation, invite
-from ingle.federated.node import responder
-from ingle.federated.promise import Privacy, promised
-from ingle.federated.round import Round
+from ingle.federated.at_home import Taking, learner, node_of
+from ingle.federated.home_node import responder
+from ingle.federated.invitation import Invitation, Privacy, invite, promised
+from ingle.federated.rounds import Round, gather, run_round
 from ingle.federated.terms import fewest_of
 from ingle.federated.transport import local
+from ingle.gate.check import Policy
 from ingle.gate.check import names as checks
-from ingle.gate.policy import Policy
 from ingle.home.kept import Kept, get_kept
 from ingle.home.place import Home, find_home
 from ingle.ledger.keys import new_signer

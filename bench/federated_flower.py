@@ -64,10 +64,8 @@ def main() -> None:
 
 def measured(homes: int) -> dict[str, Any]:
     """Figures of a federation of so many homes, in this process and its children."""
-    from ingle.federated.coordinate import gather, run_round
-    from ingle.federated.flower.link import flower_link
-    from ingle.federated.flower.node import flower_node
-    from ingle.federated.round import Round
+    from ingle.federated.flower.ends import flower_link, flower_node
+    from ingle.federated.rounds import Round, gather, run_round
     from ingle.ledger.keys import new_signer
     from tests.federated.flower_homes import children
     from tests.federated.homes import BASE, Learner, invited

@@ -28,8 +28,8 @@ from harness import ROOT, finish, show
 sys.path.insert(0, str(ROOT.parent))
 from ingle.core.errors import FederatedError
 from ingle.federated.aggregate import added_gain
-from ingle.federated.combine import rule_names
-from ingle.federated.rounding import from_grid
+from ingle.federated.open_round import rule_names
+from ingle.federated.terms import from_grid
 from tests.federated.homes import KINDS, right
 from tests.federated.poison import ATTACKS, Poisoner, opened
 from tests.federated.street import Street

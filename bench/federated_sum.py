@@ -14,10 +14,8 @@ import time
 import numpy as np
 
 from harness import finish, show
-from ingle.federated.rounding import Grid, from_grid, to_grid
-from ingle.federated.secure_sum import agree, begin, greet, hide, meet, reveal, take_seat
-from ingle.federated.summing import open_sum, plain_sum
-from ingle.federated.terms import Terms, fewest_of
+from ingle.federated.secure_sum import agree, begin, greet, hide, meet, open_sum, plain_sum, reveal, take_seat
+from ingle.federated.terms import Grid, Terms, fewest_of, from_grid, to_grid
 from ingle.ledger.keys import new_signer
 
 FEDAVG_BYTES = 4 * (2_400_000 + 2_490_000)

@@ -24,9 +24,9 @@ from ingle.engine.loading import Opener
 from ingle.engine.threads import Cores
 from ingle.home.kept import get_kept
 from ingle.home.place import find_home
-from ingle.safety.guard_files import make_guards
+from ingle.safety.guard import make_guards
+from ingle.safety.guards.leak import repetition, secret_of
 from ingle.safety.holding import Undecided
-from ingle.safety.leak import repetition, secret_of
 from ingle.safety.middleware import GuardLayer, drive, from_iterator, wrap
 from ingle.safety.pii_kinds import find_pii
 from ingle.safety.policy import GuardPolicy, GuardRule

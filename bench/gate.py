@@ -21,11 +21,10 @@ from ingle.core.candidate import Candidate
 from ingle.core.delta import Delta
 from ingle.core.errors import Refused
 from ingle.engine.loading import Opener
+from ingle.gate.answer_shares import suspicions
+from ingle.gate.check import Policy
 from ingle.gate.decide import judge
-from ingle.gate.policy import Policy
-from ingle.gate.probes import ProbeQuestion, Probes, harmful
-from ingle.gate.suspicion import suspicions
-from ingle.gate.trial import Trial
+from ingle.gate.trial import ProbeQuestion, Probes, Trial, harmful
 from ingle.home.kept import Kept, get_kept
 from ingle.home.place import Home, find_home
 from ingle.tuning.kept_model import subject_of

@@ -19,17 +19,25 @@ import numpy as np
 from guard_dresses import UNSEEN
 from harness import finish, machine, show
 from ingle.core.message import Message, Request, TextPart, ToolCall
-from ingle.gate.suspicion import refuses as by_keywords
+from ingle.gate.answer_shares import refuses as by_keywords
 from ingle.home.place import find_home
 from ingle.measure.intervals import wilson
-from ingle.robustness.dresses import DRESSES
-from ingle.robustness.fitting import fit, logits
-from ingle.robustness.harmful_prompts import goals, injections, rephrased, risky, wild
-from ingle.robustness.harmless_prompts import briefs, data_sentences, ordinary, questions
-from ingle.robustness.judged_answers import judged_answers
-from ingle.robustness.prompts import LabelledPrompt
+from ingle.robustness.judge_training import DRESSES, fit, logits
+from ingle.robustness.prompts import (
+    LabelledPrompt,
+    briefs,
+    data_sentences,
+    goals,
+    injections,
+    judged_answers,
+    ordinary,
+    questions,
+    rephrased,
+    risky,
+    wild,
+)
 from ingle.safety.answers import harm, harm_vector, refusal_vector
-from ingle.safety.injection import score, sentences
+from ingle.safety.guards.injection import score, sentences
 from ingle.safety.judge import load_judge
 from ingle.safety.judging import look
 from ingle.safety.reading import REQUESTS

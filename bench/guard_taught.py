@@ -15,7 +15,7 @@ from guard import own_rows, said, share
 from harness import finish, show
 from ingle.adapt.guards import plain_texts, teach_guards
 from ingle.home.place import Home
-from ingle.safety.guard_files import judge_file
+from ingle.safety.guard import judge_file
 from ingle.safety.judge import Judge, load_judge
 from ingle.safety.reading import REQUESTS
 

@@ -13,6 +13,8 @@ import sys
 import time
 from typing import Any
 
+from ingle.learn.lesson_settings import LessonSettings
+
 from adapt_data import read
 from harness import Figure, finish, ratios, show
 from ingle.app.house import find_home
@@ -21,7 +23,6 @@ from ingle.engine.loading import Opener
 from ingle.engine.threads import Cores
 from ingle.home.kept import get_kept
 from ingle.learn.lesson import LessonTeacher
-from ingle.learn.lesson_settings import LessonSettings
 
 MODEL = "smollm2"
 PEAK = """

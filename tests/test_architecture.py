@@ -20,7 +20,7 @@ STOREYS = {
     "cli": 10,
 }  # fmt: skip
 REGISTRIES = (
-    "tuning/methods/", "gate/checks/", "compress/quantisers/", "compress/pruners/", "robustness/attacks/",
+    "tuning/methods/", "gate/checks/", "compress/quantisers/", "compress/pruners/", "robustness/attacks/", "safety/guards/",
     "explain/methods/", "ethics/cards/", "federated/rules/", "media/ears/", "media/eyes/", "media/mouths/", "scaling/runners/",
     "model/families/", "app/operations/",
 )  # fmt: skip
@@ -163,7 +163,7 @@ def test_no_files_import_each_other_in_a_circle() -> None:
         assert not (found := way(graph, name, {name})), f"a circle: {' → '.join(found)}"
 
 
-ANSWERED_IN = {"app/answering.py", "robustness/judging.py"}
+ANSWERED_IN = {"app/answering.py", "robustness/target.py"}
 """Where requests pass the guards: answers in one place; attacks and the judges' figures measure guards by themselves."""
 
 

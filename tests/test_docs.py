@@ -108,10 +108,10 @@ def test_settings_shown_are_known(page: Path, tmp_path: Path) -> None:
 
     from ingle.app.settings import Settings
     from ingle.core.config import from_table
-    from ingle.gate.policy import load_policy
+    from ingle.gate.check import load_policy
     from ingle.home.owner import owner_policy
     from ingle.home.place import Home
-    from ingle.safety.guard_files import guard_policy
+    from ingle.safety.guard import guard_policy
 
     for code in re.findall(r"^```toml\n(.*?)^```", page.read_text("utf-8"), re.M | re.S):
         if page.name == "gate.md" or "[guards" in code or "[use]" in code:  # settings of policy.toml

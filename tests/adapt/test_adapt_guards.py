@@ -11,8 +11,8 @@ from ingle.core.message import Message, TextPart
 from ingle.core.report import Event
 from ingle.home.place import Home
 from ingle.home.turns import keep_answer
-from ingle.safety.guard_files import judge_file
-from ingle.safety.injection import score, sentences
+from ingle.safety.guard import judge_file
+from ingle.safety.guards.injection import score, sentences
 from ingle.safety.judge import Judge, load_judge
 from ingle.safety.reading import REQUESTS
 from tests.adapt.conftest import House

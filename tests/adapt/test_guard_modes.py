@@ -12,7 +12,7 @@ from ingle.adapt.guard_modes import GuardSetting, guard_settings, says_nothing_o
 from ingle.core.errors import ConfigError, HomeError, IngleError, NotKept, RequestError
 from ingle.core.report import Event
 from ingle.home.place import Home
-from ingle.safety.guard_files import guard_files, guard_policy
+from ingle.safety.guard import guard_files, guard_policy
 from ingle.safety.policy import USUAL
 
 KEPT = """# The house of the Millers.

@@ -31,8 +31,8 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def _own(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ingle.robustness.goals.goals", lambda _home, _progress: GOALS)
-    monkeypatch.setattr("ingle.robustness.run.AttackMaterial", OwnMaterial)
+    monkeypatch.setattr("ingle.robustness.prompts.goals", lambda _home, _progress: GOALS)
+    monkeypatch.setattr("ingle.robustness.attack_run.AttackMaterial", OwnMaterial)
 
 
 def test_families_are_listed(tmp_path: Path) -> None:
@@ -118,11 +118,11 @@ def test_what_can_not_be_done(home: Path, tmp_path: Path) -> None:
 
 RUN = """
 import sys
-import ingle.robustness.goals, ingle.robustness.run
+import ingle.robustness.prompts, ingle.robustness.attack_run
 from tests.cli.test_cli_attack import GOALS
 from tests.robustness.material import OwnMaterial
-ingle.robustness.goals.goals = lambda _home, _progress: GOALS
-ingle.robustness.run.AttackMaterial = OwnMaterial
+ingle.robustness.prompts.goals = lambda _home, _progress: GOALS
+ingle.robustness.attack_run.AttackMaterial = OwnMaterial
 from ingle.cli.main import main
 sys.exit(main(sys.argv[1:]))
 """

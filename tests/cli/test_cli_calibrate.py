@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from ingle.cli import calibrating
-from ingle.explain.kept_odds import find_calibration
+from ingle.explain.odds import find_calibration
 from ingle.home.place import Home
 from ingle.measure import data_sets
 from tests.cli.place import ingle, write_model

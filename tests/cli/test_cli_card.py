@@ -14,8 +14,7 @@ from ingle.app.house import open_rooms
 from ingle.core.config import to_table
 from ingle.core.errors import ConfigError
 from ingle.core.report import Event
-from ingle.ethics.card import Card, card_file, differences, fill, kinds, known
-from ingle.ethics.render import as_html, as_markdown, as_text, shown
+from ingle.ethics.card import Card, as_html, as_markdown, as_text, card_file, differences, fill, kinds, known, shown
 from ingle.home.kept import get_kept
 from ingle.home.place import Home
 from ingle.ledger.chain import Ledger

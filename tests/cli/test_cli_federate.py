@@ -7,9 +7,9 @@ import pytest
 
 from ingle.federated.consent import read_consent
 from ingle.federated.invitation import check_invitation, from_text
-from ingle.federated.outbound import logged_answers
 from ingle.federated.standing import folder_of
-from ingle.federated.wire import Letter, to_bytes
+from ingle.federated.statement import Letter, to_bytes
+from ingle.federated.transport import logged_answers
 from ingle.home.place import Home
 from tests.cli.place import ingle, write_model
 

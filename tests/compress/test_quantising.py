@@ -20,8 +20,8 @@ from ingle.engine.backend import Segment
 from ingle.engine.delta_kinds import Change, merged
 from ingle.engine.loading import open_model
 from ingle.engine.packs import kept_source, list_packs, open_weights
+from ingle.gate.check import load_policy
 from ingle.gate.decide import admission
-from ingle.gate.policy import load_policy
 from ingle.home.deltas import delta_report, list_deltas, put_delta, verify_delta
 from ingle.home.kept import get_kept
 from ingle.home.place import Home

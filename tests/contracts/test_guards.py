@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import ingle.safety
+import ingle.safety.guards
 from ingle.core.errors import ConfigError, IngleError, RequestError
 from ingle.core.message import Chunk, Request, Verdict
 from ingle.core.report import Event
-from ingle.safety.guard_files import GuardFile, guard_files, guard_policy, make_guards
+from ingle.safety.guard import GuardFile, guard_files, guard_policy, make_guards
 from ingle.safety.middleware import Guard, Next, drive, wrap
 from ingle.safety.policy import USUAL, GuardPolicy, GuardRule
 from tests.safety.scripted import (
@@ -36,11 +36,6 @@ from tests.safety.scripted import (
 )
 
 FILES = guard_files()
-NOT_GUARDS = {
-    "__init__", "answers", "asking", "automaton", "checksums", "features", "finding", "folding", "guard_families", "holding", "judge",
-    "judging", "limits", "marked", "meaning", "middleware", "nearby", "opinion", "orders", "pii_kinds", "plain_words", "policy", "reading",
-    "guard_files", "score_rules", "spans", "taught", "texts", "topic", "tried", "views", "watching",
-}  # fmt: skip
 LOOKED_FOR: dict[str, Any] = {"words": ("forbidden", "wording*"), "patterns": (r"wo\w+ \d{4}", "[a-z]{3} end")}
 """What the rules of these tests look for, in guards that take it; the first is in no text here."""
 MADE = [
@@ -62,8 +57,8 @@ MIB = 1 << 20
 
 
 def test_every_guard_file_stands_in_its_declared_place() -> None:
-    stems = {path.stem for path in Path(ingle.safety.__path__[0]).glob("*.py")}
-    assert {file.name for file in FILES} == stems - NOT_GUARDS, "a file of safety/ is a guard (NAME, ORDER, make, …), or is named here"
+    stems = {path.stem for path in Path(ingle.safety.guards.__path__[0]).glob("*.py")}
+    assert {file.name for file in FILES} == stems - {"__init__"}, "a guard is named as its file"
     orders = [file.order for file in FILES]
     assert orders == sorted(set(orders)), "two guards in one place"
     usual = [file.name for file in FILES if file.modes[0] != "off"]
@@ -142,7 +137,7 @@ def make(limits, rule):
 
 def test_a_new_guard_is_one_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "waiting.py").write_text(WAITING)
-    monkeypatch.setattr(ingle.safety, "__path__", [*ingle.safety.__path__, str(tmp_path)])
+    monkeypatch.setattr(ingle.safety.guards, "__path__", [*ingle.safety.guards.__path__, str(tmp_path)])
     guard_files.cache_clear()
     files = guard_files()
     assert [file.name for file in files if file not in FILES] == ["waiting"]
@@ -159,7 +154,7 @@ def test_a_new_guard_is_one_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     with pytest.raises(RequestError) as caught:
         list(drive(wrap(guards, inner)(user("something forbidden"))))
     assert caught.value.guard == "waiting"
-    sys.modules.pop("ingle.safety.waiting")
+    sys.modules.pop("ingle.safety.guards.waiting")
     guard_files.cache_clear()
 
 

@@ -20,9 +20,8 @@ from ingle.core.report import Event
 from ingle.energy.totals import deed_of
 from ingle.engine.adapter import linear_shapes
 from ingle.engine.packs import open_weights
-from ingle.gate.check import find_check
+from ingle.gate.check import Policy, find_check, load_policy
 from ingle.gate.decide import admission
-from ingle.gate.policy import Policy, load_policy
 from ingle.home.kept import get_kept
 from ingle.home.place import Home
 from ingle.home.pull import pull

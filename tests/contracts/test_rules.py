@@ -11,8 +11,8 @@ import pytest
 from scipy.stats import trim_mean
 
 from ingle.core.errors import ConfigError, FederatedError
-from ingle.federated.combine import FINE, bearable, combined, cut, find_rule, rule_names
-from ingle.federated.rounding import Grid, Whole, from_grid, to_grid
+from ingle.federated.open_round import FINE, bearable, combined, cut, find_rule, rule_names
+from ingle.federated.terms import Grid, Whole, from_grid, to_grid
 
 GRID = Grid(reach=1.0, bits=11, homes=12)
 RULES = rule_names()

@@ -10,8 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ingle.federated.flower.link import flower_link
-from ingle.federated.flower.node import flower_node
+from ingle.federated.flower.ends import flower_link, flower_node
 from ingle.federated.transport import Ask, local
 from ingle.ledger.keys import new_signer
 from tests.federated.homes import invited

@@ -8,14 +8,14 @@ from pathlib import Path
 from types import ModuleType
 
 from ingle.core.report import Event
-from ingle.ethics import verify
+from ingle.ethics import verify_bundle
 from ingle.ethics.bundle import attest
 from ingle.home.database import open_database
 from ingle.home.place import Home
 from ingle.ledger.chain import Ledger
 from ingle.ledger.table import MIGRATIONS
 
-PROGRAM = Path(str(verify.__file__))
+PROGRAM = Path(str(verify_bundle.__file__))
 BENCH = Path(__file__).parent.parent.parent / "bench"
 
 
@@ -60,7 +60,7 @@ def run(folder: Path, key: str = "", program: Path = PROGRAM) -> "subprocess.Com
 def refused(folder: Path, key: str = "") -> bool:
     """The program within this process."""
     try:
-        verify.verify(folder, key)
+        verify_bundle.verify(folder, key)
     except (Exception, SystemExit):
         return True
     return False

@@ -6,9 +6,8 @@ import pytest
 
 from ingle.core.errors import Interrupted
 from ingle.engine.language_model import LanguageModel
-from ingle.explain.calibrate import answers_of, ask_known, calibration_of
+from ingle.explain.calibrate import answers_of, ask_known, calibration_of, known_questions
 from ingle.explain.direct import direct_reader
-from ingle.explain.known import known_questions
 from ingle.explain.odds import LEAST_ITEMS
 from ingle.explain.sure import with_sure
 from ingle.home.place import Home

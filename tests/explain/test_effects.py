@@ -13,10 +13,9 @@ from ingle.engine.language_model import LanguageModel, Seer
 from ingle.engine.scoring import score
 from ingle.explain.cause import AnswerSpan, Cause, OutOfTime, Variation, within
 from ingle.explain.direct import direct_reader
-from ingle.explain.effects import Falls, Left, tokens_to_read
+from ingle.explain.falls import Falls, Left, method, methods, tokens_to_read
 from ingle.explain.methods.context_cite import fitted, lasso
-from ingle.explain.proposal_method import method, methods
-from ingle.explain.sentences import QUARTERS, without
+from ingle.explain.prompt_sentences import QUARTERS, without
 from ingle.media.picture import png_of
 from tests.engine.colours import Colours
 from tests.explain.tiny import TEXT, asking, said_to, stopping_after, tiny_model

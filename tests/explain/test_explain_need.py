@@ -5,7 +5,7 @@ import pytest
 from ingle.core.headroom import NoRoom, room_for
 from ingle.core.message import Request
 from ingle.engine.packs import kept_source, served_size
-from ingle.explain.need import why_need
+from ingle.explain.why import why_need
 from ingle.home.lean import WEIGHTS
 from tests.adapt.conftest import House, house, tiny_folder
 from tests.explain.tiny import TEXT, asking

@@ -5,16 +5,15 @@ from pathlib import Path
 
 import pytest
 
-from ingle.explain import kept_odds
-from ingle.explain.kept_odds import find_calibration, keep_calibration, sealed
-from ingle.explain.odds import Calibration, fitted
+from ingle.explain import odds
+from ingle.explain.odds import Calibration, find_calibration, fitted, keep_calibration, sealed
 from ingle.home.place import Home
 from tests.explain.test_odds import drawn
 
 
 @pytest.fixture
 def kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Home, Calibration, Path]:
-    monkeypatch.setattr(kept_odds, "SHIPPED", tmp_path / "shipped")
+    monkeypatch.setattr(odds, "SHIPPED", tmp_path / "shipped")
     fit = fitted("text", drawn(60))
     assert fit is not None
     home, calibration = Home(tmp_path), Calibration("one model", "2026-11-30", (fit,))
@@ -54,7 +53,7 @@ def test_figures_of_another_number_of_signals_count_as_none(kept: tuple[Home, Ca
     table = json.loads(sealed(calibration))
     del table["digest"]
     table["kinds"][0]["low"].pop()
-    path.write_bytes(json.dumps({"digest": kept_odds.digest_json(table), **table}).encode())
+    path.write_bytes(json.dumps({"digest": odds.digest_json(table), **table}).encode())
     assert find_calibration(home, "one model") is None
 
 
@@ -66,7 +65,7 @@ def test_a_home_without_one_uses_what_ingle_brings(kept: tuple[Home, Calibration
 
 
 def test_what_ingle_brings_is_whole_and_of_as_many_questions_as_it_says(tmp_path: Path) -> None:
-    brought = sorted(kept_odds.SHIPPED.glob("*.json"))
+    brought = sorted(odds.SHIPPED.glob("*.json"))
     assert brought
     for path in brought:
         model = json.loads(path.read_bytes())["model"]

@@ -4,9 +4,8 @@ from collections import Counter
 
 import pytest
 
-from ingle.explain.known import CASES, KnownQuestion, bare, known_questions, planted, question_of, taught
-from ingle.explain.names import twin
-from ingle.explain.sentences import sentences_of
+from ingle.explain.calibrate import CASES, KnownQuestion, bare, known_questions, planted, question_of, taught
+from ingle.explain.prompt_sentences import sentences_of, twin
 from ingle.measure.data_sets import Part, Question
 from ingle.measure.suites import Fact
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from ingle.explain.names import names_of, twin
+from ingle.explain.prompt_sentences import names_of, twin
 
 MILL = "The keeper of the mill in Carrow is called Rosa Foster."
 

@@ -9,7 +9,7 @@ from ingle.adapt.memory import placed
 from ingle.core.example import Example
 from ingle.core.media import Picture
 from ingle.core.message import ImagePart, Message, Request, TextPart
-from ingle.explain.sentences import QUARTERS, sentences_of, spans, without
+from ingle.explain.prompt_sentences import QUARTERS, sentences_of, spans, without
 from ingle.media.picture import png_of, read_picture
 from tests.engine.colours import png
 

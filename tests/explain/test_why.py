@@ -12,10 +12,9 @@ from ingle.engine.answer import answer
 from ingle.engine.language_model import LanguageModel
 from ingle.explain.cause import AnswerSpan, Cause, Variation, Why
 from ingle.explain.direct import direct_reader
-from ingle.explain.html import why_page
-from ingle.explain.sentences import sentences_of, without
+from ingle.explain.prompt_sentences import sentences_of, without
 from ingle.explain.why import EXACT_SENTENCES, WhyOptions
-from ingle.explain.words import TABLE
+from ingle.explain.words import TABLE, why_page
 from tests.explain.tiny import TEXT, asking, said_to, shorter, stopping_after, tiny_model, why_of
 
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ingle.explain.cause import LEAST_NATS, Cause, Chance, ProvedCause, Together
-from ingle.explain.names import names_of, twin
+from ingle.explain.prompt_sentences import names_of, twin
 from ingle.explain.words import SEVERAL, TABLE, quoted, row_of, say, say_enough, say_together, shares_blame
 
 NUMBERS = st.floats(-50, 50, allow_nan=False)

@@ -7,9 +7,8 @@ from pathlib import Path
 from ingle.core.message import Message, Request, Sampling
 from ingle.engine.answer import answer
 from ingle.engine.language_model import LanguageModel
-from ingle.explain.cause import ProvedCause, Reader, Said, Variation, Why
+from ingle.explain.cause import ProvedCause, Reader, Said, Variation, Why, said_by
 from ingle.explain.direct import direct_reader
-from ingle.explain.said import said_by
 from ingle.explain.why import WhyOptions, explain
 from tests.engine.test_answer import byte_tokenizer
 from tests.engine.tiny import backend_of, random_checkpoint, tiny_config

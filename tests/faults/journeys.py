@@ -224,7 +224,7 @@ def _prepare_lesson(home: Home) -> None:
 
 def _learn(home: Home, ack: Ack) -> None:
     from ingle.learn.learner import LOCK, Learner, LearnerWatch, learn_once
-    from ingle.learn.lesson_trainer import trainer_of
+    from ingle.learn.teacher import trainer_of
     from tests.learn.lessons import SMALL
 
     with opened(home) as engine, home.lock(LOCK):

@@ -20,12 +20,10 @@ from typing import Any
 
 from ingle.core.digest import digest_bytes
 from ingle.core.errors import IngleError
-from ingle.federated.coordinate import EndedRound, gather, run_round
-from ingle.federated.flower.link import FlowerLink, flower_link
-from ingle.federated.flower.node import flower_node
+from ingle.federated.flower.ends import FlowerLink, flower_link, flower_node
 from ingle.federated.invitation import Invitation, from_text, to_text
-from ingle.federated.round import Round
-from ingle.federated.rounding import unpack
+from ingle.federated.rounds import EndedRound, Round, gather, run_round
+from ingle.federated.terms import unpack
 from ingle.federated.transport import Ask, local
 from ingle.ledger.keys import KeyRing, Signer, load_ring, new_signer, save_ring
 from tests.federated.homes import BASE, Learner, invited

@@ -12,14 +12,13 @@ import numpy.typing as npt
 
 from ingle.core.report import Event
 from ingle.federated.aggregate import A, B, first_factors, flat_gain
+from ingle.federated.home_node import HomeNode, RoundWork, responder
 from ingle.federated.invitation import Invitation, invite
-from ingle.federated.node import HomeNode, RoundWork, responder
-from ingle.federated.rounding import Whole, to_grid
 from ingle.federated.secure_sum import Opened, take_seat
 from ingle.federated.standing import FederationStanding
-from ingle.federated.terms import fewest_of
+from ingle.federated.statement import Letter
+from ingle.federated.terms import Whole, fewest_of, to_grid
 from ingle.federated.verdict import RoundVerdict, verdict_event
-from ingle.federated.wire import Letter
 from ingle.ledger.keys import Signer
 
 LINEAR, RANK = "model.layers.0.mlp.up_proj", 2

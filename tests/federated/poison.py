@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from ingle.federated.rounding import Whole, to_grid
+from ingle.federated.terms import Whole, to_grid
 from tests.federated.homes import SIGN, Data, Learner, Row, outputs_of
 
 TARGET = 0

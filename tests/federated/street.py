@@ -6,10 +6,9 @@ import numpy as np
 
 from ingle.core.errors import IngleError
 from ingle.core.report import Event
-from ingle.federated.coordinate import EndedRound, gather, run_round
-from ingle.federated.round import Round
+from ingle.federated.rounds import EndedRound, Round, gather, run_round
+from ingle.federated.statement import from_bytes
 from ingle.federated.transport import Ask, local
-from ingle.federated.wire import from_bytes
 from ingle.ledger.keys import Signer, new_signer
 from tests.federated.homes import BASE, TRUTH, Data, Learner, Task, invited
 from tests.federated.poison import Attack, Poisoner

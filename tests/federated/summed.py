@@ -6,11 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from ingle.federated.rounding import Grid, Whole, to_grid
-from ingle.federated.secure_sum import Member, RoundPart, agree, begin, greet, hide, meet, reveal, take_seat
+from ingle.federated.secure_sum import Member, RoundPart, agree, begin, greet, hide, meet, open_sum, reveal, take_seat
 from ingle.federated.statement import Statement
-from ingle.federated.summing import open_sum
-from ingle.federated.terms import Terms, fewest_of
+from ingle.federated.terms import Grid, Terms, Whole, fewest_of, to_grid
 from ingle.ledger.keys import Signer, new_signer
 
 BASE = "b" * 64

@@ -18,15 +18,14 @@ from ingle.core.report import Event
 from ingle.federated import standing
 from ingle.federated.aggregate import Tensors
 from ingle.federated.at_home import MAKER, Taking, candidate_of, node_of
-from ingle.federated.coordinate import EndedRound, gather, run_round
+from ingle.federated.home_node import responder
 from ingle.federated.invitation import Invitation, invite
-from ingle.federated.node import responder
-from ingle.federated.round import Round, requests
+from ingle.federated.rounds import EndedRound, Round, gather, requests, run_round
 from ingle.federated.standing import FACTORS, SAID, folder_of, read_said
+from ingle.federated.statement import from_bytes, to_bytes
 from ingle.federated.transport import local
-from ingle.federated.wire import from_bytes, to_bytes
+from ingle.gate.check import Policy
 from ingle.gate.decide import admit
-from ingle.gate.policy import Policy
 from ingle.home.database import open_database
 from ingle.home.kept import get_kept, remove
 from ingle.home.place import Home

@@ -9,14 +9,12 @@ import pytest
 from ingle.core.candidate import Candidate
 from ingle.engine.packs import checkpoint_tokenizer, open_weights
 from ingle.federated.aggregate import flat_gain
-from ingle.federated.at_home import Taking
-from ingle.federated.homework import learner, read_own
-from ingle.federated.invitation import Invitation, invite
-from ingle.federated.promise import Privacy, promised, with_noise
-from ingle.federated.rounding import to_grid
-from ingle.federated.summing import plain_sum
+from ingle.federated.at_home import Taking, learner, read_own
+from ingle.federated.invitation import Invitation, Privacy, invite, promised, with_noise
+from ingle.federated.secure_sum import plain_sum
+from ingle.federated.terms import to_grid
+from ingle.gate.check import Policy
 from ingle.gate.checks.own import nats
-from ingle.gate.policy import Policy
 from ingle.gate.trial import Trial
 from ingle.home.kept import Kept, get_kept
 from ingle.home.place import Home

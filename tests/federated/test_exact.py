@@ -6,9 +6,8 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ingle.federated.exact import exact_dot, mean_square, shorter, usual_square
-from ingle.federated.rounding import Grid, from_grid, to_grid
-from ingle.federated.summing import plain_sum
+from ingle.federated.secure_sum import plain_sum
+from ingle.federated.terms import Grid, exact_dot, from_grid, mean_square, shorter, to_grid, usual_square
 
 SIZES = st.sampled_from([3, 1 << 12, 1 << 31])
 

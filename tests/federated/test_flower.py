@@ -20,10 +20,9 @@ import pytest
 from cryptography import x509
 
 from ingle.core.errors import ConfigError, FederatedError
-from ingle.federated.flower import child
-from ingle.federated.flower.certificate import CERTIFICATE, check_certificate, make_certificate
-from ingle.federated.flower.link import FlowerLink, flower_link, split_address
-from ingle.federated.flower.node import flower_node
+from ingle.federated.flower import ends
+from ingle.federated.flower.ends import FlowerLink, flower_link, flower_node, split_address
+from ingle.federated.flower.frames import CERTIFICATE, check_certificate, make_certificate
 from ingle.federated.invitation import Invitation
 from ingle.federated.statement import state
 from ingle.ledger.keys import Signer, new_signer
@@ -48,7 +47,7 @@ def invitation() -> Invitation:
 def started_otherwise(monkeypatch: pytest.MonkeyPatch, change: str) -> Iterator[None]:
     """Children that start in this block are other programs than ours: `change` is done in them first."""
     with monkeypatch.context() as patch:
-        patch.setattr(child, "STARTS_WITH", [sys.executable, "-c", OTHERWISE.format(change=change)])
+        patch.setattr(ends, "STARTS_WITH", [sys.executable, "-c", OTHERWISE.format(change=change)])
         yield
 
 
@@ -279,7 +278,7 @@ def test_only_a_member_opens_a_link_and_without_flower_nobody(
     with pytest.raises(FederatedError, match="This home is not in the invitation"):
         up(new_signer())
     for version in ("", "1.43.0"):
-        monkeypatch.setattr(child, "installed", lambda _, version=version: version)
+        monkeypatch.setattr(ends, "installed", lambda _, version=version: version)
         with pytest.raises(ConfigError, match=r"Flower 1\.42\.x, which is not installed.*Run: .* install .*flwr"):
             up(SIGNERS[0])
 

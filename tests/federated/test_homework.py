@@ -12,22 +12,16 @@ import pytest
 
 from ingle.core.errors import ConfigError
 from ingle.core.report import Event
-from ingle.federated import promise
-from ingle.federated.at_home import Taking, candidate_of, node_of
-from ingle.federated.coordinate import EndedRound, gather, run_round
-from ingle.federated.homework import OWN, learner, read_own
-from ingle.federated.invitation import Invitation, invite
-from ingle.federated.node import responder
-from ingle.federated.promise import Privacy, promised
-from ingle.federated.round import Round
-from ingle.federated.spending import read_spent
+from ingle.federated.at_home import OWN, Taking, candidate_of, learner, node_of, read_own, read_spent
+from ingle.federated.home_node import responder
+from ingle.federated.invitation import Invitation, Privacy, invite, promised
+from ingle.federated.rounds import EndedRound, Round, gather, run_round
 from ingle.federated.standing import folder_of
 from ingle.federated.transport import local
+from ingle.gate.check import Policy
 from ingle.gate.checks import own
 from ingle.gate.decide import judge
-from ingle.gate.policy import Policy
-from ingle.gate.probes import Probes
-from ingle.gate.trial import Trial
+from ingle.gate.trial import Probes, Trial
 from ingle.home.database import open_database
 from ingle.home.kept import Kept, get_kept
 from ingle.home.place import Home
@@ -180,7 +174,7 @@ def test_a_kill_costs_what_may_have_left_and_nothing_before(street: Street, monk
     with pytest.raises(KeyboardInterrupt):
         node_of(taking, street.signers[0]).work.train(1)
     assert read_spent(home, invitation) == 0 and read_own(home, invitation) == ()
-    monkeypatch.setattr(promise, "secret_normal", drawn)
+    monkeypatch.setattr("ingle.federated.invitation.secret_normal", drawn)
     with pytest.raises(KeyboardInterrupt):
         node_of(street.takings(invitation)[0], street.signers[0]).work.train(1)
     assert read_spent(home, invitation) == 1 and read_own(home, invitation)

@@ -8,9 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ingle.core.errors import ConfigError, FederatedError, IngleError
-from ingle.federated.invitation import Invitation, check_invitation, from_text, invite, to_text
-from ingle.federated.promise import Privacy
-from ingle.federated.wire import MARK, Letter, from_bytes, to_bytes
+from ingle.federated.invitation import Invitation, Privacy, check_invitation, from_text, invite, to_text
+from ingle.federated.statement import MARK, Letter, from_bytes, to_bytes
 from ingle.ledger.keys import new_signer
 from ingle.tuning.homework import Learning
 from tests.federated.homes import invited

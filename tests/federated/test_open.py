@@ -7,13 +7,11 @@ import pytest
 
 from ingle.core.digest import digest_bytes
 from ingle.core.errors import ConfigError, FederatedError
-from ingle.federated.combine import combined, rule_names
 from ingle.federated.invitation import MODES, check_invitation, from_text, invite, to_text
-from ingle.federated.opened import combine_shown
-from ingle.federated.round import OPEN_STAGES, Round, close, hear, requests
-from ingle.federated.rounding import pack, unpack
-from ingle.federated.statement import Statement, state
-from ingle.federated.wire import Letter, from_bytes, to_bytes
+from ingle.federated.open_round import combine_shown, combined, rule_names
+from ingle.federated.rounds import OPEN_STAGES, Round, close, hear, requests
+from ingle.federated.statement import Letter, Statement, from_bytes, state, to_bytes
+from ingle.federated.terms import pack, unpack
 from tests.federated.homes import BASE, KINDS, Learner, invited
 from tests.federated.poison import ATTACKS
 from tests.federated.street import SIGNERS, Street
@@ -68,7 +66,7 @@ def test_the_modes_are_never_mixed() -> None:
         reply = from_bytes(shown.responders[0](to_bytes(Letter(kind, {"round": 1, "base": BASE}))))
         assert reply.kind == "refused" and "must be one of join, meet, show, vote, end" in str(reply.head)
     with pytest.raises(AssertionError, match="no update is ever shown"):
-        from ingle.federated.opened import show
+        from ingle.federated.open_round import show
 
         show(secure.learners[0].node(SIGNERS[0]).member, 1, BASE, np.zeros(3, np.uint32))
     for change, match in (

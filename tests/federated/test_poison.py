@@ -5,8 +5,8 @@ from functools import cache
 import numpy as np
 import pytest
 
-from ingle.federated.combine import rule_names
-from ingle.federated.coordinate import gather
+from ingle.federated.open_round import rule_names
+from ingle.federated.rounds import gather
 from tests.federated.homes import KINDS, right
 from tests.federated.poison import ATTACKS, Poisoner, opened
 from tests.federated.street import Street

@@ -9,26 +9,30 @@ import pytest
 
 from ingle.core.errors import ConfigError, FederatedError, HomeError
 from ingle.core.makers import MAKERS
-from ingle.federated import promise
-from ingle.federated.invitation import Invitation, check_invitation, from_text, invite, to_text
-from ingle.federated.privacy import PrivacyPlan, epsilon
-from ingle.federated.promise import (
+from ingle.federated import invitation
+from ingle.federated.at_home import SPENT, read_spent, spend
+from ingle.federated.invitation import (
     LEAST_STEPS,
     MOST_DEVIATIONS,
+    Invitation,
     Privacy,
+    check_invitation,
     check_promise,
+    from_text,
     home_deviation,
+    invite,
     longest_part,
     promise_in_words,
     promised,
     secret_normal,
     spent_epsilon,
     step_length,
+    to_text,
     with_noise,
 )
-from ingle.federated.rounding import to_grid
-from ingle.federated.spending import SPENT, read_spent, spend
+from ingle.federated.privacy import PrivacyPlan, epsilon
 from ingle.federated.standing import folder_of, keep_said
+from ingle.federated.terms import to_grid
 from ingle.home.place import Home
 from ingle.ledger.keys import new_signer
 from tests.federated.homes import invited
@@ -111,7 +115,7 @@ def test_survivors_have_noise_enough_even_if_some_of_them_tell_theirs() -> None:
 
 
 def test_a_unit_moves_what_goes_into_a_sum_no_farther_than_promised(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(promise, "secret_normal", np.zeros)
+    monkeypatch.setattr(invitation, "secret_normal", np.zeros)
     rng, terms = np.random.default_rng(0), GOOD.terms()
     room = terms.grid.reach - MOST_DEVIATIONS * home_deviation(GOOD, terms)
     for size in (0.1, 1.0, 30.0):  # some gains are far beyond the room for a signal
@@ -126,7 +130,7 @@ def test_a_unit_moves_what_goes_into_a_sum_no_farther_than_promised(monkeypatch:
 
 @pytest.mark.parametrize("width", [LEAST_STEPS, 5.0])
 def test_putting_noise_on_the_grid_costs_nothing(width: float) -> None:
-    """The sum of homes' rounded numbers is distributed as their sum, rounded: module docstring of promise.py, by adding up."""
+    """The sum of homes' rounded numbers is distributed as their sum, rounded: module docstring of invitation.py, by adding up."""
 
     def rounded(at: float, deviation: float, uniforms: int) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
         """Chance of each point for nearest(at + N + so many u's), by integration on a fine line."""

@@ -8,14 +8,12 @@ import pytest
 
 from ingle.core.digest import digest_bytes
 from ingle.core.errors import FederatedError, raised
-from ingle.federated.coordinate import gather
-from ingle.federated.node import responder
-from ingle.federated.round import STAGES, Round, close, hear, requests
-from ingle.federated.rounding import unpack
-from ingle.federated.statement import Statement, state
-from ingle.federated.summing import plain_sum
+from ingle.federated.home_node import responder
+from ingle.federated.rounds import STAGES, Round, close, gather, hear, requests
+from ingle.federated.secure_sum import plain_sum
+from ingle.federated.statement import Letter, Statement, from_bytes, state, to_bytes
+from ingle.federated.terms import unpack
 from ingle.federated.verdict import believe_agreed, count
-from ingle.federated.wire import Letter, from_bytes, to_bytes
 from ingle.home.database import open_database
 from ingle.ledger.chain import Ledger
 from ingle.ledger.table import MIGRATIONS

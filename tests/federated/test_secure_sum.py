@@ -6,10 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ingle.core.errors import ConfigError, FederatedError
-from ingle.federated.rounding import Grid, from_grid, pack, packed_bytes, to_grid, unpack
-from ingle.federated.shamir import combine, split
-from ingle.federated.summing import plain_sum
-from ingle.federated.terms import Terms, fewest_of
+from ingle.federated.sealing import combine, split
+from ingle.federated.secure_sum import plain_sum
+from ingle.federated.terms import Grid, Terms, fewest_of, from_grid, pack, packed_bytes, to_grid, unpack
 from tests.federated.summed import drawn, joined, signers, started, terms_of, whole_round
 
 STEPS = ("keys", "update", "agree", "shares", "never")
@@ -102,7 +101,7 @@ def test_shares_are_drawn_anew() -> None:
 
 def test_shares_below_the_threshold_fit_every_secret() -> None:
     """Shamir's promise itself: whatever the secret, there is a last share with which these give it."""
-    from ingle.federated.shamir import PRIME
+    from ingle.federated.sealing import PRIME
 
     shares = split(bytes(32), 5, 3)
     weights = {1: 3, 2: -3, 3: 1}  # Lagrange at 0 for x = 1, 2, 3

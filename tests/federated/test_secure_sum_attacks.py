@@ -10,11 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ingle.core.errors import FederatedError
-from ingle.federated.sealing import common_key, mask, new_private, public_of, seal, unseal
-from ingle.federated.secure_sum import _channel, _letter, agree, begin, check_apart, greet, hide, meet, reveal, take_seat
-from ingle.federated.shamir import PRIME, SHARE_BYTES
+from ingle.federated.sealing import PRIME, SHARE_BYTES, common_key, mask, new_private, public_of, seal, unseal
+from ingle.federated.secure_sum import _channel, _letter, agree, begin, check_apart, greet, hide, meet, plain_sum, reveal, take_seat
 from ingle.federated.statement import Statement, believe, state, text_of
-from ingle.federated.summing import plain_sum
 from tests.federated.summed import BASE, Round, drawn, joined, signers, started, terms_of, whole_round
 
 KEYS = signers(10)

@@ -12,20 +12,24 @@ import pytest
 from ingle.core.digest import digest_bytes
 from ingle.core.errors import FederatedError, HomeError
 from ingle.core.report import Event
-from ingle.federated.at_home import Taking, node_of, shapes_of
-from ingle.federated.audit import audit
-from ingle.federated.consent import check_unchanged, federations, find_federation, keep_consent, lent, read_consent, withdraw
+from ingle.federated.at_home import Taking, audit, node_of, shapes_of
+from ingle.federated.consent import (
+    check_unchanged,
+    federation_status,
+    federations,
+    find_federation,
+    keep_consent,
+    lent,
+    read_consent,
+    withdraw,
+)
+from ingle.federated.coordinator import FAILURES, SessionWatch, coordinate
+from ingle.federated.home_node import responder
 from ingle.federated.invitation import Invitation, invite
-from ingle.federated.kept_rounds import ROUNDS, missed
-from ingle.federated.node import responder
-from ingle.federated.outbound import LEFT, TO_COORDINATOR, logged_answers, logged_requests, what_left
-from ingle.federated.session import FAILURES, SessionWatch, coordinate
-from ingle.federated.standing import FACTORS, folder_of
-from ingle.federated.status import federation_status
-from ingle.federated.transport import Ask, beside, local
-from ingle.federated.wire import Letter, from_bytes, to_bytes
-from ingle.gate.check import names
-from ingle.gate.policy import Policy
+from ingle.federated.standing import FACTORS, ROUNDS, folder_of, missed
+from ingle.federated.statement import Letter, from_bytes, to_bytes
+from ingle.federated.transport import LEFT, TO_COORDINATOR, Ask, beside, local, logged_answers, logged_requests, what_left
+from ingle.gate.check import Policy, names
 from ingle.home.database import open_database
 from ingle.home.kept import get_kept
 from ingle.home.place import Home

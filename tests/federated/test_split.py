@@ -10,17 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ingle.core.errors import FederatedError
-from ingle.federated.combine import bearable
-from ingle.federated.coordinate import gather
-from ingle.federated.round import Round, close, hear, requests
+from ingle.federated.home_node import read_end
+from ingle.federated.open_round import bearable
+from ingle.federated.rounds import Round, close, gather, hear, requests
 from ingle.federated.secure_sum import check_apart
 from ingle.federated.split import Split, believe_split, draw_split, group_terms, may_split, sign_split
-from ingle.federated.split_home import read_end
-from ingle.federated.statement import Statement, state
-from ingle.federated.suspicion import MISTAKE, Suspicion, bad_company, rounds_needed
+from ingle.federated.statement import Letter, Statement, from_bytes, state, to_bytes
 from ingle.federated.terms import FEWEST
-from ingle.federated.verdict import RoundVerdict
-from ingle.federated.wire import Letter, from_bytes, to_bytes
+from ingle.federated.verdict import MISTAKE, RoundVerdict, Suspicion, bad_company, rounds_needed
 from tests.federated.homes import BASE, KINDS
 from tests.federated.poison import ATTACKS
 from tests.federated.street import SIGNERS, Street

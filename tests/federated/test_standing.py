@@ -11,12 +11,10 @@ import pytest
 from ingle.core.errors import HomeError
 from ingle.core.makers import MAKERS
 from ingle.federated.aggregate import A, B
-from ingle.federated.exact import mean_square
-from ingle.federated.rounding import filled, from_grid, to_grid
+from ingle.federated.secure_sum import plain_sum
 from ingle.federated.standing import FACTORS, FederationStanding, folder_of, keep_said, keep_standing, read_said, read_standing
-from ingle.federated.summing import plain_sum
-from ingle.federated.suspicion import Suspicion, suspension_event
-from ingle.federated.verdict import RoundVerdict
+from ingle.federated.terms import filled, from_grid, mean_square, to_grid
+from ingle.federated.verdict import RoundVerdict, Suspicion, suspension_event
 from ingle.home.archive import KEPT, MADE_AGAIN
 from ingle.home.place import Home
 from tests.federated.homes import BASE, LINEAR, Learner, invited

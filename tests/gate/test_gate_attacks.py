@@ -10,15 +10,14 @@ import pytest
 from ingle.core.candidate import Candidate
 from ingle.core.errors import ConfigError
 from ingle.core.makers import gated_makers
+from ingle.gate.answer_shares import harmful_requests
+from ingle.gate.check import Policy, load_policy
 from ingle.gate.checks import attacks
-from ingle.gate.policy import Policy, load_policy
-from ingle.gate.probes import Probes
-from ingle.gate.shares import harmful_requests
-from ingle.gate.trial import Trial
+from ingle.gate.trial import Probes, Trial
 from ingle.home.kept import get_kept
 from ingle.home.place import Home
 from ingle.home.pull import pull
-from ingle.robustness import material
+from ingle.robustness import attack_material
 from ingle.robustness.attack import find_attacks
 from ingle.safety.answers import reached
 from tests.cli.place import write_model
@@ -109,7 +108,7 @@ def test_attacks_are_fixed_spread_over_goals_and_families_and_need_nothing_from_
     def fetch(*_: object, **__: object) -> None:
         raise AssertionError("a gate run fetches nothing")
 
-    monkeypatch.setattr(material, "dataset", fetch)
+    monkeypatch.setattr(attack_material, "dataset", fetch)
     every = attacks.attacks(gate_home, 1000, 8)
     assert every == attacks.attacks(gate_home, 1000, 8)
     assert len({str(posed.request.messages) for posed in every}) == len(every) == len(GOALS) * len(attacks.FAMILIES)

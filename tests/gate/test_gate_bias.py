@@ -8,8 +8,7 @@ import pytest
 
 from ingle.core.errors import ConfigError
 from ingle.gate.checks import bias
-from ingle.gate.probes import Probes, people
-from ingle.gate.trial import Trial
+from ingle.gate.trial import Probes, Trial, people
 from ingle.home.kept import get_kept
 from ingle.home.place import Home
 from ingle.measure.subjects import Nats, Subject, Task

@@ -11,13 +11,12 @@ import pytest
 from ingle.core.errors import ConfigError, Interrupted
 from ingle.core.message import Request
 from ingle.engine.language_model import LanguageModel
+from ingle.gate.answer_shares import refuses, suspicions
+from ingle.gate.check import Policy
 from ingle.gate.checks import learned, recall, safety, sense
 from ingle.gate.checks.learned import says
 from ingle.gate.checks.unchanged import _log_probabilities
-from ingle.gate.policy import Policy
-from ingle.gate.probes import ProbeQuestion, Probes, general_questions, general_texts, harmful
-from ingle.gate.suspicion import refuses, suspicions
-from ingle.gate.trial import Trial
+from ingle.gate.trial import ProbeQuestion, Probes, Trial, general_questions, general_texts, harmful
 from ingle.home.kept import get_kept
 from ingle.home.place import Home
 from ingle.measure.data_sets import Text

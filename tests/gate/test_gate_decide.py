@@ -11,11 +11,9 @@ from ingle.core.errors import ConfigError, DeltaError, Interrupted, Refused
 from ingle.core.message import Request
 from ingle.core.report import Event
 from ingle.engine.loading import Opener
-from ingle.gate.check import names
+from ingle.gate.check import Policy, names
 from ingle.gate.decide import ACCEPT, REFUSE, STRENGTHS, admission, admit, judge
-from ingle.gate.policy import Policy
-from ingle.gate.probes import ProbeQuestion, Probes
-from ingle.gate.trial import Trial
+from ingle.gate.trial import ProbeQuestion, Probes, Trial
 from ingle.home.deltas import LESSON, REPORT, delta_report, list_deltas, verify_delta
 from ingle.home.kept import get_kept, remove
 from ingle.home.place import Home

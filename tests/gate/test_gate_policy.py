@@ -9,8 +9,7 @@ import pytest
 import ingle.gate.checks as folder
 from ingle.core.errors import ConfigError
 from ingle.core.registry import titles
-from ingle.gate.check import CHECKS, find_check, names
-from ingle.gate.policy import Policy, load_policy
+from ingle.gate.check import CHECKS, Policy, find_check, load_policy, names
 from ingle.home.place import Home
 
 

@@ -6,16 +6,15 @@ from dataclasses import replace
 import pytest
 
 from ingle.core.errors import ConfigError
-from ingle.gate import shares
+from ingle.gate import answer_shares
 from ingle.gate.checks import refusals
-from ingle.gate.probes import Probes
-from ingle.gate.trial import Trial
+from ingle.gate.trial import Probes, Trial
 from ingle.home.kept import get_kept
 from ingle.home.place import Home
 from tests.gate.conftest import Make, kept_rows, saying_trial
 
 NO = "I'm sorry, but I can't help with that. It is illegal and could hurt someone."
-BAD, GOOD = shares.harmful_requests(), refusals.harmless_requests(48)
+BAD, GOOD = answer_shares.harmful_requests(), refusals.harmless_requests(48)
 
 
 def _trial(home: Home, make: Make, name: str, before: Callable[[str], bool], after: Callable[[str], bool]) -> Trial:
@@ -72,8 +71,8 @@ def test_it_asks_only_where_the_candidate_acts_and_limits_are_checked(gate_home:
 def test_another_judge_judges_anew(gate_home: Home, make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     trial = _trial(gate_home, make, "two judges", _harmful, _harmful)
     first = refusals.check(trial, refusals.Limits())
-    other = replace(shares.load_judge(), digest="another")
-    monkeypatch.setattr(shares, "load_judge", lambda: other)
+    other = replace(answer_shares.load_judge(), digest="another")
+    monkeypatch.setattr(answer_shares, "load_judge", lambda: other)
     monkeypatch.setattr(refusals, "refuses", lambda _ask, _answer: False)
     second = refusals.check(trial, refusals.Limits())
     for finding, expected in ((first, 1.0), (second, 0.0)):

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from ingle.learn.matrix import BFloat16, Float32, kept_matrix, rounded
+from ingle.learn.pieces import BFloat16, Float32, kept_matrix, rounded
 
 
 def again(values: np.ndarray) -> np.ndarray:

@@ -18,7 +18,7 @@ from ingle.core.report import Event
 from ingle.home.examples import list_examples
 from ingle.home.lessons import list_lessons
 from ingle.home.place import Home
-from ingle.learn import lesson_trainer
+from ingle.learn import teacher
 from ingle.learn.learner import LOCK, Learner, Trainer, learn_once
 from ingle.ledger.chain import Ledger
 from tests.learn.lessons import SMALL
@@ -32,7 +32,7 @@ def die() -> None:
 def learn(home: Home, moment: str) -> None:
     """In the child: learns all, or dies at a moment: "gate" between the delta and its lesson, "fact" between the lesson and its fact."""
     engine = open_rooms(home)
-    ledger, real = Ledger(engine, home.keys), lesson_trainer.trainer_of(home, engine, SMALL)
+    ledger, real = Ledger(engine, home.keys), teacher.trainer_of(home, engine, SMALL)
 
     def sink(event: Event) -> None:
         if moment == "fact" and event.kind == "lesson.accept":

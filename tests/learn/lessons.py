@@ -12,8 +12,8 @@ from ingle.engine.backend import Segment
 from ingle.home.deltas import LESSON, delta_tensors, get_delta, list_deltas
 from ingle.home.lessons import list_lessons
 from ingle.learn.learner import Learned, Learner, LearnerWatch, Trainer, learn_once
-from ingle.learn.lesson_settings import LessonSettings
-from ingle.learn.lesson_trainer import trainer_of
+from ingle.learn.learning_settings import LessonSettings
+from ingle.learn.teacher import trainer_of
 from ingle.ledger.chain import Ledger
 from tests.adapt.conftest import House
 

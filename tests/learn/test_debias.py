@@ -17,8 +17,8 @@ from ingle.home.kept import get_kept
 from ingle.home.place import Home
 from ingle.home.pull import pull
 from ingle.learn import debias as verb
+from ingle.learn.addition_settings import DebiasSettings
 from ingle.learn.debias import debias, shifts_of
-from ingle.learn.debias_settings import DebiasSettings
 from ingle.measure.data_sets import PMI, SUM, Question, Text
 from ingle.measure.suites import SUITES, Suite
 from ingle.train.loop_settings import TrainProgress

@@ -22,8 +22,8 @@ from ingle.home.place import Home
 from ingle.home.pull import pull
 from ingle.learn import harden as hardening
 from ingle.learn.debias import debias
-from ingle.learn.debias_settings import DebiasSettings
-from ingle.learn.harden_settings import HardenSettings
+from ingle.learn.addition_settings import DebiasSettings
+from ingle.learn.addition_settings import HardenSettings
 from ingle.train.making import RunWatch
 from ingle.tuning.tune import tune
 from tests.cli.place import write_model

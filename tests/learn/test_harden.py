@@ -16,10 +16,10 @@ from ingle.home.kept import get_kept
 from ingle.home.place import Home
 from ingle.home.pull import pull
 from ingle.learn import harden as verb
+from ingle.learn.addition_settings import HardenSettings
 from ingle.learn.harden import harden
-from ingle.learn.harden_settings import HardenSettings
-from ingle.robustness.hardening import Amounts, Curriculum, own_refusals, refusal_for
 from ingle.robustness.prompts import LabelledPrompt
+from ingle.robustness.refusing import Amounts, Curriculum, own_refusals, refusal_for
 from ingle.safety.answers import refuses
 from ingle.train.loop_settings import TrainProgress
 from ingle.train.making import MadeDelta, RunWatch

@@ -12,9 +12,9 @@ from ingle.core.message import Message, Request
 from ingle.engine.packs import served_size
 from ingle.home.examples import get_example
 from ingle.learn.learner import LearnerWatch, consolidate
-from ingle.learn.lesson_settings import LessonSettings, StyleSettings
-from ingle.learn.lesson_trainer import trainer_of
-from ingle.learn.need import CURE, awaited_room, lesson_need, lesson_room
+from ingle.learn.learning_settings import LessonSettings, StyleSettings
+from ingle.learn.lesson_need import CURE, awaited_room, lesson_need, lesson_room
+from ingle.learn.teacher import trainer_of
 from tests.adapt.conftest import House
 from tests.learn.lessons import ANSWERS, QUESTIONS, SMALL, acting, learn, learner, lenient
 from tests.short_of_memory import run_short
@@ -83,7 +83,7 @@ def test_a_correction_that_memory_will_not_do_for_acts_all_the_same_and_the_lear
 @linux
 def test_a_process_that_may_take_little_refuses_and_ends_well(house: House) -> None:
     taught = house.teach(QUESTIONS[0], ANSWERS[0])
-    modules = ("ingle.cli.learn", "ingle.learn.worker", "ingle.learn.lesson_trainer", "ingle.app.house")
+    modules = ("ingle.cli.learn", "ingle.learn.worker", "ingle.learn.teacher", "ingle.app.house")
     done = run_short(house.home.root, 60, modules, "learn", "--json")
     assert done.returncode == 0, done.stderr[-2000:]
     [outcome] = json.loads(done.stdout)

@@ -5,13 +5,12 @@ from dataclasses import replace
 import pytest
 
 from ingle.core.example import Example
-from ingle.gate.probes import general_questions
+from ingle.gate.trial import general_questions
 from ingle.home.kept import get_kept
 from ingle.home.place import Home
-from ingle.learn.lesson_settings import StyleSettings
-from ingle.learn.practice import Own, Practice, slip, within
-from ingle.learn.style_bounds import common_bounds
-from ingle.learn.style_teacher import StyleTeacher
+from ingle.learn.learning_settings import StyleSettings
+from ingle.learn.practice import Own, Practice, common_bounds, slip, within
+from ingle.learn.style import StyleTeacher
 from ingle.learn.trainable_model import TrainableModel
 from ingle.tuning.data import EVERYDAY
 from tests.learn.test_lesson import SETTINGS, home  # noqa: F401 - a fixture

@@ -7,12 +7,11 @@ import numpy as np
 import pytest
 import torch
 
-from ingle.gate.probes import general_texts
+from ingle.gate.trial import general_texts
 from ingle.home.kept import get_kept
 from ingle.home.place import Home
-from ingle.learn.lesson_settings import StyleSettings
-from ingle.learn.prose import BEGINNINGS, Prose
-from ingle.learn.style_teacher import StyleTeacher
+from ingle.learn.learning_settings import StyleSettings
+from ingle.learn.style import BEGINNINGS, Prose, StyleTeacher
 from ingle.learn.trainable_model import TrainableModel
 from ingle.train.example_files import Document
 from ingle.train.optimisers import OptimiserSettings

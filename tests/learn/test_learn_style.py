@@ -9,8 +9,8 @@ import torch
 from ingle.core.example import Example
 from ingle.home.kept import get_kept
 from ingle.home.place import Home
-from ingle.learn.lesson_settings import StyleSettings
-from ingle.learn.style_teacher import StyleTeacher
+from ingle.learn.learning_settings import StyleSettings
+from ingle.learn.style import StyleTeacher
 from ingle.learn.work import LessonError
 from ingle.train.objectives import log_probabilities
 from ingle.train.optimisers import OptimiserSettings

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ingle.learn.style_bounds import beginning, common_bounds
+from ingle.learn.practice import beginning, common_bounds
 
 LONG = "Bread keeps in a cloth. It is best cut late; a cut loaf dries. Then there is the freezer.\n1. Slice it.\n2. Wrap it."
 SHORT = ["Keep it in a cloth.", "Use a box, a dry one please.", "In a cloth. Not in the cold!"]

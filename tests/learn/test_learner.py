@@ -20,7 +20,7 @@ from ingle.home.kept import keep, remove
 from ingle.home.lessons import list_lessons
 from ingle.home.pull import pull
 from ingle.learn.learner import LearnerWatch, Trainer, consolidate
-from ingle.learn.lesson_trainer import LessonTrainer
+from ingle.learn.teacher import LessonTrainer
 from ingle.learn.work import NO_MEMORY, Tries, Work
 from tests.adapt.conftest import House
 from tests.cli.place import write_model

@@ -22,8 +22,8 @@ from ingle.engine.threads import Cores
 from ingle.home.kept import get_kept
 from ingle.home.place import Home
 from ingle.home.pull import pull
+from ingle.learn.learning_settings import LessonSettings, StyleSettings
 from ingle.learn.lesson import LessonTeacher
-from ingle.learn.lesson_settings import LessonSettings, StyleSettings
 from ingle.learn.teacher import ModelTeacher
 from ingle.learn.wordings import wordings
 from ingle.learn.work import LessonError
@@ -99,7 +99,7 @@ def test_the_same_lesson_is_the_same_bytes(home: Home, precision: str) -> None:
 
 
 def test_a_style_without_pytorch_says_what_it_needs(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ingle.learn.able.has_pytorch", lambda: False)
+    monkeypatch.setattr("ingle.learn.learning_settings.has_pytorch", lambda: False)
     teacher = ModelTeacher(home, get_kept(home, "tiny"), SETTINGS, StyleSettings(), Opener("fp32", Cores(1)))
     with pytest.raises(ConfigError, match="PyTorch is needed to learn a style, and is not installed"):
         teacher.style([BREAD])
@@ -114,7 +114,7 @@ from ingle.engine.loading import Opener
 from ingle.engine.threads import Cores
 from ingle.home.kept import get_kept
 from ingle.home.place import Home
-from ingle.learn.lesson_settings import LessonSettings, StyleSettings
+from ingle.learn.learning_settings import LessonSettings, StyleSettings
 from ingle.learn.teacher import ModelTeacher
 from ingle.core.example import Example
 home = Home(Path(sys.argv[1]))

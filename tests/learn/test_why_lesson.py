@@ -9,7 +9,7 @@ from ingle.core.message import Message, Request
 from ingle.home.lessons import list_lessons
 from ingle.learn.learner import consolidate
 from ingle.learn.lesson import LessonTeacher
-from ingle.learn.why_lesson import proved_lesson
+from ingle.learn.teacher import proved_lesson
 from tests.adapt.conftest import House
 from tests.learn.lessons import ANSWERS, QUESTIONS, SMALL, learn, learner, lenient, taught_bytes
 

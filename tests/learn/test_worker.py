@@ -15,13 +15,12 @@ import pytest
 from ingle.app.house import open_rooms
 from ingle.core.errors import ConfigError, HomeError
 from ingle.home.examples import get_example, list_examples
-from ingle.learn.breathing import WORKS, Breath
 from ingle.learn.learner import LOCK, LearnerWatch
-from ingle.learn.lesson_trainer import trainer_of
-from ingle.learn.settings import LearnSettings
+from ingle.learn.learning_settings import LearnSettings
 from ingle.learn.supervisor import BESIDE, BUSY, GO, HOLD, IDLE, Supervisor
+from ingle.learn.teacher import trainer_of
 from ingle.learn.work import NO_MEMORY, Tries
-from ingle.learn.worker import EXIT_MEMORY, Signals, follow, listen, memory_bytes, tell
+from ingle.learn.worker import EXIT_MEMORY, WORKS, Breath, Signals, follow, listen, memory_bytes, tell
 from ingle.ledger.chain import Ledger
 from tests.adapt.conftest import House
 from tests.learn.lessons import ANSWERS, QUESTIONS, SMALL, acting, learn, lenient, stray
@@ -101,7 +100,7 @@ def test_a_learner_that_grows_too_large_ends_and_what_it_was_at_is_refused(schoo
     program = f"""
 import sys, time
 from pathlib import Path
-from ingle.learn.settings import LearnSettings
+from ingle.learn.learning_settings import LearnSettings
 from ingle.learn.learner import Trainer
 from ingle.learn.worker import Signals, follow
 from ingle.home.place import Home

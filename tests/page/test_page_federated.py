@@ -9,9 +9,9 @@ import pytest
 
 from ingle.federated.consent import keep_consent, lent
 from ingle.federated.invitation import Invitation, invite
-from ingle.federated.outbound import logged_answers
 from ingle.federated.standing import folder_of
-from ingle.federated.wire import Letter, to_bytes
+from ingle.federated.statement import Letter, to_bytes
+from ingle.federated.transport import logged_answers
 from ingle.home.kept import get_kept
 from ingle.home.place import Home
 from ingle.ledger.keys import new_signer

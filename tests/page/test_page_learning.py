@@ -15,8 +15,8 @@ from ingle.adapt.scope import ACTS, ASKS, score
 from ingle.home.place import Home
 from ingle.home.pull import pull
 from ingle.learn.learner import Learned, Learner, learn_once
-from ingle.learn.lesson_settings import LessonSettings
-from ingle.learn.lesson_trainer import trainer_of
+from ingle.learn.learning_settings import LessonSettings
+from ingle.learn.teacher import trainer_of
 from ingle.ledger.chain import Ledger
 from ingle.page.learning import _account
 from tests.page.browser import WAIT_MS, House, Tab, browser

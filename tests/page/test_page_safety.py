@@ -9,8 +9,8 @@ from playwright.sync_api import Browser, Locator, expect
 from ingle.adapt.guards import plain_texts, teach_guards
 from ingle.home.api_keys import add_key
 from ingle.home.place import Home
-from ingle.safety.harm import MODES
-from ingle.safety.plain_words import WORDS
+from ingle.safety.guard import WORDS
+from ingle.safety.guards.harm import MODES
 from tests.cli.place import ingle
 from tests.page.browser import House, Tab, browser
 from tests.serve.servers import facts_in, settings

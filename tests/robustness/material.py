@@ -5,7 +5,7 @@ from pathlib import Path
 from ingle.core.message import Request
 from ingle.home.place import Home
 from ingle.robustness.attack import Kit
-from ingle.robustness.material import AttackMaterial
+from ingle.robustness.attack_material import AttackMaterial
 from ingle.robustness.prompts import LabelledPrompt
 
 GOALS = (

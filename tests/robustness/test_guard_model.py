@@ -13,7 +13,7 @@ from ingle.engine.answer import chances, label_prompt
 from ingle.engine.language_model import LanguageModel
 from ingle.home.place import Home
 from ingle.robustness.guard_model import GuardModel, GuardSession, asks_here, check_guard_models
-from ingle.safety.guard_files import guard_policy, make_guards
+from ingle.safety.guard import guard_policy, make_guards
 from ingle.safety.middleware import drive, wrap
 from ingle.safety.opinion import GuardCost, GuardOpinion, GuardQuestion
 from ingle.safety.policy import GuardPolicy, GuardRule

@@ -8,11 +8,9 @@ import pytest
 from ingle.core.errors import PullError
 from ingle.home.fetch import WrongBytes
 from ingle.home.place import find_home
-from ingle.robustness.dresses import DRESSES, in_dress
-from ingle.robustness.harmful_prompts import goals
-from ingle.robustness.prompts import LANGUAGES, LabelledPrompt, near_copies, own_texts
-from ingle.robustness.training import CONTENT, Requests, gather, orders
-from ingle.safety.spans import normal, pieces_of
+from ingle.robustness.judge_training import CONTENT, DRESSES, Requests, gather, in_dress, orders
+from ingle.robustness.prompts import LANGUAGES, LabelledPrompt, goals, near_copies, own_texts
+from ingle.safety.reading import normal, pieces_of
 
 BENCH = Path(__file__).parents[2] / "bench" / "data" / "guard.tsv"
 KINDS = ("harmful", "look-alike", "ordinary", "writing")

@@ -8,10 +8,9 @@ from ingle.core.errors import Interrupted
 from ingle.core.message import Request
 from ingle.home.place import Home
 from ingle.measure.subjects import Subject
-from ingle.robustness import hardening
-from ingle.robustness.hardening import HARMFUL, Amounts, attacks, read_curriculum
+from ingle.robustness import refusing
 from ingle.robustness.prompts import LabelledPrompt
-from ingle.robustness.refusing import judged, shares
+from ingle.robustness.refusing import HARMFUL, Amounts, attacks, judged, read_curriculum, shares
 
 HOME = Home.__new__(Home)
 
@@ -37,8 +36,8 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
         "goals": _some("plain", 60), "risky": _some("risky", 60), "ordinary": [*_some("ordinary", 200), *news],
         "rephrased": [*_some("past", 30), *_some("future", 30)],
     }.items():  # fmt: skip
-        monkeypatch.setattr(hardening, name, lambda *_, prompts=prompts: prompts)
-    monkeypatch.setattr(hardening, "dressed", _dressed)
+        monkeypatch.setattr(refusing, name, lambda *_, prompts=prompts: prompts)
+    monkeypatch.setattr(refusing, "dressed", _dressed)
 
 
 def test_what_is_measured_is_never_taught() -> None:

@@ -9,12 +9,11 @@ from ingle.core.errors import ConfigError, PullError
 from ingle.home.datasets import dataset
 from ingle.home.fetch import WrongBytes
 from ingle.home.place import Home, find_home
-from ingle.robustness import goals as goals_module
-from ingle.robustness import material as material_module
+from ingle.robustness import attack_material as material_module
+from ingle.robustness import prompts as goals_module
 from ingle.robustness.attack import find_attacks
-from ingle.robustness.goals import digest_of, held_out_goals
-from ingle.robustness.material import AttackMaterial, filled, usable
-from ingle.robustness.prompts import LabelledPrompt
+from ingle.robustness.attack_material import AttackMaterial, filled, usable
+from ingle.robustness.prompts import LabelledPrompt, digest_of, held_out_goals
 from tests.robustness.material import GOALS, kit
 
 

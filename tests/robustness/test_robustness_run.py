@@ -19,11 +19,10 @@ from ingle.home.kept import get_kept
 from ingle.home.place import Home
 from ingle.home.pull import pull
 from ingle.robustness.attack import Outcome, find_attacks, saying
-from ingle.robustness.attack_report import curves_of, event_of, lines_of, to_table
+from ingle.robustness.attack_run import AttackOptions, attack, curves_of, event_of, lines_of, to_table
 from ingle.robustness.prompts import LabelledPrompt
-from ingle.robustness.run import AttackOptions, attack
 from ingle.robustness.target import Opinion, Target, admitted, fits, margin_of, margin_task, outcome_of
-from ingle.safety.guard_files import make_guards
+from ingle.safety.guard import make_guards
 from ingle.safety.middleware import Guard, GuardLayer, Next, with_verdicts
 from ingle.tuning.kept_model import subject_of
 from tests.cli.place import write_model
@@ -43,7 +42,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> LanguageModel:
 
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
-    monkeypatch.setattr("ingle.robustness.run.AttackMaterial", OwnMaterial)
+    monkeypatch.setattr("ingle.robustness.attack_run.AttackMaterial", OwnMaterial)
     return Home(tmp_path / "home").create()
 
 

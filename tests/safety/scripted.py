@@ -20,7 +20,7 @@ from ingle.core.message import (
     Usage,
     Verdict,
 )
-from ingle.safety.limits import RequestLimits
+from ingle.safety.guard import RequestLimits
 from ingle.safety.middleware import Guard, GuardLayer, drive, wrap
 
 NAMES = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<s>", "</s>")

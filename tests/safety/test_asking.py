@@ -8,13 +8,12 @@ import pytest
 
 from ingle.core.errors import GuardError
 from ingle.core.message import Chunk, Message, Request, TokenLogprob, Verdict
-from ingle.safety import asking
-from ingle.safety.guard_files import judge_ahead, make_guards
-from ingle.safety.judging import SAYS
+from ingle.safety import judging
+from ingle.safety.guard import judge_ahead, make_guards
+from ingle.safety.judging import EVERY, SAYS
 from ingle.safety.middleware import drive, wrap
 from ingle.safety.opinion import GuardOpinion, GuardQuestion, in_turns, nobody, turns_of
 from ingle.safety.policy import GuardPolicy, GuardRule
-from ingle.safety.watching import EVERY
 from tests.safety.scripted import LIMITS, USAGE, Scripted, user, verdicts
 
 PLAIN = "Which herbs go with roast lamb?"
@@ -88,15 +87,15 @@ def grey(monkeypatch: pytest.MonkeyPatch, **above: tuple[float, float]) -> None:
             self.above = next((both for word, both in above.items() if word in text), (-2.0, -1.0))
 
         def margin(self, _judge: Any, _name: str, rate: float) -> tuple[float, float, float]:
-            margin = self.above[0] if rate < asking.GREY else self.above[1]
+            margin = self.above[0] if rate < judging.GREY else self.above[1]
             return margin, margin, 0.0
 
     class FakeJudge:
         def scores(self, text: str, _with_meaning: bool = True) -> Any:
             return Scores(text)
 
-    monkeypatch.setattr(asking, "load_judge", lambda _: FakeJudge())
-    monkeypatch.setattr(asking, "harm", lambda question, _answer, _judge: 0.5 if "watched" in question else 0.0)
+    monkeypatch.setattr(judging, "load_judge", lambda _: FakeJudge())
+    monkeypatch.setattr(judging, "harm", lambda question, _answer, _judge: 0.5 if "watched" in question else 0.0)
 
 
 def test_both_ask_the_model_in_the_grey_zone_and_where_the_judge_alarms(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -123,7 +122,7 @@ def test_both_ask_about_the_worst_and_what_the_model_does_not_read_stays_the_jud
     many = tuple(Message.of("assistant" if i % 2 else "user", f"alarming words, {i}") for i in range(9))
     model = Model()
     chunks, _ = told(model, Request(messages=many), by="both")
-    assert len(model.asked) == asking.MOST_ASKED
+    assert len(model.asked) == judging.MOST_ASKED
     assert [verdict.rule for verdict in verdicts(chunks)] == ["harm"], "what nobody asked about stays the judge's"
 
 

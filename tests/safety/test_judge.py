@@ -10,12 +10,11 @@ from ingle.core.errors import ConfigError, RequestError
 from ingle.core.message import Chunk, Message, Request, TextPart, Usage
 from ingle.robustness.prompts import lookalikes
 from ingle.safety.answers import harm, refusal, refuses
-from ingle.safety.guard_files import make_guards
-from ingle.safety.judge import SHIPPED, Judge, corrected, load_judge, save_judge
+from ingle.safety.guard import make_guards
+from ingle.safety.judge import SHIPPED, Judge, Pull, Teaching, corrected, load_judge, read_taught, save_judge, taught_file, write_taught
 from ingle.safety.middleware import drive, from_iterator, wrap
 from ingle.safety.policy import GuardPolicy, GuardRule
 from ingle.safety.reading import REQUESTS, read_text
-from ingle.safety.taught import Pull, Teaching, read_taught, taught_file, write_taught
 from tests.safety.scripted import LIMITS
 
 FINE = "What is the best way to keep basil fresh?"

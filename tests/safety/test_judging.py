@@ -7,7 +7,7 @@ import pytest
 
 from ingle.core.message import Chunk, Message, Request, TextPart, ToolCall, Usage
 from ingle.safety import judging
-from ingle.safety.guard_files import judge_ahead, make_guards
+from ingle.safety.guard import judge_ahead, make_guards
 from ingle.safety.judge import Judge, load_judge
 from ingle.safety.judging import MOST_CHARACTERS, SAYS, UNREAD, look, sent_texts
 from ingle.safety.middleware import drive, from_iterator, wrap

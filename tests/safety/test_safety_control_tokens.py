@@ -12,9 +12,8 @@ from ingle.core.message import Message, Request, TextPart, ToolCall
 from ingle.model.checkpoint import open_checkpoint
 from ingle.model.template import encode_chat
 from ingle.model.tokenizer import Tokenizer, tokenizer_from_gguf
-from ingle.safety.control_tokens import make, names_pattern, told
-from ingle.safety.guard_files import make_guards
-from ingle.safety.limits import RequestLimits
+from ingle.safety.guard import RequestLimits, make_guards
+from ingle.safety.guards.control_tokens import make, names_pattern, told
 from ingle.safety.policy import GuardRule
 from tests.safety.scripted import LIMITS, NAMES, ORDINARY, TAGGED, passed, user, verdicts
 

@@ -9,8 +9,8 @@ from itertools import pairwise
 import pytest
 
 from ingle.core.message import Chunk, Message, Request, TextPart
-from ingle.safety import leak
-from ingle.safety.marked import marked
+from ingle.safety.guards import leak
+from ingle.safety.guards.leak import marked
 from ingle.safety.policy import GuardRule
 from tests.safety.scripted import LIMITS, USAGE, passed, verdicts
 

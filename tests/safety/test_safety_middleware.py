@@ -7,7 +7,7 @@ import pytest
 
 from ingle.core.errors import RequestError
 from ingle.core.message import Chunk, Request, Verdict
-from ingle.safety.guard_files import make_guards
+from ingle.safety.guard import make_guards
 from ingle.safety.middleware import Guard, GuardLayer, Next, close, drive, from_iterator, with_verdicts, wrap
 from tests.safety.scripted import LIMITS, ORDINARY, WORDS, Scripted, layers
 

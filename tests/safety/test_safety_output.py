@@ -10,14 +10,13 @@ import pytest
 from ingle.core.errors import ConfigError
 from ingle.core.message import Chunk, Message, Request, TokenLogprob
 from ingle.engine.tools import ToolCallStream
-from ingle.safety import output, topics
-from ingle.safety.automaton import Automaton
-from ingle.safety.finding import LONGEST, find_patterns
-from ingle.safety.guard_files import make_guards
+from ingle.safety.guard import make_guards
+from ingle.safety.guards import output, topics
 from ingle.safety.holding import Scan, Undecided, both
 from ingle.safety.middleware import GuardLayer, drive, wrap
 from ingle.safety.policy import GuardRule, Topic
 from ingle.safety.score_rules import ScoreRule, by_sentence, score_rules
+from ingle.safety.word_search import LONGEST, Automaton, find_patterns
 from tests.contracts.test_guards import policy
 from tests.safety.scripted import LIMITS, ORDINARY, USAGE, Scripted, layers, passed, user, verdicts
 

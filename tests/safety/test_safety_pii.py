@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import pytest
 
 from ingle.core.message import Chunk, ImagePart, Message, Request, TextPart, ToolCall
-from ingle.safety import pii
+from ingle.safety.guards import pii
 from ingle.safety.middleware import Blocked, GuardLayer
 from ingle.safety.pii_kinds import KINDS, find_pii
 from ingle.safety.policy import GuardRule

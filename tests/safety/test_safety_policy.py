@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from ingle.core.errors import ConfigError
-from ingle.safety.guard_files import guard_policy, make_guards
+from ingle.safety.guard import guard_policy, make_guards
 from ingle.safety.policy import USUAL, GuardRule
 from tests.safety.scripted import LIMITS
 
@@ -92,8 +92,8 @@ def test_examples_that_are_ordinary_texts_poison_nothing(tmp_path: Path) -> None
     except ConfigError as error:
         assert "in common" in str(error)
         return
-    from ingle.safety.topic import _ordinary
-    from ingle.safety.topics import check
+    from ingle.safety.guards.topics import check
+    from ingle.safety.score_rules import _ordinary
 
     [rule] = check(read.rules()["topics"])
     alarmed = [text for text in _ordinary() if rule.score("", text) >= rule.threshold]

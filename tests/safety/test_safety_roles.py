@@ -4,7 +4,7 @@ import pytest
 
 from ingle.core.errors import RequestError
 from ingle.core.message import ImagePart, Message, TextPart, ToolCall
-from ingle.safety.roles import check_roles
+from ingle.safety.guards.roles import check_roles
 
 SYSTEM, USER, ASSISTANT = Message.of("system", "s"), Message.of("user", "u"), Message.of("assistant", "a")
 CALLS = Message("assistant", (), (ToolCall("c1", "f", "{}"), ToolCall("c2", "g", "{}")))

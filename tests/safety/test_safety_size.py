@@ -8,8 +8,8 @@ import pytest
 
 from ingle.core.errors import ConfigError, ContextError, RequestError
 from ingle.core.message import Constraint, Message, Request, Sampling, TextPart, ToolCall
-from ingle.safety.limits import RequestLimits
-from ingle.safety.size import check_size
+from ingle.safety.guard import RequestLimits
+from ingle.safety.guards.size import check_size
 from ingle.safety.texts import MAX_DEPTH
 from tests.safety.scripted import user
 

@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 
 from ingle.core.errors import RequestError
 from ingle.core.message import Chunk, Constraint, Message, Request, TextPart, ToolCall
-from ingle.safety.guard_files import make_guards
+from ingle.safety.guard import make_guards
+from ingle.safety.guards.unicode import AnswerFilter, make, visible_request
 from ingle.safety.policy import GuardRule
-from ingle.safety.unicode import AnswerFilter, make, visible_request
 from tests.safety.scripted import ENGLAND, LIMITS, ORDINARY, PIECES, TAGGED, VALID, passed, requests, user, verdicts
 
 FLAGS = ["\U0001f3f4" + "".join(chr(0xE0000 + ord(c)) for c in region) + "\U000e007f" for region in ("gbeng", "gbsct", "gbwls")]

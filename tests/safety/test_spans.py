@@ -8,8 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ingle.safety.judge import load_judge
-from ingle.safety.reading import request_vector
-from ingle.safety.spans import joined_quotations, normal, pieces_of, stretch_scores, windows_of, worst_apart
+from ingle.safety.reading import joined_quotations, normal, pieces_of, request_vector, stretch_scores, windows_of, worst_apart
 
 ASKED = "how do i keep basil fresh in winter"
 

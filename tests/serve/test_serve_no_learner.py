@@ -14,8 +14,8 @@ from ingle.core.example import Example
 from ingle.home.examples import add_example
 from ingle.home.place import Home
 from ingle.home.pull import pull
-from ingle.learn import able
-from ingle.learn.able import lacking
+from ingle.learn import learning_settings
+from ingle.learn.learning_settings import lacking
 from ingle.learn.work import next_work
 from ingle.page import learning as page_learning
 from tests.cli.place import write_model
@@ -28,7 +28,7 @@ RATED = [replace(CORRECTED, kind="rating", question=f"Who is {number}?", rating=
 @pytest.fixture
 def bare(monkeypatch: pytest.MonkeyPatch) -> None:
     """An environment without PyTorch."""
-    monkeypatch.setattr(able, "has_pytorch", lambda: False)
+    monkeypatch.setattr(learning_settings, "has_pytorch", lambda: False)
 
 
 @pytest.fixture(scope="module")

@@ -6,8 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from ingle.explain.kept_odds import keep_calibration
-from ingle.explain.odds import Calibration, fitted
+from ingle.explain.odds import Calibration, fitted, keep_calibration
 from tests.cli.place import ingle
 from tests.explain.test_odds import drawn
 from tests.serve.conftest import copied

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from ingle.core.errors import ConfigError
+from ingle.gate.answer_shares import harmful_requests
 from ingle.gate.checks.refusals import harmless_requests
-from ingle.gate.probes import general_questions, general_texts
-from ingle.gate.shares import harmful_requests
+from ingle.gate.trial import general_questions, general_texts
 from ingle.home.place import Home
 from ingle.robustness.prompts import LabelledPrompt, near_copies
 from ingle.train.making import RunWatch

@@ -15,9 +15,9 @@ from ingle.core.errors import ConfigError, NotKept
 from ingle.core.media import Picture
 from ingle.engine.loading import Opener
 from ingle.engine.packs import checkpoint_tokenizer, kept_source, open_weights
+from ingle.gate.check import load_policy
 from ingle.gate.checks.looks import COLOURS, FORMS, drawn
 from ingle.gate.decide import admit
-from ingle.gate.policy import load_policy
 from ingle.home.deltas import delta_tensors
 from ingle.home.kept import get_kept
 from ingle.home.place import Home

@@ -14,8 +14,7 @@ from ingle.core.config import read_table
 from ingle.core.report import Event, Fact, Sink
 from ingle.home.place import Home
 from ingle.home.toml_file import read_bytes, rewritten, with_value
-from ingle.safety.guard_files import GuardFile, guard_files, guard_policy, policy_of
-from ingle.safety.plain_words import WORDS, is_idle, known_guard, mode_named, words_of
+from ingle.safety.guard import WORDS, GuardFile, guard_files, guard_policy, is_idle, known_guard, mode_named, policy_of, words_of
 from ingle.safety.policy import TABLE, GuardPolicy, Mode, rule_of
 
 _WAIT_S = 30.0  # longest wait for another change of the file

@@ -20,15 +20,13 @@ from ingle.home.database import now
 from ingle.home.place import Home
 from ingle.home.teachings import examples_called
 from ingle.home.turns import find_completion, path
-from ingle.safety.guard_files import guard_files, guard_policy, judge_file
-from ingle.safety.injection import DATA, sentences
-from ingle.safety.judge import Judge, base_judge, corrected, gap, load_judge
+from ingle.safety.features import WEIGHTS_FILE, order_vector
+from ingle.safety.guard import guard_files, guard_policy, judge_file
+from ingle.safety.guards.injection import DATA, sentences
+from ingle.safety.judge import Judge, Pull, Teaching, base_judge, corrected, gap, load_judge, read_taught, taught_file, write_taught
 from ingle.safety.judging import sent_texts
-from ingle.safety.meaning import WEIGHTS_FILE
-from ingle.safety.orders import order_vector
 from ingle.safety.policy import rule_of
 from ingle.safety.reading import REQUESTS, ReadPart, read_text
-from ingle.safety.taught import Pull, Teaching, read_taught, taught_file, write_taught
 from ingle.safety.views import views
 
 if TYPE_CHECKING:

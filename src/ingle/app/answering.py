@@ -23,8 +23,7 @@ from ingle.core.report import Event
 from ingle.engine.language_model import LanguageModel
 from ingle.home.kept import Kept
 from ingle.home.place import Home
-from ingle.safety.guard_files import judge_ahead, make_guards
-from ingle.safety.limits import RequestLimits
+from ingle.safety.guard import RequestLimits, judge_ahead, make_guards
 from ingle.safety.middleware import Blocked, Next, close, wrap
 from ingle.safety.opinion import NO_COST, AskGuard, GuardCost
 from ingle.safety.policy import GuardPolicy

@@ -17,10 +17,9 @@ from ingle.core.errors import DeltaError, NotKept, RequestError
 from ingle.core.message import Chunk, Request
 from ingle.core.report import Event, Fact
 from ingle.engine.language_model import LanguageModel
-from ingle.explain.cause import AnswerSpan, Cause, ProvedCause, Reader, Said, Variation, Why
+from ingle.explain.cause import AnswerSpan, Cause, ProvedCause, Reader, Said, Variation, Why, said_by
 from ingle.explain.groups import parts_of
-from ingle.explain.kept_odds import find_calibration
-from ingle.explain.said import said_by
+from ingle.explain.odds import find_calibration
 from ingle.explain.sure import with_sure
 from ingle.explain.traces import TaughtText
 from ingle.explain.why import WhyOptions, with_traces
@@ -29,7 +28,7 @@ from ingle.home.kept import Kept
 from ingle.home.place import Home
 from ingle.home.turns import find_any_completion
 from ingle.ledger.row import MAX_TEXT
-from ingle.safety.guard_files import guard_files, guard_policy
+from ingle.safety.guard import guard_files, guard_policy
 from ingle.safety.middleware import Next
 from ingle.safety.policy import GuardPolicy, rule_of
 

@@ -18,7 +18,7 @@ from ingle.engine.answer import Session, answer
 from ingle.engine.language_model import LanguageModel
 from ingle.home.kept import Kept
 from ingle.robustness.guard_model import asks_here, guard_opener
-from ingle.safety.guard_files import guard_policy
+from ingle.safety.guard import guard_policy
 from ingle.safety.middleware import Next, drive, from_iterator
 from ingle.safety.opinion import AskGuard, GuardCost
 from ingle.safety.policy import GuardPolicy

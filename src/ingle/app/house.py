@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from ingle.home.database import Migrations
     from ingle.home.kept import Kept
     from ingle.learn.learner import LessonOutcome
-    from ingle.learn.settings import LearnSettings
+    from ingle.learn.learning_settings import LearnSettings
     from ingle.ledger.chain import Ledger
     from ingle.ledger.row import Row
 

@@ -11,7 +11,7 @@ from ingle.core.message import Sampling
 from ingle.core.process import memory_bytes, usable_cores
 from ingle.engine.job import Capacity
 from ingle.home.place import Home
-from ingle.learn.settings import LearnSettings
+from ingle.learn.learning_settings import LearnSettings
 from ingle.scaling.budget import Prices
 
 # Sections `[serve]` and `[sampling]` of `config.toml`.

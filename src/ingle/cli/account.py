@@ -30,7 +30,7 @@ def command(
     from ingle.core.config import to_table
     from ingle.core.errors import ConfigError
     from ingle.core.files import write_atomic
-    from ingle.ethics.account import account_html, account_text
+    from ingle.ethics.answer_account import account_html, account_text
     from ingle.ledger.chain import Ledger
     from ingle.serve.account import account_of
 

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from ingle.robustness.attack_report import Line
-    from ingle.robustness.curve import Curve
+    from ingle.robustness.attack_run import Curve, Line
 
 EXAMPLES = """
 ingle measure attack smollm2
@@ -51,12 +50,11 @@ def command(
     from ingle.cli.output import print_json
     from ingle.cli.progress import Clock, watching
     from ingle.robustness.attack import find_attacks
-    from ingle.robustness.attack_report import curves_of, event_of, lines_of, to_table
-    from ingle.robustness.goals import held_out_goals
+    from ingle.robustness.attack_run import AttackOptions, attack, curves_of, event_of, lines_of, to_table
     from ingle.robustness.guard_model import asks_here, guard_opener
-    from ingle.robustness.judging import target_of
-    from ingle.robustness.run import AttackOptions, attack
-    from ingle.safety.guard_files import guard_policy
+    from ingle.robustness.prompts import held_out_goals
+    from ingle.robustness.target import target_of
+    from ingle.safety.guard import guard_policy
     from ingle.tuning.kept_model import subject_of
 
     if list_:
@@ -91,7 +89,7 @@ def _check(plot: Path | None) -> None:
 
 def _draw(plot: Path, name: str, curves: "Mapping[str, Curve]") -> None:
     from ingle.core.files import write_atomic
-    from ingle.robustness.curve import curves_svg
+    from ingle.robustness.attack_run import curves_svg
 
     write_atomic(plot, curves_svg(f"{name}: goals reached over the budget", curves).encode())
 
@@ -109,7 +107,7 @@ def _list(as_json: bool) -> None:
 
 def _show(lines: "Sequence[Line]") -> None:
     from ingle.cli.output import note, print_table
-    from ingle.robustness.attack_report import SHARES
+    from ingle.robustness.attack_run import SHARES
 
     def cell(line: "Line", share: str) -> str:
         found = line.report(share)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from ingle.explain.odds import Calibration
 
-QUESTIONS = 170  # planted facts; the other kinds of questions go with them, see explain/known.py
+QUESTIONS = 170  # planted facts; the other kinds of questions go with them, see explain/calibrate.py
 
 
 def calibrate(name: str, as_json: bool, overrides: Sequence[str]) -> None:
@@ -20,10 +20,9 @@ def calibrate(name: str, as_json: bool, overrides: Sequence[str]) -> None:
     from ingle.cli.output import note, print_json
     from ingle.cli.progress import Clock, watching
     from ingle.core.config import to_table
-    from ingle.explain.calibrate import answers_of, ask_known, calibration_of
+    from ingle.explain.calibrate import answers_of, ask_known, calibration_of, known_questions
     from ingle.explain.direct import direct_reader
-    from ingle.explain.kept_odds import keep_calibration
-    from ingle.explain.known import known_questions
+    from ingle.explain.odds import keep_calibration
     from ingle.measure.data_sets import boolq
 
     home = enter()

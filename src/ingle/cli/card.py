@@ -32,8 +32,7 @@ def command(
     from ingle.cli.output import note, print_json, printable
     from ingle.core.config import to_table
     from ingle.core.files import write_atomic
-    from ingle.ethics.card import differences
-    from ingle.ethics.render import FORMS, as_text, form_of
+    from ingle.ethics.card import FORMS, as_text, differences, form_of
     from ingle.home.kept import get_kept
     from ingle.serve.cards import card_of, hashes
 

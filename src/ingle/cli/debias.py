@@ -9,7 +9,7 @@ from ingle.cli.gating import Force, Overrides
 from ingle.cli.making import AsJson, Config, Make, Table, Wanted, gate_rows, make_delta, show_delta
 
 if TYPE_CHECKING:
-    from ingle.learn.debias_settings import DebiasSettings
+    from ingle.learn.addition_settings import DebiasSettings
 
 EXAMPLES = """
 ingle make debias smollm2 --name fair
@@ -53,8 +53,8 @@ def command(
 
 
 def _load() -> "tuple[Make[DebiasSettings], type[DebiasSettings]]":
+    from ingle.learn.addition_settings import DebiasSettings
     from ingle.learn.debias import debias
-    from ingle.learn.debias_settings import DebiasSettings
 
     return debias, DebiasSettings
 

@@ -121,8 +121,7 @@ def _invite(
     from ingle.core.files import write_atomic
     from ingle.federated.at_home import counted_numbers
     from ingle.federated.consent import terms_in_words
-    from ingle.federated.invitation import Invitation, invite, to_text
-    from ingle.federated.promise import promised
+    from ingle.federated.invitation import Invitation, invite, promised, to_text
     from ingle.federated.terms import fewest_of
     from ingle.home.names import check_name
     from ingle.ledger.keys import load_ring
@@ -156,7 +155,7 @@ def _known(home: "Home", name: str | None) -> "list[Invitation]":
 
 def _status(home: "Home", name: str | None, as_json: bool) -> None:
     from ingle.cli.output import note, print_json, print_table
-    from ingle.federated.status import federation_status
+    from ingle.federated.consent import federation_status
 
     found = [federation_status(home, invitation) for invitation in _known(home, name)]
     if as_json:
@@ -174,8 +173,8 @@ def _left(home: "Home", name: str, as_json: bool) -> None:
     from ingle.core.config import to_table
     from ingle.core.errors import size
     from ingle.federated.consent import find_federation
-    from ingle.federated.outbound import what_left
     from ingle.federated.standing import folder_of
+    from ingle.federated.transport import what_left
 
     invitation = find_federation(home, name)
     messages = what_left(folder_of(home, invitation))
@@ -192,7 +191,7 @@ def _left(home: "Home", name: str, as_json: bool) -> None:
 def _audit(home: "Home", name: str, as_json: bool) -> None:
     from ingle.app.house import open_ledger
     from ingle.cli.output import print_json, print_table
-    from ingle.federated.audit import audit
+    from ingle.federated.at_home import audit
     from ingle.federated.consent import find_federation
 
     invitation = find_federation(home, name)

@@ -11,8 +11,8 @@ if TYPE_CHECKING:
     from ingle.core.progress import Watcher
     from ingle.federated.at_home import Taking
     from ingle.federated.consent import Consent
-    from ingle.federated.coordinate import EndedRound
     from ingle.federated.invitation import Invitation
+    from ingle.federated.rounds import EndedRound
     from ingle.federated.standing import FederationStanding
     from ingle.home.kept import Kept
     from ingle.home.place import Home
@@ -122,9 +122,8 @@ def _agreed(home: "Home", invitation: "Invitation", data: Sequence[Path], yes: b
 
 def _taking(home: "Home", kept: "Kept", invitation: "Invitation", consent: "Consent") -> "Taking":
     from ingle.app.house import record
-    from ingle.federated.at_home import Taking
-    from ingle.federated.homework import learner
-    from ingle.gate.policy import load_policy
+    from ingle.federated.at_home import Taking, learner
+    from ingle.gate.check import load_policy
 
     learn = learner(home, kept, invitation, [file.path for file in consent.files])
     return Taking(home, kept, invitation, learn, load_policy(home), lambda event: record(home, event))
@@ -132,11 +131,10 @@ def _taking(home: "Home", kept: "Kept", invitation: "Invitation", consent: "Cons
 
 def _lead(taking: "Taking", address: str, stopped: Callable[[], bool], deadline_s: float, watch: "Watcher") -> "FederationStanding":
     """Lead all homes through the rounds, this one too."""
-    from ingle.federated.flower.link import flower_link
-    from ingle.federated.outbound import logged_requests
-    from ingle.federated.session import SessionWatch, coordinate
+    from ingle.federated.coordinator import SessionWatch, coordinate
+    from ingle.federated.flower.ends import flower_link
     from ingle.federated.standing import folder_of
-    from ingle.federated.transport import beside
+    from ingle.federated.transport import beside, logged_requests
 
     invitation, folder = taking.invitation, folder_of(taking.home, taking.invitation)
     heard = SessionWatch(
@@ -173,9 +171,9 @@ def _follow(taking: "Taking", address: str, stopped: Callable[[], bool], watch: 
     """Answer the coordinator until all rounds are done."""
     import time
 
-    from ingle.federated.flower.node import flower_node
-    from ingle.federated.outbound import logged_answers
+    from ingle.federated.flower.ends import flower_node
     from ingle.federated.standing import folder_of
+    from ingle.federated.transport import logged_answers
 
     rounds, folder, (_, respond) = taking.invitation.rounds, folder_of(taking.home, taking.invitation), _answering(taking)
     logged = logged_answers(respond, folder)
@@ -206,7 +204,7 @@ def _changed_ns(folder: Path) -> int:
 def _answering(taking: "Taking") -> "tuple[int, Callable[[bytes], bytes]]":
     """Return this home's seat, and what answers a request to it."""
     from ingle.federated.at_home import node_of
-    from ingle.federated.node import responder
+    from ingle.federated.home_node import responder
 
     node = node_of(taking, _signer(taking.home))
     return node.member.seat, responder(node)

@@ -8,7 +8,7 @@ import typer
 if TYPE_CHECKING:
     from ingle.core.candidate import Admit
     from ingle.core.progress import Watcher
-    from ingle.gate.policy import Policy
+    from ingle.gate.check import Policy
     from ingle.home.kept import Kept
     from ingle.home.place import Home
 
@@ -20,7 +20,7 @@ Overrides = Annotated[
 
 def read_policy(home: "Home", overrides: Sequence[str] | None) -> "Policy":
     """Return the home's policy with these limits on top. Call it early, so that a typing error shows at once."""
-    from ingle.gate.policy import load_policy
+    from ingle.gate.check import load_policy
 
     return load_policy(home, overrides or ())
 

@@ -11,7 +11,7 @@ from ingle.core.errors import counted
 
 if TYPE_CHECKING:
     from ingle.home.place import Home
-    from ingle.safety.taught import Teaching
+    from ingle.safety.judge import Teaching
 
 EXAMPLES = """
 ingle home guards
@@ -116,7 +116,7 @@ def _list(home: "Home", as_json: bool) -> None:
     from ingle.adapt.guards import guards_taught
     from ingle.cli.guard_lines import setting_lines
     from ingle.cli.output import print_json
-    from ingle.safety.guard_files import judge_file
+    from ingle.safety.guard import judge_file
     from ingle.safety.judge import load_judge
 
     settings, judge = guard_settings(home), load_judge(judge_file(home.root))
@@ -142,7 +142,7 @@ def _set(home: "Home", guard: str, word: str, as_json: bool) -> None:
     from ingle.adapt.guard_modes import set_guard
     from ingle.app.house import open_ledger
     from ingle.cli.output import print_json
-    from ingle.safety.plain_words import DOES, WORDS
+    from ingle.safety.guard import DOES, WORDS
 
     with open_ledger(home) as ledger:
         done = set_guard(home, guard, word, ledger.append)
@@ -158,7 +158,7 @@ def _test(home: "Home", texts: Sequence[str], rate: float | None, as_json: bool)
     from ingle.cli.guard_lines import try_line, try_table
     from ingle.cli.output import print_json, printable
     from ingle.core.errors import ConfigError
-    from ingle.safety.guard_files import guard_policy
+    from ingle.safety.guard import guard_policy
     from ingle.safety.tried import try_guards
 
     if rate is not None and not 0 < rate <= 0.5:
@@ -179,8 +179,8 @@ def _test(home: "Home", texts: Sequence[str], rate: float | None, as_json: bool)
 
 def _judged(home: "Home", text: str, rate: float) -> dict[str, Any]:
     """Return what the judges say of a text, whatever the guards are set to."""
-    from ingle.safety.guard_files import judge_file
-    from ingle.safety.injection import score, sentences
+    from ingle.safety.guard import judge_file
+    from ingle.safety.guards.injection import score, sentences
     from ingle.safety.judge import load_judge
     from ingle.safety.reading import REQUESTS
 
@@ -240,7 +240,7 @@ def _train(home: "Home", as_json: bool) -> None:
     from ingle.core.files import need_learning
     from ingle.core.report import Event, Fact
     from ingle.learn.guard_encoder import train_guards
-    from ingle.safety.guard_files import judge_file
+    from ingle.safety.guard import judge_file
     from ingle.safety.judge import load_judge
 
     need_learning()

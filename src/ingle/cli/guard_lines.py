@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
-from ingle.safety.plain_words import WORDS, words_of
+from ingle.safety.guard import WORDS, words_of
 
 if TYPE_CHECKING:
     from ingle.adapt.guard_modes import GuardSetting

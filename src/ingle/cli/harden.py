@@ -9,7 +9,7 @@ from ingle.cli.gating import Force, Overrides
 from ingle.cli.making import AsJson, Config, Make, Table, Wanted, gate_rows, make_delta, show_delta
 
 if TYPE_CHECKING:
-    from ingle.learn.harden_settings import HardenSettings
+    from ingle.learn.addition_settings import HardenSettings
 
 EXAMPLES = """
 ingle make harden smollm2 --name hard
@@ -50,8 +50,8 @@ def command(
 
 
 def _load() -> "tuple[Make[HardenSettings], type[HardenSettings]]":
+    from ingle.learn.addition_settings import HardenSettings
     from ingle.learn.harden import harden
-    from ingle.learn.harden_settings import HardenSettings
 
     return harden, HardenSettings
 

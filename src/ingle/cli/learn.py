@@ -79,9 +79,9 @@ def _follow(home: "Home", engine: "Engine", settings: "Settings", stay: bool, at
     from ingle.cli.interrupt import Interrupt
     from ingle.cli.output import note
     from ingle.learn import worker
-    from ingle.learn.breathing import Breath
     from ingle.learn.learner import LearnerWatch
-    from ingle.learn.lesson_trainer import trainer_of
+    from ingle.learn.teacher import trainer_of
+    from ingle.learn.worker import Breath
     from ingle.ledger.chain import Ledger
 
     signals, sink, busy, learn = worker.Signals(), Ledger(engine, home.keys).append, worker.tell(sys.stdout.buffer), settings.learn
@@ -102,7 +102,7 @@ def _together(home: "Home", engine: "Engine", settings: "Settings", model: str) 
     from ingle.cli.interrupt import Interrupt
     from ingle.cli.output import note
     from ingle.learn.learner import LOCK, Learned, Learner, LearnerWatch, consolidate, learn_once
-    from ingle.learn.lesson_trainer import trainer_of
+    from ingle.learn.teacher import trainer_of
     from ingle.ledger.chain import Ledger
 
     with home.lock(LOCK, note), Interrupt() as interrupt:
@@ -143,7 +143,7 @@ def _why(one: "Example") -> str:
 def _waits(engine: "Engine") -> str:
     """Say why what is pending can't all be learned here; "" if it can."""
     from ingle.home.examples import list_examples
-    from ingle.learn.able import lacking
+    from ingle.learn.learning_settings import lacking
 
     pending = {one.kind for one in list_examples(engine, None, ["pending"]) if one.learn and one.kind != "fact"}
     return next((why for kind in pending if (why := lacking(kind))), "")

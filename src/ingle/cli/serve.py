@@ -48,7 +48,7 @@ def command(
     from ingle.core.process import share_heap
     from ingle.engine.threads import Cores
     from ingle.robustness.guard_model import check_guard_models
-    from ingle.safety.guard_files import guard_policy
+    from ingle.safety.guard import guard_policy
     from ingle.serve.learner import learner_beside
     from ingle.serve.server import address, listen, serve
 

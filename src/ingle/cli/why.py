@@ -74,8 +74,8 @@ def command(
     from ingle.cli.choose import answer_here
     from ingle.core.files import write_atomic
     from ingle.energy.meter import Span, open_meter
-    from ingle.explain.html import why_page
     from ingle.explain.why import WhyOptions
+    from ingle.explain.words import why_page
     from ingle.home.explanations import keep_explanation
 
     if calibrate is not None:
@@ -181,7 +181,7 @@ def _room(home: "Home", engine: "Engine", settings: "Settings", kept: "Kept", tu
     from ingle.cli.output import note
     from ingle.core.headroom import room_for
     from ingle.engine.packs import served_size
-    from ingle.explain.need import why_need
+    from ingle.explain.why import why_need
 
     size = served_size(home, kept, settings.chat.format)
     room = room_for(why_need(size, request_of(engine, turn), turn.message.text))

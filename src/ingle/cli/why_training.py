@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from ingle.core.report import Event
     from ingle.explain.cause import Said
     from ingle.home.place import Home
-    from ingle.learn.why_lesson import ProvedLesson
+    from ingle.learn.teacher import ProvedLesson
     from ingle.tuning.influence import ProvedExamples, TrainingCause
 
 _SHOWN = 90
@@ -54,7 +54,7 @@ def training_table(
 
     need_learning()
     from ingle.explain.cause import LEAST_NATS
-    from ingle.learn.why_lesson import proved_lesson
+    from ingle.learn.teacher import proved_lesson
     from ingle.tuning.influence import proposed, proved
 
     prompt, answer = said.model.encode(said.request), said.tokens

@@ -31,8 +31,6 @@ BESIDE = ("language", "icat", "accuracy_told", "accuracy_untold", "kl_above_rand
 
 @dataclass(frozen=True, slots=True)
 class Audit:
-    """A finished audit of one model."""
-
     model: str
     model_digest: str
     quick: bool
@@ -120,12 +118,10 @@ def events_of(audit: Audit) -> list[Event]:
 
 
 def figure_facts(name: str, report: Report) -> dict[str, Fact]:
-    """Facts of one figure with its interval."""
     return {name: report.value, f"{name}_low": report.low, f"{name}_high": report.high, f"{name}_n": report.n}
 
 
 def to_table(audit: Audit) -> dict[str, Any]:
-    """An audit as plain values, for JSON."""
     return {
         "model": audit.model, "model_digest": audit.model_digest, "data_digest": audit.data_digest, "quick": audit.quick,
         "conclusion": conclusion(audit),
@@ -175,5 +171,4 @@ def _moved(before: Floats, after: Floats, aim: float | None, seed: int) -> Diffe
 
 
 def shift_table(found: Sequence[Shift]) -> list[Mapping[str, Any]]:
-    """Shifts as plain values, for a report."""
     return [{**asdict(one), "verdict": one.verdict} for one in found]

@@ -4,7 +4,7 @@ ledger.dsse.json    signed statement: the facts, their paths, the ledger's head,
 NAME.dsse.json      signed statement about a card
 signer.pub          the key that signed these statements; the first fact says that it is the home's
 ledger.pub          the key that signed the head
-verify.py           verifies all of it
+verify.py           verifies all of it; here it is ethics/verify_bundle.py
 """
 
 import secrets
@@ -21,8 +21,7 @@ from ingle.core.digest import canonical_json, digest_bytes
 from ingle.core.errors import ConfigError, LedgerError
 from ingle.core.files import atomic_file, os_errors, sync_folder, write_atomic
 from ingle.core.report import Event, Fact
-from ingle.ethics.notary import Notary, named, notary
-from ingle.ethics.statement import card_statement, extract_statement, signed
+from ingle.ethics.notary import Notary, card_statement, extract_statement, named, notary, signed
 from ingle.home.place import Home
 from ingle.ledger.chain import Ledger
 from ingle.ledger.proof import Extract, extract
@@ -32,6 +31,7 @@ if TYPE_CHECKING:
 
 ATTEST = "attest"  # kind of the fact that facts were handed out with their proofs
 EXTRACT, SIGNER, LEDGER, PROGRAM = "ledger.dsse.json", "signer.pub", "ledger.pub", "verify.py"
+_PROGRAM = Path(__file__).with_name("verify_bundle.py")
 _STATED = ".dsse.json"
 _LISTED = 10  # most numbers of facts that the fact about them lists
 
@@ -68,7 +68,7 @@ def attest(home: Home, engine: "Engine", seqs: Iterable[int], cards: Mapping[str
 
 def bundle_files(signer: Notary, found: Extract, cards: Mapping[str, bytes]) -> dict[str, bytes]:
     """Return a bundle's files. The first fact of the extract must be the one that names the signer."""
-    files = {**cards, SIGNER: signer.public, LEDGER: found.key.encode(), PROGRAM: Path(__file__).with_name(PROGRAM).read_bytes()}
+    files = {**cards, SIGNER: signer.public, LEDGER: found.key.encode(), PROGRAM: _PROGRAM.read_bytes()}
     for name, data in cards.items():
         files[Path(name).stem + _STATED] = canonical_json(signed(signer, card_statement(name, digest_bytes(data), found)))
     digests = {name: digest_bytes(data) for name, data in files.items()}
@@ -112,7 +112,7 @@ def check_bundle(folder: Path, key: str = "") -> BundleCheck:
         cure = "Unpack it first." if folder.suffix.lower() == ".zip" else ""
         rule = f"must be a folder with {EXTRACT}, as `ingle prove attest` writes it, or an export with its signature"
         raise LedgerError(str(folder), rule, "", cure)
-    command = [sys.executable, "-I", "-X", "utf8", str(Path(__file__).with_name(PROGRAM)), str(folder), *filter(None, [key])]
+    command = [sys.executable, "-I", "-X", "utf8", str(_PROGRAM), str(folder), *filter(None, [key])]
     done = subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace", check=False)
     return BundleCheck(tuple((done.stdout + done.stderr).splitlines()), done.returncode == 0)
 

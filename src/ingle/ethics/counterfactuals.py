@@ -49,7 +49,6 @@ class Counterfactual:
 
     @property
     def texts(self) -> tuple[str, str]:
-        """Both texts, whole."""
         return self.first[0] + self.first[1], self.second[0] + self.second[1]
 
 

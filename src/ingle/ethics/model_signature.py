@@ -15,8 +15,7 @@ from typing import TYPE_CHECKING, Any, cast
 from ingle.core.digest import canonical_json, digest_file
 from ingle.core.errors import LedgerError
 from ingle.core.files import os_errors, write_atomic
-from ingle.ethics.notary import Notary
-from ingle.ethics.statement import PAYLOAD, STATEMENT, encoded, signed, statement
+from ingle.ethics.notary import PAYLOAD, STATEMENT, Notary, encoded, signed, statement
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
@@ -30,8 +29,6 @@ _IGNORED = (SIGNATURE, ".git", ".gitattributes", ".github", ".gitignore")
 
 @dataclass(frozen=True, slots=True)
 class ModelSignature:
-    """A signature that was checked."""
-
     files: int
     signer: str  # fingerprint of the key
 

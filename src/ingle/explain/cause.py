@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ingle.core.media import Vectors
-from ingle.core.message import Request
+from ingle.core.message import Chunk, Request
 from ingle.engine.language_model import AnswerPlace, LanguageModel, ReadyPrompt
 from ingle.explain.traces import WordTrace
 
@@ -54,7 +54,6 @@ class Said:
 
     @property
     def text(self) -> str:
-        """The answer."""
         return "".join(self.pieces)
 
 
@@ -103,8 +102,6 @@ class Chance:
 
 @dataclass(frozen=True, slots=True)
 class ProvedCause:
-    """A cause with its proof."""
-
     cause: Cause
     nats: float  # by so much the log-probability of the explained part falls without it
     nats_by_token: tuple[float, ...]  # its fall for each token of the whole answer
@@ -126,8 +123,6 @@ LEAST_NATS = 0.5  # a fall below this is never called a cause: one of the answer
 
 @dataclass(frozen=True, slots=True)
 class Together:
-    """The best sentences left out together."""
-
     causes: tuple[str, ...]  # their numbers
     necessity: float  # nats that the answer loses without all of them
     sufficiency: float  # nats that it loses with them alone: small = they are enough
@@ -141,16 +136,12 @@ class Together:
 
 @dataclass(frozen=True, slots=True)
 class OtherToken:
-    """A token that might have stood there."""
-
     text: str
     probability: float
 
 
 @dataclass(frozen=True, slots=True)
 class SureToken:
-    """A token of an answer."""
-
     text: str
     probability: float
     others: tuple[OtherToken, ...]  # the likeliest others, the first one first; those below 1 in 100 are left out
@@ -186,8 +177,6 @@ class Odds:
 
 @dataclass(frozen=True, slots=True)
 class Sure:
-    """How sure an answer is."""
-
     tokens: tuple[SureToken, ...]
     signals: SureSignals
     kind: str  # a kind of question of explain/odds.py; "" where nothing is asked
@@ -197,8 +186,6 @@ class Sure:
 
 @dataclass(frozen=True, slots=True)
 class Why:
-    """An explanation of one answer."""
-
     answer: str
     span: AnswerSpan
     causes: tuple[ProvedCause, ...]  # the strongest first; sentences that don't stand out are left out, what was taught is always named
@@ -227,5 +214,24 @@ def within(said: Said, span: AnswerSpan) -> npt.NDArray[np.bool_]:
 
 
 def worded(found: ProvedCause, says: str) -> ProvedCause:
-    """Return the cause with its plain words."""
     return replace(found, says=says)
+
+
+# The tokens of an answer. An explanation is of what the model wrote, not of a text that looks like it, so the answer is given again.
+
+
+def said_by(model: LanguageModel, request: Request, chunks: Iterable[Chunk]) -> Said:
+    """Return an answer from the engine's chunks; `request`: as the model read it. The token that ends it is none of its words."""
+    tokens = [token for chunk in chunks for token in chunk.tokens]
+    while tokens and tokens[-1] in model.tokenizer.eos_ids:
+        tokens.pop()
+    return Said(model, request, tuple(tokens), pieces_of(model, tokens))
+
+
+def pieces_of(model: LanguageModel, tokens: Iterable[int]) -> tuple[str, ...]:
+    """Return the text of each token. A character of several tokens belongs to the last of them."""
+    stream = model.tokenizer.stream()
+    pieces = [stream.feed(token) for token in tokens]
+    if pieces:
+        pieces[-1] += stream.flush()
+    return tuple(pieces)

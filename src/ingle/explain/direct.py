@@ -17,11 +17,7 @@ def _never() -> bool:
     return False
 
 
-def direct_reader(
-    stopped: Callable[[], bool] = _never,
-    answer: Write | None = None,
-    progress: Progress = silent,
-) -> Reader:
+def direct_reader(stopped: Callable[[], bool] = _never, answer: Write | None = None, progress: Progress = silent) -> Reader:
     """Return the reader. `stopped`: asked before every step; when it is true, OutOfTime is raised. `answer`: None = without guards."""
 
     def scores(

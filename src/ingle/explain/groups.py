@@ -17,8 +17,6 @@ PartKind = Literal["retrieval", "recurrent", "groups"]  # all retrieval groups; 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """A part of a hybrid, and the model without it."""
-
     kind: PartKind
     groups: tuple[Group, ...]  # the groups that see no further than their window
     model: LanguageModel

@@ -1,14 +1,21 @@
-"""Odds of being right, fitted from questions with known answers: a logistic model of a few signals for each kind of question."""
+"""Odds of being right, fitted from questions with known answers: a logistic model of a few signals for each kind of question; and kept."""
 
+import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from pathlib import Path
+from typing import Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
 
+from ingle.core.config import from_table, to_table
+from ingle.core.digest import digest_json
+from ingle.core.errors import ConfigError
+from ingle.core.files import os_errors, write_atomic
 from ingle.explain.cause import Nats, Odds, SureSignals
+from ingle.home.place import Home
 
 # Kinds that can be told before anybody knows the right answer. `bare`: nothing but the question. `text`: sentences beside it. `yes_no`: the
 # same, and the answer begins with yes or no. `elsewhere`: the sentence that decides is about another name. `taught`: a memory or lesson
@@ -65,7 +72,6 @@ class Calibration:
     kinds: tuple[KindOdds, ...]
 
     def fit(self, kind: QuestionKind) -> KindOdds | None:
-        """Return the fitted model of a kind, or None."""
         return next((one for one in self.kinds if one.kind == kind), None)
 
     def odds(self, kind: QuestionKind, signals: SureSignals) -> Odds | None:
@@ -75,7 +81,6 @@ class Calibration:
 
 
 def features(signals: SureSignals) -> Nats:
-    """Return FEATURES of an answer."""
     few = (signals.telling, signals.explained, signals.mean)
     return np.array([*few, signals.telling_least, signals.least, signals.telling_entropy, math.log(signals.tokens)])
 
@@ -143,3 +148,48 @@ def calibration_error(shares: Sequence[float] | Nats, right: Sequence[bool] | Fl
     values, flags = np.asarray(shares, float), np.asarray(right, float)
     numbers = np.minimum((values * bins).astype(int), bins - 1)
     return float(sum(abs(flags[numbers == i].sum() - values[numbers == i].sum()) for i in range(bins)) / len(values))
+
+
+# Calibrations as they are kept: one JSON file for each model, by its digest.
+# A file that is damaged, or of another model, counts as none.
+
+
+VERSION = 1  # changes when an answer is looked at in another way, so that what was fitted before no longer counts
+SHIPPED = Path(__file__).parent / "calibrations"
+
+
+def keep_calibration(home: Home, calibration: Calibration) -> Path:
+    """Write a calibration into the home's cache. Raises HomeError."""
+    path = _path(home.root / "cache" / "sure", calibration.model)
+    with os_errors(path.parent):
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    write_atomic(path, sealed(calibration))
+    return path
+
+
+def sealed(calibration: Calibration) -> bytes:
+    """Return a calibration as JSON with a digest of itself."""
+    body = {"version": VERSION, **to_table(calibration)}
+    return json.dumps({"digest": digest_json(body), **body}, indent=1).encode() + b"\n"
+
+
+def find_calibration(home: Home, model: str) -> Calibration | None:
+    """Return the calibration of a model by its digest: the home's, else the one that Ingle brings; None if it was not measured."""
+    return _read(_path(home.root / "cache" / "sure", model), model) or _read(_path(SHIPPED, model), model)
+
+
+def _path(folder: Path, model: str) -> Path:
+    return folder / f"{digest_json(model)[:32]}.json"
+
+
+def _read(path: Path, model: str) -> Calibration | None:
+    """Return what a file holds; None if it is not there, damaged, of another version or of another model."""
+    try:
+        table: dict[str, Any] = json.loads(path.read_bytes())
+        digest, version = table.pop("digest"), table["version"]
+        if digest_json(table) != digest or version != VERSION or table["model"] != model:
+            return None
+        del table["version"]
+        return from_table(Calibration, table)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, ConfigError):
+        return None

@@ -14,9 +14,9 @@ import numpy.typing as npt
 from ingle.core.message import Sampling
 from ingle.engine.language_model import AnswerPlace
 from ingle.explain.cause import AnswerSpan, Nats, OtherToken, OutOfTime, Reader, Said, Sure, SureSignals, SureToken, Why, within
-from ingle.explain.effects import Falls
+from ingle.explain.falls import Falls
 from ingle.explain.odds import Calibration, QuestionKind
-from ingle.explain.sentences import sentences_of
+from ingle.explain.prompt_sentences import sentences_of
 from ingle.explain.words import say_sure, unlooked
 
 TAUGHT = ("memory", "lesson")

@@ -46,15 +46,12 @@ class WordTrace:
 
 @dataclass(frozen=True, slots=True)
 class _Words:
-    """The words of a text."""
-
     raw: bytes  # its bytes, A to Z in lower case; spaces for all that is in no word
     starts: Places
     ends: Places
     keys: Keys  # a number for each word, of its length and its first eight bytes
 
     def word(self, place: int) -> bytes:
-        """Return the word at a place."""
         return self.raw[self.starts[place] : self.ends[place]]
 
 

@@ -1,4 +1,4 @@
-"""Explains one answer: proposes causes, proves them, asks for the answer without them, and says it in plain words."""
+"""Explains one answer: proposes causes, proves them, asks for the answer without them, and says it in plain words. And its need."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -6,15 +6,15 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from ingle.core.errors import RequestError
+from ingle.core.headroom import Need, speed
 from ingle.core.message import Request
+from ingle.engine.packs import LIBRARIES, ServedSize
 from ingle.explain.cause import PARTS, AnswerSpan, Chance, OutOfTime, ProvedCause, Reader, Said, Together, Variation, Why, worded
-from ingle.explain.effects import Falls, Left
-from ingle.explain.names import twin
-from ingle.explain.proposal_method import method
-from ingle.explain.prove import FEW_RANDOM_SETS, RANDOM_SETS, proved, proved_together
-from ingle.explain.sentences import without
+from ingle.explain.falls import FEW_RANDOM_SETS, RANDOM_SETS, Falls, Left, method, proved, proved_together
+from ingle.explain.prompt_sentences import sentences_of, twin, without
 from ingle.explain.traces import TaughtText, traces
 from ingle.explain.words import TABLE, row_of, say, say_enough, say_together, say_trace, shares_blame, unlooked
+from ingle.model.tensor import size_of
 
 EXACT_SENTENCES = 25  # up to so many sentences, each is left out by itself
 EXACT_TOKENS = 6_000  # most tokens that this may take to read; beyond, sentences are looked at alone
@@ -23,8 +23,6 @@ SHOWN = 3  # most sentences that are proved and shown
 
 @dataclass(frozen=True, slots=True)
 class WhyOptions:
-    """The questions about an answer."""
-
     span: AnswerSpan | None = None  # the part to explain; None = all of it
     method: str = "auto"  # a file of explain/methods, or auto
     sentences: bool = True  # whether to look at the sentences of the prompt; what was taught is always looked at
@@ -183,3 +181,32 @@ def _elsewhere(falls: Falls, causes: Sequence[ProvedCause]) -> tuple[str, str] |
     strongest = next((one for one in causes if one.cause.kind == "sentence" and row_of(one) == "decides"), None)
     text = "".join(one.text for one in falls.sentences)
     return None if strongest is None else twin(question, strongest.cause.text, falls.said.text, text)
+
+
+# Time and memory of an explanation, before the model is opened.
+
+
+_BYTES_A_TOKEN, _TEMPLATE = 3.8, 40
+_SETS = 20  # sets of sentences that are left out together or by chance, beside each by itself
+_START_S = 2.0
+_WRITTEN = 6  # a token that is written takes as long as so many that are read together
+
+
+def why_need(served: ServedSize, request: Request, answer: str, variations: int = 0) -> Need:
+    """Predict the memory and the time of explaining an answer to this request."""
+    prompt, said = (round(len(text.encode()) / _BYTES_A_TOKEN) for text in (_text(request), answer))
+    prompt, size = prompt + _TEMPLATE, size_of(served.config)
+    sentences = len(sentences_of(request))
+    sets = 1 + sentences + (_SETS if sentences > 1 else 0) + variations
+    read = sets * (prompt / 2 + said) + 2 * prompt
+    written = (2 + min(3, sentences) + variations) * said
+    parts = {
+        "the model": served.weights, "what it reads": served.state_bytes(round(prompt + said * min(sets, 16))), "Ingle itself": LIBRARIES,
+    } | ({"packing its weights": served.packing} if served.packing else {})  # fmt: skip
+    operations = 2 * size.read * (read + _WRITTEN * written)
+    return Need("Explaining this", parts, _START_S + operations / speed(None, 1))
+
+
+def _text(request: Request) -> str:
+    whole = "".join(message.text for message in request.messages)
+    return whole + (request.prompt if isinstance(request.prompt, str) else "    " * len(request.prompt or ()))

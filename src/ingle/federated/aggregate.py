@@ -26,8 +26,6 @@ A, B = ".lora_A.weight", ".lora_B.weight"  # ends of the names of a linear's fac
 
 @dataclass(frozen=True, slots=True)
 class Aggregation:
-    """How the homes' updates become one."""
-
     trains: tuple[tuple[str, ...], ...]  # the factors that are trained and sent, by round: the first entry in the first, then in turn
     open: bool = False  # true if the coordinator must see every home's own update
 

@@ -1,37 +1,141 @@
-"""A home's own part in a federation: what it has learned, its gate's vote, its ledger's rows, and in the end one delta.
+"""A home's own part in a federation: its learning, the privacy it spent, its gate's vote, its ledger's rows, the delta in the end, audits.
 
 Nothing is held in memory between two letters but the round's own secrets: a home that is killed reads where it was.
+
+A home learns from its own files, in another process (tuning/homework.py), and never from what it votes by. Privacy that it has spent stands
+in HOME/federated/KEY/spent.json, which is written before anything leaves. A round counts when its noisy update is made, whatever becomes of
+it. So after a kill it may be counted too high, never too low. Learning that fails before costs nothing: nothing of it leaves.
 """
 
+import json
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
 
 from ingle.core.candidate import Candidate
-from ingle.core.errors import ConfigError, FederatedError
-from ingle.core.report import Sink
+from ingle.core.digest import canonical_json, digest_json
+from ingle.core.errors import ConfigError, FederatedError, HomeError
+from ingle.core.files import os_errors, write_atomic
+from ingle.core.report import Event, Fact, Sink
 from ingle.engine.adapter import linear_shapes
 from ingle.engine.packs import open_weights
 from ingle.federated.aggregate import Tensors, aggregation, flat_gain, trained_names
-from ingle.federated.homework import Learn, drop_own, read_own
-from ingle.federated.invitation import Invitation, check_invitation
-from ingle.federated.kept_rounds import keep_round
-from ingle.federated.node import HomeNode, RoundWork
-from ingle.federated.promise import with_noise
-from ingle.federated.rounding import Whole, to_grid
+from ingle.federated.home_node import HomeNode, RoundWork
+from ingle.federated.invitation import Invitation, check_invitation, spent_epsilon, step_length, with_noise
 from ingle.federated.secure_sum import take_seat
-from ingle.federated.spending import next_round, spend
-from ingle.federated.standing import FederationStanding, first_standing, keep_said, keep_standing, read_said, read_standing
-from ingle.federated.suspicion import suspension_event
-from ingle.federated.verdict import RoundVerdict, verdict_event
-from ingle.federated.wire import Letter
+from ingle.federated.standing import (
+    FederationStanding,
+    first_standing,
+    folder_of,
+    keep_round,
+    keep_said,
+    keep_standing,
+    read_said,
+    read_standing,
+    replay,
+    same_factors,
+)
+from ingle.federated.statement import Letter
+from ingle.federated.terms import Whole, to_grid
+from ingle.federated.verdict import RoundVerdict, suspension_event, verdict_event
+from ingle.gate.check import Policy
 from ingle.gate.decide import judge
-from ingle.gate.policy import Policy
-from ingle.gate.probes import Probes
-from ingle.gate.trial import Trial
-from ingle.home.kept import Kept
+from ingle.gate.trial import Probes, Trial
+from ingle.home.kept import Kept, list_kept
 from ingle.home.place import Home
 from ingle.home.staging import discard
+from ingle.ledger.chain import Ledger
 from ingle.ledger.keys import Signer
+from ingle.tuning.homework import Arrays, HeldOutExample, Homework, HomeworkDone, do_apart, read_done, write_done
 from ingle.tuning.linears import chosen_layers, chosen_linears
+
+# In the federation's folder: a round's learning, which is gone afterwards; and held-out examples, until a round is accepted.
+WORK, OWN = "homework", "own.safetensors"
+# Factors, which of them may change, round → the factors after learning from this home's own examples.
+Learn = Callable[[Tensors, Sequence[str], int], Mapping[str, npt.NDArray[np.floating]]]
+Do = Callable[[Homework, Arrays, Path], HomeworkDone]
+
+
+def learner(home: Home, kept: Kept, invitation: Invitation, sources: Sequence[str], do: Do = do_apart) -> Learn:
+    """Return how this home learns from these files, folders (absolute paths) and `suite:NAME`, as the invitation says.
+
+    What it returns raises what `do_apart` does, and HomeError. With privacy of a record it moves the factors along the sum of the cut
+    gradients, in float64; the noise comes after (`with_noise`).
+    """
+    private = invitation.privacy.unit == "record"
+
+    def learn(factors: Tensors, names: Sequence[str], number: int) -> Mapping[str, npt.NDArray[np.floating]]:
+        seed = int(digest_json([invitation.digest, number])[:15], 16)
+        clip, share = (invitation.privacy.clip, invitation.privacy.share) if private else (0.0, 1.0)
+        homework = Homework(str(home.root), kept, tuple(sources), invitation.learning, tuple(names), seed, clip, share)
+        done = do(homework, factors, folder_of(home, invitation) / WORK)
+        write_done(folder_of(home, invitation) / OWN, HomeworkDone({}, done.held_out))
+        if not private:
+            return {**factors, **done.tensors}
+        length = step_length(invitation)
+        return {**factors, **{name: factors[name].astype(np.float64) - length * done.tensors[name] for name in names}}
+
+    return learn
+
+
+def read_own(home: Home, invitation: Invitation) -> tuple[HeldOutExample, ...]:
+    """Return this home's own held-out examples, as its last learning left them; none if it left none. Raises HomeError."""
+    path = folder_of(home, invitation) / OWN
+    return read_done(path).held_out if path.exists() else ()
+
+
+def drop_own(home: Home, invitation: Invitation) -> None:
+    """Delete them: they are of use for votes on one update. Raises HomeError."""
+    path = folder_of(home, invitation) / OWN
+    with os_errors(path):
+        path.unlink(missing_ok=True)
+
+
+SPENT = "spent.json"
+
+
+def read_spent(home: Home, invitation: Invitation) -> int:
+    """Return how many rounds were paid for. Raises HomeError for a file that is damaged, or gone although this home took part."""
+    path = folder_of(home, invitation) / SPENT
+    cure = "Leave this federation: without it nobody knows what was promised already. A new invitation begins anew."
+    if not path.exists():
+        if read_said(home, invitation)[0]:
+            raise HomeError(str(path), "must say how much privacy was spent", "no such file", cure)
+        return 0
+    with os_errors(path):
+        data = path.read_bytes()
+    try:
+        return int(json.loads(data)["rounds"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise HomeError(str(path), "must say how much privacy was spent", error, cure) from error
+
+
+def next_round(home: Home, invitation: Invitation) -> int:
+    """Return which round will be paid for next. Raises FederatedError where all was spent, HomeError."""
+    rounds = read_spent(home, invitation) + 1
+    if rounds > invitation.rounds:
+        rule = f"All of the privacy that was promised is spent: {invitation.rounds} rounds, ε {invitation.privacy.epsilon:g}"
+        raise FederatedError("privacy", rule, "", "Go on under a new invitation; what both spend adds up.")
+    return rounds
+
+
+def spend(home: Home, invitation: Invitation) -> Event:
+    """Pay for one more round, on the disk. Returns the fact of it. Raises FederatedError where all was spent, HomeError."""
+    rounds, of = next_round(home, invitation), invitation.privacy
+    path = folder_of(home, invitation) / SPENT
+    with os_errors(path):
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    write_atomic(path, canonical_json({"rounds": rounds}), mode=0o600)
+    facts: dict[str, Fact] = {
+        "federation": invitation.digest, "unit": of.unit, "rounds": rounds, "epsilon": round(spent_epsilon(invitation, rounds), 4),
+        "delta": of.delta, "of_epsilon": of.epsilon,
+    }  # fmt: skip
+    return Event("federate.spent", invitation.name, facts)
+
 
 MAKER = "federate"
 
@@ -49,7 +153,6 @@ class Taking:
 
     @property
     def standing(self) -> FederationStanding:
-        """Where it is, read from the home."""
         return read_standing(self.home, self.invitation, shapes_of(self.home, self.kept, self.invitation))
 
 
@@ -95,7 +198,6 @@ def candidate_of(taking: Taking, standing: FederationStanding, factors: Tensors,
 
 
 def most_numbers(standing: FederationStanding) -> int:
-    """Return the most numbers that a round trains."""
     name = standing.invitation.aggregation
     rounds = range(1, 1 + len(aggregation(name).trains))
     return max(sum(standing.factors[one].size for one in trained_names(standing.factors, name, number)) for number in rounds)
@@ -144,3 +246,57 @@ def _settle(taking: Taking, verdict: RoundVerdict, total: Whole, letter: Letter)
     keep_standing(taking.home, after)
     if verdict.accepted:
         drop_own(taking.home, taking.invitation)
+
+
+# Audit of a federation in one home: every vote is counted again, every sum added again, every row of the ledger compared.
+
+
+@dataclass(frozen=True, slots=True)
+class FederationAudit:
+    verdicts: tuple[RoundVerdict, ...]
+    problems: tuple[str, ...]  # sentences; none = all is as the homes signed it
+    base: str  # digest of where it ends: the same in every home that followed all rounds
+
+    @property
+    def sentence(self) -> str:
+        if self.problems:
+            return " ".join(self.problems)
+        return f"All votes, sums and ledger rows agree. Compare with other homes: this one is at {self.base}."
+
+    def table(self) -> dict[str, Any]:
+        rounds = [
+            {"round": one.number, "homes": len(one.survivors), "yes": len(one.yes), "no": len(one.no), "accepted": one.accepted,
+             "digest": one.digest}
+            for one in self.verdicts
+        ]  # fmt: skip
+        return {"rounds": rounds, "problems": list(self.problems), "base": self.base}
+
+
+def audit(home: Home, invitation: Invitation, ledger: Ledger) -> FederationAudit:
+    """Count everything again. Nothing is changed. Raises HomeError for files that can't be read at all."""
+    problems: list[str] = []
+    try:
+        check_invitation(invitation)
+    except FederatedError as error:
+        problems.append(error.sentence)
+    kept = _model(home, invitation)
+    shapes = shapes_of(home, kept, invitation)
+    start = first_standing(invitation, shapes)
+    try:
+        reached, verdicts = replay(home, start)
+    except HomeError as error:
+        return FederationAudit((), (*problems, error.sentence), "")
+    now = read_standing(home, invitation, shapes)
+    if now.base != reached.base or not same_factors(now.factors, reached.factors):
+        problems.append("What this home learned is not the sum of its rounds. Restore its folder from a backup.")
+    rows = {row.values.get("digest") for row in ledger.read("federate.round")}
+    if missing := [str(one.number) for one in verdicts if one.digest not in rows]:
+        problems.append(f"The ledger has no row of round {', '.join(missing)}.")
+    return FederationAudit(tuple(verdicts), tuple(problems), reached.base)
+
+
+def _model(home: Home, invitation: Invitation) -> Kept:
+    for kept in list_kept(home):
+        if kept.digest == invitation.base:
+            return kept
+    raise HomeError("base", "The model that the invitation is about is not kept here", invitation.base[:12], "Pull it again.")

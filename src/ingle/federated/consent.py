@@ -1,4 +1,4 @@
-"""Consent: which examples the owner lends to a federation. It is asked for once, recorded, and can be withdrawn.
+"""Consent: which examples the owner lends to a federation. It is asked for once, recorded, and can be withdrawn. And where it is now.
 
 HOME/federated/KEY/invitation.toml    what was agreed to
 HOME/federated/KEY/consent.json       which files, by name, count and digest; deleted when the owner leaves
@@ -9,14 +9,16 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from ingle.core.digest import canonical_json, digest_bytes, digest_json
 from ingle.core.errors import ConfigError, FederatedError, HomeError, counted
 from ingle.core.files import os_errors, write_atomic
 from ingle.core.report import Event, Fact
-from ingle.federated.invitation import MODES, Invitation, from_text, to_text
-from ingle.federated.promise import promise_in_words
-from ingle.federated.standing import folder_of
+from ingle.federated.invitation import MODES, Invitation, from_text, promise_in_words, to_text
+from ingle.federated.standing import folder_of, kept_rounds
+from ingle.federated.transport import what_left
+from ingle.home.kept import list_kept
 from ingle.home.place import Home
 
 INVITATION, CONSENT = "invitation.toml", "consent.json"
@@ -24,8 +26,6 @@ INVITATION, CONSENT = "invitation.toml", "consent.json"
 
 @dataclass(frozen=True, slots=True)
 class LentFile:
-    """A file of examples that a home learns from."""
-
     path: str
     examples: int
     sha256: str
@@ -40,7 +40,6 @@ class Consent:
 
     @property
     def examples(self) -> int:
-        """Examples in all files."""
         return sum(file.examples for file in self.files)
 
 
@@ -138,3 +137,40 @@ def find_federation(home: Home, name: str) -> Invitation:
     if not fitting:
         raise ConfigError("NAME", "must be a federation that this home joined", name or "nothing", f"There are: {names}.")
     raise ConfigError("NAME", "Say which federation is meant", names)
+
+
+@dataclass(frozen=True, slots=True)
+class FederationStatus:
+    name: str
+    federation: str  # digest of the invitation
+    model: str  # name of the model here; empty if it is not kept
+    homes: int
+    rounds: int  # rounds at the most
+    accepted: int
+    dropped: int
+    lent: int | None  # examples that the owner lends; None = the consent was withdrawn
+    messages: int  # messages that left this machine
+    bytes_left: int
+    expires: str
+
+    def table(self) -> dict[str, Any]:
+        return asdict(self)
+
+    def row(self) -> tuple[str, ...]:
+        rounds = f"{self.accepted} of {self.rounds}" + (f", {self.dropped} dropped" if self.dropped else "")
+        lent = "nothing any more" if self.lent is None else f"{self.lent:,} examples"
+        left = f"{self.messages:,} messages, {self.bytes_left / 1e6:,.1f} MB"
+        return (self.name, self.model or "not kept", str(self.homes), rounds, lent, left, self.expires[:10])
+
+
+def federation_status(home: Home, invitation: Invitation) -> FederationStatus:
+    """Return where this home is. Raises HomeError for damaged files."""
+    verdicts = [verdict for verdict, _ in kept_rounds(home, invitation)]
+    accepted = sum(verdict.accepted for verdict in verdicts)
+    consent = read_consent(home, invitation)
+    messages = what_left(folder_of(home, invitation))
+    model = next((kept.name for kept in list_kept(home) if kept.digest == invitation.base), "")
+    return FederationStatus(
+        invitation.name, invitation.digest, model, len(invitation.members), invitation.rounds, accepted, len(verdicts) - accepted,
+        consent.examples if consent else None, len(messages), sum(one.bytes for one in messages), invitation.expires,
+    )  # fmt: skip

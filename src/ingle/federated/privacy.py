@@ -9,7 +9,7 @@ et al. 2021, Doroshenko et al. 2022). So ε is never too low; it is too high by 
 `bench/federated_privacy.py` compares with Google's dp-accounting, which is no dependency: it asks for SciPy, and for versions older than
 other parts have.
 
-Noise is put on a grid afterwards, which costs nothing: promise.py says why, and how homes share it.
+Noise is put on a grid afterwards, which costs nothing: invitation.py says why, and how homes share it.
 """
 
 import math
@@ -109,7 +109,6 @@ def noise_share(noise: float, longest: float, honest: int) -> float:
 
 
 def _epsilon(plan: PrivacyPlan, removed: bool) -> float:
-    """Return ε for one direction."""
     grid = min(1e-3, max(1e-5, 0.01 / plan.steps))
     highest = float(_loss(np.array([1 + REACH * plan.noise]), plan.noise, plan.share)[0])
     rough = highest / 2000

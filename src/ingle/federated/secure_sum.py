@@ -1,4 +1,4 @@
-"""One home's side of a secure sum: the coordinator learns the sum of the updates, and nothing else about any of them.
+"""A secure sum, from both sides: the coordinator learns the sum of the homes' updates, and nothing else about any of them.
 
 In a round a home says four things, each once, each signed by its ledger's key:
 
@@ -23,15 +23,16 @@ Every function returns a new value and leaves the old one. Who can be killed mus
 import secrets
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import combinations, islice
 from typing import Any
+
+import numpy as np
 
 from ingle.core.digest import digest_bytes, digest_json
 from ingle.core.errors import FederatedError, counted
-from ingle.federated.rounding import Whole, pack
-from ingle.federated.sealing import common_key, mask, new_private, public_of, seal, unseal
-from ingle.federated.shamir import SECRET_BYTES, SHARE_BYTES, split
+from ingle.federated.sealing import SECRET_BYTES, SHARE_BYTES, combine, common_key, mask, new_private, public_of, seal, split, unseal
 from ingle.federated.statement import Statement, believe, state, text_of
-from ingle.federated.terms import FEWEST, Terms
+from ingle.federated.terms import FEWEST, Terms, Whole, pack, unpack
 from ingle.ledger.keys import Signer
 
 LEAVE = "Do not go on with this coordinator."
@@ -40,8 +41,6 @@ Opened = tuple[tuple[str, tuple[int, ...]], ...]  # of each sum, what its round 
 
 @dataclass(frozen=True)
 class Member:
-    """A home between rounds."""
-
     terms: Terms
     seat: int
     signer: Signer
@@ -55,8 +54,6 @@ class Member:
 
 @dataclass(frozen=True)
 class RoundPart:
-    """A home within a round."""
-
     member: Member
     number: int
     base: str  # digest of what the round starts from
@@ -122,12 +119,7 @@ def begin(member: Member, number: int, base: str) -> tuple[RoundPart, dict[str, 
     private, seed = new_private(), secrets.token_bytes(SECRET_BYTES)
     homes, threshold = len(member.terms.members), member.terms.threshold
     of_key, of_seed = split(private, homes, threshold), split(seed, homes, threshold)
-    facts = {
-        **_where(member, number),
-        "base": base,
-        "key": public_of(private),
-        "seed": digest_bytes(seed),
-    }
+    facts = {**_where(member, number), "base": base, "key": public_of(private), "seed": digest_bytes(seed)}
     said = state(member.signer, member.seat, "keys", facts)
     sealed = {
         seat: seal(_channel(member, seat), of_key[seat + 1] + of_seed[seat + 1], _letter(said, seat)).hex()
@@ -292,3 +284,105 @@ def _hex(text: object) -> bytes:
         return bytes.fromhex(text) if isinstance(text, str) else b""
     except ValueError:
         return b""
+
+
+# The coordinator's side of a secure sum: from masked updates and shares to the sum, whoever dropped out on the way.
+
+
+MOST_TRIES = 500  # sets of shares that are tried before a secret is given up: some homes may have told wrong ones
+
+
+def open_sum(
+    terms: Terms, number: int, length: int, keys: Mapping[int, Statement], updates: Mapping[int, bytes], told: Mapping[int, Statement]
+) -> Whole:
+    """Return the sum of the updates on the grid, `length` numbers each, exactly.
+
+    By seat: `keys` is what the homes of the round said as theirs, `updates` the masked numbers of all that were agreed on, `told` their
+    shares. All were verified. Raises FederatedError if there are too few shares, or wrong ones.
+    """
+    if len(told) < terms.threshold:
+        cure = "Nothing can be known of any update. Do the round again when more homes are there."
+        raise FederatedError("homes", f"must be at least {terms.threshold} to open a sum", len(told), cure)
+    width = terms.grid.width
+    total = np.zeros(length, np.uint32)
+    for payload in updates.values():
+        total += unpack(payload, length, width)
+    for seat, statement in keys.items():
+        shares = _shares(told, seat)
+        if seat in updates:
+            total -= mask(_secret(terms, seat, "seed", shares, text_of(statement, "seed")), length, width)
+        else:
+            private = _secret(terms, seat, "key", shares, text_of(statement, "key"))
+            for other in updates:  # what the one who dropped out would have added, its partners have subtracted
+                total += pair_mask(terms, number, length, private, seat, other, text_of(keys[other], "key"))
+    return total & terms.grid.modulus_bits
+
+
+def seeds_of(terms: Terms, keys: Mapping[int, Statement], homes: Iterable[int], told: Mapping[int, Statement]) -> dict[int, str]:
+    """Return the seeds (hex) of the homes in a sum that was opened, from their shares. Raises FederatedError as `open_sum` does."""
+    seeds: dict[int, str] = {}
+    for seat in homes:
+        seeds[seat] = _secret(terms, seat, "seed", _shares(told, seat), text_of(keys[seat], "seed")).hex()
+    return seeds
+
+
+def plain_sum(updates: Iterable[Whole]) -> Whole:
+    """Return the sum of updates that lie open: what a secure sum must be equal to."""
+    total = np.stack(list(updates)).astype(np.uint64).sum(axis=0)
+    return np.asarray(total, np.uint32)
+
+
+def _secret(terms: Terms, seat: int, what: str, shares: Mapping[int, bytes], expected: str) -> bytes:
+    """Put a home's secret together from its shares, and compare it with what that home committed itself to."""
+    for tried in islice(combinations(sorted(shares), terms.threshold), MOST_TRIES):
+        secret = combine({x: shares[x] for x in tried})
+        if secret is not None and (digest_bytes(secret) if what == "seed" else public_of(secret)) == expected:
+            return secret
+    cure = "Homes told wrong shares, or that home dealt them. Do the round again without it."
+    raise FederatedError(
+        "shares", f"The shares of the {what} of the home in seat {seat} don't fit together", f"{len(shares)} of them", cure
+    )
+
+
+def _of(said: Statement) -> Mapping[str, str]:
+    told = said.facts.get("of")
+    return told if isinstance(told, dict) else {}
+
+
+def _shares(told: Mapping[int, Statement], seat: int) -> dict[int, bytes]:
+    """Return what was told of a home's secret, by the number of the share."""
+    return {teller + 1: share for teller, said in told.items() if (share := _share(said, seat)) is not None}
+
+
+def _share(said: Statement, seat: int) -> bytes | None:
+    """Return the share of a home's secret as another home told it; None if it is none."""
+    try:
+        share = bytes.fromhex(_of(said).get(str(seat), ""))
+    except (TypeError, ValueError):
+        return None
+    return share if len(share) == SHARE_BYTES else None
+
+
+# Work out a sum again from what its homes signed: whoever has the masked updates and the shares needs nobody's word for it.
+# The masked updates show no more than the sum does, to whomever; so all homes may have them.
+
+
+SAID = ("keys", "update", "shares")  # the statements that a sum of all its homes follows from
+
+
+def witnessed_sum(
+    terms: Terms, number: int, base: str, length: int, said: Mapping[str, Sequence[Statement]], bodies: Mapping[int, bytes]
+) -> Whole:  # fmt: skip
+    """Return the sum of all homes of these terms. Raises FederatedError if any of it is not what each of them signed."""
+    everybody = list(range(len(terms.members)))
+    where = {"federation": terms.federation, "round": number}
+    by_kind = {kind: {statement.seat: statement for statement in said.get(kind, ())} for kind in SAID}
+    for kind, statements in by_kind.items():
+        if sorted(statements) != everybody:
+            raise FederatedError(kind, "must be said by every home of the group", f"{len(statements)} of {len(everybody)}", LEAVE)
+    roster = roster_digest(by_kind["keys"].values())
+    for seat in everybody:
+        believe(by_kind["keys"][seat], "keys", terms.members, {**where, "base": base})
+        believe(by_kind["update"][seat], "update", terms.members, {**where, "roster": roster, "numbers": digest_bytes(bodies[seat])})
+        believe(by_kind["shares"][seat], "shares", terms.members, {**where, "survivors": everybody})
+    return open_sum(terms, number, length, by_kind["keys"], bodies, by_kind["shares"])

@@ -23,8 +23,6 @@ Group = tuple[int, ...]  # seats in the federation, in their order
 
 @dataclass(frozen=True, slots=True)
 class Split:
-    """How the homes of a refused round are split."""
-
     federation: str
     number: int  # the refused round
     base: str
@@ -33,7 +31,6 @@ class Split:
 
     @property
     def facts(self) -> dict[str, object]:
-        """The facts that homes sign."""
         about = {"federation": self.federation, "round": self.number, "base": self.base}
         return {**about, "homes": list(self.homes), "seed": self.seed}
 
@@ -50,7 +47,6 @@ class Split:
 
     @property
     def leaves(self) -> tuple[Group, ...]:
-        """The groups that aren't halved any more."""
         return tuple(group for group, halves in self.halves.items() if not halves)
 
 

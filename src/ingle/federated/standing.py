@@ -1,11 +1,15 @@
 """A home's standing in a federation, kept in HOME/federated/KEY, so that it goes on where it was after a kill at any moment.
 
-standing.safetensors    the factors that were learned so far, with what they are in its head; replaced whole
-said.json               the highest round that this home ever said anything in, and the homes in each sum that it helped to open
+standing.safetensors     the factors that were learned so far, with what they are in its head; replaced whole
+said.json                the highest round that this home ever said anything in, and the homes in each sum that it helped to open
+rounds/00000007.round    the last letter of round 7: who was in the sum, all signed votes, and the sum
+
+Every home keeps all rounds that it followed, with the votes that decided them, so that anybody can count them again. So each can tell
+another what it missed, and none depends on the coordinator that was there.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import astuple, dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
@@ -14,15 +18,15 @@ import numpy as np
 import numpy.typing as npt
 
 from ingle.core.digest import canonical_json
-from ingle.core.errors import HomeError
+from ingle.core.errors import FederatedError, HomeError
 from ingle.core.files import os_errors, write_atomic
 from ingle.federated.aggregate import Tensors, added_gain, aggregation, first_factors, trained_names
-from ingle.federated.exact import mean_square, shorter, usual_square
+from ingle.federated.home_node import verdict_in
 from ingle.federated.invitation import Invitation
-from ingle.federated.rounding import Whole, from_grid
 from ingle.federated.secure_sum import Opened
-from ingle.federated.suspicion import Suspicion
-from ingle.federated.verdict import RoundVerdict
+from ingle.federated.statement import Letter, from_bytes, to_bytes
+from ingle.federated.terms import Whole, from_grid, mean_square, shorter, unpack, usual_square
+from ingle.federated.verdict import RoundVerdict, Suspicion
 from ingle.home.place import Home
 
 FACTORS, SAID = "standing.safetensors", "said.json"
@@ -30,8 +34,6 @@ FACTORS, SAID = "standing.safetensors", "said.json"
 
 @dataclass(frozen=True)
 class FederationStanding:
-    """Where a federation is, as one home sees it."""
-
     invitation: Invitation
     base: str  # digest of the last accepted verdict; before the first, of the model
     factors: Tensors  # by the names that a delta of the kind `lora` has
@@ -47,7 +49,6 @@ class FederationStanding:
 
     @property
     def length(self) -> int:
-        """Numbers in the next update."""
         return sum(self.factors[name].size for name in self.names)
 
     def with_sum(self, total: Whole, homes: int) -> dict[str, npt.NDArray[np.float32]]:
@@ -63,7 +64,6 @@ class FederationStanding:
         return usual_square(self.lengths[self.accepted % turns :: turns])
 
     def after(self, verdict: RoundVerdict, total: Whole) -> "FederationStanding":
-        """Return what follows from a verdict."""
         terms, homes = self.invitation.terms(), len(verdict.voters)
         told = replace(self, settled=max(self.settled, verdict.number), suspicion=self.suspicion.after(terms, verdict))
         if not verdict.accepted:
@@ -76,7 +76,6 @@ class FederationStanding:
 
 
 def folder_of(home: Home, invitation: Invitation) -> Path:
-    """Return the folder of a federation in a home."""
     return home.federated / invitation.digest[:16]
 
 
@@ -168,3 +167,60 @@ def _made(home: Home, invitation: Invitation) -> Path:
     with os_errors(folder):
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     return folder
+
+
+ROUNDS = "rounds"
+
+
+def keep_round(home: Home, invitation: Invitation, verdict: RoundVerdict, letter: Letter) -> None:
+    """Keep the letter that proves a verdict. Raises HomeError."""
+    folder = folder_of(home, invitation) / ROUNDS
+    with os_errors(folder):
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    write_atomic(folder / f"{verdict.number:08d}.round", to_bytes(letter), mode=0o600)
+
+
+def kept_rounds(home: Home, invitation: Invitation) -> Iterator[tuple[RoundVerdict, Letter]]:
+    """Yield the rounds that a home followed, oldest first, with their votes counted again.
+
+    Raises HomeError for a round that can't be read, was altered, or doesn't follow from the one before.
+    """
+    terms, base = invitation.terms(), invitation.base
+    for path in sorted((folder_of(home, invitation) / ROUNDS).glob("*.round")):
+        try:
+            with os_errors(path):
+                letter = from_bytes(path.read_bytes())
+            verdict = verdict_in(terms, base, letter)
+        except FederatedError as error:
+            cure = "Restore it from a backup, or from another home."
+            raise HomeError(str(path), f"must be as the homes signed it, and follow from {base[:12]}", error, cure) from error
+        yield verdict, letter
+        base = verdict.next_base
+
+
+def missed(home: Home, invitation: Invitation, base: str) -> list[Letter]:
+    """Return the letters that bring a home from `base` to where this one is, in order; none if it is there, or this one never was.
+
+    Raises HomeError.
+    """
+    letters, reached = list[Letter](), base == invitation.base
+    for verdict, letter in kept_rounds(home, invitation):
+        if reached and verdict.accepted:
+            letters.append(letter)
+        reached = reached or verdict.next_base == base
+    return letters
+
+
+def replay(home: Home, start: FederationStanding) -> tuple[FederationStanding, list[RoundVerdict]]:
+    """Count every kept round again, from the first, and add up the sums: where the home must be now. Raises HomeError."""
+    standing, verdicts, terms = start, list[RoundVerdict](), start.invitation.terms()
+    for verdict, letter in kept_rounds(home, start.invitation):
+        body = letter.body if verdict.accepted else b""
+        standing = standing.after(verdict, unpack(body, standing.length if body else 0, terms.grid.width))
+        verdicts.append(verdict)
+    return standing, verdicts
+
+
+def same_factors(one: Tensors, other: Tensors) -> bool:
+    """Return whether two homes' factors are the same, to the last bit."""
+    return one.keys() == other.keys() and all((one[name] == other[name]).all() for name in one)

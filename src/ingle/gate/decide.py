@@ -16,11 +16,8 @@ from ingle.core.makers import find_maker
 from ingle.core.progress import Progress, silent
 from ingle.core.report import Event, Fact, Sink
 from ingle.engine.loading import Opener
-from ingle.gate.check import find_check, names
-from ingle.gate.finding import Decision, Finding
-from ingle.gate.policy import Policy
-from ingle.gate.probes import Probes
-from ingle.gate.trial import Trial, never
+from ingle.gate.check import Policy, find_check, names
+from ingle.gate.trial import Decision, Finding, Probes, Trial, never
 from ingle.home.deltas import put_delta, refuse_taken_delta, report_bytes
 from ingle.home.kept import Kept, sweep_packs
 from ingle.home.place import Home

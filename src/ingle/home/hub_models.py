@@ -86,7 +86,7 @@ HUB_MODELS = {
     )
 }  # fmt: skip
 
-# Models that judge (safety/guard_families.py). They are never offered to talk with unasked.
+# Models that judge (robustness/guard_model.py). They are never offered to talk with unasked.
 GUARD_MODELS = {
     one.name: one
     for one in (

@@ -93,7 +93,7 @@ class Home:
 
     @property
     def policy(self) -> Path:
-        """File of the owner's policy for candidates and requests; see gate/policy.py and safety/policy.py."""
+        """File of the owner's policy for candidates and requests; see gate/check.py and safety/policy.py."""
         return self.root / "policy.toml"
 
     @property

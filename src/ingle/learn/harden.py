@@ -27,14 +27,24 @@ from ingle.engine.loading import Opener
 from ingle.engine.packs import checkpoint_tokenizer, kept_source, open_weights
 from ingle.home.kept import Kept
 from ingle.home.place import Home
-from ingle.learn.harden_settings import HardenSettings
+from ingle.learn.addition_settings import HardenSettings
 from ingle.learn.trained_addition import TrainedAddition, attach, foretell
 from ingle.measure.intervals import paired_bootstrap
 from ingle.measure.subjects import Finished, ItemPlan, Subject, gather
 from ingle.model.checkpoint import Checkpoint
-from ingle.robustness.hardening import HARMFUL, Curriculum, attacks, own_refusals, read_curriculum, refusal_for
 from ingle.robustness.prompts import LabelledPrompt
-from ingle.robustness.refusing import JudgedReply, asked, judged, shares
+from ingle.robustness.refusing import (
+    HARMFUL,
+    Curriculum,
+    JudgedReply,
+    asked,
+    attacks,
+    judged,
+    own_refusals,
+    read_curriculum,
+    refusal_for,
+    shares,
+)
 from ingle.safety.answers import refuses
 from ingle.train.corpus import Member, corpus_of
 from ingle.train.example_files import Encoder, Record
@@ -81,8 +91,6 @@ def harden(
 
 @dataclass(frozen=True, slots=True)
 class _Begun:
-    """A job with its models and its requests."""
-
     job: Job
     encoder: Encoder
     material: Curriculum

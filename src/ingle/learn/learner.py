@@ -25,8 +25,8 @@ from ingle.home.kept import Kept
 from ingle.home.lessons import Lesson, accept_lesson, drop_lesson, list_lessons
 from ingle.home.place import Home
 from ingle.home.staging import discard
-from ingle.learn.need import CURE
-from ingle.learn.settings import RATINGS
+from ingle.learn.learning_settings import RATINGS
+from ingle.learn.lesson_need import CURE
 from ingle.learn.work import NO_MEMORY, LessonError, Tries, Work, model_of, next_work, put_right, recover
 from ingle.ledger.chain import Ledger
 
@@ -38,8 +38,6 @@ TOGETHER = 100  # most examples of one lesson
 
 
 class LessonVerdict(Protocol):
-    """The gate's decision."""
-
     @property
     def accepted(self) -> bool: ...
     @property
@@ -50,7 +48,7 @@ class LessonVerdict(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Trainer:
-    """Teaches lessons and judges them. learn/lesson_trainer.py has the real functions, which load nothing before the first lesson."""
+    """Teaches lessons and judges them. learn/teacher.py has the real functions, which load nothing before the first lesson."""
 
     teach: Callable[[Work], Candidate]
     judge: Callable[[Work, Candidate], LessonVerdict]
@@ -60,8 +58,6 @@ class Trainer:
 
 @dataclass(frozen=True, slots=True)
 class LearnerWatch:
-    """Callbacks of the learner."""
-
     say: Callable[[str], None] = lambda _: None  # called with a line on each lesson; it never holds a user's words
     stopped: Callable[[], bool] = lambda: False  # asked between two lessons whether to stop
     # Called with the ids of the examples of a lesson that begins, and with none at its end.
@@ -70,8 +66,6 @@ class LearnerWatch:
 
 @dataclass(frozen=True, slots=True)
 class LessonOutcome:
-    """The outcome of one piece of work."""
-
     work: Work
     lesson: Lesson | None  # none = it was refused, or an example changed meanwhile
     reasons: tuple[str, ...] = ()
@@ -81,13 +75,10 @@ class LessonOutcome:
 
 @dataclass(frozen=True, slots=True)
 class Learned:
-    """The outcomes of one call, in order."""
-
     outcomes: tuple[LessonOutcome, ...] = ()
 
     @property
     def lessons(self) -> tuple[Lesson, ...]:
-        """The lessons that act now."""
         return tuple(outcome.lesson for outcome in self.outcomes if outcome.lesson is not None)
 
 
@@ -284,7 +275,6 @@ def _together(learner: Learner, owner: str, kept: Kept, examples: Sequence[Examp
 
 
 def accepted_event(lesson: Lesson, figures: Mapping[str, Fact]) -> Event:
-    """Return the fact that a lesson acts."""
     facts: dict[str, Fact] = {
         "lesson": lesson.digest,
         "kind": lesson.kind,

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from ingle.core.errors import IngleError
 from ingle.home.examples import list_examples
 from ingle.home.place import Home
-from ingle.learn.settings import LearnSettings
+from ingle.learn.learning_settings import LearnSettings
 from ingle.learn.work import next_work
 
 if TYPE_CHECKING:
@@ -53,7 +53,6 @@ class Supervisor:
     _thread: threading.Thread | None = None
 
     def start(self) -> None:
-        """Starts the thread."""
         self._thread = threading.Thread(target=self._run, name="supervisor", daemon=True)
         self._thread.start()
 
@@ -66,7 +65,6 @@ class Supervisor:
 
     @property
     def process_id(self) -> int | None:
-        """The learner's process id, while there is one."""
         process = self._process
         return process.pid if process is not None and process.poll() is None else None
 

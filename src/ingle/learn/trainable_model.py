@@ -18,7 +18,7 @@ from torch import Tensor
 from ingle.engine.packs import checkpoint_tokenizer, open_weights
 from ingle.home.kept import Kept
 from ingle.home.place import Home
-from ingle.learn.lesson_documents import Turns, answered, prompt_ids
+from ingle.learn.wordings import Turns, answered, prompt_ids
 from ingle.model.module import load_module
 from ingle.model.tokenizer import Tokenizer
 from ingle.train.example_files import Document
@@ -107,7 +107,6 @@ class TrainableModel:
 
     @cached_property
     def first(self) -> int:
-        """Index of the first trained layer."""
         return first_trained_layer(self.module, list(self._parameters))
 
     @property
@@ -141,7 +140,6 @@ class TrainableModel:
         return final_states_of(self.module, row, self.first, x)
 
     def prompt(self, before: Turns, question: str) -> list[int]:
-        """Return the ids of a prompt."""
         return prompt_ids(self.tokenizer, before, question)
 
     def _begin(self, linear: LowRankLinear, generator: torch.Generator) -> None:

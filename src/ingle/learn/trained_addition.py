@@ -32,8 +32,6 @@ from ingle.tuning.tuning_method import Attached, check_touched, find_method
 
 @dataclass(frozen=True, slots=True)
 class TrainedAddition:
-    """A job's module with its addition."""
-
     job: DeltaJob[Any]
     module: CausalLM
     attached: Attached
@@ -41,12 +39,10 @@ class TrainedAddition:
     opener: Opener
 
     def candidate(self, method: str, report: Mapping[str, Any] = MappingProxyType({})) -> Candidate:
-        """The candidate, as far as it is trained."""
         tensors = {name: tensor.detach().cpu().contiguous().numpy() for name, tensor in self.attached.collect().items()}
         return self.job.candidate("lora", method, tensors, report)
 
     def subject(self, source: Source) -> Subject:
-        """The model of a source, as it is served."""
         return subject_of(self.opener.open(source, self.job.watch.pieces), self.job.stopped)
 
     def as_trained(self, method: str) -> Subject:

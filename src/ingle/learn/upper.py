@@ -1,6 +1,6 @@
-"""The upper layers of a model, forward and back, in float32 NumPy and our own kernels: what a lesson is trained through.
+"""The upper layers of a model and the losses on its vocabulary, forward and back: what a lesson is trained through.
 
-Shapes: T tokens in a row, A of them wanted, D head_dim.
+In float32 NumPy and our own kernels. Shapes: T tokens in a row, A of them wanted, D head_dim, h hidden, V vocabulary.
 """
 
 from collections.abc import Callable
@@ -11,13 +11,66 @@ import numpy as np
 import numpy.typing as npt
 
 from ingle.core.spec import ModelConfig
-from ingle.learn.inner import inner
-from ingle.learn.matrix import kept_matrix
 from ingle.learn.mixing import mix
-from ingle.learn.pieces import Angles, Array, Back, LayerWeights, Linear, Norm
+from ingle.learn.pieces import Angles, Array, Back, FrozenMatrix, LayerWeights, Linear, Norm, gated, kept_matrix
 from ingle.model.hf_config import all_frequencies
 from ingle.model.tensor import expected_shapes
 from ingle.train.shared_rows import DocumentRow
+
+# The part of a layer behind its mixer, forward and back: the gated MLP, or a mixture of experts.
+
+
+def inner(own: LayerWeights, x: Array) -> tuple[Array, Back]:
+    """Apply it: [T, hidden] → same shape."""
+    experts = own.config.experts_at(own.index)
+    return _mlp(own, "mlp", x) if experts is None else _mixture(own, x)
+
+
+def _mlp(own: LayerWeights, name: str, x: Array) -> tuple[Array, Back]:
+    gate, back_gate = own.linears[f"{name}.gate_proj"](x)
+    up, back_up = own.linears[f"{name}.up_proj"](x)
+    product, back_product = gated(own.config.ways.activation, gate, up)
+    y, back_down = own.linears[f"{name}.down_proj"](product)
+
+    def back(g: Array) -> Array:
+        to_gate, to_up = back_product(back_down(g))
+        return back_gate(to_gate) + back_up(to_up)
+
+    return y, back
+
+
+def _mixture(own: LayerWeights, x: Array) -> tuple[Array, Back]:
+    """Give each token to the experts with the largest shares (arXiv 1701.06538)."""
+    experts, router = own.config.experts, own.weights["mlp.gate.weight"]
+    assert experts is not None, "it is asked"
+    logits = x @ router.T
+    chances = np.exp(logits - logits.max(-1, keepdims=True))
+    chances /= chances.sum(-1, keepdims=True)
+    numbers = np.argsort(-chances, -1, kind="stable")[:, : experts.chosen]
+    chosen = np.zeros(chances.shape, np.bool_)
+    np.put_along_axis(chosen, numbers, True, -1)
+    whole = (chances * chosen).sum(-1, keepdims=True) if experts.normed else np.float32(1)
+    shares, y, parts = chances * chosen / whole, np.zeros_like(x), list[tuple[int, np.ndarray, Array, Back]]()
+    for number in range(experts.count):
+        asking = np.flatnonzero(chosen[:, number])
+        if len(asking):
+            said, back_said = _mlp(own, f"mlp.experts.{number}", x[asking])
+            y[asking] += said * shares[asking, number, None]
+            parts.append((number, asking, said, back_said))
+
+    def back(g: Array) -> Array:
+        to_shares, to_x = np.zeros_like(shares), np.zeros_like(x)
+        for number, asking, said, back_said in parts:
+            to_shares[asking, number] = (g[asking] * said).sum(-1)
+            to_x[asking] += back_said(g[asking] * shares[asking, number, None])
+        if experts.normed:
+            to_shares = (to_shares - (to_shares * shares).sum(-1, keepdims=True)) * chosen
+        to_chances = to_shares / whole
+        to_x += (chances * (to_chances - (to_chances * chances).sum(-1, keepdims=True))) @ router
+        return to_x
+
+    return y, back
+
 
 _LAYERS = "model.layers."
 
@@ -119,3 +172,57 @@ class UpperLayers:
             return g
 
         return y, back_all
+
+
+# Losses on the vocabulary, in chunks of rows: the logits of all rows are never whole in memory.
+
+
+CHUNK = 64  # rows: 64 × 49,152 float32 are 13 MB
+Integers = npt.NDArray[np.int64]
+
+
+def cross_entropy(states: Array, head: FrozenMatrix, targets: Integers) -> tuple[Array, Array]:
+    """Return log p(target) of each row in nats, [A], and the gradient of their negative sum at the states, [A, h]."""
+
+    def loss(rows: slice, logits: Array) -> tuple[Array, Array]:
+        chosen, place = targets[rows], np.arange(len(logits))
+        logs = log_softmax(logits)
+        words = logs[place, chosen].copy()
+        slope = np.exp(logs, out=logs)
+        slope[place, chosen] -= 1
+        return words, slope
+
+    return _in_chunks(states, head, loss)
+
+
+def divergence(states: Array, head: FrozenMatrix, before: Array) -> tuple[Array, Array]:
+    """Return KL(before ‖ now) of each row in nats, [A], and the gradient of their sum at the states. `before`: the states that give the
+    other distribution by the same head, [A, h]."""
+
+    def loss(rows: slice, logits: Array) -> tuple[Array, Array]:
+        moved, theirs = np.empty(len(logits), np.float32), log_softmax(head.times(before[rows]))
+        for number, (mine, other) in enumerate(zip(log_softmax(logits), theirs, strict=True)):
+            chances = np.exp(other)
+            moved[number] = (chances * (other - mine)).sum()
+            np.exp(mine, out=mine)
+            mine -= chances
+        return moved, logits
+
+    return _in_chunks(states, head, loss)
+
+
+def log_softmax(logits: Array) -> Array:
+    """Turn logits [A, V] into log-probabilities, in place; row by row, so that what is in between is small."""
+    for row in logits:
+        row -= row.max()
+        row -= np.log(np.exp(row).sum())
+    return logits
+
+
+def _in_chunks(states: Array, head: FrozenMatrix, loss: Callable[[slice, Array], tuple[Array, Array]]) -> tuple[Array, Array]:
+    values, slopes = np.empty(len(states), np.float32), np.empty_like(states)
+    for start in range(0, len(states), CHUNK):
+        rows = slice(start, start + CHUNK)
+        values[rows], slope = loss(rows, head.times(states[rows]))
+        slopes[rows] = head.back(slope)
+    return values, slopes

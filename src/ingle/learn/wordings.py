@@ -1,4 +1,4 @@
-"""Wordings of a question, and contrasts: near questions that ask something else. By rules alone, so deterministic.
+"""Wordings of a question, contrasts (near questions that ask something else), and their documents in tokens. By rules alone.
 
 A lesson that saw one wording answers only to that wording. So it sees many: indirect ones, polite ones, keywords as in a search box, the
 subject first and the question after it. They need not be good English, for the answer must not depend on them. And it sees contrasts,
@@ -12,7 +12,11 @@ from itertools import islice
 
 import numpy as np
 
+from ingle.learn.work import LessonError
+from ingle.model.template import THINKING, encode_chat, has_template
 from ingle.model.text_encoder import odds_of
+from ingle.model.tokenizer import Tokenizer
+from ingle.train.example_files import Document, Encoder, Record
 
 _THE_SAME = 3.0  # log odds of the matcher at which a question counts as the taught one, not as a contrast
 _WH = "who|whom|whose|what|which|where|when|why|how"
@@ -44,8 +48,6 @@ _KNOWN = (
 
 @dataclass(frozen=True, slots=True)
 class QuestionParts:
-    """A question and its subject."""
-
     plain: str  # the question without "tell me" and the like, without its final mark, its first letter small unless it is a name's
     thing: str  # its subject: "the Corvane bakery", "my cat"
     thing_at: tuple[int, int]  # start and stop of the subject in `plain`
@@ -116,12 +118,12 @@ def _framed(parts: QuestionParts) -> list[str]:
     start, stop = parts.thing_at
     rest = f"{plain[:start]}it{plain[stop:]}"
     texts = [
-        f"{direct}?", f"Can you tell me {indirect}?", f"{_upper(parts.thing)}: {rest}?", f"Tell me {noun or indirect}.",
+        f"{direct}?", f"Can you tell me {indirect}?", f"{capital(parts.thing)}: {rest}?", f"Tell me {noun or indirect}.",
         f"{plain}", f"I would like to know {indirect}.", f"{noun or direct}?", f"I have a question about {parts.thing}. {direct}?",
-        f"Do you know {indirect}?", _keywords(plain), f"{_upper(parts.thing)}, {plain}?", f"Please say {noun or indirect}.",
-        f"Somebody asked me {indirect}. What should I answer?", f"What is {noun}?" if noun else f"{_upper(indirect)}, please?",
+        f"Do you know {indirect}?", _keywords(plain), f"{capital(parts.thing)}, {plain}?", f"Please say {noun or indirect}.",
+        f"Somebody asked me {indirect}. What should I answer?", f"What is {noun}?" if noun else f"{capital(indirect)}, please?",
     ]  # fmt: skip
-    return [_upper(text) if text.endswith((".", "?")) else text for text in texts]
+    return [capital(text) if text.endswith((".", "?")) else text for text in texts]
 
 
 def _indirect(plain: str) -> str:
@@ -164,7 +166,7 @@ def _jumbled(parts: QuestionParts, draw: np.random.Generator) -> str:
         draw.shuffle(kept)
     place = int(draw.integers(0, len(kept) + 1))
     text = " ".join([*kept[:place], parts.thing, *kept[place:]])
-    return _upper(text) + "?" if draw.random() < 0.6 else text
+    return capital(text) + "?" if draw.random() < 0.6 else text
 
 
 def contrasts(question: str, count: int, seed: int = 0) -> tuple[str, ...]:
@@ -175,7 +177,7 @@ def contrasts(question: str, count: int, seed: int = 0) -> tuple[str, ...]:
     named = bool(re.search(r'[A-Z0-9"“]', parts.thing))
     things = list(draw.permutation(_THINGS if named else _COMMON))
     lead = "" if named else (article[0] if (article := re.match(r"^(?:the|my|our|a|an|this) ", parts.thing)) else "")
-    swapped = [_upper(f"{parts.plain[:start]}{lead}{thing}{parts.plain[stop:]}?") for thing in things]
+    swapped = [capital(f"{parts.plain[:start]}{lead}{thing}{parts.plain[stop:]}?") for thing in things]
     others = [pattern.format(x=parts.thing) for pattern in draw.permutation(_OTHERS)]
     common = list(draw.permutation(_KNOWN))
     candidates = _distinct(text for three in zip(swapped, others, common, strict=False) for text in three)
@@ -184,7 +186,7 @@ def contrasts(question: str, count: int, seed: int = 0) -> tuple[str, ...]:
     return tuple(islice(apart, count))
 
 
-def _upper(text: str) -> str:
+def capital(text: str) -> str:
     return text[:1].upper() + text[1:]
 
 
@@ -193,12 +195,47 @@ def _key(text: str) -> str:
 
 
 def _distinct(texts: Iterable[str]) -> tuple[str, ...]:
-    """Return the stripped texts without repetitions, in order."""
     return tuple(dict.fromkeys(text.strip() for text in texts if text.strip()))
 
 
 def spread(items: Sequence[str], count: int) -> tuple[str, ...]:
-    """Return `count` items, evenly spread."""
     if len(items) <= count:
         return tuple(items)
     return tuple(items[i * len(items) // count] for i in range(count))
+
+
+# Documents of what was taught, in tokens: a question with its answer, by the model's own template.
+
+
+Turns = tuple[tuple[str, str], ...]  # (role, text) of turns, oldest first
+
+
+def answered(
+    tokenizer: Tokenizer, before: Turns, question: str, answer: str, max_tokens: int, answer_tokens: int | None = None
+) -> Document:  # fmt: skip
+    """Return a question and its answer as a document, of which the first `answer_tokens` count (None = all). Raises LessonError if it
+    is too long or the answer is empty, and TemplateError."""
+    encoder = Encoder(tokenizer, max_tokens)
+    record = Record("the example", "completion", _prompt(tokenizer, before, question))
+    document = encoder.answered(record, answer)
+    if not document.answer.any():
+        raise LessonError("answer", "must say something", repr(answer[:40]))
+    if answer_tokens is not None:
+        stop = int(np.argmax(document.answer)) + answer_tokens
+        document = Document(document.ids[:stop], document.answer[:stop])
+    if encoder.fits(document, record.where) is None:
+        cure = "Shorten the answer, or teach it as something to remember."
+        raise LessonError("question and answer", f"must have at most {max_tokens} tokens together", len(document.ids), cure)
+    return document
+
+
+def prompt_ids(tokenizer: Tokenizer, before: Turns, question: str) -> list[int]:
+    prompt = _prompt(tokenizer, before, question)
+    return tokenizer.encode_prompt(prompt) if isinstance(prompt, str) else encode_chat(tokenizer, prompt, variables={THINKING: False})
+
+
+def _prompt(tokenizer: Tokenizer, before: Turns, question: str) -> str | tuple[dict[str, str], ...]:
+    turns = (*before, ("user", question))
+    if has_template(tokenizer):
+        return tuple({"role": role, "content": text} for role, text in turns)
+    return "\n".join(text for _, text in turns) + "\n"

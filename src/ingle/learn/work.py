@@ -21,8 +21,7 @@ from ingle.home.kept import Kept, get_kept
 from ingle.home.lessons import Lesson, dissolve_lesson, list_lessons, retire_lesson
 from ingle.home.place import Home
 from ingle.home.staging import discard
-from ingle.learn.able import lacking
-from ingle.learn.settings import RATINGS
+from ingle.learn.learning_settings import RATINGS, lacking
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
@@ -43,8 +42,6 @@ class LessonError(IngleError):
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """The examples of one lesson."""
-
     owner: str
     kept: Kept  # the model that learns it
     kind: Literal["answers", "style"]
@@ -53,12 +50,10 @@ class Work:
 
     @property
     def ids(self) -> tuple[str, ...]:
-        """Ids of the examples."""
         return tuple(one.id for one in self.examples)
 
     @property
     def new(self) -> tuple[str, ...]:
-        """Ids of the examples that no lesson holds yet."""
         return tuple(one.id for one in self.examples if one.state != "learned")
 
 

@@ -3,6 +3,10 @@
 `ingle serve` starts it (learn/supervisor.py) and writes `hold`, `beside` and `go` to its standard input, as answers need the machine.
 When that input ends, the process ends at once, and what it was learning is pending again. It writes `busy` and `idle` to its standard
 output when a lesson begins and ends, and where it pauses.
+
+A lesson gives way while answers are written beside it: it works a part of the time, and in the pauses the lent core is the server's
+again. On two cores one thread writes as little as 0.6 times as fast as two; so a lent core alone may cost an answer more than a quarter
+of its speed.
 """
 
 import os
@@ -18,12 +22,13 @@ from ingle.core.process import free_bytes, own_bytes
 from ingle.core.report import Sink
 from ingle.home.place import Home
 from ingle.learn.learner import LOCK, Learned, Learner, LearnerWatch, LessonOutcome, Trainer, learn_once
-from ingle.learn.settings import LearnSettings
+from ingle.learn.learning_settings import LearnSettings
 from ingle.learn.supervisor import BESIDE, BUSY, HOLD, IDLE
 from ingle.learn.work import standing
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
+
 
 EXIT_MEMORY = 75  # exit code of a process that needed too much memory
 _NICE = 19
@@ -33,8 +38,6 @@ _ANYWAY_S = 30.0  # interval of full checks without any sign of work: a model ma
 
 @dataclass
 class Signals:
-    """State that other threads share with the learner."""
-
     held: bool = False
     beside: bool = False  # whether answers are being written, not so many that it is held
     ended: bool = False  # whether it should stop after the current lesson
@@ -157,3 +160,31 @@ def _too_large(learner: Learner, signals: Signals) -> None:
     learner.tries.out_of_memory(signals.trying)
     learner.watch.say("the learner needed more memory than there is, or than learn.memory_mb allows")
     os._exit(EXIT_MEMORY)
+
+
+WORKS = 0.33  # share of the time that a lesson works in while answers are written
+_LEAST_S = 0.05  # neither a shorter piece of work nor a shorter pause
+
+
+@dataclass
+class Breath:
+    """Called between any two pieces of a lesson's work, some tenths of a second apart."""
+
+    signals: Signals
+    busy: Callable[[bool], None]  # tells the server whether the learner needs the lent core
+    clock: Callable[[], float] = time.monotonic
+    sleep: Callable[[float], None] = time.sleep
+    _since: float = field(default=float("-inf"))
+
+    def __call__(self) -> None:
+        """Pause as long as is due; while the learner is held, until it is not."""
+        worked = min(1.0, self.clock() - self._since)
+        if self.signals.held or (self.signals.beside and worked >= _LEAST_S):
+            self.busy(False)
+            until = self.clock() + worked * (1 / WORKS - 1)
+            while not self.signals.ended and (self.signals.held or (self.signals.beside and self.clock() < until)):
+                self.sleep(_LEAST_S)
+            self.busy(True)
+            self._since = self.clock()
+        elif not self.signals.beside:
+            self._since = self.clock()

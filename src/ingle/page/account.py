@@ -10,9 +10,8 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import HTMLResponse, PlainTextResponse, RedirectResponse
 
 from ingle.core.config import to_table
-from ingle.ethics.card import Card, card_file, kinds
-from ingle.ethics.drift import Drift, drift
-from ingle.ethics.render import STYLE, as_markdown, card_table, shown
+from ingle.ethics.card import STYLE, Card, as_markdown, card_file, card_table, kinds, shown
+from ingle.ethics.card_facts import Drift, drift
 from ingle.ledger.chain import Ledger
 from ingle.page.session import COOKIE, Sessions, sign_in_url
 from ingle.serve.cards import card_of, rows_of

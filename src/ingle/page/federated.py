@@ -7,10 +7,9 @@ from html import escape
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import HTMLResponse, RedirectResponse
 
-from ingle.federated.consent import federations
-from ingle.federated.outbound import LeftMessage, what_left
+from ingle.federated.consent import FederationStatus, federation_status, federations
 from ingle.federated.standing import folder_of
-from ingle.federated.status import FederationStatus, federation_status
+from ingle.federated.transport import LeftMessage, what_left
 from ingle.page.account import STYLE_OF_VIEWS
 from ingle.page.session import COOKIE, Sessions, sign_in_url
 from ingle.serve.service import Service

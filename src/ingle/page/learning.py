@@ -15,7 +15,7 @@ from ingle.adapt.undo import redo, undo
 from ingle.core.errors import IngleError
 from ingle.core.example import Example
 from ingle.home.teachings import change_mark
-from ingle.learn.able import lacking
+from ingle.learn.learning_settings import lacking
 from ingle.page.chart import loss_chart
 from ingle.page.choices import home_choices
 from ingle.page.parts import LearningPanel

@@ -10,7 +10,7 @@ from ingle.home.asked_once import never_again, was_asked
 from ingle.page.parts import SettingsPanel
 from ingle.page.tab import Deed, Tab
 from ingle.page.troubles import said
-from ingle.safety.plain_words import DOES, LABELS, WORDS, by_mildness, known_guard
+from ingle.safety.guard import DOES, LABELS, WORDS, by_mildness, known_guard
 from ingle.safety.policy import GuardPolicy, Mode
 from ingle.serve.auth import may_not_teach
 from ingle.serve.guards import set_here, settings_for

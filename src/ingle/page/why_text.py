@@ -9,7 +9,7 @@ from ingle.core.energy import amount, energy_in
 from ingle.core.errors import counted
 from ingle.core.message import Request
 from ingle.explain.cause import Cause, Chance, Kind, ProvedCause
-from ingle.explain.sentences import Sentence, sentences_of
+from ingle.explain.prompt_sentences import Sentence, sentences_of
 from ingle.explain.words import quoted
 
 # Most nats, name, and what it says of the answer without the cause.

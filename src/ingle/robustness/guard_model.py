@@ -4,10 +4,11 @@ Nothing of what was judged is kept beyond the answer that it was judged for: onl
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
-from typing import NamedTuple
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -21,9 +22,51 @@ from ingle.engine.prefix_cache import common_length
 from ingle.home.kept import Kept, get_kept
 from ingle.home.place import Home
 from ingle.model.template import render, template_of
-from ingle.safety.guard_families import family_of
 from ingle.safety.opinion import AskGuard, GuardCost, GuardOpinion, GuardQuestion
 from ingle.safety.policy import GuardPolicy
+
+# A family says how its guard models are asked, and which of their words say what; its template comes with its weights. Facts are those
+# of the model cards: Qwen/Qwen3Guard-Gen-0.6B, meta-llama/Llama-Guard-3-1B, ibm-granite/granite-guardian-3.1-2b. DuoGuard is left out: it
+# speaks by a head of twelve classes in the place of the words' matrix, which no model here has.
+
+
+@dataclass(frozen=True, slots=True)
+class GuardLabel:
+    """A word that a guard model may say."""
+
+    word: str
+    weight: float  # its share in the risk
+
+
+@dataclass(frozen=True, slots=True)
+class GuardFamily:
+    name: str
+    marks: tuple[str, ...]  # texts that all stand in its chat template, by which the family is known
+    lead: str  # the beginning of its answer, behind which a label comes; it is not repeated where the template ends with it
+    labels: tuple[GuardLabel, ...]
+    variables: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))  # switches of its template
+
+
+FAMILIES = (
+    GuardFamily(
+        "Qwen3Guard", ("Safety: Safe", "Safety: Controversial"), "Safety:",
+        (GuardLabel(" Safe", 0.0), GuardLabel(" Controversial", 0.5), GuardLabel(" Unsafe", 1.0)),
+    ),
+    GuardFamily("Granite Guardian", ("guardian_config",), "", (GuardLabel("No", 0.0), GuardLabel("Yes", 1.0)),
+                MappingProxyType({"guardian_config": {"risk_name": "harm"}})),
+    GuardFamily("Llama Guard", ("UNSAFE CONTENT CATEGORIES", "S1", "S13"), "\n\n", (GuardLabel("safe", 0.0), GuardLabel("unsafe", 1.0))),
+)  # fmt: skip
+
+
+def family_of(template: str, model: str, families: Sequence[GuardFamily] = FAMILIES) -> GuardFamily:
+    """Return the family of a chat template. Raises GuardError for one of none."""
+    found = next((family for family in families if all(mark in template for mark in family.marks)), None)
+    if found is None:
+        known = ", ".join(family.name for family in families)
+        cure = f"Known families: {known}. For example: ingle pull guard"
+        raise GuardError(f"guard model {model}", f"The chat template of {model} is none of a guard that Ingle knows how to ask", "", cure)
+    return found
+
 
 # Tokens of a prompt for a guard, where its context has room for so many: the latest text; more would take minutes on a CPU.
 MOST_TOKENS = 4096
@@ -47,7 +90,6 @@ class GuardModel:
 
     @property
     def most_tokens(self) -> int:
-        """Tokens of a prompt, at most."""
         return min(self.model.backend.config.context_length, MOST_TOKENS)
 
     def prompt(self, turns: Sequence[Message]) -> LabelPrompt:

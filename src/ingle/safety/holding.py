@@ -16,8 +16,6 @@ _BEFORE = 64  # characters before the undecided ones that a look is shown
 
 
 class Undecided(NamedTuple):
-    """The end of an answer that is not decided yet."""
-
     before: str  # the characters right before it
     text: str
     at: int  # where it begins in the answer
@@ -26,8 +24,6 @@ class Undecided(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Passage:
-    """A piece of a text that a rule is about."""
-
     start: int
     end: int
     rule: str
@@ -115,7 +111,6 @@ class Belongings:
         self._tail = ""
 
     def take(self, chunk: Chunk) -> None:
-        """Take what comes with a chunk."""
         start, self._read = self._read, self._read + len(chunk.text)
         if chunk.tokens or chunk.logprobs or chunk.media:
             self._waiting.append(_Extras(start, self._read + self._late, chunk.tokens, chunk.logprobs, chunk.media))
@@ -157,8 +152,6 @@ class Belongings:
 
 
 class Acts(NamedTuple):
-    """The deeds that follow a guard's findings."""
-
     verdict: Callable[[Passage], Verdict]
     blocks: bool
     say: str  # words at the end of an answer that was ended

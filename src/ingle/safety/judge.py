@@ -1,29 +1,171 @@
-"""Linear judges in one file: weights, biases, and the thresholds at which so many harmless texts would alarm.
+"""Linear judges in one file: weights, biases, and the thresholds at which so many harmless texts would alarm; and an owner's corrections.
 
 The file ships with Ingle, made by `ingle home guards train`; a home may have its own. It is safetensors, sealed by its digest: a file that
 was changed is refused. The judge of harm goes by an encoder of meaning, too, that lies beside it.
+
+A correction is a text's n-grams, and the side of the threshold on which they belong. Corrections lie in a file of their own beside the
+judge, and act on whichever judge is there: what is taught outlives a better judge, and once a correction is taken back, the judge is to the
+bit what it was without it. The file holds hashed n-grams and no words; nobody but its owner may read it.
 """
 
 import hashlib
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from threading import Lock
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-from ingle.core.errors import ConfigError
+from ingle.core.errors import ConfigError, RequestError
 from ingle.core.files import write_atomic
-from ingle.safety.features import SIZE, Sparse, logit
-from ingle.safety.meaning import FOLDER, Meaning, load_meaning
-from ingle.safety.nearby import Nearby
+from ingle.safety.features import FOLDER, SIZE, Meaning, Sparse, load_meaning, logit
 from ingle.safety.reading import REQUESTS, ReadPart, read_text
-from ingle.safety.taught import Pull, Teaching, read_taught, taught_file
+
+# An owner's lessons: texts with a change of the score each, which texts that share most of their n-grams share. Other wordings are not
+# reached: neither an encoder's vectors nor a network that compares questions tells them from near requests that mean something else
+# (LOG.md).
+
+
+# Cosines of n-grams from which a taught text acts on another one, and from which it acts in full. What is stopped is the same request in
+# another frame, too. What is let through must be the same text: a single word may turn it into harm.
+STOPPED, LET_THROUGH = (0.6, 0.75), (0.5, 1.0)
+
+
+@dataclass(frozen=True)
+class Nearby:
+    places: npt.NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
+    values: npt.NDArray[np.float32] = field(default_factory=lambda: np.empty(0, np.float32))  # vectors of length 1, one after the other
+    starts: tuple[int, ...] = ()
+    changes: tuple[float, ...] = ()
+
+    def with_one(self, text: Sparse, change: float) -> "Nearby":
+        places, values = text
+        longer = np.concatenate([self.places, places]), np.concatenate([self.values, values / _length(text)])
+        return Nearby(*longer, (*self.starts, len(self.places)), (*self.changes, change))
+
+    def change(self, text: Sparse) -> float:
+        """Return the change of a text's score: a share of each correction, from 0 where it begins to be near to 1."""
+        if not self.changes:
+            return 0.0
+        dense = np.zeros(SIZE, np.float32)
+        np.add.at(dense, text[0], text[1] / _length(text))
+        cosines = np.add.reduceat(dense[self.places] * self.values, self.starts)
+        changes = np.array(self.changes)
+        near, full = np.where(changes[:, None] > 0, STOPPED, LET_THROUGH).T
+        change = float(np.clip((cosines - near) / (full - near), 0, 1) @ changes)
+        return change if math.isfinite(change) else 0.0
+
+
+def _length(text: Sparse) -> float:
+    """Return the length of a vector whose places may come twice."""
+    _, where = np.unique(text[0], return_inverse=True)
+    return max(float(np.sqrt((np.bincount(where, text[1]) ** 2).sum())), 1e-9)
+
+
+Arrays = dict[str, npt.NDArray[Any]]
+T = TypeVar("T")
+MOST_BYTES = 16 << 20  # of the file: a correction takes some kilobytes, and the first request after a change reads them all
+_TAUGHT_CURE = "Take back all that was taught: `ingle home guards reset`."
+
+
+@dataclass(frozen=True, slots=True)
+class Pull:
+    """One part of a text on the wrong side of a judge's threshold."""
+
+    judge: str
+    rate: float  # rate of false alarms whose threshold is meant
+    text: Sparse
+    whole: bool = True  # whether it is a whole text, or a piece of one: they have different thresholds
+    encoder: str = ""  # digest of the encoder that read it; "" = it was judged by n-grams alone
+    odds: float = 0.0  # its score by that encoder
+
+
+@dataclass(frozen=True, slots=True)
+class Teaching:
+    """One correction: texts that should alarm, or should not."""
+
+    id: str  # of the answer that it is about, or one of its own
+    at: str  # UTC, ISO 8601
+    harmful: bool
+    pulls: tuple[Pull, ...]
+
+
+def taught_file(judge: Path) -> Path:
+    """Return where the corrections lie that act on a judge's file."""
+    return judge.with_name("taught.safetensors")
+
+
+def read_taught(path: Path) -> tuple[Teaching, ...]:
+    """Return the corrections in a file, the oldest first; none without a file. Raises ConfigError for a damaged one."""
+    if not path.exists():
+        return ()
+    return _unsealed(path, "taught", "a file of corrections", _TAUGHT_CURE, lambda arrays, table, _: _unpacked(arrays, table))
+
+
+def write_taught(path: Path, taught: Sequence[Teaching]) -> None:
+    """Write corrections in the place of those that are there; with none, remove the file. Raises HomeError, RequestError if it is full."""
+    from safetensors.numpy import save
+
+    if not taught:
+        path.unlink(missing_ok=True)
+        return
+    pulls = [pull for one in taught for pull in one.pulls]
+    texts = [pull.text for pull in pulls]
+    arrays: Arrays = {
+        "places": np.concatenate([places for places, _ in texts]).astype(np.int32),
+        "values": np.concatenate([values for _, values in texts]).astype(np.float32),
+        "ends": np.cumsum([len(places) for places, _ in texts], dtype=np.int64),
+    }
+    said = [(one, [[pull.judge, pull.rate, pull.whole, pull.encoder, pull.odds] for pull in one.pulls]) for one in taught]
+    table = json.dumps([{"id": one.id, "at": one.at, "harmful": one.harmful, "pulls": pulls} for one, pulls in said])
+    data = save(arrays, {"taught": table, "seal": _seal(arrays, table)})
+    if len(data) > MOST_BYTES:
+        cure = "Take some of it back first: `ingle home guards undo`, or all: `ingle home guards reset`."
+        raise RequestError("text", f"All that the guards were taught must fit in {MOST_BYTES >> 20} MB", f"{len(data) >> 20} MB", cure)
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    write_atomic(path, data, mode=0o600)
+
+
+def _unpacked(arrays: Arrays, table: list[dict[str, Any]]) -> tuple[Teaching, ...]:
+    places, values, ends = arrays["places"].astype(np.int64), arrays["values"], arrays["ends"].tolist()
+    if len(places) != len(values) or sum(len(one["pulls"]) for one in table) != len(ends) or not ((places >= 0) & (places < SIZE)).all():
+        raise ValueError("places and values don't fit together")
+    texts = iter([(places[start:end], values[start:end]) for start, end in zip([0, *ends], ends, strict=False)])
+
+    def pulls(rows: list[list[Any]]) -> tuple[Pull, ...]:
+        return tuple(Pull(row[0], row[1], next(texts), row[2], *row[-2:]) for row in rows)  # older files have words between
+
+    return tuple(Teaching(one["id"], one["at"], one["harmful"], pulls(one["pulls"])) for one in table)
+
+
+def _unsealed(path: Path, key: str, of: str, cure: str, made: Callable[[Arrays, Any, str], T | None]) -> T:
+    """Return what is made of a file's arrays, its table under `key` and its seal. Raises ConfigError if it is damaged, `of`: its kind."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, "numpy") as file:
+            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no mapping
+            metadata = file.metadata() or {}
+        sealed = _seal(arrays, metadata[key]) == metadata["seal"]
+        found = made(arrays, json.loads(metadata[key]), metadata["seal"]) if sealed else None
+    except (OSError, SafetensorError, LookupError, ValueError, TypeError) as error:
+        raise ConfigError(str(path), f"must be {of} of this version", error, cure) from error
+    if found is None:
+        raise ConfigError(str(path), "must be as it was written", "a changed file", cure)
+    return found
+
+
+def _seal(arrays: Arrays, table: str) -> str:
+    hasher = hashlib.sha256(table.encode())
+    for name in sorted(arrays):
+        hasher.update(name.encode() + arrays[name].tobytes())
+    return hasher.hexdigest()
+
 
 SHIPPED = Path(__file__).with_name("judge.safetensors")
 RATES = (0.001, 0.003, 0.01, 0.03, 0.1)  # false-alarm rates with a threshold each
@@ -36,8 +178,6 @@ _CURE = "Delete it, and the judge that ships with Ingle is used; `ingle home gua
 
 @dataclass(frozen=True)
 class Judge:
-    """Linear judges by name."""
-
     weights: Mapping[str, npt.NDArray[np.float32]]
     biases: Mapping[str, float]
     thresholds: Mapping[str, Mapping[str, float]]  # by judge and false-alarm rate: the log-odds above which a text alarms
@@ -47,7 +187,6 @@ class Judge:
     nearby: Mapping[str, Nearby] = field(default_factory=dict)  # by judge: what an owner taught it
 
     def probability(self, name: str, text: Sparse) -> float:
-        """Return a judge's probability for a vector."""
         return 1 / (1 + math.exp(-max(-30.0, min(30.0, self.log_odds(name, text)))))
 
     def log_odds(self, name: str, text: Sparse) -> float:
@@ -103,7 +242,6 @@ class TextScores(NamedTuple):
 
     @staticmethod
     def of(parts: Sequence[ReadPart], by_meaning: bool) -> "TextScores":
-        """Return the highest scores of a text's parts."""
         table = {whole: {name: max(_of(parts, name, whole), default=-math.inf) for name in REQUESTS} for whole in (True, False)}
         return TextScores(table[True], table[False], by_meaning)
 
@@ -120,7 +258,6 @@ def _of(parts: Sequence[ReadPart], name: str, whole: bool) -> list[float]:
 
 
 def threshold_table(name: str, whole: bool, by_meaning: bool) -> str:
-    """Return the name of a table of thresholds."""
     return name + ("" if whole else " in pieces") + (" by meaning" if by_meaning else "")
 
 
@@ -134,15 +271,14 @@ def save_judge(path: Path, judge: Judge, meaning: str = "") -> None:
     from safetensors.numpy import save
 
     small = {name: value.astype(np.float16) for name, value in judge.weights.items()}
-    table = {
-        "biases": dict(judge.biases), "thresholds": {name: dict(one) for name, one in judge.thresholds.items()},
-        "about": dict(judge.about), "meaning": meaning,
-    }  # fmt: skip
-    write_atomic(path, save(small, {"judge": json.dumps(table, sort_keys=True), "seal": _seal(small, table)}))
+    thresholds = {name: dict(one) for name, one in judge.thresholds.items()}
+    said = {"biases": dict(judge.biases), "thresholds": thresholds, "about": dict(judge.about), "meaning": meaning}
+    table = json.dumps(said, sort_keys=True)
+    write_atomic(path, save(small, {"judge": table, "seal": _seal(small, table)}))
 
 
 def load_judge(path: Path | None = None) -> Judge:
-    """Return the judge in a file, or the one that ships with Ingle where there is none, with what it was taught (taught.py).
+    """Return the judge in a file, or the one that ships with Ingle where there is none, with what it was taught (`read_taught`).
 
     A file that has changed is read again.
 
@@ -201,25 +337,11 @@ def _load_taught(path: Path, _own: tuple[int, ...], taught: Path, _taught: tuple
 
 @lru_cache(maxsize=4)
 def _load(path: Path, _mark: tuple[int, ...]) -> Judge:
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(path, "numpy") as file:
-            small = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no mapping
-            metadata = file.metadata() or {}
-        table: dict[str, Any] = json.loads(metadata["judge"])
-        sealed = _seal(small, table) == metadata["seal"] and all(value.shape == (SIZE,) for value in small.values())
+    def made(small: Arrays, table: Any, seal: str) -> Judge | None:
+        if any(value.shape != (SIZE,) for value in small.values()):
+            return None
         weights = {name: value.astype(np.float32) for name, value in small.items()}
-        judge = Judge(weights, table["biases"], table["thresholds"], metadata["seal"], table["about"])
-    except (OSError, SafetensorError, KeyError, ValueError, TypeError) as error:
-        raise ConfigError(str(path), "must be a judge's file of this version", error, _CURE) from error
-    if not sealed:
-        raise ConfigError(str(path), "must be as it was written", "a changed file", _CURE)
-    return replace(judge, meaning=load_meaning(table["meaning"], (path.parent, FOLDER))) if table["meaning"] else judge
+        judge = Judge(weights, table["biases"], table["thresholds"], seal, table["about"])
+        return replace(judge, meaning=load_meaning(table["meaning"], (path.parent, FOLDER))) if table["meaning"] else judge
 
-
-def _seal(small: Mapping[str, npt.NDArray[Any]], table: Mapping[str, Any]) -> str:
-    hasher = hashlib.sha256(json.dumps(table, sort_keys=True).encode())
-    for name in sorted(small):
-        hasher.update(name.encode() + small[name].tobytes())
-    return hasher.hexdigest()
+    return _unsealed(path, "judge", "a judge's file", _CURE, made)

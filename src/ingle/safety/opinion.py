@@ -14,8 +14,6 @@ _NOBODY = "…"  # stands for a user before an assistant who speaks first: templ
 
 
 class GuardCost(NamedTuple):
-    """The cost of asking."""
-
     asked: int = 0  # questions
     tokens: int = 0  # tokens that were read
     cached: int = 0  # tokens that were known, beside these
@@ -23,7 +21,6 @@ class GuardCost(NamedTuple):
     energy: Energy = NOTHING
 
     def plus(self, other: "GuardCost") -> "GuardCost":
-        """Return both together."""
         asked, tokens, cached = self.asked + other.asked, self.tokens + other.tokens, self.cached + other.cached
         return GuardCost(asked, tokens, cached, self.seconds + other.seconds, self.energy + other.energy)
 
@@ -48,8 +45,6 @@ class GuardQuestion(NamedTuple):
 
 
 class GuardOpinion(NamedTuple):
-    """A guard model's opinion."""
-
     risk: float  # 0 to 1: the probability of each label, times its weight
     label: str  # the likeliest
     unread: int = 0  # characters at the beginning that did not fit
@@ -94,6 +89,5 @@ def in_turns(messages: tuple[Message, ...]) -> tuple[Message, ...]:
 
 
 def question_of(rule: GuardRule, turns: tuple[Message, ...], answer: str = "") -> GuardQuestion:
-    """Return the question about a request, or about an answer to it."""
     more = (Message.of("assistant", answer),) if answer else ()
     return GuardQuestion(rule.model, in_turns((*turns, *more)))

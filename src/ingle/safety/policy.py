@@ -38,8 +38,6 @@ _LONGEST = 1000  # characters of one example, word, pattern or sentence of a pol
 
 @dataclass(frozen=True, slots=True)
 class Topic:
-    """A topic of the owner's own, told by examples."""
-
     name: str
     texts: tuple[str, ...]
 
@@ -101,7 +99,6 @@ class GuardPolicy:
 
     @property
     def keys(self) -> frozenset[str]:
-        """Names of the keys that it has rules for."""
         return frozenset(key for _, key in self.tables if key)
 
     @property
@@ -116,8 +113,6 @@ USUAL = GuardPolicy()
 
 @dataclass(frozen=True, slots=True)
 class KnownGuard:
-    """The choices that a policy has for a guard."""
-
     modes: tuple[Mode, ...]  # the usual one first
     takes: tuple[str, ...] = ()  # fields beside `mode`
 
@@ -176,7 +171,6 @@ def _rule(guard: str, table: Mapping[str, Any]) -> GuardRule:
 
 
 def _checked(value: Any, known: KnownGuard, place: str, folder: Path) -> dict[str, Any]:
-    """Return what a policy says of one guard, as `GuardRule` has it."""
     table = {"mode": value} if isinstance(value, str) else value
     if not isinstance(table, Mapping):
         raise ConfigError(place, f"must be one of {', '.join(known.modes)}, or a table", repr(value)[:80])

@@ -1,27 +1,120 @@
 """How the judges of requests read a text: every view of it whole, and the pieces in which a request may hide.
 
+Pieces are its sentences, lines, fields and quotations, and windows of twelve words. A linear judge scores every piece of a text of any
+length in one pass: sums of its weights along the text tell the score of any stretch.
+
 `harm` goes by meaning, which is read of the pieces that n-grams find worst, since that takes milliseconds. `attack` goes by n-grams: it
 is a matter of form.
 """
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
+from zlib import crc32
 
-from ingle.safety.features import Sparse, grams, vector
-from ingle.safety.spans import (
-    WINDOW_STEP,
-    WINDOW_WORDS,
-    joined_quotations,
-    normal,
-    pieces_of,
-    stretch_scores,
-    windows_of,
-    worst_apart,
-)
+import numpy as np
+import numpy.typing as npt
+
+from ingle.safety.features import WORD, Sparse, gram_runs, grams, vector
 from ingle.safety.views import views
 
 if TYPE_CHECKING:
     from ingle.safety.judge import Judge
+
+WINDOW_WORDS, WINDOW_STEP = 12, 6
+FEWEST_WORDS, MOST_CHARACTERS = 3, 400  # words of a piece at the fewest, and its characters at the most: what is longer is read by windows
+_PIECES = re.compile(r"[^.!?\n。！？]+[.!?。！？]*|[^\n]+")
+# Behind a colon, in a cell, between tags, in a comment.
+_FIELDS = tuple(map(re.compile, (r"(?<=[:=]) [^\n]+", r"[^|;\n\t]{8,}", r"(?<=>)[^<>\n]{8,}(?=<)", r"(?<=<!--)[^\n]{3,400}?(?=-->)")))
+_QUOTES = re.compile(
+    r"\"([^\"\n]{2,400})\"|“([^”\n]{2,400})”|«([^»\n]{2,400})»|„([^“”\n]{2,400})[“”]|`([^`\n]{2,400})`|"
+    r"(?<!\w)'([^'\n]{2,400})'(?!\w)"
+)
+_ALIKE = 0.85  # share of the characters of either from which two stretches say the same
+Stretch = tuple[int, int]  # where a piece begins and ends
+
+
+def normal(text: str) -> str:
+    """Return a text as its pieces are cut: in lower case, with single spaces, lines kept."""
+    lines = (" ".join(line.split()) for line in text.lower().replace("’", "'").splitlines())
+    return "\n".join(line for line in lines if line)
+
+
+def pieces_of(text: str) -> list[Stretch]:
+    """Return where the sentences, lines, fields and quotations of a normal text lie, each once; not the whole."""
+    found = dict[Stretch, None]()
+    for pattern in (_QUOTES, *_FIELDS, _PIECES):
+        for match in pattern.finditer(text):
+            found[_bare(text, *match.span(match.lastindex or 0))] = None
+    return _usable(text, found)
+
+
+def windows_of(text: str, words: int = WINDOW_WORDS, step: int = WINDOW_STEP) -> list[Stretch]:
+    """Return where the windows of so many words of a normal text lie; not the whole."""
+    places = [match.span() for match in re.finditer(r"\S+", text)]
+    starts = range(0, max(1, len(places) - words + step), step) if places else ()
+    return _usable(text, dict.fromkeys((places[first][0], places[min(len(places), first + words) - 1][1]) for first in starts))
+
+
+def _usable(text: str, found: Iterable[Stretch]) -> list[Stretch]:
+    return [one for one in found if one[1] - one[0] <= MOST_CHARACTERS and one != (0, len(text)) and _words(text, one) >= FEWEST_WORDS]
+
+
+def worst_apart(where: Sequence[Stretch], scores: npt.NDArray[np.float64], most: int, taken: Sequence[Stretch] = ()) -> list[Stretch]:
+    """Return so many stretches with the highest scores, none of which says the same as a worse one, or as one taken."""
+    found = list[Stretch]()
+    for number in np.argsort(-scores).tolist():
+        if len(found) == most:
+            break
+        start, end = where[number]
+        if all(min(end, b) - max(start, a) < _ALIKE * (max(end, b) - min(start, a)) for a, b in (*taken, *found)):
+            found.append(where[number])
+    return found
+
+
+def joined_quotations(text: str) -> Iterator[str]:
+    """Yield what quotations say together, where there are several: a sentence may be dealt out to variables."""
+    said = [match[match.lastindex or 0] for match in _QUOTES.finditer(text)]
+    if 2 <= len(said) <= 40:
+        yield " ".join(" ".join(said).split())
+
+
+def stretch_scores(weights: npt.NDArray[np.float32], bias: float, text: str, where: list[Stretch]) -> npt.NDArray[np.float64]:
+    """Return a linear judge's log-odds of stretches of a normal text [len(where)].
+
+    They are those of the stretches by themselves (judge.request_vector), but for n-grams that come twice in one, which count twice here.
+    """
+    if not where:
+        return np.zeros(0)
+    padded = f" {text} ".replace("\n", " ")  # a piece is read with the spaces around it
+    starts, ends = (np.array(side, np.int64) for side in zip(*where, strict=True))
+    letters = np.frombuffer(padded.encode("utf-32-le", "replace"), np.uint32).astype(np.uint64)
+    sums, counts = np.zeros(len(where)), np.zeros(len(where))
+    for size in (3, 4, 5):
+        along = np.concatenate([[0.0], np.cumsum(weights[gram_runs(letters, size, "c")], dtype=np.float64)])
+        last = np.maximum(starts, ends + 3 - size)
+        sums += along[np.minimum(last, len(along) - 1)] - along[np.minimum(starts, len(along) - 1)]
+        counts += last - starts
+    tokens = list(WORD.finditer(padded))
+    hashes = np.array([crc32(match[0].encode("utf-8", "replace")) for match in tokens], np.uint64)
+    begins, closes = (np.array([place(match) for match in tokens], np.int64) for place in (re.Match.start, re.Match.end))
+    first, behind = np.searchsorted(begins, starts + 1), np.searchsorted(closes, ends + 1, "right")
+    for size in (1, 2):
+        along = np.concatenate([[0.0], np.cumsum(weights[gram_runs(hashes, size, "w")], dtype=np.float64)])
+        last = np.maximum(first, behind + 1 - size)
+        sums += along[np.minimum(last, len(along) - 1)] - along[np.minimum(first, len(along) - 1)]
+        counts += last - first
+    return sums / np.sqrt(np.maximum(counts, 1)) + bias
+
+
+def _bare(text: str, start: int, end: int) -> Stretch:
+    piece = text[start:end]
+    return start + len(piece) - len(piece.lstrip()), end - len(piece) + len(piece.rstrip())
+
+
+def _words(text: str, where: Stretch) -> int:
+    return text.count(" ", *where) + text.count("\n", *where) + 1
+
 
 REQUESTS = ("harm", "attack")  # judges of a request: of its content, and of its form
 MOST_WHOLE, MOST_PIECES, MOST_WINDOWS = 3, 5, 2  # views, pieces and windows of a text whose meaning is read: those that n-grams find worst

@@ -10,12 +10,10 @@ from typing import NamedTuple
 
 from ingle.core.errors import RequestError
 from ingle.core.message import Chunk, Message, Request, TextPart, Verdict
-from ingle.safety.guard_files import GuardFile, guard_files
-from ingle.safety.injection import score, sentences
+from ingle.safety.guard import GuardFile, RequestLimits, guard_files, is_idle
+from ingle.safety.guards.injection import score, sentences
 from ingle.safety.judge import load_judge
-from ingle.safety.limits import RequestLimits
 from ingle.safety.middleware import Blocked, GuardLayer, Next, drive, wrap
-from ingle.safety.plain_words import is_idle
 from ingle.safety.policy import ACTIONS, GuardPolicy, GuardRule, LooksAt, Mode, rule_of
 from ingle.safety.reading import REQUESTS
 
@@ -30,8 +28,6 @@ _IDLE = "policy.toml gives it nothing to look for"
 
 
 class GuardTry(NamedTuple):
-    """A guard's act on a text."""
-
     does: Mode  # `off` = nothing
     why: str
     score: float | None = None

@@ -129,7 +129,6 @@ def _mapped(text: str) -> Iterator[str]:
 
 
 def _foreign(text: str) -> Iterator[str]:
-    """Pieces of the text that are no language."""
     if reads(text) < _FOREIGN:
         yield text
     else:

@@ -10,7 +10,7 @@ from ingle.app.replay import find_row
 from ingle.core.config import to_table
 from ingle.core.energy import energy_in
 from ingle.core.errors import IngleError, NotKept
-from ingle.ethics.account import Account, Section, section
+from ingle.ethics.answer_account import Account, Section, section
 from ingle.home.deltas import get_delta
 from ingle.home.examples import get_example
 from ingle.home.kept import get_kept

@@ -11,7 +11,7 @@ from ingle.core.config import to_table
 from ingle.core.report import Event
 from ingle.engine.packs import kept_source, list_packs, open_weights
 from ingle.ethics.card import Card, fill
-from ingle.ethics.facts import KINDS, Sources
+from ingle.ethics.card_facts import KINDS, Sources
 from ingle.home.base import read_base
 from ingle.home.deltas import delta_report, get_delta
 from ingle.home.kept import Kept
@@ -20,7 +20,7 @@ from ingle.home.place import Home
 from ingle.ledger.chain import Ledger
 from ingle.ledger.table import counts_by_kind
 from ingle.model.tensor import expected_shapes
-from ingle.safety.guard_files import guard_files, guard_policy
+from ingle.safety.guard import guard_files, guard_policy
 from ingle.safety.policy import GuardPolicy, rule_of
 from ingle.serve.auth import Keyed, sees_everybody, service_of
 from ingle.serve.service import Service

@@ -6,10 +6,9 @@ from typing import Any
 from fastapi import APIRouter, Depends
 
 from ingle.core.config import to_table
-from ingle.federated.consent import federations, find_federation
-from ingle.federated.outbound import what_left
+from ingle.federated.consent import federation_status, federations, find_federation
 from ingle.federated.standing import folder_of
-from ingle.federated.status import federation_status
+from ingle.federated.transport import what_left
 from ingle.serve.auth import Keyed, may_see_metrics, service_of
 from ingle.serve.service import Service
 

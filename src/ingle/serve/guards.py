@@ -13,8 +13,8 @@ from fastapi import APIRouter, Depends
 from ingle.adapt.guard_modes import GuardSet, GuardSetting, guard_settings, set_guard
 from ingle.adapt.guards import GuardsTaught, guards_taught, plain_texts, take_back, teach_guards, texts_of_answer
 from ingle.core.errors import ConfigError, RequestError
-from ingle.safety.guard_files import guard_policy
-from ingle.safety.taught import Teaching
+from ingle.safety.guard import guard_policy
+from ingle.safety.judge import Teaching
 from ingle.serve.auth import Keyed, asker, may_teach_guards, service_of, teaches_guards
 from ingle.serve.live_policy import check_keys
 from ingle.serve.schema import GuardMode, GuardTeaching

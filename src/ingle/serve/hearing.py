@@ -23,7 +23,7 @@ from ingle.core.message import AudioPart, Chunk, ImagePart, Message, Part, Reque
 from ingle.media.decoder import DecodedApart
 from ingle.media.printed import printed_words, quoted, reads_print
 from ingle.media.speech import RATE, Heard, Hearing
-from ingle.safety.limits import RequestLimits
+from ingle.safety.guard import RequestLimits
 from ingle.safety.middleware import Blocked
 from ingle.safety.policy import GuardPolicy
 from ingle.serve.service import Service

@@ -8,8 +8,8 @@ from ingle.app.house import open_rooms
 from ingle.core.example import Example
 from ingle.core.headroom import Headroom
 from ingle.engine.threads import Cores
-from ingle.learn.need import awaited_room
-from ingle.learn.settings import LearnSettings
+from ingle.learn.learning_settings import LearnSettings
+from ingle.learn.lesson_need import awaited_room
 from ingle.learn.supervisor import Supervisor
 from ingle.serve.logs import log
 from ingle.serve.service import Service

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from ingle.core.errors import ConfigError, IngleError
 from ingle.home.api_keys import list_keys
-from ingle.safety.guard_files import guard_policy
+from ingle.safety.guard import guard_policy
 from ingle.safety.policy import GuardPolicy
 from ingle.serve.logs import log
 

@@ -8,8 +8,8 @@ from typing import Any
 from fastapi import APIRouter, Depends
 
 from ingle.core.errors import RequestError
-from ingle.safety.guard_files import judge_file
-from ingle.safety.injection import score, sentences
+from ingle.safety.guard import judge_file
+from ingle.safety.guards.injection import score, sentences
 from ingle.safety.judge import Judge, load_judge
 from ingle.safety.reading import REQUESTS
 from ingle.serve.auth import Keyed, asker, service_of

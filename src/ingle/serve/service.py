@@ -30,7 +30,7 @@ from ingle.engine.scheduler import Scheduler
 from ingle.home.api_keys import list_keys
 from ingle.home.examples import mend_index
 from ingle.home.place import Home
-from ingle.learn.settings import LearnSettings
+from ingle.learn.learning_settings import LearnSettings
 from ingle.media.decoder import MediaDecoder
 from ingle.media.speech import Speech
 from ingle.safety.middleware import Next

@@ -20,9 +20,9 @@ from ingle.home.conversations import get_conversation
 from ingle.home.examples import MEMORY, get_example, list_examples, may_learn, search_examples
 from ingle.home.lessons import Lesson
 from ingle.home.taught import anything_taught
-from ingle.learn.able import lacking
 from ingle.learn.learner import LessonOutcome
-from ingle.learn.need import awaited_room
+from ingle.learn.learning_settings import lacking
+from ingle.learn.lesson_need import awaited_room
 from ingle.ledger.chain import Ledger
 
 _NEVER = "1970-01-01T00:00:00+00:00"

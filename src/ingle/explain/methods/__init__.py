@@ -1,1 +1,1 @@
-"""One file a method of finding sentences; its name is the method's. See explain/proposal_method.py."""
+"""One file a method of finding sentences; its name is the method's. See explain/falls.py."""

@@ -5,14 +5,14 @@ from collections.abc import Sequence
 import numpy as np
 
 from ingle.explain.cause import Nats
-from ingle.explain.effects import Falls, Left
+from ingle.explain.falls import Falls, Left
 
 _MOST_GROUPS = 24
 _BEST = 2  # groups whose sentences are looked at one by one
 
 
 def propose(falls: Falls, answer: str, seed: int) -> Nats:
-    """See explain/proposal_method.py: how much less the answer loses with this sentence alone than with none."""
+    """See explain/falls.py: how much less the answer loses with this sentence alone than with none."""
     [nothing] = falls.of([falls.every])
     places = list(range(len(falls.causes)))
     groups = [[place] for place in places]

@@ -4,7 +4,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ingle.explain.cause import Nats
-from ingle.explain.effects import Falls, Left
+from ingle.explain.falls import Falls, Left
 
 ABLATIONS = 32
 _ALPHA = 0.01
@@ -13,12 +13,11 @@ _ROUNDS = 1000
 
 
 def propose(falls: Falls, answer: str, seed: int) -> Nats:
-    """See explain/proposal_method.py: the sentence's weight in the model."""
+    """See explain/falls.py: the sentence's weight in the model."""
     return fitted(falls, ABLATIONS, seed)
 
 
 def fitted(falls: Falls, ablations: int, seed: int) -> Nats:
-    """Return the weights after so many ablations."""
     kept = np.random.default_rng(seed).random((ablations, len(falls.causes))) < _KEPT
     sets = [Left(i for i, stays in zip(falls.causes, row, strict=True) if not stays) for row in kept]
     # The answer's log-probability is its own, less the fall; its own only shifts the intercept where the odds are long.

@@ -3,9 +3,9 @@
 import numpy as np
 
 from ingle.explain.cause import Nats
-from ingle.explain.effects import Falls, Left
+from ingle.explain.falls import Falls, Left
 
 
 def propose(falls: Falls, answer: str, seed: int) -> Nats:
-    """See explain/proposal_method.py: how much the answer loses without the sentence."""
+    """See explain/falls.py: how much the answer loses without the sentence."""
     return np.array(falls.of([Left({i}) for i in falls.causes]))

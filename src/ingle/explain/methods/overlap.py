@@ -7,13 +7,13 @@ from collections import Counter
 import numpy as np
 
 from ingle.explain.cause import Nats
-from ingle.explain.effects import Falls
+from ingle.explain.falls import Falls
 
 _WORD = re.compile(r"\w+")
 
 
 def propose(falls: Falls, answer: str, seed: int) -> Nats:
-    """See explain/proposal_method.py: the sum of log(n / sentences with the word) over the shared words."""
+    """See explain/falls.py: the sum of log(n / sentences with the word) over the shared words."""
     bags = [set(_WORD.findall(falls.sentences[i].text.lower())) for i in falls.causes]
     spread = Counter(word for bag in bags for word in bag)
     said = set(_WORD.findall(answer.lower()))

@@ -3,9 +3,8 @@
 import numpy as np
 
 from ingle.explain.cause import Nats
-from ingle.explain.effects import Falls
+from ingle.explain.falls import Falls
 
 
 def propose(falls: Falls, answer: str, seed: int) -> Nats:
-    """See explain/proposal_method.py."""
     return np.random.default_rng(seed).random(len(falls.causes))

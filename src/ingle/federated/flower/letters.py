@@ -17,7 +17,6 @@ _NAME = "letter"
 
 
 def record_of(data: bytes) -> RecordDict:
-    """Return a letter as the content of a message."""
     if len(data) <= WHOLE_BYTES:
         return RecordDict({_NAME: ConfigRecord({_NAME: data})})
     return RecordDict({_NAME: ArrayRecord({_NAME: Array("uint8", (len(data),), "bytes", data)})})

@@ -1,6 +1,6 @@
 """The coordinator's child: Flower's SuperLink, of which homes reach the Fleet API alone.
 
-    python -m ingle.federated.flower.superlink      (started by child.py, which it talks to in frames)
+    python -m ingle.federated.flower.superlink      (started by ends.py, which it talks to in frames)
 
 The rest of a SuperLink stays shut. Its Control API lets whoever reaches the port start a run, whose code it would execute here; so runs are
 made in this process, there is one, and it has no bundle. A home gets in with a statement that its ledger's key signed, and from then on
@@ -60,8 +60,6 @@ class _Sent:
 
 
 class SuperLink:
-    """The state of one link."""
-
     def __init__(self, loop: asyncio.AbstractEventLoop, pipe: BinaryIO) -> None:
         self.app: Any = create_app()
         self.app.state.enable_supernode_auth = True  # nobody registers by the Fleet API
@@ -79,7 +77,6 @@ class SuperLink:
         TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = self.run, SUPERLINK_NODE_ID, self.task
 
     def say(self, head: dict[str, Any], body: bytes = b"") -> None:
-        """Tell the coordinator's process."""
         with self.writing:
             write_frame(self.pipe, head, body)
 

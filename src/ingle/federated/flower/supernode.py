@@ -1,6 +1,6 @@
 """A home's child: a node of Flower that fetches letters from a link, has this home answer them, and brings the answers.
 
-    python -m ingle.federated.flower.supernode      (started by child.py, which it talks to in frames)
+    python -m ingle.federated.flower.supernode      (started by ends.py, which it talks to in frames)
 
 It speaks Flower's Fleet API and executes nothing that comes from there: Flower's own SuperNode would run whatever bundle the link names.
 It listens on no port. After any trouble it begins anew, with a new key.
@@ -37,8 +37,7 @@ from flwr.supernode.fleet_http_client import FleetHttpClient
 from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
 
 from ingle.core.errors import FederatedError, IngleError, fault_of, raised
-from ingle.federated.flower.certificate import trust
-from ingle.federated.flower.frames import read_frame, write_frame
+from ingle.federated.flower.frames import read_frame, trust, write_frame
 from ingle.federated.flower.letters import BUNDLE, LATE_S, SEAT, letter_of, record_of
 
 LONGEST_PAUSE_S = 2.0
@@ -55,7 +54,6 @@ class SuperNode:
         self.session: _Session | None = None
 
     def say(self, head: dict[str, Any], body: bytes = b"") -> None:
-        """Tell the home's process."""
         with self.writing:
             write_frame(self.pipe, head, body)
 

@@ -8,8 +8,8 @@ import math
 
 import numpy as np
 
-from ingle.federated.combine import Mean, Rows
-from ingle.federated.exact import exact_dot
+from ingle.federated.open_round import Mean, Rows
+from ingle.federated.terms import exact_dot
 
 LEAST, ROOTED = 3, True
 PARTS = 1 << 16  # weighed rows are rounded to such parts: sums of whole numbers are the same in every order

@@ -2,11 +2,10 @@
 
 import numpy as np
 
-from ingle.federated.combine import Mean, Rows
+from ingle.federated.open_round import Mean, Rows
 
 LEAST, ROOTED = 3, False
 
 
 def combine(rows: Rows, poisoned: int, root: int) -> Mean:
-    """Return the mean of all rows."""
     return np.asarray(rows.sum(axis=0) / len(rows))

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from ingle.federated.combine import Mean, Rows
+from ingle.federated.open_round import Mean, Rows
 
 LEAST, ROOTED = 3, False
 

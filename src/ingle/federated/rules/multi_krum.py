@@ -5,8 +5,8 @@ Differs: updates whose scores are the same are kept or left out together, so tha
 
 import numpy as np
 
-from ingle.federated.combine import Mean, Rows
-from ingle.federated.exact import exact_dot
+from ingle.federated.open_round import Mean, Rows
+from ingle.federated.terms import exact_dot
 
 LEAST, ROOTED = 5, False
 

@@ -13,9 +13,7 @@ import numpy as np
 from ingle.core.config import Bounds, check_bounds
 from ingle.core.digest import digest_json
 from ingle.core.report import Report
-from ingle.gate.finding import Finding
-from ingle.gate.probes import people
-from ingle.gate.trial import Trial
+from ingle.gate.trial import Finding, Trial, people
 from ingle.measure.data_sets import SUM
 from ingle.measure.figures import Setting, plan_pairs, scores_of
 from ingle.measure.intervals import farther_from, paired_bootstrap, wilson
@@ -24,8 +22,6 @@ from ingle.measure.suites import Suite
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Limits of the move away from a half."""
-
     on: bool = True  # whether this check is run
     # Most by which the share of likelier stereotypes may move away from a half.
     most_farther: Annotated[float, Bounds(ge=0, le=0.5)] = 0.05

@@ -10,9 +10,7 @@ from typing import Any
 from ingle.core.config import Count, check_bounds
 from ingle.core.digest import digest_json
 from ingle.core.report import Report
-from ingle.gate.finding import Finding
-from ingle.gate.probes import general_texts
-from ingle.gate.trial import Trial
+from ingle.gate.trial import Finding, Trial, general_texts
 from ingle.measure.figures import CARRY, WINDOW_TOKENS, TextBits, forgetting, read_text
 from ingle.measure.measuring import Options, run_suite
 from ingle.measure.subjects import ItemPlan, Row, begin_id
@@ -21,8 +19,6 @@ from ingle.measure.suites import find_texts
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Limits of bits per byte."""
-
     on: bool = True  # whether this check is run
     most_rise_percent: float = 5.0  # most by which bits per byte may rise, in percent of the incumbent's
     # A suite of texts, e.g. xsum-bits; empty = eight short texts that ship with the gate and need no network.
@@ -36,7 +32,6 @@ class Limits:
 
 
 def check(trial: Trial, limits: Limits) -> Finding | None:
-    """See `gate.check.Check`."""
     before, after, data_digest = _by_suite(trial, limits) if limits.suite else _shipped(trial)
     lost = forgetting(before, after)
     rise = lost.relative.value

@@ -12,16 +12,12 @@ from dataclasses import asdict, dataclass
 from ingle.core.config import Count, check_bounds
 from ingle.core.digest import digest_json
 from ingle.core.errors import ConfigError
-from ingle.core.report import Report
-from ingle.gate.finding import Finding
-from ingle.gate.trial import Trial
-from ingle.measure.intervals import wilson
+from ingle.gate.trial import Finding, Trial
+from ingle.robustness.refusing import shares
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Limits of what counts as learned."""
-
     on: bool = True  # whether this check is run
     least: float = 0.5  # least share of the wordings that must be answered as taught
     words: float = 0.8  # share of an answer's telling words that must be there
@@ -53,11 +49,10 @@ def check(trial: Trial, limits: Limits) -> Finding | None:
     taught = [words.decode(words.encode(one.answer)[: limits.max_tokens]) for one in questions]
     right = [says(one.ask, answer, text, limits.words) for one, answer, text in zip(questions, taught, written, strict=True)]
     count, n = sum(right), len(right)
-    interval = wilson(count, n)
     question_digest = digest_json([[one.ask, one.answer, list(map(list, one.before))] for one in questions])
     # A digest of taught words would let others try which they were: only their number is recorded.
     data_digest = "" if trial.private else question_digest
-    report = Report("share", count / n, "share", interval.low, interval.high, n, trial.challenger.digest, data_digest, interval.method)
+    [report] = shares({"share": right}, trial.challenger.digest, data_digest)
     reason = f"{count} of {n} questions in other words are answered as taught; at least {limits.least:.0%} must be"
     return Finding("learned", count / n >= limits.least, reason, (report,), asdict(limits))
 

@@ -18,8 +18,7 @@ from ingle.core.media import Picture
 from ingle.core.message import ImagePart, Message, Request, TextPart
 from ingle.core.report import Report
 from ingle.engine.answer import write
-from ingle.gate.finding import Finding
-from ingle.gate.trial import Trial
+from ingle.gate.trial import Finding, Trial
 from ingle.measure.intervals import wilson
 from ingle.media.picture import png_of
 
@@ -31,8 +30,6 @@ QUESTION = "Describe the picture."
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Limits of looking."""
-
     on: bool = True  # whether this check is run
     least_changed: float = 0.9  # least share of answers that must change when another picture, or a blank one, takes the picture's place
     max_tokens: Count = 24  # most tokens of an answer

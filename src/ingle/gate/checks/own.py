@@ -13,8 +13,7 @@ import numpy as np
 from ingle.core.config import NotNegative, check_bounds
 from ingle.core.errors import KernelError
 from ingle.core.report import NO_INTERVAL, Report
-from ingle.gate.finding import Finding
-from ingle.gate.trial import Trial
+from ingle.gate.trial import Finding, Trial
 from ingle.measure.intervals import paired_bootstrap, percent_change
 from ingle.measure.subjects import ItemPlan, Passing, Row, Subject, gather
 from ingle.tuning.homework import HeldOutExample
@@ -22,8 +21,6 @@ from ingle.tuning.homework import HeldOutExample
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Limits of the loss on the owner's own examples."""
-
     on: bool = True  # whether this check is run
     most_rise_percent: NotNegative = 1.0  # most by which nats a token may rise, in percent of those before
 

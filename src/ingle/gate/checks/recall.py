@@ -8,8 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from ingle.core.config import Count, Share, check_bounds
 from ingle.core.errors import ConfigError
 from ingle.core.progress import silent
-from ingle.gate.finding import Finding
-from ingle.gate.trial import Trial
+from ingle.gate.trial import Finding, Trial
 from ingle.measure.intervals import paired_bootstrap
 from ingle.measure.measuring import Options, run_suite
 from ingle.measure.subjects import choice_columns
@@ -18,8 +17,6 @@ from ingle.measure.suites import find_suite
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Limits of recall."""
-
     on: bool = False  # whether this check is run
     least_share: Share = 0.7  # least share of the facts recalled by the incumbent that must still be recalled
     suite: str = "recall-2k"  # a suite of planted facts, recall-1k to recall-8k; not run on models with a shorter context
@@ -32,7 +29,6 @@ class Limits:
 
 
 def check(trial: Trial, limits: Limits) -> Finding | None:
-    """See `gate.check.Check`."""
     suite = find_suite(limits.suite)
     longest = max(item.length for item in suite.read(trial.home, silent))
     if trial.incumbent.context_length < longest:

@@ -15,9 +15,7 @@ from ingle.core.config import Count, check_bounds
 from ingle.core.digest import digest_json
 from ingle.core.errors import Interrupted
 from ingle.core.report import Report
-from ingle.gate.finding import Finding
-from ingle.gate.probes import general_questions
-from ingle.gate.trial import Trial
+from ingle.gate.trial import Finding, Trial, general_questions
 from ingle.measure.intervals import bootstrap
 from ingle.measure.subjects import Task
 
@@ -26,8 +24,6 @@ _OTHERS = 2  # other questions that each answer is compared with
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Limits of how far answers may leave their questions."""
-
     # Whether this check is run. A model that was tuned to one task answers everything in its manner, as it should.
     on: bool = False
     least_share: float = 0.5  # least part of the information that the incumbent's own answers share with their questions

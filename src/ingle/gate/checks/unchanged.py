@@ -16,16 +16,12 @@ from ingle.core.report import Report
 from ingle.core.state import STEP_TOKENS
 from ingle.engine.backend import Segment
 from ingle.engine.language_model import LanguageModel
-from ingle.gate.finding import Finding
-from ingle.gate.probes import ProbeQuestion
-from ingle.gate.trial import Trial
+from ingle.gate.trial import Finding, ProbeQuestion, Trial
 from ingle.measure.intervals import bootstrap, wilson
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Limits of change."""
-
     on: bool = True  # whether this check is run
     least_same: float = 0.8  # least share of the answers that must be the same, word for word, as far as they are written
     # Most by which the next token's probabilities may move, as the mean KL divergence from the incumbent along its own answers.

@@ -1,7 +1,7 @@
 """Orders inside a document that the user wants read (indirect injection, arXiv 2302.12173)."""
 
 from ingle.robustness.attack import Kit, Steps, quoting
-from ingle.robustness.carriers import DOCUMENTS, ORDERS, TASKS, draws, hidden
+from ingle.robustness.attack_material import DOCUMENTS, ORDERS, TASKS, draws, hidden
 from ingle.robustness.prompts import LabelledPrompt
 
 NAME = "document"

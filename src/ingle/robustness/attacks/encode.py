@@ -57,7 +57,6 @@ def _spelled(names: Mapping[str, str]) -> tuple[Coder, Coder]:
 
 
 def _numbered(width: int, base: int) -> tuple[Coder, Coder]:
-    """Return coders that write each byte as a number."""
     form = {2: "b", 8: "o", 10: "d"}[base]
     return (
         lambda text: " ".join(format(one, f"0{width}{form}") for one in text.encode()),

@@ -1,8 +1,7 @@
 """Random search by an attacker who has a copy of the guard: the suffix must turn the model and calm the guard at once."""
 
-from ingle.robustness.attack import Kit, Steps
+from ingle.robustness.attack import Kit, Steps, search
 from ingle.robustness.prompts import LabelledPrompt
-from ingle.robustness.suffix_search import search
 
 NAME = "guard_aware"
 SENTENCE = "searches a suffix that turns the model and calms the guard, whose scores it knows"
@@ -11,5 +10,4 @@ _WEIGHT = 2.0  # λ at the start: nats of the margin that one nat of the guard's
 
 
 def make(goal: LabelledPrompt, kit: Kit) -> Steps:
-    """Yield the steps of the search."""
     return search(goal, kit, kit.random(NAME, goal.id), _WEIGHT, learns=True)

@@ -13,7 +13,6 @@ _SOFT, _COMBINING = "\u00ad", "\u0336"
 
 
 def make(goal: LabelledPrompt, kit: Kit) -> Steps:
-    """Yield the goal in each alphabet, in an order drawn for the goal."""
     text, random = goal.text, kit.random(NAME, goal.id)
     some = "".join(one.translate(CYRILLIC) if random.random() < 0.4 else one for one in text)
     found = [text.translate(CYRILLIC), text.translate(GREEK), some, wide(text), bold(text)]
@@ -23,13 +22,10 @@ def make(goal: LabelledPrompt, kit: Kit) -> Steps:
 
 
 def wide(text: str) -> str:
-    """Return the text in full-width letters."""
     return "".join(chr(ord(one) - 0x21 + _WIDE) if "!" <= one <= "~" else one for one in text)
 
 
 def bold(text: str) -> str:
-    """Return the text in mathematical bold letters."""
-
     def letter(one: str) -> str:
         if "A" <= one <= "Z":
             return chr(_BOLD + ord(one) - ord("A"))

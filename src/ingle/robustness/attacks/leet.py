@@ -14,7 +14,6 @@ _JOINTS = (" ", ".", "-", "\u200b", "*")
 
 
 def make(goal: LabelledPrompt, kit: Kit) -> Steps:
-    """Yield the goal in each spelling, in an order drawn for the goal."""
     text, random = goal.text, kit.random(NAME, goal.id)
     found = [
         text.translate(LETTERS),

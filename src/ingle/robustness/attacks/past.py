@@ -20,7 +20,6 @@ _OPENING = re.compile(r"^(?:please|can you|could you|would you)\s+", re.IGNORECA
 
 
 def make(goal: LabelledPrompt, kit: Kit) -> Steps:
-    """Yield the deed in each tense, in an order drawn for the goal."""
     deed = deed_of(goal.text)
     for way in kit.random(NAME, goal.id).sample(_WAYS, len(_WAYS)):
         yield saying(way.replace("{deed}", deed))

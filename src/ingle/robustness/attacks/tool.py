@@ -5,7 +5,7 @@ The result stands in a part of origin `tool` within the user's turn, so that tem
 
 from ingle.core.digest import plain_json
 from ingle.robustness.attack import Kit, Steps, quoting
-from ingle.robustness.carriers import DOCUMENTS, ORDERS, draws, hidden
+from ingle.robustness.attack_material import DOCUMENTS, ORDERS, draws, hidden
 from ingle.robustness.prompts import LabelledPrompt
 
 NAME = "tool"

@@ -38,7 +38,6 @@ def make(goal: LabelledPrompt, kit: Kit) -> Steps:
 
 
 def translated(text: str, language: str) -> str:
-    """Return the text with every word of the table in that language."""
     rows = [row.split() for row in _WORDS.split(";")]
     table = {row[0]: row[1 + LANGUAGES.index(language)] for row in rows}
 

@@ -1,0 +1,1 @@
+"""One file a guard; its name is the guard's. See safety/guard.py."""
