@@ -103,7 +103,6 @@ class Arm:
                 subprocess.run(["dpkg", "-x", file, into], check=True)
         (self.root / "lib").symlink_to("usr/lib")
         needed = tomllib.loads((ROOT.parent / "pyproject.toml").read_text())["project"]["dependencies"]
-        needed = [one for one in needed if not one.startswith("nicegui")]  # the page is not tried
         platforms = [part for minor in range(17, 42) for part in ("--platform", f"manylinux_2_{minor}_aarch64")]
         for_python = ["--python-version", "313", "--implementation", "cp", "--abi", "cp313", "--abi", "abi3", "--abi", "none"]
         fetch = [sys.executable, "-m", "pip", "download", "-q", "--only-binary=:all:", "-d", str(self.folder / "wheels")]

@@ -26,8 +26,7 @@ import numpy as np
 
 from harness import Engine, Figure, finish, ratios, show
 from ingle.engine.bandwidth import measure
-from ingle.home.catalogue import CATALOGUE
-from ingle.home.hub_models import PROCESS_BYTES
+from ingle.home.catalogue import CATALOGUE, PROCESS_BYTES
 from ingle.home.model_size import ModelShape, cache_bytes, file_bytes
 from large import SHAPES, made, memory
 from model import smollm2

@@ -24,7 +24,7 @@ import numpy as np
 from harness import finish, show
 from ingle.core.digest import digest_bytes
 from ingle.core.media import Sound
-from ingle.home.part_catalogue import parts_called
+from ingle.home.catalogue import parts_called
 from ingle.home.parts import find_part
 from ingle.home.place import Home
 from ingle.home.pull_part import pull_part

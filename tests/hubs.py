@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from ingle.home.hub_models import HUB_MODELS
+from ingle.home.catalogue import HUB_MODELS
 from tests.home.site_servers import Site, serving
 
 NAME = "smollm2-360m"

@@ -34,7 +34,8 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Home:
 
 
 def test_it_lists_and_remembers_the_same(home: Home) -> None:
-    assert json.loads(ingle(home.root, "list", "--json").stdout) == EXPECTED["list"]
+    listed = zip(json.loads(ingle(home.root, "list", "--json").stdout), EXPECTED["list"], strict=True)
+    assert all(one[key] == value for one, before in listed for key, value in before.items())
     assert json.loads(ingle(home.root, "memory", "--json").stdout)[::-1] == EXPECTED["memory"], "now the newest first"
     assert [line for line in ingle(home.root, "log").stdout.splitlines() if line.strip()] == EXPECTED["log"]
 

@@ -11,6 +11,7 @@ import pytest
 from sqlalchemy import Engine
 
 from ingle.app.house import open_rooms
+from ingle.app.operations.cards import card_of, hashes, sources_of
 from ingle.core.config import to_table
 from ingle.core.errors import ConfigError
 from ingle.core.report import Event
@@ -18,7 +19,6 @@ from ingle.ethics.card import Card, as_html, as_markdown, as_text, card_file, di
 from ingle.home.kept import get_kept
 from ingle.home.place import Home
 from ingle.ledger.chain import Ledger
-from ingle.serve.cards import card_of, hashes, sources_of
 from tests.cli.place import ingle
 from tests.serve.conftest import copied
 
@@ -194,12 +194,12 @@ def test_the_terminal_writes_and_checks_a_card(home: Home, tmp_path: Path) -> No
     for name in ("card.html", "card.md", "card.txt", "card.json"):
         ingle(home.root, "card", "tiny", "--as", "annex-xi", "--out", str(tmp_path / name))
         assert "Annex XI" in (tmp_path / name).read_text()
-    ingle(home.root, "card", "tiny", "--as", "annex-xi", "--check", str(tmp_path / "card.json"))
+    ingle(home.root, "prove", "check", str(tmp_path / "card.json"))
     table = json.loads((tmp_path / "card.json").read_text())
     table["items"][3]["facts"][1]["value"] += 1
     (tmp_path / "card.json").write_text(json.dumps(table))
-    assert "1(1)(d)" in ingle(home.root, "card", "tiny", "--as", "annex-xi", "--check", str(tmp_path / "card.json"), code=1).stdout
+    assert "1(1)(d)" in ingle(home.root, "prove", "check", str(tmp_path / "card.json"), code=1).stdout
     (tmp_path / "no.json").write_text("{}")
-    ingle(home.root, "card", "tiny", "--check", str(tmp_path / "no.json"), code=2)
+    ingle(home.root, "prove", "check", str(tmp_path / "no.json"), code=2)
     ingle(home.root, "card", "tiny", "--out", str(tmp_path / "card.pdf"), code=2)
     assert json.loads(ingle(home.root, "card", "tiny", "--json").stdout)["kind"] == "model"

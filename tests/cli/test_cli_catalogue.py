@@ -11,7 +11,7 @@ import pytest
 
 from ingle.core.errors import KernelError, PullError
 from ingle.engine import bandwidth as room
-from ingle.home.hub_models import ON_HUB
+from ingle.home.catalogue import ON_HUB
 from ingle.home.kept import list_kept
 from ingle.home.place import Home
 from tests.cli.place import COMMAND, environment, ingle

@@ -15,7 +15,7 @@ from ingle.cli.main import _MODULES, ALIASES, DEFAULTS, GROUPS, HIDDEN, NOUNS, V
 from tests.cli.place import COMMAND, environment, ingle
 
 LEAVES = [
-    *(verb for verb in [*verbs_of(), *HIDDEN] if verb not in (*NOUNS, "memory")),
+    *(verb for verb in [*verbs_of(), *HIDDEN] if verb not in (*NOUNS, *DEFAULTS)),
     *(f"{noun} {verb}" for noun in {**NOUNS, **DEFAULTS} for verb in verbs_of(noun) if f"{noun} {verb}" not in [*ALIASES, *DEFAULTS]),
 ]
 assert set(titles()) <= set(LEAVES)

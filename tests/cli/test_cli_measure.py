@@ -75,7 +75,7 @@ def test_a_file_may_be_compared_with_and_written_to(tiny_home: Path, tmp_path: P
 
 def test_what_can_not_be_measured(tiny_home: Path, tmp_path: Path) -> None:
     assert "Did you mean boolq" in ingle(tiny_home, "measure", "--suite", "bolq", code=3).stderr
-    assert "texts or letters" in ingle(tiny_home, "measure", "--suite", "boolq", "--style", "numbers", code=2).stderr
+    assert "must be 'texts' or 'letters'" in ingle(tiny_home, "measure", "--suite", "boolq", "--style", "numbers", code=2).stderr
     assert "below 0" in ingle(tiny_home, "measure", "--suite", "boolq", "--items", "-1", code=2).stderr
     assert "one suite" in ingle(tiny_home, "measure", "--suite", "boolq", "--suite", "piqa", "--out", "x", code=2).stderr
     missing = tmp_path / "none.json"

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from ingle.app.house import open_rooms
-from ingle.cli.sentences import sentence
+from ingle.app.loss_chart import loss_chart
+from ingle.app.sentences import sentence
 from ingle.core.candidate import Candidate
 from ingle.core.delta import Delta
 from ingle.core.energy import Energy
@@ -26,7 +27,6 @@ from ingle.home.kept import get_kept
 from ingle.home.place import Home
 from ingle.home.pull import pull
 from ingle.ledger.chain import Ledger
-from ingle.page.chart import loss_chart
 from ingle.train.making import DeltaJob, MadeDelta, RunWatch, delta_job, make_delta
 from tests.cli.place import ingle, write_model
 

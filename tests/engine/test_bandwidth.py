@@ -14,8 +14,7 @@ from ingle.core.config import to_table
 from ingle.core.process import usable_cores
 from ingle.engine.backend import Backend, Segment
 from ingle.engine.bandwidth import _LARGE_BYTES, KINDS, LENGTH, Bandwidth, _written, bandwidth_of, read_bandwidth
-from ingle.home.catalogue import CATALOGUE
-from ingle.home.hub_models import HUB_MODELS
+from ingle.home.catalogue import CATALOGUE, HUB_MODELS
 from ingle.home.lean import WEIGHTS
 from ingle.home.model_size import BITS, QUANTISATIONS, ModelShape, cache_bytes, read_bytes
 from ingle.home.place import Home

@@ -10,7 +10,7 @@ from ingle.core.process import memory_bytes
 from ingle.engine import bandwidth as room
 from ingle.engine.bandwidth import FLUENT, KINDS, Bandwidth, MachineRoom, check_room, larger_offer, offers, room_of
 from ingle.home.base import describe_base, write_base
-from ingle.home.hub_models import GUARD_MODELS, HUB_MODELS
+from ingle.home.catalogue import GUARD_MODELS, HUB_MODELS
 from ingle.home.kept import adopt
 from ingle.home.kept_file import KeptFile
 from ingle.home.place import Home

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 
+from ingle.app.examined import examine
 from ingle.app.house import open_ledger
 from ingle.core.candidate import weakened
 from ingle.core.errors import ConfigError, DeltaError, Interrupted, Refused
@@ -18,7 +19,6 @@ from ingle.home.deltas import LESSON, REPORT, delta_report, list_deltas, verify_
 from ingle.home.kept import get_kept, remove
 from ingle.home.place import Home
 from ingle.ledger.row import facts_text
-from ingle.serve.examined import examine
 from tests.gate.conftest import Make
 
 ASK = ProbeQuestion("who lives in the yellow house?", "nobody but a heron")

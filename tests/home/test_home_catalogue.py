@@ -7,11 +7,20 @@ from site_servers import REPO, Site
 
 from ingle.core.errors import PullError
 from ingle.home.base import read_base
-from ingle.home.catalogue import CATALOGUE, close_names, known_names
-from ingle.home.hub_models import CONTEXT, GUARD_MODELS, HUB_MODELS, ON_HUB, PROCESS_BYTES, HubModel
+from ingle.home.catalogue import (
+    CATALOGUE,
+    CONTEXT,
+    GUARD_MODELS,
+    HUB_MODELS,
+    ON_HUB,
+    PROCESS_BYTES,
+    SETS,
+    HubModel,
+    close_names,
+    known_names,
+)
 from ingle.home.model_size import BITS, QUANTISATIONS, ModelShape, cache_bytes, file_bytes, read_bytes
 from ingle.home.names import check_name
-from ingle.home.part_catalogue import SETS
 from ingle.home.place import Home
 from ingle.home.pull import pull
 from ingle.home.source import HubSource, find_source
@@ -43,7 +52,7 @@ def test_a_file_that_the_quantiser_made_has_it_too(made: tuple[str, str]) -> Non
 def test_the_embedded_model_has_it_too() -> None:
     entry = CATALOGUE["smollm2"]
     assert entry.shape is not None
-    assert file_bytes(entry.shape, entry.quantisation) == pytest.approx(entry.file.size, rel=0.005)
+    assert file_bytes(entry.shape, entry.quantisation) == pytest.approx(entry.nbytes, rel=0.005)
     assert entry.shape.parameters == pytest.approx(134.5e6, rel=0.001)
 
 

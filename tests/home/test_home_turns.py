@@ -12,7 +12,7 @@ import sqlalchemy as sa
 
 from ingle.core.errors import DamagedError, HomeError, NotKept, RequestError
 from ingle.core.message import AudioPart, ImagePart, Message, TextPart, ToolCall
-from ingle.home.conversations import create_conversation, delete_conversation, get_conversation, move_leaf
+from ingle.home.conversations import ConversationChange, change_conversation, create_conversation, delete_conversation, get_conversation
 from ingle.home.database import open_database, scrub, writing_for
 from ingle.home.turns import MIGRATIONS, Turn, altered_turns, children, drop, find_any_completion, find_completion, keep, keep_answer, path
 
@@ -204,7 +204,7 @@ def test_a_conversation_stands_where_it_was_last_added_to(engine: sa.Engine) -> 
     two = keep_answer(engine, "a", hello, HI, "c2", {}, conversation=talk.id)
     kept = get_conversation(engine, "a", talk.id)
     assert kept.leaf == one and kept.updated > talk.updated and kept.created == talk.created
-    move_leaf(engine, "a", talk.id, hello)
+    change_conversation(engine, "a", talk.id, ConversationChange(leaf=hello))
     three = keep_answer(engine, "a", hello, HI, "c3", {}, conversation=talk.id)
     assert get_conversation(engine, "a", talk.id).leaf == three, "there it stood when it was asked"
     assert drop(engine, "a", three) == 1
@@ -214,7 +214,7 @@ def test_a_conversation_stands_where_it_was_last_added_to(engine: sa.Engine) -> 
     assert [turn.id for turn in children(engine, "a", "", talk.id)] == [hello, edited]
     assert children(engine, "a", "") == ()
     # Dropping the turn that it stands at lets it go back, and holds what it stands at then.
-    move_leaf(engine, "a", talk.id, one)
+    change_conversation(engine, "a", talk.id, ConversationChange(leaf=one))
     assert drop(engine, "a", one) == 1 and get_conversation(engine, "a", talk.id).leaf == hello
     assert drop(engine, "a", two) == 1 and drop(engine, "a", edited) == 1
     assert words(path(engine, "a", hello)) == ["Hello"]

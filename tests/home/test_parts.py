@@ -9,23 +9,21 @@ from site_servers import make_wheel, sha256
 from ingle.core.errors import HomeError, NotKept, PullError
 from ingle.core.progress import silent
 from ingle.home.base import verify_base
-from ingle.home.catalogue import Archive
+from ingle.home.catalogue import PARTS, SETS, Archive, Archived, PackedFile, close_parts, parts_called, set_with
 from ingle.home.fetch import WrongBytes
 from ingle.home.kept import _unused
-from ingle.home.kept_file import KeptFile
-from ingle.home.part_catalogue import PARTS, SETS, PartEntry, PartFile, close_parts, parts_called, set_with
 from ingle.home.parts import find_part, is_kept, list_parts, remove_part
 from ingle.home.place import Home
 from ingle.home.pull_part import pull_part
 
 FIRST, SECOND = bytes(range(256)) * 300, b"second half" * 999
 WHEELS = [make_wheel(f"ingle-test-half-{i}", "0.1", {f"half/part{i}.bin": data}) for i, data in enumerate((FIRST, SECOND))]
-ENTRY = PartEntry(
+ENTRY = Archived(
     "halves", "Two halves", "MIT",
     tuple(Archive(f"ingle-test-half-{i}", "0.1", name, len(data), sha256(data)) for i, (name, data) in enumerate(WHEELS)),
     (
-        PartFile(KeptFile("whole.bin", len(FIRST + SECOND), sha256(FIRST + SECOND)), ((0, "half/part0.bin"), (1, "half/part1.bin"))),
-        PartFile(KeptFile("first.bin", len(FIRST), sha256(FIRST)), ((0, "half/part0.bin"),)),
+        PackedFile("whole.bin", len(FIRST + SECOND), sha256(FIRST + SECOND), ((0, "half/part0.bin"), (1, "half/part1.bin"))),
+        PackedFile("first.bin", len(FIRST), sha256(FIRST), ((0, "half/part0.bin"),)),
     ),
 )  # fmt: skip
 
@@ -68,7 +66,7 @@ def test_a_part_is_no_unused_base(home: Home, links: Path) -> None:
 @pytest.mark.parametrize("number", [0, 1])
 def test_wrong_bytes_are_refused_and_nothing_is_kept(home: Home, links: Path, number: int) -> None:
     file = ENTRY.files[number]
-    wrong = replace(ENTRY, files=(replace(file, file=replace(file.file, sha256="0" * 64)),))
+    wrong = replace(ENTRY, files=(replace(file, sha256="0" * 64),))
     with pytest.raises(WrongBytes, match="must have SHA-256 0000"):
         pull_part(home, wrong, silent)
     assert not list(home.bases.iterdir()) and not list_parts(home) and not list(home.staging.iterdir())
@@ -105,7 +103,7 @@ def test_the_catalogue_is_sound() -> None:
         assert entry.name == name and entry in parts_called(name)
         assert all(len(archive.wheel_sha256) == 64 for archive in entry.archives)
         for one in entry.files:
-            assert len(one.file.sha256) == 64 and one.pieces
+            assert len(one.sha256) == 64 and one.pieces
             assert all(number < len(entry.archives) for number, _ in one.pieces)
     for name, parts in SETS.items():
         assert [part.name for part in parts_called(name)] == list(parts)

@@ -83,7 +83,15 @@ def test_a_correction_that_memory_will_not_do_for_acts_all_the_same_and_the_lear
 @linux
 def test_a_process_that_may_take_little_refuses_and_ends_well(house: House) -> None:
     taught = house.teach(QUESTIONS[0], ANSWERS[0])
-    modules = ("ingle.cli.learn", "ingle.learn.worker", "ingle.learn.teacher", "ingle.app.house")
+    modules = (
+        "ingle.cli.learn",
+        "ingle.learn.worker",
+        "ingle.learn.teacher",
+        "ingle.app.house",
+        "ingle.app.settings",
+        "sqlalchemy.dialects.sqlite",
+        "cryptography.hazmat.primitives.asymmetric.ed25519",
+    )
     done = run_short(house.home.root, 60, modules, "learn", "--json")
     assert done.returncode == 0, done.stderr[-2000:]
     [outcome] = json.loads(done.stdout)
@@ -95,7 +103,7 @@ def test_a_process_that_may_take_little_refuses_and_ends_well(house: House) -> N
 
 @linux
 def test_a_conversion_that_memory_will_not_do_for_is_refused_before_the_weights_are_loaded(house: House) -> None:
-    modules = ("ingle.cli.hybridize", "ingle.hybridize.hybridizing", "ingle.app.house", "ingle.gate.decide")
+    modules = ("ingle.app.operations.making", "ingle.hybridize.hybridizing", "ingle.app.house", "ingle.gate.decide")
     options = ("--window", "8", "--retrieval", "1", "--training-free")
     done = run_short(house.home.root, 200, modules, "hybridize", "tiny", *options)
     assert done.returncode == 16, done.stderr[-2000:]
@@ -105,7 +113,7 @@ def test_a_conversion_that_memory_will_not_do_for_is_refused_before_the_weights_
 @linux
 @pytest.mark.parametrize(("verb", "act"), [("harden", "This hardening"), ("debias", "This debiasing")])
 def test_an_addition_that_memory_will_not_do_for_is_refused_before_anything_is_fetched(house: House, verb: str, act: str) -> None:
-    modules = (f"ingle.cli.{verb}", f"ingle.learn.{verb}", "ingle.app.house", "ingle.gate.decide")
+    modules = ("ingle.app.operations.making", f"ingle.learn.{verb}", "ingle.app.house", "ingle.gate.decide")
     done = run_short(house.home.root, 200, modules, verb, "tiny")
     assert done.returncode == 16, done.stderr[-2000:]
     assert f"{act} needs about" in done.stderr and "are free. Lower batch_tokens" in done.stderr

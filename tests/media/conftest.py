@@ -4,8 +4,8 @@ import pytest
 
 from ingle.core.errors import PullError
 from ingle.core.progress import silent
+from ingle.home.catalogue import PARTS
 from ingle.home.fetch import WrongBytes
-from ingle.home.part_catalogue import PARTS
 from ingle.home.place import Home, find_home
 from ingle.home.pull_part import pull_part
 

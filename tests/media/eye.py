@@ -7,8 +7,8 @@ import torch
 
 from ingle.core.digest import digest_file
 from ingle.home.base import describe_base, write_base
+from ingle.home.catalogue import PARTS
 from ingle.home.kept_file import KeptFile
-from ingle.home.part_catalogue import PARTS
 from ingle.home.parts import adopt_part
 from ingle.home.place import Home
 from ingle.media.eyes.efficientnet import CLASSES, FEATURES
@@ -48,7 +48,7 @@ def random_weights() -> dict[str, torch.Tensor]:
 def give_eye(home: Home, folder: Path) -> None:
     """Keep such an eye in a home, as if it had been pulled."""
     folder.mkdir()
-    path = folder / PARTS[EYE].files[0].file.name
+    path = folder / PARTS[EYE].files[0].name
     torch.save(random_weights(), path, _use_new_zipfile_serialization=False)
     base = describe_base((KeptFile(path.name, path.stat().st_size, digest_file(path)),), "test", "", "")
     write_base(folder, base)

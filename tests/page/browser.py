@@ -5,15 +5,16 @@ import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, Locator, Page, sync_playwright
+from playwright.sync_api import Browser, ConsoleMessage, Error, Locator, Page, Request, sync_playwright
 from sqlalchemy import Engine
 
 from ingle.home.place import Home
 from ingle.home.turns import Turn
 from tests.homes import lent
-from tests.serve.servers import Server, start
+from tests.serve.servers import Server, start, wait_until
 
 ARGUMENTS = (
     "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update",
@@ -111,6 +112,12 @@ def browser(*more: str) -> Iterator[Browser]:
             opened.close()
 
 
+SEND = """async ([method, path, body]) => {
+  const reply = await fetch(path, { method, headers: { "Content-Type": "application/json" }, body: JSON.stringify(body) });
+  return [reply.status, await reply.text()];
+}"""
+
+
 class Tab:
     """A tab that looks at the page, and remembers what it should not have seen."""
 
@@ -119,9 +126,16 @@ class Tab:
         page.set_default_timeout(WAIT_MS)
         self.requests: list[str] = []
         self.errors: list[str] = []
+        self.finished: list[Request] = []
+        page.on("requestfinished", lambda request: self.finished.append(request))  # noqa: PLW0108 - Playwright calls no built-in
         page.on("request", lambda request: self.requests.append(request.url))
         page.on("pageerror", lambda error: self.errors.append(str(error)))
-        page.on("console", lambda message: self.errors.append(message.text) if message.type == "error" else None)
+        page.on("console", self._said)
+
+    def _said(self, message: ConsoleMessage) -> None:
+        # Of every refusal of the API, which the page tells people in its own words, a browser's console says so too.
+        if message.type == "error" and "the server responded with a status of 4" not in message.text:
+            self.errors.append(message.text)
 
     def open(self, path: str = "/") -> "Tab":
         self.page.goto(self.url + path)
@@ -129,8 +143,29 @@ class Tab:
 
     def ready(self) -> "Tab":
         """Waits until what is typed is heard."""
-        self.page.wait_for_function("window.socket?.connected && document.querySelector('.composer textarea')")
+        self.until("window.ingle?.connected && document.querySelector('.composer textarea')")
         return self
+
+    def until(self, expression: str) -> None:
+        """Waits until it is true in the page. Playwright's own waiting needs `eval`, which the page's policy forbids."""
+
+        def true() -> bool:
+            try:
+                return bool(self.page.evaluate(expression))
+            except Error as error:
+                if "navigation" not in str(error):
+                    raise
+                return False  # the page was just being left
+
+        try:
+            wait_until(true, WAIT_MS / 1000)
+        except AssertionError as error:
+            raise AssertionError(f"{error}; the page says: {self.all('body').inner_text()[-800:]}") from error
+
+    def sends(self, method: str, path: str, body: Any) -> tuple[int, str]:
+        """What the server says to what this page could send by itself, without a button."""
+        status, text = self.page.evaluate(SEND, [method, path, body])
+        return status, text
 
     def all(self, what: str) -> Locator:
         return self.page.locator(what)
@@ -169,6 +204,10 @@ class Tab:
     def act(self, name: str) -> None:
         """A button under the last answer."""
         self.all(f".turn.assistant >> [data-act={name}]").last.click()
+
+    def heard(self) -> str:
+        """All that the server has sent so far of finished answers to scripts, streams included."""
+        return "".join(request.response().text() for request in self.finished if request.resource_type in ("fetch", "xhr"))  # type: ignore[union-attr]
 
     def settings(self, values: dict[str, str]) -> None:
         """Fills in the panel."""

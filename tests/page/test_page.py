@@ -153,7 +153,7 @@ def test_stop_keeps_what_was_written(house: House, tab: Open) -> None:
     page = tab()
     page.settings(MANY)
     page.send("Write a very long story about a lighthouse.")
-    page.page.wait_for_function("document.querySelector('.turn.assistant .prose')?.innerText.length > 60")
+    page.until("document.querySelector('.turn.assistant .prose')?.innerText.length > 60")
     page.page.keyboard.press("Escape")
     page.all(".turn.assistant .line").filter(has_text="stopped").wait_for()
     assert "stopped" in page.line
@@ -172,7 +172,7 @@ def test_loading_again_loses_nothing(house: House, tab: Open) -> None:
     page = tab()
     page.settings({"Longest answer": "900", "System prompt": "You are a gardener."})
     page.send("Tell me about soil, at length.")
-    page.page.wait_for_function("document.querySelector('.turn.assistant .prose')?.innerText.length > 10")
+    page.until("document.querySelector('.turn.assistant .prose')?.innerText.length > 10")
     page.box.fill("half a tho")
     page.page.reload()
     page.ready()
@@ -180,7 +180,7 @@ def test_loading_again_loses_nothing(house: House, tab: Open) -> None:
     page.all(".turn.assistant .glow").wait_for()
     second = tab(f"/c/{page.conversation}")
     before = len(second.all(".turn.assistant .prose").inner_text())
-    second.page.wait_for_function(f"document.querySelector('.turn.assistant .prose').innerText.length > {before}")
+    second.until(f"document.querySelector('.turn.assistant .prose').innerText.length > {before}")
     said = page.answer()
     assert second.answer() == said
     page.page.close()
@@ -197,7 +197,7 @@ def test_who_reads_another_version_is_left_there(tab: Open) -> None:
     first = page.all(".turn.assistant .prose").inner_text()
     page.settings({"Longest answer": "700"})
     page.act("again")
-    page.page.wait_for_function("document.querySelector('.turn.assistant .prose')?.innerText.length > 10")
+    page.until("document.querySelector('.turn.assistant .prose')?.innerText.length > 10")
     page.all(".beside button").first.focus()
     page.page.keyboard.press("Enter")
     expect(page.all(".turn.assistant .beside span")).to_have_text("1/2")
@@ -217,7 +217,7 @@ def test_a_question_that_has_to_wait_keeps_its_words(tab: Open) -> None:
     page = tab()
     page.settings({"Longest answer": "900"})
     page.send("Tell me about rain, at length.")
-    page.page.wait_for_function("document.querySelector('.turn.assistant .prose')?.innerText.length > 10")
+    page.until("document.querySelector('.turn.assistant .prose')?.innerText.length > 10")
     page.all(".turn.user [data-act=edit]").click()
     words = page.all(".turn.user textarea")
     words.fill("Tell me about snow.")
@@ -607,14 +607,14 @@ def test_reading_further_up_is_left_in_peace(tab: Open) -> None:
     page.settings({"Longest answer": "600", "Temperature": "0"})
     page.send("Write a very long story about a lighthouse.")
     at = "document.querySelector('.scroll')"
-    page.page.wait_for_function(f"{at}.scrollHeight > {at}.clientHeight + 150")
+    page.until(f"{at}.scrollHeight > {at}.clientHeight + 150")
     assert page.page.evaluate(f"{at}.scrollHeight - {at}.scrollTop - {at}.clientHeight") < 50, "it follows"
     page.all(".scroll").hover()
     page.page.mouse.wheel(0, -400)
     page.page.wait_for_timeout(200)
     top = page.page.evaluate(f"{at}.scrollTop")
     height = page.page.evaluate(f"{at}.scrollHeight")
-    page.page.wait_for_function(f"{at}.scrollHeight > {height} || !document.querySelector('.glow')")
+    page.until(f"{at}.scrollHeight > {height} || !document.querySelector('.glow')")
     assert page.page.evaluate(f"{at}.scrollTop") == top
     page.all(".down").click()
     page.page.wait_for_timeout(100)
@@ -694,7 +694,7 @@ def test_the_server_goes_and_comes_back(house: House, tab: Open) -> None:
     page.box.press("Enter")
     expect(page.all(".note")).to_contain_text("Your message stays here")
     house.start()
-    page.page.wait_for_function("window.socket?.connected", timeout=WAIT_MS)
+    page.until("window.ingle?.connected")
     expect(page.all(".offline span")).to_have_count(0)
     page.ready()
     expect(page.box).to_have_value("Typed while nobody listened.")
@@ -710,7 +710,7 @@ def test_an_answer_that_the_server_took_with_it(house: House, tab: Open) -> None
     page.settings(MANY | {"Temperature": "0"})  # some three hundred tokens; at 1 it may end after thirty
     page.send("Tell me everything about tides.")
     grown = "document.querySelector('.turn.assistant:last-child .prose')?.innerText.length > 40"
-    page.page.wait_for_function(grown)
+    page.until(grown)
     assert house.stop() == 0
     *_, answer = house.turns(page.conversation)
     assert answer.facts is not None and answer.facts["finish"] == "cancelled", "it had time to keep what was written"
@@ -720,7 +720,7 @@ def test_an_answer_that_the_server_took_with_it(house: House, tab: Open) -> None
 
     page.act("again")
     page.all(".turn.assistant .glow").wait_for()
-    page.page.wait_for_function(grown)
+    page.until(grown)
     house.kill()
     house.start()
     expect(page.ready().all(".turn .trouble")).to_contain_text("This question has no answer yet.", timeout=WAIT_MS)
@@ -747,9 +747,12 @@ def test_other_paths_are_the_apis(house: House) -> None:
         answer = httpx.request(method, house.url + path)
         assert (answer.status_code, list(answer.json())) == (status, ["error"]), path
     assert httpx.get(house.url + "/", headers={"Origin": "http://elsewhere.example"}).status_code == 403
-    socket = "/_nicegui_ws/socket.io/?EIO=4&transport=polling"
-    assert httpx.get(house.url + socket, headers={"Host": "elsewhere.example"}).status_code == 403
-    assert "default-src 'self'" in httpx.get(house.url + "/").headers["content-security-policy"]
+    assert httpx.get(house.url + "/v1/updates", headers={"Host": "elsewhere.example"}).status_code == 403
+    policy = httpx.get(house.url + "/").headers["content-security-policy"]
+    assert policy.startswith("default-src 'none'; script-src 'self'; style-src 'self';") and "unsafe" not in policy
+    for path in ("/sign-in", "/account", "/v1/models"):
+        policy = httpx.get(house.url + path).headers["content-security-policy"]
+        assert "script-src 'self';" in policy and "unsafe-eval" not in policy
 
 
 @pytest.fixture(scope="module")

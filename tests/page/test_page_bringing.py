@@ -8,7 +8,7 @@ import pytest
 from playwright.sync_api import Browser, expect
 
 from ingle.home.place import Home
-from ingle.page.troubles import said
+from ingle.serve.troubles import said
 from tests.cli.place import ingle
 from tests.page.browser import WAIT_MS, House, Tab, browser
 from tests.page.test_page_pictures import DROP
@@ -82,11 +82,12 @@ def test_a_guest_hears_what_is_missing_and_gets_nothing(served_home: Path, chrom
         line = tab.all(".composer .get")
         expect(line).to_contain_text("Whoever keeps this house can bring that.")
         expect(line.get_by_role("button", name="Get it")).to_have_count(0)
-        tab.page.evaluate("getElement(document.querySelector('.composer')).$emit('bring')")
-        tab.page.evaluate("getElement(document.querySelector('.composer')).$emit('halt')")
-        tab.page.evaluate("getElement(document.querySelector('.composer')).$emit('go_on')")
-        tab.page.evaluate("getElement(document.querySelector('.welcome')).$emit('better', { name: 'smollm2-360m', title: 'x' })")
-        expect(tab.all(".composer .note")).to_contain_text("Only the owner")
+        for method, path, body in (
+            ("POST", "/v1/catalogue/pull", {"name": "smollm2-360m"}),
+            ("POST", "/v1/catalogue/measure", {"soon": True}),
+        ):
+            assert tab.sends(method, path, body)[0] == 403
+        assert tab.sends("DELETE", "/v1/catalogue/pull", None)[0] in (403, 404)
         assert server.get("/v1/catalogue/pull", {"Authorization": f"Bearer {key}"}).status_code in (200, 403)
         assert not tab.errors
 

@@ -8,13 +8,13 @@ from sqlalchemy import Engine
 
 from ingle.adapt.undo import undo
 from ingle.app.house import open_rooms
+from ingle.app.loss_chart import loss_chart
 from ingle.core.example import Example
 from ingle.core.report import Event
 from ingle.home.examples import add_example
 from ingle.home.lessons import Lesson
 from ingle.home.place import Home
 from ingle.ledger.chain import Ledger
-from ingle.page.chart import loss_chart
 from tests.states import have_learned
 
 

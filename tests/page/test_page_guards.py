@@ -38,8 +38,6 @@ def house(smollm2_home: Home, tmp_path_factory: pytest.TempPathFactory) -> Itera
 def test_a_blocked_answer_and_a_blocked_question_look_like_what_they_are(house: House, tmp_path: Path) -> None:
     with browser() as chromium:
         page = chromium.new_context(viewport={"width": 1280, "height": 800}).new_page()
-        seen: list[str] = []
-        page.on("websocket", lambda socket: socket.on("framereceived", lambda frame: seen.append(str(frame))))
         tab = Tab(page, house.url).open()
         answer = tab.ask("Which city is the Eiffel Tower in?")
         assert "The Eiffel Tower is" in answer and "I was asked not to name it." in answer
@@ -48,7 +46,7 @@ def test_a_blocked_answer_and_a_blocked_question_look_like_what_they_are(house: 
         told = tab.all(".details").inner_text()
         assert "What the guards saw" in told and "output ended the answer: words 1" in told
         page.screenshot(path=str(tmp_path / "blocked.png"))
-        assert answer.endswith("name it.") and "Paris" not in "".join(seen) + page.content()
+        assert answer.endswith("name it.") and "Eiffel" in tab.heard() and "Paris" not in tab.heard() + page.content()
         _, stored = house.turns(tab.conversation)
         assert "Paris" not in stored.message.text
         tab.send("My card is 4111 1111 1111 1111, is that right?")
@@ -130,11 +128,11 @@ def test_a_guest_sees_what_a_guard_saw_and_teaches_nothing(smollm2_home: Home, t
             expect(tab.all("[data-act=harmless]")).to_have_count(count)
             expect(tab.all("[data-act=harmful]")).to_have_count(count)
             # Whoever has no button may still send what it sends.
-            part = tab.page.locator(".turn.assistant").last
-            part.evaluate("element => getElement(+element.id.slice(1)).$emit('act', 'harmless')")
             if not count:
-                expect(tab.all(".note")).to_contain_text("may not teach or set the guards")
+                status, text = tab.sends("POST", "/v1/guards/teach", {"text": ORDER, "harmful": False})
+                assert status == 403 and "may not teach or set the guards" in text
             else:
+                tab.act("harmless")
                 expect(tab.all(".seen")).to_contain_text("Noted: this was fine.")
     assert len(facts_in(house.home, "guard.teach")) == 1
     assert house.stop() == 0 and "Traceback" not in house.log

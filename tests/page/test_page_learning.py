@@ -1,8 +1,8 @@
 """Learning on the page: a real server, the real teacher and gate on a tiny model, a real browser."""
 
 import json
+import re
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,7 +10,6 @@ import pytest
 from playwright.sync_api import Browser, Locator, expect
 from safetensors.numpy import load_file, save_file
 
-from ingle.adapt.forget import Forgotten
 from ingle.adapt.scope import ACTS, ASKS, score
 from ingle.home.place import Home
 from ingle.home.pull import pull
@@ -18,7 +17,6 @@ from ingle.learn.learner import Learned, Learner, learn_once
 from ingle.learn.learning_settings import LessonSettings
 from ingle.learn.teacher import trainer_of
 from ingle.ledger.chain import Ledger
-from ingle.page.learning import _account
 from tests.page.browser import WAIT_MS, House, Tab, browser
 from tests.serve.servers import settings, wait_until, write_long_model
 
@@ -218,11 +216,18 @@ def test_thumbs_change_and_words_are_remembered_edited_and_forgotten(house: Hous
     expect(stated(tab)).to_have_text("Corrected: remembered")
 
 
-def test_the_panel_says_where_forgotten_words_still_stand() -> None:
-    gone = Forgotten("ex-1", "tiny", 0, 0, scrubbed=True)
-    assert _account(gone) == ""
-    said = "Forgotten. Its words are still in the system prompt of 1 of your conversations. You can delete them there."
-    assert _account(replace(gone, prompts=("conv-1",))) == said
+def test_the_panel_says_where_forgotten_words_still_stand(house: House, tab: Tab) -> None:
+    tab.settings({"System prompt": "Our ship is the Peregrination."})
+    tab.ask("Our ship is the Peregrination.")
+    tab.all(".turn.user").hover()
+    tab.all(".turn.user [data-act=remember]").click()
+    tab.all(".open-learning").click()
+    group(tab, "Remembered").filter(has_text="Peregrination").get_by_role("button", name="Forget").click()
+    tab.all(".learning dialog .main").click()
+    said = re.compile(
+        r"^Forgotten\. Its words are still in \d of your messages and in the system prompt of 1 of your conversations\. You can"
+    )
+    expect(tab.all(".learning .trouble")).to_have_text(said)
 
 
 def test_nothing_is_taught_where_nothing_is_kept(house: House, tab: Tab) -> None:

@@ -27,10 +27,11 @@ from ingle.home.kept import Kept
 from ingle.home.place import Home
 from ingle.home.sign_outs import MIGRATIONS, sign_out, signed_out
 from ingle.page.mount import add_page
-from ingle.page.session import COOKIE
+from ingle.page.site import site_root
 from ingle.serve.app import make_app
 from ingle.serve.model_registry import ModelRegistry
 from ingle.serve.service import Service
+from ingle.serve.sign_in import COOKIE
 
 Make = Callable[[ServeSettings], FastAPI]
 
@@ -72,7 +73,7 @@ def test_two_applications_keep_to_themselves(make: Make) -> None:
             free, closed = await opened(ServeSettings()), await opened(ServeSettings(require_key=True))
             without = await opened(ServeSettings(page=False))
             for _ in range(2):
-                assert "nicegui-composer" in (await free.get("/")).text
+                assert f"{site_root()}/app.js" in (await free.get("/")).text
                 assert (await closed.get("/")).headers["location"] == "/sign-in?next=/"
             assert (await without.get("/")).status_code == 404
             for client in (free, closed):
@@ -192,6 +193,6 @@ def test_a_server_with_its_page_needs_no_pytorch() -> None:
     program = """
 import sys
 sys.modules.update(dict.fromkeys(["torch", "transformers", "peft"]))  # to import one of them is an error now
-import ingle.cli.serve, ingle.page.mount, ingle.page.view, ingle.serve.learner, ingle.serve.server
+import ingle.cli.serve, ingle.page.mount, ingle.serve.learner, ingle.serve.server
 """
     subprocess.run([sys.executable, "-c", program], check=True)

@@ -7,7 +7,7 @@ import pytest
 
 from ingle.core.errors import RequestError
 from ingle.core.message import ImagePart, Message, TextPart
-from ingle.page.sent import MOST_TEXT, message_of
+from ingle.serve.sent import MOST_TEXT, message_of
 
 URL = "data:image/png;base64," + base64.b64encode(b"png").decode()
 PICTURE = ImagePart(b"png", "image/png")

@@ -77,7 +77,7 @@ def test_a_question_is_spoken_and_its_answer_is_heard(house: House, tab: Tab) ->
     answer = tab.answer()
     assert "Paris" in answer
     wait_until(lambda: played(tab) > 0.5, 30)
-    tab.page.wait_for_function("!window.ingleVoice.reading")
+    tab.until("!window.ingleVoice.reading")
     assert tab.all(".composer .mic").get_attribute("aria-pressed") == "true"  # it goes on listening
     tab.all(".composer .mic").click()
     assert tab.all(".composer .mic").get_attribute("aria-pressed") == "false"
@@ -105,7 +105,7 @@ def test_an_answer_is_read_aloud_and_hushed(house: House, tab: Tab) -> None:
     wait_until(lambda: played(tab) > before + 0.5, 30)
     assert tab.page.evaluate("window.ingleVoice.reading")
     tab.act("aloud")
-    tab.page.wait_for_function("!window.ingleVoice.reading")
+    tab.until("!window.ingleVoice.reading")
     wait_until(lambda: facts_in(house.home, "speak")[-1].values["ended"] == "cancelled", 10)
 
 
@@ -144,13 +144,13 @@ def test_a_stranger_hears_nothing_of_a_tab(house: House, tmp_path: Path, smollm2
     from websockets.exceptions import InvalidStatus
     from websockets.sync.client import connect
 
-    with pytest.raises(InvalidStatus), connect(f"ws://127.0.0.1:{house.port}/page/voice?tab=x", origin="https://elsewhere.example"):
+    with pytest.raises(InvalidStatus), connect(f"ws://127.0.0.1:{house.port}/v1/voice?tab=x", origin="https://elsewhere.example"):
         pass
     locked = House(tmp_path / "locked", smollm2_home, ("--set", "serve.require_key=true"))
     ingle(locked.home.root, "key", "add", "somebody")
     locked.start()
     try:
-        with pytest.raises(InvalidStatus), connect(f"ws://127.0.0.1:{locked.port}/page/voice?tab=x"):
+        with pytest.raises(InvalidStatus), connect(f"ws://127.0.0.1:{locked.port}/v1/voice?tab=x"):
             pass
     finally:
         locked.stop()

@@ -11,12 +11,12 @@ import httpx
 import pytest
 from playwright.sync_api import Browser, expect
 
+from ingle.app.why_words import STRENGTHS, TaughtNow, account_line, proved_cause, shaded, strength, why_values, words_of
 from ingle.core.message import Message, Request
 from ingle.explain.cause import Cause, Chance, ProvedCause
 from ingle.explain.words import TABLE
 from ingle.home.place import Home
 from ingle.ledger.chain import Ledger
-from ingle.page.why_text import STRENGTHS, TaughtNow, account_line, proved_cause, shaded, strength, why_values, words_of
 from tests.page.browser import WAIT_MS, House, Tab, browser
 from tests.serve.servers import settings, wait_until
 
@@ -241,14 +241,12 @@ def test_a_word_that_a_guard_kept_back_is_not_explained(smollm2_home: Home, chro
     house.start()
     try:
         page = chromium.new_context().new_page()
-        seen: list[str] = []
-        page.on("websocket", lambda socket: socket.on("framereceived", lambda frame: seen.append(str(frame))))
         tab = Tab(page, house.url).open()
         assert "I was asked not to name it." in tab.ask("Which city is the Eiffel Tower in?")
         explained(tab)
         expect(tab.all(".why .words")).to_have_text("The Eiffel Tower is in")
         expect(tab.all(".why .note")).to_have_text("A guard changed what comes after this, so only the beginning is explained.")
-        assert "Paris" not in "".join(seen) + page.content() and b"Paris" not in house.stored()
+        assert "Eiffel" in tab.heard() and "Paris" not in tab.heard() + page.content() and b"Paris" not in house.stored()
     finally:
         assert house.stop() == 0
     assert "Traceback" not in house.log

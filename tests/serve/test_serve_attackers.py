@@ -303,7 +303,7 @@ def test_no_other_sites_page_gets_a_websocket(served_home: Path) -> None:
         for headers, status in (*((headers, b"403") for headers, _ in FOREIGN), ({"Origin": server.url, "Host": f"{host}:{port}"}, b"101")):
             with dial(server) as wire:
                 told = [f"{name}: {value}" for name, value in headers.items()]
-                wire.sendall(head(server, "/_nicegui_ws/socket.io/?EIO=4&transport=websocket", "GET", [*upgrade, *told]) + b"\r\n")
+                wire.sendall(head(server, "/v1/voice?tab=x", "GET", [*upgrade, *told]) + b"\r\n")
                 assert wire.recv(100).split()[1] == status, headers
 
 

@@ -65,7 +65,8 @@ def test_whatever_its_document_allows_and_forbids_nothing_breaks(server: Server,
         capture_output=True, text=True, timeout=120, cwd=tmp_path, check=False, stdin=subprocess.DEVNULL,
     )  # fmt: skip
     assert result.returncode == 0, result.stdout[-4000:] + result.stderr[-1000:]
-    assert "46 selected / 46 total" in result.stdout
+    every = sum(len(methods) for methods in server.get("/openapi.json").json()["paths"].values())
+    assert every > 40 and f"{every} selected / {every} total" in result.stdout
     ingle(server.home.root, "guard", "reset")  # the guards are everybody's
     server.idle(20)
     assert server.chat().status_code == 200

@@ -24,7 +24,7 @@ from tests.serve.servers import Server, answer_on, dial, error_of, head, serving
 from tests.serve.test_serve_keys import add, bearer
 
 NEEDS = settings(require_key=True)
-WEBSOCKET = "/_nicegui_ws/socket.io/?EIO=4&transport=websocket"
+WEBSOCKET = "/v1/voice?tab=x"
 UPGRADE = ["Connection: Upgrade", "Upgrade: websocket", "Sec-WebSocket-Version: 13", "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=="]
 WRONG = bearer("ingle-" + "x" * 43)
 
@@ -99,7 +99,7 @@ def test_a_tabs_connection_needs_the_sign_in_before_it_is_opened(keyed: tuple[Se
         mine = f"Cookie: ingle_sign_in={cookie}"
         for stranger in ([], ["Cookie: ingle_sign_in=x"], [f"{mine}x"], [f"Authorization: Bearer {key}"]):
             assert upgraded(server, stranger) == 403, stranger
-        assert server.get(WEBSOCKET.replace("websocket", "polling")).status_code == 401
+        assert server.get("/v1/updates").status_code == 401
         assert upgraded(server, [mine]) == 101
         client.post("/sign-out")
         assert upgraded(server, [mine]) == 403
@@ -277,7 +277,7 @@ def test_lines_of_the_log_stay_whole_when_threads_write_at_once() -> None:
 
 
 def test_every_line_of_the_log_is_json_whatever_breaks_and_holds_no_words(served_home: Path) -> None:
-    """Errors in routes, tasks, threads, the engine and the page's handlers; warnings; what libraries log."""
+    """Errors in routes, tasks, threads and the engine; warnings; what libraries log."""
     breaking = """
 import logging, threading, warnings
 def breaks(where):
@@ -290,21 +290,17 @@ async def broken(how: str):
     elif how == "task": asyncio.get_running_loop().call_soon(breaks, "in a call")
     elif how == "warning": warnings.warn("two\\nlines")
     elif how == "library": logging.getLogger("elsewhere").warning("something with\\nlines")
-    elif how == "page":
-        from nicegui import core
-        try: breaks("in a handler of the page")
-        except RuntimeError as error: core.app.handle_exception(error)
     else: breaks("in a route")
 """
     with serving(served_home, "--page", before=breaking) as server:
-        for how in ("thread", "task", "warning", "library", "page", "route"):
+        for how in ("thread", "task", "warning", "library", "route"):
             assert server.get(f"/break/{how}").status_code == (500 if how == "route" else 200)
         with dial(server) as wire:
             wire.sendall(b"nonsense\r\n\r\n")
-        wait_until(lambda: server.log.count("RuntimeError") == 4 and "elsewhere" in server.log)
+        wait_until(lambda: server.log.count("RuntimeError") == 3 and "elsewhere" in server.log)
         server.stop()
         lines = [json.loads(line) for line in server.log.splitlines()]
     assert all({"at", "event"} <= set(line) for line in lines) and "Zyzzogeton" not in server.log
     errors = [line for line in lines if line.get("error") == "RuntimeError"]
-    assert len(errors) == 4 and all("<string>:" in line["place"] and "breaks" in line["place"] for line in errors)
+    assert len(errors) == 3 and all("<string>:" in line["place"] and "breaks" in line["place"] for line in errors)
     assert [line["message"] for line in lines if line.get("from") == "elsewhere"] == ["something with"]

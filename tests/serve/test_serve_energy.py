@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
+from ingle.app.answer_words import details, line
 from ingle.core.energy import Energy, energy_in
-from ingle.page.facts import details, line
 from tests.serve.servers import Server, facts_in, serving
 from tests.serve.test_serve_operation import figures
 

@@ -35,10 +35,10 @@ ANSWERS: dict[str, list[tuple[dict[str, Any], int]]] = {
 # Those that answer nothing, but keep what they are told.
 TOLD = {
     "/v1/feedback", "/v1/memory", "/v1/memory/answers", "/v1/memory/{id}", "/v1/learning", "/v1/learning/undo", "/v1/learning/redo",
-    "/v1/moderations", "/v1/guards/teach", "/v1/guards/{name}",
+    "/v1/moderations", "/v1/guards/teach", "/v1/guards/{name}", "/v1/guards/question",
 }  # fmt: skip
-# Gives stored answers again, and leaves a fact of its own kind: tests/serve/test_serve_explain.py.
-EXPLAINS = {"/v1/explain"}
+# Gives stored answers again, and leaves a fact of its own kind: tests/serve/test_serve_explain.py; the other reads one that is kept.
+EXPLAINS = {"/v1/explain", "/v1/explain/kept"}
 QUESTION, ANSWER = "Xylophonquixotry", "zyzzogeton"
 
 
@@ -46,8 +46,10 @@ QUESTION, ANSWER = "Xylophonquixotry", "zyzzogeton"
 SOUNDS = {"/v1/audio/speech", "/v1/audio/transcriptions", "/v1/audio/translations"}
 # Draw, where a model can: tests/serve/test_serve_images.py.
 DRAWS = {"/v1/images/generations", "/v1/images/edits"}
-# Brings a model in a process of its own, which leaves the fact of `ingle pull`: tests/serve/test_serve_catalogue.py.
-PULLS = {"/v1/catalogue/pull"}
+# Brings a model in a process of its own, which leaves the fact of `ingle pull`: tests/serve/test_serve_catalogue.py. The others choose.
+PULLS = {"/v1/catalogue/pull", "/v1/catalogue/measure", "/v1/models/default"}
+# Asks in a conversation, where each answer leaves its fact too: tests/serve/test_serve_conversations.py.
+TALKS = {"/v1/conversations", "/v1/conversations/{id}", "/v1/conversations/{id_}/answers"}
 
 
 def fact(server: Server, number: int) -> dict[str, Any]:
@@ -58,7 +60,7 @@ def fact(server: Server, number: int) -> dict[str, Any]:
 def test_every_route_that_answers_is_known_to_these_tests(server: Server) -> None:
     paths = server.get("/openapi.json").json()["paths"]
     posts = {path for path, methods in paths.items() for method in methods if method in ("post", "put", "patch")}
-    assert posts == set(ANSWERS) | TOLD | EXPLAINS | SOUNDS | DRAWS | PULLS, "a new route: say in ANSWERS how many facts it leaves"
+    assert posts == set(ANSWERS) | TOLD | EXPLAINS | SOUNDS | DRAWS | PULLS | TALKS, "a new route: say in ANSWERS how many facts it leaves"
 
 
 DOOR = {"status", "error", "field", "key"}

@@ -8,16 +8,15 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Engine
 
-from ingle.app.house import open_rooms
-from ingle.app.operations.teaching import when_learned
+from ingle.app.house import House, open_rooms
+from ingle.app.operations.teaching import Looks, learning, when_learned
 from ingle.core.example import Example
-from ingle.home.examples import add_example
+from ingle.home.examples import add_example, drop_example
 from ingle.home.place import Home
 from ingle.home.pull import pull
 from ingle.learn import learning_settings
 from ingle.learn.learning_settings import lacking
 from ingle.learn.work import next_work
-from ingle.page import learning as page_learning
 from tests.cli.place import write_model
 
 SAID = "The weights learn it when `ingle serve` or `ingle teach --now` runs."
@@ -59,9 +58,12 @@ def test_corrections_are_learned_and_styles_wait(home: Home, engine: Engine) -> 
     made = add_example(engine, CORRECTED)
     work = next_work(home, engine, {})
     assert work is not None and work.ids == (made.id,)
-    told = page_learning._waits([made, *rated])
+    house = House(home, lent=engine)
+    told = learning(house, Looks()).waits
     assert told.startswith("Learning a style from ratings needs PyTorch") and f"{sys.executable} -m pip install" in told
-    assert page_learning._waits([made]) == ""
+    for one in rated:
+        drop_example(engine, one.owner, one.id)
+    assert learning(house, Looks()).waits == ""
 
 
 @pytest.mark.usefixtures("bare")

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ingle.app.answer_words import line
 from ingle.app.answering import Ask
 from ingle.core.message import Chunk, Request, TokenLogprob, Usage
 from ingle.engine.language_model import LanguageModel
-from ingle.page.facts import line
 from ingle.serve.chat import ChatReply
 from ingle.serve.reply import calls_in
 from ingle.serve.responses import ResponsesReply

@@ -13,7 +13,7 @@ from tests.serve.servers import Server, error_of, memory, serving
 
 MOST_MB = 180
 """Of the tiny model: it takes about 115, which are Python's and the libraries', and the guards' encoder some 25 once it has read."""
-LEFT_OUT = ("nicegui", "numba", "torch", "ingle.page.mount", "rich.markdown")
+LEFT_OUT = ("numba", "torch", "ingle.page.mount", "rich.markdown")
 MODULES = f"import atexit, sys; atexit.register(lambda: print('LOADED', *[m for m in {LEFT_OUT} if m in sys.modules], file=sys.stderr))"
 
 

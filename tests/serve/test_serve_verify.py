@@ -233,7 +233,7 @@ def test_a_lost_database_is_found(home: Home) -> None:
 
 
 def test_a_database_that_changes_meanwhile_is_said(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
-    from ingle.serve import examined
+    from ingle.app import examined
 
     def meanwhile(*_: object) -> list[str]:
         os.utime(home.database_file, (1, 1))

@@ -20,7 +20,7 @@ from ingle.core.example import Example
 from ingle.core.files import write_atomic
 from ingle.core.report import Event, Fact, Sink
 from ingle.engine.prefix_cache import drop_saved
-from ingle.home.conversations import list_conversations, rename_conversation
+from ingle.home.conversations import ConversationChange, change_conversation, list_conversations
 from ingle.home.database import scrub
 from ingle.home.example_states import move_all
 from ingle.home.examples import drop_example, drop_turns_before, get_example, list_examples
@@ -147,7 +147,7 @@ def _clear_titles(engine: "Engine", owner: str, texts: Sequence[str]) -> None:
         title = conversation.title
         begins = len(title) >= _SHORTEST and any(text.lower().startswith(title.lower()) for text in texts)
         if begins or is_there(title):
-            rename_conversation(engine, owner, conversation.id, "")
+            change_conversation(engine, owner, conversation.id, ConversationChange(title=""))
 
 
 def _prompts(engine: "Engine", owner: str, texts: Sequence[str]) -> tuple[str, ...]:

@@ -14,8 +14,7 @@ from ingle.ledger.row import MAX_TEXT
 
 if TYPE_CHECKING:
     from ingle.home.base import Base
-    from ingle.home.catalogue import Shipped
-    from ingle.home.part_catalogue import PartEntry
+    from ingle.home.catalogue import Archived, Shipped
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,16 +114,16 @@ def _bring_shipped(home: Home, shipped: "Shipped", watch: Watcher, name: str | N
     from ingle.home.kept import keep, list_kept, refuse_taken
 
     if shipped.parts:
-        from ingle.home.part_catalogue import PARTS
+        from ingle.home.catalogue import PARTS
 
         for part in shipped.parts:
             bring_part(home, PARTS[part], watch)
     if (shipped.parts or shipped.ability) and name is None:
         return _bring_beside(home, shipped, watch, format_)
     chosen = name or shipped.name
-    refuse_taken(home, chosen, shipped.of.digest, update, (shipped.delta,))
+    refuse_taken(home, chosen, shipped.base.digest, update, (shipped.delta,))
     already = any((one.name, one.deltas) == (chosen, (shipped.delta,)) for one in list_kept(home, lambda *_: None))
-    below = bring(home, shipped.of.name, watch, format_=format_)
+    below = bring(home, shipped.of, watch, format_=format_)
     delta = adopt_delta(home, shipped.folder, shipped.delta)
     kept = keep(home, chosen, below.base.digest, (delta.digest,), replace=update)
     _record(home, kept, below.base)
@@ -140,16 +139,16 @@ def _bring_beside(home: Home, shipped: "Shipped", watch: Watcher, format_: str) 
     from ingle.home.deltas import adopt_delta, refuse_taken_delta
     from ingle.home.kept import get_kept
 
-    refuse_taken_delta(home, shipped.name, shipped.of.digest, shipped.delta)
+    refuse_taken_delta(home, shipped.name, shipped.base.digest, shipped.delta)
     already = home.delta_folder(shipped.delta).exists()
-    below = bring(home, shipped.of.name, watch, format_=format_)
+    below = bring(home, shipped.of, watch, format_=format_)
     adopt_delta(home, shipped.folder, shipped.delta)
     kept = get_kept(home, f"{below.kept.name}+{shipped.name}")
     _record(home, kept, below.base)
     return Brought(kept, below.base, already, format_, below.packed_bytes, below.model_digest)
 
 
-def bring_part(home: Home, entry: "PartEntry", watch: Watcher) -> "tuple[Base, bool]":
+def bring_part(home: Home, entry: "Archived", watch: Watcher) -> "tuple[Base, bool]":
     """Pull a part, and record it. Return its base, and whether it was kept already. Raises PullError, HomeError."""
     from ingle.home.pull_part import pull_part
 

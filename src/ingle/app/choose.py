@@ -7,7 +7,7 @@ from ingle.app.settings import ChatSettings
 from ingle.core.errors import ConfigError, HomeError
 from ingle.core.progress import Watcher
 from ingle.home.base import read_base
-from ingle.home.hub_models import GUARD_MODELS
+from ingle.home.catalogue import GUARD_MODELS
 from ingle.home.kept import Kept, get_kept, list_kept
 from ingle.home.place import Home
 

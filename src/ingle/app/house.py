@@ -8,12 +8,14 @@ from pathlib import Path
 from threading import RLock
 from typing import TYPE_CHECKING
 
+from ingle.core.progress import SILENT, Watcher
 from ingle.core.report import Event
 from ingle.home.place import Home, find_home
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
 
+    from ingle.app.conversation import Held
     from ingle.home.database import Migrations
     from ingle.home.kept import Kept
     from ingle.learn.learner import LessonOutcome
@@ -99,11 +101,15 @@ class House:
     kept: "Callable[[str], Kept] | None" = None  # finds a model by its name; None = as `app.choose.choose` does
     sink: "Callable[[Event], Row] | None" = None  # writes a fact that would then survive a power cut; None = straight into the ledger
     changed: Callable[[], object] = lambda: None  # called when what was taught acts otherwise than before
-    forget_states: Callable[[str], None] = lambda _owner: None  # drops an owner's states from memory
+    forget_states: Callable[..., None] = lambda *_: None  # drops an owner's states from memory; with a conversation's id, those of it
     per_hour: int = 0  # examples that one owner may teach in an hour; 0 = no limit: whoever sits here floods nobody but themselves
     learning: "LearnSettings | None" = None  # how the learner beside learns; None where none runs
     learn_now: "Callable[[bool], Sequence[LessonOutcome]] | None" = None  # lets the weights learn what is pending, or all of it anew
-    typed: bool = True  # whether a person types ids, and may shorten them
+    watch: Watcher = SILENT  # hears how far long work is, and remarks on it
+    sees_all: bool = True  # whether figures about everybody's requests are for whoever asks
+    guards: bool = True  # whether who asks may teach and set the guards
+    held: "Held | None" = None  # what a running server holds of conversations in memory
+    at_machine: bool = True  # whether who asks sits at the machine: sees all, and may shorten ids
     lent: "Engine | None" = None  # the database of whoever opened it already
     _opened: "Engine | None" = field(default=None, init=False)
     _lock: RLock = field(default_factory=RLock, init=False)

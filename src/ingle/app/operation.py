@@ -21,7 +21,7 @@ import inspect
 import re
 import typing
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields, is_dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -46,6 +46,7 @@ class About:
     sign: str = ""  # what stands for its value in a usage line: KEY=VALUE
     placed: bool = False  # whether a terminal takes it by its place, not by its name
     many: bool = False  # whether several words there are one text
+    sets: str = ""  # settings that it sets, of a procedure that has many: "seed train.seed"
     also: tuple[str, ...] = ()  # its names at a terminal, where it is not called like its field: ("--yes", "-y")
 
 
@@ -85,6 +86,8 @@ class Operation:
     right: Right
     says: Callable[[Any], Iterable[Said]]  # what is told, for a person
     asks: Callable[[House, Any, Confirm], Any] | None  # at a terminal: asks back, and returns what is asked then, or None to leave it
+    code: Callable[[Any], int]  # the exit code at a terminal, by what is told
+    forms: Mapping[str, Callable[[Any], str]]  # documents that a terminal writes with `--out`: ".html", …
 
     @property
     def words(self) -> str:
@@ -108,13 +111,14 @@ class Operation:
 
 def operation(
     name: str, route: str = "", right: Right = "own", says: Callable[[Any], Iterable[Said]] = lambda _: (),
-    asks: Callable[[House, Any, Confirm], Any] | None = None,
+    asks: Callable[[House, Any, Confirm], Any] | None = None, code: Callable[[Any], int] = lambda _: 0,
+    forms: Mapping[str, Callable[[Any], str]] | None = None,
 ) -> Callable[[Callable[[House, A], T]], Callable[[House, A], T]]:  # fmt: skip
     """Declare the function below as an operation. See `Operation`."""
 
     def declare(run: Callable[[House, A], T]) -> Callable[[House, A], T]:
         hints, (_, asked) = typing.get_type_hints(run), inspect.signature(run).parameters
-        found = Operation(name, run, hints[asked], hints["return"], route, right, says, asks)
+        found = Operation(name, run, hints[asked], hints["return"], route, right, says, asks, code, forms or {})
         vars(run)["operation"] = found
         return run
 
@@ -170,8 +174,17 @@ def abouts(cls: type) -> Mapping[str, tuple[Any, About, Bounds | None]]:
 
 
 def table_of(told: Any) -> dict[str, Any]:
-    """Return what is told as plain values."""
-    return asdict(told)
+    """Return what is told as plain values, None included."""
+    table: dict[str, Any] = _plain(told)
+    return table
+
+
+def _plain(value: Any) -> Any:
+    if is_dataclass(value):
+        return {one.name: _plain(getattr(value, one.name)) for one in fields(value)}
+    if isinstance(value, Mapping):
+        return {name: _plain(one) for name, one in value.items()}
+    return [_plain(one) for one in value] if isinstance(value, tuple | list) else value
 
 
 def _files() -> list[Path]:

@@ -11,13 +11,13 @@ from typing import Any
 
 from ingle.app.choose import choose
 from ingle.app.house import open_ledger
+from ingle.app.making import run_watch
 from ingle.app.settings import read_settings
 from ingle.cli.choose import open_watched
 from ingle.cli.interrupt import Interrupt
 from ingle.cli.output import note, print_json, print_table
 from ingle.cli.progress import watching
 from ingle.cli.sweeping import Where, record_once
-from ingle.cli.training import run_watch
 from ingle.core.errors import ConfigError
 from ingle.energy.label import Label, load
 from ingle.home.deltas import delta_report

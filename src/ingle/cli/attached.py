@@ -15,8 +15,7 @@ from ingle.app.house import enter
 from ingle.app.settings import read_settings
 from ingle.core.errors import IngleError
 from ingle.engine.bandwidth import check_room
-from ingle.home.catalogue import SHIPPED
-from ingle.home.part_catalogue import parts_called
+from ingle.home.catalogue import SHIPPED, parts_called
 from ingle.home.place import Home
 
 _EVERY_S = 0.2

@@ -48,7 +48,7 @@ def command(
     from ingle.cli.choose import open_watched
     from ingle.cli.interrupt import Interrupt
     from ingle.cli.output import print_json
-    from ingle.cli.progress import Clock, watching
+    from ingle.cli.progress import watching
     from ingle.robustness.attack import find_attacks
     from ingle.robustness.attack_run import AttackOptions, attack, curves_of, event_of, lines_of, to_table
     from ingle.robustness.guard_model import asks_here, guard_opener
@@ -72,7 +72,7 @@ def command(
     with watching() as watch, Interrupt() as interrupt:
         subject = subject_of(opened, interrupt.asked)
         target = target_of(opened, subject, limits_of(opened), rules, settings.sampling.sampling(seed), ask)
-        results = attack(home, target, chosen, files, options, Clock(watch).pieces)
+        results = attack(home, target, chosen, files, options, watch.pieces)
     lines = lines_of(results, target, chosen, options)
     record(home, event_of(lines, target, chosen, files, options))
     if plot is not None:

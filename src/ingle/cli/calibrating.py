@@ -18,7 +18,7 @@ def calibrate(name: str, as_json: bool, overrides: Sequence[str]) -> None:
     from ingle.cli.choose import open_watched
     from ingle.cli.interrupt import Interrupt
     from ingle.cli.output import note, print_json
-    from ingle.cli.progress import Clock, watching
+    from ingle.cli.progress import watching
     from ingle.core.config import to_table
     from ingle.explain.calibrate import answers_of, ask_known, calibration_of, known_questions
     from ingle.explain.direct import direct_reader
@@ -31,7 +31,7 @@ def calibrate(name: str, as_json: bool, overrides: Sequence[str]) -> None:
     with watching() as watch, Interrupt() as interrupt:
         questions = known_questions(boolq(home, watch.bytes), "train", QUESTIONS)
         reader = direct_reader(interrupt.asked)
-        rows = ask_known(reader, model, questions, placed, answers_of(model, home), Clock(watch).pieces)
+        rows = ask_known(reader, model, questions, placed, answers_of(model, home), watch.pieces)
     calibration = calibration_of(model.digest, rows)
     keep_calibration(home, calibration)
     if as_json:

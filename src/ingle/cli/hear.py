@@ -70,7 +70,6 @@ def command(
 def _hear(
     speech: "Speech", file: str, watch: "Watcher", model: str, language: str | None, translate: bool, prompt: str, words: bool
 ) -> "Heard":
-    from ingle.cli.progress import Clock
     from ingle.core.errors import RequestError
     from ingle.media.sound import read_sound
 
@@ -78,12 +77,12 @@ def _hear(
         data = sys.stdin.buffer.read() if file == _STDIN else Path(file).read_bytes()
     except OSError as error:
         raise RequestError("file", "must be a recording that can be read", error.strerror) from error
-    sound, clock = read_sound(data), Clock(watch)
+    sound = read_sound(data)
     whole, label = max(1, round(sound.seconds)), f"hearing {_name(file)} (seconds)"
     if whole > 30:
-        clock.pieces(label, 0, whole)
+        watch.pieces(label, 0, whole)
     return speech.hear(
-        sound, model, language, translate, prompt, words, lambda done: clock.pieces(label, round(done), whole) if whole > 30 else None
+        sound, model, language, translate, prompt, words, lambda done: watch.pieces(label, round(done), whole) if whole > 30 else None
     )
 
 

@@ -32,14 +32,15 @@ GROUPS = {
     "Talk": {
         "chat": "Chat with a model in the terminal.",
         "serve": "Serve the page and an API like OpenAI's.",
+        "conversations": "List, search, read, change and delete conversations.",
     },
     "Models": {
         "pull": "Download a model, check it and make it ready; or list models.",
-        "list": "List the models in this home and their deltas.",
-        "show": "Show what a model is made of.",
+        "list": "",
+        "show": "",
         "keep": "",
-        "lean": "Keep a model's file on the disk once, as it is served.",
-        "export": "Write a model or a delta for other programs.",
+        "lean": "",
+        "export": "",
         "rm": "",
     },
     "Teach": {"teach": "", "memory": "List, add and change what is remembered.", "undo": "", "redo": "", "forget": "", "rate": ""},
@@ -48,8 +49,8 @@ GROUPS = {
         "measure": "Measure a model: quality, bias, attacks, energy.",
         "prove": "Prove answers and facts, to yourself and to others.",
         "why": "Say what an answer rests on, proved by leaving it out.",
-        "log": "Show what happened in this home.",
-        "verify": "Prove that the ledger and what is kept are unchanged.",
+        "log": "",
+        "verify": "",
     },
     "Pictures and sound": {
         "see": "Ask a model about pictures, one answer a file.",
@@ -64,36 +65,15 @@ GROUPS = {
     },
 }
 NOUNS = {
-    "make": {
-        "tune": "Fine-tune a model on your own examples.",
-        "harden": "Teach a model to refuse harmful requests, also under attack.",
-        "debias": "Teach a model not to judge people by their group.",
-        "hybridize": "Turn a transformer into a hybrid: less memory for long texts.",
-        "quantise": "Store a model's weights in fewer bits.",
-        "prune": "Make a model smaller by removing parts of it.",
-        "compress": "Find the cheapest way to serve a model within a loss of quality.",
-        "merge": "Merge a model and its deltas into a new model.",
-        "train": "Train a model from scratch: a transformer, a hybrid or an RNN.",
-    },
+    "make": {},  # verbs of these two are operations
+    "prove": {},
     "measure": {
-        "quality": "Measure a model's quality, with confidence intervals.",
-        "bias": "Measure what a model thinks of people, and what it refuses.",
         "attack": "Attack a model as it is served, and count what came through.",
         "energy": "Show the energy that this home has used, and what a model needs.",
-    },
-    "prove": {
-        "account": "Give an account of one answer, and how to contest it.",
-        "card": "Fill a card of a model from what was measured and recorded.",
-        "replay": "Prove an answer by asking for it again.",
-        "attest": "Prove facts of the ledger to others, who need no Ingle.",
-        "whose": "Tell whether a text is an answer of this home.",
-        "head": "Export the ledger's signed head, or rotate the key that signs it.",
     },
     "home": {
         "keys": "Add, list and revoke API keys.",
         "guards": "List the guards, set them, test a text, or teach them.",
-        "backup": "Write everything that this home keeps into one file.",
-        "restore": "Bring a backup back into an empty home.",
         "doctor": "Check this machine: what it has, what is missing, how to get it.",
     },
 }
@@ -102,17 +82,26 @@ HIDDEN = {
     "run": "Answer one prompt, from the command line or a pipe.",
     "learn": "Train the weights on what users taught, or show what was learned.",
 }
-DEFAULTS = {"measure": "quality", "memory": "list", "home": "doctor", "home keys": "list"}  # the verb of a noun that stands alone
+DEFAULTS = {
+    "measure": "quality",
+    "memory": "list",
+    "conversations": "list",
+    "home": "doctor",
+    "home keys": "list",
+}  # the verb of a noun that stands alone
 _TAKES_WORDS = ("measure", "memory")  # those whose verb alone takes words, which then are no wrong verbs
 # Other names of commands: spellings, and how they were called before nouns held their verbs (until the next release).
 ALIASES = {
     "make quantize": "make quantise", "make hybridise": "make hybridize", "memory rm": "forget",
     "audit": "measure bias", "attack": "measure attack", "energy": "measure energy", "key": "home keys", "guard": "home guards",
-    **{verb: f"{noun} {verb}" for noun in ("make", "prove") for verb in NOUNS[noun]},
+    **{verb: f"make {verb}" for verb in (
+        "tune", "harden", "debias", "hybridize", "quantise", "prune", "compress", "merge", "train",
+    )},
+    **{verb: f"prove {verb}" for verb in ("account", "card", "replay", "attest", "whose", "head")},
     **{verb: f"home {verb}" for verb in ("backup", "restore", "doctor")},
     "quantize": "make quantise", "hybridise": "make hybridize",
 }  # fmt: skip
-_MODULES = {"measure quality": "measure", "measure bias": "audit", "home guards": "guard"}
+_MODULES = {"home guards": "guard"}
 
 _MARKUP = re.compile(r"\[(?=[a-z#/@][^\[]*\])")
 EXIT_BUG, EXIT_PIPE_CLOSED = 70, 141

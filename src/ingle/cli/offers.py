@@ -15,8 +15,7 @@ def list_offers(as_json: bool, again: bool) -> None:
     from ingle.app.house import enter
     from ingle.cli.output import note, print_json, print_table
     from ingle.engine.bandwidth import offers
-    from ingle.home.catalogue import SHIPPED
-    from ingle.home.part_catalogue import SETS
+    from ingle.home.catalogue import SETS, SHIPPED
 
     home = enter()
     bandwidth = _measured(home, again)

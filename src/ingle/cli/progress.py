@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from rich.progress import TaskID
 
 _LINE_EVERY_S = 5.0
-_SAY_LEFT_EVERY_S = 20.0
+_SAY_LEFT_AFTER_S = 20.0
 _LINE_EVERY_SHARE = 0.05  # of the time since it began
 
 
@@ -31,33 +31,12 @@ def watching() -> Iterator[Watcher]:
         bars.stop()
 
 
-class Clock:
-    """Progress with the time left, where there is no bar."""
-
-    def __init__(self, watch: Watcher) -> None:
-        self._watch = watch
-        self._began: tuple[str, float, int] | None = None
-        self._said = time.monotonic()
-
-    def pieces(self, label: str, done: int, total: int) -> None:
-        """See `Watcher`."""
-        self._watch.pieces(label, done, total)
-        now = time.monotonic()
-        if self._began is None or self._began[0] != label:
-            self._began = label, now, done  # items that were finished before took no time
-        _, since, before = self._began
-        if done > before and now - self._said > _SAY_LEFT_EVERY_S and not colourful(sys.stderr):
-            self._said = now
-            left_s = (now - since) / (done - before) * (total - done)
-            self._watch.say(f"{label}: about {left_s:.0f} s left" if left_s < 120 else f"{label}: about {left_s / 60:.0f} minutes left")
-
-
 class Lines:
     """Prints a line at the beginning, one every few seconds (minutes for long work), and one at the end."""
 
     def __init__(self) -> None:
         self._last: dict[str, float] = {}
-        self._began: dict[str, float] = {}
+        self._began: dict[str, tuple[float, int]] = {}  # when it began, and what was done before: that took no time
 
     def bytes(self, label: str, done_bytes: int, total_bytes: int | None) -> None:
         """See `Watcher`."""
@@ -76,10 +55,13 @@ class Lines:
         now = time.monotonic()
         begins = label not in self._last
         ends = total is not None and done >= total > 0
-        began = self._began.setdefault(label, now)
+        began, before = self._began.setdefault(label, (now, done))
         if not begins and not ends and now - self._last[label] < max(_LINE_EVERY_S, _LINE_EVERY_SHARE * (now - began)):
             return
         self._last[label] = now
+        if not detail and total and before < done < total and now - began > _SAY_LEFT_AFTER_S:
+            left_s = (now - began) / (done - before) * (total - done)
+            detail = f"about {left_s:.0f} s left" if left_s < 120 else f"about {left_s / 60:.0f} minutes left"
         more = f"; {detail}" if detail else ""
         if ends:
             del self._last[label], self._began[label]

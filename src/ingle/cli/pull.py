@@ -4,10 +4,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ingle.cli.gating import Overrides
-
 if TYPE_CHECKING:
-    from ingle.home.part_catalogue import PartEntry
+    from ingle.home.catalogue import Archived
 
 EXAMPLES = """
 ingle pull   (lists known models: licence, size, memory, and the speed predicted for this machine)
@@ -53,7 +51,9 @@ def command(
         bool | None,
         typer.Option("--lean/--no-lean", help="Keep a GGUF file on the disk once, as it is served: see ingle lean.", show_default=False),
     ] = None,
-    policy: Overrides = None,
+    policy: Annotated[
+        list[str] | None, typer.Option("--policy", metavar="KEY=VALUE", help="With --onto: set any limit of the gate.")
+    ] = None,
     measure: Annotated[bool, typer.Option("--measure", help="Without WHAT: measure this machine's speed again.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
     attached: Annotated[bool, typer.Option("--attached", hidden=True, help="Started by a server, which reads the progress.")] = False,
@@ -89,8 +89,7 @@ def _model(what: str, name: str | None, options: dict[str, object], update: bool
     """Keep a model, or the parts of that name."""
     import time
 
-    from ingle.home.catalogue import SHIPPED
-    from ingle.home.part_catalogue import parts_called
+    from ingle.home.catalogue import SHIPPED, parts_called
 
     if what not in SHIPPED and (parts := parts_called(what)):
         _parts(parts, as_json)
@@ -101,7 +100,7 @@ def _model(what: str, name: str | None, options: dict[str, object], update: bool
     from ingle.cli.output import print_json
     from ingle.cli.progress import watching
     from ingle.core.errors import size
-    from ingle.home.hub_models import GUARD_MODELS, ON_HUB
+    from ingle.home.catalogue import GUARD_MODELS, ON_HUB
     from ingle.home.lean import is_lean
 
     home = enter()
@@ -130,7 +129,7 @@ def _model(what: str, name: str | None, options: dict[str, object], update: bool
     print(_NEXT.get(what, _GUARDS if what in GUARD_MODELS else "Talk with it: ingle chat {name}").format(name=brought.kept.name))
 
 
-def _parts(parts: "tuple[PartEntry, ...]", as_json: bool) -> None:
+def _parts(parts: "tuple[Archived, ...]", as_json: bool) -> None:
     """Keep ears, voices or eyes."""
     from ingle.app.bringing import bring_part
     from ingle.app.house import enter
@@ -154,22 +153,19 @@ def _adapter(what: str, onto: str, name: str | None, policy: list[str] | None, f
     """Keep a folder of the PEFT library as a delta."""
     from pathlib import Path
 
-    from ingle.app.choose import choose
-    from ingle.app.house import enter, record
-    from ingle.cli.gating import read_policy, way_in
+    from ingle.app.house import House, enter
+    from ingle.app.making import read_policy, run_watch, way_in
     from ingle.cli.output import print_json
     from ingle.cli.progress import watching
-    from ingle.cli.training import run_watch
     from ingle.home.source import LocalSource, default_name
     from ingle.tuning.peft_files import bring_peft
 
-    home = enter()
-    folder = Path(what).expanduser()
-    kept, rules = choose(home, onto), read_policy(home, policy)
-    with watching() as watch:
-        admit = way_in(home, kept, "import", rules, force, watch)
+    house, folder = House(enter()), Path(what).expanduser()
+    kept, rules = house.model(onto), read_policy(house.home, policy or ())
+    with watching() as house.watch:
+        admit = way_in(house, kept, "import", rules, force)
         called = name or default_name(LocalSource(folder.absolute()))
-        delta = bring_peft(home, kept, folder, called, admit, run_watch(watch), lambda event: record(home, event)).delta
+        delta = bring_peft(house.home, kept, folder, called, admit, run_watch(house.watch), house.record).delta
     if as_json:
         print_json({"name": f"{kept.name}+{delta.name}", "kind": delta.kind, "delta": delta.digest, "base": delta.base_digest})
         return

@@ -87,13 +87,12 @@ def _text(text: str) -> str:
 
 def _watched(pieces: "Iterator[Sound]", count: int) -> "Iterator[Sound]":
     """Yield the pieces; show how many are made, and the time left."""
-    from ingle.cli.progress import Clock, watching
+    from ingle.cli.progress import watching
 
     with watching() as watch:
-        clock = Clock(watch)
         for done, piece in enumerate(pieces, 1):
             if count > 3:
-                clock.pieces("speaking (clauses)", done, count)
+                watch.pieces("speaking (clauses)", done, count)
             yield piece
 
 

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from ingle.app.house import open_ledger
+from ingle.app.making import run_watch
 from ingle.app.settings import read_settings
 from ingle.cli.output import confirm, is_terminal, note, print_json, print_table
 from ingle.cli.progress import watching
 from ingle.cli.scaling import svg_file
-from ingle.cli.training import run_watch
 from ingle.core.config import from_table, read_table, to_table
 from ingle.core.energy import amount
 from ingle.core.errors import counted

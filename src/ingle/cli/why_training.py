@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -46,9 +45,9 @@ def training_table(
     A lesson that acted is proved, example by example; otherwise the tune's examples are proposed, or proved with `prove`. Raises
     ConfigError where neither a lesson nor a tune is behind the answer, and the errors of training.
     """
+    from ingle.app.making import run_watch
     from ingle.cli.output import note
-    from ingle.cli.progress import Clock, watching
-    from ingle.cli.training import run_watch
+    from ingle.cli.progress import watching
     from ingle.core.config import to_table
     from ingle.core.files import need_learning
 
@@ -69,8 +68,7 @@ def training_table(
             _show_lesson(found, show)
             return {**table, "lesson": {"digest": digest, **to_table(found)}}, any(cause.rise >= LEAST_NATS for cause in found.causes)
         if prove:
-            clocked = replace(run_watch(watch), pieces=Clock(watch).pieces)
-            proof = proved(home, asked.kept, prompt, answer, top, watch=clocked)
+            proof = proved(home, asked.kept, prompt, answer, top, watch=run_watch(watch))
             _show_proof(proof, show)
             return {**table, "proved": True, "examples": to_table(proof)}, proof.stands_out
         causes = proposed(home, asked.kept, prompt, answer, top)

@@ -144,9 +144,9 @@ class ProcessApart:
             assert process.stdout is not None
             limit_s = None if self._answer_s is None else self._answer_s + is_new * self._start_s
             timer = Timer(limit_s or 0.0, process.kill)
+            began = time.monotonic()
             if limit_s is not None:
                 timer.start()
-            began = time.monotonic()
             try:
                 with stop.ending(process.kill):
                     write_message(process.stdin, header, data)

@@ -181,9 +181,10 @@ def _convert(hint: Any, value: Any, where: str, default: Any = None) -> Any:
     if origin is typing.Literal and value in args:
         return value
     if origin in (typing.Union, types.UnionType):
-        for option in args:
-            if option is type(None):
-                continue
+        options = [option for option in args if option is not type(None)]
+        if len(options) == 1 and value is not None:
+            return _convert(options[0], value, where, default)
+        for option in options:
             try:
                 return _convert(option, value, where, default)
             except ConfigError:
@@ -199,7 +200,7 @@ def _convert(hint: Any, value: Any, where: str, default: Any = None) -> Any:
     if origin is None and isinstance(hint, type):
         if hint is float and type(value) is int:
             return float(value)
-        if hint is Path and isinstance(value, str):
+        if hint is Path and isinstance(value, str | Path):
             return Path(value)
         if type(value) is hint and (not isinstance(value, float) or math.isfinite(value)):
             return value

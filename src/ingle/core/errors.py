@@ -120,6 +120,13 @@ class DeltaError(IngleError):
     exit_code, http_status = 4, 409
 
 
+class Stale(IngleError):
+    """A change of something that somebody else has changed since. `newer`: what it is now, for whoever may see it."""
+
+    exit_code, http_status = 4, 409
+    newer: object = None
+
+
 class Refused(IngleError):
     """A candidate that the gate rejected. Its files stay, so that the owner can still admit it."""
 

@@ -1,5 +1,6 @@
 """Questions and answers: messages, requests, chunks of an answer, and a guard's verdict on them."""
 
+import base64
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
@@ -31,6 +32,11 @@ class ImagePart:
     data: bytes
     media_type: str
     origin: Origin | None = None  # where it comes from; None = from whoever speaks
+
+    @property
+    def url(self) -> str:
+        """The image as a `data:` URL."""
+        return f"data:{self.media_type};base64,{base64.b64encode(self.data).decode()}"
 
 
 @dataclass(frozen=True, slots=True)

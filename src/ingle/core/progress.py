@@ -27,3 +27,10 @@ class Watcher(Protocol):
     def say(self, text: str) -> None:
         """Shows a side remark."""
         ...
+
+
+class _Silent:
+    bytes = pieces = say = staticmethod(silent)
+
+
+SILENT: Watcher = _Silent()  # for whoever doesn't listen

@@ -29,9 +29,8 @@ from ingle.engine.backend import Backend, Segment
 from ingle.engine.packs import VECTOR, PackedPlace, PackInfo
 from ingle.engine.threads import Cores
 from ingle.home.base import read_base
-from ingle.home.catalogue import CATALOGUE, CatalogueEntry
+from ingle.home.catalogue import CATALOGUE, CONTEXT, GUARD_MODELS, ON_HUB, PROCESS_BYTES, Archived, HubModel
 from ingle.home.fetch import SPARE_BYTES
-from ingle.home.hub_models import CONTEXT, GUARD_MODELS, ON_HUB, PROCESS_BYTES, HubModel
 from ingle.home.kept import list_kept
 from ingle.home.kept_file import KeptFile
 from ingle.home.lean import WEIGHTS
@@ -271,7 +270,7 @@ def room_of(home: Home, meminfo: Path = Path("/proc/meminfo")) -> MachineRoom:
 def offers(home: Home, bandwidth: Bandwidth | None, room: MachineRoom | None = None) -> list[ModelOffer]:
     """Return an offer for every known model, smallest first, and guards behind. Raises HomeError if the home can't be read."""
     room, kept = room or room_of(home), _kept_names(home)
-    known: list[CatalogueEntry | HubModel] = [*CATALOGUE.values(), *ON_HUB.values()]
+    known: list[Archived | HubModel] = [*CATALOGUE.values(), *ON_HUB.values()]
     return [_offer(one, bandwidth, room, kept) for one in known if one.shape is not None]
 
 
@@ -304,12 +303,12 @@ def check_room(home: Home, what: str, force: bool = False, warn: Callable[[str],
         warn(lack)
 
 
-def _offer(one: "CatalogueEntry | HubModel", bandwidth: Bandwidth | None, room: MachineRoom, kept: dict[str, str]) -> ModelOffer:
+def _offer(one: "Archived | HubModel", bandwidth: Bandwidth | None, room: MachineRoom, kept: dict[str, str]) -> ModelOffer:
     assert one.shape is not None
     if isinstance(one, HubModel):
         size, note, source = one.nbytes, one.note, f"{one.repo}/{one.file}".rstrip("/")
     else:
-        size, note, source = one.file.size, "", f"{one.package} {one.version}"
+        size, note, source = one.nbytes, "", f"{one.archives[0].package} {one.archives[0].version}"
     read = sum(read_bytes(one.shape, one.quantisation).values())
     memory = size + cache_bytes(one.shape, CONTEXT) + PROCESS_BYTES
     name = kept.get(source_id(find_source(one.name)), "")

@@ -14,7 +14,6 @@ from typing import Any
 from ingle.core import registry
 from ingle.core.config import to_table
 from ingle.core.digest import digest_json
-from ingle.core.errors import ConfigError
 from ingle.ethics.card_facts import FINDERS, CardFact, Origin, Sources, found, missing
 from ingle.home.owner import OwnerUse
 
@@ -98,6 +97,7 @@ def differences(card: Mapping[str, Any], now: Card, rows: Mapping[int, str]) -> 
     `rows`: hashes of the ledger's facts, by number; a card may be older than its newest one.
     """
     ours: dict[str, Any] = to_table(now)
+    card = _without_none(card)
     told = []
     for name in ("kind", "title", "source", "model", "model_digest", "note"):
         if card.get(name) != ours[name]:
@@ -113,6 +113,13 @@ def differences(card: Mapping[str, Any], now: Card, rows: Mapping[int, str]) -> 
             told.append(f"{item['clause']}: not what the records say now")
     extra = sorted(set(card) - set(ours))
     return told + [f"{name}: no part of a card" for name in extra]
+
+
+def _without_none(value: Any) -> Any:
+    """Return a plain table as `to_table` makes it: nothing and None are the same."""
+    if isinstance(value, list):
+        return [_without_none(item) for item in value]
+    return {name: _without_none(item) for name, item in value.items() if item is not None} if isinstance(value, Mapping) else value
 
 
 # Cards as text, Markdown and HTML. Every fact says where it stands; what is stated says so, and what is missing says how to get it.
@@ -188,13 +195,6 @@ def card_table(card: Card) -> str:
 
 
 FORMS = MappingProxyType({".md": as_markdown, ".html": as_html, ".txt": as_text})  # by the ending of a file's name
-
-
-def form_of(suffix: str) -> str:
-    """Return the suffix if cards can be written so. Raises ConfigError."""
-    if suffix not in (*FORMS, ".json"):
-        raise ConfigError("--out", f"must end in {', '.join(FORMS)} or .json", suffix or "nothing")
-    return suffix
 
 
 def _foot(card: Card) -> str:

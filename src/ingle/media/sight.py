@@ -13,7 +13,7 @@ from ingle.core.delta import Delta
 from ingle.core.digest import digest_json
 from ingle.core.errors import DeltaError, ShapeError
 from ingle.core.media import Picture, Sight, SightPiece
-from ingle.home.part_catalogue import PARTS
+from ingle.home.catalogue import PARTS
 from ingle.home.parts import find_part
 from ingle.home.place import Home
 from ingle.kernels.tower import PackedProduct
@@ -170,7 +170,7 @@ class ProjectedSight:
 def open_eye(home: Home, threads: int | None = None) -> Eye:
     """Open the eye's weights. Raises NotKept with the command that brings them, HomeError for a damaged file."""
     folder = find_part(home, EYE)
-    return Eye(folder / PARTS[EYE].files[0].file.name, threads)
+    return Eye(folder / PARTS[EYE].files[0].name, threads)
 
 
 def look(eye: Eye, picture: Picture) -> Floats:

@@ -9,13 +9,14 @@ from urllib.parse import urlencode
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import HTMLResponse, PlainTextResponse, RedirectResponse
 
+from ingle.app.operations.cards import card_of, rows_of
 from ingle.core.config import to_table
 from ingle.ethics.card import STYLE, Card, as_markdown, card_file, card_table, kinds, shown
 from ingle.ethics.card_facts import Drift, drift
 from ingle.ledger.chain import Ledger
-from ingle.page.session import COOKIE, Sessions, sign_in_url
-from ingle.serve.cards import card_of, rows_of
+from ingle.page.sign_in import sign_in_url
 from ingle.serve.service import Service
+from ingle.serve.sign_in import COOKIE, Sessions
 
 PATH = "/account"
 STYLE_OF_VIEWS = f"""{STYLE}

@@ -11,8 +11,9 @@ from ingle.federated.consent import FederationStatus, federation_status, federat
 from ingle.federated.standing import folder_of
 from ingle.federated.transport import LeftMessage, what_left
 from ingle.page.account import STYLE_OF_VIEWS
-from ingle.page.session import COOKIE, Sessions, sign_in_url
+from ingle.page.sign_in import sign_in_url
 from ingle.serve.service import Service
+from ingle.serve.sign_in import COOKIE, Sessions
 
 PATH = "/federated"
 _MOST_SHOWN = 500

@@ -11,10 +11,11 @@ from fastapi.responses import HTMLResponse, RedirectResponse
 
 from ingle.core.errors import IngleError
 from ingle.page.account import STYLE_OF_VIEWS
-from ingle.page.session import COOKIE, Sessions, sign_in_url
-from ingle.page.troubles import said
+from ingle.page.sign_in import sign_in_url
 from ingle.scaling.sheet import PARTS_STYLE, Sheet, read_sheet, sheet_body, sweeps_of
 from ingle.serve.service import Service
+from ingle.serve.sign_in import COOKIE, Sessions
+from ingle.serve.troubles import said
 
 PATH = "/scaling"
 _NONE = (

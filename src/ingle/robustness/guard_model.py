@@ -187,11 +187,6 @@ class GuardSession:
 OpenGuard = Callable[[str], GuardModel]
 
 
-def not_open(name: str) -> GuardModel:
-    """Open nothing. Raises GuardError."""
-    raise GuardError(f"guard model {name}", "is not open here")
-
-
 def guard_opener(home: Home, policy: GuardPolicy, open_: Callable[[Kept], LanguageModel]) -> OpenGuard:
     """Return what opens the guard models of a policy when they are first asked. Raises ConfigError for one that is not kept."""
     check_guard_models(home, policy)

@@ -3,11 +3,11 @@
 from dataclasses import dataclass
 from importlib.util import find_spec
 
+from ingle.core.errors import size
 from ingle.engine.composite_sight import has_sight
-from ingle.home.catalogue import SHIPPED
+from ingle.home.catalogue import PARTS, SHIPPED, parts_called
 from ingle.home.deltas import fitting_bases, get_delta
 from ingle.home.kept import Kept, able
-from ingle.home.part_catalogue import PARTS, parts_called
 from ingle.home.parts import is_kept
 from ingle.home.place import Home
 
@@ -34,6 +34,13 @@ class Lack:
 
     ability: Ability
     why: str = ""  # the reason why not; "" = nothing: it can be brought
+
+    def table(self) -> dict[str, str]:
+        """Return it as JSON, with the sentences that offer it and that say that it came."""
+        one = self.ability
+        amount = f"gets {size(one.nbytes)} from your package index, once" if one.nbytes else "comes with Ingle"
+        offer = f"Ingle can't {one.does} yet. What it takes {amount}."
+        return {"name": one.name, "why": self.why, "wants": one.wants, "offer": offer, "came": f"Ingle can {one.does} now."}
 
 
 # By name.
@@ -62,7 +69,7 @@ def _lack(home: Home, kept: Kept, ability: Ability) -> Lack | None:
     if ability.wants in SHIPPED:
         if able(home, kept, ability.wants) or any(get_delta(home, digest).kind == ability.wants for digest in kept.deltas):
             return None
-        shipped = SHIPPED[ability.wants].of
+        shipped = SHIPPED[ability.wants].base
         if shipped.digest not in fitting_bases(home, kept.base, kept.deltas):
             return Lack(ability, f"{kept.name} can't {ability.does}. {shipped.name} can learn to.")
         return Lack(ability)

@@ -10,12 +10,11 @@ from fastapi import FastAPI, HTTPException, Request, Response
 
 from ingle import __version__
 from ingle.serve import (
-    account,
     audio,
-    cards,
     catalogue,
     chat,
     completions,
+    conversations,
     events,
     explain,
     federations,
@@ -26,6 +25,8 @@ from ingle.serve import (
     realtime,
     responses,
     scaling,
+    visitor,
+    voice,
 )
 from ingle.serve.auth import KeyAuth
 from ingle.serve.document import ANSWERING, LOOKING, document, errors
@@ -37,6 +38,7 @@ from ingle.serve.operation_routes import operation_routes
 from ingle.serve.service import Service
 from ingle.serve.shares import Places
 from ingle.serve.stream import ClientGone
+from ingle.serve.talks import Talks
 
 _THREADS = 16  # for short work beside the event loop, mostly reads of the database; slow work has threads of its own (serve/slow.py)
 Mount = Callable[[FastAPI, Service], None]  # adds routes behind the API's, such as the page
@@ -44,11 +46,13 @@ Mount = Callable[[FastAPI, Service], None]  # adds routes behind the API's, such
 
 def make_app(service: Service, mount: Mount | None = None) -> FastAPI:
     """Return the API with the routes of `mount`. The service starts and closes with the application."""
+    talks = Talks(service)
 
     @asynccontextmanager
     async def life(_app: FastAPI) -> AsyncIterator[None]:
         asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(_THREADS, "ingle"))
         await service.start()
+        talks.start()
         gc.collect()
         gc.freeze()  # what lives as long as the server is not worth looking through: that takes 150 ms each time, and all wait
         house = asyncio.create_task(keep_house(service))
@@ -56,17 +60,20 @@ def make_app(service: Service, mount: Mount | None = None) -> FastAPI:
             yield
         finally:
             house.cancel()
+            await service.drain()
+            await talks.close()
             await service.close()
 
     # The documentation pages that come with the library load scripts from elsewhere; /openapi.json is all there is.
     app = FastAPI(title="Ingle", version=__version__, lifespan=life, docs_url=None, redoc_url=None)
-    app.state.service, app.state.auth, app.state.health = service, KeyAuth(service), Health(service)
-    for endpoints in (audio, chat, completions, responses, explain, moderations, guards, images):
+    app.state.service, app.state.auth, app.state.health, app.state.conversations = service, KeyAuth(service), Health(service), talks
+    for endpoints in (audio, chat, conversations, completions, responses, explain, moderations, guards, images):
         app.include_router(endpoints.router, responses=errors(*ANSWERING))
     app.include_router(operation_routes(), responses=errors(*ANSWERING))
     app.state.talks = Places("talks", realtime.MOST_TALKS, realtime.MOST_TALKS_EACH)
     app.include_router(realtime.router)
-    for endpoints in (account, cards, catalogue, models, events, federations, scaling):
+    app.include_router(voice.router)
+    for endpoints in (catalogue, models, events, federations, scaling, visitor):
         app.include_router(endpoints.router, responses=errors(*LOOKING))
     app.openapi = lambda: document(app)  # type: ignore[method-assign]
     add_handlers(app)

@@ -1,4 +1,4 @@
-"""Authentication by API key, and rate limits. On this machine no key is needed."""
+"""Authentication by API key or by a browser's sign-in, and rate limits. On this machine no key is needed."""
 
 import time
 from collections.abc import Callable, Coroutine
@@ -12,6 +12,7 @@ from ingle.core.errors import Busy, NoRight, NotAllowed
 from ingle.home.api_keys import PREFIX, ApiKey, check_key
 from ingle.serve.refusals import KEY
 from ingle.serve.service import Service
+from ingle.serve.sign_in import COOKIE, Sessions
 
 
 @dataclass
@@ -36,8 +37,13 @@ class KeyAuth:
     """Checks keys and counts their requests."""
 
     def __init__(self, service: Service) -> None:
-        self._service = service
+        self._service, self.sessions = service, Sessions(service)
         self._buckets: dict[str, Bucket] = {}
+
+    @property
+    def needs_key(self) -> bool:
+        """Whether nobody is answered without a key."""
+        return self._service.settings.needs_key
 
     async def key_of(self, authorization: str, address: str) -> ApiKey | None:
         """Return a request's key; None on this machine, where none is needed. `address`: the client's; wrong keys from it are slowed.
@@ -48,7 +54,7 @@ class KeyAuth:
         secret = secret.strip() if scheme.lower() == "bearer" else ""
         # Clients that insist on a key send any word to a server on the same machine. What looks like ours must be right.
         if not secret.startswith(PREFIX):
-            if not self._service.settings.needs_key:
+            if not self.needs_key:
                 return None
             got = "another kind of key" if secret else "none"
             raise NotAllowed(
@@ -58,6 +64,19 @@ class KeyAuth:
         if key is None:
             await self._service.wrong_keys.slow(address)
             raise NotAllowed("Authorization", "This key is unknown or revoked")
+        self.count(key)
+        return key
+
+    async def key_of_visitor(self, request: Request) -> ApiKey:
+        """Return the key that a browser signed in with (serve/sign_in.py).
+
+        Raises NotAllowed if it must sign in first, or another site may have sent it; Busy if the key is used too often.
+        """
+        # What changes something must come from our own page. The gateway has compared the origin, where a browser says it.
+        ours = request.method == "GET" or "origin" in request.headers or request.headers.get("sec-fetch-site") == "same-origin"
+        key = await self.sessions.key(request.cookies[COOKIE]) if ours else None
+        if key is None:
+            raise NotAllowed("Cookie", "Sign in first" if ours else "A signed-in browser must say its origin")
         self.count(key)
         return key
 
@@ -127,7 +146,9 @@ async def _key_of(request: Request) -> ApiKey | None:
     """Return a request's key. Each request is checked and counted once."""
     if KEY not in request.scope:
         auth: KeyAuth = request.app.state.auth
-        request.scope[KEY] = await auth.key_of(request.headers.get("Authorization", ""), address_of(request))
+        authorization = request.headers.get("Authorization", "")
+        signed_in = not authorization and COOKIE in request.cookies and auth.needs_key
+        request.scope[KEY] = await (auth.key_of_visitor(request) if signed_in else auth.key_of(authorization, address_of(request)))
     key: ApiKey | None = request.scope[KEY]
     return key
 

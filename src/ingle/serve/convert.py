@@ -9,7 +9,7 @@ from typing import Any, get_args
 from ingle.app.settings import SamplingSettings
 from ingle.core.digest import plain_json
 from ingle.core.errors import RequestError
-from ingle.core.message import AudioPart, Constraint, ImagePart, Message, Part, Request, Role, Sampling, TextPart, ToolCall
+from ingle.core.message import AudioPart, Constraint, ImagePart, Message, Part, Role, Sampling, TextPart, ToolCall
 from ingle.serve.schema import AudioContent, ChatMessage, Drawing, ImageContent, Origin, ResponseFormat, TextContent
 
 _ROLES: dict[str, Role] = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant", "tool": "tool"}
@@ -77,14 +77,9 @@ def recording_of(part: Mapping[str, Any], at: str) -> AudioPart:
     return AudioPart(data, f"audio/{table.get('format', 'wav')}", origin_of(part.get("origin"), f"{at}.origin"))
 
 
-def data_url(picture: ImagePart) -> str:
-    """Return the data: URL of a picture."""
-    return f"data:{picture.media_type};base64,{base64.b64encode(picture.data).decode()}"
-
-
 def image_table(picture: ImagePart) -> dict[str, Any]:
     """Return a picture in an answer, in the shape in which pictures are sent."""
-    return {"type": "image_url", "image_url": {"url": data_url(picture)}}
+    return {"type": "image_url", "image_url": {"url": picture.url}}
 
 
 def origin_of(value: Any, at: str) -> Origin | None:
@@ -114,11 +109,6 @@ def constraint_of(format_: ResponseFormat | None, grammar: str | None) -> Constr
     if source is None:
         raise RequestError(f"response_format.{format_.type}", "must be given", "nothing")
     return Constraint(format_.type, source)
-
-
-def plain_request(request: Request, prompt: str | list[int]) -> Request:
-    """Return the request with another plain prompt."""
-    return replace(request, prompt=prompt if isinstance(prompt, str) else tuple(prompt))
 
 
 def _decoded(data: str, at: str) -> bytes:

@@ -8,7 +8,7 @@ from fastapi.openapi.utils import get_openapi
 
 from ingle.serve.schema import ErrorTable
 
-ANSWERING = (400, 401, 403, 404, 408, 413, 429, 500, 503)  # error statuses of a route that reads a body
+ANSWERING = (400, 401, 403, 404, 408, 409, 413, 429, 500, 503)  # error statuses of a route that reads a body
 LOOKING = (400, 401, 403, 404, 429, 500, 503)  # error statuses of a route that doesn't
 # Responses of a route that answers whole or in events.
 STREAMED: dict[int | str, dict[str, Any]] = {200: {"content": {"application/json": {}, "text/event-stream": {}}}}

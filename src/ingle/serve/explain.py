@@ -26,6 +26,7 @@ from ingle.app.explained import (  # fmt: skip
     stored_turn,
 )
 from ingle.app.replay import find_row
+from ingle.app.why_words import cause_row, proved_cause, shown_values
 from ingle.core.errors import NotKept, RequestError
 from ingle.explain.cause import AnswerSpan, OutOfTime, ProvedCause, Why
 from ingle.explain.why import WhyOptions, explain
@@ -40,6 +41,7 @@ from ingle.serve.service import Service
 from ingle.serve.stream import event_stream, while_connected
 
 router = APIRouter(route_class=Keyed)
+_NEWEST = 500  # newest facts of explanations among which a kept one's is looked for
 Tables = AsyncGenerator[dict[str, Any], None]
 
 
@@ -49,9 +51,45 @@ async def explain_answer(
 ) -> Response:  # fmt: skip
     """Explain a stored answer: which sentences, memories, lessons and deltas it rests on, each proved by leaving it out."""
     tables = explanation(service, who, body)
+    if body.shown:
+        tables = _shown_too(service, who, body, tables)
     if body.stream:
         return await event_stream(http, tables)
     return JSONResponse(await while_connected(http, _last(tables)))
+
+
+@router.post("/v1/explain/kept", tags=["answers"])
+async def kept_for(body: ExplainBody, service: Service = Depends(service_of), who: str = Depends(asker)) -> dict[str, Any]:  # noqa: B008
+    """Return the explanation of an answer that was given before, as it was asked; `shown` is null where none was."""
+    return await asyncio.to_thread(_kept, service, who, body)
+
+
+def _kept(service: Service, who: str, body: ExplainBody) -> dict[str, Any]:
+    turn = find_completion(service.engine, who, body.completion_id)
+    if turn is None:
+        raise NotKept("answer", "The text of this answer is not kept", "", "Keep conversations on the page, or ask with `store: true`.")
+    id_ = explanation_id(turn.owner, turn.completion, _questions(turn.message.text, body), body.what)
+    try:
+        table = get_explanation(service.engine, who, id_)
+    except NotKept:
+        return {"object": "explanation", "shown": None}
+    rows = Ledger(service.engine, service.home.keys).read("explain", last=_NEWEST)
+    row = next((row for row in rows if row.values.get("explanation") == id_), None)
+    took = {} if row is None else {**row.values, "event": row.seq}
+    return table | {"shown": shown_values(service.engine, who, turn, table, took)}
+
+
+async def _shown_too(service: Service, who: str, body: ExplainBody, tables: Tables) -> Tables:
+    async with aclosing(tables) as opened:
+        async for table in opened:
+            if table["object"] == "explanation":
+                turn = await asyncio.to_thread(find_completion, service.engine, who, body.completion_id)
+                shown: Any = None if turn is None else await asyncio.to_thread(
+                    shown_values, service.engine, who, turn, table, table.get("ingle", {})
+                )  # fmt: skip
+            else:
+                shown = cause_row(proved_cause(table), {})
+            yield table | {"shown": shown}
 
 
 @router.get("/v1/explain/{id_}", tags=["answers"])

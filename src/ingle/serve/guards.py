@@ -10,17 +10,20 @@ from typing import Any
 
 from fastapi import APIRouter, Depends
 
-from ingle.adapt.guard_modes import GuardSet, GuardSetting, guard_settings, set_guard
+from ingle.adapt.guard_modes import GuardSet, GuardSetting, guard_settings, says_nothing_of, set_guard
 from ingle.adapt.guards import GuardsTaught, guards_taught, plain_texts, take_back, teach_guards, texts_of_answer
 from ingle.core.errors import ConfigError, RequestError
-from ingle.safety.guard import guard_policy
+from ingle.home.asked_once import never_again, was_asked
+from ingle.safety.guard import DOES, LABELS, WORDS, by_mildness, guard_policy, known_guard
 from ingle.safety.judge import Teaching
+from ingle.safety.policy import Mode
 from ingle.serve.auth import Keyed, asker, may_teach_guards, service_of, teaches_guards
 from ingle.serve.live_policy import check_keys
-from ingle.serve.schema import GuardMode, GuardTeaching
+from ingle.serve.schema import GuardAnswer, GuardMode, GuardTeaching
 from ingle.serve.service import Service
 
 router = APIRouter(route_class=Keyed)
+ASKED = "harm"  # the guard that the owner is asked about once; also the question's name in the database
 
 
 @router.get("/v1/guards", tags=["safety"])
@@ -30,7 +33,21 @@ async def guards(
     """List the guards: what each does, what it can do, and whether policy.toml says it; for a key without the right to set them, what holds
     for it."""
     await service.live.renewed()
-    return {"object": "list", "data": await asyncio.to_thread(_tables, service, who, may)}
+    rows = await asyncio.to_thread(_tables, service, who, may)
+    asked = not may or not says_nothing_of(service.policy, ASKED) or await asyncio.to_thread(was_asked, service.engine, ASKED)
+    modes = known_guard(ASKED).modes
+    return {"object": "list", "data": rows, "question": None if asked else {"usual": WORDS[modes[0]], "choices": _choices(modes)}}
+
+
+@router.post("/v1/guards/question", tags=["safety"])
+async def answer_question(
+    body: GuardAnswer, service: Service = Depends(service_of), who: str = Depends(may_teach_guards)  # noqa: B008
+) -> dict[str, Any]:  # fmt: skip
+    """Answer the question that the owner of a home is asked once: what happens to requests for harm. It is not asked again."""
+    if body.mode:
+        await set_here(service, ASKED, body.mode, who)
+    await asyncio.to_thread(never_again, service.engine, ASKED)
+    return {"object": "guards.question", "answered": True}
 
 
 @router.put("/v1/guards/{name}", tags=["safety"])
@@ -69,7 +86,17 @@ def settings_for(service: Service, who: str, may: bool) -> list[GuardSetting]:
 
 
 def _tables(service: Service, who: str, may: bool) -> list[dict[str, Any]]:
-    return [{"object": "guard", **one.table()} for one in settings_for(service, who, may)]
+    return [{"object": "guard", **one.table(), **_words(one)} for one in settings_for(service, who, may)]
+
+
+def _words(one: GuardSetting) -> dict[str, Any]:
+    """Return what people read of a guard: what it does, what it could do, and what is set for single models and keys."""
+    others = [f"Set for the {other.kind} {other.name} in policy.toml: {LABELS[other.mode]}." for other in one.others]
+    return {"label": LABELS[one.mode], "does": DOES[one.mode], "choices": _choices(one.file.modes), "said_of_others": others}
+
+
+def _choices(modes: tuple[Mode, ...]) -> list[dict[str, str]]:
+    return [{"word": WORDS[mode], "label": LABELS[mode], "does": DOES[mode]} for mode in by_mildness(modes)]
 
 
 @router.post("/v1/guards/teach", tags=["safety"])

@@ -2,12 +2,12 @@
 
 import asyncio
 
+from ingle.app.operations.cards import record_policy
 from ingle.core.errors import IngleError
 from ingle.home.owner import owner_policy
 from ingle.home.retention import sweep_old
 from ingle.ledger.chain import Ledger
 from ingle.safety.guard import guard_policy
-from ingle.serve.cards import record_policy
 from ingle.serve.logs import log
 from ingle.serve.service import Service
 

@@ -10,7 +10,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
-from ingle.core.errors import Busy, ContextError, HomeError, IngleError, NotKept
+from ingle.core.errors import Busy, ContextError, HomeError, IngleError, NotKept, Stale
 from ingle.serve.refusals import explain
 
 _TYPES = {
@@ -40,7 +40,10 @@ def body_of(error: IngleError) -> dict[str, Any]:
     """Return the body for one of Ingle's errors."""
     openai_code = "model_not_found" if isinstance(error, NotKept) and error.field == "model" else _CODES.get(type(error))
     code = openai_code or type(error).__name__
-    return error_body(str(error), status_of(error), error.field, code)
+    body = error_body(str(error), status_of(error), error.field, code)
+    if isinstance(error, Stale):
+        body["error"]["newer"] = error.newer
+    return body
 
 
 def response_of(error: IngleError) -> JSONResponse:
@@ -83,6 +86,8 @@ async def _invalid(request: Request, error: Exception) -> JSONResponse:
 
 def _where(error: Mapping[str, Any], body: Any) -> list[int | str]:
     """Return the path to the wrong value, without the names of types that the library puts in between."""
+    if error["loc"][0] in ("query", "path"):
+        return [error["loc"][-1]]
     path: list[int | str] = []
     loc = error["loc"][1:] if error["loc"][:1] == ("body",) else error["loc"]
     for i, part in enumerate(loc):

@@ -5,20 +5,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from ingle.app.house import open_rooms
-from ingle.core.example import Example
-from ingle.core.headroom import Headroom
 from ingle.engine.threads import Cores
 from ingle.learn.learning_settings import LearnSettings
-from ingle.learn.lesson_need import awaited_room
 from ingle.learn.supervisor import Supervisor
 from ingle.serve.logs import log
 from ingle.serve.service import Service
-
-
-def next_room(service: Service, examples: Sequence[Example]) -> Headroom | None:
-    """Return what the next lesson of these examples takes; None if none waits, or no learner runs."""
-    how = service.learning
-    return None if how is None else awaited_room(service.home, examples, how.lesson, how.style, how.memory_mb)
 
 
 @contextmanager

@@ -16,8 +16,7 @@ from typing import Any
 
 from ingle.core.errors import Busy, NotKept, PullError, RequestError
 from ingle.engine.bandwidth import ModelOffer, check_room, offers, read_bandwidth
-from ingle.home.catalogue import close_names, known_names
-from ingle.home.part_catalogue import parts_called
+from ingle.home.catalogue import close_names, known_names, parts_called
 from ingle.home.place import Home
 from ingle.serve.logs import log
 

@@ -303,6 +303,7 @@ class ExplainBody(Whole):
     method: str = "auto"
     budget_s: Annotated[float, Field(gt=0, le=600, strict=False)] = 30.0
     stream: bool = False
+    shown: bool = False  # whether it is told how people see it, too
 
 
 class GuardTeaching(Whole):
@@ -311,6 +312,24 @@ class GuardTeaching(Whole):
     text: str = ""
     completion_id: str = ""
     harmful: bool
+
+
+class GuardAnswer(Whole):
+    """`POST /v1/guards/question`: a mode in a plain word; empty = leave it as it is."""
+
+    mode: str = ""
+
+
+class MeasureRequest(Whole):
+    """`POST /v1/catalogue/measure`."""
+
+    soon: bool = False
+
+
+class DefaultModel(Whole):
+    """`PUT /v1/models/default`."""
+
+    model: str
 
 
 class GuardMode(Whole):

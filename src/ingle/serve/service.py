@@ -46,6 +46,7 @@ from ingle.serve.pulling import Puller
 from ingle.serve.refusals import Refusals
 from ingle.serve.slow import Slow
 from ingle.serve.sound_memory import SoundMemory
+from ingle.serve.updates import Updates
 from ingle.serve.wrong_keys import WrongKeys
 
 if TYPE_CHECKING:
@@ -74,7 +75,7 @@ class Service:
         self.preparer = Preparer(self.slow, self.decoder, self.meter, lambda: self.running)
         self.guard_models = GuardModels(models, self.slow.guard_models, lambda one: self.scheduler.attend(one), settings.deadline_s)  # noqa: PLW0108 - none yet
         self.puller = Puller(home, models.only, lambda: self.running)
-        self.refusals = Refusals(self.recorder.add)
+        self.refusals, self.updates = Refusals(self.recorder.add), Updates()
         self.wrong_keys = WrongKeys(self.recorder.add, self.metrics.wrong_key)
         self.key, self.learns = b"", False  # key of the answers' digests, and whether a learner runs beside
         self.learning: LearnSettings | None = None  # how that learner learns; None where none runs
@@ -139,6 +140,7 @@ class Service:
         if self._scheduler is not None:
             await asyncio.to_thread(self._scheduler.close, self.settings.grace_s if grace_s is None else grace_s)
             await asyncio.sleep(0)  # what the scheduler posted last
+        self.updates.close()
 
     async def close(self) -> None:
         """Drains and waits until all facts are written."""

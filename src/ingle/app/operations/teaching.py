@@ -352,7 +352,7 @@ def _asks_forget(house: House, asked: Forget, confirm: Confirm) -> Forget | None
 
 @operation("forget", "DELETE /v1/memory/{id}", says=_says_forgotten, asks=_asks_forget)
 def forget(house: House, asked: Forget) -> ForgottenTold:
-    """Delete something that was taught, and the lessons made from it.
+    """Delete something taught, and the lessons made from it.
 
     Lessons that learned from it are learned again without it, and are then exactly those of a model that never saw it.
 
@@ -390,7 +390,7 @@ def _called(house: House, conversation: str) -> str:
 
 def _named(house: House, name: str) -> Example:
     """Return the example whose id begins so. Raises NotKept if there is none, RequestError if there are several."""
-    if not house.typed:
+    if not house.at_machine:
         return get_example(house.engine, house.owner, name)
     matches = [one for one in list_examples(house.engine, house.owner) if name and one.id.startswith((name, f"ex-{name}"))]
     whole = [one for one in matches if one.id == name]
@@ -568,6 +568,7 @@ class LearningTold:
     data: tuple[ExampleTold, ...]
     lessons: tuple[LessonTold, ...]
     predicted: dict[str, Any] | None  # what the next lesson will take
+    waits: str  # why what is pending is not learned yet; "" = it is, or nothing is
 
 
 _ORDER = ("learning", "pending", "learned", "refused", "kept", "superseded", "undone")
@@ -599,7 +600,45 @@ def learning(house: House, asked: Looks) -> LearningTold:
     room = None if how is None else awaited_room(house.home, view.items, how.lesson, how.style, how.memory_mb)
     lessons = tuple(map(_lesson, view.lessons[: asked.limit]))
     predicted = None if room is None else dict(room.table())
-    return LearningTold("learning", view.learn, dict(view.counts), tuple(map(told, view.items)), lessons, predicted)
+    pending = {one.kind for one in view.items if one.state == "pending" and one.learn and one.kind != "fact"}
+    waits = next((why for kind in pending if (why := lacking(kind))), "") or (room.told if room is not None and room.fits else "")
+    return LearningTold("learning", view.learn, dict(view.counts), tuple(map(told, view.items)), lessons, predicted, waits)
+
+
+@dataclass(frozen=True, slots=True)
+class Charted:
+    """A model."""
+
+    model: _Model = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ChartTold:
+    """What the gate measured of each candidate for a model, oldest first."""
+
+    object: str
+    model: str
+    points: tuple[dict[str, Any], ...]  # at, bits, before, rise (percent), state, maker, what
+
+
+def _says_chart(told: ChartTold) -> Iterable[Said]:
+    if not told.points:
+        return (Note(f"{told.model} has not been measured yet. Every lesson adds a point."),)
+    rows = [(one["at"][:16].replace("T", " "), one["what"], one["state"], f"{one['bits']:.4f}") for one in told.points]
+    return (Rows(("at", "what", "state", "bits a byte"), rows),)
+
+
+@operation("memory chart", "GET /v1/learning/chart", says=_says_chart)
+def chart(house: House, asked: Charted) -> ChartTold:
+    """Show the held-out loss of a model over its life, as the gate measured it.
+
+    Examples:
+        ingle memory chart
+    """
+    from ingle.app.loss_chart import loss_chart
+
+    model = asked.model or house.model("").name
+    return ChartTold("learning.chart", model, tuple(loss_chart(house.engine, house.home.keys, house.owner, model)["points"]))
 
 
 def _lesson(one: Lesson) -> LessonTold:
