@@ -14,7 +14,7 @@ import pytest
 from ingle.home.place import Home, find_home
 from tests.homes import lent
 
-pytest_plugins = ["tests.databases"]
+pytest_plugins = ["tests.databases", "tests.timetable"]
 
 
 def _test_home() -> Path:
