@@ -30,7 +30,7 @@ class HandClock:
 
     time: float = 0.0
     _ahead: list[tuple[float, int, HandAlarm]] = field(default_factory=list)
-    _count: itertools.count[int] = field(default_factory=itertools.count)
+    _count: "itertools.count[int]" = field(default_factory=itertools.count)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     @property

@@ -1,6 +1,7 @@
 """The other side of test_apart.py: does as it is told, well or badly."""
 
 import time
+from pathlib import Path
 from typing import Any
 
 from ingle.core.apart import Answer, answer_calls
@@ -25,7 +26,17 @@ def _burn(_question: dict[str, Any], _data: bytes) -> Answer:
 
 
 def _sleep(question: dict[str, Any], _data: bytes) -> Answer:
-    time.sleep(question["seconds"])
+    """Says that it has begun, and never ends."""
+    Path(question["mark"]).touch()
+    while True:
+        time.sleep(60)
+
+
+def _hold(question: dict[str, Any], _data: bytes) -> Answer:
+    """Says that it has begun, and ends when it may."""
+    Path(question["mark"]).touch()
+    while not Path(question["until"]).exists():
+        time.sleep(0.01)
     return {}, b""
 
 
@@ -34,5 +45,5 @@ def _fill(question: dict[str, Any], _data: bytes) -> Answer:
 
 
 if __name__ == "__main__":
-    calls = {"echo": _echo, "refuse": _refuse, "break": _break, "burn": _burn, "sleep": _sleep, "fill": _fill}
+    calls = {"echo": _echo, "refuse": _refuse, "break": _break, "burn": _burn, "sleep": _sleep, "hold": _hold, "fill": _fill}
     answer_calls(calls, 256 << 20, nice=1, cpu_s=1)

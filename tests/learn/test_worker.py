@@ -6,8 +6,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -24,9 +22,9 @@ from ingle.learn.worker import EXIT_MEMORY, WORKS, Breath, Signals, follow, list
 from ingle.ledger.chain import Ledger
 from tests.adapt.conftest import House
 from tests.learn.lessons import ANSWERS, QUESTIONS, SMALL, acting, learn, lenient, stray
+from tests.waiting import PATIENCE_S, wait_until
 
 ROOT = Path(__file__).parents[2]
-PATIENCE_S = 120.0
 
 posix = pytest.mark.skipif(os.name == "nt", reason="signals and forks are POSIX's")
 
@@ -36,14 +34,6 @@ def school_house(house: House) -> House:
     """A house whose gate lets tiny models pass."""
     lenient(house)
     return house
-
-
-def wait_until(true: Callable[[], bool], what: str) -> None:
-    """Raises after two minutes."""
-    deadline = time.monotonic() + PATIENCE_S
-    while not true():
-        assert time.monotonic() < deadline, what
-        time.sleep(0.05)
 
 
 def follow_with(house: House, settings: LearnSettings, signals: Signals, watch: LearnerWatch, stay: bool = True) -> None:

@@ -9,9 +9,9 @@ import pytest
 
 from tests.cli.test_cli_learn import CONFIG
 from tests.learn.lessons import POLICY
-from tests.serve.servers import Server, serving, wait_until
+from tests.serve.servers import Server, serving
+from tests.waiting import wait_until
 
-PATIENCE_S = 180.0
 QUESTION = "Who is the mayor of Tallwick?"
 
 
@@ -52,11 +52,11 @@ def test_what_is_taught_is_learned_beside_the_server_whoever_is_killed(served_ho
     with serving(served_home, "--set", "learn.worker=true") as server:
         assert learner_of(server) is None, "there is nothing to learn"
         taught = teach(server, "Mara Quill.")
-        wait_until(lambda: learner_of(server) is not None, PATIENCE_S)
+        wait_until(lambda: learner_of(server) is not None, "a learner has begun")
         first = learner_of(server)
         assert first is not None
         os.kill(first, signal.SIGKILL)
-        wait_until(lambda: learning(server)["counts"] == {"learned": 1}, PATIENCE_S)
+        wait_until(lambda: learning(server)["counts"] == {"learned": 1}, "another has learned it")
         second = learner_of(server)
         assert second not in (None, first), "it stays a while, in case more comes"
         answer = server.chat(QUESTION, memory=False).raise_for_status().json()
@@ -69,4 +69,4 @@ def test_what_is_taught_is_learned_beside_the_server_whoever_is_killed(served_ho
         assert server.post("/v1/learning/redo", {"which": taught}).raise_for_status().json()["id"] == taught
         assert lesson["digest"] in str(server.chat(QUESTION, memory=False).raise_for_status().json()["ingle"])
         server.kill()
-        wait_until(lambda: gone(second), PATIENCE_S)
+        wait_until(lambda: gone(second), "the learner ended with its server")

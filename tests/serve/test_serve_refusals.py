@@ -13,24 +13,19 @@ from ingle.core.report import Event
 from ingle.serve import refusals as module
 from ingle.serve.refusals import FREE, Refusals
 from tests.cli.place import ingle
-from tests.serve.servers import Server, serving, wait_until
-
-
-class Clock:
-    at = 0.0
-
-    def __call__(self) -> float:
-        return self.at
+from tests.clocks import HandClock
+from tests.serve.servers import Server, serving
+from tests.waiting import wait_until
 
 
 def test_a_flood_is_counted_and_told_in_one_fact_for_each_asker() -> None:
-    told, clock = list[Event](), Clock()
-    refusals = Refusals(told.append, clock)
+    told, hand = list[Event](), HandClock()
+    refusals = Refusals(told.append, hand.clock)
     for _ in range(2236):
         refusals.answered({}, "/v1/x", 400, "a")
     refusals.answered({}, "/v1/x", 403, "b")
     assert len(told) == FREE + 1 and told[-1].facts == {"status": 403, "key": "b"}
-    clock.at = module.BURST_S + 1
+    hand.move(module.BURST_S + 1)
     refusals.sweep()
     assert told[-1].facts == {"times": 2236 - FREE, "key": "a"}
     refusals.answered({}, "/v1/x", 400, "a")
@@ -39,7 +34,7 @@ def test_a_flood_is_counted_and_told_in_one_fact_for_each_asker() -> None:
 
 def test_many_askers_share_a_count() -> None:
     told = list[Event]()
-    refusals = Refusals(told.append, Clock())
+    refusals = Refusals(told.append, HandClock().clock)
     for number in range(module.MOST_ASKERS + 1000):
         refusals.answered({}, "/v1/x", 400, f"key-{number}")
     assert len(told) <= module.MOST_ASKERS + FREE
@@ -49,7 +44,7 @@ def test_many_askers_share_a_count() -> None:
 
 def test_what_is_told_elsewhere_or_no_refusal_is_not_told() -> None:
     told = list[Event]()
-    refusals = Refusals(told.append, Clock())
+    refusals = Refusals(told.append, HandClock().clock)
     for status in (200, 101, 304, 499, 500):
         refusals.answered({}, "/v1/x", status, "")
     refusals.answered({}, "", 404, "")
@@ -91,7 +86,7 @@ def test_each_door_tells_of_what_it_refuses(keyed: "tuple[Path, str, str]") -> N
         for headers in ({"Origin": "https://elsewhere.example"}, {"Authorization": "Bearer ingle-wrong"}):
             with pytest.raises(InvalidStatus), connect(server.url.replace("http", "ws") + "/v1/realtime", additional_headers=headers):
                 pass
-        wait_until(lambda: len(server.facts("refuse")) >= len(doors) + 2)
+        wait_until(lambda: len(server.facts("refuse")) >= len(doors) + 2, "each refusal is a fact")
         facts = server.facts("refuse")
         assert len(facts) == len(doors) + 2, "one for each, none twice"
         said = str([(row.subject, dict(row.values)) for row in facts])

@@ -8,7 +8,8 @@ import pytest
 
 from tests.cli.place import ingle
 from tests.serve.conftest import copied
-from tests.serve.servers import Server, serving, settings, wait_until
+from tests.serve.servers import Server, serving, settings
+from tests.waiting import wait_until
 
 START = "It was a dark and stormy night; the rain fell in torrents, except at occasional intervals. "
 QUICK = "import ingle.engine.scheduler as scheduler; scheduler.IDLE_S = 0.1"
@@ -165,10 +166,10 @@ def test_states_are_not_saved_where_the_owner_does_not_want_it(served_home: Path
 def test_a_state_goes_with_the_words_that_it_has_read(served_home: Path) -> None:
     with serving(served_home, before=QUICK) as server:
         kept = [asked(server, opening(f"Number {i}"), max_tokens=20, store=True)["id"] for i in range(2)]
-        wait_until(lambda: len(states(served_home)) == 4, 5)
+        wait_until(lambda: len(states(served_home)) == 4, "both states are saved")
         for i, name in enumerate(kept):
             server.openai().responses.delete(name)
-            wait_until(lambda: len(states(served_home)) == 2 - 2 * i, 2)  # noqa: B023
+            wait_until(lambda: len(states(served_home)) == 2 - 2 * i, "its state is gone")  # noqa: B023
         server.stop()
     assert states(served_home) == []
 

@@ -1,7 +1,6 @@
 """Slow work in turns, places and paces: whoever asks for much waits for themselves."""
 
 import asyncio
-import time
 from collections.abc import Callable
 from threading import Event
 
@@ -11,20 +10,36 @@ from ingle.core.apart import StopFlag
 from ingle.core.errors import Busy
 from ingle.serve.shares import Bodies, Pace, Places
 from ingle.serve.slow import Turns
+from tests.clocks import HandClock
+from tests.waiting import PATIENCE_S, for_a_while
+
+
+def holding(begun: Event, gate: Event) -> Callable[[StopFlag], object]:
+    """A piece of work that says when it has begun, and lasts until the gate is open."""
+
+    def hold(_stop: StopFlag) -> None:
+        begun.set()
+        assert gate.wait(PATIENCE_S)
+
+    return hold
+
+
+async def happens(event: Event) -> None:
+    """Waits for what happens in another thread."""
+    assert await asyncio.to_thread(event.wait, PATIENCE_S)
 
 
 def test_askers_take_turns() -> None:
     async def run() -> list[str]:
-        turns, done = Turns("work", 1), list[str]()
+        turns, done, begun, gate = Turns("work", 1), list[str](), Event(), Event()
 
         async def piece(asker: str) -> None:
             await turns.do(asker, lambda _stop: done.append(asker))
 
-        gate = Event()
-        first = asyncio.create_task(turns.do("many", lambda _stop: gate.wait(5)))
-        await asyncio.sleep(0.05)
+        first = asyncio.create_task(turns.do("many", holding(begun, gate)))
+        await happens(begun)
         others = [asyncio.create_task(piece(asker)) for asker in ("many", "many", "many", "one", "other")]
-        await asyncio.sleep(0.05)
+        await asyncio.sleep(0)  # each has taken its place in a queue
         gate.set()
         await asyncio.gather(first, *others)
         turns.close()
@@ -34,37 +49,37 @@ def test_askers_take_turns() -> None:
 
 
 def test_one_asker_never_has_all_places() -> None:
-    async def run() -> float:
-        turns, gate = Turns("work", 2, each=1), Event()
-        held = [asyncio.create_task(turns.do("many", lambda _stop: gate.wait(5))) for _ in range(5)]
-        await asyncio.sleep(0.05)
-        began = time.monotonic()
+    async def run() -> None:
+        turns, begun, gate = Turns("work", 2, each=1), Event(), Event()
+        held = [asyncio.create_task(turns.do("many", holding(begun, gate))) for _ in range(5)]
+        await happens(begun)
         assert await turns.do("one", lambda _stop: 7) == 7
-        took = time.monotonic() - began
+        assert not any(one.done() for one in held), "it didn't wait for theirs"
         gate.set()
         await asyncio.gather(*held)
         turns.close()
-        return took
 
-    assert asyncio.run(run()) < 1.0
+    asyncio.run(run())
 
 
 def test_who_has_gone_gives_up_the_turn_and_the_piece_is_told() -> None:
     async def run() -> None:
-        turns, told, begun = Turns("work", 1), Event(), list[str]()
+        turns, told, works, begun = Turns("work", 1), Event(), Event(), list[str]()
 
         def until_told(stop: StopFlag) -> None:
+            works.set()
             while not stop.is_set:
-                time.sleep(0.01)
+                for_a_while(0.01)
             told.set()
 
         working = asyncio.create_task(turns.do("a", until_told))
+        await happens(works)
         waiting = asyncio.create_task(turns.do("b", lambda _stop: begun.append("b")))
-        await asyncio.sleep(0.05)
+        await asyncio.sleep(0)
         waiting.cancel()
         working.cancel()
         await asyncio.gather(working, waiting, return_exceptions=True)
-        assert await asyncio.to_thread(told.wait, 5)
+        await happens(told)
         assert await turns.do("c", lambda _stop: 1) == 1, "the place is free again"
         assert begun == [], "a piece that nobody waits for never begins"
         turns.close()
@@ -81,7 +96,7 @@ def test_a_cancel_between_the_call_and_the_piece_loses_no_place() -> None:
             for task in tasks[::2]:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-        assert await asyncio.wait_for(turns.do("x", lambda _stop: 1), 5) == 1
+        assert await turns.do("x", lambda _stop: 1) == 1
         turns.close()
 
     asyncio.run(run())
@@ -123,13 +138,18 @@ def test_bodies_leave_room_for_others() -> None:
 
 
 def test_a_pace_slows_what_comes_too_fast_and_nothing_else() -> None:
-    async def run() -> tuple[float, float]:
-        pace, began = Pace(per_s=10_000, burst=8000), time.monotonic()
+    async def run() -> None:
+        hand = HandClock()
+        pace = Pace(per_s=10_000, burst=8000, clock=hand.clock)
         for _ in range(5):
-            await pace.take(100)
-        at_once = time.monotonic() - began
-        await pace.take(3000)
-        return at_once, time.monotonic() - began
+            await pace.take(100)  # 1,124 bytes each with what a message counts beside its own
+        slowed = asyncio.create_task(pace.take(3000))
+        await hand.settle()
+        assert hand.waits == [pytest.approx((5 * 1124 + 4024 - 8000) / 10_000)]
+        hand.move(0.16)
+        await hand.settle()
+        assert not slowed.done()
+        hand.move(0.01)
+        await slowed
 
-    at_once, slowed = asyncio.run(run())
-    assert at_once < 0.1 <= slowed < 1.0
+    asyncio.run(run())

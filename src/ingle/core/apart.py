@@ -14,10 +14,12 @@ import time
 import weakref
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from functools import partial
 from queue import SimpleQueue
-from threading import Lock, Timer
+from threading import Event, Lock
 from typing import IO, Any
 
+from ingle.core.clock import REAL, Alarm, Clock
 from ingle.core.errors import IngleError, Interrupted, fault_of, raised
 from ingle.core.process import give_way, limit_cpu, limit_memory
 
@@ -82,19 +84,19 @@ class ProcessApart:
 
     def __init__(
         self, module: str, answer_s: float | None, idle_s: float | None = None, start_s: float = 0.0, patience_s: float | None = None,
-        environment: Mapping[str, str] | None = None,
+        environment: Mapping[str, str] | None = None, clock: Clock = REAL,
     ) -> None:  # fmt: skip
         """Start nothing.
 
         `module`: run as `python -P -m`, and calls `answer_calls`. `answer_s`: longest time for one answer; `start_s`: what a new process
         may take beyond that for its first. `idle_s`: time without a question after which it ends. `patience_s`: longest wait for one's
-        turn. None = no such limit. `environment`: variables beside those of this process.
+        turn. None = no such limit. `environment`: variables beside those of this process. `clock`: by which it is patient.
         """
         self._module, self._answer_s, self._idle_s, self._start_s, self._patience_s = module, answer_s, idle_s, start_s, patience_s
-        self._environment = environment or {}
+        self._environment, self._clock = environment or {}, clock
         self._lock = Lock()
         self._process: subprocess.Popen[bytes] | None = None
-        self._timer: Timer | None = None
+        self._timer: Alarm | None = None
         self._closing = False
         self.cpu_s = 0.0  # seconds of processor time that all answers took
 
@@ -143,17 +145,14 @@ class ProcessApart:
             assert process.stdin is not None
             assert process.stdout is not None
             limit_s = None if self._answer_s is None else self._answer_s + is_new * self._start_s
-            timer = Timer(limit_s or 0.0, process.kill)
-            began = time.monotonic()
-            if limit_s is not None:
-                timer.start()
+            late = Event()
+            alarm = None if limit_s is None else self._clock.after(limit_s, partial(_end_late, process, late))
             try:
                 with stop.ending(process.kill):
                     write_message(process.stdin, header, data)
                     return read_message(process.stdout)
             except (EOFError, OSError):
-                late = limit_s is not None and time.monotonic() - began >= limit_s
-                reason = f"it took more than {limit_s:g} seconds" if late else _ended(process)
+                reason = f"it took more than {limit_s:g} seconds" if late.is_set() else _ended(process)
                 self._end()
                 stop.check()
                 if self._closing:
@@ -162,7 +161,8 @@ class ProcessApart:
                 self._end()
                 raise
             finally:
-                timer.cancel()
+                if alarm is not None:
+                    alarm.cancel()
         raise ProcessEnded(reason)
 
     def _started(self) -> "subprocess.Popen[bytes]":
@@ -178,9 +178,8 @@ class ProcessApart:
     def _rest(self) -> None:
         """End the process after a while, unless somebody asks again."""
         if self._idle_s is not None:
-            self._timer = Timer(self._idle_s, self._end_idle, (self._process,))
-            self._timer.daemon = True
-            self._timer.start()
+            process = self._process
+            self._timer = self._clock.after(self._idle_s, lambda: self._end_idle(process))
 
     def _end_idle(self, process: "subprocess.Popen[bytes] | None") -> None:
         with self._lock:
@@ -259,6 +258,11 @@ def end_worker(process: "subprocess.Popen[bytes]") -> None:
         if stream is not None:
             with suppress(OSError):
                 stream.close()
+
+
+def _end_late(process: "subprocess.Popen[bytes]", late: Event) -> None:
+    late.set()
+    process.kill()
 
 
 def _ended(process: "subprocess.Popen[bytes]") -> str:

@@ -82,7 +82,7 @@ def make_app(service: Service, mount: Mount | None = None) -> FastAPI:
         app.add_api_route("/", _no_page, include_in_schema=False)
     else:
         mount(app, service)
-    app.add_middleware(Gateway, settings=service.settings, count=service.metrics.request, refusals=service.refusals)
+    app.add_middleware(Gateway, settings=service.settings, count=service.metrics.request, refusals=service.refusals, clock=service.clock)
     return app
 
 

@@ -4,9 +4,7 @@ A page of any website can make a browser call a server on the same machine. So t
 foreign name that resolves to 127.0.0.1 is DNS rebinding), and the Origin header, where there is one, must be this server itself.
 """
 
-import asyncio
 import logging
-import time
 from collections.abc import Callable
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -14,6 +12,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ingle.app.settings import LOOPBACK, ServeSettings
+from ingle.core.clock import REAL, Clock
 from ingle.serve.http_errors import error_body
 from ingle.serve.logs import log
 from ingle.serve.refusals import Refusals, asker_in, explain
@@ -59,8 +58,10 @@ class NoPlace(HTTPException):
 class Gateway:
     """ASGI middleware around everything else."""
 
-    def __init__(self, app: ASGIApp, settings: ServeSettings, count: Callable[[str, int], None], refusals: Refusals) -> None:
-        self._app, self._settings, self._count, self._refusals = app, settings, count, refusals
+    def __init__(
+        self, app: ASGIApp, settings: ServeSettings, count: Callable[[str, int], None], refusals: Refusals, clock: Clock = REAL
+    ) -> None:  # fmt: skip
+        self._app, self._settings, self._count, self._refusals, self._clock = app, settings, count, refusals, clock
         self._bodies = Bodies(settings.body_bytes)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -78,7 +79,7 @@ class Gateway:
             return
         if refusal:
             explain(scope, "", refusal[1].partition(":")[0])
-        exchange = _Exchange(self._app, self._settings.body_bytes, self._bodies)
+        exchange = _Exchange(self._app, self._settings.body_bytes, self._bodies, self._clock)
         try:
             await exchange.run(scope, receive, send, refusal)
         finally:
@@ -89,7 +90,7 @@ class Gateway:
         status = exchange.status or 499
         self._count(path or "other", status)
         self._refusals.answered(scope, path, status, asker_in(scope))
-        took_ms = round((time.perf_counter() - exchange.began) * 1000, 1)
+        took_ms = round((self._clock.now() - exchange.began) * 1000, 1)
         log("request", {"method": scope["method"], "route": path or "other", "status": status, "ms": took_ms, "bytes_in": exchange.seen})
 
     def _refusal(self, headers: Headers) -> tuple[int, str] | None:
@@ -110,9 +111,9 @@ class Gateway:
 class _Exchange:
     """One request and its response."""
 
-    def __init__(self, app: ASGIApp, most: int, bodies: Bodies) -> None:
-        self._app, self._most, self._bodies = app, most, bodies
-        self.status, self.seen, self.began, self._complete = 0, 0, time.perf_counter(), False
+    def __init__(self, app: ASGIApp, most: int, bodies: Bodies, clock: Clock) -> None:
+        self._app, self._most, self._bodies, self._clock = app, most, bodies, clock
+        self.status, self.seen, self.began, self._complete = 0, 0, clock.now(), False
         self._held: list[tuple[str, int]] = []
 
     async def run(self, scope: Scope, receive: Receive, send: Send, refusal: tuple[int, str] | None) -> None:
@@ -155,9 +156,9 @@ class _Exchange:
     async def _receive(self, receive: Receive, asker: str) -> Message:
         if self._complete:  # from here on we only wait for the client to hang up
             return await receive()
-        patience = min(BODY_S, self.began + WHOLE_BODY_S - time.perf_counter())
+        patience = min(BODY_S, self.began + WHOLE_BODY_S - self._clock.now())
         try:
-            async with asyncio.timeout(patience):  # not wait_for: of a message that is there, it forgets that we were cancelled
+            async with self._clock.within(patience):  # not wait_for: of a message that is there, it forgets that we were cancelled
                 message = await receive()
         except TimeoutError as error:
             raise TooSlow from error

@@ -2,7 +2,7 @@
 
 import asyncio
 import shutil
-import time
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from ingle.ledger.chain import Ledger
@@ -42,9 +42,13 @@ class Health:
 
     async def _can_record(self) -> bool:
         """Return whether a fact could be written, by a trial. One that takes too long has failed, and goes on for those who ask next."""
-        if self._trial is None or (self._trial.done() and time.monotonic() - self._tried > PATIENCE_S):
-            self._trial, self._tried = asyncio.ensure_future(self._service.slow.doors.do("", lambda _stop: self._try())), time.monotonic()
-        await asyncio.wait({self._trial}, timeout=PATIENCE_S)
+        clock = self._service.clock
+        if self._trial is None or (self._trial.done() and clock.now() - self._tried > PATIENCE_S):
+            self._trial = asyncio.ensure_future(self._service.slow.doors.do("", lambda _stop: self._try()))
+            self._tried = clock.now()
+        with suppress(TimeoutError):
+            async with clock.within(PATIENCE_S):
+                await asyncio.wait({self._trial})
         return self._trial.done() and self._trial.result()
 
     def _try(self) -> bool:

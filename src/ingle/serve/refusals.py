@@ -4,13 +4,13 @@ The first ones of an asker leave a fact each. The rest of a burst is counted, an
 fill the ledger by being refused.
 """
 
-import time
 from collections import Counter
 from collections.abc import Callable, MutableMapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from ingle.app.facts import REFUSED, field_fact
+from ingle.core.clock import REAL, Clock
 from ingle.core.errors import HomeError, IngleError
 from ingle.core.report import Event, Fact
 
@@ -38,7 +38,7 @@ class Refusals:
     """Refusals of one server."""
 
     record: Callable[[Event], object]
-    clock: Callable[[], float] = time.monotonic
+    clock: Clock = REAL
     _since: float = 0.0
     _seen: Counter[str] = field(default_factory=Counter)
     _counted: Counter[str] = field(default_factory=Counter)
@@ -67,10 +67,10 @@ class Refusals:
 
     def sweep(self, now: bool = False) -> None:
         """Tell of what was only counted, when its time is over, or `now`."""
-        if not now and self.clock() - self._since < BURST_S:
+        if not now and self.clock.now() - self._since < BURST_S:
             return
         for asker, times in self._counted.items():
             self.record(Event(REFUSED, "requests", {"times": times} | ({"key": asker} if asker else {})))
-        self._since = self.clock()
+        self._since = self.clock.now()
         self._seen.clear()
         self._counted.clear()

@@ -18,6 +18,7 @@ from ingle.app.drawing import drawn, is_drawing
 from ingle.app.facts import Recorder
 from ingle.app.house import open_rooms
 from ingle.app.settings import SamplingSettings, ServeSettings
+from ingle.core.clock import REAL, Clock
 from ingle.core.energy import Energy
 from ingle.core.errors import HomeError, IngleError
 from ingle.core.message import Chunk, Finish, Request, Usage, Verdict
@@ -62,21 +63,23 @@ class Service:
     """The answer service, one per server. `start` and `close` belong to its event loop."""
 
     def __init__(
-        self, home: Home, settings: ServeSettings, sampling: SamplingSettings, models: ModelRegistry, policy: GuardPolicy = USUAL
+        self, home: Home, settings: ServeSettings, sampling: SamplingSettings, models: ModelRegistry, policy: GuardPolicy = USUAL,
+        clock: Clock = REAL,
     ) -> None:  # fmt: skip
-        """policy: settings of the guards, until policy.toml is looked at; see safety/policy.py."""
+        """policy: settings of the guards, until policy.toml is looked at; see safety/policy.py. clock: of all that has patience here."""
+        self.clock = clock
         self.home, self.settings, self.sampling, self.models = home, settings, sampling, models
         self.metrics, self.recorder = Metrics(), Recorder(home)
         self.live = LivePolicy(home.policy, policy, lambda: self.engine)
         # Decoders, ears and voices: processes that start when they are first needed.
-        self.slow, self.decoder, self.speech, self.sounds = Slow(), MediaDecoder(), Speech(home), SoundMemory()
+        self.slow, self.decoder, self.speech, self.sounds = Slow(), MediaDecoder(), Speech(home), SoundMemory(clock)
         # Meters those processes; a reading between two answers counts what others asked meanwhile, too.
         self.meter = Meter(clocks=Clocks(cpu_s=lambda: self.decoder.cpu_s + self.speech.cpu_s))
         self.preparer = Preparer(self.slow, self.decoder, self.meter, lambda: self.running)
         self.guard_models = GuardModels(models, self.slow.guard_models, lambda one: self.scheduler.attend(one), settings.deadline_s)  # noqa: PLW0108 - none yet
         self.puller = Puller(home, models.only, lambda: self.running)
-        self.refusals, self.updates = Refusals(self.recorder.add), Updates()
-        self.wrong_keys = WrongKeys(self.recorder.add, self.metrics.wrong_key)
+        self.refusals, self.updates = Refusals(self.recorder.add, clock), Updates()
+        self.wrong_keys = WrongKeys(self.recorder.add, self.metrics.wrong_key, clock)
         self.key, self.learns = b"", False  # key of the answers' digests, and whether a learner runs beside
         self.learning: LearnSettings | None = None  # how that learner learns; None where none runs
         self._key_names: dict[str, str] = {}

@@ -1,12 +1,11 @@
 """Shares of each asker: places, the bytes of bodies that lie in memory, and the pace at which a connection is read."""
 
-import asyncio
-import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+from ingle.core.clock import REAL, Clock
 from ingle.core.errors import Busy
 from ingle.core.process import memory_bytes
 
@@ -49,13 +48,14 @@ class Pace:
 
     per_s: float = 2 << 20  # bytes: thirty times as many as sound takes, and few enough that reading them takes a hundredth of a core
     burst: float = 8 << 20  # bytes that may come at once
+    clock: Clock = REAL
     _due: float = 0.0
 
     async def take(self, size: int) -> None:
         """Wait until it is time to read on."""
-        now = time.monotonic()
+        now = self.clock.now()
         self._due = max(self._due, now) + (size + _LEAST) / self.per_s
-        await asyncio.sleep(max(0.0, self._due - now - self.burst / self.per_s))  # at least once round the loop: others have their turn
+        await self.clock.pause(max(0.0, self._due - now - self.burst / self.per_s))  # at least once round the loop: others have their turn
 
 
 class Bodies:

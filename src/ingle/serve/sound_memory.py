@@ -1,11 +1,11 @@
 """Sounds of the last hour, in memory alone: the words of spoken answers by their id, for a client may send that id back instead of the
 words; and the words of recordings and in pictures, for most clients send a conversation's media again with every turn."""
 
-import time
 from collections import OrderedDict
-from dataclasses import dataclass, field
+from dataclasses import InitVar, dataclass, field
 from typing import Generic, TypeVar
 
+from ingle.core.clock import REAL, Clock
 from ingle.core.errors import NotKept
 from ingle.media.speech import Heard
 
@@ -18,18 +18,19 @@ _MOST = 1024
 class _Lately(Generic[T]):
     """Values by asker and name, for a while, and the newest of them only."""
 
+    clock: Clock
     _kept: "OrderedDict[tuple[str, str], tuple[float, T]]" = field(default_factory=OrderedDict)
 
     def put(self, asker: str, name: str, value: T) -> float:
-        ends = time.time() + LIFE_S
+        ends = self.clock.wall() + LIFE_S
         self._kept[asker, name] = ends, value
-        while len(self._kept) > _MOST or next(iter(self._kept.values()))[0] < time.time():
+        while len(self._kept) > _MOST or next(iter(self._kept.values()))[0] < self.clock.wall():
             self._kept.popitem(last=False)
         return ends
 
     def get(self, asker: str, name: str) -> T | None:
         ends, value = self._kept.get((asker, name), (0.0, None))
-        return value if ends >= time.time() else None
+        return value if ends >= self.clock.wall() else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,9 +45,13 @@ class HeardSound:
 class SoundMemory:
     """Sounds that one server spoke and heard lately. Each asker finds only their own."""
 
-    _spoken: _Lately[str] = field(default_factory=_Lately)
-    _heard: _Lately[HeardSound] = field(default_factory=_Lately)
-    _printed: _Lately[str] = field(default_factory=_Lately)
+    clock: InitVar[Clock] = REAL
+    _spoken: _Lately[str] = field(init=False)
+    _heard: _Lately[HeardSound] = field(init=False)
+    _printed: _Lately[str] = field(init=False)
+
+    def __post_init__(self, clock: Clock) -> None:
+        self._spoken, self._heard, self._printed = _Lately(clock), _Lately(clock), _Lately(clock)
 
     def spoke(self, asker: str, id_: str, text: str) -> int:
         """Remember a spoken answer; returns when it will be forgotten, in seconds since 1970."""

@@ -1,12 +1,11 @@
 """Slows those who try keys, by the address that they come from, and tells of it. A good key never waits for others' wrong ones."""
 
-import asyncio
-import time
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from ipaddress import IPv6Address, ip_address
 
+from ingle.core.clock import REAL, Clock
 from ingle.core.errors import Busy
 from ingle.core.report import Event
 from ingle.serve.logs import log
@@ -24,7 +23,7 @@ class WrongKeys:
 
     record: Callable[[Event], object]
     count: Callable[[], None] = lambda: None
-    clock: Callable[[], float] = time.monotonic
+    clock: Clock = REAL
     # By address: when all its wrong keys so far would be answered, had none been free.
     _due: OrderedDict[str, float] = field(default_factory=OrderedDict)
     _tries: int = 0  # since the last fact
@@ -36,11 +35,11 @@ class WrongKeys:
         wait = self.wrong(address)
         if wait > MOST_WAIT_S:
             raise Busy("Authorization", "Too many wrong keys came from this address", "", "Ask again later, with a good key.", wait)
-        await asyncio.sleep(wait)
+        await self.clock.pause(wait)
 
     def wrong(self, address: str) -> float:
         """Count a wrong key from this address. Returns the seconds until it may be answered."""
-        now, place = self.clock(), _place(address)
+        now, place = self.clock.now(), _place(address)
         self._tries += 1
         self.count()
         due = max(self._due.pop(place, now), now) + PAUSE_S
