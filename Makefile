@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 FEDERATE := $(VENV)/federate
 SHELL := /bin/sh
 .DELETE_ON_ERROR:
-.PHONY: run test quick slow check lock sbom clean
+.PHONY: run test test-flower journeys quick slow check lock sbom clean
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 # Every package in the version and with the SHA-256 that locks/ says; what another hand put into an index is refused.
 LOCKED := $(PIP) --require-hashes --requirement
@@ -17,22 +17,36 @@ run: $(VENV)/.stamp-run
 	$(BIN)/ingle pull smollm2
 	@exec $(BIN)/ingle serve
 
+# FAILED_TO=FILE: the command of each item that failed is added to it.
+FAILED := $(if $(FAILED_TO),--failed-to $(FAILED_TO))
 # Two processes, a file to each in turn: most tests keep one core busy. A process that crashes ends it, for pytest would wait for ever.
-# Then those that need Flower, in its own environment.
-test: $(VENV)/.stamp-test $(VENV)/.stamp-federate
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder --max-worker-restart=0
-	$(FEDERATE)/bin/python -m pytest tests/federated/test_flower.py tests/contracts/test_transports.py
+TWO := --numprocesses 2 --dist loadfile --no-loadscope-reorder --max-worker-restart=0 $(FAILED)
 
-# Style, types, and the fastest tests: before every commit, in less than 90 seconds.
+# Every room, on a real model, real servers, a real browser, both databases.
+test: $(VENV)/.stamp-test
+	@.ci/programs say
+	$(BIN)/python -m pytest $(TWO)
+
+# What kills, drowns, drives or starts many processes, other CPUs, long trainings; and Flower, in its own environment.
+journeys: $(VENV)/.stamp-test test-flower
+	@.ci/programs say
+	$(BIN)/python -m pytest -m journey $(TWO)
+
+test-flower: $(VENV)/.stamp-federate
+	$(FEDERATE)/bin/python -m pytest -m '' $(FAILED) tests/federated/test_flower.py tests/contracts/test_transports.py
+
+# Style, types, and the fastest tests: before every commit, within a minute.
 quick: $(VENV)/.stamp-test
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile tests/test_architecture.py tests/core tests/contracts/test_guards.py
 
-# Every act of the disk fails in turn, in each of thirteen journeys: an hour or more. INGLE_FAULTS_EVERY=10 takes every tenth.
+# Every act of the disk fails in turn, in each of thirteen journeys: an hour or more. INGLE_FAULTS_EVERY=10 takes every tenth. Then many chance
+# examples, others each time, where the other jobs take few and always the same.
 slow: $(VENV)/.stamp-test
 	$(BIN)/python -m pytest -m slow -s
+	$(BIN)/python -m pytest $(TWO) --hypothesis-profile slow
 
 check: $(VENV)/.stamp-test
 	$(BIN)/ruff check

@@ -15,7 +15,7 @@ WALL = 1_800_000_000.0
 
 
 @dataclass
-class HandAlarm:
+class HandTimer:
     """Something that is called when its time has come."""
 
     call: Callable[[], object] | None
@@ -29,7 +29,7 @@ class HandClock:
     """Whoever waits by `clock` waits until `move` has brought it so far."""
 
     time: float = 0.0
-    _ahead: list[tuple[float, int, HandAlarm]] = field(default_factory=list)
+    _ahead: list[tuple[float, int, HandTimer]] = field(default_factory=list)
     _count: "itertools.count[int]" = field(default_factory=itertools.count)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -65,8 +65,8 @@ class HandClock:
         for _ in range(20):
             await asyncio.sleep(0)
 
-    def _after(self, seconds: float, call: Callable[[], object]) -> HandAlarm:
-        alarm = HandAlarm(call)
+    def _after(self, seconds: float, call: Callable[[], object]) -> HandTimer:
+        alarm = HandTimer(call)
         with self._lock:
             heapq.heappush(self._ahead, (self.time + seconds, next(self._count), alarm))
         return alarm

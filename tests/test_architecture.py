@@ -1,9 +1,9 @@
 """The house keeps its shape: imports point strictly down, rooms of one storey don't know each other, files and functions stay small."""
 
 import ast
+import sys
+from functools import cache
 from pathlib import Path
-
-import pytest
 
 SOURCE = Path(__file__).parent.parent / "src" / "ingle"
 STOREYS = {
@@ -29,13 +29,11 @@ WITHIN = ("federated/flower/",)
 """Folders in a room that are one thing, in several processes."""
 MAX_FILE_LINES = 600
 MAX_FUNCTION_LINES = 60
-LONGER_FILES: dict[str, int] = {}
 PASSED_ON = {
     "model/template_sandbox.py:call", "model/template_sandbox.py:counted",
     "library.py:does", "cli/operation_commands.py:command", "serve/operation_routes.py:endpoint",
 }  # fmt: skip
 """Functions that hand on whatever a template says, as Jinja's own do, or whatever fields an operation has."""
-LONGER_FUNCTIONS: dict[str, int] = {}
 # What serving must never import, wherever in the file the import stands.
 TORCH_ALLOWED = {
     "model/module.py", "model/module_parts.py",
@@ -45,6 +43,13 @@ TORCH = ("torch", "transformers", "peft")
 LOADS_NO_TORCH = ("adapt", "federated", "app", "serve", "page", "safety", "robustness", "explain", "ethics")
 """Rooms that a server imports whole: nothing that they load at their start, however far down, imports PyTorch."""
 CORE_ALLOWED = {"numpy", "ingle"}
+TESTS = Path(__file__).parent
+CLOCKS = {"monotonic", "perf_counter", "process_time", "thread_time", "time", "monotonic_ns", "perf_counter_ns", "time_ns"}
+READS_A_CLOCK = {
+    "waiting.py": "the one place where tests wait",
+}
+"""Tests that may read a clock, sleep or give up within a minute, each with its reason. No assertion may rest on it."""
+LEAST_PATIENCE_S = 60
 FILES = sorted(SOURCE.rglob("*.py"))
 
 
@@ -52,10 +57,25 @@ def relative(path: Path) -> str:
     return path.relative_to(SOURCE).as_posix()
 
 
+@cache
+def text(path: Path) -> str:
+    return path.read_text("utf-8")
+
+
+@cache
+def tree(path: Path) -> ast.Module:
+    return ast.parse(text(path))
+
+
+@cache
+def nodes(path: Path) -> tuple[ast.AST, ...]:
+    return tuple(ast.walk(tree(path)))
+
+
 def imports(path: Path) -> list[tuple[str, int]]:
     """Every module that a file imports, at its top or inside a function, with the line."""
     found = []
-    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+    for node in nodes(path):
         if isinstance(node, ast.Import):
             found += [(alias.name, node.lineno) for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
@@ -75,17 +95,17 @@ def module_file(module: str) -> str | None:
 
 def run_imports(path: Path, lazy: bool) -> set[str]:
     """Modules that a file imports when it runs: at its top, and with `lazy` inside functions too; never those for types alone."""
-    found, nodes = set[str](), list[ast.AST](ast.parse(path.read_text("utf-8")).body)
-    while nodes:
-        node = nodes.pop()
+    found, ahead = set[str](), list[ast.AST](tree(path).body)
+    while ahead:
+        node = ahead.pop()
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
             found |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
         elif isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
-            nodes += node.orelse
+            ahead += node.orelse
         elif lazy or not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
-            nodes += ast.iter_child_nodes(node)
+            ahead += ast.iter_child_nodes(node)
     return found
 
 
@@ -117,33 +137,31 @@ def test_there_is_a_house_to_check() -> None:
     assert rooms <= set(STOREYS), f"rooms without a storey: {rooms - set(STOREYS)}"
 
 
-@pytest.mark.parametrize("path", FILES, ids=relative)
-def test_imports_point_strictly_down(path: Path) -> None:
-    parts = path.relative_to(SOURCE).parts
-    if len(parts) == 1:
-        return
-    room = parts[0]
-    for module, line in imports(path):
-        names = module.split(".")
-        if names[0] != "ingle" or len(names) < 2 or names[1] == room or names[1] not in STOREYS:
-            continue
-        assert STOREYS[names[1]] < STOREYS[room], f"{relative(path)}:{line}: {room} must not import {names[1]}"
+def test_imports_point_strictly_down() -> None:
+    wrong = []
+    for path in FILES:
+        room = relative(path).split("/")[0]
+        for module, line in imports(path) if room in STOREYS else ():
+            other = module.split(".")[1] if module.startswith("ingle.") else room
+            if other != room and other in STOREYS and STOREYS[other] >= STOREYS[room]:
+                wrong.append(f"{relative(path)}:{line}: {room} must not import {other}")
+    assert wrong == []
 
 
-@pytest.mark.parametrize("path", FILES, ids=relative)
-def test_core_needs_only_numpy_and_serving_needs_no_torch(path: Path) -> None:
-    import sys
-
-    name = relative(path)
-    room = name.split("/")[0]
-    for module, line in imports(path):
-        top = module.split(".")[0]
-        if room == "core":
-            assert top in CORE_ALLOWED or top in sys.stdlib_module_names, f"{name}:{line}: core imports {top}"
-        if top in TORCH:
-            assert room in TORCH_ALLOWED or name in TORCH_ALLOWED, f"{name}:{line}: {top} outside of the learning rooms"
-        if top in ("pickle", "shelve", "dill", "cloudpickle"):
-            pytest.fail(f"{name}:{line}: pickles are never loaded here")
+def test_core_needs_only_numpy_and_serving_needs_no_torch() -> None:
+    wrong = []
+    for path in FILES:
+        name = relative(path)
+        room = name.split("/")[0]
+        for module, line in imports(path):
+            top = module.split(".")[0]
+            if room == "core" and top not in CORE_ALLOWED and top not in sys.stdlib_module_names:
+                wrong.append(f"{name}:{line}: core imports {top}")
+            if top in TORCH and not {room, name} & TORCH_ALLOWED:
+                wrong.append(f"{name}:{line}: {top} outside of the learning rooms")
+            if top in ("pickle", "shelve", "dill", "cloudpickle"):
+                wrong.append(f"{name}:{line}: pickles are never loaded here")
+    assert wrong == []
 
 
 def test_what_a_server_loads_holds_no_torch() -> None:
@@ -172,27 +190,36 @@ def test_answers_have_one_way() -> None:
     calls = {"make_guards": ANSWERED_IN, "answer_event": {"app/answering.py"}, "refusal_event": {"app/answering.py"}}
     for name, places in calls.items():
         found = {
-            relative(path) for path in FILES for node in ast.walk(ast.parse(path.read_text("utf-8")))
+            relative(path) for path in FILES for node in nodes(path)
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == name
         }  # fmt: skip
         assert found == places, name
 
 
-@pytest.mark.parametrize("path", FILES, ids=relative)
-def test_sizes(path: Path) -> None:
-    name = relative(path)
-    deepest = 3 if name.startswith((*REGISTRIES, *WITHIN)) else 2
-    assert len(path.relative_to(SOURCE).parts) <= deepest, f"{name}: folders are two deep at the most"
-    lines = path.read_text("utf-8").splitlines()
-    assert code_lines(lines) <= LONGER_FILES.get(name, MAX_FILE_LINES), f"{name} has {code_lines(lines)} code lines"
-    for node in ast.walk(ast.parse("\n".join(lines))):
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-            size = code_lines(lines[node.lineno - 1 : node.end_lineno])
-            allowed = LONGER_FUNCTIONS.get(f"{name}:{node.name}", MAX_FUNCTION_LINES)
-            assert size < allowed, f"{name}:{node.lineno} {node.name} has {size} code lines"
-            named = node.args.kwarg is None or f"{name}:{node.name}" in PASSED_ON
-            assert named, f"{name}:{node.lineno} {node.name} takes any keywords: name the arguments"
-    assert path.name != "utils.py", f"{name}: say what it is for"
+def test_files_are_small_and_lie_two_folders_deep_at_most() -> None:
+    wrong = []
+    for path in FILES:
+        name = relative(path)
+        if len(path.relative_to(SOURCE).parts) > (3 if name.startswith((*REGISTRIES, *WITHIN)) else 2):
+            wrong.append(f"{name}: folders are two deep at the most")
+        if (size := code_lines(text(path).splitlines())) > MAX_FILE_LINES:
+            wrong.append(f"{name} has {size} code lines")
+        if path.name == "utils.py":
+            wrong.append(f"{name}: say what it is for")
+    assert wrong == []
+
+
+def test_functions_are_small_and_name_what_they_take() -> None:
+    wrong = []
+    for path in FILES:
+        name, lines = relative(path), text(path).splitlines()
+        for node in nodes(path):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                if (size := code_lines(lines[node.lineno - 1 : node.end_lineno])) >= MAX_FUNCTION_LINES:
+                    wrong.append(f"{name}:{node.lineno} {node.name} has {size} code lines")
+                if node.args.kwarg is not None and f"{name}:{node.name}" not in PASSED_ON:
+                    wrong.append(f"{name}:{node.lineno} {node.name} takes any keywords: name the arguments")
+    assert wrong == []
 
 
 def test_one_name_means_one_thing() -> None:
@@ -200,8 +227,40 @@ def test_one_name_means_one_thing() -> None:
     named: dict[str, list[str]] = {}
     for path in FILES:
         name = relative(path)
-        for node in ast.parse(path.read_text("utf-8")).body:
+        for node in tree(path).body:
             if isinstance(node, ast.ClassDef) and not node.name.startswith("_") and not name.startswith(REGISTRIES):
                 named.setdefault(node.name, []).append(name)
     twice = {name: places for name, places in named.items() if len(places) > 1}
     assert not twice, f"classes of one name: {twice}"
+
+
+def clock_of(node: ast.AST) -> str:
+    """In which way a node lets the machine's speed decide; "" = in none."""
+    if not isinstance(node, ast.Call):
+        return ""
+    called = ast.unparse(node.func)
+    owner, _, name = called.rpartition(".")
+    if (owner in ("time", "loop") or owner.endswith("_loop()")) and name in CLOCKS:
+        return f"reads {called}()"
+    given = {one.arg: one.value for one in node.keywords if one.arg in ("timeout", "timeout_s", "within_s", "open_timeout")}
+    if name in ("wait", "join", "result", "get") and len(node.args) == 1:
+        given[name] = node.args[0]
+    if name == "sleep" and owner in ("time", "asyncio") and ast.unparse(node.args[0]) != "0":
+        return ast.unparse(node)
+    for way, value in given.items():
+        seconds = value.value if isinstance(value, ast.Constant) else 0
+        if isinstance(seconds, int | float) and 0 < seconds < LEAST_PATIENCE_S:
+            return f"{called}({way}: {seconds})"
+    return ""
+
+
+def test_no_test_is_decided_by_a_clock() -> None:
+    """docs/testing.md says what to write instead."""
+    found: dict[str, list[str]] = {}
+    for path in sorted(TESTS.rglob("*.py")):
+        name = path.relative_to(TESTS).as_posix()
+        said = [f"{node.lineno}: {why}" for node in nodes(path) if isinstance(node, ast.expr) and (why := clock_of(node))]
+        if said:
+            found[name] = said
+    assert {name: said for name, said in found.items() if name not in READS_A_CLOCK} == {}
+    assert set(READS_A_CLOCK) <= set(found), "exceptions that nobody needs any more"

@@ -19,7 +19,7 @@ from queue import SimpleQueue
 from threading import Event, Lock
 from typing import IO, Any
 
-from ingle.core.clock import REAL, Alarm, Clock
+from ingle.core.clock import REAL, TimerHandle, Clock
 from ingle.core.errors import IngleError, Interrupted, fault_of, raised
 from ingle.core.process import give_way, limit_cpu, limit_memory
 
@@ -96,7 +96,7 @@ class ProcessApart:
         self._environment, self._clock = environment or {}, clock
         self._lock = Lock()
         self._process: subprocess.Popen[bytes] | None = None
-        self._timer: Alarm | None = None
+        self._timer: TimerHandle | None = None
         self._closing = False
         self.cpu_s = 0.0  # seconds of processor time that all answers took
 

@@ -9,7 +9,7 @@ from threading import Timer
 from typing import Protocol
 
 
-class Alarm(Protocol):
+class TimerHandle(Protocol):
     """A call that is still to come."""
 
     def cancel(self) -> None:
@@ -17,7 +17,7 @@ class Alarm(Protocol):
         ...
 
 
-def _after(seconds: float, call: Callable[[], object]) -> Alarm:
+def _after(seconds: float, call: Callable[[], object]) -> TimerHandle:
     timer = Timer(seconds, call)
     timer.daemon = True
     timer.start()
@@ -32,7 +32,7 @@ class Clock:
     wall: Callable[[], float] = time.time  # since 1970, as people count
     sleep: Callable[[float], None] = time.sleep  # holds up a thread
     pause: Callable[[float], Awaitable[None]] = asyncio.sleep  # holds up a task
-    after: Callable[[float, Callable[[], object]], Alarm] = _after  # has something called then, in another thread
+    after: Callable[[float, Callable[[], object]], TimerHandle] = _after  # has something called then, in another thread
     within: Callable[[float], AbstractAsyncContextManager[object]] = asyncio.timeout  # ends a block with TimeoutError then
 
 
