@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from ingle.app.house import open_rooms
+from ingle.core.clock import Clock
 from ingle.core.errors import ConfigError, HomeError
 from ingle.home.examples import get_example, list_examples
 from ingle.learn.learner import LOCK, LearnerWatch
@@ -21,6 +22,7 @@ from ingle.learn.work import NO_MEMORY, Tries
 from ingle.learn.worker import EXIT_MEMORY, WORKS, Breath, Signals, follow, listen, memory_bytes, tell
 from ingle.ledger.chain import Ledger
 from tests.adapt.conftest import House
+from tests.clocks import HandClock
 from tests.learn.lessons import ANSWERS, QUESTIONS, SMALL, acting, learn, lenient, stray
 from tests.waiting import PATIENCE_S, wait_until
 
@@ -161,14 +163,19 @@ def test_a_server_has_a_learner_when_there_is_something_to_learn_and_another_whe
 def test_a_learner_that_dies_again_and_again_is_waited_for_longer_each_time(school_house: House) -> None:
     house, said = school_house, list[str]()
     dies = [sys.executable, "-c", "raise SystemExit(3)"]
-    supervisor = Supervisor(house.home, lambda: open_rooms(house.home), dies, LearnSettings(), lambda: 0, lambda _: None, said.append)
+    hand = HandClock()
+    supervisor = Supervisor(
+        house.home, lambda: open_rooms(house.home), dies, LearnSettings(), lambda: 0, lambda _: None, said.append, hand.clock
+    )  # fmt: skip
     supervisor.start()
     try:
         house.teach(QUESTIONS[0], ANSWERS[0])
-        wait_until(lambda: len(said) >= 2, "two deaths")
+        for deaths, wait_s in enumerate((1, 2, 4, 8, 16, 32, 60, 60), 1):
+            wait_until(lambda: len(said) == deaths, "it dies")  # noqa: B023
+            assert f"in {wait_s} s at the earliest" in said[-1] and supervisor.starts == deaths
+            hand.move(wait_s)
     finally:
         supervisor.close()
-    assert [line.split(" in ")[1].split(" at ")[0] for line in said[:2]] == ["1 s", "2 s"]
 
 
 def test_it_tells_when_a_lesson_begins_and_when_it_is_over(school_house: House) -> None:
@@ -191,7 +198,7 @@ def test_a_lesson_pauses_beside_answers_and_waits_while_it_is_held() -> None:
         if now[0] > 100:
             signals.held = False
 
-    breath = Breath(signals, told.append, lambda: now[0], sleep)
+    breath = Breath(signals, told.append, Clock(now=lambda: now[0], sleep=sleep))
     breath()
     now[0] += 0.4
     breath()

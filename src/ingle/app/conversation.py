@@ -6,12 +6,12 @@ It is stored in the home. A temporary one is only in the memory of a server.
 import itertools
 import secrets
 import threading
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ingle.app.answering import Keep
+from ingle.core.clock import REAL, Clock
 from ingle.core.errors import Busy, NotKept, RequestError
 from ingle.core.message import Message, TextPart
 from ingle.home import turns
@@ -121,14 +121,14 @@ class StoredConversation:
 class TemporaryConversation:
     """A conversation in memory only. Thread-safe."""
 
-    def __init__(self, owner: str, settings: Mapping[str, Any] | None = None) -> None:
-        at = now()
+    def __init__(self, owner: str, settings: Mapping[str, Any] | None = None, clock: Clock = REAL) -> None:
+        at, self._clock = now(), clock
         self._lock = threading.RLock()
         self._is = Conversation(f"{TEMPORARY}{secrets.token_hex(12)}", owner, "", "", dict(settings or {}), at, at)
         self._turns: dict[str, Turn] = {}
         self._number = itertools.count(1)
         self._bytes = 0
-        self.used = time.monotonic()
+        self.used = self._clock.now()
 
     @property
     def key(self) -> Key:
@@ -188,7 +188,7 @@ class TemporaryConversation:
             raise RequestError("text", f"A temporary chat holds {MOST_TEMPORARY_BYTES >> 20} MB at most", "", "Begin a new one.")
         name = str(next(self._number))
         self._turns[name] = Turn(name, self._is.owner, "", parent, message, completion, facts, now())
-        self._bytes, self.used = self._bytes + size, time.monotonic()
+        self._bytes, self.used = self._bytes + size, self._clock.now()
         leaf = name if moves else self._is.leaf
         self._is = replace(self._is, leaf=leaf, updated=self._turns[name].at, version=self._is.version + 1)
         return name
@@ -198,6 +198,7 @@ class TemporaryConversation:
 class Temporaries:
     """The temporary chats of one server, by their owner and id. Thread-safe."""
 
+    clock: Clock = REAL
     _open: dict[Key, TemporaryConversation] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -206,10 +207,10 @@ class Temporaries:
         with self._lock:
             mine = sorted((one for key, one in self._open.items() if key[0] == owner), key=lambda one: one.used)
             if len(mine) >= MOST_TEMPORARY:
-                if time.monotonic() - mine[0].used < IDLE_S:
+                if self.clock.now() - mine[0].used < IDLE_S:
                     raise Busy("temporary", f"There are {MOST_TEMPORARY} temporary chats open", "", "Leave one first.", 60.0)
                 del self._open[mine[0].key]
-            new = TemporaryConversation(owner, settings)
+            new = TemporaryConversation(owner, settings, self.clock)
             self._open[new.key] = new
         return new
 

@@ -19,7 +19,7 @@ from queue import SimpleQueue
 from threading import Event, Lock
 from typing import IO, Any
 
-from ingle.core.clock import REAL, TimerHandle, Clock
+from ingle.core.clock import REAL, Clock, TimerHandle
 from ingle.core.errors import IngleError, Interrupted, fault_of, raised
 from ingle.core.process import give_way, limit_cpu, limit_memory
 

@@ -7,12 +7,12 @@ It doesn't import PyTorch, so that only the learner's process pays for it.
 import os
 import subprocess
 import threading
-import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from ingle.core.clock import REAL, Clock
 from ingle.core.errors import IngleError
 from ingle.home.examples import list_examples
 from ingle.home.place import Home
@@ -43,6 +43,7 @@ class Supervisor:
     writing: Callable[[], int]  # returns the number of running answers
     lend: Callable[[int], None]  # called with the number of cores that the learner uses now
     say: Callable[[str], None] = lambda _: None
+    clock: Clock = REAL
     starts: int = 0  # number of learners that were started
     _process: "subprocess.Popen[bytes] | None" = None
     _told: bytes = GO
@@ -87,12 +88,12 @@ class Supervisor:
         if self._process is not None:
             writing = self.writing()
             self._tell(HOLD if writing > self.settings.beside else BESIDE if writing else GO)
-        elif time.monotonic() >= self._not_before and self.writing() <= self.settings.beside and self._pending(engine):
+        elif self.clock.now() >= self._not_before and self.writing() <= self.settings.beside and self._pending(engine):
             environment = {"INGLE_HOME": str(self.home.root), "INGLE_DATABASE_URL": self.home.other_database}
             self._process = process = subprocess.Popen(
                 list(self.command), stdin=subprocess.PIPE, stdout=subprocess.PIPE, env={**os.environ, **environment}
             )
-            self.starts, self._told, self._began = self.starts + 1, GO, time.monotonic()
+            self.starts, self._told, self._began = self.starts + 1, GO, self.clock.now()
             threading.Thread(target=self._lend, args=(process,), name="lending", daemon=True).start()
 
     def _pending(self, engine: "Engine") -> bool:
@@ -122,7 +123,7 @@ class Supervisor:
 
     def _reap(self, process: "subprocess.Popen[bytes]") -> None:
         self._let_go()
-        if process.returncode == 0 or time.monotonic() - self._began > _WHILE_S:
+        if process.returncode == 0 or self.clock.now() - self._began > _WHILE_S:
             self._wait_s = 0.0
         if process.returncode == 0:
             return
@@ -131,7 +132,7 @@ class Supervisor:
 
     def _back_off(self) -> None:
         self._wait_s = min(_MOST_WAIT_S, max(_LEAST_WAIT_S, 2 * self._wait_s))
-        self._not_before = time.monotonic() + self._wait_s
+        self._not_before = self.clock.now() + self._wait_s
 
     def _tell(self, command: bytes) -> None:
         if command != self._told and self._process is not None and self._process.stdin is not None:

@@ -18,6 +18,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, BinaryIO
 
+from ingle.core.clock import REAL, Clock
 from ingle.core.process import free_bytes, own_bytes
 from ingle.core.report import Sink
 from ingle.home.place import Home
@@ -172,19 +173,18 @@ class Breath:
 
     signals: Signals
     busy: Callable[[bool], None]  # tells the server whether the learner needs the lent core
-    clock: Callable[[], float] = time.monotonic
-    sleep: Callable[[float], None] = time.sleep
+    clock: Clock = REAL
     _since: float = field(default=float("-inf"))
 
     def __call__(self) -> None:
         """Pause as long as is due; while the learner is held, until it is not."""
-        worked = min(1.0, self.clock() - self._since)
+        worked = min(1.0, self.clock.now() - self._since)
         if self.signals.held or (self.signals.beside and worked >= _LEAST_S):
             self.busy(False)
-            until = self.clock() + worked * (1 / WORKS - 1)
-            while not self.signals.ended and (self.signals.held or (self.signals.beside and self.clock() < until)):
-                self.sleep(_LEAST_S)
+            until = self.clock.now() + worked * (1 / WORKS - 1)
+            while not self.signals.ended and (self.signals.held or (self.signals.beside and self.clock.now() < until)):
+                self.clock.sleep(_LEAST_S)
             self.busy(True)
-            self._since = self.clock()
+            self._since = self.clock.now()
         elif not self.signals.beside:
-            self._since = self.clock()
+            self._since = self.clock.now()

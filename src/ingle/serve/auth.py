@@ -1,8 +1,7 @@
 """Authentication by API key or by a browser's sign-in, and rate limits. On this machine no key is needed."""
 
-import time
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from fastapi import Request, Response
@@ -21,7 +20,7 @@ class Bucket:
 
     per_minute: float
     level: float
-    at: float = field(default_factory=time.monotonic)
+    at: float  # the time by a clock
 
     def wait_s(self, now: float) -> float:
         """Take one token and return 0; if there is none, return the seconds until there is."""
@@ -87,8 +86,9 @@ class KeyAuth:
         most = key.requests_per_minute or self._service.settings.requests_per_minute
         if not most:
             return
-        bucket = self._buckets.setdefault(key.id, Bucket(most, most))
-        wait = bucket.wait_s(time.monotonic())
+        now = self._service.clock.now()
+        bucket = self._buckets.setdefault(key.id, Bucket(most, most, now))
+        wait = bucket.wait_s(now)
         if wait:
             raise Busy("requests", f"This key may ask {most} times a minute", "", "Ask again later.", wait)
 

@@ -21,7 +21,7 @@ async def keep_house(service: Service) -> None:
             await asyncio.to_thread(house_kept, service)
         except IngleError as error:
             log("housekeeping", {"fault": str(error)})
-        await asyncio.sleep(_EVERY_S)
+        await service.clock.pause(_EVERY_S)
 
 
 def house_kept(service: Service) -> None:

@@ -36,6 +36,7 @@ def learner_beside(service: Service, settings: LearnSettings, cores: Cores, over
         lambda: service.running,
         lend,
         lambda text: log("learner", {"says": text}),
+        service.clock,
     )
     supervisor.start()
     service.learns, service.learning = True, settings

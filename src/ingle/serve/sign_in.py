@@ -8,7 +8,6 @@ import asyncio
 import hashlib
 import hmac
 import secrets
-import time
 from dataclasses import dataclass
 
 from ingle.app.answer_key import answer_key
@@ -60,7 +59,7 @@ class Sessions:
         if key is None:
             await self._service.wrong_keys.slow(address)
             return None
-        payload = f"{key.id}.{secrets.token_hex(12)}.{int(time.time()) + LIFE_S}"
+        payload = f"{key.id}.{secrets.token_hex(12)}.{int(self._service.clock.wall()) + LIFE_S}"
         return f"{payload}.{await asyncio.to_thread(self._mac, payload)}"
 
     def sign_out(self, cookie: str) -> None:
@@ -75,7 +74,7 @@ class Sessions:
             return None
         owner, _, until = payload.split(".")
         # Asked each time: somebody may have copied the cookie, and another server of this home may have ended the sign-in.
-        if int(until) <= time.time() or signed_out(self._service.engine, payload):
+        if int(until) <= self._service.clock.wall() or signed_out(self._service.engine, payload):
             return None
         return next((key for key in list_keys(self._service.engine) if key.id == owner and key.revoked is None), None)
 

@@ -34,7 +34,7 @@ class Talks:
     """The conversations of one server. Belongs to its event loop; what `app.conversation.Held` promises may be called from any thread."""
 
     def __init__(self, service: Service) -> None:
-        self.service, self.temporaries = service, Temporaries()
+        self.service, self.temporaries = service, Temporaries(service.clock)
         self.changed: list[Callable[[Key], None]] = []  # called when an answer began or ended in a conversation
         self.pending = PendingAnswers(service, self._changed)
         self._asked: OrderedDict[tuple[str, str, str], tuple[str, str]] = OrderedDict()  # by the client's key: answer and question
@@ -54,7 +54,7 @@ class Talks:
         """Tell of what was taught by any program, while somebody listens."""
         updates, engine = self.service.updates, self.service.engine
         while True:
-            await asyncio.sleep(LOOK_S)
+            await self.service.clock.pause(LOOK_S)
             for owner in updates.owners():
                 with suppress(HomeError):  # the next time, then
                     mark = await asyncio.to_thread(change_mark, engine, owner)
