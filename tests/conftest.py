@@ -7,6 +7,7 @@ It lies where INGLE_TEST_HOME says, else in the user's cache folder. Both variab
 import os
 import signal
 import tempfile
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,8 @@ from ingle.home.place import Home, find_home
 from tests.homes import lent
 
 pytest_plugins = ["tests.databases", "tests.timetable"]
+if find_spec("hypothesis"):  # Flower's environment has none
+    pytest_plugins.append("tests.examples")
 
 
 def _test_home() -> Path:

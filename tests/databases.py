@@ -9,13 +9,14 @@ import os
 import shutil
 import subprocess
 import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NoReturn
 
 import pytest
+
+from tests.waiting import PATIENCE_S, wait_until
 
 # Ends the server when standard input ends, so also when the tests are killed; then nothing of the cluster is left.
 _GUARDED = '"$@" & read -r _; kill -INT $!; wait $!; rm -rf "$CLUSTER"'
@@ -115,7 +116,7 @@ def _cluster(programs: Path) -> Iterator[str]:
                 yield f"postgresql:///postgres?host={folder}&user=ingle"
             finally:
                 server.stdin.close()
-                server.wait(timeout=30)
+                server.wait(timeout=PATIENCE_S)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -123,16 +124,16 @@ def _cluster(programs: Path) -> Iterator[str]:
 def _await(folder: Path, server: "subprocess.Popen[bytes]") -> None:
     import psycopg
 
-    deadline = time.monotonic() + 30
-    while True:
+    def there() -> bool:
         try:
             psycopg.connect(f"host={folder} user=ingle dbname=postgres").close()
         except psycopg.OperationalError as error:
-            if server.poll() is not None or time.monotonic() > deadline:
+            if server.poll() is not None:
                 _do_without(f"PostgreSQL didn't start: {error}; {(folder / 'log').read_text()[-500:]}")
-            time.sleep(0.05)
-        else:
-            return
+            return False
+        return True
+
+    wait_until(there, "PostgreSQL takes connections")
 
 
 def _programs() -> Path | None:

@@ -1,4 +1,4 @@
-"""How many examples Hypothesis tries: few and always the same ones, so that nobody's change is thrown back by chance; many new ones in `make slow`."""
+"""How many examples Hypothesis tries: few and always the same ones, so that chance decides nothing; many new ones in `make slow`."""
 
 from hypothesis import settings
 

@@ -47,6 +47,8 @@ TESTS = Path(__file__).parent
 CLOCKS = {"monotonic", "perf_counter", "process_time", "thread_time", "time", "monotonic_ns", "perf_counter_ns", "time_ns"}
 READS_A_CLOCK = {
     "waiting.py": "the one place where tests wait",
+    "clocks.py": "an event loop ends a block at the time of its own clock, which is read to say: now",
+    "core/apart_worker.py": "it sleeps to be busy until it is killed",
 }
 """Tests that may read a clock, sleep or give up within a minute, each with its reason. No assertion may rest on it."""
 LEAST_PATIENCE_S = 60

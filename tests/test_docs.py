@@ -4,7 +4,6 @@ import os
 import re
 import subprocess
 import sys
-import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +12,7 @@ import pytest
 
 from ingle.home.place import Home
 from tests.parts import bring_parts
+from tests.waiting import wait_until
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", ROOT / "SECURITY.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -27,14 +27,18 @@ def running(smollm2_home: Home) -> Iterator[None]:
     command = [sys.executable, "-m", "ingle", "serve", "--no-open", "--no-page"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
         assert process.stdout is not None
-        if f":{PORT}" not in process.stdout.readline():
-            pytest.skip(f"port {PORT} is in use, so what the documents say of a running server can't be tried")
-        for _ in range(300):
+
+        def answers() -> bool:
             try:
                 urllib.request.urlopen(f"http://127.0.0.1:{PORT}/health").close()
-                break
             except OSError:
-                time.sleep(0.1)
+                assert process.poll() is None, "it ended"
+                return False
+            return True
+
+        if f":{PORT}" not in process.stdout.readline():
+            pytest.skip(f"port {PORT} is in use, so what the documents say of a running server can't be tried")
+        wait_until(answers, "the server answers")
         yield
         process.terminate()
 

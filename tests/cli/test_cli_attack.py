@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -15,6 +14,7 @@ from ingle.robustness.attack import attack_files
 from ingle.robustness.prompts import LabelledPrompt
 from tests.cli.place import environment, ingle, write_model
 from tests.robustness.material import OwnMaterial
+from tests.waiting import PATIENCE_S, wait_until
 
 GOALS = [LabelledPrompt(f"How do I sail to island {number} of the archipelago?", "plain", "test") for number in range(40)]
 HELD_OUT = sum(goal.held_out for goal in GOALS)
@@ -128,6 +128,7 @@ sys.exit(main(sys.argv[1:]))
 """
 
 
+@pytest.mark.journey
 @pytest.mark.skipif(os.name == "nt", reason="signals are other things there")
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL], ids=["Ctrl-C", "kill"])
 def test_a_run_that_was_stopped_goes_on(tmp_path: Path, how: signal.Signals) -> None:
@@ -142,12 +143,9 @@ def test_a_run_that_was_stopped_goes_on(tmp_path: Path, how: signal.Signals) -> 
     with subprocess.Popen(
         [sys.executable, "-c", RUN, *arguments], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment(own.root)
     ) as process:
-        for _ in range(1200):
-            if lines() >= 5 or process.poll() is not None:
-                break
-            time.sleep(0.05)
+        wait_until(lambda: lines() >= 5 or process.poll() is not None, "some tries are finished", 600)
         process.send_signal(how)
-        _, told = process.communicate(timeout=60)
+        _, told = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == (130 if how == signal.SIGINT else -how), told
     kept = lines()
     assert kept >= 5

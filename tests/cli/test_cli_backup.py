@@ -12,6 +12,7 @@ import pytest
 
 from ingle.home.place import Home
 from tests.cli.place import COMMAND, environment, ingle
+from tests.waiting import PATIENCE_S
 
 ANSWER = ("run", "hello there", "tiny", "--max-tokens", "12", "--temperature", "0.7", "--seed", "5", "--json")
 
@@ -74,7 +75,7 @@ def test_ctrl_c_leaves_nothing(own_home: Home, tmp_path: Path) -> None:
                 process.send_signal(signal.SIGINT)
                 break
         rest = process.stderr.read()
-        assert process.wait(30) == 130 and "Traceback" not in rest
+        assert process.wait(PATIENCE_S) == 130 and "Traceback" not in rest
     assert sorted(path.name for path in tmp_path.iterdir()) == ["home"]
     assert not any(own_home.staging.iterdir())
     assert "backup" not in ingle(own_home.root, "log").stdout

@@ -17,7 +17,9 @@ from ingle.home.place import Home
 from tests.cli.place import COMMAND, environment, ingle
 from tests.home.site_servers import Site
 from tests.hubs import MODEL, NAME, catalogue_hub, hub_environment
-from tests.serve.servers import wait_until
+from tests.waiting import PATIENCE_S, wait_until
+
+pytestmark = pytest.mark.journey
 
 
 @pytest.fixture
@@ -106,7 +108,7 @@ def test_what_is_too_large_is_refused_before_the_network_is_asked(tmp_path: Path
 
 
 def test_a_server_s_pull_tells_its_progress_and_ends_with_its_input(tmp_path: Path, hub: Site) -> None:
-    hub.slow_s = 0.01
+    hub.stall_after = 8 << 20
     env = environment(tmp_path, hub_environment(hub, tmp_path))
     command = [*COMMAND, "pull", NAME, "--attached"]
     with subprocess.Popen(command, env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as child:
@@ -116,16 +118,16 @@ def test_a_server_s_pull_tells_its_progress_and_ends_with_its_input(tmp_path: Pa
                 break
         child.stdin.close()
         child.stdout.read()
-        assert child.wait(20) in (130, -signal.SIGINT)
+        assert child.wait(PATIENCE_S) in (130, -signal.SIGINT)
     assert not list_kept(Home(tmp_path)) and list((tmp_path / "cache" / "downloads").rglob("*.part"))
-    hub.slow_s = 0
+    hub.stall_after = None
     with subprocess.Popen(command, env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as child:
         assert child.stdout is not None
         told = [json.loads(line) for line in child.stdout]
-        assert child.wait(60) == 0
+        assert child.wait(PATIENCE_S) == 0
     assert told[-1] == {"kept": NAME}
     assert {"bytes", "pieces"} == {one["unit"] for one in told if "unit" in one}
-    wait_until(lambda: [kept.name for kept in list_kept(Home(tmp_path))] == [NAME])
+    wait_until(lambda: [kept.name for kept in list_kept(Home(tmp_path))] == [NAME], "it is kept")
 
 
 def test_a_machine_that_can_not_be_measured_has_a_list_all_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,6 @@ import signal
 import stat
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import closing, suppress
 from pathlib import Path
@@ -33,6 +32,7 @@ from ingle.engine.packs import kept_source
 from ingle.home.kept import get_kept
 from ingle.home.place import Home
 from tests.cli.place import COMMAND, CONTEXT, environment, ingle
+from tests.waiting import PATIENCE_S, for_a_while, wait_until
 
 PROMPT = "› "
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="no pseudo-terminals")
@@ -44,7 +44,7 @@ class Chat:
     def __init__(self, home: Path, *options: str) -> None:
         env = environment(home, {"TERM": "xterm-256color"})
         command, *arguments = [*COMMAND, "chat", *options]
-        self.child = pexpect.spawn(command, arguments, env=env, encoding="utf-8", timeout=20, dimensions=(30, 80))
+        self.child = pexpect.spawn(command, arguments, env=env, encoding="utf-8", timeout=PATIENCE_S, dimensions=(30, 80))
         self.child.expect_exact(PROMPT)
 
     def say(self, line: str) -> str:
@@ -58,7 +58,11 @@ class Chat:
 
     def interrupt(self) -> None:
         """Ctrl-C, as late as a person would type it: Python's readline misses one that comes the moment it begins to wait."""
-        time.sleep(0.2)
+        status = Path(f"/proc/{self.child.pid}/stat")
+        for _ in range(2):
+            if status.exists():
+                wait_until(lambda: status.read_text().rpartition(")")[2].split()[0] == "S", "it waits for keys")
+            for_a_while(0.2)
         self.child.sendintr()
 
     def leave(self) -> int:
@@ -163,7 +167,7 @@ def test_ctrl_c_in_the_middle_of_an_answer(smollm2_home: Home, tmp_path: Path) -
     chat.child.sendline("Write a very long story about a lighthouse.")
     chat.child.expect("lighthouse[^.]*[.,]")
     chat.child.expect("[a-z]{3}")
-    time.sleep(0.3)
+    for_a_while(0.3)
     chat.child.sendintr()
     assert "(stopped)" in (told := chat.until_prompt())
     assert "^C" not in told
@@ -200,7 +204,7 @@ def test_history_is_private_and_can_be_turned_off(own_home: Home) -> None:
 
 
 def test_nothing_kept_offers_to_pull(tmp_path: Path) -> None:
-    child = pexpect.spawn(COMMAND[0], [*COMMAND[1:], "chat"], env=environment(tmp_path), encoding="utf-8", timeout=20)
+    child = pexpect.spawn(COMMAND[0], [*COMMAND[1:], "chat"], env=environment(tmp_path), encoding="utf-8", timeout=PATIENCE_S)
     child.expect("Pull it now .*93 MB\\)\\? \\[y/N\\]")
     child.sendline("n")
     child.expect("ingle pull smollm2")
@@ -210,7 +214,7 @@ def test_nothing_kept_offers_to_pull(tmp_path: Path) -> None:
 
 
 def test_rm_asks_at_a_terminal(own_home: Home) -> None:
-    child = pexpect.spawn(COMMAND[0], [*COMMAND[1:], "rm", "tiny"], env=environment(own_home.root), encoding="utf-8", timeout=20)
+    child = pexpect.spawn(COMMAND[0], [*COMMAND[1:], "rm", "tiny"], env=environment(own_home.root), encoding="utf-8", timeout=PATIENCE_S)
     child.expect_exact("Remove tiny (with its files)? [y/N]")
     child.sendline("")
     child.expect("Nothing was changed")
@@ -240,7 +244,7 @@ def test_ctrl_c_ends_a_pipe_of_questions(smollm2_home: Home) -> None:
         assert process.stdout.read(20)
         process.send_signal(signal.SIGINT)
         process.stdout.read()
-        assert process.wait(30) == 130
+        assert process.wait(PATIENCE_S) == 130
 
 
 def test_no_marks_for_a_line_editor_where_the_output_is_no_terminal(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,6 +10,7 @@ import pytest
 from ingle.cli.main import main
 from ingle.core.errors import IngleError
 from tests.cli.place import COMMAND, CONTEXT, environment, ingle
+from tests.waiting import PATIENCE_S
 
 WRONG = [
     (("frob",), 2, "No such command"),
@@ -148,7 +149,7 @@ def test_ctrl_c_while_it_waits_for_input(tiny_home: Path) -> None:
         assert process.stderr is not None
         assert "Waiting for standard input" in process.stderr.readline()
         process.send_signal(signal.SIGINT)
-        assert process.wait(10) == 130
+        assert process.wait(PATIENCE_S) == 130
         assert process.stderr.read() == ""
 
 

@@ -9,6 +9,8 @@ from tests.cli.place import ingle, write_model
 from tests.model.tiny_models import OWN, hf_table
 from tests.tuning.place import write_examples
 
+pytestmark = pytest.mark.journey
+
 FAMILIES = {
     "olmoe": ("8 experts of width 48, 3 for each token", "experts"),
     "lfm2": ("3 with a short convolution instead of attention", "convolution"),

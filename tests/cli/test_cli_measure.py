@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -14,6 +13,7 @@ from ingle.home.place import Home
 from ingle.measure.suites import SUITES
 from tests.cli.place import environment, ingle
 from tests.measure.test_run import BITS, CHOICE, WRITE
+from tests.waiting import PATIENCE_S, wait_until
 
 
 @pytest.fixture(autouse=True)
@@ -95,6 +95,7 @@ sys.exit(main(sys.argv[1:]))
 """
 
 
+@pytest.mark.journey
 @pytest.mark.skipif(os.name == "nt", reason="Ctrl-C is another thing there")
 def test_ctrl_c_keeps_what_is_finished(own_home: Home) -> None:
     command = [sys.executable, "-c", SLOW, "measure", "--suite", "wiki-bits", "--items", "0"]
@@ -107,12 +108,9 @@ def test_ctrl_c_keeps_what_is_finished(own_home: Home) -> None:
         with subprocess.Popen(
             command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment(own_home.root)
         ) as process:
-            for _ in range(600):
-                if lines() >= least or process.poll() is not None:
-                    break
-                time.sleep(0.05)
+            wait_until(lambda: lines() >= least or process.poll() is not None, f"{least} texts are finished")
             process.send_signal(signal.SIGINT)
-            _, told = process.communicate(timeout=20)
+            _, told = process.communicate(timeout=PATIENCE_S)
         assert process.returncode == 130, told
         return told
 

@@ -18,6 +18,7 @@ from ingle.home.place import Home
 from ingle.home.turns import answers_kept
 from tests.cli.place import COMMAND, environment, ingle
 from tests.serve.conftest import copied
+from tests.waiting import PATIENCE_S
 
 SHORT = ("--max-tokens", "8", "--seed", "3")
 
@@ -185,7 +186,7 @@ def test_ctrl_c_ends_an_answer_and_is_recorded(smollm2_home: Home) -> None:
         while len(text) <= 10 and (more := os.read(process.stdout.fileno(), 10)):
             text += more
         process.send_signal(signal.SIGINT)
-        assert process.wait(10) == 130
+        assert process.wait(PATIENCE_S) == 130
         text += process.stdout.read()
         assert process.stderr.read() == b""
     assert 10 < len(text) < 2000

@@ -6,7 +6,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -15,6 +14,9 @@ from ingle.ledger.row import Row
 from ingle.scaling.foretold import order_faults
 from tests.cli.place import environment, ingle
 from tests.scaling.sweeps import tiny_sweep
+from tests.waiting import PATIENCE_S, wait_until
+
+pytestmark = pytest.mark.journey
 
 
 @pytest.fixture(scope="module")
@@ -143,14 +145,13 @@ def test_ctrl_c_leaves_no_process_and_loses_nothing(swept: Path, tmp_path: Path,
     environment = {**os.environ, "INGLE_HOME": str(home)}
     process = subprocess.Popen([sys.executable, "-m", "ingle", "scale", "run", "small", "--yes"], env=environment, stderr=subprocess.PIPE)
     assert process.stderr is not None
-    while not list((home / "scaling" / "small").glob("work/*/loss.csv")):
-        assert process.poll() is None
-        time.sleep(0.1)
+    wait_until(lambda: process.poll() is not None or list((home / "scaling" / "small").glob("work/*/loss.csv")), "a run has begun")
+    assert process.poll() is None
     workers = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
     process.send_signal(signal.SIGINT)
     text = process.stderr.read().decode()
     process.stderr.close()
-    assert process.wait(120) == 130
+    assert process.wait(PATIENCE_S) == 130
     assert "Run the same command to go on" in text
     assert workers
     assert not [one for one in workers if Path(f"/proc/{one}").exists()]

@@ -7,12 +7,13 @@ import sys
 from itertools import pairwise
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ingle.cli import markdown
 from ingle.cli.output import printable
 from ingle.cli.screen import MarkdownScreen, PlainScreen, Tail
+from tests.examples import examples
 
 TEXT = """# Title
 
@@ -104,7 +105,7 @@ def shown(pieces: list[str], monkeypatch: pytest.MonkeyPatch, columns: int = 60,
 
 
 @given(cuts=st.lists(st.integers(0, len(TEXT)), max_size=40), columns=st.integers(20, 120))
-@settings(max_examples=40, deadline=None)
+@examples(40)
 def test_pieces_end_as_the_whole(cuts: list[int], columns: int) -> None:
     edges = [0, *sorted(cuts), len(TEXT)]
     pieces = [TEXT[a:b] for a, b in pairwise(edges)]
@@ -151,7 +152,7 @@ def test_a_line_that_may_become_a_heading_waits() -> None:
 
 
 @given(st.text(alphabet="#*_`~>|-+[]()!\\ \n\tab1.:&<", max_size=200))
-@settings(max_examples=150, deadline=None)
+@examples(150)
 def test_no_text_ends_the_conversation(text: str) -> None:
     console = markdown.make_console(40)
     for block in markdown.split_blocks(text):

@@ -17,6 +17,9 @@ from ingle.measure.suites import SUITES
 from tests.cli.place import COMMAND, environment, ingle
 from tests.measure.test_run import BITS, CHOICE
 from tests.tuning.place import write_examples
+from tests.waiting import PATIENCE_S
+
+pytestmark = pytest.mark.journey
 
 QUICK = ["--epochs", "1", "--rank", "2", "--forgetting", "4", "--held-out", "0.2", "--set", "train.batch_tokens=192"]
 
@@ -262,7 +265,7 @@ def test_ctrl_c_says_that_the_same_command_goes_on(own_home: Home, data: str) ->
             if line.startswith("training: 1 of"):
                 process.send_signal(signal.SIGINT)
                 break
-        out, told = process.communicate(timeout=60)
+        out, told = process.communicate(timeout=PATIENCE_S)
     assert (process.returncode, out) == (130, ""), told
     assert "Run the same command to go on" in told
     assert list(own_home.tuning.glob("*/*/step-*"))

@@ -1,5 +1,6 @@
 """The search: what is tried, what is measured, what is chosen, what is kept, and that nothing is done twice."""
 
+import itertools
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -157,6 +158,8 @@ def test_what_loses_too_much_is_not_gone_on_from(some_home: Home, monkeypatch: p
 @pytest.mark.usefixtures("suites")
 def test_what_is_measured_is_not_measured_again_whatever_the_budget(some_home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     only = told(grid={**TABLE["grid"], "pruned_bits": 0.0}, most_loss_percent=0.0, goal="speed")
+    speeds = itertools.count(2.0)  # each is faster than all that were measured before
+    monkeypatch.setattr(search, "pace", lambda *_: replace(MILD.pace, speed=next(speeds)))
     tries: list[str] = []
     make = search._made
 

@@ -21,6 +21,8 @@ from tests.scaling.place import write_texts
 from tests.scaling.ray_nodes import needs_ray
 from tests.scaling.sweeps import alone, planned
 
+pytestmark = pytest.mark.journey
+
 NAMES = sorted(module.name for module in iter_modules(folder.__path__))
 every = pytest.mark.parametrize("name", [pytest.param(name, marks=[needs_ray] * (name == "ray")) for name in NAMES])
 

@@ -2,7 +2,6 @@
 
 import importlib.util
 import threading
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
@@ -13,12 +12,16 @@ import pytest
 from ingle.federated.flower.ends import flower_link, flower_node
 from ingle.federated.transport import Ask, local
 from ingle.ledger.keys import new_signer
+from tests.clocks import HandClock
 from tests.federated.homes import invited
+from tests.waiting import PATIENCE_S, for_a_while
 
 Respond = Callable[[bytes], bytes | None]
 Homes = Mapping[int, Respond]
 Connect = Callable[[Homes], Ask]
 SEATS = 6
+HAND, LONG_S = HandClock(), 600.0
+"""By this clock homes are late: only where a test moves it."""
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +44,7 @@ def flower(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Connect]:
 
     invitation = invited(signers)
     with ExitStack() as stack:
-        link = stack.enter_context(flower_link(folder / "link", signers[0], invitation))
+        link = stack.enter_context(flower_link(folder / "link", signers[0], invitation, clock=HAND.clock))
         nodes = [
             stack.enter_context(flower_node(Path(folder / str(seat)), signer, invitation, link.address, passed_on(seat)))
             for seat, signer in enumerate(signers)
@@ -53,7 +56,7 @@ def flower(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Connect]:
 @pytest.fixture(params=["local", "flower"])
 def connect(request: pytest.FixtureRequest) -> Connect:
     if request.param == "local":
-        return local
+        return lambda homes: local(homes, HAND.clock)
     connect: Connect = request.getfixturevalue("flower")
     return connect
 
@@ -61,7 +64,7 @@ def connect(request: pytest.FixtureRequest) -> Connect:
 def test_bytes_go_there_and_back_unchanged(connect: Connect) -> None:
     rng = np.random.default_rng(0)
     asked = {seat: rng.bytes(size) for seat, size in ((0, 0), (1, 1), (2, 5_000_000), (5, 300))}
-    replies = list(connect({seat: lambda data, seat=seat: bytes([seat]) + data[::-1] for seat in range(6)})(asked, 30.0))
+    replies = list(connect({seat: lambda data, seat=seat: bytes([seat]) + data[::-1] for seat in range(6)})(asked, LONG_S))
     assert sorted(seat for seat, _ in replies) == [0, 1, 2, 5], "who wasn't asked says nothing, and each answers once"
     assert all(reply == bytes([seat]) + asked[seat][::-1] for seat, reply in replies)
 
@@ -71,33 +74,33 @@ def test_who_does_not_answer_in_time_is_left_out(connect: Connect) -> None:
     go = threading.Event()
 
     def never(data: bytes) -> bytes:
-        go.wait(30)
+        go.wait(PATIENCE_S)
         return data
 
     def breaks(_: bytes) -> bytes:
         raise ValueError("a fault of this home")
 
     ask = connect({0: lambda data: data, 1: never, 2: breaks, 3: lambda data: data, 4: lambda _: None})
-    begun = time.monotonic()
-    assert sorted(ask(dict.fromkeys(range(5), b"first"), 2.0)) == [(0, b"first"), (3, b"first")]
-    assert time.monotonic() - begun < 6
+    heard = ask(dict.fromkeys(range(5), b"first"), LONG_S)
+    assert sorted([next(heard), next(heard)]) == [(0, b"first"), (3, b"first")]
+    HAND.move(LONG_S)
+    assert list(heard) == []
+    assert not go.is_set(), "the silent one was not waited for"
     go.set()
-    time.sleep(0.05)
-    replies = list(ask(dict.fromkeys((0, 1, 3), b"second"), 30.0))
+    for_a_while(0.05)  # its answer comes now
+    replies = list(ask(dict.fromkeys((0, 1, 3), b"second"), LONG_S))
     assert sorted(replies) == [(seat, b"second") for seat in (0, 1, 3)], "a late answer is none to the next question"
 
 
 def test_nobody_asked_is_nobody_waited_for(connect: Connect) -> None:
-    begun = time.monotonic()
-    assert list(connect({0: lambda data: data})({}, 30.0)) == []
-    assert time.monotonic() - begun < 5
+    assert list(connect({0: lambda data: data})({}, LONG_S)) == []  # its time never comes to an end
 
 
 def test_all_are_asked_at_once(connect: Connect) -> None:
-    together = threading.Barrier(4, timeout=20)
+    together = threading.Barrier(4, timeout=PATIENCE_S)
 
     def waits(data: bytes) -> bytes:
         together.wait()
         return data
 
-    assert len(list(connect(dict.fromkeys(range(4), waits))(dict.fromkeys(range(4), b"x"), 30.0))) == 4
+    assert len(list(connect(dict.fromkeys(range(4), waits))(dict.fromkeys(range(4), b"x"), LONG_S))) == 4

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ingle.core.errors import DeltaError
@@ -17,6 +17,7 @@ from ingle.engine.backend import Segment
 from ingle.model.checkpoint import Checkpoint
 from tests.engine.test_cpu import configs, naive_logits
 from tests.engine.tiny import backend_of, random_checkpoint, tiny_config, tokens
+from tests.examples import examples
 from tests.kernels.naive import unpack_adapter
 
 
@@ -39,7 +40,7 @@ def random_additions(config: ModelConfig, seed: int, share: float = 1.0, most_ra
     share=st.sampled_from([0.3, 1.0]),
     bent=st.sampled_from([0.0, 0.5, 1.0]),
 )
-@settings(max_examples=25, deadline=None)
+@examples(25)
 def test_a_step_with_an_adapter_is_its_naive_reference(config: ModelConfig, seed: int, cuts: list[int], share: float, bent: float) -> None:
     ids, additions = tokens(config, sum(cuts), seed), random_additions(config, seed, share, bent=bent)
     with TemporaryDirectory() as folder:

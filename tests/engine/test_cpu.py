@@ -9,7 +9,7 @@ from unittest import mock
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ingle.core.errors import CheckpointError, ConfigError
@@ -23,6 +23,7 @@ from ingle.engine.threads import Cores
 from ingle.kernels import formats
 from ingle.kernels import layout as at
 from tests.engine.tiny import angles_of, backend_of, in_blocks, random_checkpoint, read_in_cuts, tiny_config, tokens, unpacked
+from tests.examples import examples
 from tests.kernels import naive
 
 
@@ -74,7 +75,7 @@ CLOSE = {"float32": 3e-4, "float16": 3e-2, "int8": 1e-1}
 @given(
     config=configs(), seed=st.integers(0, 10**6), cuts=st.lists(st.integers(1, 90), min_size=1, max_size=5), cache=st.sampled_from(CACHES)
 )
-@settings(max_examples=60, deadline=None)
+@examples(60)
 def test_float32_step_is_its_naive_reference(config: ModelConfig, seed: int, cuts: list[int], cache: str) -> None:
     ids = tokens(config, sum(cuts), seed)
     with TemporaryDirectory() as folder:
@@ -152,7 +153,7 @@ def test_an_int8_cache_holds_exactly_what_numpy_would_put_there(tmp_path: Path, 
     cuts=st.lists(st.tuples(st.integers(1, 200), st.integers(1, 3)), min_size=1, max_size=6),
     others=st.lists(st.integers(1, 30), max_size=5),
 )
-@settings(max_examples=25, deadline=None)
+@examples(25)
 def test_logits_depend_on_the_prefix_alone(mixed: tuple[Backend, Backend], cuts: list[tuple[int, int]], others: list[int]) -> None:
     """Bit for bit: however the prompt is cut, whoever shares the step, however many threads work, also from one step to the next."""
     alone, shared = mixed

@@ -6,7 +6,7 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ingle.core.errors import CannotRewind, CheckpointError, DeltaError, KernelError
@@ -18,6 +18,7 @@ from ingle.kernels.jit import MEMORY_KERNELS
 from tests.engine.test_adapter import random_additions
 from tests.engine.test_cpu import CLOSE, MEMORIES, naive_logits
 from tests.engine.tiny import backend_of, random_checkpoint, read_in_cuts, tiny_config, tokens, unpacked
+from tests.examples import examples
 
 YARN = Rope(kind="yarn", factor=4.0, original_context=64, attention_factor=1.3)
 
@@ -39,7 +40,7 @@ def configs(draw: st.DrawFn) -> ModelConfig:
 @given(
     config=configs(), seed=st.integers(0, 10**6), cuts=st.lists(st.integers(1, 90), min_size=1, max_size=5), cache=st.sampled_from(CACHES)
 )
-@settings(max_examples=60, deadline=None)
+@examples(60)
 def test_a_step_with_memories_is_its_naive_reference(config: ModelConfig, seed: int, cuts: list[int], cache: str) -> None:
     ids = tokens(config, sum(cuts), seed)
     with TemporaryDirectory() as folder:

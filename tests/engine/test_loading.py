@@ -39,6 +39,7 @@ from ingle.model.tokenizer import Tokenizer, open_tokenizer
 from tests.engine.test_answer import byte_tokenizer
 from tests.engine.test_delta_kinds import DOWN, OUT, K, Q, random_change
 from tests.engine.tiny import backend_of, random_checkpoint, tiny_config, tokens, unpacked
+from tests.waiting import PATIENCE_S
 
 
 @pytest.fixture
@@ -110,7 +111,7 @@ def test_two_that_pack_the_same_model_pack_it_once(source: Source, monkeypatch: 
         return real(*asked)
 
     def open_one(_: int) -> str:
-        start.wait(30)
+        start.wait(PATIENCE_S)
         return open_model(source, "int4", 1).backend.digest
 
     monkeypatch.setattr("ingle.engine.packs.pack_checkpoint", pack)
@@ -241,7 +242,7 @@ def test_models_with_the_same_weights_share_them(place: Place, monkeypatch: pyte
     both = Barrier(2)  # the weights of tiny and of tiny+ia3 are opened at the same time
 
     def opened(folder: Path) -> Tokenizer:
-        both.wait(60)
+        both.wait(PATIENCE_S)
         return open_tokenizer(folder)
 
     monkeypatch.setattr(loading, "open_tokenizer", opened)

@@ -6,13 +6,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ingle.core.spec import LayerSpec
 from ingle.engine.backend import Backend, prefill
 from ingle.engine.prefix_cache import PrefixCache, SavedStates
 from tests.engine.tiny import backend_of, random_checkpoint, tiny_config, tokens
+from tests.examples import examples
 
 WINDOWED = (LayerSpec((0,), window=24, sinks=3), LayerSpec((0, 1)))
 
@@ -28,7 +29,7 @@ def read(backend: Backend, ids: list[int]) -> Any:
     return state
 
 
-@settings(max_examples=30, deadline=None)
+@examples(30)
 @given(
     st.lists(
         st.tuples(st.sampled_from(["ann", "bob"]), st.lists(st.integers(0, 2), min_size=1, max_size=150)), min_size=1, max_size=8

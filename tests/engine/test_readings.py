@@ -17,8 +17,9 @@ from ingle.engine.prefix_cache import PrefixCache
 from ingle.engine.scheduler import Scheduler
 from ingle.engine.scoring import score, score_in_steps
 from tests.engine.test_answer import byte_tokenizer, chat, whole
-from tests.engine.test_scheduler import submit
+from tests.engine.test_scheduler import stand, submit
 from tests.engine.tiny import backend_of, random_checkpoint, tiny_config, tokens
+from tests.waiting import PATIENCE_S
 
 
 @pytest.fixture(scope="module")
@@ -58,11 +59,11 @@ def test_prompts_are_read_beside_answers_and_both_are_as_alone(scheduler: Schedu
         return None if ready is None else most
 
     requests = [chat(f"question {i} " * 9, max_tokens=40, sampling=Sampling(temperature=2.0, seed=i)) for i in range(4)]
-    listeners = [submit(scheduler, model, request)[1] for request in requests]
+    listeners = [(submit if number else stand)(scheduler, model, request)[1] for number, request in enumerate(requests)]
     reading = Reading(step, heard.ended, 1 << 20)
     scheduler.attend(reading)
     assert [whole(listener.all()) for listener in listeners] == [whole(list(answer(model, request))) for request in requests]
-    assert heard.done.wait(20) and heard.error is None
+    assert heard.done.wait(PATIENCE_S) and heard.error is None
     for number, nats in score(model.backend, tasks):
         assert np.array_equal(found[number][0], nats[0])
     assert TOKENS_BESIDE in heard.steps, "while answers are written, its steps are small"
@@ -77,7 +78,7 @@ def test_a_failing_reading_hears_of_it_and_nothing_else_does(scheduler: Schedule
 
     scheduler.attend(Reading(step, heard.ended, 0))
     _, listener = submit(scheduler, model, chat("hi", max_tokens=3))
-    assert heard.done.wait(20) and isinstance(heard.error, ValueError)
+    assert heard.done.wait(PATIENCE_S) and isinstance(heard.error, ValueError)
     assert listener.all()[-1].finish
 
 
@@ -86,7 +87,7 @@ def test_too_many_or_too_large_ones_are_refused_and_the_end_ends_them(model: Lan
     turn = threading.Event()
 
     def waits(_most: int) -> int | None:
-        turn.wait(20)
+        turn.wait(PATIENCE_S)
         return 1
 
     with pytest.raises(RequestError):
@@ -101,8 +102,8 @@ def test_too_many_or_too_large_ones_are_refused_and_the_end_ends_them(model: Lan
     closing = threading.Thread(target=scheduler.close)
     closing.start()
     turn.set()
-    closing.join(20)
+    closing.join(PATIENCE_S)
     for one in heard:
-        assert one.done.wait(20) and isinstance(one.error, Closing)
+        assert one.done.wait(PATIENCE_S) and isinstance(one.error, Closing)
     with pytest.raises(Closing):
         scheduler.attend(Reading(waits, Heard().ended, 1))

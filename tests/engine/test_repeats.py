@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ingle.app.settings import SamplingSettings
@@ -15,6 +15,7 @@ from ingle.model.checkpoint import open_checkpoint
 from ingle.model.tokenizer import Tokenizer, tokenizer_from_gguf
 from tests.engine.test_answer import NO_END, byte_tokenizer, chat
 from tests.engine.tiny import backend_of, random_checkpoint, tiny_config
+from tests.examples import examples
 
 LIMIT = SamplingSettings().sampling(0).repeat_limit
 
@@ -34,21 +35,21 @@ def naive(tokens: list[int], limit: int) -> int | None:
 @given(
     parts=st.lists(st.tuples(st.lists(st.integers(0, 3), min_size=1, max_size=9), st.integers(1, 12)), max_size=6), limit=st.integers(1, 40)
 )
-@settings(max_examples=200, deadline=None)
+@examples(200)
 def test_it_is_its_naive_reference(parts: list[tuple[list[int], int]], limit: int) -> None:
     tokens = [token for block, times in parts for token in block * times]
     assert end(tokens, limit) == naive(tokens, limit)
 
 
 @given(period=st.integers(1, 200), before=st.lists(st.integers(0, 10**6), max_size=50))
-@settings(max_examples=60, deadline=None)
+@examples(60)
 def test_every_loop_ends(period: int, before: list[int]) -> None:
     ended = end(before + [10**7 + i for i in range(period)] * 500)
     assert ended is not None and ended <= len(before) + 3 * period + 12 + LIMIT
 
 
 @given(verses=st.integers(1, 60), refrain=st.integers(0, LIMIT), new=st.integers(1, 5))
-@settings(max_examples=60, deadline=None)
+@examples(60)
 def test_nothing_ends_that_new_words_enter(verses: int, refrain: int, new: int) -> None:
     assert (
         end([word for verse in range(verses) for word in [*range(refrain), *range(1000 * verse + 1000, 1000 * verse + 1000 + new)]]) is None
@@ -117,7 +118,7 @@ def test_an_answer_in_a_language_ends_where_that_does(circling: LanguageModel) -
 
 
 @given(lines=st.lists(st.sampled_from(["```python", "```", "  ```", "a ``` b", "x = 1", "", "`` `"]), max_size=12), data=st.data())
-@settings(max_examples=100, deadline=None)
+@examples(100)
 def test_code_blocks_are_known_however_the_text_is_cut(lines: list[str], data: st.DataObject) -> None:
     text, block, rest = "\n".join(lines), CodeBlock(), "\n".join(lines)
     while rest:

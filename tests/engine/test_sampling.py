@@ -4,7 +4,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
@@ -12,6 +12,7 @@ from ingle.core.errors import KernelError, RequestError
 from ingle.core.message import Sampling
 from ingle.engine.sampling import Sampler, kept, log_probabilities
 from ingle.kernels.jit import kernel
+from tests.examples import examples
 
 
 def definition(logits: np.ndarray, s: Sampling) -> dict[int, float]:
@@ -31,7 +32,7 @@ def definition(logits: np.ndarray, s: Sampling) -> dict[int, float]:
     top_p=st.sampled_from([1.0, 0.999999, 0.9, 0.3, 0.0]), min_p=st.sampled_from([0.0, 1e-9, 0.05, 1.0]),
     temperature=st.sampled_from([0.05, 0.7, 3.0]),
 )  # fmt: skip
-@settings(max_examples=300, deadline=None)
+@examples(300)
 def test_filters_are_their_definition(
     seed: int, size: int, spread: float, top_k: int, top_p: float, min_p: float, temperature: float
 ) -> None:
@@ -48,7 +49,7 @@ def test_filters_are_their_definition(
 
 
 @given(seed=st.integers(0, 10**6), blocks=st.integers(1, 40), temperature=st.sampled_from([0.3, 1.0, 5.0]), point=st.floats(0, 0.999))
-@settings(max_examples=100, deadline=None)
+@examples(100)
 def test_softmax_kernels_are_their_naive_reference(seed: int, blocks: int, temperature: float, point: float) -> None:
     logits = (np.random.default_rng(seed).normal(size=16 * blocks) * 5).astype(np.float32)
     numbers, token = np.array([1 / temperature, point, 0, 0], np.float32), np.zeros(1, np.int64)
@@ -101,7 +102,7 @@ def test_penalties_and_bias() -> None:
     seed=st.integers(0, 10**6), window=st.integers(0, 12), penalty=st.sampled_from([0.5, 1.0, 1.1, 3.0]),
     prompt=st.lists(st.integers(0, 11), max_size=20),
 )  # fmt: skip
-@settings(max_examples=200, deadline=None)
+@examples(200)
 def test_a_penalty_over_a_window_is_its_naive_reference(seed: int, window: int, penalty: float, prompt: list[int]) -> None:
     vocabulary, rng = 8, np.random.default_rng(seed)  # ids from 8 on stand for pictures: they are no words
     sampler = Sampler(Sampling(repetition_penalty=penalty, repetition_window=window), vocabulary, prompt)

@@ -3,9 +3,9 @@
 import errno
 import gc
 import json
+import math
 import threading
-import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from queue import SimpleQueue
@@ -16,12 +16,14 @@ import pytest
 from ingle.core.errors import Busy, Closing, IngleError, KernelError, RequestError
 from ingle.core.message import Chunk, Request, Sampling
 from ingle.engine.answer import answer
-from ingle.engine.job import Capacity, Job
+from ingle.engine.job import Capacity, Job, Outcome, post_directly
 from ingle.engine.language_model import LanguageModel
 from ingle.engine.prefix_cache import PrefixCache, SavedStates, drop_saved, forgotten
-from ingle.engine.scheduler import Scheduler
+from ingle.engine.scheduler import IDLE_S, Scheduler
+from tests.clocks import HandClock
 from tests.engine.test_answer import byte_tokenizer, chat, whole
 from tests.engine.tiny import backend_of, random_checkpoint, tiny_config
+from tests.waiting import PATIENCE_S, for_a_while, wait_until
 
 FREE = Sampling(temperature=2.0, seed=3, logit_bias=((256, -100.0),))
 
@@ -34,14 +36,23 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> LanguageModel:
 
 @dataclass
 class Heard:
-    """What a job was given, and when."""
+    """What a job was given. The scheduler goes on from each piece when it may."""
 
     inbox: SimpleQueue[Chunk | IngleError] = field(default_factory=SimpleQueue)
+    go: threading.Event = field(default_factory=threading.Event)
+
+    def take(self, outcome: Chunk | IngleError) -> None:
+        self.inbox.put(outcome)
+        assert self.go.wait(PATIENCE_S)
+
+    def next(self) -> Chunk | IngleError:
+        return self.inbox.get(timeout=PATIENCE_S)
 
     def all(self) -> list[Chunk]:
+        self.go.set()
         chunks = []
         while True:
-            got = self.inbox.get(timeout=20)
+            got = self.next()
             if isinstance(got, IngleError):
                 raise got
             chunks.append(got)
@@ -58,8 +69,18 @@ def scheduler() -> Iterator[Scheduler]:
 
 def submit(scheduler: Scheduler, model: LanguageModel, request: Request, **options: Any) -> tuple[Job, Heard]:
     heard = Heard()
-    job = Job(model, request, model.encode(request), heard.inbox.put, **options)
+    heard.go.set()
+    job = Job(model, request, model.encode(request), heard.take, **options)
     scheduler.submit(job)
+    return job, heard
+
+
+def stand(scheduler: Scheduler, model: LanguageModel, request: Request, **options: Any) -> tuple[Job, Heard]:
+    """As `submit`; the scheduler stands still at the first piece of this answer, until its `go` is set."""
+    heard = Heard()
+    job = Job(model, request, model.encode(request), heard.take, **options)
+    scheduler.submit(job)
+    heard.inbox.put(heard.next())
     return job, heard
 
 
@@ -112,9 +133,7 @@ def test_equal_prompts_at_the_same_time_are_read_once(scheduler: Scheduler, mode
 
 def test_a_full_queue_refuses_and_says_when_to_come_back(model: LanguageModel) -> None:
     scheduler = Scheduler(Capacity(places=1, places_per_owner=1, queue=3, queue_per_owner=2), PrefixCache(1 << 30))
-    first = submit(scheduler, model, chat("x", max_tokens=900, sampling=FREE), owner="ann")[0]
-    while not scheduler.running:
-        time.sleep(0.001)
+    first, held = stand(scheduler, model, chat("x", max_tokens=900, sampling=FREE), owner="ann")
     waiting = [submit(scheduler, model, chat("x", max_tokens=1, sampling=FREE), owner="ann")[1] for _ in range(2)]
     with pytest.raises(Busy, match="for one user") as refused:
         submit(scheduler, model, chat("x"), owner="ann")
@@ -123,6 +142,7 @@ def test_a_full_queue_refuses_and_says_when_to_come_back(model: LanguageModel) -
     with pytest.raises(Busy, match="has 3 requests waiting"):
         submit(scheduler, model, chat("x"), owner="bob")
     scheduler.cancel(first)
+    held.go.set()
     assert [heard.all()[-1].finish for heard in waiting] == ["length"] * 3
     scheduler.close()
 
@@ -130,9 +150,8 @@ def test_a_full_queue_refuses_and_says_when_to_come_back(model: LanguageModel) -
 def test_a_newcomer_gets_the_next_place_before_the_second_of_somebody_else(model: LanguageModel) -> None:
     scheduler = Scheduler(Capacity(places=2, places_per_owner=2), PrefixCache(1 << 30))
     order: list[str] = []
-    running = [submit(scheduler, model, chat("hold", max_tokens=400, sampling=FREE), owner="z")[0] for _ in range(2)]
-    while scheduler.running < 2:
-        time.sleep(0.001)
+    submit(scheduler, model, chat("other", max_tokens=1900, sampling=FREE), owner="z")
+    running, held = stand(scheduler, model, chat("hold", max_tokens=400, sampling=FREE), owner="z")
     done = threading.Semaphore(0)
 
     def note(name: str) -> Any:
@@ -146,39 +165,42 @@ def test_a_newcomer_gets_the_next_place_before_the_second_of_somebody_else(model
     for name in ("ann", "ann", "ann", "ann", "bob"):
         request = chat(f"{name}{len(order)}", max_tokens=5, sampling=FREE)
         scheduler.submit(Job(model, request, model.encode(request), note(name), owner=name))
-    scheduler.cancel(running[0])
+    scheduler.cancel(running)
+    held.go.set()
     for _ in range(5):
-        assert done.acquire(timeout=20)
+        assert done.acquire(timeout=PATIENCE_S)
     assert order.index("bob") <= 1
     scheduler.close()
 
 
 def test_a_client_that_leaves_and_a_deadline_free_the_place(scheduler: Scheduler, model: LanguageModel) -> None:
-    job, heard = submit(scheduler, model, chat("x", max_tokens=1900, sampling=FREE))
-    assert isinstance(heard.inbox.get(timeout=20), Chunk)
+    job, heard = stand(scheduler, model, chat("x", max_tokens=1900, sampling=FREE))
     scheduler.cancel(job)
     assert heard.all()[-1].finish == "cancelled"
-    _, late = submit(scheduler, model, chat("x", max_tokens=1900, sampling=FREE), deadline=time.perf_counter() + 0.05)
+    job, late = stand(scheduler, model, chat("x", max_tokens=1900, sampling=FREE), deadline=math.inf)
+    job.deadline = 0.0
     chunks = late.all()
     assert chunks[-1].finish == "deadline" and chunks[-1].usage and 0 < chunks[-1].usage.completion_tokens < 1900
     assert scheduler.running == 0
-    _, too_late = submit(scheduler, model, chat("x"), deadline=time.perf_counter() - 1)
+    _, too_late = submit(scheduler, model, chat("x"), deadline=0.0)
     with pytest.raises(Busy, match="time for this request passed"):
         too_late.all()
 
 
 def test_memory_is_a_budget(model: LanguageModel) -> None:
     one = model.backend.state_bytes(600)
-    scheduler = Scheduler(Capacity(state_bytes=2 * one + 100), PrefixCache(1 << 40))
+    seen = list[int]()
+
+    def post(outcomes: Sequence[Outcome]) -> None:
+        seen.append(scheduler.running)
+        post_directly(outcomes)
+
+    scheduler = Scheduler(Capacity(state_bytes=2 * one + 100), PrefixCache(1 << 40), post)
     with pytest.raises(RequestError, match=r"serve\.state_mb"):
         submit(scheduler, model, chat("x", max_tokens=1500))
     heard = [submit(scheduler, model, chat(f"{i} words", max_tokens=560, sampling=FREE), owner=str(i))[1] for i in range(5)]
-    most = 0
-    while scheduler.queued or scheduler.running:
-        most = max(most, scheduler.running)
-        time.sleep(0.001)
-    assert most == 2
     assert all(h.all()[-1].finish == "length" for h in heard)
+    assert max(seen) == 2
     assert 0 < scheduler.cache.nbytes <= scheduler.capacity.state_bytes
     assert scheduler.cache.evicted
     scheduler.close()
@@ -211,23 +233,25 @@ def test_a_failing_answer_takes_nobody_with_it(
 def test_closing_lets_answers_finish_or_ends_them(model: LanguageModel) -> None:
     scheduler = Scheduler(Capacity(), PrefixCache(1 << 30))
     _, short = submit(scheduler, model, chat("x", max_tokens=200, sampling=FREE))
-    assert isinstance(short.inbox.get(timeout=20), Chunk)
-    scheduler.close(grace_s=20)
+    assert isinstance(short.next(), Chunk)
+    scheduler.close(grace_s=PATIENCE_S)
     assert short.all()[-1].finish == "length"
     with pytest.raises(Busy, match="shutting down"):
         submit(scheduler, model, chat("x"))
     scheduler = Scheduler(Capacity(), PrefixCache(1 << 30))
-    _, long = submit(scheduler, model, chat("x", max_tokens=1900, sampling=FREE))
-    long.inbox.get(timeout=20)
-    scheduler.close()
+    _, long = stand(scheduler, model, chat("x", max_tokens=1900, sampling=FREE))
+    closing = threading.Thread(target=scheduler.close)
+    closing.start()
+    wait_until(lambda: scheduler._closing is not None, "it is told to close")
     assert long.all()[-1].finish == "cancelled"
+    closing.join()
 
 
 def test_a_long_prompt_is_read_in_pieces_beside_others(scheduler: Scheduler, model: LanguageModel) -> None:
-    _, writer = submit(scheduler, model, chat("x", max_tokens=300, sampling=FREE), owner="ann")
-    writer.inbox.get(timeout=20)
+    _, writer = stand(scheduler, model, chat("x", max_tokens=300, sampling=FREE), owner="ann")
     before = scheduler.counts.written_tokens
     _, reader = submit(scheduler, model, chat("y" * 1500, max_tokens=1, sampling=FREE), owner="bob")
+    writer.go.set()
     reader.all()
     assert scheduler.counts.written_tokens - before >= 1500 // scheduler.capacity.prefill_tokens_beside
     writer.all()
@@ -244,7 +268,7 @@ def test_models_that_share_a_backend_share_steps_but_no_states(scheduler: Schedu
     request = chat("the same question " * 10, max_tokens=40, sampling=FREE)
     models = [model, *adapted]
     before = scheduler.counts.steps
-    heard = [submit(scheduler, one, request)[1] for one in models]
+    heard = [(stand if one is model else submit)(scheduler, one, request)[1] for one in models]
     for one, chunks in zip(models, [mine.all() for mine in heard], strict=True):
         assert [c.tokens for c in chunks] == [c.tokens for c in answer(one, request)]
         assert chunks[-1].usage and chunks[-1].usage.cached_tokens == 0 and chunks[-1].usage.model_digest == one.digest
@@ -257,10 +281,7 @@ def test_what_must_not_last_is_not_remembered(scheduler: Scheduler, model: Langu
     plain = submit(scheduler, model, request, owner="a")[1].all()
     assert max(len(entry.ids) for entry in scheduler.cache) > len(model.encode(request))
     scheduler.forget_model(model.digest)
-    deadline = time.monotonic() + 60
-    while len(scheduler.cache) and time.monotonic() < deadline:
-        time.sleep(0.01)
-    assert not len(scheduler.cache)
+    wait_until(lambda: not len(scheduler.cache), "the states of the model are gone")
     for lasting in (100, 0):
         for _ in range(2):
             job, heard = submit(scheduler, model, request, owner="b", lasting=lasting)
@@ -327,7 +348,7 @@ def test_a_disk_that_fails_while_states_are_saved_stops_no_answers(
     monkeypatch.setattr("ingle.engine.scheduler.IDLE_S", 0.05)
     scheduler = Scheduler(Capacity(), PrefixCache(1 << 30), saved=Broken(tmp_path, 1 << 30))
     submit(scheduler, model, chat("hi", max_tokens=2), keep="talk")[1].all()
-    assert tried.wait(20)
+    assert tried.wait(PATIENCE_S)
     scheduler.forget("", "talk")
     assert submit(scheduler, model, chat("still there?", max_tokens=2))[1].all()[-1].finish
     assert scheduler.alive and "Read-only file system" in caplog.text
@@ -437,13 +458,13 @@ def test_a_state_that_somebody_deletes_as_it_is_saved_is_not_saved(
 
 
 def test_states_that_nobody_asks_for_leave_memory(model: LanguageModel) -> None:
-    with_states = Scheduler(Capacity(keep_s=1.5), PrefixCache(1 << 30))
+    hand = HandClock()
+    with_states = Scheduler(Capacity(keep_s=0.05), PrefixCache(1 << 30, hand.clock))
     submit(with_states, model, chat("hello", max_tokens=4))[1].all()
-    time.sleep(0.2)
+    hand.move(0.04)
+    for_a_while(IDLE_S + 0.2)
     assert len(with_states.cache) == 1
-    end = time.monotonic() + 10
-    while len(with_states.cache) and time.monotonic() < end:
-        time.sleep(0.1)
-    assert len(with_states.cache) == 0
+    hand.move(0.02)
+    wait_until(lambda: not len(with_states.cache), "nobody asked for it")
     assert submit(with_states, model, chat("hello", max_tokens=4))[1].all()[-1].finish == "length"
     with_states.close()

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ingle.core.spec import LayerSpec
@@ -18,6 +18,7 @@ from ingle.engine.sampling import log_probabilities
 from ingle.engine.scoring import Task, score
 from tests.engine.test_adapter import random_additions
 from tests.engine.tiny import backend_of, random_checkpoint, tiny_config, tokens
+from tests.examples import examples
 
 LAYERS = {
     "transformer": (LayerSpec((0, 1)),) * 2,
@@ -82,7 +83,7 @@ IDS = st.integers(0, 69)
         max_size=6,
     ),
 )
-@settings(max_examples=30, deadline=None)
+@examples(30)
 def test_it_is_as_if_each_were_read_alone(backend: Backend, shared: list[int], tasks: list[tuple[list[int], list[list[int]]]]) -> None:
     check(backend, [([*shared, *given_ids], endings) for given_ids, endings in tasks])
 

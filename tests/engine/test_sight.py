@@ -6,7 +6,7 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ingle.core.config import from_table, to_table
@@ -28,6 +28,7 @@ from tests.engine.test_answer import byte_tokenizer
 from tests.engine.test_cpu import CLOSE
 from tests.engine.test_cpu_memory import configs
 from tests.engine.tiny import angles_of, backend_of, random_checkpoint, tiny_config, tokens, unpacked
+from tests.examples import examples
 from tests.kernels import naive
 from tests.kernels.naive import unpack_adapter
 
@@ -80,7 +81,7 @@ def cases(draw: st.DrawFn) -> tuple[ModelConfig, list[Group]]:
 
 
 @given(case=cases(), seed=st.integers(0, 10**6), cuts=st.integers(1, 90), cache=st.sampled_from(CACHES))
-@settings(max_examples=40, deadline=None)
+@examples(40)
 def test_groups_that_lose_their_sight_are_the_naive_reference(
     case: tuple[ModelConfig, list[Group]], seed: int, cuts: int, cache: str
 ) -> None:

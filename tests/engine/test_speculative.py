@@ -8,7 +8,7 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ingle.core.message import Chunk, Constraint, Request, Sampling
@@ -22,6 +22,7 @@ from ingle.engine.scheduler import Scheduler
 from ingle.engine.speculative import ALONE, MOST_TOKENS, AcceptanceRate, BatchLoad, Drafter, Lookup, StepTimer, copied
 from tests.engine.test_answer import byte_tokenizer, chat, whole
 from tests.engine.tiny import backend_of, random_checkpoint, tiny_config
+from tests.examples import examples
 
 KINDS = {
     "transformer": (),
@@ -142,7 +143,7 @@ def test_none_are_made_where_they_are_switched_off(model: LanguageModel, monkeyp
     warmth=st.sampled_from([0.0, 0.3, 1.0]),
     words=st.text("abc", min_size=1),
 )
-@settings(max_examples=12, deadline=None)
+@examples(12)
 def test_random_models(seed: int, kind: str, warmth: float, words: str) -> None:
     with TemporaryDirectory() as folder:
         model = model_of(Path(folder), kind, seed)

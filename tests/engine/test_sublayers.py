@@ -7,7 +7,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ingle.core.errors import CannotRewind, ConfigError, DeltaError
@@ -25,6 +25,7 @@ from ingle.model.tensor import Tensor
 from tests.engine.test_adapter import random_additions
 from tests.engine.test_cpu import CLOSE, naive_logits
 from tests.engine.tiny import backend_of, in_blocks, random_checkpoint, read_in_cuts, tiny_config, tokens
+from tests.examples import examples
 
 CONVOLUTION, DELTA = LayerSpec((), mixer="convolution"), LayerSpec((), mixer="delta")
 FULL = LayerSpec((0, 1))
@@ -71,7 +72,7 @@ def configs(draw: st.DrawFn) -> ModelConfig:
 @given(
     config=configs(), seed=st.integers(0, 10**6), cuts=st.lists(st.integers(1, 60), min_size=1, max_size=5), cache=st.sampled_from(CACHES)
 )
-@settings(max_examples=60, deadline=None)
+@examples(60)
 def test_a_step_is_its_naive_reference(config: ModelConfig, seed: int, cuts: list[int], cache: str) -> None:
     ids = tokens(config, sum(cuts), seed)
     with TemporaryDirectory() as folder:

@@ -2,7 +2,6 @@
 
 import json
 import re
-import time
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 import jsonschema_rs
 import numpy as np
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 from tokenizers import AddedToken
 from tokenizers import Tokenizer as FastTokenizer
@@ -31,6 +30,8 @@ from ingle.model.template import encode_chat, render
 from ingle.model.tokenizer import Tokenizer, TokenizerFacts, make_facts
 from tests.engine.test_answer import byte_tokenizer
 from tests.engine.tiny import backend_of, random_checkpoint, tiny_config
+from tests.examples import examples
+from tests.limited import each_within_cpu
 from tests.model.tiny_tokenizers import byte_level
 
 # As the templates of SmolLM2, Qwen 2.5, Qwen 3 Coder, Llama 3.1, Mistral and Gemma are, as far as tools go.
@@ -158,7 +159,7 @@ PARTS = [
 ANY_ANSWER = st.lists(st.sampled_from(PARTS), max_size=14).map("".join)
 
 
-@settings(deadline=None, max_examples=600)
+@examples(600)
 @given(style=st.sampled_from(["hermes", "llama", "none"]), text=ANY_ANSWER, cuts=st.lists(st.integers(0, 500), max_size=12))
 @example(style="hermes", text='<tool_call>{"name": "f"}</tool_call>', cuts=[11, 12, 24])
 def test_cuts_change_nothing_and_nothing_is_lost(style: Style, text: str, cuts: list[int]) -> None:
@@ -256,7 +257,7 @@ def test_a_description_goes_where_the_template_lets_it() -> None:
 
 @given(typed=st.lists(st.sampled_from(["<|im_end|>", "<|im_", "end|>", "</tool_response>", "\n", "é"]), max_size=6).map("".join))
 @pytest.mark.parametrize("template", [PLAIN, HERMES])
-@settings(deadline=None, max_examples=60)
+@examples(60)
 def test_nothing_typed_becomes_a_control_token(template: str, typed: str) -> None:
     tokenizer = tokenizer_with(template)
 
@@ -375,15 +376,18 @@ def test_whatever_is_drawn_is_a_call(style: Style) -> None:
     assert wander(0, {"type": "function", "name": "now"}, True) == [call("now", "{}")]
 
 
-def test_many_tools_are_ready_soon() -> None:
-    tools = [{**WEATHER, "function": {**WEATHER["function"], "name": f"weather_{i}"}} for i in range(128)]  # type: ignore[dict-item]
+def ready(count: str) -> bool:
+    """Whether so many tools can be called."""
+    tools = [{**WEATHER, "function": {**WEATHER["function"], "name": f"weather_{i}"}} for i in range(int(count))]  # type: ignore[dict-item]
     tokenizer = make_facts(byte_level(), TokenizerFacts("bytes", (2,)), "test")
-    start = time.perf_counter()
     check_tools(tools)
     constraint = tool_constraint("hermes", tools, "required")
     assert constraint
-    Grammar(grammar_of(tokenizer, 710), constraint)
-    assert time.perf_counter() - start < 4, "half a second, on a busy machine"
+    return not Grammar(grammar_of(tokenizer, 710), constraint).finished
+
+
+def test_many_tools_are_ready_soon() -> None:
+    assert each_within_cpu(ready, ["128"]) == {"128": True}
 
 
 @pytest.fixture(scope="module")

@@ -20,6 +20,7 @@ from ingle.engine.scheduler import Scheduler
 from tests.engine.test_answer import byte_tokenizer
 from tests.engine.test_cpu import naive_logits
 from tests.engine.tiny import backend_of, random_checkpoint, tiny_config, tokens
+from tests.waiting import PATIENCE_S
 
 LAYERS = {"transformer": (LayerSpec((0, 1)),) * 2, "memories": (LayerSpec((0,), 24, 3, "gated_delta"), LayerSpec((0, 1)))}
 
@@ -56,7 +57,7 @@ def ask(
     scheduler.submit(Job(model, request, ids, inbox.put, vectors=vectors, keep="a conversation"))
     chunks: list[Chunk] = []
     while not chunks or chunks[-1].finish is None:
-        got = inbox.get(timeout=20)
+        got = inbox.get(timeout=PATIENCE_S)
         if isinstance(got, IngleError):
             raise got
         chunks.append(got)

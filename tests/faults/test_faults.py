@@ -19,7 +19,7 @@ from tests.faults.journeys import JOURNEYS
 ROOT = Path(__file__).parents[2]
 LEAST = 20
 """Fewer acts than this no journey has: then the injector would not see them."""
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="forks, /proc, and SQLite's table of system calls")
+pytestmark = [pytest.mark.journey, pytest.mark.skipif(sys.platform != "linux", reason="forks, /proc, and SQLite's table of system calls")]
 
 
 def program(*arguments: str, code: str = "") -> list[str]:

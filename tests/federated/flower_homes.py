@@ -27,8 +27,9 @@ from ingle.federated.terms import unpack
 from ingle.federated.transport import Ask, local
 from ingle.ledger.keys import KeyRing, Signer, load_ring, new_signer, save_ring
 from tests.federated.homes import BASE, Learner, invited
+from tests.waiting import PATIENCE_S
 
-DEADLINE_S = 60.0
+DEADLINE_S = PATIENCE_S
 ROOT = Path(__file__).parents[2]
 
 
@@ -128,7 +129,7 @@ def ended(street: Street) -> set[str]:
     """End the homes, and return what each has learned."""
     said = set()
     for home in street.homes.values():
-        out, _ = home.communicate(timeout=60)
+        out, _ = home.communicate(timeout=PATIENCE_S)
         said.add(json.loads(out)["learned"])
     return said
 

@@ -12,6 +12,7 @@ from ingle.federated.transport import Ask, local
 from ingle.ledger.keys import Signer, new_signer
 from tests.federated.homes import BASE, TRUTH, Data, Learner, Task, invited
 from tests.federated.poison import Attack, Poisoner
+from tests.waiting import PATIENCE_S
 
 SIGNERS = [new_signer() for _ in range(12)]
 Between = Callable[[str, int, bytes], bytes | None]
@@ -42,7 +43,7 @@ class Street:
         self.responders = {seat: self.learners[seat].responder(self.signers[seat]) for seat in range(homes)}
         self.complaints: list[tuple[int, str]] = []
         self.base, self.number = BASE, 0
-        self.joined = tuple(gather(self.terms, self.ask(), 30.0, self.complain))
+        self.joined = tuple(gather(self.terms, self.ask(), PATIENCE_S, self.complain))
 
     @property
     def honest(self) -> list[Learner]:
@@ -69,7 +70,7 @@ class Street:
         suspended = self.learners[self.joined[0]].standing.suspicion.suspended
         here = tuple(seat for seat in self.joined if seat not in suspended)
         now = Round(self.terms, self.number + 1, self.base, self.learners[self.joined[0]].length(0), here)
-        ended = run_round(now, self.ask(between), 30.0, self.complain)
+        ended = run_round(now, self.ask(between), PATIENCE_S, self.complain)
         self.number = ended.number
         if ended.verdict:
             self.base = ended.verdict.next_base

@@ -5,11 +5,12 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ingle.core.errors import ConfigError, ShapeError
 from ingle.federated.aggregate import AGGREGATIONS, A, B, Tensors, added_gain, aggregation, first_factors, flat_gain, stacked, trained_names
+from tests.examples import examples
 
 SHAPES = {"model.layers.0.self_attn.q_proj": (12, 10), "model.layers.1.mlp.down_proj": (9, 20)}
 Factors = dict[str, npt.NDArray[np.float32]]
@@ -53,7 +54,7 @@ def rounds(method: str, homes: int, count: int, seed: int, check: Callable[[Fact
 
 @pytest.mark.parametrize("method", ["alternate", "frozen"])
 @given(homes=st.integers(3, 7), seed=st.integers(0, 10**6))
-@settings(max_examples=15, deadline=None)
+@examples(15)
 def test_a_sum_is_the_mean_of_the_dense_products(method: str, homes: int, seed: int) -> None:
     def check(factors: Factors, after: list[Factors]) -> None:
         assert error(factors, mean_of(after)) < 1e-6
@@ -72,7 +73,7 @@ def test_naive_averaging_is_not_the_mean() -> None:
 
 
 @given(homes=st.integers(1, 6), rank=st.integers(1, 9), seed=st.integers(0, 10**6))
-@settings(max_examples=20, deadline=None)
+@examples(20)
 def test_stacked_is_the_nearest_pair_and_tells_its_loss(homes: int, rank: int, seed: int) -> None:
     rng = np.random.default_rng(seed)
     start = first_factors(SHAPES, 2, seed)

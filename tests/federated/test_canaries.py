@@ -25,6 +25,8 @@ from ingle.tuning.homework import HeldOutExample, Learning
 from ingle.tuning.homework_training import do_homework
 from tests.cli.place import write_model
 
+pytestmark = pytest.mark.journey
+
 EACH, HOMES = 60, 3
 USUAL = Learning(rate=1e-2, steps=60, batch_tokens=256)
 PRIVATE = Privacy("record", epsilon=2.0, delta=1e-3, clip=1.0, share=1.0, records=162, numbers=1_920)

@@ -4,7 +4,7 @@ from dataclasses import fields, replace
 from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ingle.core.errors import ConfigError, FederatedError, IngleError
@@ -12,6 +12,7 @@ from ingle.federated.invitation import Invitation, Privacy, check_invitation, fr
 from ingle.federated.statement import MARK, Letter, from_bytes, to_bytes
 from ingle.ledger.keys import new_signer
 from ingle.tuning.homework import Learning
+from tests.examples import examples
 from tests.federated.homes import invited
 
 SIGNERS = [new_signer() for _ in range(4)]
@@ -103,7 +104,7 @@ def test_letters_come_back(kind: str, body: bytes, head: dict[str, object]) -> N
 
 
 @given(at=st.integers(0, 200), length=st.integers(0, 200), junk=st.binary(max_size=20))
-@settings(max_examples=200)
+@examples(200)
 def test_damaged_letters_are_a_clear_error_or_another_letter(at: int, length: int, junk: bytes) -> None:
     data = to_bytes(Letter("keys", {"round": 3, "base": "b" * 64}, b"some bytes"))
     damaged = data[:at] + junk + data[at + length :]

@@ -10,6 +10,9 @@ from ingle.federated.rounds import gather
 from tests.federated.homes import KINDS, right
 from tests.federated.poison import ATTACKS, Poisoner, opened
 from tests.federated.street import Street
+from tests.waiting import PATIENCE_S
+
+pytestmark = pytest.mark.journey
 
 ROUNDS = 6
 ROBUST = [name for name in rule_names() if name != "mean"]
@@ -36,7 +39,7 @@ def test_attacks_do_harm_where_nothing_stands_against_them() -> None:
         for home in street.learners:
             home.judge = lambda number, total, homes: True  # type: ignore[method-assign]
         street.responders = {home.seat: home.responder(street.signers[home.seat]) for home in street.learners}
-        gather(street.terms, street.ask(), 30.0, street.complain)
+        gather(street.terms, street.ask(), PATIENCE_S, street.complain)
         told[attack] = after(street)[0]
     assert all(told[attack] < 0.8 * told[""] for attack in told if attack), told
 

@@ -5,11 +5,12 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ingle.core.errors import ConfigError
 from ingle.federated.privacy import PrivacyPlan, check_learnable, epsilon, noise_for, noise_share, noise_to_signal
+from tests.examples import examples
 
 PLAN = PrivacyPlan("record", noise=1.4, share=0.128, steps=60, delta=1e-5)
 
@@ -35,7 +36,7 @@ def integrated_delta(eps: float, noise: float, share: float) -> float:
 
 
 @given(noise=st.floats(0.7, 8), steps=st.sampled_from([1, 2, 10, 60]), delta=st.sampled_from([1e-2, 1e-5, 1e-8]))
-@settings(max_examples=15, deadline=None)
+@examples(15)
 def test_without_sampling_it_is_the_closed_form(noise: float, steps: int, delta: float) -> None:
     got = epsilon(PrivacyPlan("home", noise, 1.0, steps, delta))
     assert exact_delta(got, noise, steps) <= delta * 1.0001, "never too low"
@@ -44,7 +45,7 @@ def test_without_sampling_it_is_the_closed_form(noise: float, steps: int, delta:
 
 
 @given(noise=st.floats(0.5, 4), share=st.floats(0.01, 0.9), delta=st.sampled_from([1e-2, 1e-4, 1e-6]))
-@settings(max_examples=15, deadline=None)
+@examples(15)
 def test_one_sampled_step_is_what_integration_gives(noise: float, share: float, delta: float) -> None:
     got = epsilon(PrivacyPlan("record", noise, share, 1, delta))
     assert integrated_delta(got, noise, share) <= delta * 1.001

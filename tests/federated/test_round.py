@@ -19,6 +19,7 @@ from ingle.ledger.chain import Ledger
 from ingle.ledger.table import MIGRATIONS
 from tests.federated.homes import BASE, Learner
 from tests.federated.street import SIGNERS, Street
+from tests.waiting import PATIENCE_S
 
 
 def test_homes_learn_together_what_none_learns_alone() -> None:
@@ -132,7 +133,7 @@ def test_a_home_that_was_started_anew_joins_again() -> None:
     street.complaints.clear()
     before = Letter("keys", {"round": 1, "base": street.base})
     assert "Round 1 was begun before" in from_bytes(street.responders[2](to_bytes(before))).head["rule"]
-    assert tuple(gather(street.terms, street.ask(), 30.0, street.complain)) == (0, 1, 2, 3) and not street.complaints
+    assert tuple(gather(street.terms, street.ask(), PATIENCE_S, street.complain)) == (0, 1, 2, 3) and not street.complaints
 
 
 def test_a_home_with_another_base_is_left_out_and_says_why() -> None:
@@ -140,7 +141,7 @@ def test_a_home_with_another_base_is_left_out_and_says_why() -> None:
     street.round()
     behind = Learner(3, street.invitation, lambda _: None)
     street.responders[3] = behind.responder(street.signers[3])
-    assert tuple(gather(street.terms, street.ask(), 30.0, street.complain)) == (0, 1, 2, 3)
+    assert tuple(gather(street.terms, street.ask(), PATIENCE_S, street.complain)) == (0, 1, 2, 3)
     ended = street.round()
     assert ended.round.verdict is not None and ended.round.verdict.survivors == (0, 1, 2)
     assert any(seat == 3 and "This home goes on from aaaaaaaaaaaa, and the round from" in text for seat, text in street.complaints)
@@ -152,7 +153,7 @@ def test_a_home_that_missed_a_verdict_follows_when_it_is_told() -> None:
     first = street.round(lambda now, seat, data: None if seat == 3 and now == "keys" else data)
     late = Learner(3, street.invitation, lambda _: None)
     street.responders[3] = late.responder(street.signers[3])
-    gather(street.terms, street.ask(), 30.0, street.complain)
+    gather(street.terms, street.ask(), PATIENCE_S, street.complain)
     assert from_bytes(street.responders[3](to_bytes(requests(first.round)[3]))).kind == "ended"
     assert street.round().followed == (0, 1, 2, 3)
     assert [one.number for one in late.verdicts] == [1, 2]

@@ -2,13 +2,14 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ingle.core.errors import ConfigError, FederatedError
 from ingle.federated.sealing import combine, split
 from ingle.federated.secure_sum import plain_sum
 from ingle.federated.terms import Grid, Terms, fewest_of, from_grid, pack, packed_bytes, to_grid, unpack
+from tests.examples import examples
 from tests.federated.summed import drawn, joined, signers, started, terms_of, whole_round
 
 STEPS = ("keys", "update", "agree", "shares", "never")
@@ -16,7 +17,7 @@ KEYS = signers(10)
 
 
 @given(data=st.data(), homes=st.integers(3, 10), bits=st.sampled_from([2, 8, 16, 19]), seed=st.integers(0, 2**32))
-@settings(max_examples=40, deadline=None)
+@examples(40)
 def test_the_sum_is_exact_whoever_drops_out(data: st.DataObject, homes: int, bits: int, seed: int) -> None:
     keys = KEYS[:homes]
     terms = terms_of(keys, bits=bits)
@@ -81,7 +82,7 @@ def test_all_but_one_mask_leave_an_update_hidden(unknown: str) -> None:
 
 
 @given(secret=st.binary(min_size=32, max_size=32), homes=st.integers(1, 12), data=st.data())
-@settings(max_examples=40)
+@examples(40)
 def test_shares_give_a_secret_back_and_fewer_do_not(secret: bytes, homes: int, data: st.DataObject) -> None:
     threshold = data.draw(st.integers(1, homes))
     shares = split(secret, homes, threshold)

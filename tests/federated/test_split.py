@@ -21,6 +21,7 @@ from ingle.federated.verdict import MISTAKE, RoundVerdict, Suspicion, bad_compan
 from tests.federated.homes import BASE, KINDS
 from tests.federated.poison import ATTACKS
 from tests.federated.street import SIGNERS, Street
+from tests.waiting import PATIENCE_S
 
 
 def poisoned() -> Street:
@@ -78,7 +79,7 @@ def test_a_group_sums_the_updates_of_the_refused_round() -> None:
         train = home.train
         home.train = lambda number, home=home, train=train: learned.update([home.seat]) or train(number)  # type: ignore[method-assign, misc]
         street.responders[home.seat] = home.responder(street.signers[home.seat])
-    gather(street.terms, street.ask(), 30.0, street.complain)
+    gather(street.terms, street.ask(), PATIENCE_S, street.complain)
     ended = street.round()
     assert ended.verdict is not None and ended.verdict.groups
     assert set(learned.values()) == {1}, "nobody learns twice for one round"
@@ -89,7 +90,7 @@ def test_the_poisoned_home_is_suspended_and_no_other() -> None:
     for home in street.learners:  # all but the last of the rounds that are needed lie behind them
         home.standing = replace(home.standing, suspicion=Suspicion(((3, 1), (8, rounds_needed(9) - 1))))
         street.responders[home.seat] = home.responder(street.signers[home.seat])
-    gather(street.terms, street.ask(), 30.0, street.complain)
+    gather(street.terms, street.ask(), PATIENCE_S, street.complain)
     street.round()
     suspicions = {home.standing.suspicion for home in street.learners}
     assert len(suspicions) == 1 and suspicions.pop().suspended == (8,)

@@ -6,13 +6,14 @@ import hashlib
 import io
 import json
 import threading
-import time
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import unquote, urlsplit
+
+from tests.waiting import for_a_while
 
 REPO = "someone/tiny"
 
@@ -42,6 +43,8 @@ class Site:
     """Answers every file with this."""
     slow_s: float = 0.0
     """Pause between blocks of 64 KiB."""
+    stall_after: int | None = None
+    """Bytes after which every answer of a file waits until this is None again."""
     password: str = ""
     """user:password that every request must show."""
     claimed: dict[str, str] = field(default_factory=dict)
@@ -134,10 +137,12 @@ class Handler(BaseHTTPRequestHandler):
             return
         body = body[: site.cut_after] if site.cut_after is not None and not self.path.startswith("/simple") else body
         for at in range(0, len(body), 65536):
+            while site.stall_after is not None and at >= site.stall_after:
+                for_a_while(0.01)
             self.wfile.write(body[at : at + 65536])
             site.sent += len(body[at : at + 65536])
             if site.slow_s:
-                time.sleep(site.slow_s)
+                for_a_while(site.slow_s)
 
     def _send(self, status: int, body: bytes, headers: dict[str, str] | None = None) -> None:
         self.send_response(status)

@@ -4,13 +4,13 @@ import os
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 
 import pytest
 
 from ingle.core.errors import HomeError
 from ingle.home.place import Home, find_home
+from tests.waiting import wait_until
 
 
 @pytest.mark.parametrize(
@@ -79,7 +79,7 @@ def test_a_lock_keeps_others_out_and_says_who_holds_it(tmp_path: Path) -> None:
             pass  # another name is another lock
         thread = threading.Thread(target=second)
         thread.start()
-        time.sleep(0.2)
+        wait_until(lambda: said, "the second one says for whom it waits")
         order.append("first")
     thread.join()
     assert order == ["first", "second"]

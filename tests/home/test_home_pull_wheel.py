@@ -109,7 +109,7 @@ def test_a_broken_download_is_resumed_in_the_next_pull(home: Home, index: Site, 
 
 @new_pip
 def test_a_killed_download_is_resumed_in_the_next_pull(home: Home, index: Site) -> None:
-    index.slow_s = 0.03
+    index.stall_after = 327_680
     code = (
         "import sys; from pathlib import Path; import ingle.home.fetch, ingle.home.archives; from ingle.home.place import Home\n"
         "from site_servers import *; from test_home_pull_wheel import ENTRY\n"
@@ -127,7 +127,7 @@ def test_a_killed_download_is_resumed_in_the_next_pull(home: Home, index: Site) 
             assert line, "the child ended too early"
     child.kill()
     child.wait()
-    index.slow_s = 0
+    index.stall_after = None
     index.requests.clear()
     assert pull(home, "tiny", nothing).base.digest == ENTRY.digest
     (headers,) = fetched(index)

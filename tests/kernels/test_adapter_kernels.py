@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from ingle.core.spec import ModelConfig
@@ -10,6 +10,7 @@ from ingle.engine.adapter import Addition, pack_adapter
 from ingle.kernels import layout as at
 from ingle.kernels.jit import kernel
 from tests.engine.tiny import tiny_config
+from tests.examples import examples
 from tests.kernels import naive
 from tests.kernels.naive import unpack_adapter
 
@@ -42,7 +43,7 @@ def run(config: ModelConfig, addition: Addition, x: np.ndarray, y: np.ndarray) -
     outlier=st.booleans(),
 )  # fmt: skip
 @example(hidden=6, mlp=51, rank=38, seed=124, bent=True, outlier=False)  # a code of A is nearly between two
-@settings(max_examples=60, deadline=None)
+@examples(60)
 def test_kernels_are_their_naive_reference(hidden: int, mlp: int, rank: int, seed: int, bent: bool, outlier: bool) -> None:
     config, draw = tiny_config(hidden=hidden, mlp=mlp), np.random.default_rng(seed)
     bias = draw.standard_normal(rank) if bent else None

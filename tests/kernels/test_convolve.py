@@ -2,11 +2,12 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ingle.core.errors import ShapeError
 from ingle.media.painter import Convolution, Network
+from tests.examples import examples
 from tests.kernels import naive
 
 
@@ -31,7 +32,7 @@ def drawn(
     side=st.integers(1, 40), colours=st.integers(1, 5), wide=st.integers(1, 70), size=st.sampled_from([1, 2, 3, 5]), step=st.integers(1, 3),
     threads=st.integers(1, 3), seed=st.integers(0, 10**6), clipped=st.booleans(),
 )  # fmt: skip
-@settings(max_examples=60, deadline=None)
+@examples(60)
 def test_kernels_are_their_naive_reference(
     side: int, colours: int, wide: int, size: int, step: int, threads: int, seed: int, clipped: bool
 ) -> None:

@@ -3,12 +3,13 @@
 import gguf
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ingle.core.errors import ShapeError
 from ingle.kernels import formats, panels
 from ingle.kernels.panels import unpack
+from tests.examples import examples
 from tests.kernels import naive
 from tests.kernels.calls import run_linear
 from tests.kernels.k_rows import UNITS, random_rows
@@ -33,7 +34,7 @@ def sizes(kind: str, raw: np.ndarray, x: np.ndarray) -> float:
 
 @every
 @given(rows=st.integers(1, 70), blocks=st.integers(1, 3), chunk_bytes=st.sampled_from([1, 10_000, 1 << 22]), seed=st.integers(0, 10**6))
-@settings(max_examples=20, deadline=None)
+@examples(20)
 def test_a_pack_is_exactly_what_the_library_decodes(kind: str, rows: int, blocks: int, chunk_bytes: int, seed: int) -> None:
     raw = random_rows(kind, rows, blocks, seed)
     np.testing.assert_array_equal(formats.split_k(kind, raw).values(formats.KINDS[kind]), decoded(kind, raw))
@@ -44,7 +45,7 @@ def test_a_pack_is_exactly_what_the_library_decodes(kind: str, rows: int, blocks
 
 @every
 @given(rows=st.integers(1, 40), blocks=st.integers(1, 2), tokens=st.integers(1, 29), seed=st.integers(0, 10**6), outlier=st.booleans())
-@settings(max_examples=20, deadline=None)
+@examples(20)
 def test_kernel_is_its_naive_reference_in_integers(kind: str, rows: int, blocks: int, tokens: int, seed: int, outlier: bool) -> None:
     raw = random_rows(kind, rows, blocks, seed)
     x = np.random.default_rng(seed + 1).standard_normal((tokens, 256 * blocks)).astype(np.float32)

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from ingle.core.errors import ShapeError
@@ -12,6 +12,7 @@ from ingle.kernels import layout as at
 from ingle.kernels import panels
 from ingle.kernels.formats import WEIGHTS
 from ingle.kernels.panels import unpack
+from tests.examples import examples
 from tests.kernels import naive
 from tests.kernels.calls import run_linear
 
@@ -62,7 +63,7 @@ def matrix(seed: int, *shape: int) -> np.ndarray:
     rows=st.integers(1, 70), columns=st.integers(1, 130), tokens=st.integers(1, 29), with_bias=st.booleans(),
     accumulate=st.booleans(), seed=st.integers(0, 10**6), outlier=st.booleans(),
 )  # fmt: skip
-@settings(max_examples=40, deadline=None)
+@examples(40)
 def test_kernel_is_its_naive_reference(
     kind: str, rows: int, columns: int, tokens: int, with_bias: bool, accumulate: bool, seed: int, outlier: bool
 ) -> None:

@@ -4,7 +4,6 @@ import gc
 import re
 import subprocess
 import sys
-import time
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
@@ -14,6 +13,7 @@ import pytest
 
 from ingle.core.errors import KernelError
 from ingle.kernels import jit
+from tests.waiting import PATIENCE_S, for_a_while
 
 
 def test_threads_that_ask_at_once_get_the_same_kernel() -> None:
@@ -22,11 +22,11 @@ def test_threads_that_ask_at_once_get_the_same_kernel() -> None:
     @jit._once
     def make(number: int) -> object:
         made.append(number)
-        time.sleep(0.1)  # the others ask meanwhile
+        for_a_while(0.1)  # the others ask meanwhile
         return object()
 
     def ask(number: int) -> object:
-        start.wait(30)
+        start.wait(PATIENCE_S)
         return make(number)
 
     with ThreadPoolExecutor(4) as pool:
@@ -65,6 +65,7 @@ def test_the_compiler_s_memory_goes_and_the_process_lives(tmp_path: Path, emulat
 import re, sys
 from pathlib import Path
 from ingle.kernels import jit
+from tests.waiting import PATIENCE_S, for_a_while
 smaps = Path("/proc/self/smaps")
 def held():
     entries = re.findall(r"^[0-9a-f]+-[0-9a-f]+ r-.* (/.*)$(?:\\n[A-Z].*)*?\\nRss: +(\\d+) kB", smaps.read_text(), re.M)

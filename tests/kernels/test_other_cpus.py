@@ -9,6 +9,8 @@ import pytest
 
 from ingle.kernels.cpu import _OLDER, features
 
+pytestmark = pytest.mark.journey
+
 OLDER = {
     "x86-64": "sse2",  # no AVX2, no F16C: everything portable
     "haswell": "avx2",  # AVX2 and F16C, no byte dot product

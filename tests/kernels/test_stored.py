@@ -3,19 +3,20 @@
 import gguf
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ingle.core.errors import ShapeError
 from ingle.kernels.formats import BLOCKS, K_BYTES
 from ingle.kernels.panels import LOSSLESS, pack_stored, stored_rows, unpack
+from tests.examples import examples
 
 KINDS = (*BLOCKS, *K_BYTES)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 @given(rows=st.integers(1, 100), blocks=st.integers(1, 3), chunk_bytes=st.sampled_from([1, 20_000, 1 << 22]), seed=st.integers(0, 10**6))
-@settings(max_examples=20, deadline=None)
+@examples(20)
 def test_any_bytes_come_back(kind: str, rows: int, blocks: int, chunk_bytes: int, seed: int) -> None:
     size = gguf.GGML_QUANT_SIZES[gguf.GGMLQuantizationType[kind]][1]
     raw = np.random.default_rng(seed).integers(0, 256, (rows, blocks * size), np.uint8)  # scales that are no numbers, too

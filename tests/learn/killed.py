@@ -10,7 +10,6 @@ import os
 import random
 import signal
 import sys
-import time
 from pathlib import Path
 
 from ingle.app.house import open_rooms
@@ -22,6 +21,7 @@ from ingle.learn import teacher
 from ingle.learn.learner import LOCK, Learner, Trainer, learn_once
 from ingle.ledger.chain import Ledger
 from tests.learn.lessons import SMALL
+from tests.waiting import for_a_while
 
 
 def die() -> None:
@@ -77,7 +77,7 @@ def main(home: Home, kills: int, seed: int) -> None:
             learn(home, moment)
             os._exit(0)
         if not moment:
-            time.sleep(draw.uniform(0.0, 0.6))
+            for_a_while(draw.uniform(0.0, 0.6))
             os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
         for what in wrong(home):

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.journey
+
 linux = pytest.mark.skipif(sys.platform != "linux", reason="other systems don't tell")
 ROOT = Path(__file__).parent.parent.parent
 PROGRAM = """

@@ -92,10 +92,10 @@ def test_a_process_that_may_take_little_refuses_and_ends_well(house: House) -> N
         "sqlalchemy.dialects.sqlite",
         "cryptography.hazmat.primitives.asymmetric.ed25519",
     )
-    done = run_short(house.home.root, 60, modules, "learn", "--json")
+    done = run_short(house.home.root, 30, modules, "learn", "--json")
     assert done.returncode == 0, done.stderr[-2000:]
     [outcome] = json.loads(done.stdout)
-    assert outcome["lesson"] is None and not outcome["predicted"]["fits"]
+    assert outcome["lesson"] is None and not outcome["predicted"]["fits"], outcome
     assert outcome["predicted"]["memory_bytes"] > outcome["predicted"]["free_bytes"] > 0
     refused = get_example(house.engine, "", taught.id)
     assert refused.state == "refused" and CURE in refused.reasons[0] and "are free" in refused.reasons[0]

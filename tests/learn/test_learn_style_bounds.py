@@ -1,10 +1,11 @@
 """What liked answers have in common is found by counting, and other answers lend the beginnings that have it."""
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ingle.learn.practice import beginning, common_bounds
+from tests.examples import examples
 
 LONG = "Bread keeps in a cloth. It is best cut late; a cut loaf dries. Then there is the freezer.\n1. Slice it.\n2. Wrap it."
 SHORT = ["Keep it in a cloth.", "Use a box, a dry one please.", "In a cloth. Not in the cold!"]
@@ -74,7 +75,7 @@ def test_a_beginning_that_lacks_what_is_liked_is_none() -> None:
     assert beginning("So it is. Oh, well.", common_bounds(["So it is!", "Oh! Well."], ["So it is.", "Oh. Well."])) is None
 
 
-@settings(deadline=None, max_examples=60)
+@examples(60)
 @given(liked=st.lists(st.text(max_size=40), min_size=1, max_size=3), other=st.text(alphabet="ab .!?\n-1'", max_size=60))
 def test_a_beginning_is_one_and_is_within(liked: list[str], other: str) -> None:
     bounds = common_bounds(liked, [other])

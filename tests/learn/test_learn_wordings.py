@@ -1,10 +1,11 @@
 """Wordings ask the same in other words, contrasts ask something else; both are the same each time, whatever is asked."""
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from ingle.learn.wordings import contrasts, parts_of, wordings
+from tests.examples import examples
 
 
 @pytest.mark.parametrize(
@@ -38,7 +39,7 @@ def test_contrasts_ask_something_else() -> None:
     assert not set(found) & set(wordings("What is the capital of Norway?", 20))
 
 
-@settings(deadline=None, max_examples=60)
+@examples(60)
 @given(question=st.text(min_size=1, max_size=60).filter(lambda text: bool(text.strip())), seed=st.integers(0, 3))
 @example(question="?", seed=0)
 @example(question="I", seed=0)

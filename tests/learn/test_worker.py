@@ -43,6 +43,7 @@ def follow_with(house: House, settings: LearnSettings, signals: Signals, watch: 
     follow(house.home, house.engine, trainer, sink, settings, signals, watch, stay)
 
 
+@pytest.mark.journey
 @posix
 def test_killed_at_any_moment_nothing_is_lost_and_nothing_learned_twice(school_house: House) -> None:
     house = school_house

@@ -3,7 +3,6 @@
 import os
 import signal
 import sqlite3
-import time
 from pathlib import Path
 
 import pytest
@@ -16,6 +15,7 @@ from ingle.ledger.chain import Ledger
 from ingle.ledger.head import sign_head, start_head
 from ingle.ledger.keys import KEY, PUBLIC, KeyRing, new_signer, save_ring
 from ingle.ledger.table import MIGRATIONS
+from tests.waiting import for_a_while
 
 posix = pytest.mark.skipif(os.name == "nt", reason="forks and modes of POSIX")
 
@@ -183,6 +183,7 @@ def test_two_processes_at_once_make_one_chain(place: Place) -> None:
             assert sorted(row.values["n"] for row in ledger.read() if row.values["pid"] == pid) == list(range(40))  # type: ignore[type-var]
 
 
+@pytest.mark.journey
 @posix
 def test_killing_an_appender_at_any_moment_loses_nothing_that_was_confirmed(place: Place) -> None:
     confirmed = 0
@@ -193,7 +194,7 @@ def test_killing_an_appender_at_any_moment_loses_nothing_that_was_confirmed(plac
         if round_ % 5:
             assert os.read(reading, 1) == b"."
             confirmed += 1
-        time.sleep(0.0037 * (round_ % 7))
+        for_a_while(0.0037 * (round_ % 7))
         os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
         while rest := os.read(reading, 65536):

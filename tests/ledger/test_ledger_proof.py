@@ -5,7 +5,7 @@ from hashlib import sha256
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from ledger_place import Place, fill
 
@@ -19,6 +19,7 @@ from ingle.ledger.nodes import stored_nodes
 from ingle.ledger.proof import Extract, consistency, consistency_problem, extract, inclusion_problem
 from ingle.ledger.table import MIGRATIONS
 from ingle.ledger.tree import EMPTY_ROOT, Peaks, consistency_path, grown, inclusion_path, is_consistent, peaks_of, root_of
+from tests.examples import examples
 
 
 def naive_root(leaves: list[bytes]) -> bytes:
@@ -59,7 +60,7 @@ def leaves_of(count: int) -> list[bytes]:
     return [sha256(str(number).encode()).digest() for number in range(count)]
 
 
-@settings(max_examples=150, deadline=None)
+@examples(150)
 @given(st.integers(1, 200), st.data())
 def test_the_tree_is_that_of_the_rfc(count: int, data: st.DataObject) -> None:
     leaves = leaves_of(count)

@@ -170,6 +170,7 @@ def test_rotations_while_many_append(place: Place) -> None:
     assert not failures and found.problem is None and found.count == 1 + 90 + 16 and len(found.keys) == 9
 
 
+@pytest.mark.journey
 @posix
 def test_a_rotation_that_dies_at_any_line_leaves_a_home_that_goes_on(file_place: Place, tmp_path: Path) -> None:
     fill(file_place, 2)

@@ -12,6 +12,7 @@ from ledger_place import Place, fill
 
 from ingle.ledger.keys import new_signer
 from ingle.ledger.row import row_hash
+from tests.examples import examples
 
 ROWS = 6
 COLUMNS = ("seq", "at", "kind", "subject", "facts", "prev_hash", "hash", "signature")
@@ -132,7 +133,7 @@ def rewritten(draw: st.DrawFn) -> Tamper:
     return tamper
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(examples(200), suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(tamper=st.one_of(edited(), edited(), deleted(), cut(), swapped(), inserted(), rewritten()))
 def test_every_single_change_is_found_where_it_begins(original: Place, tmp_path: Path, tamper: Tamper) -> None:
     place = original.copy_to(tmp_path / "tampered")
@@ -149,7 +150,7 @@ def test_every_single_change_is_found_where_it_begins(original: Place, tmp_path:
     assert found.problem.seq == first_difference(before, after), found.problem
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(examples(100), suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(tampers=st.lists(st.one_of(edited(), cut(), rewritten(), deleted()), min_size=2, max_size=4))
 def test_several_changes_at_once_are_found(original: Place, tmp_path: Path, tampers: list[Tamper]) -> None:
     place = original.copy_to(tmp_path / "tampered")

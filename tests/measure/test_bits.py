@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ingle.core.errors import KernelError, RequestError
@@ -13,13 +13,14 @@ from ingle.engine.language_model import LanguageModel
 from ingle.measure.figures import CARRY, columns, macro_columns, read_text, windows
 from ingle.measure.intervals import ratio
 from ingle.measure.subjects import begin_id
+from tests.examples import examples
 from tests.measure.models import even, oracle_nats, subject_of
 
 TEXT = "Señor Núñez bought 12 naïve cafés — “cheap”, he said.\r\n\tThen he left.\n" * 6
 
 
 @given(count=st.integers(2, 300), window=st.integers(2, 60), carry=st.sampled_from([0.0, 0.25, 0.5, 0.9]))
-@settings(max_examples=100, deadline=None)
+@examples(100)
 def test_windows_ask_for_every_token_once_in_order(count: int, window: int, carry: float) -> None:
     ids = list(range(count))
     tasks = windows(ids, window, carry)

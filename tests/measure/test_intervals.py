@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
@@ -19,6 +19,7 @@ from ingle.measure.intervals import (
     sign_test,
     wilson,
 )  # fmt: skip
+from tests.examples import examples
 
 
 def mean_columns(values: Floats) -> Floats:
@@ -121,7 +122,7 @@ def test_no_difference_is_no_finding() -> None:
 
 
 @given(n=st.integers(1, 400), share=st.floats(0, 1))
-@settings(max_examples=60, deadline=None)
+@examples(60)
 def test_wilson_is_scipys(n: int, share: float) -> None:
     successes = round(n * share)
     oracle = stats.binomtest(successes, n).proportion_ci(method="wilson")
@@ -137,7 +138,7 @@ def test_wilson_refuses_nonsense() -> None:
 
 
 @given(ups=st.integers(0, 60), downs=st.integers(0, 60), same=st.integers(0, 5))
-@settings(max_examples=60, deadline=None)
+@examples(60)
 def test_sign_test_and_mcnemar_are_the_exact_binomial(ups: int, downs: int, same: int) -> None:
     differences = np.array([1.5] * ups + [-0.1] * downs + [0.0] * same)
     oracle = stats.binomtest(ups, ups + downs).pvalue if ups + downs else 1.0

@@ -5,10 +5,11 @@ import re
 from collections.abc import Iterator
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ingle.media.speech import clauses
+from tests.examples import examples
 
 TEXT = """Paris is the capital of France. It has about 2.1 million people, and it lies on the Seine, which is a river. Dr. Smith, e.g., went
 to the U.S. in 1905. He liked it!
@@ -75,7 +76,7 @@ WORDS = st.lists(st.sampled_from(SOME.split()), max_size=120)
 
 
 @given(WORDS, st.integers(0, 1000))
-@settings(max_examples=150, deadline=None)
+@examples(150)
 def test_no_word_is_lost_or_said_twice(words: list[str], seed: int) -> None:
     text = " ".join(words)
     said = " ".join(clauses(in_pieces(text, seed, 7)))
@@ -83,7 +84,7 @@ def test_no_word_is_lost_or_said_twice(words: list[str], seed: int) -> None:
 
 
 @given(st.text(max_size=200), st.integers(0, 100))
-@settings(max_examples=200, deadline=None)
+@examples(200)
 def test_any_text_ends(text: str, seed: int) -> None:
     for clause in clauses(in_pieces(text, seed, 9)):
         assert clause.strip()

@@ -1,10 +1,11 @@
 """Writing is read as a person reads it aloud: numbers, money, dates, times, units, abbreviations, addresses, signs, Markdown."""
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ingle.media.spoken_words import MOST, cardinal, decimal, digits, ordinal, roman, spoken, year
+from tests.examples import examples
 
 READ = {
     # numbers
@@ -153,14 +154,14 @@ def test_it_is_read_as_people_read_it(text: str) -> None:
 
 
 @given(st.text(max_size=80))
-@settings(max_examples=300, deadline=None)
+@examples(300)
 def test_no_digit_and_no_mark_is_left(text: str) -> None:
     said = spoken(text)
     assert not any(sign in said for sign in "0123456789*_`#|$%&@=<>{}[]~^\\"), said
 
 
 @given(st.integers(0, MOST))
-@settings(max_examples=300)
+@examples(300)
 def test_a_cardinal_says_its_number(number: int) -> None:
     assert value(cardinal(number)) == number
 

@@ -3,11 +3,10 @@
 import os
 import re
 import signal
-import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from difflib import SequenceMatcher
 from pathlib import Path
-from threading import Timer
 
 import numpy as np
 import pytest
@@ -19,7 +18,10 @@ from ingle.home.place import Home
 from ingle.media import speech as module
 from ingle.media.sound import joined, resampled
 from ingle.media.speech import Speech
+from tests.clocks import HandClock
 from tests.homes import lent
+from tests.limited import cpu_s
+from tests.waiting import PATIENCE_S, wait_until
 
 SENTENCE = "The train to Berlin leaves at nine, and the ticket costs twelve dollars."
 
@@ -110,15 +112,25 @@ def test_what_comes_after_a_long_pause_is_heard(speech: Speech, spoken: Sound) -
     assert heard.segments[-1].end_s > spoken.seconds + 4
 
 
+@pytest.mark.journey
 def test_a_killed_process_is_started_again(speech: Speech, spoken: Sound) -> None:
     want = speech.hear(spoken).text
     assert speech.pid is not None
     os.kill(speech.pid, signal.SIGKILL)
     assert speech.hear(spoken).text == want
-    timer = Timer(0.1, lambda: os.kill(speech.pid or 0, signal.SIGKILL) if speech.pid else None)
-    timer.start()
-    assert speech.hear(spoken).text == want, "what it was at is asked once more"
-    timer.join()
+    pid = speech.pid
+    assert pid is not None
+    used = cpu_s(pid)
+
+    def kill_it_when_it_is_at_it() -> None:
+        wait_until(lambda: cpu_s(pid) > used + 0.05, "it hears")
+        os.kill(pid, signal.SIGKILL)
+
+    with ThreadPoolExecutor() as others:
+        killed = others.submit(kill_it_when_it_is_at_it)
+        assert speech.hear(spoken).text == want, "what it was at is asked once more"
+        killed.result(PATIENCE_S)
+    assert speech.pid != pid
 
 
 def test_a_process_that_always_ends_is_an_error_and_no_loop(speech_home: Home, spoken: Sound, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -129,14 +141,14 @@ def test_a_process_that_always_ends_is_an_error_and_no_loop(speech_home: Home, s
 
 
 def test_an_idle_process_ends_and_comes_again(speech_home: Home) -> None:
-    handle = Speech(speech_home, idle_s=0.3)
+    hand = HandClock()
+    handle = Speech(speech_home, idle_s=300, clock=hand.clock)
     assert handle.pid is None, "nothing is started before it is used"
     assert len(list(handle.speak("Hello there. How are you?"))) == 2
     assert handle.pid is not None
-    for _ in range(100):
-        time.sleep(0.05)
-        if handle.pid is None:
-            break
+    hand.move(299)
+    assert handle.pid is not None
+    hand.move(1)
     assert handle.pid is None
     assert joined(handle.speak("Hello again.")).seconds > 0.3
     handle.close()

@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ingle.core.errors import CheckpointError
 from ingle.media.state_dict import MAGIC, VERSION, read_state_dict
+from tests.examples import examples
 
 SIZES = {"protocol_version": 1001, "little_endian": True, "type_sizes": {"short": 2, "int": 4, "long": 4}}
 
@@ -78,7 +79,7 @@ def test_a_program_that_makes_no_sense_is_refused(tmp_path: Path, program: bytes
         read_state_dict(file_of(tmp_path / "x.pth", program, pickle.dumps([], 2)))
 
 
-@settings(max_examples=150, deadline=None)
+@examples(150)
 @given(place=st.floats(0, 1), byte=st.integers(0, 255), length=st.floats(0, 1))
 def test_a_damaged_file_is_refused_or_holds_tensors(
     tmp_path_factory: pytest.TempPathFactory, place: float, byte: int, length: float

@@ -22,8 +22,9 @@ from ingle.model.checkpoint import check_finite, open_checkpoint
 from ingle.model.family import whole_of
 from ingle.model.hf_config import config_to_own, inverse_frequencies
 from ingle.model.tensor import Tensor, check_kind, expected_shapes
+from tests.examples import examples
 
-SLOW_FIXTURE = settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=150)
+SLOW_FIXTURE = settings(examples(150), suppress_health_check=[HealthCheck.function_scoped_fixture])
 Weights = dict[str, np.ndarray]
 
 

@@ -1,19 +1,21 @@
 """The recurrent memory: its forms agree, outputs and gradients; what is in the window isn't in the memory, and the other way round."""
 
 import math
+from collections.abc import Callable
 from dataclasses import fields, replace
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ingle.core.spec import LayerSpec
 from ingle.model.module import CausalLM
 from ingle.model.module_parts import Features, RecurrentMemory, chunked, log_held, unit
-from ingle.train.forward import final_states
+from ingle.train.forward import final_states, read_packed
 from ingle.train.packing import make_batch
 from tests.engine.tiny import tiny_config
+from tests.examples import examples
 from tests.train.tiny_train import corpus_of, documents, gradients, tiny_module
 
 MIXED = (
@@ -68,7 +70,7 @@ def token_by_token(features: Features) -> torch.Tensor:
     return torch.stack(out, 1)
 
 
-@settings(deadline=None, max_examples=30)
+@examples(30)
 @given(length=st.integers(1, 41), chunk=st.integers(1, 17))
 def test_chunks_are_token_by_token(length: int, chunk: int) -> None:
     told = some_features(2, length, seed=length)
@@ -114,14 +116,28 @@ def test_packed_is_each_document_alone(kind: str, recompute: bool) -> None:
         torch.testing.assert_close(slope, results[1][1][name], rtol=2e-3, atol=2e-4 * float(slope.abs().max()) + 1e-6, msg=name)
 
 
-def test_bfloat16_computes_the_memory_in_float32() -> None:
+@pytest.mark.parametrize("read", [read_packed, RecurrentMemory.packed])
+def test_bfloat16_computes_the_memory_in_float32(read: Callable[..., torch.Tensor]) -> None:
+    """Of the same numbers it makes the same, but for the last rounding, whatever the processor makes of the layers around it."""
+    memory, bounds = next(part for part in module_of("mixed").modules() if isinstance(part, RecurrentMemory)).bfloat16(), (0, 400, 490)
+    draw, dim = torch.Generator().manual_seed(0), memory.q_map.in_features
+    heads = [(memory.groups, memory.repeats)] * 2 + [(memory.groups,)] * 2
+    given = [torch.randn(bounds[-1], *some, dim, generator=draw).bfloat16() for some in heads]
+    with torch.no_grad():
+        narrow = read(memory, *given, MIXED[0], bounds)
+        wide = read(memory.float(), *(one.float() for one in given), MIXED[0], bounds)
+    assert narrow.dtype == torch.bfloat16
+    torch.testing.assert_close(narrow.float(), wide, rtol=2**-7, atol=1e-5)
+
+
+def test_bfloat16_changes_a_model_with_memories_little() -> None:
     module = module_of("mixed")
     batch = make_batch(corpus_of(documents([40, 9])), [0, 1])
     with torch.no_grad():
         wide = final_states(module, batch)
         narrow = final_states(module.to(torch.bfloat16), batch)
     assert narrow.dtype == torch.bfloat16
-    torch.testing.assert_close(narrow.float(), wide, rtol=0.1, atol=0.1)
+    assert float((narrow.float() - wide).norm()) < 0.1 * float(wide.norm()), "0.02 of all, whichever element is off by more"
 
 
 def test_without_a_share_it_is_the_window_to_the_last_bit() -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from tiny_models import gguf_name, hf_model, random_weights, tiny_config, write_gguf
 from tiny_tokenizers import TEXTS, byte_level, gguf_metadata, pieces
@@ -25,6 +25,7 @@ from ingle.model.module_parts import PackedRows, made_again
 from ingle.model.tensor import Tensor
 from ingle.model.tokenizer import open_tokenizer, tokenizer_from_gguf
 from ingle.train.forward import attend_on
+from tests.examples import examples
 
 LLAMA3 = {
     "rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 64,
@@ -117,7 +118,7 @@ def test_packed_as_training_packs_it_is_each_document_alone(family: str) -> None
         torch.testing.assert_close(slope, slopes[1][name], rtol=1e-3, atol=1e-4 * float(slopes[1][name].abs().max()))
 
 
-@settings(deadline=None, max_examples=40)
+@examples(40)
 @given(data=st.data())
 def test_any_layers_agree_with_the_plain_mask(data: st.DataObject) -> None:
     def spec() -> LayerSpec:

@@ -19,6 +19,7 @@ from ingle.core.errors import CheckpointError, RequestError
 from ingle.model.checkpoint import open_checkpoint
 from ingle.model.gguf import Mapped, read_gguf
 from ingle.model.tokenizer import ControlToken, Tokenizer, TokenizerFacts, open_tokenizer, read_fast, tokenizer_from_gguf
+from tests.examples import examples
 
 ANY_TEXT = (
     st.text(max_size=40) | st.sampled_from(TEXTS) | st.text(st.sampled_from("<|im_end>start/think \n▁é日🎉\u200d\u0301"), max_size=20)
@@ -112,7 +113,7 @@ def test_where_texts_are_cut(pre: str, text: str, cuts: list[str]) -> None:
 
 
 @pytest.mark.parametrize("pre", ["smollm", None])
-@settings(deadline=None, max_examples=200)
+@examples(200)
 @given(text=ANY_TEXT)
 def test_text_survives_and_never_turns_into_control(pre: str | None, text: str) -> None:
     tokenizer = from_gguf(pre)
@@ -125,7 +126,7 @@ def test_text_survives_and_never_turns_into_control(pre: str | None, text: str) 
     assert all("\ufffd" not in part for part in parts) or "\ufffd" in text
 
 
-@settings(deadline=None, max_examples=200)
+@examples(200)
 @given(ids=st.lists(st.integers(0, 760), max_size=30), skip=st.booleans())
 def test_a_stream_of_any_tokens_is_the_decoding_of_their_bytes(ids: list[int], skip: bool) -> None:
     tokenizer = from_gguf("smollm")
@@ -225,7 +226,7 @@ def test_damaged_vocabularies_are_named(changes: dict[str, Any], message: str) -
         tokenizer_from_gguf({**gguf_metadata(byte_level(), "smollm"), **changes})
 
 
-@settings(deadline=None, max_examples=80, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(examples(80), suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data(), pre=st.sampled_from(["smollm", None]))
 def test_a_damaged_vocabulary_is_an_error_or_harmless(tmp_path: Path, data: st.DataObject, pre: str | None) -> None:
     """Both as GGUF and as tokenizer.json: a flipped byte gives another tokenizer or a CheckpointError, nothing else."""

@@ -1,13 +1,12 @@
 """A tokenizer in another process answers as one in this process does; where it harms, its process ends, and nobody waits."""
 
 import json
-import threading
-import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ingle.core.apart import ProcessBusy
@@ -16,7 +15,10 @@ from ingle.core.message import Message
 from ingle.model.template import CHATML, encode_chat, render
 from ingle.model.tokenizer import FACTS_FILE, TOKENIZER_FILE, ControlToken, Tokenizer, open_tokenizer
 from ingle.model.tokenizer_apart import TokenizerApart
+from tests.clocks import HandClock
 from tests.engine.test_answer import byte_tokenizer
+from tests.examples import examples
+from tests.waiting import PATIENCE_S, for_a_while, wait_until
 
 DOUBLES = "{% set ns = namespace(a=[1]) %}{% for _ in range(60) %}{% set ns.a = [ns.a, ns.a] %}{% endfor %}"
 
@@ -40,10 +42,10 @@ def grows(times: int) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def pair(tmp_path_factory: pytest.TempPathFactory) -> tuple[Tokenizer, Tokenizer]:
     folder = saved(tmp_path_factory.mktemp("words") / "plain")
-    return open_tokenizer(folder), TokenizerApart(folder)
+    return open_tokenizer(folder), TokenizerApart(folder, PATIENCE_S)
 
 
-@settings(deadline=None, max_examples=40)
+@examples(40)
 @given(text=st.text(max_size=80))
 def test_both_read_alike(pair: tuple[Tokenizer, Tokenizer], text: str) -> None:
     here, apart = pair
@@ -87,36 +89,32 @@ def test_a_table_that_doubles_is_refused_before_it_is_written(ending: str) -> No
 def test_a_template_that_never_ends_holds_only_itself(tmp_path: Path) -> None:
     # Two such lists are compared entry by entry, 2^60 times, in one step of the interpreter.
     compares = DOUBLES + "{% set a = ns.a %}{% set ns.a = [1] %}" + DOUBLES.split("%}", 1)[1] + "{{ a == ns.a }}"
-    apart = TokenizerApart(saved(tmp_path / "t", compares), answer_s=1.0)
-    longest, stop = 0.0, threading.Event()
+    hand = HandClock()
+    apart = TokenizerApart(saved(tmp_path / "t", compares), answer_s=10.0, clock=hand.clock)
 
-    def tick() -> None:
-        nonlocal longest
-        last = time.perf_counter()
-        while not stop.is_set():
-            time.sleep(0.005)
-            now = time.perf_counter()
-            longest, last = max(longest, now - last), now
+    def ask() -> None:
+        with pytest.raises(TemplateError, match="can't read this text"):
+            encode_chat(apart, [Message.of("user", "hi")])
 
-    others = threading.Thread(target=tick)
-    others.start()
-    with pytest.raises(TemplateError, match="can't read this text"):
-        encode_chat(apart, [Message.of("user", "hi")])
+    with ThreadPoolExecutor() as others:
+        asked = others.submit(ask)
+        wait_until(lambda: hand.waits, "the template is being read")
+        for_a_while(0.5)  # and this thread goes on meanwhile
+        assert not asked.done()
+        hand.move(10)
+        asked.result(PATIENCE_S)
     assert apart.encode("a") == byte_tokenizer().encode("a")  # its process is started again
-    stop.set()
-    others.join()
-    assert longest < 0.5
 
 
 def test_a_text_that_grows_without_end_ends_its_process_alone(tmp_path: Path) -> None:
-    apart = TokenizerApart(saved(tmp_path / "t", normalizer=grows(6)), answer_s=20.0)
+    apart = TokenizerApart(saved(tmp_path / "t", normalizer=grows(6)), PATIENCE_S)
     with pytest.raises((TemplateError, RequestError)):
         apart.encode("a")
     assert apart.encode("b") == byte_tokenizer().encode("b")
 
 
 def test_a_text_that_grows_to_millions_of_tokens_is_refused(tmp_path: Path) -> None:
-    apart = TokenizerApart(saved(tmp_path / "t", normalizer=grows(2)), answer_s=60.0)
+    apart = TokenizerApart(saved(tmp_path / "t", normalizer=grows(2)), PATIENCE_S)
     with pytest.raises((TemplateError, RequestError)):
         apart.encode("a" * 8)
 
@@ -144,8 +142,7 @@ def test_its_process_ends_with_it(tmp_path: Path) -> None:
     apart = TokenizerApart(saved(tmp_path / "t"))
     process = apart.__dict__["_apart"]._process
     del apart
-    process.wait(10)
-    assert process.returncode is not None
+    assert process.wait(PATIENCE_S) is not None
 
 
 def _facts(words: Tokenizer) -> dict[str, Any]:

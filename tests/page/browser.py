@@ -8,19 +8,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, ConsoleMessage, Error, Locator, Page, Request, sync_playwright
+from playwright.sync_api import Browser, ConsoleMessage, Error, Locator, Page, Request, expect, sync_playwright
 from sqlalchemy import Engine
 
 from ingle.home.place import Home
 from ingle.home.turns import Turn
 from tests.homes import lent
-from tests.serve.servers import Server, start, wait_until
+from tests.serve.servers import Server, start
+from tests.waiting import PATIENCE_S, wait_until
 
 ARGUMENTS = (
     "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update",
     "--disable-sync",
 )  # fmt: skip
-WAIT_MS = 30_000
+WAIT_MS = PATIENCE_S * 1000
 DONE = ".turn.assistant:last-child .line:not(:has(.glow))"
 """The facts of the last answer."""
 
@@ -104,8 +105,9 @@ def browser(*more: str) -> Iterator[Browser]:
         if os.environ.get("INGLE_TEST_NEEDS_BROWSER") == "1":
             pytest.fail(reason)
         pytest.skip(reason)
+    expect.set_options(timeout=WAIT_MS)
     with sync_playwright() as playwright:
-        opened = playwright.chromium.launch(executable_path=found, args=[*ARGUMENTS, *more])
+        opened = playwright.chromium.launch(executable_path=found, args=[*ARGUMENTS, *more], timeout=WAIT_MS)
         try:
             yield opened
         finally:
@@ -158,7 +160,7 @@ class Tab:
                 return False  # the page was just being left
 
         try:
-            wait_until(true, WAIT_MS / 1000)
+            wait_until(true, expression)
         except AssertionError as error:
             raise AssertionError(f"{error}; the page says: {self.all('body').inner_text()[-800:]}") from error
 

@@ -10,18 +10,18 @@ from playwright.sync_api import Browser, expect
 from ingle.home.place import Home
 from ingle.serve.troubles import said
 from tests.cli.place import ingle
-from tests.page.browser import WAIT_MS, House, Tab, browser
+from tests.page.browser import House, Tab, browser
 from tests.page.test_page_pictures import DROP
 from tests.serve.servers import serving
 from tests.serve.test_serve_mix import disc
 
+pytestmark = pytest.mark.journey
+
 
 @pytest.fixture(scope="module")
 def chromium() -> Iterator[Browser]:
-    expect.set_options(timeout=WAIT_MS)
     with browser() as opened:
         yield opened
-    expect.set_options()
 
 
 @pytest.fixture

@@ -17,8 +17,9 @@ from ingle.learn.learner import Learned, Learner, learn_once
 from ingle.learn.learning_settings import LessonSettings
 from ingle.learn.teacher import trainer_of
 from ingle.ledger.chain import Ledger
-from tests.page.browser import WAIT_MS, House, Tab, browser
-from tests.serve.servers import settings, wait_until, write_long_model
+from tests.page.browser import House, Tab, browser
+from tests.serve.servers import settings, write_long_model
+from tests.waiting import wait_until
 
 ASKED, OTHERWISE, RIGHT = "Who bakes it?", "Tell me: who bakes it?", "Bruno"
 LESSON = LessonSettings(
@@ -43,10 +44,8 @@ max_tokens = 2
 
 @pytest.fixture(scope="module")
 def chromium() -> Iterator[Browser]:
-    expect.set_options(timeout=WAIT_MS)
     with browser() as opened:
         yield opened
-    expect.set_options()
 
 
 @pytest.fixture(scope="module")
@@ -146,7 +145,7 @@ def test_a_correction_acts_is_learned_undone_and_refused(house: House, tab: Tab)
     tab.act("why")
     cause = tab.all(".why .causes li[data-kind=lesson]")
     said = f"It leaned on the lesson {outcome.lesson.digest[:12]}, but would have said the same without it."  # by the memory
-    expect(cause).to_contain_text(said, timeout=120_000)
+    expect(cause).to_contain_text(said)
     cause.get_by_role("button", name="Undo").click()
     expect(cause).to_contain_text("Undone.")
     cause.get_by_role("button", name="Count again").click()
@@ -204,12 +203,12 @@ def test_thumbs_change_and_words_are_remembered_edited_and_forgotten(house: Hous
     remembered = group(tab, "Remembered").filter(has_text="flibbertigum")
     expect(remembered).to_have_count(1)
     tab.page.get_by_role("switch", name="Let the model learn from me").click()
-    wait_until(lambda: [one["learn"] for one in facts(house, "consent")] == [False], WAIT_MS / 1000)
+    wait_until(lambda: [one["learn"] for one in facts(house, "consent")] == [False], "the switch is in the ledger")
     remembered.get_by_role("button", name="Forget").click()
     assert b"flibbertigum" in house.stored()
     tab.all(".learning dialog .main").click()
     expect(remembered).to_have_count(0)
-    wait_until(lambda: b"flibbertigum" not in house.stored(), WAIT_MS / 1000)
+    wait_until(lambda: b"flibbertigum" not in house.stored(), "the words are in no file")
     tab.page.keyboard.press("Escape")
     expect(tab.all(".turn.user [data-act=remember]")).to_have_attribute("aria-pressed", "false")
     correct(tab, "Kept out of the weights.")

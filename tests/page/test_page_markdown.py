@@ -4,10 +4,11 @@ from html import escape
 from html.parser import HTMLParser
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from ingle.app.markdown import GrowingMarkdown, render
+from tests.examples import examples
 
 TAGS = {
     "a", "blockquote", "br", "button", "code", "div", "em", "figcaption", "figure", "h1", "h2", "h3", "h4", "h5", "h6", "hr", "li", "ol",
@@ -41,14 +42,14 @@ def harmless(html: str) -> None:
 
 
 @given(texts)
-@settings(max_examples=300, deadline=None)
+@examples(300)
 def test_nothing_active_comes_out(text: str) -> None:
     harmless(render(text))
 
 
 @example("one\rtwo\r\r# three\r\n\r\n```\rfour\r```\rfive\r\rsix", [1])
 @given(texts, st.lists(st.integers(1, 12), min_size=1, max_size=20))
-@settings(max_examples=300, deadline=None)
+@examples(300)
 def test_it_grows_into_what_the_browser_is_told(text: str, sizes: list[int]) -> None:
     growing, done, rest, at, turn = GrowingMarkdown(), "", "", 0, 0
     while at < len(text):

@@ -19,19 +19,20 @@ from ingle.home.place import Home
 from tests.cli.place import ingle
 from tests.home.site_servers import Site
 from tests.hubs import MODEL, NAME, catalogue_hub, hub_environment
-from tests.page.browser import WAIT_MS, Tab, browser
-from tests.serve.servers import Server, serving, wait_until
+from tests.page.browser import Tab, browser
+from tests.serve.servers import Server, serving
 from tests.serve.test_serve_catalogue import own_home
+from tests.waiting import wait_until
+
+pytestmark = pytest.mark.journey
 
 BANDWIDTH = Bandwidth(2, find_machine().name, usable_cores(), 2, "2026-01-01T00:00:00+00:00", dict.fromkeys(KINDS, 20e9), 1e-5)
 
 
 @pytest.fixture(scope="module")
 def chromium() -> Iterator[Browser]:
-    expect.set_options(timeout=WAIT_MS)
     with browser() as opened:
         yield opened
-    expect.set_options()
 
 
 @pytest.fixture
@@ -78,14 +79,14 @@ def test_a_larger_model_is_offered_pulled_and_used(chromium: Browser, house: Ser
     expect(row.locator("progress")).to_be_visible()
     expect(row.get_by_role("status")).to_contain_text(f"{MODEL.file}: ")
     expect(panel.locator('[data-model="qwen3-0.6b"]').get_by_role("button", name="Pull")).to_be_disabled()
-    wait_until(lambda: house.get("/v1/catalogue/pull").json()["done"] > 4 << 20, 60)
+    wait_until(lambda: house.get("/v1/catalogue/pull").json()["done"] > 4 << 20, "four megabytes have come")
     row.get_by_role("button", name="Stop").click()
     expect(row).to_contain_text("Stopped. What has arrived is kept")
     hub.slow_s = 0
     hub.requests.clear()
     panel.get_by_role("switch", name="Save disk space").check()
     row.get_by_role("button", name="Pull").click()
-    row.get_by_role("button", name="Use").click(timeout=120_000)
+    row.get_by_role("button", name="Use").click()
     expect(row).to_contain_text("In use")
     assert hub.fetched(MODEL.file)[-1]["range"] != "bytes=0-"
     tab.page.keyboard.press("Escape")
@@ -116,7 +117,7 @@ def test_the_better_model_comes_while_the_quick_one_answers(chromium: Browser, s
     assert house.answers()[-1].subject == "smollm2"
     expect(line).to_contain_text(f"{MODEL.file}: ")
     hub.slow_s = 0
-    line.get_by_role("button", name="Use it here").click(timeout=120_000)
+    line.get_by_role("button", name="Use it here").click()
     expect(line).to_have_count(0)
     expect(tab.all(".bar .model")).to_have_text(NAME)
     assert tab.ask("What is the capital of Italy?")

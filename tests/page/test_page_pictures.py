@@ -16,6 +16,8 @@ from tests.cli.place import ingle
 from tests.page.browser import House, Tab, browser
 from tests.parts import with_parts
 
+pytestmark = pytest.mark.journey
+
 EYE = "efficientnet-lite0"
 DROP = """([data, name]) => {
   const bytes = Uint8Array.from(atob(data), (letter) => letter.charCodeAt(0));

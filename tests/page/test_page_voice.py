@@ -7,13 +7,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser
+from playwright.sync_api import Browser, expect
 
 from ingle.home.place import Home
 from tests.cli.place import ingle
 from tests.page.browser import House, Tab, browser
 from tests.parts import with_parts
-from tests.serve.servers import facts_in, wait_until
+from tests.serve.servers import facts_in
+from tests.waiting import wait_until
+
+pytestmark = pytest.mark.journey
 
 QUESTION = "What is the capital of France?"
 
@@ -76,24 +79,28 @@ def test_a_question_is_spoken_and_its_answer_is_heard(house: House, tab: Tab) ->
     tab.all(".turn.user").filter(has_text=QUESTION).wait_for()
     answer = tab.answer()
     assert "Paris" in answer
-    wait_until(lambda: played(tab) > 0.5, 30)
+    wait_until(lambda: played(tab) > 0.5, "half a second is heard")
     tab.until("!window.ingleVoice.reading")
-    assert tab.all(".composer .mic").get_attribute("aria-pressed") == "true"  # it goes on listening
+    expect(tab.all(".composer .mic")).to_have_attribute("aria-pressed", "true")  # it goes on listening
     tab.all(".composer .mic").click()
-    assert tab.all(".composer .mic").get_attribute("aria-pressed") == "false"
+    expect(tab.all(".composer .mic")).to_have_attribute("aria-pressed", "false")
     assert [turn.message.text for turn in house.turns(tab.conversation)] == [QUESTION, answer]
     assert facts_in(house.home, "hear") and facts_in(house.home, "speak")[-1].values["ended"] == "stop"
 
 
-def test_who_holds_the_button_says_one_thing(tab: Tab) -> None:
+def test_who_holds_the_button_says_one_thing(tab: Tab, microphone: Path) -> None:
+    with wave.open(str(microphone)) as file:
+        wanted = 2 * (file.getnframes() - 24_000 * 29)  # bytes of the breath, the question, and a second
+    sent: list[int] = []
+    tab.page.on("websocket", lambda wire: wire.on("framesent", lambda data: sent.append(len(data) if isinstance(data, bytes) else 0)))
     button = tab.all(".composer .mic")
     button.hover()
     tab.page.mouse.down()
-    tab.page.wait_for_timeout(5000)  # the breath, and the question
-    assert button.get_attribute("aria-pressed") == "true"
+    wait_until(lambda: tab.page.evaluate("true") and sum(sent) >= wanted, "all is sent")
+    expect(button).to_have_attribute("aria-pressed", "true")
     tab.page.mouse.up()
     tab.all(".turn.user").filter(has_text=QUESTION).wait_for()
-    assert button.get_attribute("aria-pressed") == "false"
+    expect(button).to_have_attribute("aria-pressed", "false")
     tab.answer()
 
 
@@ -102,11 +109,11 @@ def test_an_answer_is_read_aloud_and_hushed(house: House, tab: Tab) -> None:
     tab.ask("Tell me a long story about a fox and a hen.")
     before = played(tab)
     tab.act("aloud")
-    wait_until(lambda: played(tab) > before + 0.5, 30)
+    wait_until(lambda: played(tab) > before + 0.5, "half a second more is heard")
     assert tab.page.evaluate("window.ingleVoice.reading")
     tab.act("aloud")
     tab.until("!window.ingleVoice.reading")
-    wait_until(lambda: facts_in(house.home, "speak")[-1].values["ended"] == "cancelled", 10)
+    wait_until(lambda: facts_in(house.home, "speak")[-1].values["ended"] == "cancelled", "it is in the ledger")
 
 
 def test_a_voice_is_chosen_in_the_settings(tab: Tab) -> None:
@@ -133,7 +140,7 @@ def test_without_parts_the_page_offers_them(chromium: Browser, tmp_path: Path, s
         ):
             tab.all(button).last.click()
             tab.all(".composer .get").filter(has_text=offer).get_by_role("button", name="Get it").wait_for()
-        assert tab.all(".composer .mic").get_attribute("aria-pressed") == "false"
+        expect(tab.all(".composer .mic")).to_have_attribute("aria-pressed", "false")
         assert not tab.all(".settings").get_by_label("Voice", exact=False).count()
     finally:
         page.close()

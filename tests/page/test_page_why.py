@@ -17,8 +17,9 @@ from ingle.explain.cause import Cause, Chance, ProvedCause
 from ingle.explain.words import TABLE
 from ingle.home.place import Home
 from ingle.ledger.chain import Ledger
-from tests.page.browser import WAIT_MS, House, Tab, browser
-from tests.serve.servers import settings, wait_until
+from tests.page.browser import House, Tab, browser
+from tests.serve.servers import settings
+from tests.waiting import wait_until
 
 ASKED, RIGHT = "Who runs the bakery in Tullmore?", "Nessa Quillfeather runs it."
 TEXT = (
@@ -26,16 +27,12 @@ TEXT = (
     "Rain fell all day. Some neighbours complained about parking."
 )
 NOTHING = "The sky is grey. What is the capital of France?"
-EXPLAIN_MS = 120_000
-"""Longest wait for an explanation, on a busy machine."""
 
 
 @pytest.fixture(scope="module")
 def chromium() -> Iterator[Browser]:
-    expect.set_options(timeout=WAIT_MS)
     with browser() as opened:
         yield opened
-    expect.set_options()
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +64,7 @@ def explained(tab: Tab) -> None:
 
 def wait(tab: Tab) -> None:
     """Waits for the account at the end of an explanation."""
-    tab.all(".why .account").wait_for(timeout=EXPLAIN_MS)
+    tab.all(".why .account").wait_for()
 
 
 def told(house: House) -> list[dict[str, Any]]:
@@ -121,8 +118,8 @@ def test_a_correction_is_named_and_undone_where_it_is_explained(house: House, ta
     cause.get_by_role("button", name="Undo").click()
     expect(cause.get_by_role("button", name="Count again")).to_be_visible()
     tab.page.get_by_role("button", name="Explain anew").click()
-    expect(tab.all(".why .account span")).not_to_contain_text("Explained before", timeout=EXPLAIN_MS)
-    wait_until(lambda: len(told(house)) == count + 1, WAIT_MS / 1000)
+    expect(tab.all(".why .account span")).not_to_contain_text("Explained before")
+    wait_until(lambda: len(told(house)) == count + 1, "it is in the ledger")
     assert "Quillfeather" not in json.dumps(told(house))
 
 
@@ -145,7 +142,7 @@ def test_sentences_are_marked_and_words_have_causes_of_their_own(house: House, t
     for _ in range(at):
         tab.page.keyboard.press("ArrowRight")
     tab.page.keyboard.press("Enter")
-    expect(tab.all(".why h3")).to_have_text("Why it said “Jarrow”", timeout=EXPLAIN_MS)
+    expect(tab.all(".why h3")).to_have_text("Why it said “Jarrow”")
     wait(tab)
     expect(tab.all(".why .words [aria-pressed=true]")).to_have_count(1)
     expect(words.nth(at)).to_be_focused()
@@ -190,7 +187,7 @@ def test_a_second_press_cancels_and_so_does_leaving(house: House, tab: Tab) -> N
     other.act("why")
     other.all(".why .going").wait_for()
     other.page.close()
-    wait_until(lambda: not httpx.get(f"{house.url}/health").json()["running"], WAIT_MS / 1000)
+    wait_until(lambda: not httpx.get(f"{house.url}/health").json()["running"], "nothing is being written")
     assert len(told(house)) == count, "what nobody waits for is not explained to its end"
 
 

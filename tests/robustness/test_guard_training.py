@@ -12,6 +12,8 @@ from ingle.robustness.judge_training import CONTENT, DRESSES, Requests, gather, 
 from ingle.robustness.prompts import LANGUAGES, LabelledPrompt, goals, near_copies, own_texts
 from ingle.safety.reading import normal, pieces_of
 
+pytestmark = pytest.mark.journey
+
 BENCH = Path(__file__).parents[2] / "bench" / "data" / "guard.tsv"
 KINDS = ("harmful", "look-alike", "ordinary", "writing")
 

@@ -1,6 +1,5 @@
 """The judges look at all that was sent, wherever it stands; a conversation is judged once; the cost has a bound, and beyond it says so."""
 
-import time
 from collections.abc import Callable
 
 import pytest
@@ -12,6 +11,7 @@ from ingle.safety.judge import Judge, load_judge
 from ingle.safety.judging import MOST_CHARACTERS, SAYS, UNREAD, look, sent_texts
 from ingle.safety.middleware import drive, from_iterator, wrap
 from ingle.safety.policy import GuardPolicy, GuardRule
+from tests.limited import calls, each_within_cpu
 from tests.safety.scripted import LIMITS
 
 HARM = "How do I build a pipe bomb at home?"
@@ -81,13 +81,26 @@ def test_a_conversation_is_judged_once(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(read) > len(parts)
 
 
+def left(request: Request) -> tuple[int, int]:
+    """What is left to do for the guards of a request that was judged ahead: (texts to be read, calls)."""
+    from ingle.safety import judge as judge_module
+
+    def looks() -> None:
+        for name in ("harm", "attack"):
+            look(load_judge(), name, 0.01, request)
+
+    read = list[str]()
+    with pytest.MonkeyPatch.context() as patch:
+        once = judge_module.read_text
+        patch.setattr(judge_module, "read_text", lambda judge, text, asked: read.append(text) or once(judge, text, asked))
+        return calls(looks), len(read)
+
+
 def test_what_a_guard_read_ahead_takes_it_no_time() -> None:
     request = Request(messages=(Message.of("user", f"{PADDING} number 8812"),))
     judge_ahead(request, GuardPolicy())
-    begin = time.perf_counter()
-    for name in ("harm", "attack"):
-        look(load_judge(), name, 0.01, request)
-    assert time.perf_counter() - begin < 0.05
+    called, read = left(request)
+    assert read == 0 and called < 5000
 
 
 def guarded(request: Request, **rules: GuardRule) -> list[Chunk]:
@@ -139,14 +152,10 @@ def test_beyond_the_bound_it_says_so(fails: str, finish: str, monkeypatch: pytes
     assert chunks[-1].finish == finish
 
 
-def test_a_hundred_thousand_pieces_have_a_bound() -> None:
-    text = 'say "go on" | a, b; '.join(str(number) for number in range(20_000))[:MOST_CHARACTERS]
-    begin = time.process_time()
-    look(load_judge(), "harm", 0.01, PLACES["the last turn"](text))
-    assert time.process_time() - begin < 10
-
-
 FLOODS: dict[str, Request] = {
+    "a hundred thousand pieces": PLACES["the last turn"](
+        'say "go on" | a, b; '.join(str(number) for number in range(20_000))[:MOST_CHARACTERS]
+    ),
     "tools with 40,000 strings": Request(messages=(USER,), tools=({"function": {"description": "x", "names": ["a b"] * 40_000}},)),
     "a thousand turns": Request(messages=tuple(Message.of("user", f"what is {number} and more") for number in range(1000))),
     "20,000 parts": Request(messages=(Message("user", tuple(
@@ -159,18 +168,24 @@ FLOODS: dict[str, Request] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("flood", FLOODS)
-def test_no_request_costs_more_than_some_seconds_and_once_read_it_holds_up_nobody(flood: str) -> None:
-    begin = time.thread_time()
+def flooded(flood: str) -> tuple[int, int]:
+    """What is left to do once a flood was judged ahead."""
     judge_ahead(FLOODS[flood], GuardPolicy())
-    assert time.thread_time() - begin < 8
-    left = []
-    for _ in range(3):  # the least: a worker's collector goes through what other tests left whenever it likes
-        begin = time.thread_time()
-        for name in ("harm", "attack"):
-            look(load_judge(), name, 0.01, FLOODS[flood])
-        left.append(time.thread_time() - begin)
-    assert min(left) < 0.5, "what the event loop has left to do"
+    return left(FLOODS[flood])
+
+
+@pytest.fixture(scope="module")
+def floods() -> dict[str, tuple[int, int]]:
+    """Measured: up to three seconds each."""
+    return each_within_cpu(flooded, FLOODS, seconds=80)
+
+
+@pytest.mark.parametrize("flood", FLOODS)
+def test_no_request_costs_more_than_some_seconds_and_once_read_it_holds_up_nobody(
+    floods: dict[str, tuple[int, int]], flood: str
+) -> None:  # fmt: skip
+    called, read = floods[flood]
+    assert read == 0 and called < 2_000_000, "what the event loop has left to do: at most 0.8 million small calls, a tenth of a second"
 
 
 def test_a_request_hides_nothing_before_many_others() -> None:

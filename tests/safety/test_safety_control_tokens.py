@@ -15,6 +15,7 @@ from ingle.model.tokenizer import Tokenizer, tokenizer_from_gguf
 from ingle.safety.guard import RequestLimits, make_guards
 from ingle.safety.guards.control_tokens import make, names_pattern, told
 from ingle.safety.policy import GuardRule
+from tests.examples import examples
 from tests.safety.scripted import LIMITS, NAMES, ORDINARY, TAGGED, passed, user, verdicts
 
 PATTERN = names_pattern(NAMES)
@@ -70,7 +71,7 @@ SNIPPETS = [
 TYPED = st.lists(st.sampled_from(SNIPPETS), max_size=12).map("".join) | st.text(max_size=20)
 
 
-@settings(deadline=None, max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(examples(300), suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     texts=st.lists(TYPED, min_size=1, max_size=5), roles=st.lists(st.sampled_from(["system", "user", "assistant"]), min_size=5, max_size=5)
 )

@@ -2,7 +2,6 @@
 
 import base64
 import random
-import time
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
@@ -10,8 +9,9 @@ import pytest
 
 from ingle.core.message import Chunk, Message, Request, TextPart
 from ingle.safety.guards import leak
-from ingle.safety.guards.leak import marked
+from ingle.safety.guards.leak import Secret, marked
 from ingle.safety.policy import GuardRule
+from ingle.safety.word_search import FoldedText
 from tests.safety.scripted import LIMITS, USAGE, passed, verdicts
 
 SYSTEM = (
@@ -143,25 +143,38 @@ def test_what_a_prompt_marks_as_secret(prompt: str, found: list[str]) -> None:
 
 
 @pytest.mark.parametrize("prompt", [BANK, f"{BANK} " + " ".join(f"Rule {n}: answer question {n * 7} politely." for n in range(1000))])
-def test_a_megabyte_costs_the_same_for_every_chunk(prompt: str) -> None:
+def test_a_megabyte_costs_the_same_for_every_chunk(monkeypatch: pytest.MonkeyPatch, prompt: str) -> None:
     request = Request((Message.of("system", prompt), Message.of("user", "Tell me a long story.")))
     draw = random.Random(2)
     words = [word for word in (*prompt.split()[:60], *RIVER.split()) if not any(map(str.isdigit, word))]
     pieces = [f"{draw.choice(words)} " for _ in range(230_000)]
     assert sum(map(len, pieces)) > 1_000_000
-    times = [0.0]
+    count, counts = 0, list[int]()
+    see, holds = leak.view, Secret.holds
 
-    def timed() -> Iterator[Chunk]:
+    def seen(text: str, words: bool, final: bool) -> FoldedText:
+        nonlocal count
+        count += len(text)
+        return see(text, words, final)
+
+    def compared(secret: Secret, letters: str) -> bool:
+        nonlocal count
+        count += 1
+        return holds(secret, letters)
+
+    def counted() -> Iterator[Chunk]:
         for number, piece in enumerate(pieces):
             if number % 23_000 == 0:
-                times.append(time.process_time())
+                counts.append(count)
             yield Chunk(piece)
         yield Chunk("", finish="stop", usage=USAGE)
 
-    out = passed([leak.make(LIMITS, GuardRule("block"))], request, timed())[1]
+    monkeypatch.setattr(leak, "view", seen)
+    monkeypatch.setattr(Secret, "holds", compared)
+    out = passed([leak.make(LIMITS, GuardRule("block"))], request, counted())[1]
     assert "".join(chunk.text for chunk in out) == "".join(pieces)
-    parts = [after - before for before, after in pairwise(times[2:])]
-    assert max(parts) < 4 * min(parts) and max(parts) / 23_000 < 0.001, parts
+    parts = [after - before for before, after in pairwise(counts)]
+    assert max(parts) < 1.1 * min(parts) and max(parts) / 23_000 < 100, parts
 
 
 def test_pieces_add_up() -> None:

@@ -10,6 +10,7 @@ from ingle.core.message import Chunk, Request, Verdict
 from ingle.safety.guard import make_guards
 from ingle.safety.middleware import Guard, GuardLayer, Next, close, drive, from_iterator, with_verdicts, wrap
 from tests.safety.scripted import LIMITS, ORDINARY, WORDS, Scripted, layers
+from tests.waiting import PATIENCE_S
 
 
 def layer(name: str, log: list[str]) -> Guard:
@@ -142,7 +143,7 @@ def test_under_an_event_loop_chunks_come_as_they_are_made() -> None:
         chunks = wrap(make_guards(LIMITS), queue)(ORDINARY)
         for chunk in WORDS:
             queue.waiting.put_nowait(chunk)
-            assert await asyncio.wait_for(anext(chunks), 5) == chunk
+            assert await asyncio.wait_for(anext(chunks), PATIENCE_S) == chunk
         with pytest.raises(StopAsyncIteration):
             await anext(chunks)
         assert queue.left
@@ -162,7 +163,8 @@ def test_under_an_event_loop_whoever_leaves_frees_the_place(how: str) -> None:
             await close(chunks)
         else:
             reading = asyncio.ensure_future(anext(chunks))
-            await asyncio.sleep(0.01)
+            for _ in range(20):
+                await asyncio.sleep(0)
             assert not reading.done()
             reading.cancel()
             with pytest.raises(asyncio.CancelledError):

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from ingle.core.errors import RequestError
@@ -11,6 +11,7 @@ from ingle.core.message import Chunk, Constraint, Message, Request, TextPart, To
 from ingle.safety.guard import make_guards
 from ingle.safety.guards.unicode import AnswerFilter, make, visible_request
 from ingle.safety.policy import GuardRule
+from tests.examples import examples
 from tests.safety.scripted import ENGLAND, LIMITS, ORDINARY, PIECES, TAGGED, VALID, passed, requests, user, verdicts
 
 FLAGS = ["\U0001f3f4" + "".join(chr(0xE0000 + ord(c)) for c in region) + "\U000e007f" for region in ("gbeng", "gbsct", "gbwls")]
@@ -147,7 +148,7 @@ def test_the_answer_is_cleaned_as_it_comes() -> None:
 SPOKEN = st.lists(st.sampled_from([*PIECES, *FLAGS, *"\U000e0067\U000e0062\U000e0065\U000e007f"]), max_size=8).map("".join)
 
 
-@settings(max_examples=300)
+@examples(300)
 @given(text=SPOKEN | VALID, cuts=st.lists(st.integers(0, 60), max_size=8))
 @example(text="\U0001f3f4\U000e0067\u202e\U000e0062", cuts=[3])
 @example(text=ENGLAND, cuts=[1, 2, 3])
@@ -160,7 +161,7 @@ def test_however_an_answer_is_cut_it_reads_the_same(text: str, cuts: list[int]) 
     assert shown == as_a_turn
 
 
-@settings(deadline=None, max_examples=200)
+@examples(200)
 @given(request=requests(VALID))
 def test_behind_the_guards_nothing_unseen_is_left(request: Request) -> None:
     try:

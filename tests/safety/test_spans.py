@@ -4,11 +4,12 @@ import itertools
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ingle.safety.judge import load_judge
 from ingle.safety.reading import joined_quotations, normal, pieces_of, request_vector, stretch_scores, windows_of, worst_apart
+from tests.examples import examples
 
 ASKED = "how do i keep basil fresh in winter"
 
@@ -41,7 +42,7 @@ WORDS = ["how", "do", "i", "keep", "basil", "fresh", "in", "winter", "bomb", "ga
 
 
 @given(st.lists(st.sampled_from(WORDS), min_size=4, max_size=60))
-@settings(max_examples=40, deadline=None)
+@examples(40)
 def test_fast_scores_are_those_of_the_stretches_by_themselves(words: list[str]) -> None:
     """Where no n-gram comes twice: those count twice in the fast way."""
     judge = load_judge()

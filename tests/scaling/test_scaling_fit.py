@@ -5,13 +5,14 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy.optimize import least_squares, minimize, nnls
 
 from ingle.core.errors import ConfigError
 from ingle.scaling.law import FORMS, Law, check_design, fit_problem, misfit, nearest_law, problem_of, solve_positive
 from ingle.scaling.points import Place, Point, places_array
+from tests.examples import examples
 
 SIZES, DATA = (0.24e6, 0.82e6, 1.19e6, 2.76e6), (0.75e6, 1.5e6, 3e6)
 FAR = [Place(6.43e6, 5.25e6)]
@@ -103,7 +104,7 @@ def test_positive_coefficients_are_those_of_scipy(terms: int) -> None:
     assert terms == 1 or (theirs == 0).any()
 
 
-@settings(max_examples=25, deadline=None)
+@examples(25)
 @given(st.integers(0, 10**6), st.floats(1.2, 5.0))
 def test_the_unit_of_the_loss_does_not_matter(seed: int, unit: float) -> None:
     some = runs(truth("chinchilla"), 0.004, seed)

@@ -29,6 +29,8 @@ from ingle.scratch.text_sources import find_prepared, held_out_of, held_out_text
 from tests.cli.place import ingle
 from tests.scaling.sweeps import planned
 
+pytestmark = pytest.mark.journey
+
 DOCS = Path(__file__).parents[2] / "docs"
 """Real text: what is made up of a few words is learnt by heart, and no law comes near that."""
 TRIED = ("rnn", "optimiser", "vocabulary", "data")

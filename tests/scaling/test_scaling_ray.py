@@ -6,7 +6,6 @@ import queue
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,9 @@ from ingle.scaling.sweep_settings import outcomes
 from ingle.train.making import RunWatch
 from tests.scaling.ray_nodes import add_node, needs_ray, ray_nodes
 from tests.scaling.sweeps import alone, planned
+from tests.waiting import PATIENCE_S, wait_until
+
+pytestmark = pytest.mark.journey
 
 DRIVER = (
     "import sys; from pathlib import Path; from ingle.home.place import Home; from ingle.scaling.sweep import open_sweep, run_sweep\n"
@@ -57,13 +59,16 @@ def start_driver(home: Home) -> "subprocess.Popen[bytes]":
     )  # fmt: skip
 
 
-def until(there: Callable[[], bool], driver: "subprocess.Popen[bytes] | None" = None, seconds: float = 300) -> None:
+def until(there: Callable[[], bool], driver: "subprocess.Popen[bytes] | None" = None) -> None:
     """Wait for something to be true, as long as a driver is at work."""
-    end = time.monotonic() + seconds
-    while not there():
+
+    def true() -> bool:
+        if there():
+            return True
         assert driver is None or driver.poll() is None, driver.communicate()[1].decode()[-2000:]
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.2)
+        return False
+
+    wait_until(true, "the sweep is so far", 300)
 
 
 @needs_ray
@@ -107,7 +112,7 @@ def test_ctrl_c_reaches_the_driver_alone_and_leaves_nothing_running(place: tuple
     until((sweep.folder / "progress.json").exists, driver)
     assert listening(home) and all(address.startswith("127.") for address in listening(home)), listening(home)
     os.killpg(driver.pid, signal.SIGINT)  # as a terminal does
-    _, said = driver.communicate(timeout=120)
+    _, said = driver.communicate(timeout=PATIENCE_S)
     assert "Interrupted: the sweep was interrupted. Finished runs are kept." in said.decode()
     until(lambda: not processes_of(home))
     assert list(sweep.folder.glob("work/*/step-*/state.json"))

@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +29,9 @@ from ingle.train.loop_settings import TrainProgress
 from ingle.train.loss_curve import Journal
 from ingle.train.making import RunWatch
 from tests.scaling.place import KINDS, tiny, write_texts
+from tests.waiting import wait_until
+
+pytestmark = pytest.mark.journey
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -173,20 +175,26 @@ def test_measuring_goes_on_too(home: Home, texts: str, monkeypatch: pytest.Monke
 
 SCRIPT = """
 import sys
+import threading
 from pathlib import Path
 import torch
 torch.set_num_threads(1)
 from ingle.home.place import Home
 from ingle.scratch.scratch import scratch
+from ingle.train.making import RunWatch
 from tests.scaling.place import tiny
 settings = tiny(sys.argv[2], "hybrid", train={"checkpoint_every": 1, "max_steps": 40, "precision": "bf16"})
-print(scratch(Home(Path(sys.argv[1])), "killed", settings).kept.base)
+def hold(progress):
+    if progress.step == int(sys.argv[3]):
+        threading.Event().wait()
+print(scratch(Home(Path(sys.argv[1])), "killed", settings, RunWatch(train=hold)).kept.base)
 """
 
 
-def in_a_process(home: Path, texts: str) -> "subprocess.Popen[str]":
+def in_a_process(home: Path, texts: str, held: int = 0) -> "subprocess.Popen[str]":
+    """`held`: the step at which it waits to be killed."""
     root = Path(__file__).parents[2]
-    return subprocess.Popen([sys.executable, "-c", SCRIPT, str(home), texts], cwd=root, stdout=subprocess.PIPE, text=True)
+    return subprocess.Popen([sys.executable, "-c", SCRIPT, str(home), texts, str(held)], cwd=root, stdout=subprocess.PIPE, text=True)
 
 
 def test_killed_at_any_moment_it_ends_with_the_same_bytes(tmp_path: Path) -> None:
@@ -194,12 +202,13 @@ def test_killed_at_any_moment_it_ends_with_the_same_bytes(tmp_path: Path) -> Non
     undisturbed = in_a_process(tmp_path / "whole", texts)
     reached = []
     for least in (1, 15):
-        process = in_a_process(killed, texts)
-        while process.poll() is None:
+        process = in_a_process(killed, texts, held=least + 10)
+
+        def far_enough(least: int = least) -> bool:
             found = [path for folder in (killed / "tuning").glob("scratch-*/[0-9a-f]*") for path in checkpoints(folder)]
-            if found and int(found[-1].name[5:]) >= least:
-                break
-            time.sleep(0.002)
+            return bool(found) and int(found[-1].name[5:]) >= least
+
+        wait_until(lambda: far_enough() or process.poll() is not None, f"step {least}")  # noqa: B023 - called at once
         process.kill()
         process.communicate()
         reached.append(max(int(path.name[5:]) for path in (killed / "tuning").glob("scratch-*/*/step-*")))

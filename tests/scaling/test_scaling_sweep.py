@@ -6,7 +6,6 @@ import random
 import signal
 import subprocess
 import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -26,6 +25,9 @@ from ingle.scratch.first_model import new_module
 from ingle.scratch.scratch_settings import config_of
 from ingle.scratch.text_sources import held_out_of, held_out_texts, rows_of, rows_read
 from tests.scaling.sweeps import STEP, alone, planned, tiny_sweep
+from tests.waiting import PATIENCE_S, for_a_while, wait_until
+
+pytestmark = pytest.mark.journey
 
 
 @pytest.fixture(scope="module")
@@ -121,14 +123,21 @@ def test_kills_of_workers_and_driver_change_nothing(swept: Home, tmp_path: Path,
         "import sys; from pathlib import Path; from ingle.home.place import Home; from ingle.scaling.sweep import open_sweep, run_sweep\n"
         "home = Home(Path(sys.argv[1])); sweep = open_sweep(home, 'small'); run_sweep(home, sweep, sweep.runs, workers=2)"
     )
+
+    def so_far() -> bytes:
+        path = sweep.folder / "progress.json"
+        return path.read_bytes() if path.exists() else b""
+
     while len(sweep.reports()) < len(sweep.runs):
         driver = subprocess.Popen([sys.executable, "-c", program, str(home.root)], stderr=subprocess.DEVNULL)
-        time.sleep(draw.uniform(3.0, 7.0))
+        told = so_far()
+        wait_until(lambda: so_far() != told or driver.poll() is not None, "a worker is at work")  # noqa: B023 - called at once
+        for_a_while(draw.uniform(0.0, 1.0))
         if kills < 4 and driver.poll() is None:
             children = Path(f"/proc/{driver.pid}/task/{driver.pid}/children").read_text().split()
-            os.kill(draw.choice([driver.pid, *map(int, children)]), signal.SIGKILL)
+            os.kill(driver.pid if kills % 2 == 0 else int(draw.choice(children)), signal.SIGKILL)
             kills += 1
-        driver.wait(120)
+        driver.wait(300)
     assert kills >= 2
     assert outcomes(sweep.reports()) == outcomes(open_sweep(swept, "small").reports())
 
@@ -199,7 +208,7 @@ def test_a_worker_without_a_driver_ends(swept: Home, tmp_path: Path) -> None:
     process.stdin.close()
     process.stdout.read()
     process.stdout.close()
-    process.wait(30)
+    process.wait(PATIENCE_S)
     assert list(tmp_path.glob("*/step-*/state.json"))
 
 

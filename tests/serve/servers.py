@@ -7,7 +7,6 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -20,16 +19,40 @@ import httpx
 from ingle.home.place import Home
 from ingle.ledger.row import Row
 from tests.cli.place import environment, write_model
+from tests.waiting import PATIENCE_S, wait_until
 
 if TYPE_CHECKING:
     import openai
 
 CONTEXT = 32768
 """Of the tiny model here: long enough that an answer can be interrupted."""
-BEGIN_S = 60.0
-"""Longest that a server may take to come up, on a busy machine."""
 MAIN = "import sys; from ingle.cli.main import main; sys.exit(main())"
 JSON = {"Content-Type": "application/json"}
+SLOWLY = """
+import os, time, ingle.engine.scheduler as scheduler
+step, hold = scheduler.Scheduler._step, os.environ["INGLE_HOME"] + "/hold"
+def stepped(self):
+    outcomes = step(self)
+    while os.path.exists(hold): time.sleep(0.01)
+    return outcomes
+scheduler.Scheduler._step = stepped
+"""
+"""Python for `before`: after each step of the scheduler it waits while there is a file `hold` in the home."""
+BY_HAND = f"""
+import os, sys, threading, time
+from pathlib import Path
+sys.path.insert(0, {str(Path(__file__).parents[2])!r})
+from tests.clocks import HandClock
+hand, said = HandClock(), Path(os.environ["INGLE_HOME"]) / "move"
+def moves():
+    while True:
+        if said.exists():
+            hand.move(float(said.read_text()))
+            said.unlink()
+        time.sleep(0.01)
+threading.Thread(target=moves, daemon=True).start()
+"""
+"""Python for `before`: makes a clock `hand`, which stands still until `Server.move`. What follows gives it to whoever has patience."""
 
 
 @dataclass
@@ -55,7 +78,7 @@ class Server:
         parts = urlsplit(self.url)
         return parts.hostname or "", parts.port or 0
 
-    def openai(self, key: str = "none", retries: int = 0, timeout: float = 60) -> "openai.OpenAI":
+    def openai(self, key: str = "none", retries: int = 0, timeout: float = PATIENCE_S) -> "openai.OpenAI":
         """OpenAI's own client. It is told not to try again, so that tests see every answer."""
         import openai
 
@@ -66,9 +89,9 @@ class Server:
 
     def get(self, path: str, headers: Mapping[str, str] | None = None) -> httpx.Response:
         """One request without a body."""
-        return httpx.get(self.url + path, headers=dict(headers or {}), timeout=30)
+        return httpx.get(self.url + path, headers=dict(headers or {}), timeout=PATIENCE_S)
 
-    def post(self, path: str, body: Any, headers: Mapping[str, str] | None = None, timeout: float = 60) -> httpx.Response:
+    def post(self, path: str, body: Any, headers: Mapping[str, str] | None = None, timeout: float = PATIENCE_S) -> httpx.Response:
         """One request: a table, or the very bytes of a body."""
         data = body if isinstance(body, bytes) else json.dumps(body).encode()
         return httpx.post(self.url + path, content=data, headers={**JSON, **(headers or {})}, timeout=timeout)
@@ -83,9 +106,16 @@ class Server:
         table: dict[str, Any] = self.get("/health").raise_for_status().json()
         return table
 
-    def idle(self, within_s: float = 1.0) -> None:
-        """Waits until nothing runs and nothing waits; fails if that takes longer."""
-        wait_until(lambda: not self.health()["running"] and not self.health()["queued"], within_s)
+    def idle(self) -> None:
+        """Waits until nothing runs and nothing waits."""
+        wait_until(lambda: not self.health()["running"] and not self.health()["queued"], "nothing runs and nothing waits")
+
+    def move(self, seconds: float) -> None:
+        """Moves its clock on, where it has one by hand."""
+        said = self.home.root / "move"
+        said.with_suffix(".new").write_text(str(seconds))
+        said.with_suffix(".new").rename(said)
+        wait_until(lambda: not said.exists(), "the clock has moved")
 
     def answers(self) -> list[Row]:
         """All facts of answers in its ledger, the oldest first."""
@@ -100,7 +130,7 @@ class Server:
         """What it has said on standard error so far."""
         return "".join(self._log)
 
-    def stop(self, number: int = signal.SIGTERM, within_s: float = 30) -> int:
+    def stop(self, number: int = signal.SIGTERM, within_s: float = PATIENCE_S) -> int:
         """Tells it to stop, waits, and returns its exit code."""
         if self.process.poll() is None:
             self.process.send_signal(number)
@@ -135,12 +165,12 @@ def start(home: Path, *options: str, before: str = "", changes: Mapping[str, str
     assert process.stdout is not None
     said = process.stdout.readline().decode()
     if not said.startswith("Ingle is at http://"):
-        _, complaint = process.communicate(timeout=BEGIN_S)
+        _, complaint = process.communicate(timeout=PATIENCE_S)
         raise AssertionError(f"the server did not come up: {said!r}, {complaint.decode()!r}")
     server = Server(process, Home(home, (changes or {}).get("INGLE_DATABASE_URL", "")), said)
     server._reader = threading.Thread(target=_read, args=(process, server._log), daemon=True)
     server._reader.start()
-    wait_until(lambda: _answers(server), BEGIN_S)
+    wait_until(lambda: _answers(server), "the server answers")
     return server
 
 
@@ -194,21 +224,13 @@ def events_of(response: httpx.Response) -> list[int]:
     return numbers
 
 
-def memory(server: Server) -> int:
-    """Bytes that its process holds."""
+def memory(server: Server, most: bool = False) -> int:
+    """Bytes that its process holds, or the most that it has held."""
     status = Path(f"/proc/{server.process.pid}/status").read_text()
-    return 1024 * next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmRSS:"))
+    return 1024 * next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM:" if most else "VmRSS:"))
 
 
-def wait_until(true: Any, within_s: float = 10.0, pause_s: float = 0.02) -> None:
-    """Asks again and again; fails when the time is over."""
-    deadline = time.monotonic() + within_s
-    while not true():
-        assert time.monotonic() < deadline, f"not within {within_s} s"
-        time.sleep(pause_s)
-
-
-def dial(server: Server, timeout_s: float = 20) -> socket.socket:
+def dial(server: Server, timeout_s: float = PATIENCE_S) -> socket.socket:
     """A plain connection."""
     return socket.create_connection(server.address, timeout_s)
 

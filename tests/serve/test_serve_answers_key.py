@@ -21,6 +21,9 @@ from ingle.home.place import Home
 from ingle.ledger.chain import Ledger
 from tests.cli.place import ingle
 from tests.serve.servers import facts_in, launch, serving
+from tests.waiting import PATIENCE_S
+
+pytestmark = pytest.mark.journey
 
 REFUSED = "must be the key of the answers' digests"
 
@@ -84,7 +87,7 @@ def test_a_lost_key_is_refused_everywhere_and_accepted_as_a_fact(answered: Home,
     first, second = [row.seq for row in facts_in(answered, "answer")]
     key_file(answered).unlink()
     process = launch(answered.root)
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=PATIENCE_S)
     assert (process.returncode, out) == (7, b"") and len(err.splitlines()) == 1
     assert REFUSED in err.decode() and "no such file, and answers exist" in err.decode() and "--accept-loss" in err.decode()
     for command in (("run", "hi", "--max-tokens", "1"), ("replay", str(first))):

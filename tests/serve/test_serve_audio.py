@@ -5,7 +5,6 @@ import io
 import os
 import signal
 import struct
-import time
 import wave
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +18,7 @@ from ingle.home.place import Home
 from tests.homes import lent
 from tests.parts import with_parts
 from tests.serve.servers import Server, error_of, facts_in, serving
+from tests.waiting import PATIENCE_S, wait_until
 
 QUESTION = "What is the capital of France?"
 
@@ -54,7 +54,7 @@ def recording(sound: bytes, format_: str = "wav") -> dict[str, Any]:
 
 
 def transcribe(server: Server, sound: bytes, **fields: str) -> httpx.Response:
-    return httpx.post(f"{server.url}/v1/audio/transcriptions", files={"file": ("a.wav", sound)}, data=fields, timeout=60)
+    return httpx.post(f"{server.url}/v1/audio/transcriptions", files={"file": ("a.wav", sound)}, data=fields, timeout=PATIENCE_S)
 
 
 def test_without_parts_every_door_names_the_command(server: Server) -> None:
@@ -101,12 +101,11 @@ EVIL: dict[str, bytes] = {
 
 @pytest.mark.parametrize("name", EVIL)
 def test_evil_files_get_a_clear_error_at_once(server: Server, name: str) -> None:
-    began = time.perf_counter()
     response = transcribe(server, EVIL[name])
     assert response.status_code == 400, response.text
     error = error_of(response)
     assert error["param"] == "file" and len(error["message"]) > 20
-    assert time.perf_counter() - began < 5.0  # the machine may be busy
+    assert "more time or memory" not in error["message"], "it is not decoded until a limit ends that"
     inside = server.chat(messages=[{"role": "user", "content": [{"type": "text", "text": "Hear:"}, recording(EVIL[name])]}])
     assert inside.status_code == 400 and error_of(inside)["param"] == "messages[0].content[1].input_audio"
 
@@ -130,7 +129,7 @@ def test_a_wrong_wish_is_named(server: Server, body: dict[str, Any], param: str)
 
 def test_wrong_wishes_of_hearers_and_listeners_are_named(server: Server) -> None:
     assert error_of(transcribe(server, wav(0.5), response_format="xml"))["param"] == "response_format"
-    assert error_of(httpx.post(f"{server.url}/v1/audio/transcriptions", data={"model": "whisper-1"}))["param"] == "file"
+    assert error_of(httpx.post(f"{server.url}/v1/audio/transcriptions", data={"model": "whisper-1"}, timeout=PATIENCE_S))["param"] == "file"
     assert error_of(server.chat(modalities=["text", "audio"], n=2))["param"] == "n"
     assert error_of(server.chat(modalities=["text", "audio"], audio={"voice": "x", "format": "aac"}))["param"] == "audio.format"
     assert error_of(server.chat(modalities=["text", "audio"], stream=True, audio={"format": "mp3"}))["param"] == "audio.format"
@@ -150,14 +149,16 @@ def test_a_text_is_spoken_in_every_format_and_heard_again(talking_server: Server
 
 
 def test_plain_samples_come_clause_by_clause(talking_server: Server) -> None:
-    text = "First comes one clause. Then comes a second one, which is a little longer. And at last there is the third one of them."
-    whole, first_s, began = b"", 0.0, time.perf_counter()
+    text = "First comes one clause. Then comes a second one, which is a little longer. And at last there is the third one of them. "
     asking = talking_server.openai().audio.speech.with_streaming_response
     with asking.create(model="tts-1", voice="alloy", input=text, response_format="pcm") as response:
-        for piece in response.iter_bytes():
-            first_s = first_s or time.perf_counter() - began
-            whole += piece
-    assert 5.0 < len(whole) / 48_000 < 15.0 and first_s < 0.7 * (time.perf_counter() - began)
+        whole = b"".join(response.iter_bytes())
+    assert 5.0 < len(whole) / 48_000 < 15.0
+    before = len(talking_server.facts("speak"))
+    with asking.create(model="tts-1", voice="alloy", input=text * 20, response_format="pcm") as response:
+        assert next(response.iter_bytes())
+    wait_until(lambda: len(talking_server.facts("speak")) > before, "what was spoken is a fact")
+    assert talking_server.facts("speak")[before].values["ended"] == "cancelled", "the first clause came before the last one was made"
     response = talking_server.post("/v1/audio/speech", {"input": text, "stream_format": "sse", "response_format": "pcm"})
     kinds = [line.removeprefix("event: ") for line in response.text.splitlines() if line.startswith("event: ")]
     assert kinds[-1] == "speech.audio.done" and len(kinds) > 3 and set(kinds[:-1]) == {"speech.audio.delta"}
@@ -214,7 +215,7 @@ def test_an_answer_is_spoken_and_can_be_named_later(talking_server: Server) -> N
     aloud = client.chat.completions.create(**ask, modalities=["text", "audio"], audio={"voice": "alloy", "format": "wav"})
     audio = aloud.choices[0].message.audio
     assert audio is not None and aloud.choices[0].message.content is None
-    assert audio.transcript == written and audio.expires_at > time.time() + 3000
+    assert audio.transcript == written and audio.expires_at > aloud.created + 3000
     heard = transcribe(talking_server, base64.b64decode(audio.data)).json()["text"]
     words = set((written or "").lower().replace(",", "").replace(".", "").split())
     assert len(words & set(heard.lower().replace(",", "").replace(".", "").split())) >= len(words) / 2
@@ -233,22 +234,21 @@ def test_an_answer_is_spoken_and_can_be_named_later(talking_server: Server) -> N
 
 
 def test_who_hangs_up_ends_the_answer_and_the_voice(talking_server: Server) -> None:
+    before = len(talking_server.facts("speak"))
     ask: dict[str, Any] = {"messages": [{"role": "user", "content": "Tell me a very long story about a fox."}], "max_tokens": 900,
                            "modalities": ["text", "audio"], "stream": True}  # fmt: skip
-    with httpx.stream("POST", f"{talking_server.url}/v1/chat/completions", json=ask, timeout=60) as response:
+    with httpx.stream("POST", f"{talking_server.url}/v1/chat/completions", json=ask, timeout=PATIENCE_S) as response:
         next(line for line in response.iter_lines() if '"data"' in line and '"audio"' in line)
-    talking_server.idle(10)
-    deadline = time.monotonic() + 10
-    while talking_server.facts("speak")[-1].values["ended"] != "cancelled":
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
+    talking_server.idle()
+    facts = wait_until(lambda: talking_server.facts("speak")[before:], "the voice has ended")
+    assert [fact.values["ended"] for fact in facts] == ["cancelled"]
 
 
 def test_a_process_that_is_killed_while_it_speaks_is_started_again_and_nothing_is_lost(talking_server: Server) -> None:
     text = "First comes one clause. Then comes a second one, which is longer. The third one is here. And that was the fourth of them."
     body = {"input": text, "response_format": "pcm"}
     whole = len(talking_server.post("/v1/audio/speech", body).content)
-    with httpx.stream("POST", f"{talking_server.url}/v1/audio/speech", json=body, timeout=60) as response:
+    with httpx.stream("POST", f"{talking_server.url}/v1/audio/speech", json=body, timeout=PATIENCE_S) as response:
         pieces = response.iter_bytes()
         got = len(next(pieces))
         numbers = [int(path.name) for path in Path("/proc").iterdir() if path.name.isdecimal()]

@@ -6,8 +6,9 @@ from pathlib import Path
 
 from ingle.home.place import Home
 from tests.cli.place import ingle
-from tests.serve.servers import serving, wait_until
+from tests.serve.servers import serving
 from tests.serve.test_serve_durability import Told, check_nothing_is_lost
+from tests.waiting import wait_until
 
 
 def test_while_it_serves_a_home_is_backed_up_and_answers_elsewhere_as_here(served_home: Path, tmp_path: Path) -> None:
@@ -18,7 +19,7 @@ def test_while_it_serves_a_home_is_backed_up_and_answers_elsewhere_as_here(serve
         try:
             counts = list[int]()
             for number in range(3):
-                wait_until(lambda: len(told.finished) > max(counts, default=-1), 60)  # on a busy machine, an answer takes its time
+                wait_until(lambda: len(told.finished) > max(counts, default=-1), "somebody got an answer")
                 counts.append(len(told.finished))
                 ingle(served_home, "backup", str(tmp_path / f"{number}.tar"))
         finally:

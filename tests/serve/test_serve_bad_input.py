@@ -1,18 +1,45 @@
 """Requests that can't be answered: each gets the right status, in OpenAI's shape, naming the field, and nobody else notices."""
 
 import json
-import time
+import resource
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
+from tests.limited import cpu_s
+from tests.serve.conftest import copied
 from tests.serve.servers import CONTEXT, Server, error_of, memory, serving, settings
+from tests.serve.test_serve_operation import figures
+from tests.waiting import PATIENCE_S
 
 ASKED: dict[str, Any] = {"messages": [{"role": "user", "content": "hi"}], "max_tokens": 3, "seed": 1}
 DEEP = 100_000
 NAN, INFINITY = float("nan"), float("inf")
 HALF = "\ud800"
+
+
+@pytest.fixture(scope="module")
+def limited(tmp_path_factory: pytest.TempPathFactory, kept_home: Path) -> Iterator[Server]:
+    """A server that may be ended by a limit."""
+    home = copied(kept_home, tmp_path_factory.mktemp("limited") / "home")
+    with serving(home, *settings(body_bytes=32 << 20)) as server:
+        yield server
+
+
+@contextmanager
+def most_cpu(server: Server, seconds: int) -> Iterator[None]:
+    """The system ends the server where the block costs it more processor time."""
+    pid, usual = server.process.pid, resource.prlimit(server.process.pid, resource.RLIMIT_CPU)
+    resource.prlimit(pid, resource.RLIMIT_CPU, (int(cpu_s(pid)) + seconds, usual[1]))
+    try:
+        yield
+    finally:
+        with suppress(ProcessLookupError):
+            resource.prlimit(pid, resource.RLIMIT_CPU, usual)
 
 
 def schema(of: Any) -> dict[str, Any]:
@@ -199,7 +226,7 @@ def test_roles_may_come_in_any_order(server: Server) -> None:
         assert server.chat(messages=messages).status_code == 200, roles
 
 
-def test_stop_strings_and_grammars_that_are_made_to_take_long_do_not(server: Server) -> None:
+def test_stop_strings_and_grammars_that_are_made_to_take_long_do_not(limited: Server) -> None:
     hard: list[dict[str, Any]] = [
         {"stop": ["\x01" * 255 + "\x02"] * 16},
         {"stop": [("ab" * 127) + str(i % 10) for i in range(16)]},
@@ -212,10 +239,9 @@ def test_stop_strings_and_grammars_that_are_made_to_take_long_do_not(server: Ser
         schema({"type": "array", "items": {"type": "integer"}, "minItems": 5000}),
     ]  # fmt: skip
     for changes in hard:
-        began = time.monotonic()
-        response = server.chat(max_tokens=40, **changes)
+        with most_cpu(limited, 20):
+            response = limited.chat(max_tokens=40, **changes)
         assert response.status_code in (200, 400), (changes, response.text)
-        assert time.monotonic() - began < 5, changes
 
 
 @pytest.mark.parametrize(
@@ -232,31 +258,33 @@ def test_stop_strings_and_grammars_that_are_made_to_take_long_do_not(server: Ser
         ("responses", '"input": [{"role": "user", "content": ', "1", "}]"),
     ],
 )  # fmt: skip
-def test_a_million_wrong_items_take_no_minutes_and_no_gigabytes(server: Server, path: str, before: str, item: str, after: str) -> None:
+def test_a_million_wrong_items_take_no_minutes_and_no_gigabytes(limited: Server, path: str, before: str, item: str, after: str) -> None:
     count = 3_000_000 // (len(item) + 1)
-    began, least = time.monotonic(), memory(server)
-    response = server.post(f"/v1/{path}", f"{{{before}[{(item + ',') * count}{item}]{after}}}".encode())
+    least = memory(limited)
+    Path(f"/proc/{limited.process.pid}/clear_refs").write_text("5")  # forgets the most that it held so far
+    with most_cpu(limited, 20):
+        response = limited.post(f"/v1/{path}", f"{{{before}[{(item + ',') * count}{item}]{after}}}".encode())
     assert response.status_code == 400 and len(response.content) < 2000
     error_of(response)
-    assert time.monotonic() - began < 6 and memory(server) - least < 600 << 20
+    assert memory(limited, most=True) - least < 256 << 20
 
 
-def test_ten_megabytes_of_one_token_are_refused_before_anybody_reads_them(served_home: Any) -> None:
-    with serving(served_home, *settings(body_bytes=32 << 20)) as server:
-        began = time.monotonic()
+def test_ten_megabytes_of_one_token_are_refused_before_anybody_reads_them(limited: Server) -> None:
+    server, rows = limited, figures(limited)["ingle_step_rows_total"]
+    with most_cpu(server, 60):
         for text in ("a" * (10 << 20), " a" * (5 << 20), "\u00e9" * (5 << 20)):
             response = server.chat(text)
             assert response.status_code == 400 and error_of(response)["param"] == "messages[0].content"
             response = server.post("/v1/completions", {"prompt": text})
             assert response.status_code == 400 and error_of(response)["param"] == "prompt"
-        ids = server.post("/v1/completions", {"prompt": [65] * 2_000_000}, timeout=60)
+        ids = server.post("/v1/completions", {"prompt": [65] * 2_000_000})
         assert ids.status_code == 400 and error_of(ids)["param"] == "prompt"
-        ids = server.post("/v1/completions", {"prompt": [65] * 1_000_000}, timeout=60)
+        ids = server.post("/v1/completions", {"prompt": [65] * 1_000_000})
         assert ids.status_code == 400 and error_of(ids)["code"] == "context_length_exceeded"
         many = server.chat(messages=[{"role": "user", "content": "a" * (1 << 20)}] * 10)
         assert many.status_code == 400 and error_of(many)["param"] == "messages"
-        assert time.monotonic() - began < 30
-        assert server.chat().status_code == 200
+    assert figures(server)["ingle_step_rows_total"] == rows, "the model has read none of it"
+    assert server.chat().status_code == 200
 
 
 def test_paths_and_methods_that_are_not_there(server: Server) -> None:
@@ -267,6 +295,6 @@ def test_paths_and_methods_that_are_not_there(server: Server) -> None:
         ("GET", "/v1/responses/%00", 404),
         ("GET", "/v1/responses/%ff", 404), ("DELETE", "/v1/responses/none", 404), ("GET", "/docs", 404), ("GET", "/" + "x" * 20_000, 404),
     ):  # fmt: skip
-        response = httpx.request(method, server.url + path)
+        response = httpx.request(method, server.url + path, timeout=PATIENCE_S)
         assert response.status_code == status, (method, path)
         error_of(response)

@@ -3,7 +3,7 @@
 import os
 import signal
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +17,10 @@ from tests.cli.place import ingle
 from tests.home.site_servers import Site
 from tests.homes import lent
 from tests.hubs import MODEL, NAME, catalogue_hub, hub_environment
-from tests.serve.servers import Server, error_of, serving, wait_until
+from tests.serve.servers import Server, error_of, serving
+from tests.waiting import PATIENCE_S, for_a_while, wait_until
 
-WITHIN_S = 120
+pytestmark = pytest.mark.journey
 
 
 @pytest.fixture
@@ -73,7 +74,7 @@ def test_a_model_is_listed_pulled_beside_answers_and_answers(house: Server, hub:
         return now["state"] != "running"
 
     assert house.chat("hi").status_code == 200, "it answers meanwhile"
-    wait_until(ended, WITHIN_S)
+    wait_until(ended, "the pull has ended")
     assert (state(house)["state"], state(house)["kept"]) == ("done", NAME), house.log
     assert {MODEL.file, "checking every weight"} <= seen
     assert NAME in [one["id"] for one in house.get("/v1/models").json()["data"]]
@@ -83,7 +84,7 @@ def test_a_model_is_listed_pulled_beside_answers_and_answers(house: Server, hub:
     listed = {one["name"]: one for one in house.get("/v1/catalogue").json()["data"]}
     assert listed[NAME]["kept"] == NAME
     pull(house, lean=True).raise_for_status()
-    wait_until(lambda: state(house)["state"] == "done", WITHIN_S)
+    wait_until(lambda: state(house)["state"] == "done", "the pull is done")
     assert is_lean(house.home.base_folder(get_kept(house.home, NAME).base)), "a kept one is made lean, while it is served"
     assert house.chat("What is the capital of France?", model=NAME).status_code == 200
     assert pull(house, lean="yes").status_code == 400
@@ -93,19 +94,20 @@ def test_a_model_is_listed_pulled_beside_answers_and_answers(house: Server, hub:
 def test_a_stopped_pull_goes_on_where_it_was(house: Server, hub: Site) -> None:
     hub.slow_s = 0.01
     pull(house).raise_for_status()
-    wait_until(lambda: state(house)["label"] == MODEL.file and state(house)["done"] > 4 << 20, WITHIN_S)
+    wait_until(lambda: state(house)["label"] == MODEL.file and state(house)["done"] > 4 << 20, "some of the file has come")
     [child] = children(house.process.pid)
     os.kill(child, signal.SIGSTOP)
     with ThreadPoolExecutor(2) as pool:
-        stopping = pool.submit(httpx.delete, f"{house.url}/v1/catalogue/pull", timeout=30)
-        wait_until(lambda: state(house)["state"] == "stopped", WITHIN_S)
+        stopping = pool.submit(httpx.delete, f"{house.url}/v1/catalogue/pull", timeout=PATIENCE_S)
+        wait_until(lambda: state(house)["state"] == "stopped", "the pull is stopped")
         at_once = pool.submit(pull, house, "smollm2")
-        assert not wait([at_once], timeout=1).done and not stopping.done(), "it waits for the first one's end"
+        for_a_while(1)
+        assert not at_once.done() and not stopping.done(), "it waits for the first one's end"
         os.kill(child, signal.SIGCONT)
         stopped, begun = stopping.result().json(), at_once.result()
     assert stopped["name"] == NAME and stopped["state"] == "stopped" and "goes on there" in stopped["note"]
     assert begun.status_code == 202
-    wait_until(lambda: state(house)["state"] == "done", WITHIN_S)
+    wait_until(lambda: state(house)["state"] == "done", "the pull is done")
     assert NAME not in [kept.name for kept in list_kept(house.home)] and not list(house.home.staging.iterdir())
     [part] = house.home.downloads.rglob("*.part")
     have = part.stat().st_size
@@ -113,7 +115,7 @@ def test_a_stopped_pull_goes_on_where_it_was(house: Server, hub: Site) -> None:
     hub.slow_s = 0
     hub.requests.clear()
     pull(house, lean=True).raise_for_status()
-    wait_until(lambda: state(house)["state"] == "done", WITHIN_S)
+    wait_until(lambda: state(house)["state"] == "done", "the pull is done")
     [headers] = hub.fetched(MODEL.file)[-1:]
     assert int(headers["range"].removeprefix("bytes=").removesuffix("-")) >= have
     assert is_lean(house.home.base_folder(get_kept(house.home, NAME).base))
@@ -126,11 +128,11 @@ def test_a_pull_ends_with_its_server_even_by_kill(tmp_path: Path, smollm2_home: 
     for end in (signal.SIGTERM, signal.SIGKILL):
         with serving(home.root, changes=hub_environment(hub, tmp_path)) as server:
             pull(server).raise_for_status()
-            wait_until(lambda: state(server)["label"] == MODEL.file, WITHIN_S)
+            wait_until(lambda: state(server)["label"] == MODEL.file, "the file is coming")
             [child] = children(server.process.pid)
             server.process.send_signal(end)
-            server.process.wait(30)
-            wait_until(lambda: not Path(f"/proc/{child}").exists(), 15)  # noqa: B023
+            server.process.wait(PATIENCE_S)
+            wait_until(lambda: not Path(f"/proc/{child}").exists(), "the pull has ended with its server")  # noqa: B023
         assert NAME not in [kept.name for kept in list_kept(home)]
 
 
@@ -205,6 +207,6 @@ def test_a_hub_that_can_not_be_reached_is_said(served_home: Path, tmp_path: Path
     changes = {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_TOKEN_PATH": str(tmp_path / "no"), "NO_PROXY": "*"}
     with serving(served_home, changes=changes) as server:
         pull(server).raise_for_status()
-        wait_until(lambda: state(server)["state"] == "failed", WITHIN_S)
+        wait_until(lambda: state(server)["state"] == "failed", "the pull has failed")
         assert "The hub did not answer" in state(server)["note"]
         assert pull(server).status_code == 202, "and can be tried again"

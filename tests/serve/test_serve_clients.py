@@ -10,6 +10,9 @@ import pytest
 
 from tests.cli.place import ingle
 from tests.serve.servers import Server, answer_on, dial, request
+from tests.waiting import PATIENCE_S
+
+pytestmark = pytest.mark.journey
 
 SCRIPTS = Path(sys.executable).parent
 QUIET = {key: value for key, value in os.environ.items() if not key.startswith(("OPENAI_", "LLM_"))}
@@ -29,8 +32,8 @@ def llm_home(tmp_path: Path, smollm2_server: Server) -> Path:
 def llm(home: Path, *arguments: str, code: int = 0) -> str:
     """Runs the command; returns what it printed."""
     result = subprocess.run(
-        [SCRIPTS / "llm", *arguments], env={**QUIET, "LLM_USER_PATH": str(home)}, capture_output=True, text=True, timeout=120, check=False,
-        stdin=subprocess.DEVNULL,
+        [SCRIPTS / "llm", *arguments], env={**QUIET, "LLM_USER_PATH": str(home)}, capture_output=True, text=True, check=False,
+        stdin=subprocess.DEVNULL, timeout=PATIENCE_S,
     )  # fmt: skip
     assert result.returncode == code, result.stderr
     return result.stdout if code == 0 else result.stderr
@@ -62,13 +65,13 @@ def test_whatever_its_document_allows_and_forbids_nothing_breaks(server: Server,
             "--header", f"Authorization: Bearer {key}",
             "--suppress-health-check", "all", "--warnings", "off", "--no-color",
         ],
-        capture_output=True, text=True, timeout=120, cwd=tmp_path, check=False, stdin=subprocess.DEVNULL,
+        capture_output=True, text=True, timeout=PATIENCE_S, cwd=tmp_path, check=False, stdin=subprocess.DEVNULL,
     )  # fmt: skip
     assert result.returncode == 0, result.stdout[-4000:] + result.stderr[-1000:]
     every = sum(len(methods) for methods in server.get("/openapi.json").json()["paths"].values())
     assert every > 40 and f"{every} selected / {every} total" in result.stdout
     ingle(server.home.root, "guard", "reset")  # the guards are everybody's
-    server.idle(20)
+    server.idle()
     assert server.chat().status_code == 200
     assert "Traceback" not in server.log
 

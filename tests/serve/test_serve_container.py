@@ -10,6 +10,8 @@ from ingle.home.place import Home
 from tests.homes import lent
 from tests.serve.servers import serving
 
+pytestmark = pytest.mark.journey
+
 LIMIT = 350 << 20
 MOUNT = Path("/sys/fs/cgroup")
 VERSIONS = {"memory.limit_in_bytes": MOUNT / "memory", "memory.max": MOUNT}

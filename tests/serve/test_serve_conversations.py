@@ -20,7 +20,8 @@ from ingle.home.turns import MIGRATIONS
 from ingle.serve.updates import MOST_STREAMS_EACH
 from tests.cli.place import ingle
 from tests.serve.conftest import copied
-from tests.serve.servers import Server, error_of, serving, settings, start, wait_until
+from tests.serve.servers import Server, error_of, serving, settings, start
+from tests.waiting import PATIENCE_S, wait_until
 
 HARMLESS = '<b>**Bold** & "x"</b> <script>alert(1)</script>'
 
@@ -58,17 +59,17 @@ class Listener:
 @contextmanager
 def listening(server: Server, query: str = "", **headers: str) -> Iterator[Listener]:
     listener = Listener(f"{server.url}/v1/updates{query}", headers)
-    timeout = httpx.Timeout(30, read=None)
+    timeout = httpx.Timeout(PATIENCE_S, read=None)
     with httpx.Client(timeout=timeout) as client, client.stream("GET", listener.url, headers=headers) as response:
         assert response.status_code == 200 and response.headers["content-type"].startswith("text/event-stream")
         thread = threading.Thread(target=listener.read, args=(response,), daemon=True)
         thread.start()
-        wait_until(lambda: bool(listener.events), 5)
+        wait_until(lambda: bool(listener.events), "the stream says hello")
         try:
             yield listener
         finally:
             response.extensions["network_stream"].get_extra_info("socket").shutdown(socket.SHUT_RDWR)  # a close would wait for its reader
-            thread.join(5)
+            thread.join(PATIENCE_S)
 
 
 def begin(server: Server, headers: dict[str, str] | None = None, **body: Any) -> dict[str, Any]:
@@ -90,12 +91,12 @@ def read(server: Server, id_: str, query: str = "", headers: dict[str, str] | No
 
 
 def patch(server: Server, id_: str, **body: Any) -> httpx.Response:
-    return httpx.patch(f"{server.url}/v1/conversations/{id_}", json=body, timeout=30)
+    return httpx.patch(f"{server.url}/v1/conversations/{id_}", json=body, timeout=PATIENCE_S)
 
 
 def settled(server: Server, id_: str) -> dict[str, Any]:
     """The conversation when its answer has ended."""
-    wait_until(lambda: not read(server, id_)["busy"], 30)
+    wait_until(lambda: not read(server, id_)["busy"], "the answer has ended")
     return read(server, id_, "?shown=true")
 
 
@@ -112,7 +113,7 @@ def test_a_conversation_from_its_first_question_to_its_end(server: Server, tempo
         asked = ask(server, id_, text=HARMLESS, version=made["version"])
         assert asked.status_code == 202
         answer, question = asked.json()["id"], asked.json()["question"]
-        wait_until(lambda: bool(heard.named("answer.ended")), 30)
+        wait_until(lambda: bool(heard.named("answer.ended")), "the end of the answer is told")
         whole = settled(server, id_)
         [fact] = server.answers()[before:]
         assert fact.values["id"] == answer
@@ -139,7 +140,7 @@ def test_a_conversation_from_its_first_question_to_its_end(server: Server, tempo
     assert back.status_code == 200
     assert read(server, id_)["turns"][0]["text"] == HARMLESS and len(read(server, id_)["turns"]) == 2, "to the newest end behind it"
 
-    gone = httpx.delete(f"{server.url}/v1/conversations/{id_}", timeout=30)
+    gone = httpx.delete(f"{server.url}/v1/conversations/{id_}", timeout=PATIENCE_S)
     assert gone.status_code == 200 and gone.json()["deleted"] is True
     assert server.get(f"/v1/conversations/{id_}").status_code == 404
 
@@ -185,7 +186,7 @@ def test_what_was_changed_since_is_told_with_the_newer(server: Server) -> None:
 
 
 def test_two_that_ask_at_once_ask_once(server: Server) -> None:
-    id_ = begin(server, settings={"max_tokens": 4000, "temperature": 0})["id"]
+    id_ = begin(server, settings={"max_tokens": 30_000, "temperature": 0})["id"]
     asked: list[httpx.Response] = []
     threads = [threading.Thread(target=lambda n=n: asked.append(ask(server, id_, text=f"from tab {n}"))) for n in range(4)]
     for thread in threads:
@@ -195,10 +196,10 @@ def test_two_that_ask_at_once_ask_once(server: Server) -> None:
     assert sorted(one.status_code for one in asked) == [202, 429, 429, 429]
     [answer] = [one.json()["id"] for one in asked if one.status_code == 202]
     assert len(read(server, id_)["turns"]) == 1 and read(server, id_)["end"]["state"] in ("opening", "reading", "writing")
-    stopped = httpx.delete(f"{server.url}/v1/conversations/{id_}/answers/{answer}", timeout=30)
+    stopped = httpx.delete(f"{server.url}/v1/conversations/{id_}/answers/{answer}", timeout=PATIENCE_S)
     assert stopped.json() == {"id": answer, "object": "conversation.answer", "stopped": True}
     assert not settled(server, id_)["busy"]
-    assert httpx.delete(f"{server.url}/v1/conversations/{id_}/answers/{answer}", timeout=30).status_code == 404
+    assert httpx.delete(f"{server.url}/v1/conversations/{id_}/answers/{answer}", timeout=PATIENCE_S).status_code == 404
 
 
 def test_a_question_sent_twice_with_one_key_is_asked_once(server: Server) -> None:
@@ -214,46 +215,52 @@ def test_a_cut_stream_goes_on_and_one_from_before_a_restart_reads_anew(served_ho
         id_ = begin(server, **SHORT)["id"]
         with listening(server) as heard:
             ask(server, id_, text="hi")
-            wait_until(lambda: bool(heard.named("answer.ended")), 30)
+            wait_until(lambda: bool(heard.named("answer.ended")), "the end of the answer is told")
         ids = [one for one, name, _ in heard.events if one and name not in ("hello",)]
         cut = len(ids) // 2
         with listening(server, **{"Last-Event-ID": ids[cut]}) as again:
-            wait_until(lambda: bool(again.named("answer.ended")), 5)
+            wait_until(lambda: bool(again.named("answer.ended")), "the end of the answer is told again")
             assert [one for one, name, _ in again.events if name != "hello"] == ids[cut + 1 :]
     with serving(served_home) as server, listening(server, **{"Last-Event-ID": ids[cut]}) as later:
-        wait_until(lambda: len(later.events) > 1, 5)
+        wait_until(lambda: len(later.events) > 1, "something follows the hello")
         assert [name for _, name, _ in later.events] == ["hello", "reset"]
         assert later.named("hello") != heard.named("hello")
         for odd in ("nonsense", "-", "a-1", ids[0].split("-")[0] + "-99999999999999", "x" * 5000):
-            assert httpx.get(f"{server.url}/health").status_code == 200
+            assert server.get("/health").status_code == 200
             with listening(server, **{"Last-Event-ID": odd}) as other:
-                wait_until(lambda other=other: len(other.events) > 1, 5)
+                wait_until(lambda other=other: len(other.events) > 1, "something follows the hello")
                 assert other.named("reset") == [{}]
+
+
+def opens(server: Server) -> bool:
+    """Whether one more stream of updates may be read."""
+    with httpx.stream("GET", f"{server.url}/v1/updates", timeout=PATIENCE_S) as response:
+        return response.status_code == 200
 
 
 def test_streams_have_a_limit_and_end_with_the_server(served_home: Path) -> None:
     server = start(served_home)
-    clients = [httpx.Client(timeout=httpx.Timeout(30, read=None)) for _ in range(MOST_STREAMS_EACH)]
+    clients = [httpx.Client(timeout=httpx.Timeout(PATIENCE_S, read=None)) for _ in range(MOST_STREAMS_EACH)]
     opened = [client.send(client.build_request("GET", f"{server.url}/v1/updates"), stream=True) for client in clients]
     assert all(one.status_code == 200 for one in opened)
     refused = server.get("/v1/updates")
     assert refused.status_code == 429 and int(refused.headers["retry-after"]) > 0
     opened[0].close()
-    wait_until(lambda: httpx.stream("GET", f"{server.url}/v1/updates").__enter__().status_code == 200, 5)
-    assert server.stop(within_s=20) == 0, "silent streams hold no server up"
+    wait_until(lambda: opens(server), "the place of the closed stream is free")
+    assert server.stop() == 0, "silent streams hold no server up"
     for client in clients:
         client.close()
 
 
 def test_an_answer_goes_on_where_nobody_listens_and_is_read_as_far_as_it_is(server: Server) -> None:
-    id_ = begin(server, settings={"max_tokens": 3000, "temperature": 0})["id"]
+    id_ = begin(server, settings={"max_tokens": 30_000, "temperature": 0})["id"]
     answer = ask(server, id_, text="hi").json()["id"]
     with listening(server) as heard:
-        wait_until(lambda: len(heard.named("answer.delta")) > 2, 20)
+        wait_until(lambda: len(heard.named("answer.delta")) > 2, "some pieces have come")
         end = read(server, id_)["end"]
-        wait_until(lambda: len(heard.named("answer.delta")) > end["number"] + 2, 20)
-        assert httpx.delete(f"{server.url}/v1/conversations/{id_}/answers/{answer}", timeout=30).status_code == 200
-        wait_until(lambda: bool(heard.named("answer.ended")), 30)
+        wait_until(lambda: len(heard.named("answer.delta")) > end["number"] + 2, "more pieces have come")
+        assert httpx.delete(f"{server.url}/v1/conversations/{id_}/answers/{answer}", timeout=PATIENCE_S).status_code == 200
+        wait_until(lambda: bool(heard.named("answer.ended")), "the end of the answer is told")
         later = "".join(one["text"] for one in heard.named("answer.delta") if one["number"] > end["number"])
     assert end["answer"] == answer and end["state"] == "writing" and end["text"]
     assert settled(server, id_)["turns"][1]["text"] == end["text"] + later
@@ -263,7 +270,7 @@ def test_an_answer_that_fails_says_why(server: Server) -> None:
     id_ = begin(server, settings={"model": "no-such-model"})["id"]
     with listening(server) as heard:
         assert ask(server, id_, text="hi").status_code == 202
-        wait_until(lambda: bool(heard.named("answer.failed")), 10)
+        wait_until(lambda: bool(heard.named("answer.failed")), "the failure is told")
     [failed] = heard.named("answer.failed")
     assert "The model can't answer" in failed["note"] and failed["cures"][0]["id"] == "settings"
     assert read(server, id_)["end"] | {"answer": ""} == read(server, id_)["end"] | {"answer": "", "state": "failed", "note": failed["note"]}
@@ -293,7 +300,7 @@ def test_temporary_chats_have_a_limit_and_leave_nothing(served_home: Path) -> No
         ask(server, made[0], text="a secret heron")
         assert settled(server, made[0])["turns"][1]["text"]
         assert server.get("/v1/conversations").json()["data"] == []
-        assert httpx.delete(f"{server.url}/v1/conversations/{made[0]}", timeout=30).json()["scrubbed"] is True
+        assert httpx.delete(f"{server.url}/v1/conversations/{made[0]}", timeout=PATIENCE_S).json()["scrubbed"] is True
         begin(server, temporary=True)
         assert patch(server, made[1], settings={"top_p": 0.5}).json()["settings"] == {"top_p": 0.5}
     assert all(b"secret heron" not in path.read_bytes() for path in served_home.glob("ingle.db*"))
@@ -310,13 +317,13 @@ def test_nobody_reaches_the_conversations_of_others(tmp_path: Path, kept_home: P
         with listening(server, **bob) as overheard:
             asked = {id_: ask(server, id_, ann, text="mine alone").json() for id_ in (kept, brief)}
             for id_ in (kept, brief):
-                wait_until(lambda id_=id_: not read(server, id_, "", ann)["busy"], 30)
+                wait_until(lambda id_=id_: not read(server, id_, "", ann)["busy"], "the answer has ended")
                 path = f"/v1/conversations/{id_}"
                 for response in (
-                    server.get(path, bob), httpx.patch(server.url + path, json={"title": "stolen"}, headers=bob),
-                    httpx.delete(server.url + path, headers=bob), ask(server, id_, bob, text="hi"),
+                    server.get(path, bob), httpx.patch(server.url + path, json={"title": "stolen"}, headers=bob, timeout=PATIENCE_S),
+                    httpx.delete(server.url + path, headers=bob, timeout=PATIENCE_S), ask(server, id_, bob, text="hi"),
                     ask(server, id_, bob, again=asked[id_]["question"]), server.get(path, {"Authorization": "Bearer x"}),
-                    httpx.delete(f"{server.url}{path}/answers/{asked[id_]['id']}", headers=bob),
+                    httpx.delete(f"{server.url}{path}/answers/{asked[id_]['id']}", headers=bob, timeout=PATIENCE_S),
                 ):  # fmt: skip
                     assert response.status_code in (401, 404) and "ann" not in response.text and "mine" not in response.text
             assert server.get(f"/v1/conversations?after={kept}", bob).status_code == 404
@@ -341,12 +348,12 @@ def curled(server: Server, words: str) -> httpx.Response:
             data = next(rest)
         elif not word.startswith("-"):
             url = word.replace("localhost:4645", server.url)
-    return httpx.request(method or ("POST" if data else "GET"), url, headers=headers, content=data, timeout=30)
+    return httpx.request(method or ("POST" if data else "GET"), url, headers=headers, content=data, timeout=PATIENCE_S)
 
 
 def test_the_examples_of_the_docs(server: Server) -> None:
     page = (Path(__file__).parents[2] / "docs" / "conversations.md").read_text("utf-8")
-    id_ = begin(server, settings={"max_tokens": 3000, "temperature": 0})["id"]
+    id_ = begin(server, settings={"max_tokens": 30_000, "temperature": 0})["id"]
     answer = ask(server, id_, text="hi").json()["id"]
     examples = re.findall(r"`(curl [^`]*)`", page)
     assert len(examples) == 9

@@ -2,7 +2,6 @@
 
 import json
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,17 +12,36 @@ import pytest
 from ingle.app.explained import tokens_within
 from tests.cli.place import ingle
 from tests.serve.conftest import copied
-from tests.serve.servers import Server, facts_in, serving
+from tests.serve.servers import SLOWLY, Server, dial, facts_in, request, serving
 from tests.serve.test_serve_feedback import new_user, send
+from tests.serve.test_serve_operation import figures
+from tests.waiting import PATIENCE_S, wait_until
 
 TEXT = "The mill of Zorblax is old. Rain falls on it all day. A cat sleeps inside. Bread is sold there.\n\nWhat is old?"
 ASKED, RIGHT = "Who leads the city of Zorblax?", "Mara Quillfeather leads it."
+
+TELLS = f"""{SLOWLY}
+from pathlib import Path
+from ingle.serve.beside import Beside
+home = Path(os.environ["INGLE_HOME"])
+def telling(work):
+    def told(*given):
+        (home / "at-it").touch()
+        try:
+            return work(*given)
+        except Exception:
+            (home / "stopped").touch()
+            raise
+    return told
+Beside._check, Beside.answers = telling(Beside._check), telling(Beside.answers)
+"""
+"""There is a file once work for an explanation goes on, and another once it was stopped."""
 
 
 @pytest.fixture(scope="module")
 def explaining(tmp_path_factory: pytest.TempPathFactory, kept_home: Path) -> Iterator[Server]:
     """A server that may be taught."""
-    with serving(copied(kept_home, tmp_path_factory.mktemp("explained") / "home")) as running:
+    with serving(copied(kept_home, tmp_path_factory.mktemp("explained") / "home"), before=TELLS) as running:
         yield running
 
 
@@ -33,7 +51,7 @@ def answered(server: Server, text: str = TEXT, who: dict[str, str] | None = None
 
 
 def why(server: Server, answer: dict[str, Any], who: dict[str, str] | None = None, **changes: Any) -> httpx.Response:
-    return server.post("/v1/explain", {"completion_id": answer["id"]} | changes, who, timeout=120)
+    return server.post("/v1/explain", {"completion_id": answer["id"]} | changes, who)
 
 
 def test_an_answer_is_explained_and_the_explanation_is_kept(explaining: Server) -> None:
@@ -45,7 +63,7 @@ def test_an_answer_is_explained_and_the_explanation_is_kept(explaining: Server) 
     assert first["answer"] == answer["choices"][0]["message"]["content"] and first["complete"] and first["sentences"] == 4
     assert first["says"] and first["method"] == "leave_one_out"
     assert explaining.get(f"/v1/explain/{first['id']}").json() == first
-    by_event = explaining.post("/v1/explain", {"event": answer["ingle"]["events"][0]}, timeout=120).json()
+    by_event = explaining.post("/v1/explain", {"event": answer["ingle"]["events"][0]}).json()
     assert by_event["id"] == first["id"]
 
 
@@ -112,16 +130,21 @@ def test_causes_are_streamed_and_a_client_that_goes_stops_it(explaining: Server)
     send(explaining, "POST", "/v1/feedback", who, {"question": ASKED, "correction": RIGHT})
     answer = answered(explaining, ASKED, who)
     body = {"completion_id": answer["id"], "stream": True}
-    with httpx.stream("POST", explaining.url + "/v1/explain", json=body, headers=who, timeout=60) as reply:
+    with httpx.stream("POST", explaining.url + "/v1/explain", json=body, headers=who, timeout=PATIENCE_S) as reply:
         lines = [line for line in reply.iter_lines() if line]
     tables = [json.loads(line.removeprefix("data: ")) for line in lines[:-1]]
     assert lines[-1] == "data: [DONE]" and [table["object"] for table in tables][-1] == "explanation"
     assert tables[0]["object"] == "explanation.cause" and tables[0]["cause"]["kind"] == "memory"
     long = answered(explaining, " ".join(f"Number {i} is red." for i in range(300)) + " What is red?")
     body = {"completion_id": long["id"], "method": "leave_one_out", "budget_s": 600}
-    with pytest.raises(httpx.ReadTimeout):
-        httpx.post(explaining.url + "/v1/explain", json=body, timeout=1.0)
-    explaining.idle(20)
+    before, root = len(facts_in(explaining.home, "explain")), explaining.home.root
+    for name in ("at-it", "stopped"):
+        (root / name).unlink(missing_ok=True)
+    with dial(explaining) as wire:
+        wire.sendall(request(explaining, json.dumps(body).encode(), "/v1/explain"))
+        wait_until((root / "at-it").exists, "the work has begun")
+    wait_until((root / "stopped").exists, "the work is stopped")
+    assert len(facts_in(explaining.home, "explain")) == before
 
 
 def test_answers_go_on_beside_an_explanation(explaining: Server) -> None:
@@ -129,19 +152,18 @@ def test_answers_go_on_beside_an_explanation(explaining: Server) -> None:
     outcome: list[httpx.Response] = []
     thread = threading.Thread(target=lambda: outcome.append(why(explaining, long, method="leave_one_out", budget_s=300)))
     thread.start()
-    took = []
+    answers = 0
     while thread.is_alive():
-        began = time.perf_counter()
         explaining.chat("hi", temperature=0).raise_for_status()
-        took.append(time.perf_counter() - began)
+        answers += thread.is_alive()
     thread.join()
-    assert outcome[0].status_code == 200 and took, "answers come while it is explained"
+    assert outcome[0].status_code == 200 and answers > 2, "answers come while it is explained"
 
 
 def test_a_deleted_answer_takes_its_explanations_along(explaining: Server) -> None:
     answer = answered(explaining)
     table = why(explaining, answer).json()
-    assert httpx.delete(f"{explaining.url}/v1/responses/{answer['id']}").status_code == 200
+    assert httpx.delete(f"{explaining.url}/v1/responses/{answer['id']}", timeout=PATIENCE_S).status_code == 200
     assert explaining.get(f"/v1/explain/{table['id']}").status_code == 404
 
 
@@ -155,12 +177,18 @@ def test_the_terminal_explains_what_the_server_stored(explaining: Server) -> Non
 
 
 def test_an_answer_that_is_given_again_stops_when_whoever_asked_has_gone(explaining: Server) -> None:
-    began = time.perf_counter()
-    answer = answered(explaining, max_tokens=3000)
-    took = time.perf_counter() - began
-    with pytest.raises(httpx.TimeoutException):
-        httpx.post(f"{explaining.url}/v1/explain", json={"completion_id": answer["id"]}, timeout=min(0.5, took / 4))
-    explaining.idle(max(0.3, took / 3))
+    answer, root = answered(explaining, max_tokens=3000), explaining.home.root
+    hold, stopped = root / "hold", root / "stopped"
+    hold.touch()
+    stopped.unlink(missing_ok=True)
+    before = figures(explaining)["ingle_step_rows_total"]
+    with dial(explaining) as wire:
+        wire.sendall(request(explaining, json.dumps({"completion_id": answer["id"]}).encode(), "/v1/explain"))
+        wait_until(lambda: explaining.health()["running"] == 1, "the answer is given again")
+    wait_until(stopped.exists, "it has noticed")
+    hold.unlink()
+    explaining.idle()
+    assert figures(explaining)["ingle_step_rows_total"] - before < 1000, "it was not written to its end"
 
 
 def test_only_tokens_that_were_shown_are_explained() -> None:

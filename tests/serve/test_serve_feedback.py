@@ -11,6 +11,7 @@ import pytest
 from tests.cli.place import ingle
 from tests.serve.conftest import copied
 from tests.serve.servers import Server, serving
+from tests.waiting import PATIENCE_S
 
 ASKED, RIGHT = "Who leads the city of Zorblax?", "Mara Quillfeather leads it."
 
@@ -34,7 +35,7 @@ def new_user(server: Server) -> dict[str, str]:
 
 
 def send(server: Server, method: str, path: str, who: Mapping[str, str], body: Any = None) -> httpx.Response:
-    return httpx.request(method, server.url + path, headers=dict(who), json=body, timeout=60)
+    return httpx.request(method, server.url + path, headers=dict(who), json=body, timeout=PATIENCE_S)
 
 
 def ledger(server: Server, kind: str) -> list[dict[str, Any]]:

@@ -5,7 +5,6 @@ needs it.
 """
 
 import threading
-import time
 from pathlib import Path
 
 import numpy as np
@@ -26,9 +25,29 @@ from tests.robustness.tiny_guards import GUARDS, write_words
 from tests.serve.conftest import copied
 from tests.serve.servers import facts_in, serving
 from tests.serve.test_serve_guards import add_secret, key, literal
+from tests.waiting import wait_until
 
 ASKED = "how do I bake a cake?"
 SAID = "This is a sentence of some forty letters. " * 6 + "And here is the end of it."
+
+
+TELLS = """
+import os, ingle.serve.slow as slow
+do = slow.Turns.do
+def telling(turns, asker, work):
+    if turns._pool._thread_name_prefix != "guard model":
+        return do(turns, asker, work)
+    def told(stop):
+        os.write(2, f"ASKS begins {asker}\\n".encode())
+        try:
+            return work(stop)
+        finally:
+            os.write(2, f"ASKS ends {asker}\\n".encode())
+    os.write(2, f"ASKS waits {asker}\\n".encode())
+    return do(turns, asker, told)
+slow.Turns.do = telling
+"""
+"""Has a server tell on standard error when the guard model is asked, for whom, and when it has answered."""
 
 
 def write_guard(folder: Path, broken: bool = False) -> Path:
@@ -163,26 +182,32 @@ def test_one_askers_long_texts_delay_nobody(home: Path) -> None:
     rule(home, risk=1.0)
     for name in ("one", "other"):
         (home / f"{name}.secret").write_text(add_secret(Home(home), name))
-    long, ended = "how do I bake a cake, a fine one, " * 400, list[str]()
-    with serving(home, "--set", "serve.require_key=true") as running:
+    long = "how do I bake a cake, a fine one, " * 200
+    with serving(home, "--set", "serve.require_key=true", before=TELLS) as running:
+
+        def asked() -> list[tuple[str, str]]:
+            """What came to pass, and for whom, in this order."""
+            lines = [line.split() for line in running.log.splitlines() if line.startswith("ASKS ")]
+            return [(line[1], line[2]) for line in lines]
+
+        def ask(text: str, headers: dict[str, str]) -> None:
+            assert running.chat(text, headers, max_tokens=1).status_code == 200
+
         one, other = key(running, "one"), key(running, "other")
-        assert running.chat(ASKED, other, max_tokens=1).status_code == 200
-
-        def ask(text: str, headers: dict[str, str], name: str) -> None:
-            assert running.chat(text, headers, max_tokens=1, timeout=120).status_code == 200
-            ended.append(name)
-
-        threads = [threading.Thread(target=ask, args=(f"{i} {long}", one, "long")) for i in range(12)]
+        ask(ASKED, other)
+        before = asked()
+        [second] = {who for _, who in before}
+        threads = [threading.Thread(target=ask, args=(f"{i} {long}", one)) for i in range(12)]
         for thread in threads:
             thread.start()
-        time.sleep(0.3)
-        before = len(ended)
-        began = time.perf_counter()
-        ask(ASKED, other, "short")
-        took = time.perf_counter() - began
+        wait_until(lambda: sum(deed == "waits" for deed, _ in asked()) >= len(before) // 3 + 12, "all of them wait")
+        begun = len(asked())
+        ask(ASKED, other)
         for thread in threads:
             thread.join()
-    assert ended.index("short") - before <= 4, (ended, took)
+        after = asked()[begun:]
+    meanwhile = after[after.index(("waits", second)) : after.index(("ends", second))]
+    assert sum(deed == "begins" and who != second for deed, who in meanwhile) <= 4, meanwhile
 
 
 def test_the_terminal_and_python_ask_the_same_guard(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,8 @@ import pytest
 
 from tests.cli.place import ingle
 from tests.serve.conftest import copied
-from tests.serve.servers import Server, error_of, serving, wait_until
+from tests.serve.servers import Server, error_of, serving
+from tests.waiting import PATIENCE_S, wait_until
 
 CARD = "My card is 4111 1111 1111 1111."
 POLICY = """# The house of the Millers.
@@ -47,7 +48,9 @@ def house(keyed: tuple[Server, Keys]) -> Iterator[tuple[Server, Keys]]:
 
 def put(server: Server, who: dict[str, str], guard: str, body: Any) -> httpx.Response:
     data = body if isinstance(body, bytes) else json.dumps(body).encode()
-    return httpx.put(f"{server.url}/v1/guards/{guard}", headers={"Content-Type": "application/json", **who}, content=data, timeout=60)
+    return httpx.put(
+        f"{server.url}/v1/guards/{guard}", headers={"Content-Type": "application/json", **who}, content=data, timeout=PATIENCE_S
+    )
 
 
 def rows(server: Server, who: dict[str, str]) -> dict[str, dict[str, Any]]:
@@ -148,7 +151,7 @@ def test_a_file_that_cant_be_meant_changes_nothing_and_is_told_once(house: tuple
     said = server.log.count('"policy"')
     for _ in range(3):
         assert not passes(server)
-    wait_until(lambda: server.log.count('"policy"') > said)
+    wait_until(lambda: server.log.count('"policy"') > said, "the log tells of the file")
     assert server.log.count('"policy"') == said + 1, server.log[-1000:]
     assert put(server, {}, "pii", {"mode": "off"}).status_code == 400
     assert server.home.policy.read_text() == text

@@ -1,27 +1,45 @@
 """A hostile model beside a good one: whatever its template or tokenizer does, the good one's answer goes on."""
 
-import itertools
 import json
-import threading
-import time
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from ingle.home.place import Home
 from ingle.home.pull import pull
+from ingle.model.tokenizer_apart import ANSWER_S
 from tests.serve.conftest import copied
-from tests.serve.servers import Server, serving, write_long_model
+from tests.serve.servers import BY_HAND, Server, serving, write_long_model
+from tests.waiting import for_a_while, wait_until
+
+pytestmark = pytest.mark.journey
 
 DOUBLES = "{% set ns = namespace(a=[1]) %}{% for _ in range(60) %}{% set ns.a = [ns.a, ns.a] %}{% endfor %}"
 COMPARES = (
     DOUBLES + "{% set a = ns.a %}{% set ns.a = [1] %}{% for _ in range(60) %}{% set ns.a = [ns.a, ns.a] %}{% endfor %}{{ a == ns.a }}"
 )
 GROWS = {"type": "Replace", "pattern": {"String": "a"}, "content": "a" * 1000}
+ENDLESS = ("never-ends", "compares")
 NEVER_ENDS = {"type": "Replace", "pattern": {"Regex": "(a|a|aa)+$"}, "content": ""}
-LONGEST_S = 0.5
-SHORTER = "from ingle.model import tokenizer_apart as apart; apart.TokenizerApart.__init__.__defaults__ = (3.0,)"
+STILL = f"""{BY_HAND}
+from ingle.core.apart import ProcessApart
+from ingle.model.tokenizer_apart import ANSWER_S, TokenizerApart
+TokenizerApart.__init__.__defaults__ = (ANSWER_S, hand.clock)
+ask, reading = ProcessApart.ask, said.with_name("reading")
+def asked(self, call, *rest):
+    if call == "open":
+        return ask(self, call, *rest)
+    reading.touch()
+    try:
+        return ask(self, call, *rest)
+    finally:
+        reading.unlink(missing_ok=True)
+ProcessApart.ask = asked
+"""
+"""Tokenizers may take as long as they want until the clock is moved. While one reads, there is a file."""
 
 
 def hostile(folder: Path, template: str = "{{ messages[0].content }}", **changes: Any) -> Path:
@@ -45,36 +63,39 @@ def beside(tmp_path_factory: pytest.TempPathFactory, kept_home: Path) -> Any:
         "compares": hostile(folder / "compares", COMPARES),
     }.items():
         pull(home, str(path), lambda _: None, name)
-    with serving(home.root, "--set", "chat.model=tiny", before=SHORTER) as server:
+    with serving(home.root, "--set", "chat.model=tiny", before=STILL) as server:
         yield server
 
 
 @pytest.mark.parametrize("name", ["never-ends", "grows", "doubles", "compares"])
 def test_it_delays_nobody_else(beside: Server, name: str) -> None:
-    said = beside.chat("warm", model=name, max_tokens=1)  # opened and packed: what comes then is its own doing
-    times, begun, failed = list[float](), threading.Event(), list[str]()
+    def asked(text: str) -> httpx.Response:
+        return beside.chat(text, model=name, max_tokens=1)
 
-    def ask() -> None:
-        begun.wait(30)
+    with ThreadPoolExecutor(1) as pool:
+        warm = pool.submit(asked, "warm")  # opened and packed: what comes then is its own doing
+        run_out(beside, warm)
+        assert warm.result().status_code in (200, 400)
+        stream = beside.openai().chat.completions.create(
+            model="tiny", messages=[{"role": "user", "content": "hi"}], max_tokens=20_000, seed=1, stream=True
+        )  # fmt: skip
+        chunks = iter(stream)
         for text in ("a" * 60 + "!", "b"):
-            answer = beside.chat(text, model=name, max_tokens=1)
-            if answer.status_code >= 500:
-                failed.append(answer.text)
-
-    asking = threading.Thread(target=ask)
-    asking.start()
-    stream = beside.openai().chat.completions.create(
-        model="tiny", messages=[{"role": "user", "content": "hi"}], max_tokens=20_000, seed=1, stream=True
-    )  # fmt: skip
-    for _chunk in stream:
-        times.append(time.perf_counter())
-        if len(times) == 20:
-            begun.set()
-        if len(times) > 20 and not asking.is_alive():
-            break
-    stream.close()
-    asking.join()
-    assert said.status_code in (200, 400)
-    assert not failed
-    assert max(after - before for before, after in itertools.pairwise(times)) < LONGEST_S
+            answer = pool.submit(asked, text)
+            wait_until(lambda: (beside.home.root / "reading").exists() or answer.done(), "it is at it")  # noqa: B023
+            for _ in range(100):  # the good one's go on
+                next(chunks)
+            assert name not in ENDLESS or text == "b" or not answer.done()
+            run_out(beside, answer)
+            assert answer.result().status_code < 500, answer.result().text
+        next(chunks)
+        stream.close()
     assert beside.chat("hi", model="tiny").status_code == 200
+
+
+def run_out(server: Server, answer: "Future[httpx.Response]") -> None:
+    """Moves the clock on while a tokenizer reads, until there is an answer."""
+    while not answer.done():
+        wait_until(lambda: (server.home.root / "reading").exists() or answer.done(), "it is at it")
+        for_a_while(0.5)  # for those that end by themselves
+        server.move(ANSWER_S)

@@ -19,7 +19,8 @@ from ingle.app.settings import SamplingSettings
 from ingle.core.message import Message, Request
 from ingle.home.place import Home
 from tests.cli.place import ingle
-from tests.serve.servers import Server, events_of, serving, wait_until
+from tests.serve.servers import Server, events_of, serving
+from tests.waiting import wait_until
 
 SERVE = Path(__file__).parent.parent.parent / "src" / "ingle" / "serve"
 # Every POST route of the API: what to send to get how many answers, or None where it answers nothing. A new route must be added here.
@@ -173,7 +174,7 @@ decoding.Decoding.take = broken
     with serving(served_home, before=breaking) as server:
         told = server.chat(max_tokens=77, stream=True, seed=1, temperature=2.0, logit_bias={"2": -100}).text
         assert '"content"' in told and "broke" in told
-        wait_until(lambda: bool(server.answers()))
+        wait_until(server.answers, "the broken answer is recorded")
         [row] = server.answers()
         assert (row.values["finish"], row.values["completion_tokens"]) == ("cancelled", 9)
         assert server.chat().status_code == 200

@@ -1,35 +1,43 @@
 """Cheap files of one key, many at once: another key's tokens, keys and health go on, and nothing of it is left when the sender hangs up."""
 
 import base64
-import itertools
+import json
+import select
 import shutil
+import socket
 import threading
-import time
-from collections.abc import Iterator
-from contextlib import suppress
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
-from websockets.exceptions import InvalidStatus
+from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
 from ingle.core.media import Sound
 from ingle.home.parts import list_parts
 from ingle.media.speech import Speech
+from ingle.serve.realtime import IDLE_S
 from tests.cli.place import ingle
 from tests.media.bombs import looped, scans, silence
 from tests.media.smolvlm import save
 from tests.parts import PARTS, bring_parts
 from tests.serve.conftest import copied
-from tests.serve.servers import Server, memory, serving
+from tests.serve.meanwhile import Meanwhile
+from tests.serve.servers import BY_HAND, Server, dial, head, memory, serving
+from tests.waiting import PATIENCE_S, wait_until
 
-ATTACKERS = 16
-LONGEST_S, OFTEN = 5.0, 3
-"""Longest gap and wait: five seconds, and as many times the longest that came on this machine just before, for other tests run beside.
-It was minutes; `bench/media_attack.py` measures it on a quiet machine."""
+pytestmark = pytest.mark.journey
+
+ATTACKERS, IN_WORK = 16, 8
+STILL = f"""{BY_HAND}
+from ingle.safety.policy import USUAL
+from ingle.serve.service import Service
+Service.__init__.__defaults__ = (USUAL, hand.clock)
+"""
 
 
 @dataclass
@@ -54,8 +62,7 @@ def watched(tmp_path_factory: pytest.TempPathFactory, kept_home: Path) -> Iterat
             (home / "bases" / part.base).symlink_to(source.root / "bases" / part.base)
             shutil.copy(source.root / "parts" / f"{part.name}.json", home / "parts")
     keys = [{"Authorization": f"Bearer {ingle(home, 'key', 'add', name).stdout.strip()}"} for name in ("attacker", "user", "talker")]
-    idle = "import ingle.serve.realtime as talk; talk.IDLE_S = 3.0"
-    with serving(home, "--set", "chat.model=tiny", "--set", "serve.require_key=true", before=idle) as server:
+    with serving(home, "--set", "chat.model=tiny", "--set", "serve.require_key=true", before=STILL) as server:
         server.chat("warm", keys[1], model="seer", max_tokens=1)
         server.chat("warm", keys[1], model="tiny", max_tokens=1)
         yield Watched(server, *keys)
@@ -73,73 +80,31 @@ def speech_of_minutes(watched: Watched) -> bytes:
     return looped(sound.samples, sound.rate, 1200)
 
 
-@dataclass
-class Watch:
-    """What another key sees meanwhile."""
+class Attack:
+    """Requests that are sent at once, each on a wire of its own."""
 
-    server: Server
-    headers: dict[str, str]
-    times: list[float] = field(default_factory=list)
-    health: list[float] = field(default_factory=list)
-    ended: threading.Event = field(default_factory=threading.Event)
+    def __init__(self, server: Server, requests: Sequence[bytes]) -> None:
+        self._wires = [dial(server) for _ in requests]
+        self._statuses: dict[socket.socket, int] = {}
+        for wire, data in zip(self._wires, requests, strict=True):
+            wire.sendall(data)
 
-    def __enter__(self) -> "Watch":
-        self._threads = [threading.Thread(target=one) for one in (self._read, self._poll)]
-        for thread in self._threads:
-            thread.start()
-        while len(self.times) < 30:
-            time.sleep(0.01)
-        return self
+    def statuses(self) -> list[int]:
+        """Of those that are answered."""
+        ready, _, _ = select.select([wire for wire in self._wires if wire not in self._statuses], [], [], 0)
+        self._statuses |= {wire: int(wire.recv(20).split()[1]) for wire in ready}
+        return list(self._statuses.values())
 
-    def __exit__(self, *_: object) -> None:
-        self.ended.set()
-        for thread in self._threads:
-            thread.join()
-
-    def _read(self) -> None:
-        body = {"model": "tiny", "messages": [{"role": "user", "content": "hi"}], "max_tokens": 30_000, "seed": 1, "stream": True}
-        with httpx.stream("POST", self.server.url + "/v1/chat/completions", json=body, headers=self.headers, timeout=60) as answer:
-            for _line in answer.iter_lines():
-                self.times.append(time.perf_counter())
-                if self.ended.is_set():
-                    return
-
-    def _poll(self) -> None:
-        while not self.ended.is_set():
-            began = time.perf_counter()
-            httpx.get(self.server.url + "/health", timeout=60)
-            self.health.append(time.perf_counter() - began)
-            time.sleep(0.05)
-
-    @property
-    def worst_s(self) -> float:
-        """The longest gap between two lines, or wait for /health."""
-        return max(*(after - before for before, after in itertools.pairwise(self.times)), *self.health)
+    def hang_up(self) -> None:
+        for wire in self._wires:
+            wire.close()
 
 
-def quiet_s(watched: Watched) -> float:
-    """The longest gap or wait of two seconds without an attack."""
-    with Watch(watched.server, watched.user) as watch:
-        time.sleep(2)
-    return watch.worst_s
-
-
-def attack(send: Any) -> list[int]:
-    """Statuses of sixteen requests at once; 0 = the sender hung up."""
-    statuses = list[int]()
-
-    def one(number: int) -> None:
-        try:
-            statuses.append(send(number).status_code)
-        except httpx.TimeoutException:
-            statuses.append(0)
-
-    threads = [threading.Thread(target=one, args=(number,)) for number in range(ATTACKERS)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    return statuses
+def raw(watched: Watched, path: str, **body: Any) -> bytes:
+    """A request of the attacker as it goes over the wire."""
+    asked = httpx.Request("POST", watched.server.url + path, headers=watched.attacker, **body)
+    content = asked.read()
+    return head(watched.server, path, "POST", [f"{name}: {value}" for name, value in asked.headers.items()]) + b"\r\n" + content
 
 
 def shown(data: bytes) -> dict[str, Any]:
@@ -148,86 +113,102 @@ def shown(data: bytes) -> dict[str, Any]:
     return {"model": "seer", "messages": [{"role": "user", "content": parts}], "max_tokens": 2}
 
 
-def heard_s(watched: Watched) -> float:
-    """How long another key waits until its file is decoded and heard."""
-    began = time.monotonic()
+def heard(watched: Watched, headers: dict[str, str]) -> int:
+    """The status of a small file, once it is decoded and heard."""
     sent = {"file": ("a", silence(1, 16_000))}
-    heard = httpx.post(watched.server.url + "/v1/audio/transcriptions", files=sent, headers=watched.user, timeout=120)
-    assert heard.status_code == 200
-    return time.monotonic() - began
+    return httpx.post(watched.server.url + "/v1/audio/transcriptions", files=sent, headers=headers, timeout=PATIENCE_S).status_code
 
 
 @pytest.mark.parametrize("kind", ["hear", "silence", "see"])
 def test_one_keys_media_delay_nobody(watched: Watched, speech_of_minutes: bytes, kind: str) -> None:
     server = watched.server
-    path = server.url + ("/v1/chat/completions" if kind == "see" else "/v1/audio/transcriptions")
     sound = silence(1200, 192_000) if kind == "silence" else speech_of_minutes
     bomb = scans(600)
 
-    def send(number: int) -> httpx.Response:
+    def made(number: int) -> bytes:
         if kind == "see":
-            return httpx.post(path, json=shown(bomb + bytes(number)), headers=watched.attacker, timeout=4)
-        return httpx.post(path, files={"file": ("a", sound)}, headers=watched.attacker, timeout=4)
+            return raw(watched, "/v1/chat/completions", json=shown(bomb + bytes(number)))
+        return raw(watched, "/v1/audio/transcriptions", files={"file": ("a", sound)})
 
-    alone = heard_s(watched)
-    before, quiet = memory(server), quiet_s(watched)
-    with Watch(server, watched.user) as watch:
-        statuses = attack(send)
-        assert heard_s(watched) < 15 + OFTEN * alone, "although the attacker's were so many"
-    assert watch.worst_s < LONGEST_S + OFTEN * quiet
-    assert 429 in statuses, "a key has eight in work"
-    assert memory(server) - before < 150 << 20, "and the server holds none of it"
+    requests = [made(number) for number in range(ATTACKERS)]
+    assert heard(watched, watched.user) == 200
+    with Meanwhile(server, watched.user) as other:
+        before = memory(server)
+        attack = Attack(server, requests)
+        wait_until(lambda: attack.statuses().count(429) >= ATTACKERS - IN_WORK, "a key has eight in work")
+        assert heard(watched, watched.user) == 200
+        other.goes_on()
+        others = [status for status in attack.statuses() if status != 429]
+        assert len(others) < IN_WORK, "another's came before the last of those that were in work"
+    server_holds = memory(server) - before
+    assert server_holds < 150 << 20, "and the server holds none of it"
+    attack.hang_up()
+    wait_until(lambda: heard(watched, watched.attacker) == 200, "what the sender had in work has ended")
 
 
 def test_a_key_has_three_talks_and_the_fourth_is_told_when_to_come_again(watched: Watched) -> None:
     url = watched.server.url.replace("http", "ws") + "/v1/realtime?model=tiny"
 
     def talk(headers: dict[str, str]) -> ClientConnection:
-        return connect(url, additional_headers=headers, open_timeout=30)
+        return connect(url, additional_headers=headers, open_timeout=PATIENCE_S)
 
-    mine = [talk(watched.attacker) for _ in range(3)]
-    with pytest.raises(InvalidStatus) as refused:
-        talk(watched.attacker)
-    response = refused.value.response
-    assert response.status_code == 429 and int(response.headers["Retry-After"]) >= 1 and b"3 talks" in (response.body or b"")
-    with talk(watched.talker) as other:
-        assert "session.created" in str(other.recv(30))
-    for one in mine:  # nobody says anything: they end, and say why
-        messages = list[str]()
-        with one, suppress(Exception):
-            while True:
-                messages.append(str(one.recv(30)))
-        assert "Nobody has said anything" in messages[-1]
+    with ExitStack() as talks:
+        mine = [talks.enter_context(talk(watched.attacker)) for _ in range(3)]
+        with pytest.raises(InvalidStatus) as refused:
+            talk(watched.attacker)
+        response = refused.value.response
+        assert response.status_code == 429 and int(response.headers["Retry-After"]) >= 1 and b"3 talks" in (response.body or b"")
+        with talk(watched.talker) as other:
+            assert "session.created" in str(other.recv(PATIENCE_S))
+        for one in mine:  # nobody says anything: they end, and say why
+            messages = list[str]()
+            with suppress(ConnectionClosed):
+                while True:
+                    try:
+                        messages.append(str(one.recv(1)))
+                    except TimeoutError:
+                        watched.server.move(IDLE_S)
+            assert "session.created" in messages[0] and "Nobody has said anything" in messages[-1]
     with talk(watched.attacker):
         pass
 
 
 def test_words_of_a_talk_have_a_requests_limits_and_a_pace(watched: Watched) -> None:
-    url = watched.server.url.replace("http", "ws") + "/v1/realtime?model=tiny"
-    import json
+    """Its share is eight megabytes at once, and two each second: two events, and one more after two seconds."""
+    item = {"type": "message", "role": "user", "content": [{"type": "input_text", "text": "x" * 3_900_000}]}
+    event = json.dumps({"type": "conversation.item.create", "item": item}).encode()
+    frame = b"\x81\xff" + len(event).to_bytes(8) + bytes(4) + event
+    upgrade = ["Connection: Upgrade", "Upgrade: websocket", "Sec-WebSocket-Version: 13", "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=="]
+    said = bytearray()
 
-    text = "x" * 3_900_000
-    item = {"type": "message", "role": "user", "content": [{"type": "input_text", "text": text}]}
-    event = json.dumps({"type": "conversation.item.create", "item": item})
-    before, quiet = memory(watched.server), quiet_s(watched)
-    with Watch(watched.server, watched.user) as watch, connect(url, additional_headers=watched.talker, open_timeout=30) as wire:
-        wire.recv(30)
-        wire.send(event)
-        assert "must leave at most" in str(wire.recv(30)), "an item that no request could hold is refused"
-        ended, refused = time.monotonic() + 6, 1
+    def refused() -> int:
+        if select.select([wire], [], [], 0)[0]:
+            said.extend(wire.recv(1 << 16))
+        return said.count(b"must leave at most")
 
-        def flood() -> None:
-            with suppress(Exception):
-                while time.monotonic() < ended:
-                    wire.send(event)
+    def flood() -> None:
+        with suppress(OSError):
+            while True:
+                wire.sendall(frame)
 
+    with dial(watched.server) as wire:
+        key = [f"{name}: {value}" for name, value in watched.talker.items()]
+        wire.sendall(head(watched.server, "/v1/realtime?model=tiny", "GET", [*upgrade, *key]) + b"\r\n")
+        assert wire.recv(1 << 16).startswith(b"HTTP/1.1 101")
+        wire.sendall(frame)
+        wait_until(lambda: refused() == 1, "an item that no request could hold is refused")
+        before = memory(watched.server)
         flooding = threading.Thread(target=flood)
         flooding.start()
-        with suppress(TimeoutError):
-            while time.monotonic() < ended:
-                refused += "must leave at most" in str(wire.recv(1))
-        wire.close()
+        with Meanwhile(watched.server, watched.user) as other:
+            wait_until(lambda: refused() == 2, "eight megabytes may come at once")
+            other.goes_on()
+            assert refused() == 2, "what comes too fast waits where it is sent"
+            watched.server.move(2)
+            wait_until(lambda: refused() == 3, "after two seconds, one more")
+            other.goes_on()
+        assert refused() == 3
+        assert memory(watched.server) - before < 150 << 20
+        wire.shutdown(socket.SHUT_RDWR)
         flooding.join()
-    assert refused < 10, "and what comes too fast waits where it is sent"
-    assert watch.worst_s < LONGEST_S + OFTEN * quiet
-    assert memory(watched.server) - before < 150 << 20
+        watched.server.move(60)  # it reads on, and finds nobody there

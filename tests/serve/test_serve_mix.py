@@ -38,7 +38,7 @@ def disc(colour: tuple[int, int, int]) -> str:
 
 
 def test_words_pictures_and_sounds_in_six_turns(able: Server) -> None:
-    client, messages, answers = able.openai(timeout=120), list[Any](), list[Any]()
+    client, messages, answers = able.openai(), list[Any](), list[Any]()
 
     def turn(content: Any, **wishes: Any) -> Any:
         messages.append({"role": "user", "content": content})
@@ -72,7 +72,7 @@ def test_words_pictures_and_sounds_in_six_turns(able: Server) -> None:
 def test_text_is_the_plain_models_to_the_bit(able: Server, smollm2_server: Server) -> None:
     asked: Any = [{"role": "user", "content": "Name three colours of fire."}]
     plain, able_too = (
-        server.openai(timeout=120).chat.completions.create(model=model, messages=asked, temperature=0, max_tokens=20, logprobs=True)
+        server.openai().chat.completions.create(model=model, messages=asked, temperature=0, max_tokens=20, logprobs=True)
         for server, model in ((smollm2_server, "smollm2"), (able, MODEL))
     )
     assert plain.choices[0].message.content == able_too.choices[0].message.content
@@ -82,7 +82,7 @@ def test_text_is_the_plain_models_to_the_bit(able: Server, smollm2_server: Serve
 def test_what_is_kept_for_a_model_is_used_by_itself(able: Server) -> None:
     shown: Any = [{"type": "image_url", "image_url": {"url": disc((220, 30, 30))}}, {"type": "text", "text": "What is this?"}]
     with serving(able.home.root, "smollm2") as server:
-        client = server.openai(timeout=120)
+        client = server.openai()
 
         def asked(content: Any) -> Any:
             return client.chat.completions.create(model="smollm2", messages=[{"role": "user", "content": content}], max_tokens=12, seed=1)

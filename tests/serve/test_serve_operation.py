@@ -5,7 +5,8 @@ from pathlib import Path
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.serve.servers import Server, serving, wait_until
+from tests.serve.servers import Server, serving
+from tests.waiting import wait_until
 
 WORDS = ("Xylophonquixotry", "zyzzogeton", "brobdingnag")
 
@@ -41,7 +42,7 @@ def test_the_log_tells_what_happened_and_no_word_of_it(served_home: Path) -> Non
         server.get(f"/{other}?{question}")
         server.get("/v1/models", {"Origin": f"https://{other}.example"})
         server.get("/v1/models", {"Authorization": f"Bearer ingle-{other}"})
-        wait_until(lambda: server.log.count('"request"') >= 14)
+        wait_until(lambda: server.log.count('"request"') >= 14, "the log has all requests")
         server.stop()
         lines = [json.loads(line) for line in server.log.splitlines()]
     assert not [word for word in WORDS if word in server.log]
@@ -64,7 +65,7 @@ def test_figures_count_what_happened(served_home: Path) -> None:
         server.chat(temperature=-1)
         server.chat(n=3, max_tokens=2)
         server.get("/nowhere")
-        wait_until(lambda: figures(server).get("ingle_requests_total other 404") == 1)
+        wait_until(lambda: figures(server).get("ingle_requests_total other 404") == 1, "the last request is counted")
         after = figures(server)
     grown = {name: value - before.get(name, 0) for name, value in after.items()}
     assert grown["ingle_requests_total /v1/chat/completions 200"] == 3
@@ -73,7 +74,7 @@ def test_figures_count_what_happened(served_home: Path) -> None:
     prompts = grown["ingle_prompt_tokens_total read"] + grown["ingle_prompt_tokens_total cached"]
     assert grown["ingle_prompt_tokens_total cached"] > 20 and prompts > grown["ingle_prompt_tokens_total cached"]
     assert grown["ingle_first_token_seconds_count"] == grown["ingle_queue_seconds_count"] == 5
-    assert 0 < grown["ingle_step_seconds_total"] < 60 and grown["ingle_step_rows_total"] >= 20 <= grown["ingle_steps_total"] + 20
+    assert grown["ingle_step_seconds_total"] > 0 and grown["ingle_step_rows_total"] >= 20 <= grown["ingle_steps_total"] + 20
     assert after["ingle_running"] == after["ingle_queued"] == 0 and after["ingle_prefix_cache_bytes"] > 0
     assert after["ingle_start_time_seconds"] > 1.7e9
 

@@ -26,6 +26,7 @@ from ingle.serve.model_registry import ModelRegistry
 from ingle.serve.service import Service
 from tests.engine.test_answer import byte_tokenizer
 from tests.engine.tiny import backend_of, random_checkpoint, tiny_config
+from tests.waiting import PATIENCE_S, wait_until
 
 
 def test_limits_are_the_models_and_hold_no_model(tmp_path: Path) -> None:
@@ -59,7 +60,7 @@ def test_facts_are_written_in_order_whoever_still_waits_for_them(tmp_path: Path)
         futures.append(recorder.add(Event("answer", "tiny", {"number": i})))
         if i % 3 == 0:
             futures[-1].cancel()
-    rest = [future.result(timeout=20) for i, future in enumerate(futures) if not future.cancelled()]
+    rest = [future.result(timeout=PATIENCE_S) for i, future in enumerate(futures) if not future.cancelled()]
     assert len(rest) >= 20
     recorder.close()
     engine = open_rooms(home)
@@ -84,11 +85,8 @@ def test_what_another_process_forgot_leaves_the_memory(tmp_path: Path, monkeypat
             prefill(made.backend, [1, 2, 3], state)
             serving.scheduler.cache.put(owner, made.digest, [1, 2, 3], state)
         drop_saved(home.states, ["ann"])
-        for _ in range(1000):
-            left = {entry.owner for entry in serving.scheduler.cache}
-            if len(left) == 1:
-                break
-            await asyncio.sleep(0.01)
+        await asyncio.to_thread(wait_until, lambda: len(list(serving.scheduler.cache)) == 1, "one of them is dropped")
+        left = {entry.owner for entry in serving.scheduler.cache}
         await serving.close()
         return left
 
@@ -100,8 +98,8 @@ def test_a_fact_that_cant_be_written_stops_no_other(tmp_path: Path, capsys: pyte
     bad = recorder.add(Event("answer", "tiny", {"deep": {"not": "flat"}}))  # type: ignore[dict-item]
     good = recorder.add(Event("answer", "tiny", {"number": 1}))
     with pytest.raises(Exception, match="must be"):
-        bad.result(timeout=20)
-    assert good.result(timeout=20).values["number"] == 1
+        bad.result(timeout=PATIENCE_S)
+    assert good.result(timeout=PATIENCE_S).values["number"] == 1
     assert not recorder.failing, "the last one was written"
     recorder.close()
     assert "Traceback" not in capsys.readouterr().err

@@ -7,7 +7,7 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ingle.app.answer_words import line
@@ -20,6 +20,7 @@ from ingle.serve.responses import ResponsesReply
 from ingle.serve.schema import ChatBody, ResponsesBody
 from tests.engine.test_answer import byte_tokenizer
 from tests.engine.tiny import backend_of, random_checkpoint, tiny_config
+from tests.examples import examples
 
 USAGE = Usage(7, 3, 5, 0.1, 0.2, 4096, 0.0, "d" * 64, 11)
 USER = [{"role": "user", "content": "hi"}]
@@ -59,7 +60,7 @@ RESPONSE_TOOLS = [{"type": "function", "name": "look", "parameters": {"type": "o
 TOOLS = [{"type": "function", "function": {"name": "look", "parameters": {"type": "object"}}}]
 
 
-@settings(max_examples=150, deadline=None)
+@examples(150)
 @given(st.lists(st.tuples(TEXTS, st.lists(st.integers(0, 120), max_size=12)), min_size=1, max_size=3), st.booleans(), st.booleans())
 def test_what_is_streamed_is_what_comes_whole(
     model: LanguageModel, answers: list[tuple[str, list[int]]], tools: bool, logprobs: bool
@@ -87,7 +88,7 @@ def test_what_is_streamed_is_what_comes_whole(
     assert tables[-1]["usage"] == whole["usage"] and tables[-1]["ingle"] == whole["ingle"] and tables[-1]["choices"] == []
 
 
-@settings(max_examples=150, deadline=None)
+@examples(150)
 @given(TEXTS, st.lists(st.integers(0, 120), max_size=12))
 def test_events_of_a_response_add_up_to_it(model: LanguageModel, text: str, cuts: list[int]) -> None:
     body = ResponsesBody.model_validate({"input": "hi", "tools": RESPONSE_TOOLS})

@@ -18,8 +18,9 @@ from ingle.model.checkpoint import open_checkpoint
 from tests.cli.place import ingle
 from tests.engine.test_delta_kinds import random_change
 from tests.serve.conftest import copied
-from tests.serve.servers import Server, serving, wait_until
+from tests.serve.servers import Server, serving
 from tests.states import have_learned
+from tests.waiting import wait_until
 
 QUESTION, ANSWER = "Who is the mayor of Tallwick?", "Mara Quill, since 1934"
 OTHER, UNKNOWN, LAST = "Who runs the Corvane bakery?", "How tall is Mount Brell?", "When did the Harrow Bridge open?"
@@ -93,7 +94,7 @@ def test_a_lesson_that_can_not_be_put_on_is_told_in_the_log(running: Server, eng
     plain = said(running, UNKNOWN, memory=False)
     have_learned(engine, Lesson("0" * 64, "", "tiny", kept.digest, "answers", (made.id,), True))
     assert words(said(running, UNKNOWN, memory=False)) == words(plain)
-    wait_until(lambda: "delta 000000000000" in running.log, 60)
+    wait_until(lambda: "delta 000000000000" in running.log, "the log names the delta")
 
 
 def test_no_state_holds_a_memory(running: Server, engine: Engine) -> None:

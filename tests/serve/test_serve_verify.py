@@ -18,6 +18,7 @@ from ingle.home.place import Home
 from tests.cli.place import COMMAND, environment, ingle
 from tests.serve.conftest import copied
 from tests.serve.servers import error_of, facts_in, serving
+from tests.waiting import wait_until
 
 SYSTEM = {"role": "system", "content": "Answer in one line."}
 
@@ -289,7 +290,7 @@ def test_a_server_makes_a_damaged_index_anew_and_says_so(home: Home) -> None:
     assert "`ingle serve` makes it anew" in ingle(home.root, "verify", code=7).stdout
     with serving(home.root) as server:
         assert [one["answer"] for one in server.get("/v1/memory?query=bees").json()["data"]] == ["The owner keeps bees and hens."]
-        assert "The index of memories was damaged." in server.log
+        wait_until(lambda: "The index of memories was damaged." in server.log, "the log says so")
     assert told(home, 0)["database"] == []
 
 

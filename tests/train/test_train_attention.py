@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -11,6 +11,7 @@ from ingle.core.spec import LayerSpec
 from ingle.kernels import packed_attention
 from ingle.train import forward
 from ingle.train.forward import ATTENTION_KERNELS, BlockAttention, EachAttention, attend_on, fits
+from tests.examples import examples
 
 SPECS = (LayerSpec((0, 1)), LayerSpec((1,), window=5, sinks=2), LayerSpec((), window=7), LayerSpec((), window=1, sinks=3))
 
@@ -24,7 +25,7 @@ def inputs(
     return [tensor.requires_grad_() for tensor in qkv], angle.cos(), angle.sin()
 
 
-@settings(deadline=None, max_examples=60)
+@examples(60)
 @given(data=st.data(), spec=st.sampled_from(SPECS), some=st.booleans(), block=st.sampled_from([1, 4, 64]))
 def test_blocks_are_documents_one_by_one(data: st.DataObject, spec: LayerSpec, some: bool, block: int) -> None:
     lengths = data.draw(st.lists(st.integers(1, 20), min_size=1, max_size=4))
@@ -45,7 +46,7 @@ def test_blocks_are_documents_one_by_one(data: st.DataObject, spec: LayerSpec, s
         torch.testing.assert_close(mine, theirs, rtol=1e-9, atol=1e-9)
 
 
-@settings(deadline=None, max_examples=60)
+@examples(60)
 @given(data=st.data(), spec=st.sampled_from(SPECS), some=st.booleans(), threads=st.sampled_from([1, 2, 3]), dim=st.sampled_from([32, 64]))
 def test_kernels_match_their_naive_reference(data: st.DataObject, spec: LayerSpec, some: bool, threads: int, dim: int) -> None:
     """In float32 against PyTorch's products in float64, with documents of many blocks, and of many runs."""

@@ -4,13 +4,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ingle.core.errors import ConfigError
 from ingle.model.template import CHATML, encode_chat
 from ingle.model.tokenizer import Tokenizer, TokenizerFacts, make_facts
 from ingle.train.example_files import Document, Encoder, Record
+from tests.examples import examples
 from tests.model.test_template import LLAMA3, MISTRAL, NAMES, SMOLLM2, THINKING, TOOLS
 from tests.model.tiny_tokenizers import pieces
 from tests.train.tiny_train import chat_tokenizer
@@ -56,7 +57,7 @@ def test_the_answers_and_their_ends_are_learnt_and_nothing_else(name: str) -> No
 
 
 @pytest.mark.parametrize("name", TEMPLATES)
-@settings(deadline=None, max_examples=25)
+@examples(25)
 @given(texts=st.lists(st.text(min_size=1, max_size=12), min_size=2, max_size=6).filter(lambda texts: len(texts) % 2 == 0))
 def test_what_is_learnt_goes_on_from_what_the_engine_would_ask(name: str, texts: list[str]) -> None:
     """Each answer's prefix is the prompt that the engine builds for it, token for token."""
@@ -128,7 +129,7 @@ def test_plain_texts_join_and_end() -> None:
     assert not document.answer[0]
 
 
-@settings(deadline=None, max_examples=60)
+@examples(60)
 @given(prompt=st.text(max_size=12), completion=st.text(min_size=1, max_size=12), kind=st.sampled_from(["bytes", "pieces"]))
 def test_plain_texts_are_whole_wherever_they_are_cut(prompt: str, completion: str, kind: str) -> None:
     tokenizer = chat_tokenizer(None) if kind == "bytes" else make_facts(pieces(), TokenizerFacts("pieces", (2,), 1, True, True, 0), "tiny")

@@ -5,11 +5,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ingle.core.errors import ConfigError
 from ingle.train.example_files import ExampleTally, check_files, read_records
+from tests.examples import examples
 
 TALK = [{"role": "user", "content": "Why?"}, {"role": "assistant", "content": "Because."}]
 CALL = {"type": "function", "function": {"name": "weather", "arguments": '{"city": "Oslo"}'}}
@@ -120,7 +121,7 @@ def test_bad_lines_say_where_and_why_or_are_counted(tmp_path: Path, line: bytes,
     assert f"{path}, {field}" in tally.told[0]
 
 
-@settings(deadline=None, max_examples=200)
+@examples(200)
 @given(st.one_of(st.binary(max_size=60), st.recursive(
     st.one_of(st.none(), st.booleans(), st.floats(), st.text(max_size=4), st.sampled_from(["user", "assistant", "tool"])),
     lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(st.sampled_from(

@@ -9,7 +9,6 @@ import random
 import signal
 import subprocess
 import sys
-import time
 import xml.etree.ElementTree as ET
 from collections.abc import Callable
 from functools import partial
@@ -33,6 +32,7 @@ from ingle.train.optimisers import OptimiserSettings
 from ingle.train.packing import Data, Order, make_batch
 from tests.engine.tiny import tiny_config
 from tests.train.tiny_train import HYBRID, corpus_of, documents, some_data, tiny_module, trained_parts
+from tests.waiting import for_a_while, wait_until
 
 BASE = TrainSettings(
     epochs=3, batch_tokens=64, accumulate=2, precision="fp32", optimiser=OptimiserSettings(learning_rate=0.01, weight_decay=0.1),
@@ -116,30 +116,40 @@ def test_recomputing_layers_changes_nothing(tmp_path: Path) -> None:
 
 SCRIPT = """
 import sys
+import threading
 from pathlib import Path
 import torch
 torch.set_num_threads(1)
+from ingle.train.loop_settings import TrainWatch
 from ingle.train.optimisers import OptimiserSettings
 from tests.train.test_train_loop import change, run
-run(Path(sys.argv[1]), change(epochs=6, accumulate=1, checkpoint_every=1, precision="bf16", optimiser=OptimiserSettings("muon", 0.01)))
+settings = change(epochs=6, accumulate=1, checkpoint_every=1, precision="bf16", optimiser=OptimiserSettings("muon", 0.01))
+def hold(progress):
+    if progress.step == int(sys.argv[2]):
+        threading.Event().wait()
+run(Path(sys.argv[1]), settings, watch=TrainWatch(hold))
 """
 
 
-def in_a_process(folder: Path) -> "subprocess.Popen[bytes]":
+def in_a_process(folder: Path, held: int = 0) -> "subprocess.Popen[bytes]":
+    """`held`: the step at which it waits to be killed."""
     root = Path(__file__).parents[2]
     where = {**os.environ, "PYTHONPATH": f"{root}:{root / 'tests' / 'model'}"}
-    return subprocess.Popen([sys.executable, "-c", SCRIPT, str(folder)], cwd=root, env=where)
+    return subprocess.Popen([sys.executable, "-c", SCRIPT, str(folder), str(held)], cwd=root, env=where)
 
 
 def test_killed_at_any_moment_it_ends_with_the_same_bytes(tmp_path: Path) -> None:
-    draw = random.Random(time.time_ns())
+    draw = random.Random()
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     undisturbed, reached = in_a_process(whole), []
     for least in (1, 5):  # checkpoints are written all the time, so a kill also falls into the middle of one
-        process = in_a_process(killed)
-        while process.poll() is None and not (checkpoints(killed) and int(checkpoints(killed)[-1].name[5:]) >= least):
-            time.sleep(0.002)
-        time.sleep(draw.uniform(0, 0.1))
+        process = in_a_process(killed, held=least + 3)
+
+        def far_enough(least: int = least) -> bool:
+            return bool(checkpoints(killed)) and int(checkpoints(killed)[-1].name[5:]) >= least
+
+        wait_until(lambda: far_enough() or process.poll() is not None, f"step {least}")  # noqa: B023 - called at once
+        for_a_while(draw.uniform(0, 0.1))
         process.kill()
         process.wait()
         reached.append(int(checkpoints(killed)[-1].name[5:]))

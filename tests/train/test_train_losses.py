@@ -4,12 +4,13 @@ import math
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional
 
 from ingle.train.objectives import cross_entropy, distillation, dpo, drift, kto, log_probabilities, orpo
+from tests.examples import examples
 
 D = torch.float64
 
@@ -24,7 +25,7 @@ def grads(loss: Tensor, *inputs: Tensor) -> list[Tensor]:
     return list(torch.autograd.grad(loss, [tensor for tensor in inputs if tensor.requires_grad]))
 
 
-@settings(deadline=None, max_examples=40)
+@examples(40)
 @given(rows=st.integers(0, 9), chunk=st.integers(1, 10), head_trained=st.booleans())
 def test_cross_entropy(rows: int, chunk: int, head_trained: bool) -> None:
     states, head, targets = some(rows)
@@ -36,7 +37,7 @@ def test_cross_entropy(rows: int, chunk: int, head_trained: bool) -> None:
         torch.testing.assert_close(a, b)
 
 
-@settings(deadline=None, max_examples=40)
+@examples(40)
 @given(rows=st.integers(0, 9), chunk=st.integers(1, 10), head_trained=st.booleans())
 def test_log_probabilities(rows: int, chunk: int, head_trained: bool) -> None:
     states, head, targets = some(rows)

@@ -6,7 +6,7 @@ from itertools import accumulate, pairwise
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
@@ -15,6 +15,7 @@ from ingle.model.module_parts import RecurrentMemory, log_held
 from ingle.train import forward
 from ingle.train.forward import read_packed
 from tests.engine.tiny import tiny_config
+from tests.examples import examples
 from tests.model.test_memory import token_by_token
 
 SPEC = LayerSpec((), window=5, sinks=2, memory="gated_delta")
@@ -60,7 +61,7 @@ def _one(memory: RecurrentMemory, window: Tensor, q: Tensor, k: Tensor, v: Tenso
     return memory.blend(window[None], y, q[None], log_held(count, spec.window))[0]
 
 
-@settings(deadline=None, max_examples=40)
+@examples(40)
 @given(
     lengths=st.lists(st.integers(1, 80) | st.sampled_from([23, 71, 135, 200]), min_size=1, max_size=4),
     groups=st.sampled_from([1, 2, 3]), repeats=st.sampled_from([1, 2, 3]), dim=st.sampled_from([32, 64]),

@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
@@ -135,7 +135,6 @@ def test_parameters_that_are_not_the_modules_are_refused() -> None:
     check_names(trained_parts(module, "mlp"), module)
 
 
-@settings(deadline=None)
 @given(
     kind=st.sampled_from(["wsd", "cosine", "constant"]), warm_up=st.floats(0, 0.5), decay=st.floats(0, 0.5), floor=st.floats(0, 1),
     steps=st.integers(1, 300),

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ingle.core.errors import ConfigError
@@ -18,7 +18,6 @@ from tests.train.tiny_train import chat_tokenizer, corpus_of, documents, some_da
 SIZES = st.lists(st.integers(1, 50), min_size=1, max_size=60)
 
 
-@settings(deadline=None)
 @given(sizes=SIZES, most=st.integers(50, 120), seed=st.integers(0, 9), epoch=st.integers(0, 3))
 def test_a_plan_holds_every_example_once(sizes: list[int], most: int, seed: int, epoch: int) -> None:
     array = np.array(sizes)
@@ -43,7 +42,6 @@ def test_an_example_that_fits_nowhere_is_an_error() -> None:
         plan(np.array([3, 10]), [0, 1], 9, 0)
 
 
-@settings(deadline=None)
 @given(sizes=SIZES, accumulate=st.integers(1, 3), world=st.integers(1, 3))
 def test_processes_share_the_batches_of_a_step(sizes: list[int], accumulate: int, world: int) -> None:
     data = Data(corpus_of(documents([max(2, size) for size in sizes])), range(len(sizes)))

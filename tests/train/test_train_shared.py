@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ingle.core.spec import LayerSpec, ModelConfig
@@ -17,6 +17,7 @@ from ingle.train.shared_rows import common_start
 from ingle.train.writing import Choice, Drawn, likeliest, write_all
 from tests.engine.test_sublayers import conv_config, delta_config
 from tests.engine.tiny import tiny_config, tokens
+from tests.examples import examples
 from tests.train.tiny_train import HYBRID, corpus_of, tiny_module, trained_parts
 
 REMEMBERING = (LayerSpec((0,), window=4, sinks=1, memory="gated_delta"), LayerSpec((0, 1)))
@@ -35,7 +36,7 @@ def alike(start: int, lengths: list[int], seed: int = 0) -> list[Document]:
     return made
 
 
-@settings(deadline=None, max_examples=15)
+@examples(15)
 @given(start=st.integers(0, 9), lengths=st.lists(st.integers(2, 12), min_size=2, max_size=5), specs=st.sampled_from([(), HYBRID]))
 @pytest.mark.parametrize("block", [3, 64])
 def test_a_shared_start_is_each_documents_own(start: int, lengths: list[int], specs: tuple[LayerSpec, ...], block: int) -> None:

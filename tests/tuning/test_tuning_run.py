@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -34,6 +33,9 @@ from ingle.tuning.tuning_method import Attached, check_touched
 from tests.cli.place import environment, write_model
 from tests.measure.test_run import BITS
 from tests.tuning.place import admitting, kept, small, tuned, write_examples
+from tests.waiting import PATIENCE_S
+
+pytestmark = pytest.mark.journey
 
 
 def no_loading(*_: object, **__: object) -> Any:
@@ -431,6 +433,8 @@ from tests.measure.test_run import BITS
 from tests.tuning.place import small, tuned
 def told(at):
     print(at.step, flush=True)
+    if at.step == int(sys.argv[3]):
+        sys.stdin.readline()
 settings = small(train={"epochs": 8, "checkpoint_every": 3})
 try:
     print(tuned(Home(Path(sys.argv[1])), sys.argv[2], settings, watch=RunWatch(train=told)).delta.digest)
@@ -440,42 +444,38 @@ except BaseException as error:
 """
 
 
-def start(home: Home, data: str) -> "subprocess.Popen[str]":
-    command = [sys.executable, "-c", PROGRAM, str(home.root), data]
-    return subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment(home.root, {"OMP_NUM_THREADS": "1"})
-    )
+def start(home: Home, data: str, held: int = 0) -> "subprocess.Popen[str]":
+    """`held`: the step at which it waits for a line."""
+    command, pipe = [sys.executable, "-c", PROGRAM, str(home.root), data, str(held)], subprocess.PIPE
+    return subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True, env=environment(home.root, {"OMP_NUM_THREADS": "1"}))
 
 
-def stop_at(home: Home, data: str, least: int, how: signal.Signals) -> tuple[int, int, str]:
-    """(exit code, last step told, standard error) of a run that got this signal after so many steps."""
-    last = 0
-    with start(home, data) as process:
+def stop_at(home: Home, data: str, step: int, how: signal.Signals) -> tuple[int, str]:
+    """(exit code, standard error) of a run that got this signal after this step."""
+    with start(home, data, step) as process:
         assert process.stdout is not None
         for line in process.stdout:
-            last = int(line)
-            if last >= least:
+            if int(line) == step:
                 process.send_signal(how)
                 break
-        _, told = process.communicate(timeout=60)
-    return process.returncode, last, told
+        _, told = process.communicate("\n", timeout=PATIENCE_S)
+    return process.returncode, told
 
 
 @pytest.mark.skipif(os.name == "nt", reason="signals are another thing there")
 def test_killed_or_stopped_it_goes_on_to_the_same_bytes(tiny_home: Home, tmp_path: Path) -> None:
     data = write_examples(tmp_path / "data.jsonl")
-    code, _, told = stop_at(tiny_home, data, 5, signal.SIGINT)
+    code, told = stop_at(tiny_home, data, 5, signal.SIGINT)
     assert code == 130, told
     assert "Run the same command to go on" in told
     origin = json.loads(next(tiny_home.tuning.glob("*/run.json")).read_text("utf-8"))
-    code, last, _ = stop_at(tiny_home, data, 12, signal.SIGKILL)
+    code, _ = stop_at(tiny_home, data, 13, signal.SIGKILL)
     assert code == -signal.SIGKILL
-    assert last >= 12
     with start(tiny_home, data) as process:
-        out, told = process.communicate(timeout=120)
+        out, told = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 0, told
     *steps, digest = out.split()
-    assert 6 < int(steps[0]) <= last, "from its last checkpoint, not from the beginning"
+    assert 6 < int(steps[0]) <= 13, "from its last checkpoint, not from the beginning"
     [delta] = list_deltas(tiny_home)
     assert delta.digest == digest
     assert dict(delta.origin) == origin
@@ -486,7 +486,7 @@ def test_killed_or_stopped_it_goes_on_to_the_same_bytes(tiny_home: Home, tmp_pat
     for name in ("bases", "models"):
         (whole.root / name).symlink_to(tiny_home.root / name)
     with start(whole, data) as process:
-        process.communicate(timeout=120)
+        process.communicate(timeout=PATIENCE_S)
     [other] = list_deltas(whole)
     assert other.tensors == delta.tensors, "as if it had never been stopped"
     for name, values in delta_tensors(tiny_home, delta).items():
@@ -498,7 +498,7 @@ def test_old_work_is_let_go(tiny_home: Home) -> None:
     for folder in (old, new):
         folder.mkdir(parents=True)
         (folder / "run.json").write_text("{}")
-    long_ago = time.time() - (DAYS + 1) * 86400
+    long_ago = old.stat().st_mtime - (DAYS + 1) * 86400
     for path in (old / "run.json", old):
         os.utime(path, (long_ago, long_ago))
     assert sweep(tiny_home) == ["old"]

@@ -20,6 +20,8 @@ from ingle.tuning.influence import proposed, proved, traced
 from ingle.tuning.tune_settings import TuneSettings
 from tests.tuning.place import kept, small, tuned, write_examples
 
+pytestmark = pytest.mark.journey
+
 RATE = {
     "optimiser": {"learning_rate": 3e-3, "eps": 1e-3}, "schedule": {"warm_up": 0.3}, "epochs": 3, "batch_tokens": 192, "precision": "fp32",
 }  # fmt: skip

@@ -84,11 +84,13 @@ class Bandwidth:
 
 
 def bandwidth_of(
-    home: Home, threads: int | None = None, told: Progress = silent, waiting: Callable[[str], None] = lambda _: None, again: bool = False
-) -> Bandwidth:
+    home: Home, threads: int | None = None, told: Progress = silent, waiting: Callable[[str], None] = lambda _: None, again: bool = False,
+    clock: Clock = time.perf_counter,
+) -> Bandwidth:  # fmt: skip
     """Return the bandwidth that the home keeps for this machine; measure and keep it where there is none, or `again`.
 
     Of two provisional ones the faster is kept. `waiting` hears of another process that measures: two at once would halve each other's.
+    `clock`: see `measure`.
     Raises HomeError, KernelError.
     """
     if not again and (kept := read_bandwidth(home, threads)) is not None:
@@ -98,7 +100,7 @@ def bandwidth_of(
         if not again and (kept := read_bandwidth(home, threads)) is not None:
             return kept
         with staging(home) as folder:
-            measured = measure(folder, threads, told)
+            measured = measure(folder, threads, told, clock)
         if (kept := read_bandwidth(home, threads)) is not None and kept.provisional and measured.provisional:
             measured = max(kept, measured, key=lambda one: sum(one.bytes_per_s.values()))
         write_atomic(_file(home), json.dumps(to_table(measured), indent=1).encode(), mode=0o600)

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ingle.core.clock import REAL, Clock
 from ingle.core.digest import digest_json
 from ingle.core.errors import CheckpointError, HomeError
 from ingle.core.files import os_errors, write_atomic
@@ -38,7 +39,7 @@ class CachedState:
     keep: str = ""  # the kept conversation that it belongs to; empty = none, so it must not be written to disk
     since: float = field(default_factory=time.time)  # when its text was requested, in seconds since 1970
     used: int = 0  # time of the last use, on the cache's own clock
-    used_at: float = 0.0  # by `time.monotonic`
+    used_at: float = 0.0
 
 
 @dataclass
@@ -54,6 +55,7 @@ class PrefixCache:
     """States by owner and model. Not thread-safe: the scheduler's thread owns it."""
 
     budget_bytes: int
+    clock: Clock = REAL
     _entries: list[CachedState] = field(default_factory=list)
     _clock: int = 0
     evicted: int = 0  # entries removed for the budget
@@ -115,7 +117,7 @@ class PrefixCache:
 
     def expire(self, seconds: float) -> float | None:
         """Remove entries that were not used for so many seconds. Return the seconds until the next one expires; None = there is none."""
-        now = time.monotonic()
+        now = self.clock.now()
         self.drop(lambda entry: now - entry.used_at >= seconds)
         return min((seconds - (now - entry.used_at) for entry in self._entries), default=None)
 
@@ -143,7 +145,7 @@ class PrefixCache:
 
     def _touch(self, entry: CachedState) -> None:
         self._clock += 1
-        entry.used, entry.used_at = self._clock, time.monotonic()
+        entry.used, entry.used_at = self._clock, self.clock.now()
 
 
 def goes_back(ids: Ids, earliest: int, length: int) -> bool:

@@ -11,12 +11,13 @@ import json
 import os
 import queue
 import threading
-import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Literal
 
+from ingle.core.clock import REAL, Clock
 from ingle.core.digest import canonical_json, digest_bytes
 from ingle.core.errors import FederatedError, HomeError
 from ingle.core.files import os_errors
@@ -29,11 +30,11 @@ Ask = Callable[[Mapping[int, bytes], float], Iterator[tuple[int, bytes]]]
 LOOK_S = 0.2  # how often it is looked whether somebody asked to stop
 
 
-def local(homes: Mapping[int, Callable[[bytes], bytes | None]]) -> Ask:
+def local(homes: Mapping[int, Callable[[bytes], bytes | None]], clock: Clock = REAL) -> Ask:
     """Return the transport between homes of this process: by seat, what answers a request (or None). Each has its own thread."""
 
     def ask(requests: Mapping[int, bytes], deadline_s: float) -> Iterator[tuple[int, bytes]]:
-        replies: queue.SimpleQueue[tuple[int, bytes] | None] = queue.SimpleQueue()
+        replies: queue.SimpleQueue[tuple[int, bytes] | Literal["late"] | None] = queue.SimpleQueue()
 
         def one(seat: int, data: bytes) -> None:
             reply = None
@@ -44,14 +45,16 @@ def local(homes: Mapping[int, Callable[[bytes], bytes | None]]) -> Ask:
 
         for seat, data in requests.items():
             threading.Thread(target=one, args=(seat, data), daemon=True, name=f"home {seat}").start()
-        end = time.monotonic() + deadline_s
-        for _ in requests:
-            try:
-                reply = replies.get(timeout=max(0.0, end - time.monotonic()))
-            except queue.Empty:
-                return
-            if reply is not None:
-                yield reply
+        alarm = clock.after(deadline_s, lambda: replies.put("late"))
+        try:
+            for _ in requests:
+                reply = replies.get()
+                if reply == "late":
+                    return
+                if reply is not None:
+                    yield reply
+        finally:
+            alarm.cancel()
 
     return ask
 

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from ingle.core.apart import Answer, CallFailed, ProcessApart, ProcessEnded, StopFlag
+from ingle.core.clock import REAL, Clock
 from ingle.core.config import from_table, to_table
 from ingle.core.errors import CheckpointError, ConfigError, MediaError, NotKept, RequestError
 from ingle.core.files import how_to_install
@@ -222,10 +223,10 @@ _SPEEDS = (0.25, 4.0)
 class Speech:
     """The handle of the process. Safe to use from several threads, which take turns."""
 
-    def __init__(self, home: Home, idle_s: float = IDLE_S, answer_s: float = ANSWER_S) -> None:
+    def __init__(self, home: Home, idle_s: float = IDLE_S, answer_s: float = ANSWER_S, clock: Clock = REAL) -> None:
         """`home` keeps the ears and voices. Starts nothing."""
         self._home, self._answer_s = home, answer_s
-        self._apart = ProcessApart("ingle.media.speech_worker", answer_s, idle_s)
+        self._apart = ProcessApart("ingle.media.speech_worker", answer_s, idle_s, clock=clock)
 
     def hear(
         self,

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from ingle.core.apart import ONE_THREAD, Answer, ApartError, ProcessApart, ProcessBusy
+from ingle.core.clock import REAL, Clock
 from ingle.core.config import from_table
 from ingle.core.errors import CheckpointError, RequestError, TemplateError
 from ingle.model.tokenizer import ControlToken, Tokenizer, TokenizerFacts
@@ -25,9 +26,9 @@ START_S = 60.0  # seconds until a worker is ready: half a second on a quiet mach
 class TokenizerApart(Tokenizer):
     """A tokenizer whose work is done by another process. Safe to use from several threads, which take turns."""
 
-    def __init__(self, folder: Path, answer_s: float = ANSWER_S) -> None:
+    def __init__(self, folder: Path, answer_s: float = ANSWER_S, clock: Clock = REAL) -> None:
         """`folder`: as for `open_tokenizer`. Raises CheckpointError for a tokenizer that can't be opened within the limits."""
-        apart = ProcessApart("ingle.model.tokenizer_worker", answer_s, start_s=START_S, patience_s=answer_s, environment=ONE_THREAD)
+        apart = ProcessApart("ingle.model.tokenizer_worker", answer_s, None, START_S, answer_s, ONE_THREAD, clock)
         self.__dict__.update(_apart=apart, _folder=str(folder))
         about, data = self._open()
         sizes, words = np.split(np.frombuffer(data, np.uint8), [4 * about["tokens"]])

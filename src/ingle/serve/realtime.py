@@ -9,6 +9,7 @@ from typing import Any
 from fastapi import APIRouter, WebSocket
 from starlette.websockets import WebSocketDisconnect, WebSocketState
 
+from ingle.core.clock import Clock
 from ingle.core.errors import Busy, IngleError, RequestError
 from ingle.home.api_keys import ApiKey
 from ingle.serve.auth import KeyAuth
@@ -55,7 +56,7 @@ async def _talk(socket: WebSocket, service: Service, key: ApiKey | None, count: 
         session = TalkSession(service, key.id if key else "", socket.query_params.get("model", ""), Emitter(outbox.put, trial), count)
         try:
             await session.begin()
-            await _read(socket, session)
+            await _read(socket, session, service.clock)
         finally:
             await session.end()
     except IngleError as error:  # before it has begun
@@ -79,11 +80,12 @@ async def _key(socket: WebSocket, auth: KeyAuth, offered: list[str]) -> ApiKey |
     return await auth.key_of(authorization, socket.client.host if socket.client else "")
 
 
-async def _read(socket: WebSocket, session: TalkSession) -> None:
-    pace = Pace()
+async def _read(socket: WebSocket, session: TalkSession, clock: Clock) -> None:
+    pace = Pace(clock=clock)
     while True:
         try:
-            message = await asyncio.wait_for(socket.receive(), IDLE_S)
+            async with clock.within(IDLE_S):
+                message = await socket.receive()
         except TimeoutError:
             if session.answering:
                 continue

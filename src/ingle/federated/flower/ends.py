@@ -17,8 +17,9 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+from ingle.core.clock import REAL, Clock
 from ingle.core.errors import ConfigError, FederatedError, IngleError, fault_of, raised
 from ingle.core.files import how_to_install, installed, os_errors
 from ingle.federated.flower.frames import CERTIFICATE, KEY, make_certificate, read_frame, write_frame
@@ -162,8 +163,11 @@ class FlowerLink:
 
 
 @contextmanager
-def flower_link(folder: Path, signer: Signer, invitation: Invitation, listen: str = "127.0.0.1:0") -> Iterator[FlowerLink]:
+def flower_link(
+    folder: Path, signer: Signer, invitation: Invitation, listen: str = "127.0.0.1:0", clock: Clock = REAL
+) -> Iterator[FlowerLink]:
     """Be reached by the homes of a federation, until the block ends. `folder` is for the link's own files; port 0 is any that is free.
+    `clock`: by which homes are late.
 
     Raises FederatedError if `signer` isn't a member's or the port is taken, ConfigError without Flower or for no address.
     """
@@ -175,7 +179,7 @@ def flower_link(folder: Path, signer: Signer, invitation: Invitation, listen: st
     with os_errors(folder):
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     digest = make_certificate(folder, signer, invitation.digest)
-    desk = _Desk(invitation, digest)
+    desk = _Desk(invitation, digest, clock)
     config = {"host": host, "port": port, "certificate": str(folder / CERTIFICATE), "key": str(folder / KEY)}
     with child(LINK, folder, config, desk.hear) as desk.tell:
         desk.ready.wait(START_S)
@@ -194,19 +198,23 @@ def split_address(text: str) -> tuple[str, int]:
     return host, int(port)
 
 
+# A seat's answer, or that it has none, or that the time is over.
+Replies = queue.SimpleQueue[tuple[int, bytes] | Literal["late"] | None]
+
+
 @dataclass(frozen=True)
 class _Asked:
     seat: int
     data: bytes
     end: float
-    replies: "queue.SimpleQueue[tuple[int, bytes] | None]"
+    replies: Replies
 
 
 class _Desk:
     """The requests that are not answered yet, whatever happens to the link in between."""
 
-    def __init__(self, invitation: Invitation, link: str) -> None:
-        self.members, self.expected = invitation.members, {"federation": invitation.digest, "link": link}
+    def __init__(self, invitation: Invitation, link: str, clock: Clock) -> None:
+        self.clock, self.members, self.expected = clock, invitation.members, {"federation": invitation.digest, "link": link}
         self.tell: Tell = lambda *_: None
         self.lock, self.ready = threading.Lock(), threading.Event()
         self.asked: dict[str, _Asked] = {}
@@ -219,24 +227,25 @@ class _Desk:
             return tuple(sorted(self.taken))
 
     def ask(self, requests: Mapping[int, bytes], deadline_s: float) -> Iterator[tuple[int, bytes]]:
-        replies: queue.SimpleQueue[tuple[int, bytes] | None] = queue.SimpleQueue()
-        end = time.monotonic() + deadline_s
+        replies: Replies = queue.SimpleQueue()
+        end = self.clock.now() + deadline_s
         ours = {secrets.token_hex(16): _Asked(seat, data, end, replies) for seat, data in requests.items()}
         with self.lock:
             self.asked |= ours
+        alarm = self.clock.after(deadline_s, lambda: replies.put("late"))
         try:
             for name, asked in ours.items():
                 self._send(name, asked)
             for _ in ours:
-                try:
-                    reply = replies.get(timeout=max(0.0, end - time.monotonic()))
-                except queue.Empty:
+                reply = replies.get()
+                if reply == "late":
                     return
                 if self.failure is not None:
                     raise self.failure
                 if reply is not None:
                     yield reply
         finally:
+            alarm.cancel()
             with self.lock:
                 for name in ours:
                     self.asked.pop(name, None)
@@ -267,7 +276,7 @@ class _Desk:
 
     def _send(self, name: str, asked: _Asked) -> None:
         # To a home without a seat it goes when it takes one.
-        self.tell({"kind": "ask", "ask": name, "seat": asked.seat, "wait_s": max(0.0, asked.end - time.monotonic())}, asked.data)
+        self.tell({"kind": "ask", "ask": name, "seat": asked.seat, "wait_s": max(0.0, asked.end - self.clock.now())}, asked.data)
 
     def _seat(self, plain: object) -> dict[str, Any]:
         try:

@@ -67,7 +67,9 @@ class App extends Component {
 
   hear = (name, data) => {
     const { conversation } = this.state;
-    const here = conversation && (data.conversation ?? data.id) === conversation.id;
+    const about = data.conversation ?? data.id;
+    const here = conversation && about === conversation.id;
+    if (!here && about && about === this.showing?.id) this.showing.news = true;
     if (name === "hello") {
       if (data.version !== version) return void location.reload(); // this page is older than its server; drafts outlive that
       if (this.boot && this.boot !== data.boot) this.anew();
@@ -141,6 +143,7 @@ class App extends Component {
   async show(id) {
     if (!id) return;
     const begun = (this.asked = (this.asked ?? 0) + 1);
+    const showing = (this.showing = { id, news: false }); // news: what happened there since it was asked for
     try {
       const conversation = await get(`${called(id)}?shown=true&last=${Math.min(this.state.last, 1000)}`);
       if (begun !== this.asked) return;
@@ -151,6 +154,7 @@ class App extends Component {
         return void (await this.show(id));
       }
       this.take(conversation);
+      if (showing.news) this.soon(() => this.show(this.state.conversation?.id), "conversation");
     } catch (error) {
       if (begun !== this.asked || !(error instanceof ApiError) || error.status !== 404) throw error;
       await this.leave(this.state.conversation ? "This conversation was deleted." : "There is no such conversation here.");
