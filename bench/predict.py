@@ -25,6 +25,7 @@ from typing import Any
 import numpy as np
 
 from harness import Engine, Figure, finish, ratios, show
+from ingle.core.clock import REAL, Clock
 from ingle.engine.bandwidth import measure
 from ingle.home.catalogue import CATALOGUE, PROCESS_BYTES
 from ingle.home.model_size import ModelShape, cache_bytes, file_bytes
@@ -110,7 +111,7 @@ def in_here(file: Path, shape: ModelShape, quantisation: str) -> Model:
     return Model(file, shape, quantisation, os.getpid(), decode)
 
 
-def one_round(model: Model, threads: int, seed: int, clock: Callable[[], float]) -> tuple[float, float, float, float]:
+def one_round(model: Model, threads: int, seed: int, clock: Clock) -> tuple[float, float, float, float]:
     """Tokens a second that were foretold and came, the seconds of the measurement, and the share of all cores that others took."""
     pids = [*{os.getpid(), model.pid}]
     worked, passed, mine = *busy(), own(pids)
@@ -142,7 +143,7 @@ def main() -> None:
     for name in options.shape or ("0.36B", "1.7B"):
         files[f"{name} {options.kind}"] = made(options.folder, name, options.kind), shape_of(name), options.kind
     wall = options.clock == "wall"
-    threads, clock = (options.threads, time.perf_counter) if wall else (1, time.process_time)
+    threads, clock = (options.threads, REAL) if wall else (1, Clock(now=time.process_time))
     models = {name: in_process(*of, threads) if wall else in_here(*of) for name, of in files.items()}
     seeds, took, thrown = itertools.count(), list[float](), list[float]()
     for model in models.values():

@@ -4,7 +4,6 @@ import itertools
 import json
 import subprocess
 import sys
-from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from ingle.core.clock import Clock
 from ingle.core.config import to_table
 from ingle.core.process import usable_cores
 from ingle.energy.meter import busy_s
@@ -29,9 +29,9 @@ from tests.waiting import wait_until
 SHAPE = ModelShape(10, 256, 512, 4, 2, 64, 1000)
 
 
-def steady() -> Callable[[], float]:
+def steady() -> Clock:
     """A clock by which each token takes ten milliseconds."""
-    return partial(next, itertools.count(0.0, 0.01))
+    return Clock(now=partial(next, itertools.count(0.0, 0.01)))
 
 
 @pytest.fixture(scope="module")

@@ -28,7 +28,7 @@ def _after(seconds: float, call: Callable[[], object]) -> TimerHandle:
 class Clock:
     """One way to read the time and to wait. All in seconds."""
 
-    now: Callable[[], float] = time.monotonic  # since some moment; never goes back
+    now: Callable[[], float] = time.perf_counter  # since some moment; never goes back
     wall: Callable[[], float] = time.time  # since 1970, as people count
     sleep: Callable[[float], None] = time.sleep  # holds up a thread
     pause: Callable[[float], Awaitable[None]] = asyncio.sleep  # holds up a task

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ingle.core.clock import REAL, Clock
 from ingle.core.config import from_table, to_table
 from ingle.core.errors import ConfigError, HomeError, PullError
 from ingle.core.files import os_errors, write_atomic
@@ -54,8 +55,6 @@ _HEAD_DIM = 64
 _FIRST, _STEPS = 3, 24  # tokens before time is taken, and tokens of which it is taken
 LENGTH = 256  # tokens of the conversation for which speed is stated
 
-Clock = Callable[[], float]  # returns seconds
-
 
 @dataclass(frozen=True, slots=True)
 class Bandwidth:
@@ -85,7 +84,7 @@ class Bandwidth:
 
 def bandwidth_of(
     home: Home, threads: int | None = None, told: Progress = silent, waiting: Callable[[str], None] = lambda _: None, again: bool = False,
-    clock: Clock = time.perf_counter,
+    clock: Clock = REAL,
 ) -> Bandwidth:  # fmt: skip
     """Return the bandwidth that the home keeps for this machine; measure and keep it where there is none, or `again`.
 
@@ -125,7 +124,7 @@ def _file(home: Home) -> Path:
     return home.root / "cache" / "speed.json"
 
 
-def measure(folder: Path, threads: int | None = None, told: Progress = silent, clock: Clock = time.perf_counter) -> Bandwidth:
+def measure(folder: Path, threads: int | None = None, told: Progress = silent, clock: Clock = REAL) -> Bandwidth:
     """Measure this machine: about two seconds, and 200 MB of memory and disk. Missing kernels are compiled first, some seconds each.
 
     `folder`: an empty one, for weights. `threads`: None = one for each usable core. `clock`: the wall's, unless one thread's own time is
@@ -179,9 +178,9 @@ def _step_s(folder: Path, kind: str, size: tuple[int, int], layers: int, threads
     backend = Backend(folder, info, Cores(threads))
     state, times = backend.new_state(), list[float]()
     for token in range(_STEPS + _FIRST):
-        began = clock()
+        began = clock.now()
         backend.forward([Segment(state, [token])])
-        times.append(clock() - began)
+        times.append(clock.now() - began)
     return nbytes, statistics.median(times[_FIRST:])
 
 
