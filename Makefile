@@ -18,7 +18,7 @@ run: $(VENV)/.stamp-run
 	@exec $(BIN)/ingle serve
 
 # FAILED_TO=FILE: the command of each item that failed is added to it.
-FAILED := $(if $(FAILED_TO),--failed-to $(FAILED_TO))
+FAILED := $(if $(FAILED_TO),--failed-to=$(FAILED_TO))
 # Two processes, a file to each in turn: most tests keep one core busy. A process that crashes ends it, for pytest would wait for ever.
 TWO := --numprocesses 2 --dist loadfile --no-loadscope-reorder --max-worker-restart=0 $(FAILED)
 

@@ -52,6 +52,7 @@ READS_A_CLOCK = {
 }
 """Tests that may read a clock, sleep or give up within a minute, each with its reason. No assertion may rest on it."""
 LEAST_PATIENCE_S = 60
+IMPATIENT = {f"httpx.{name}" for name in ("get", "post", "put", "patch", "delete", "options", "request", "stream", "Client", "AsyncClient")}
 FILES = sorted(SOURCE.rglob("*.py"))
 
 
@@ -249,6 +250,8 @@ def clock_of(node: ast.AST) -> str:
         given[name] = node.args[0]
     if name == "sleep" and owner in ("time", "asyncio") and ast.unparse(node.args[0]) != "0":
         return ast.unparse(node)
+    if called in IMPATIENT and not {"timeout", "transport", None} & {one.arg for one in node.keywords}:
+        return f"{called}() gives up after five seconds"
     for way, value in given.items():
         seconds = value.value if isinstance(value, ast.Constant) else 0
         if isinstance(seconds, int | float) and 0 < seconds < LEAST_PATIENCE_S:

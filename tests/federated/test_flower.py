@@ -159,7 +159,7 @@ def test_letters_of_fifty_megabytes_pass(tmp_path: Path, invitation: Invitation)
 def test_a_link_shows_strangers_nothing_but_the_door(tmp_path: Path, invitation: Invitation) -> None:
     with flower_link(tmp_path / "link", SIGNERS[0], invitation) as link, at(link, tmp_path, invitation, (0,), lambda data: data):
         url = f"https://{link.address}"
-        with httpx.Client(verify=False, trust_env=False) as client:
+        with httpx.Client(verify=False, trust_env=False, timeout=PATIENCE_S) as client:
             for path in ("/v1/control/start-run", "/v1/runtime/acquire-task", "/docs", "/openapi.json", "/v1/fleet/register-node", "/"):
                 assert client.post(url + path, content=b"").status_code == 404, path
             assert client.post(url + "/v1/fleet/pull-messages", content=b"").status_code == 401

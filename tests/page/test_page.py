@@ -669,7 +669,7 @@ def test_too_much_at_once(house: House, tab: Open) -> None:
     head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\nContent-Length: {len(data)}\r\n\r\n"
 
     def count(name: str) -> float:
-        [line] = [line for line in httpx.get(f"{house.url}/metrics").text.splitlines() if line.startswith(f"{name} ")]
+        [line] = [line for line in httpx.get(f"{house.url}/metrics", timeout=PATIENCE_S).text.splitlines() if line.startswith(f"{name} ")]
         return float(line.split()[1])
 
     with contextlib.ExitStack() as wires:
@@ -765,14 +765,14 @@ def test_other_paths_are_the_apis(house: House) -> None:
     import httpx
 
     for method, path, status in (("GET", "/v1/nothing", 404), ("GET", "/v1/chat/completions", 405), ("GET", "/elsewhere", 404)):
-        answer = httpx.request(method, house.url + path)
+        answer = httpx.request(method, house.url + path, timeout=PATIENCE_S)
         assert (answer.status_code, list(answer.json())) == (status, ["error"]), path
-    assert httpx.get(house.url + "/", headers={"Origin": "http://elsewhere.example"}).status_code == 403
-    assert httpx.get(house.url + "/v1/updates", headers={"Host": "elsewhere.example"}).status_code == 403
-    policy = httpx.get(house.url + "/").headers["content-security-policy"]
+    assert httpx.get(house.url + "/", headers={"Origin": "http://elsewhere.example"}, timeout=PATIENCE_S).status_code == 403
+    assert httpx.get(house.url + "/v1/updates", headers={"Host": "elsewhere.example"}, timeout=PATIENCE_S).status_code == 403
+    policy = httpx.get(house.url + "/", timeout=PATIENCE_S).headers["content-security-policy"]
     assert policy.startswith("default-src 'none'; script-src 'self'; style-src 'self';") and "unsafe" not in policy
     for path in ("/sign-in", "/account", "/v1/models"):
-        policy = httpx.get(house.url + path).headers["content-security-policy"]
+        policy = httpx.get(house.url + path, timeout=PATIENCE_S).headers["content-security-policy"]
         assert "script-src 'self';" in policy and "unsafe-eval" not in policy
 
 

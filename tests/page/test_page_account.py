@@ -15,6 +15,7 @@ from tests.cli.place import ingle
 from tests.cli.test_cli_card import MEASURED
 from tests.serve.conftest import copied
 from tests.serve.servers import Server, serving
+from tests.waiting import PATIENCE_S
 
 
 @pytest.fixture(scope="module")
@@ -53,5 +54,5 @@ def test_whoever_has_not_signed_in_is_sent_to_the_door(tmp_path: Path, kept_home
     home = copied(kept_home, tmp_path / "home")
     ingle(home, "key", "add", "phone")
     with serving(home, "--page", "--set", "serve.require_key=true") as running:
-        reply = httpx.get(f"{running.url}/account", follow_redirects=False)
+        reply = httpx.get(f"{running.url}/account", follow_redirects=False, timeout=PATIENCE_S)
         assert reply.status_code == 303 and "sign-in" in reply.headers["location"]

@@ -18,6 +18,7 @@ from ingle.ledger.keys import new_signer
 from tests.cli.place import ingle
 from tests.serve.conftest import copied
 from tests.serve.servers import Server, serving
+from tests.waiting import PATIENCE_S
 
 
 @pytest.fixture(scope="module")
@@ -53,12 +54,12 @@ def test_the_view_lists_what_left(together: tuple[Server, dict[str, dict[str, st
 def test_by_api_it_is_for_the_owner_and_for_keys_that_see_all(together: tuple[Server, dict[str, dict[str, str]]]) -> None:
     server, who = together
     for name in ("owner", "eye"):
-        [one] = httpx.get(server.url + "/v1/federations", headers=who[name]).json()["data"]
+        [one] = httpx.get(server.url + "/v1/federations", headers=who[name], timeout=PATIENCE_S).json()["data"]
         assert (one["lent"], one["messages"], one["rounds"]) == (3, 2, 4)
-        left = httpx.get(server.url + "/v1/federations/<b>street/left", headers=who[name])
+        left = httpx.get(server.url + "/v1/federations/<b>street/left", headers=who[name], timeout=PATIENCE_S)
         assert [row["kind"] for row in left.json()["data"]] == ["vote", "vote"]
     for path in ("/v1/federations", "/v1/federations/street/left"):
-        assert httpx.get(server.url + path, headers=who["guest"]).status_code == 403
+        assert httpx.get(server.url + path, headers=who["guest"], timeout=PATIENCE_S).status_code == 403
     assert server.get("/v1/federations/none/left").status_code == 400
 
 
@@ -73,5 +74,5 @@ def test_who_is_not_the_owner_sees_nothing_of_it(tmp_path: Path, kept_home: Path
     home = copied(kept_home, tmp_path / "home")
     ingle(home, "key", "add", "phone")
     with serving(home, "--page", "--set", "serve.require_key=true") as server:
-        reply = httpx.get(f"{server.url}/federated", follow_redirects=False)
+        reply = httpx.get(f"{server.url}/federated", follow_redirects=False, timeout=PATIENCE_S)
         assert reply.status_code == 303 and "sign-in" in reply.headers["location"]

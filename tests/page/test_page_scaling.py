@@ -13,6 +13,7 @@ from tests.page.browser import browser
 from tests.scaling.sheets import kept_sweep, loss_at, write
 from tests.serve.conftest import copied
 from tests.serve.servers import Server, serving
+from tests.waiting import PATIENCE_S
 
 CAME = loss_at(6.43e6, 5.25e6) * 1.004
 RUNNING = {"done": 5, "of": 14, "share": 0.31, "running": ["6x192, <3.00M> tokens"], "seconds_left": 1260.0}
@@ -65,19 +66,19 @@ def test_by_api_it_is_for_the_owner_and_for_keys_that_see_all(swept: Server) -> 
         for name, more in (("guest", []), ("eye", ["--metrics"]))
     }
     for who in ({}, keys["eye"]):
-        listed = httpx.get(swept.url + "/v1/scaling", headers=who).json()["data"]
+        listed = httpx.get(swept.url + "/v1/scaling", headers=who, timeout=PATIENCE_S).json()["data"]
         assert [(one["name"], one["done"], one["running"]) for one in listed] == [
             ("broken", 13, False), ("half", 5, True), ("open", 14, False), ("street", 14, False)
         ]  # fmt: skip
-        street = httpx.get(swept.url + "/v1/scaling/street", headers=who).json()
+        street = httpx.get(swept.url + "/v1/scaling/street", headers=who, timeout=PATIENCE_S).json()
         assert (street["object"], street["check"]["came"], len(street["runs"])) == ("sweep", CAME, 14)
         assert street["runs"][0]["expected"] == pytest.approx(street["runs"][0]["loss"], rel=0.02)
         assert len(street["curves"]["frontier"]["x"]) == len(street["curves"]["frontier"]["low"]) > 20
-    half = httpx.get(swept.url + "/v1/scaling/half").json()
+    half = httpx.get(swept.url + "/v1/scaling/half", timeout=PATIENCE_S).json()
     assert half["progress"] == RUNNING and half["fit"] is None and half["curves"] is None
-    assert len(httpx.get(swept.url + "/v1/scaling/broken").json()["faults"]) == 3
+    assert len(httpx.get(swept.url + "/v1/scaling/broken", timeout=PATIENCE_S).json()["faults"]) == 3
     for path in ("/v1/scaling", "/v1/scaling/street"):
-        assert httpx.get(swept.url + path, headers=keys["guest"]).status_code == 403
+        assert httpx.get(swept.url + path, headers=keys["guest"], timeout=PATIENCE_S).status_code == 403
 
 
 def test_what_is_no_sweep_is_not_found(swept: Server) -> None:
@@ -94,7 +95,7 @@ def test_a_home_without_sweeps_says_how_to_begin(tmp_path: Path, kept_home: Path
         assert server.get("/v1/scaling").json() == {"object": "list", "data": []}
         assert "/scaling" in server.get("/account").text and "/scaling" in server.get("/federated").text
     with serving(home, "--page", "--set", "serve.require_key=true") as server:
-        reply = httpx.get(f"{server.url}/scaling", follow_redirects=False)
+        reply = httpx.get(f"{server.url}/scaling", follow_redirects=False, timeout=PATIENCE_S)
         assert reply.status_code == 303 and "sign-in" in reply.headers["location"]
 
 

@@ -14,7 +14,7 @@ from tests.cli.place import ingle
 from tests.page.browser import House, Tab, browser
 from tests.parts import with_parts
 from tests.serve.servers import facts_in
-from tests.waiting import wait_until
+from tests.waiting import PATIENCE_S, wait_until
 
 pytestmark = pytest.mark.journey
 
@@ -151,13 +151,16 @@ def test_a_stranger_hears_nothing_of_a_tab(house: House, tmp_path: Path, smollm2
     from websockets.exceptions import InvalidStatus
     from websockets.sync.client import connect
 
-    with pytest.raises(InvalidStatus), connect(f"ws://127.0.0.1:{house.port}/v1/voice?tab=x", origin="https://elsewhere.example"):
+    with (
+        pytest.raises(InvalidStatus),
+        connect(f"ws://127.0.0.1:{house.port}/v1/voice?tab=x", origin="https://elsewhere.example", open_timeout=PATIENCE_S),
+    ):
         pass
     locked = House(tmp_path / "locked", smollm2_home, ("--set", "serve.require_key=true"))
     ingle(locked.home.root, "key", "add", "somebody")
     locked.start()
     try:
-        with pytest.raises(InvalidStatus), connect(f"ws://127.0.0.1:{locked.port}/v1/voice?tab=x"):
+        with pytest.raises(InvalidStatus), connect(f"ws://127.0.0.1:{locked.port}/v1/voice?tab=x", open_timeout=PATIENCE_S):
             pass
     finally:
         locked.stop()

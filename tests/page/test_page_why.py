@@ -19,7 +19,7 @@ from ingle.home.place import Home
 from ingle.ledger.chain import Ledger
 from tests.page.browser import House, Tab, browser
 from tests.serve.servers import settings
-from tests.waiting import wait_until
+from tests.waiting import PATIENCE_S, wait_until
 
 ASKED, RIGHT = "Who runs the bakery in Tullmore?", "Nessa Quillfeather runs it."
 TEXT = (
@@ -187,7 +187,7 @@ def test_a_second_press_cancels_and_so_does_leaving(house: House, tab: Tab) -> N
     other.act("why")
     other.all(".why .going").wait_for()
     other.page.close()
-    wait_until(lambda: not httpx.get(f"{house.url}/health").json()["running"], "nothing is being written")
+    wait_until(lambda: not httpx.get(f"{house.url}/health", timeout=PATIENCE_S).json()["running"], "nothing is being written")
     assert len(told(house)) == count, "what nobody waits for is not explained to its end"
 
 

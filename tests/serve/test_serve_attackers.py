@@ -360,7 +360,8 @@ def test_no_answer_ever_lets_another_site_in_and_all_carry_what_keeps_browsers_s
     asked = {"Origin": "https://evil.example", "Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "content-type"}
     mine = {"Origin": server.url}
     responses = [
-        httpx.options(f"{server.url}/v1/chat/completions", headers=asked), httpx.options(f"{server.url}/v1/chat/completions", headers=mine),
+        httpx.options(f"{server.url}/v1/chat/completions", headers=asked, timeout=PATIENCE_S),
+        httpx.options(f"{server.url}/v1/chat/completions", headers=mine, timeout=PATIENCE_S),
         server.get("/v1/models", mine), server.get("/health"), server.get("/metrics"), server.get("/nowhere"), server.get("/openapi.json"),
         server.chat(headers=mine), server.chat(stream=True), server.chat(temperature=-1), server.chat(model="other"),
         server.post("/v1/chat/completions", b"{"), server.chat(headers={"Host": "evil.example"}),

@@ -97,7 +97,7 @@ def upgraded(server: Server, headers: list[str]) -> int:
 
 def test_a_tabs_connection_needs_the_sign_in_before_it_is_opened(keyed: tuple[Server, str]) -> None:
     server, key = keyed
-    with httpx.Client(base_url=server.url) as client:
+    with httpx.Client(base_url=server.url, timeout=PATIENCE_S) as client:
         assert client.post("/sign-in", data={"key": key}).status_code == 303
         cookie = client.cookies["ingle_sign_in"]
         mine = f"Cookie: ingle_sign_in={cookie}"
@@ -114,7 +114,7 @@ def test_wrong_keys_are_slowed_and_told_once_and_good_ones_are_not(served_home: 
     key = add(served_home, "ann")
     slow = "import ingle.serve.wrong_keys as keys; keys.FREE, keys.PAUSE_S, keys.MOST_WAIT_S = 3, 1000, 1500"
     with serving(served_home, "--page", *NEEDS, before=slow) as server:
-        codes = [httpx.post(f"{server.url}/sign-in", data={"key": f"ingle-{i}"}).status_code for i in range(2)]
+        codes = [httpx.post(f"{server.url}/sign-in", data={"key": f"ingle-{i}"}, timeout=PATIENCE_S).status_code for i in range(2)]
         assert [*codes, server.get("/v1/models", WRONG).status_code] == [401] * 3, "the page's form and the API are counted together"
         with dial(server) as waiting:
             waiting.sendall(head(server, "/v1/models", "GET", [f"{name}: {value}" for name, value in WRONG.items()]) + b"\r\n")
@@ -122,9 +122,9 @@ def test_wrong_keys_are_slowed_and_told_once_and_good_ones_are_not(served_home: 
             sent_away = server.get("/v1/models", WRONG)
             assert sent_away.status_code == 429 and int(sent_away.headers["retry-after"]) > 1000
             assert "Too many wrong keys" in error_of(sent_away)["message"]
-            assert "Too many wrong keys" in httpx.post(f"{server.url}/sign-in", data={"key": "x"}).text
+            assert "Too many wrong keys" in httpx.post(f"{server.url}/sign-in", data={"key": "x"}, timeout=PATIENCE_S).text
             assert server.get("/v1/models", bearer(key)).status_code == 200
-            assert httpx.post(f"{server.url}/sign-in", data={"key": key}).status_code == 303
+            assert httpx.post(f"{server.url}/sign-in", data={"key": key}, timeout=PATIENCE_S).status_code == 303
             waiting.setblocking(False)
             with pytest.raises(BlockingIOError):
                 waiting.recv(1)

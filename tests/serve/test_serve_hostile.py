@@ -12,6 +12,7 @@ from ingle.home.place import Home
 from ingle.home.pull import pull
 from ingle.model.tokenizer_apart import ANSWER_S
 from tests.serve.conftest import copied
+from tests.serve.meanwhile import Meanwhile
 from tests.serve.servers import BY_HAND, Server, serving, write_long_model
 from tests.waiting import for_a_while, wait_until
 
@@ -22,30 +23,32 @@ COMPARES = (
     DOUBLES + "{% set a = ns.a %}{% set ns.a = [1] %}{% for _ in range(60) %}{% set ns.a = [ns.a, ns.a] %}{% endfor %}{{ a == ns.a }}"
 )
 GROWS = {"type": "Replace", "pattern": {"String": "a"}, "content": "a" * 1000}
-ENDLESS = ("never-ends", "compares")
 NEVER_ENDS = {"type": "Replace", "pattern": {"Regex": "(a|a|aa)+$"}, "content": ""}
 STILL = f"""{BY_HAND}
 from ingle.core.apart import ProcessApart
-from ingle.model.tokenizer_apart import ANSWER_S, TokenizerApart
-TokenizerApart.__init__.__defaults__ = (ANSWER_S, hand.clock)
-ask, reading = ProcessApart.ask, said.with_name("reading")
-def asked(self, call, *rest):
-    if call == "open":
-        return ask(self, call, *rest)
+from ingle.model.tokenizer_apart import TokenizerApart
+init, ask, reading, hands = TokenizerApart.__init__, ProcessApart.ask, said.with_name("reading"), hand.clock
+def harms(folder):
+    return any("means harm" in path.read_text() for path in Path(folder).glob("*.json"))
+def made(self, folder):
+    init(self, folder, **({{"clock": hands}} if harms(folder) else {{}}))
+def asked(self, call, facts, *rest, **more):
+    if call == "open" or self._clock is not hands:
+        return ask(self, call, facts, *rest, **more)
     reading.touch()
     try:
-        return ask(self, call, *rest)
+        return ask(self, call, facts, *rest, **more)
     finally:
-        reading.unlink(missing_ok=True)
-ProcessApart.ask = asked
+        reading.unlink()
+TokenizerApart.__init__, ProcessApart.ask = made, asked
 """
-"""Tokenizers may take as long as they want until the clock is moved. While one reads, there is a file."""
+"""Those that mean harm may take as long as they want until the clock is moved. While one reads, there is a file."""
 
 
 def hostile(folder: Path, template: str = "{{ messages[0].content }}", **changes: Any) -> Path:
     """A model whose tokenizer or template means harm."""
     write_long_model(folder)
-    (folder / "tokenizer_config.json").write_text(json.dumps({"chat_template": template, "eos_token": "<|im_end|>"}))
+    (folder / "tokenizer_config.json").write_text(json.dumps({"chat_template": "{# means harm #}" + template, "eos_token": "<|im_end|>"}))
     table = json.loads((folder / "tokenizer.json").read_bytes())
     (folder / "tokenizer.json").write_text(json.dumps(table | changes))
     return folder
@@ -76,20 +79,15 @@ def test_it_delays_nobody_else(beside: Server, name: str) -> None:
         warm = pool.submit(asked, "warm")  # opened and packed: what comes then is its own doing
         run_out(beside, warm)
         assert warm.result().status_code in (200, 400)
-        stream = beside.openai().chat.completions.create(
-            model="tiny", messages=[{"role": "user", "content": "hi"}], max_tokens=20_000, seed=1, stream=True
-        )  # fmt: skip
-        chunks = iter(stream)
-        for text in ("a" * 60 + "!", "b"):
-            answer = pool.submit(asked, text)
-            wait_until(lambda: (beside.home.root / "reading").exists() or answer.done(), "it is at it")  # noqa: B023
-            for _ in range(100):  # the good one's go on
-                next(chunks)
-            assert name not in ENDLESS or text == "b" or not answer.done()
-            run_out(beside, answer)
-            assert answer.result().status_code < 500, answer.result().text
-        next(chunks)
-        stream.close()
+        with Meanwhile(beside) as other:
+            for text in ("a" * 60 + "!", "b"):
+                answer = pool.submit(asked, text)
+                wait_until(lambda: (beside.home.root / "reading").exists() or answer.done(), "it is at it")  # noqa: B023
+                other.goes_on()
+                assert name != "compares" or not answer.done(), "two to the power of sixty steps are not over yet"
+                run_out(beside, answer)
+                assert answer.result().status_code < 500, answer.result().text
+            other.goes_on()
     assert beside.chat("hi", model="tiny").status_code == 200
 
 

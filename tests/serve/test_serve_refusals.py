@@ -15,7 +15,7 @@ from ingle.serve.refusals import FREE, Refusals
 from tests.cli.place import ingle
 from tests.clocks import HandClock
 from tests.serve.servers import Server, serving
-from tests.waiting import wait_until
+from tests.waiting import PATIENCE_S, wait_until
 
 
 def test_a_flood_is_counted_and_told_in_one_fact_for_each_asker() -> None:
@@ -64,13 +64,13 @@ def keyed(served_home: Path) -> "tuple[Path, str, str]":
 def test_each_door_tells_of_what_it_refuses(keyed: "tuple[Path, str, str]") -> None:
     home, first, second = keyed
     with serving(home, "--set", "serve.require_key=true", "--set", "serve.body_bytes=100000") as server:
-        bearer = {"Authorization": f"Bearer {first}"}
+        bearer, sounds = {"Authorization": f"Bearer {first}"}, server.url + "/v1/audio/transcriptions"
         stored = server.chat(headers={"Authorization": f"Bearer {second}"}, store=True).json()["id"]
         doors: list[tuple[str, int, httpx.Response]] = [
             ("a right", 403, server.get("/metrics", bearer)),
             ("another's id", 404, server.get(f"/v1/responses/{stored}", bearer)),
             ("another's fact", 404, server.get("/v1/events/1/proof", bearer)),
-            ("a sound", 400, httpx.post(server.url + "/v1/audio/transcriptions", files={"file": ("a", b"no sound")}, headers=bearer)),
+            ("a sound", 400, httpx.post(sounds, files={"file": ("a", b"no sound")}, headers=bearer, timeout=PATIENCE_S)),
             ("a picture", 400, server.chat(bearer, bearer, messages=picture())),
             ("a body", 400, server.post("/v1/chat/completions", b"{", bearer)),
             ("a type", 400, server.chat("a-secret-word", bearer, temperature="secret")),
@@ -84,7 +84,10 @@ def test_each_door_tells_of_what_it_refuses(keyed: "tuple[Path, str, str]") -> N
         for name, status, response in doors:
             assert response.status_code == status, (name, response.text)
         for headers in ({"Origin": "https://elsewhere.example"}, {"Authorization": "Bearer ingle-wrong"}):
-            with pytest.raises(InvalidStatus), connect(server.url.replace("http", "ws") + "/v1/realtime", additional_headers=headers):
+            with (
+                pytest.raises(InvalidStatus),
+                connect(server.url.replace("http", "ws") + "/v1/realtime", additional_headers=headers, open_timeout=PATIENCE_S),
+            ):
                 pass
         wait_until(lambda: len(server.facts("refuse")) >= len(doors) + 2, "each refusal is a fact")
         facts = server.facts("refuse")
