@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 FEDERATE := $(VENV)/federate
 SHELL := /bin/sh
 .DELETE_ON_ERROR:
-.PHONY: run test test-flower journeys quick slow check lock sbom clean
+.PHONY: run test journeys test-journeys test-flower quick slow check lock sbom clean
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 # Every package in the version and with the SHA-256 that locks/ says; what another hand put into an index is refused.
 LOCKED := $(PIP) --require-hashes --requirement
@@ -28,7 +28,9 @@ test: $(VENV)/.stamp-test
 	$(BIN)/python -m pytest $(TWO)
 
 # What kills, drowns, drives or starts many processes, other CPUs, long trainings; and Flower, in its own environment.
-journeys: $(VENV)/.stamp-test test-flower
+journeys: test-journeys test-flower
+
+test-journeys: $(VENV)/.stamp-test
 	@.ci/programs say
 	$(BIN)/python -m pytest -m journey $(TWO)
 
