@@ -6,6 +6,7 @@ It lies where INGLE_TEST_HOME says, else in the user's cache folder. Both variab
 
 import os
 import signal
+import sys
 import tempfile
 from importlib.util import find_spec
 from pathlib import Path
@@ -36,6 +37,13 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # another process has the other core: O
 os.environ["INGLE_HOME"] = str(_test_home())
 os.environ.pop("INGLE_DATABASE_URL", None)
 os.environ.setdefault("INGLE_KERNEL_CACHE", str(_test_home() / "cache" / "jit"))
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish() -> None:
+    """Nothing of a run is left behind, however it ends."""
+    if servers := sys.modules.get("tests.serve.servers"):
+        servers.end_all()
 
 
 @pytest.fixture(scope="session")

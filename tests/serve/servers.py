@@ -178,9 +178,22 @@ def launch(home: Path, *options: str, before: str = "", changes: Mapping[str, st
     """The process alone. It has no learner unless the options say so: it would learn while other tests are timed."""
     quiet = ("--no-open", "--no-page", "--port", "0", "--set", "learn.worker=false")
     command = [sys.executable, "-c", f"{before}\n{MAIN}", "serve", *quiet, *options]
-    return subprocess.Popen(
+    process = subprocess.Popen(
         command, env=environment(home, changes), stdout=subprocess.PIPE, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL, cwd=os.sep
     )
+    _launched.append(process)
+    return process
+
+
+_launched: "list[subprocess.Popen[bytes]]" = []
+
+
+def end_all() -> None:
+    """Kills every server that still runs: those of tests that failed, or were interrupted."""
+    while _launched:
+        if (process := _launched.pop()).poll() is None:
+            process.kill()
+            process.wait()
 
 
 @contextmanager

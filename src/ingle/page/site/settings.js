@@ -38,9 +38,13 @@ export class Settings extends Component {
     this.setState({ typed: { ...this.state.typed, [name]: value } });
   }
 
-  async set(name, value) {
+  set(name, value) {
+    return this.confirmed(name, value, this.props.change(name, value));
+  }
+
+  async confirmed(name, value, change) {
     this.type(name, value);
-    await this.props.change(name, value);
+    await change;
     if (this.state.typed[name] !== value) return; // typed on meanwhile
     const { [name]: _, ...typed } = this.state.typed;
     this.setState({ typed });
@@ -69,8 +73,8 @@ export class Settings extends Component {
             <legend>${one.title}</legend>
             <small>${one.about}</small>
             ${may && html`<div class="choice">${one.choices.map((way) => html`
-              <label><input type="radio" name=${"guard-" + one.guard} value=${way.word} checked=${way.word === one.word}
-                     onChange=${() => this.props.guard(one.guard, way.word)} /><span>${way.label}</span></label>`)}</div>`}
+              <label><input type="radio" name=${"guard-" + one.guard} value=${way.word} checked=${way.word === (this.state.typed[`guard ${one.guard}`] ?? one.word)}
+                     onChange=${() => this.confirmed(`guard ${one.guard}`, way.word, this.props.guard(one.guard, way.word))} /><span>${way.label}</span></label>`)}</div>`}
             <small>${!may && html`<b>${one.label}. </b>`}${one.does}</small>
             ${one.said_of_others.map((other) => html`<small>${other}</small>`)}
           </fieldset>`)}
