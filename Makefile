@@ -32,7 +32,7 @@ journeys: test-journeys test-flower
 
 test-journeys: $(VENV)/.stamp-test
 	@.ci/programs say
-	$(BIN)/python -m pytest -m journey $(TWO)
+	$(BIN)/python -m pytest -m 'journey and not slow' $(TWO)
 
 test-flower: $(VENV)/.stamp-federate
 	$(FEDERATE)/bin/python -m pytest -m '' $(FAILED) tests/federated/test_flower.py tests/contracts/test_transports.py
