@@ -42,6 +42,7 @@ def test_kernels_hold_on(cpu: str) -> None:
         "tests/train/test_train_memory.py",
     ]
     command = [sys.executable, "-m", "pytest", *files, "-k", chosen, "--hypothesis-seed=1"]
-    result = subprocess.run(command, env={**os.environ, "INGLE_CPU": cpu, "PYTEST_ADDOPTS": ""}, capture_output=True, text=True, timeout=600, check=False)
+    environment = {**os.environ, "INGLE_CPU": cpu, "PYTEST_ADDOPTS": ""}
+    result = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stdout[-3000:]
     assert " passed" in result.stdout
